@@ -1,0 +1,91 @@
+import { z } from "zod"
+
+/**
+ * Every record, declared once: type, parser and documentation. A row travels through the stages and grows; fields that
+ * we do not know are kept. A row that fails a stage keeps what it has, gets a `failure`, and is passed over from then on.
+ */
+
+/** One chat message. */
+export const message = z.object({ role: z.enum(["system", "user", "assistant"]), content: z.string() })
+export type Message = z.infer<typeof message>
+
+/** One call of a model: the user prompt that was sent and the raw text that came back. */
+export const call = z.object({
+  prompt: z.string().describe("user message as sent, before the chat template"),
+  text: z.string().describe("raw model text, untrimmed"),
+  tokens: z.int().describe("tokens generated, end-of-turn included"),
+  finish: z.enum(["stop", "length"]).describe("length: cut off at the token limit"),
+})
+export type Call = z.infer<typeof call>
+
+export const stageName = z.enum(["source", "decompose", "corrupt", "recombine", "respond", "weigh"])
+export type StageName = z.infer<typeof stageName>
+
+/** Why a row went no further. */
+export const failure = z.object({ stage: stageName, reason: z.string() })
+export type Failure = z.infer<typeof failure>
+
+/** Stage 0: an instruction to start from. */
+export const instructionRow = z.looseObject({
+  id: z.string().min(1),
+  instruction: z.string().min(1),
+  input: z.string().nullable().default(null).describe("a text that the instruction is about, if any"),
+  source: z.string().default("unknown").describe("seed file and line, or self-instruct"),
+  calls: z.record(z.string(), z.array(call)).default({}).describe("raw calls by stage"),
+  failure: failure.optional(),
+})
+export type InstructionRow = z.infer<typeof instructionRow>
+
+/** Stage 1: constraints as yes/no questions; constraint 0 is the task itself. */
+export const decomposedRow = instructionRow.extend({ constraints: z.array(z.string()).min(2) })
+export type DecomposedRow = z.infer<typeof decomposedRow>
+
+export const editKind = z.enum(["constraint-dropout", "constraint-negate", "constraint-substitute"])
+export type EditKind = z.infer<typeof editKind>
+
+/** One spoiled constraint. `after` is null when it was dropped. */
+export const edit = z.object({
+  index: z.int().min(1).describe("position in `constraints`"),
+  kind: editKind,
+  before: z.string(),
+  after: z.string().nullable(),
+})
+export type Edit = z.infer<typeof edit>
+
+/** Stage 2: the same constraints, some spoiled. */
+export const corruptedRow = decomposedRow.extend({ noised_constraints: z.array(z.string()).min(1), edits: z.array(edit).min(1) })
+export type CorruptedRow = z.infer<typeof corruptedRow>
+
+/** Stage 3: both constraint lists written out as instructions again. */
+export const recombinedRow = corruptedRow.extend({ clean_instruction: z.string(), noised_instruction: z.string() })
+export type RecombinedRow = z.infer<typeof recombinedRow>
+
+/** Stage 4: chosen answers the clean instruction, rejected the noised one; the prompt of the pair is the clean one. */
+export const pairRow = recombinedRow.extend({ chosen: z.string().min(1), rejected: z.string().min(1) })
+export type PairRow = z.infer<typeof pairRow>
+
+const perToken = z.array(z.number())
+
+/** Signals of one answer, one number a response token (end-of-turn included), in nats. Prompts: clean, noised, empty. */
+export const tokenSignals = z.object({
+  tokens: z.array(z.string()).describe("text of each response token"),
+  logprob: perToken.describe("log p_clean(y_t)"),
+  logprob_noised: perToken,
+  logprob_empty: perToken,
+  entropy: perToken.describe("H(p_clean)"),
+  entropy_noised: perToken,
+  kl: perToken.describe("KL(p_clean || p_noised)"),
+  kl_reverse: perToken.describe("KL(p_noised || p_clean)"),
+})
+export type TokenSignals = z.infer<typeof tokenSignals>
+
+/** Token weights of both answers under one weighting: non-negative, at most 2. */
+export const pairWeights = z.object({ chosen: perToken, rejected: perToken })
+export type PairWeights = z.infer<typeof pairWeights>
+
+/** Stage 5: signals of both answers and the weights that each asked-for weighting makes of them. */
+export const weighedRow = pairRow.extend({
+  signals: z.object({ chosen: tokenSignals, rejected: tokenSignals }),
+  weights: z.record(z.string(), pairWeights),
+})
+export type WeighedRow = z.infer<typeof weighedRow>

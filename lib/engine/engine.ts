@@ -1,0 +1,49 @@
+import type { Call, Message, TokenSignals } from "../data/schema"
+
+/** How one answer is sampled. */
+export interface Sampling {
+  /** 0 is greedy. */
+  temperature: number
+  /** Keep the smallest set of tokens whose probability reaches this; 1 keeps all. */
+  topP?: number
+  /** Keep this many most likely tokens; 0 keeps all. */
+  topK?: number
+  /** Most tokens to generate, end-of-turn included. */
+  maxTokens: number
+  /** Texts that end the answer; they are not part of it. */
+  stop?: readonly string[]
+}
+
+/** One answer wanted. `seed` is the key of a random stream (`streamKey`), so the answer never depends on other requests. */
+export interface GenerateRequest extends Sampling {
+  messages: readonly Message[]
+  seed: number
+}
+
+/** The answer: raw text (untrimmed, special tokens left out), tokens made, and why it ended. */
+export type Completion = Omit<Call, "prompt">
+
+/**
+ * Writes text. Callers ask for one answer at a time and run many such calls at once; an engine gathers what is pending
+ * and serves it in batches, or over several connections.
+ */
+export interface Generator {
+  /** Shown in manifests: model folder name or endpoint model. */
+  readonly name: string
+  /** Calls that are worth having in flight at once. */
+  readonly concurrency: number
+  generate(request: GenerateRequest): Promise<Completion>
+}
+
+/** One answer under the prompts of the method: clean instruction, noised instruction, empty user turn. */
+export interface ScoreRequest {
+  clean: readonly Message[]
+  noised: readonly Message[]
+  empty: readonly Message[]
+  response: string
+}
+
+/** A Generator that also gives the full next-token distributions of a response under several prompts. */
+export interface Scorer extends Generator {
+  score(request: ScoreRequest): Promise<TokenSignals>
+}

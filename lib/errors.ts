@@ -1,0 +1,49 @@
+/** Base of every error that this package throws on purpose. Messages read "where: rule, got X; do Y". */
+export class MuscError extends Error {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.name = new.target.name
+  }
+}
+
+/** A value from outside (file, flag, record) breaks a rule. Carries the place so that callers can point at it. */
+export class InputError extends MuscError {
+  readonly file?: string
+  readonly line?: number
+  readonly field?: string
+  constructor(
+    message: string,
+    place: { file?: string; line?: number; field?: string } = {},
+    options?: { cause?: unknown },
+  ) {
+    const where = [place.file, place.line === undefined ? undefined : `line ${place.line}`, place.field]
+    const prefix = where.filter((part) => part !== undefined).join(", ")
+    super(prefix ? `${prefix}: ${message}` : message, options)
+    this.file = place.file
+    this.line = place.line
+    this.field = place.field
+  }
+}
+
+/** A run configuration has unknown keys or values out of range; `problems` lists all of them. */
+export class ConfigError extends MuscError {
+  constructor(readonly problems: readonly string[]) {
+    super(`configuration: ${problems.length} problem${problems.length === 1 ? "" : "s"}\n  - ${problems.join("\n  - ")}`)
+  }
+}
+
+/** A checkpoint or adapter cannot be loaded as it is; `problems` lists every mismatch at once. */
+export class CheckpointError extends MuscError {
+  constructor(
+    where: string,
+    readonly problems: readonly string[],
+  ) {
+    super(`${where}: ${problems.join("; ")}`)
+  }
+}
+
+/** The tfjs backend that was asked for cannot run here. */
+export class BackendError extends MuscError {}
+
+/** Work was stopped on request (Ctrl-C, an aborted signal). Everything finished so far is on disk. */
+export class StoppedError extends MuscError {}
