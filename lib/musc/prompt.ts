@@ -1,0 +1,26 @@
+/** Helpers shared by the prompts of all stages: blocks of text in, one clean text out. */
+
+/** Joins the parts that exist with an empty line between them. */
+export function blocks(...parts: readonly (string | null | undefined)[]): string {
+  return parts.filter((part) => part).join("\n\n")
+}
+
+/** `Label: value` lines, without those whose value is null or empty. */
+export function fields(values: Readonly<Record<string, string | null>>): string {
+  return Object.entries(values)
+    .filter(([, value]) => value)
+    .map(([label, value]) => `${label}: ${value}`)
+    .join("\n")
+}
+
+/** A model's reply without a leading label such as "New question:", a code fence or quotes around the whole. */
+export function bare(text: string, label: string): string {
+  let out = text.trim()
+  const fence = /^```[a-z]*\n([\s\S]*)\n```$/i.exec(out)
+  if (fence) out = fence[1]!.trim()
+  const head = new RegExp(`^[*#\\s]*${label}\\s*:[*\\s]*`, "i").exec(out)
+  if (head) out = out.slice(head[0].length).trim()
+  const quoted = /^(["'“‘])([\s\S]*)(["'”’])$/.exec(out)
+  if (quoted && !/["“”]/.test(quoted[2]!)) out = quoted[2]!.trim()
+  return out
+}
