@@ -1,0 +1,35 @@
+import { readFileSync, statSync } from "node:fs"
+import { InputError } from "../errors"
+
+export type JsonObject = { [key: string]: unknown }
+
+/** True for a JSON object (not an array, not null). */
+export function isJsonObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value)
+}
+
+/**
+ * A JSON file whose top level is an object. `missing` says what a caller should do about a file that is not there.
+ * @throws InputError naming the file: absent, larger than `maxBytes`, not JSON, not an object.
+ */
+export function readJsonFile(file: string, { missing = "check the path", maxBytes = 256 * 2 ** 20 } = {}): JsonObject {
+  const stat = statSync(file, { throwIfNoEntry: false })
+  if (!stat?.isFile()) throw new InputError(`a file must be here, got none; ${missing}`, { file })
+  if (stat.size > maxBytes) {
+    throw new InputError(`must have at most ${maxBytes} bytes, got ${stat.size}; check that this is the right file`, {
+      file,
+    })
+  }
+  let value: unknown
+  try {
+    value = JSON.parse(readFileSync(file, "utf8").replace(/^\uFEFF/, ""))
+  } catch (cause) {
+    throw new InputError(
+      `must be JSON, got ${(cause as Error).message}; repair or fetch the file again`,
+      { file },
+      { cause },
+    )
+  }
+  if (!isJsonObject(value)) throw new InputError("must hold a JSON object; repair or fetch the file again", { file })
+  return value
+}
