@@ -33,3 +33,13 @@ export function readJsonFile(file: string, { missing = "check the path", maxByte
   if (!isJsonObject(value)) throw new InputError("must hold a JSON object; repair or fetch the file again", { file })
   return value
 }
+
+/** A value as JSON for messages: at most 80 characters, and safe on whatever a hostile file holds. */
+export function show(value: unknown): string {
+  if (value === undefined) return "nothing"
+  try {
+    return (JSON.stringify(value) ?? `${value}`).slice(0, 80)
+  } catch {
+    return "a value that is nested too deeply"
+  }
+}

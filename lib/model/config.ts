@@ -1,5 +1,5 @@
 import { join } from "node:path"
-import { isJsonObject, type JsonObject, readJsonFile } from "../data/json-file"
+import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-file"
 import { CheckpointError } from "../errors"
 
 /** How rotary frequencies are stretched for long contexts. */
@@ -129,7 +129,7 @@ export function parseConfig(json: unknown, file = "config.json"): ModelConfig {
   const { int, number, flag } = fieldReader(json, problems)
   const architectures = Array.isArray(json.architectures) ? json.architectures : []
   for (const name of architectures) {
-    if (!`${name}`.endsWith("ForCausalLM")) {
+    if (!show(name).endsWith('ForCausalLM"')) {
       problems.push(`architectures must be a ...ForCausalLM, got ${show(name)}; use a language model checkpoint`)
     }
   }
@@ -364,8 +364,4 @@ function fieldReader(json: JsonObject, problems: string[], where = "") {
     return fallback
   }
   return { number, int, flag }
-}
-
-function show(value: unknown): string {
-  return value === undefined ? "nothing" : (JSON.stringify(value) ?? `${value}`).slice(0, 80)
 }
