@@ -1,0 +1,196 @@
+import { existsSync } from "node:fs"
+import path from "node:path"
+import util from "node:util"
+import * as tf from "@tensorflow/tfjs"
+import { BackendError } from "../errors"
+
+/** The one TensorFlow.js of the process. Import it from here only, so that tensors of all modules and of danfojs mix. */
+export { tf }
+
+// tfjs prints banners ("to speed things up ...") unless it is in production mode; the flag does nothing else.
+tf.env().set("PROD", true)
+
+/** Backends in the order in which they are tried; `tensorflow` uses CUDA by itself where it can. */
+export const backendNames = ["tensorflow", "webgpu", "wasm", "cpu"] as const
+export type BackendName = (typeof backendNames)[number]
+
+/** What a loader found: the device that will do the work, and a few words about it. */
+export interface Loaded {
+  device: "cuda" | "gpu" | "software gpu" | "cpu"
+  detail: string
+}
+
+/** The backend in use; `reason` is one printable line that also says why faster ones were passed over. */
+export interface BackendChoice extends Loaded {
+  name: BackendName
+  reason: string
+}
+
+/** Makes a backend ready for `tf.setBackend`. Throws BackendError, with the remedy, where it cannot run. */
+export type Loader = () => Promise<Loaded>
+
+/**
+ * Chooses the backend of the process: tensorflow, then webgpu, wasm, cpu; `wanted` or the environment variable
+ * MUSC_BACKEND forces one. May be called again, e.g. to compare backends.
+ * @throws BackendError when the forced one is unknown or cannot run here
+ */
+export async function useBackend(wanted = process.env.MUSC_BACKEND): Promise<BackendChoice> {
+  const choice = await chooseBackend(wanted || undefined, loaders)
+  if (!(await tf.setBackend(choice.name)))
+    throw new BackendError(`backend ${choice.name}: tfjs could not start it; run \`npx musc doctor\` for the facts`)
+  await tf.ready()
+  assertOneCore()
+  return choice
+}
+
+/** The choice itself, apart from this machine. A software GPU is slower than wasm, so it is taken only when forced. */
+export async function chooseBackend(
+  wanted: string | undefined,
+  load: Record<BackendName, Loader>,
+): Promise<BackendChoice> {
+  if (wanted !== undefined) {
+    const name = backendNames.find((known) => known === wanted)
+    if (!name) {
+      throw new BackendError(
+        `backend: must be one of ${backendNames.join(", ")}, got "${wanted}"; correct MUSC_BACKEND`,
+      )
+    }
+    return describe(name, await load[name](), ["forced"])
+  }
+  const passedOver: string[] = []
+  for (const name of backendNames) {
+    try {
+      const loaded = await load[name]()
+      if (loaded.device !== "software gpu") return describe(name, loaded, passedOver)
+      passedOver.push(`${name}: only a software GPU (${loaded.detail})`)
+    } catch (error) {
+      if (!(error instanceof BackendError)) throw error
+      passedOver.push(error.message)
+    }
+  }
+  throw new BackendError(`backend: none can run here (${passedOver.join("; ")}); run \`npx musc doctor\``)
+}
+
+function describe(name: BackendName, loaded: Loaded, because: readonly string[]): BackendChoice {
+  const why = because.length === 0 ? "" : ` - ${because.join("; ")}`
+  return { name, ...loaded, reason: `backend: ${name} (${loaded.device}; ${loaded.detail})${why}` }
+}
+
+/** How each backend gets ready on this machine. */
+export const loaders: Record<BackendName, Loader> = { tensorflow, webgpu, wasm, cpu }
+
+async function tensorflow(): Promise<Loaded> {
+  const folder = packageFolder("@tensorflow/tfjs-node-gpu")
+  if (!folder) {
+    throw new BackendError("tensorflow: package @tensorflow/tfjs-node-gpu is not installed; run `npm install` again")
+  }
+  if (!existsSync(path.join(folder, bindingFile)))
+    throw new BackendError("tensorflow: its native binding is not built; run `npx musc native`")
+  process.env.TF_CPP_MIN_LOG_LEVEL ??= "2"
+  process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= "true"
+  // Node 23 removed two functions that tfjs-node 4.22 still calls.
+  Object.assign(util, { isNullOrUndefined: (x: unknown) => x === null || x === undefined, isArray: Array.isArray })
+  try {
+    await import("@tensorflow/tfjs-node-gpu")
+  } catch (cause) {
+    const said = (cause instanceof Error ? cause.message : String(cause)).split("\n")[0]
+    throw new BackendError(`tensorflow: its native binding does not load (${said}); run \`npx musc native --force\``, {
+      cause,
+    })
+  }
+  const { binding, isUsingGpuDevice } = tf.engine().findBackend("tensorflow") as unknown as NodeBackend
+  const version = `libtensorflow ${binding.TF_Version}`
+  if (isUsingGpuDevice) return { device: "cuda", detail: version }
+  const idle = existsSync("/proc/driver/nvidia/version")
+  return {
+    device: "cpu",
+    detail: `${version}, ${idle ? "NVIDIA GPU not used: see `npx musc doctor`" : "no CUDA device"}`,
+  }
+}
+
+interface NodeBackend {
+  binding: { TF_Version: string }
+  isUsingGpuDevice: boolean
+}
+
+/** Where the package looks for its native half. */
+export const bindingFile = "lib/napi-v8/tfjs_binding.node"
+
+async function webgpu(): Promise<Loaded> {
+  if (!packageFolder("webgpu") || !packageFolder("@tensorflow/tfjs-backend-webgpu")) {
+    throw new BackendError("webgpu: packages webgpu and @tensorflow/tfjs-backend-webgpu are not installed")
+  }
+  const { adapter, info } = await requestAdapter()
+  if (!tf.engine().registryFactory.webgpu) {
+    const { WebGPUBackend } = await import("@tensorflow/tfjs-backend-webgpu")
+    const features = ["timestamp-query", "bgra8unorm-storage"].filter((feature) => adapter.features.has(feature))
+    const { limits } = adapter
+    const device = await adapter.requestDevice({
+      requiredFeatures: features,
+      requiredLimits: {
+        maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
+        maxComputeWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
+        maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
+        maxBufferSize: limits.maxBufferSize,
+        maxComputeWorkgroupSizeX: limits.maxComputeWorkgroupSizeX,
+        maxComputeInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
+      },
+    })
+    tf.registerBackend("webgpu", () => new WebGPUBackend(device, info), 0)
+  }
+  const name = info.description || info.device || info.vendor || "unnamed adapter"
+  return { device: /swiftshader|llvmpipe|lavapipe/i.test(name) ? "software gpu" : "gpu", detail: name }
+}
+
+let gpu: { requestAdapter(options: object): Promise<Adapter | null> } | undefined
+
+async function requestAdapter(): Promise<{ adapter: Adapter; info: Adapter["info"] }> {
+  try {
+    const dawn = await import("webgpu")
+    Object.assign(globalThis, dawn.globals)
+    gpu ??= dawn.create([]) as unknown as typeof gpu
+  } catch (cause) {
+    throw new BackendError("webgpu: Dawn does not load on this system; use another backend", { cause })
+  }
+  const adapter = await gpu!.requestAdapter({ powerPreference: "high-performance" }).catch(() => null)
+  if (!adapter) throw new BackendError("webgpu: no GPU adapter (Vulkan, Metal or D3D12); install the GPU's driver")
+  return { adapter, info: adapter.info }
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: WebGPU types belong to the DOM library, which a Node program leaves out.
+type Adapter = any
+
+async function wasm(): Promise<Loaded> {
+  const { setWasmPaths } = await import("@tensorflow/tfjs-backend-wasm")
+  const folder = packageFolder("@tensorflow/tfjs-backend-wasm")
+  if (tf.engine().findBackend("wasm") === undefined) setWasmPaths(`${folder}/dist/`)
+  return { device: "cpu", detail: "WebAssembly SIMD, one thread" }
+}
+
+async function cpu(): Promise<Loaded> {
+  return { device: "cpu", detail: "plain JavaScript, for reference only" }
+}
+
+/** Folder of an installed package, or undefined. */
+export function packageFolder(name: string): string | undefined {
+  try {
+    return path.dirname(require.resolve(`${name}/package.json`))
+  } catch {
+    return undefined
+  }
+}
+
+/** Every copy of tfjs-core that this process has loaded; more than one means tensors that do not mix. */
+export function loadedCores(): string[] {
+  return Object.keys(require.cache).filter((file) => /tfjs-core[\\/]dist[\\/]tf-core\.node\.js$/.test(file))
+}
+
+function assertOneCore(): void {
+  const cores = loadedCores()
+  if (cores.length > 1) {
+    throw new BackendError(
+      `tfjs: exactly one copy may be loaded, got ${cores.join(" and ")}; ` +
+        "copy the `overrides` of musc's package.json into yours and run `npm dedupe`",
+    )
+  }
+}
