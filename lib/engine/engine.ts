@@ -35,15 +35,17 @@ export interface Generator {
   generate(request: GenerateRequest): Promise<Completion>
 }
 
-/** One answer under the prompts of the method: clean instruction, noised instruction, empty user turn. */
+/** Answers of one pair under the prompts of the method: clean instruction, noised instruction, empty user turn. */
 export interface ScoreRequest {
   clean: readonly Message[]
   noised: readonly Message[]
   empty: readonly Message[]
-  response: string
+  /** Scored in one pass that shares the prompt: chosen and rejected. */
+  responses: readonly string[]
 }
 
-/** A Generator that also gives the full next-token distributions of a response under several prompts. */
+/** A Generator that also gives the full next-token distributions of responses under several prompts. */
 export interface Scorer extends Generator {
-  score(request: ScoreRequest): Promise<TokenSignals>
+  /** One entry a response, in their order. */
+  score(request: ScoreRequest): Promise<TokenSignals[]>
 }
