@@ -1,0 +1,123 @@
+import type { Message } from "../data/schema"
+import { InputError } from "../errors"
+import type { Tokenizer } from "./tokenizer"
+
+/** What ends an answer: an id (part of the answer), or a text (not part of it). */
+export interface ChatStop {
+  ids: readonly number[]
+  texts: readonly string[]
+}
+
+/** A prompt with its answer. `responseIds` ends with the end-of-turn token; `promptIds` is what generation starts from. */
+export interface EncodedChat {
+  promptIds: number[]
+  responseIds: number[]
+}
+
+/**
+ * A conversation as the model's text, by its own chat template; `addGenerationPrompt` opens the assistant's turn.
+ *
+ * A model without a template (a base model) gets a plain dialogue that few-shot prompts continue well:
+ *
+ *     {system}\n\nUser: {question}\n\nAssistant: {answer}{eos}\n\nUser: …\n\nAssistant:
+ *
+ * The blank that follows "Assistant:" belongs to the answer, so that a word is tokenised with its blank, as in running text.
+ * @throws InputError naming the template's file.
+ */
+export function renderChat(
+  tokenizer: Tokenizer,
+  messages: readonly Message[],
+  { addGenerationPrompt = true }: { addGenerationPrompt?: boolean } = {},
+): string {
+  if (!tokenizer.chatTemplate) return plainChat(tokenizer, messages, addGenerationPrompt)
+  const copies = messages.map(({ role, content }) => ({ role, content }))
+  return tokenizer.chatTemplate.render({
+    ...tokenizer.specialTexts,
+    messages: copies,
+    add_generation_prompt: addGenerationPrompt,
+  })
+}
+
+/** Ids that generation starts from. The beginning-of-text token is in it as often as the template writes it. */
+export function encodePrompt(tokenizer: Tokenizer, messages: readonly Message[]): number[] {
+  return tokenizer.encode(renderChat(tokenizer, messages))
+}
+
+/**
+ * A prompt and its answer with an exact boundary: `promptIds` equals `encodePrompt`, and the two together spell the
+ * template's text up to and including the end-of-turn token.
+ * @throws InputError naming the template's file, where the text of prompt and answer does not begin with that of the prompt.
+ */
+export function encodeChat(tokenizer: Tokenizer, prompt: readonly Message[], response: string): EncodedChat {
+  const promptText = renderChat(tokenizer, prompt)
+  const answer: Message = { role: "assistant", content: response }
+  const wholeText = renderChat(tokenizer, [...prompt, answer], { addGenerationPrompt: false })
+  const file = tokenizer.chatTemplate?.file ?? tokenizer.name
+  if (!wholeText.startsWith(promptText)) {
+    let at = 0
+    while (promptText[at] === wholeText[at]) at++
+    const show = (text: string) => JSON.stringify(text.slice(Math.max(0, at - 10), at + 30))
+    throw new InputError(
+      `a conversation must begin with its prompt, got ${show(wholeText)} where the prompt has ${show(promptText)}; ` +
+        "use a chat template that renders the same turn openings with and without add_generation_prompt",
+      { file },
+    )
+  }
+  const promptIds = tokenizer.encode(promptText)
+  const whole = tokenizer.encode(wholeText)
+  let rest = whole.slice(promptIds.length)
+  if (promptIds.some((id, i) => id !== whole[i])) {
+    // A token would span the boundary. Generation cannot have made it, so the answer is tokenised by itself.
+    rest = tokenizer.encode(wholeText.slice(promptText.length))
+    if (tokenizer.decode([...promptIds, ...rest]) !== tokenizer.decode(whole)) {
+      throw new InputError(
+        "prompt and answer must be tokenisable apart; use a template that ends the prompt in a special token",
+        { file },
+      )
+    }
+  }
+  return { promptIds, responseIds: endTurn(tokenizer, rest) }
+}
+
+/**
+ * What ends an answer of this model: every end-of-text id, the token with which the template closes a turn, and for the
+ * plain dialogue the opening of the next turn.
+ */
+export function chatStop(tokenizer: Tokenizer): ChatStop {
+  if (!tokenizer.chatTemplate) return { ids: tokenizer.eosIds, texts: ["\nUser:"] }
+  const known = stops.get(tokenizer)
+  if (known) return known
+  const probe = "QpzTurnZpq"
+  const messages: Message[] = [
+    { role: "user", content: "Hi" },
+    { role: "assistant", content: probe },
+  ]
+  const text = renderChat(tokenizer, messages, { addGenerationPrompt: false })
+  const tail = tokenizer.encode(text.slice(text.lastIndexOf(probe) + probe.length))
+  const close = tail.find((id) => tokenizer.specialIds.has(id) || tokenizer.eosIds.includes(id))
+  const ids = [...new Set([...(close === undefined ? [] : [close]), ...tokenizer.eosIds])]
+  stops.set(tokenizer, { ids, texts: [] })
+  return stops.get(tokenizer)!
+}
+
+const stops = new WeakMap<Tokenizer, ChatStop>()
+
+/** Cuts what a template writes after the end-of-turn token (often a line break), or adds the token where it writes none. */
+function endTurn(tokenizer: Tokenizer, ids: number[]): number[] {
+  const { ids: stop } = chatStop(tokenizer)
+  let last = ids.length - 1
+  while (last >= 0 && !stop.includes(ids[last]!)) last--
+  if (last < 0) return stop.length ? [...ids, stop[0]!] : ids
+  while (stop.includes(ids[last - 1]!)) last--
+  return ids.slice(0, last + 1)
+}
+
+function plainChat(tokenizer: Tokenizer, messages: readonly Message[], addGenerationPrompt: boolean): string {
+  const { bos_token: bos = "", eos_token: eos = "" } = tokenizer.specialTexts
+  const turns = messages.map(({ role, content }) => {
+    if (role === "system") return content
+    if (role === "user") return `User: ${content}`
+    return `Assistant:${/^\s/.test(content) ? "" : " "}${content}${eos}`
+  })
+  return (tokenizer.addsBos ? bos : "") + [...turns, ...(addGenerationPrompt ? ["Assistant:"] : [])].join("\n\n")
+}

@@ -1,0 +1,123 @@
+import { existsSync } from "node:fs"
+import { basename, join, resolve } from "node:path"
+import { Tokenizer as Inner } from "@huggingface/tokenizers"
+import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-file"
+import { InputError } from "../errors"
+import { type ChatTemplate, readChatTemplate } from "./chat-template"
+
+/** Text <-> ids of one model folder. */
+export interface Tokenizer {
+  /** Name of the model folder. */
+  readonly name: string
+  /** One more than the largest id that has a text; a model's embedding may have more rows. */
+  readonly vocabSize: number
+  /** Every id that ends an answer, of generation_config.json, config.json and tokenizer_config.json; may be empty. */
+  readonly eosIds: readonly number[]
+  readonly bosId: number | null
+  /** Any id will do where positions are masked: the declared one, else end of text, else 0. */
+  readonly padId: number
+  /** Plain text is meant to begin with `bosId` (the tokenizer's own post-processor adds it). */
+  readonly addsBos: boolean
+  /** Ids left out by `skipSpecial`. */
+  readonly specialIds: ReadonlySet<number>
+  /** Texts of the special tokens by name, e.g. `bos_token`: what a chat template may refer to. */
+  readonly specialTexts: Readonly<Record<string, string>>
+  /** null for a base model without one. */
+  readonly chatTemplate: ChatTemplate | null
+  /** Ids of a text. Nothing is added; special tokens written out in the text become their ids. */
+  encode(text: string): number[]
+  /** Text of ids, exact: no tidying of spaces. Ids without a text are left out. */
+  decode(ids: readonly number[], options?: { skipSpecial?: boolean }): string
+  /**
+   * The piece of text that each id adds; together they are `decode(ids)`. A character spread over several tokens
+   * belongs to the last of them, so pieces may be empty.
+   */
+  tokenText(ids: readonly number[]): string[]
+}
+
+const missing = "save the tokenizer again with transformers: AutoTokenizer.from_pretrained(dir).save_pretrained(dir)"
+
+/**
+ * Loads `tokenizer.json` with `tokenizer_config.json`, `generation_config.json` and `config.json` where they exist.
+ * @throws InputError naming the file: absent, broken, or of a kind that the tokenizer library cannot run.
+ */
+export function loadTokenizer(dir: string): Tokenizer {
+  const file = join(dir, "tokenizer.json")
+  const json = readJsonFile(file, { missing })
+  const optional = (name: string) => (existsSync(join(dir, name)) ? readJsonFile(join(dir, name)) : {})
+  const settings = optional("tokenizer_config.json")
+  const generation = optional("generation_config.json")
+  const model = optional("config.json")
+
+  const inner = construct(json, settings, file)
+  const specialIds = new Set<number>()
+  for (const [id, token] of inner.get_added_tokens_decoder()) if (token.special) specialIds.add(id)
+  const specialTexts: Record<string, string> = {}
+  for (const [name, value] of Object.entries({ ...optional("special_tokens_map.json"), ...settings })) {
+    const text = isJsonObject(value) ? value.content : value
+    if (name.endsWith("_token") && typeof text === "string") specialTexts[name] = text
+  }
+  const special = (name: string): number[] => {
+    const text = specialTexts[`${name}_token`]
+    const id = text === undefined ? undefined : inner.token_to_id(text)
+    return id === undefined ? [] : [id]
+  }
+  const field = (name: string): number[] => [generation, model].flatMap((from) => idList(from[`${name}_token_id`]))
+  const eosIds = [...new Set([...field("eos"), ...special("eos")])]
+  const bosId = [...special("bos"), ...field("bos")][0] ?? null
+
+  const encode = (text: string) => inner.encode(text, { add_special_tokens: false }).ids
+  const decode = (ids: readonly number[], { skipSpecial = false } = {}) => {
+    const kept = ids.filter((id) => inner.id_to_token(id) !== undefined && !(skipSpecial && specialIds.has(id)))
+    // The library refuses an empty list, and tidies spaces by default, which would not be what the model wrote.
+    return kept.length ? inner.decode(kept, { clean_up_tokenization_spaces: false }) : ""
+  }
+  const tokenText = (ids: readonly number[]) => {
+    const whole = decode(ids)
+    let done = 0
+    return ids.map((_, i) => {
+      // An unfinished character decodes to U+FFFD and is held back until its last byte is there.
+      const text = i === ids.length - 1 ? whole : decode(ids.slice(0, i + 1)).replace(/\uFFFD+$/, "")
+      if (text.length <= done || !whole.startsWith(text)) return ""
+      const piece = text.slice(done)
+      done = text.length
+      return piece
+    })
+  }
+  return {
+    name: basename(resolve(dir)),
+    vocabSize: 1 + [...inner.get_vocab().values()].reduce((a, b) => Math.max(a, b), -1),
+    eosIds,
+    bosId,
+    padId: [...special("pad"), ...field("pad"), ...eosIds, 0][0]!,
+    addsBos: bosId !== null && inner.encode("a").ids[0] === bosId,
+    specialIds,
+    specialTexts,
+    chatTemplate: readChatTemplate(dir, settings),
+    encode,
+    decode,
+    tokenText,
+  }
+}
+
+function construct(json: JsonObject, settings: JsonObject, file: string): Inner {
+  if (!isJsonObject(json.model))
+    throw new InputError(`must be an object, got ${show(json.model)}; ${missing}`, { file, field: "model" })
+  try {
+    return new Inner(
+      { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...json },
+      settings,
+    )
+  } catch (cause) {
+    throw new InputError(
+      `must be a tokenizer that can be run here, got "${(cause as Error).message}"; ${missing}`,
+      { file },
+      { cause },
+    )
+  }
+}
+
+/** Token ids of a field that holds one, several or none. */
+function idList(value: unknown): number[] {
+  return (Array.isArray(value) ? value : [value]).filter((id) => Number.isInteger(id) && id >= 0)
+}
