@@ -1,17 +1,53 @@
-import type { DecomposeDemo } from "./demos"
+import type { DecomposedRow, InstructionRow } from "../data/schema"
+import type { Generator } from "../engine/engine"
+import { type DecomposeDemo, decomposeDemos } from "./demos"
 import { blocks, fields } from "./prompt"
+import { ask, CUT, failed, type Outcome, withCalls } from "./row"
 
-/** User message that asks for the constraints of an instruction. */
+export interface DecomposeOptions {
+  /** Run seed, any integer. */
+  seed: number
+  /** Few-shot examples shown, 0 to 5; paper 5. A model that was trained on the bare prompt wants 0. */
+  shots: number
+  /** Sampling temperature, 0 to 1; paper .1. */
+  temperature: number
+  /** Most tokens of the reply, 128 to 4096. */
+  maxTokens: number
+  /**
+   * Whether the model also looks for a text that the instruction holds ("Translate this: ..."). Needed for chats, where
+   * the text is inside the instruction; the paper does it. Not for seeds that keep the text in `input`.
+   */
+  findText: boolean
+}
+
+export const decomposeDefaults: DecomposeOptions = {
+  seed: 0,
+  shots: 5,
+  temperature: 0.1,
+  maxTokens: 1024,
+  findText: false,
+}
+
+/**
+ * User message that asks for the constraints of an instruction. With `findText`, the examples show the text inside the
+ * instruction and the reply repeats it after the questions.
+ */
 export function decomposePrompt(
   row: { instruction: string; input: string | null },
   demos: readonly DecomposeDemo[],
+  findText = false,
 ): string {
-  const example = (demo: { instruction: string; input: string | null }) =>
-    fields({ Instruction: demo.instruction, Text: demo.input })
+  const given = (of: { instruction: string; input: string | null }) =>
+    findText
+      ? `Instruction: ${blocks(of.instruction, of.input)}`
+      : fields({ Instruction: of.instruction, Text: of.input })
+  const reply = (demo: DecomposeDemo) =>
+    formatConstraints(demo.questions) + (findText ? `\nText: ${demo.input ?? "none"}` : "")
   return blocks(
     "Split the instruction into its constraints. Write each as a yes/no question about the answer, one a line, starting with ##1. for the task itself.",
-    ...demos.map((demo) => `${example(demo)}\nQuestions:\n${formatConstraints(demo.questions)}`),
-    `${example(row)}\nQuestions:`,
+    findText && "Then repeat the text that the instruction works on, after Text:, or write none.",
+    ...demos.map((demo) => `${given(demo)}\nQuestions:\n${reply(demo)}`),
+    `${given(row)}\nQuestions:`,
   )
 }
 
@@ -31,4 +67,35 @@ export function parseConstraints(text: string): string[] {
   return found
     .map((part) => part.trim().split("\n")[0]!.replaceAll("**", "").replace(/\s+/g, " ").trim())
     .filter((question) => question && !seen.has(question.toLowerCase()) && seen.add(question.toLowerCase()))
+}
+
+/**
+ * The text that a reply names after `Text:`, as it stands in the instruction; null when it names none, or one that the
+ * instruction does not hold (models make texts up).
+ */
+export function parseText(reply: string, instruction: string): string | null {
+  const found = /^Text:\s*([\s\S]+)$/m.exec(reply)?.[1]?.trim()
+  return found && !/^none\.?$/i.test(found) && instruction.includes(found) ? found : null
+}
+
+/**
+ * Stage 1 (paper: instruction decomposition). Rejects a reply of fewer than 2 constraints and one that was cut off. The
+ * text found stays apart as `input` and later follows the recombined instruction word by word, where the released code
+ * has the model write it out again.
+ */
+export async function decompose(
+  engine: Generator,
+  row: InstructionRow,
+  options: Partial<DecomposeOptions> = {},
+): Promise<Outcome<DecomposedRow>> {
+  const { seed, shots, temperature, maxTokens, findText } = { ...decomposeDefaults, ...options }
+  const search = findText && !row.input
+  const prompt = decomposePrompt(row, decomposeDemos.slice(0, shots), search)
+  const call = await ask({ engine, seed, stage: "decompose", id: row.id }, prompt, { temperature, maxTokens })
+  const noted = withCalls(row, "decompose", [call])
+  const constraints = parseConstraints(call.text)
+  if (call.finish === "length") return failed(noted, "decompose", CUT)
+  if (constraints.length < 2) return failed(noted, "decompose", "fewer than 2 constraints")
+  const input = search ? parseText(call.text, row.instruction) : row.input
+  return { ...noted, input, constraints, failure: undefined }
 }

@@ -102,10 +102,18 @@ export const substituteDemos: readonly EditDemo[] = [
   { question: "Does the letter end with a question?", changed: "Does the letter end with a joke?" },
 ]
 
-/** Instructions with more than five constraints; two hold the text that they are about, two stand alone. */
-export const selfInstructDemos: readonly string[] = [
-  "Rewrite this notice for visitors of a small museum: 'Lift out of order until further notice.' Use three sentences, be friendly, name one other way to the upper floor, avoid the word 'sorry', use no exclamation mark, and close with the opening hours.",
-  "Plan a birthday dinner for six guests. Give four courses in a numbered list, keep every dish vegetarian, use no nuts, name the cooking time of each dish in minutes, mark one dish as cold, and finish with a shopping list of at most twelve items.",
-  "Sort these errands for Saturday: bakery, post office, pharmacy, swimming lesson at eleven. Answer with a table of two columns, write times in 24-hour form, start at nine, leave ten minutes between errands, end before two, and add one line of advice below the table.",
-  "Write a short scene between a baker and a lost tourist. Use only dialogue, keep it under 150 words, set it at dawn, let the tourist speak in questions, mention two street names, and end on a misunderstanding.",
-]
+/** Instructions with more than five constraints: with the text that they are about, and without one. */
+export const selfInstructDemos: { text: readonly string[]; plain: readonly string[] } = {
+  text: [
+    "Rewrite this notice for visitors of a small museum: 'Lift out of order until further notice.' Use three sentences, be friendly, name one other way to the upper floor, avoid the word 'sorry', use no exclamation mark, and close with the opening hours.",
+    "Sort these errands for Saturday: bakery, post office, pharmacy, swimming lesson at eleven. Answer with a table of two columns, write times in 24-hour form, start at nine, leave ten minutes between errands, end before two, and add one line of advice below the table.",
+    "Turn this line of a diary into a haiku: 'Fog again, the ferry never came, we shared one orange on the pier.' Keep the orange, leave out people, use the present tense, put no comma anywhere, write in lower case, and give it a title of one word.",
+    "Find the faults in this recipe step: 'Boil the eggs for 90 minutes, then fry raw.' Name each fault in a line of its own, rank the lines by danger, quote the words at fault, propose a repair for each, stay under 60 words, and end with the corrected step.",
+  ],
+  plain: [
+    "Plan a birthday dinner for six guests. Give four courses in a numbered list, keep every dish vegetarian, use no nuts, name the cooking time of each dish in minutes, mark one dish as cold, and finish with a shopping list of at most twelve items.",
+    "Write a short scene between a baker and a lost tourist. Use only dialogue, keep it under 150 words, set it at dawn, let the tourist speak in questions, mention two street names, and end on a misunderstanding.",
+    "Explain how a bicycle gear works to someone who repairs clocks. Write two paragraphs, compare at least two parts with parts of a clock, avoid formulas, define every technical word, address the reader directly, and close with one thing to try.",
+    "Draft a function in Python that counts the working days between two dates. Use only the standard library, give type hints, write a one-line docstring, raise an error if the dates are in the wrong order, name no variable with one letter, and show two calls with their results.",
+  ],
+}

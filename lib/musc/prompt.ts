@@ -1,7 +1,7 @@
 /** Helpers shared by the prompts of all stages: blocks of text in, one clean text out. */
 
 /** Joins the parts that exist with an empty line between them. */
-export function blocks(...parts: readonly (string | null | undefined)[]): string {
+export function blocks(...parts: readonly (string | null | undefined | false)[]): string {
   return parts.filter((part) => part).join("\n\n")
 }
 

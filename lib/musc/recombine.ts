@@ -1,6 +1,22 @@
+import type { CorruptedRow, RecombinedRow } from "../data/schema"
+import type { Generator } from "../engine/engine"
 import { formatConstraints } from "./decompose"
-import type { DecomposeDemo } from "./demos"
+import { type DecomposeDemo, decomposeDemos } from "./demos"
 import { bare, blocks } from "./prompt"
+import { ask, CUT, failed, type Outcome, sameWords, withCalls } from "./row"
+
+export interface RecombineOptions {
+  /** Run seed, any integer. */
+  seed: number
+  /** Few-shot examples shown, 0 to 5; paper 2. */
+  shots: number
+  /** Sampling temperature, 0 to 1; paper .1. */
+  temperature: number
+  /** Most tokens of the instruction, 64 to 4096. */
+  maxTokens: number
+}
+
+export const recombineDefaults: RecombineOptions = { seed: 0, shots: 2, temperature: 0.1, maxTokens: 1024 }
 
 /** User message that asks for one instruction out of a list of constraints; the demos are those of decompose, inverted. */
 export function recombinePrompt(
@@ -20,4 +36,28 @@ export function recombinePrompt(
 /** The instruction of a reply, without label or quotes. */
 export function parseInstruction(text: string): string {
   return bare(text, "(new )?instruction")
+}
+
+/**
+ * Stage 3 (paper: recombination): both constraint lists become instructions, with the same examples. Rejects a result
+ * that is empty, was cut off, holds a `**word**` label, or that says the same in both versions.
+ */
+export async function recombine(
+  engine: Generator,
+  row: CorruptedRow,
+  options: Partial<RecombineOptions> = {},
+): Promise<Outcome<RecombinedRow>> {
+  const { seed, shots, temperature, maxTokens } = { ...recombineDefaults, ...options }
+  const write = (constraints: readonly string[], sample: string) => {
+    const prompt = recombinePrompt(constraints, row.input, decomposeDemos.slice(0, shots))
+    return ask({ engine, seed, stage: "recombine", id: row.id }, prompt, { temperature, maxTokens }, sample)
+  }
+  const calls = await Promise.all([write(row.constraints, "clean"), write(row.noised_constraints, "noised")])
+  const [clean, noised] = calls.map((call) => parseInstruction(call.text)) as [string, string]
+  const noted = withCalls(row, "recombine", calls)
+  if (calls.some((call) => call.finish === "length")) return failed(noted, "recombine", CUT)
+  if (!clean || !noised) return failed(noted, "recombine", "empty instruction")
+  if (/\*\*[^\s*]+\*\*/.test(`${clean}\n${noised}`)) return failed(noted, "recombine", "label in the instruction")
+  if (sameWords(clean, noised)) return failed(noted, "recombine", "clean equals noised")
+  return { ...noted, clean_instruction: clean, noised_instruction: noised, failure: undefined }
 }

@@ -1,4 +1,31 @@
+import type { InstructionRow } from "../data/schema"
+import type { Generator } from "../engine/engine"
+import { rng, streamKey } from "../rng"
+import { selfInstructDemos } from "./demos"
 import { blocks } from "./prompt"
+import { parseInstruction } from "./recombine"
+import { ask, CUT, failed, type Outcome } from "./row"
+
+export interface SelfInstructOptions {
+  /** Run seed, any integer. */
+  seed: number
+  /** Sampling temperature, 0 to 1; paper .5. */
+  temperature: number
+  /** Most tokens of the new instruction, 64 to 1024. */
+  maxTokens: number
+  /** Examples drawn with a text of their own; paper 2. */
+  textDemos: number
+  /** Examples drawn without one; paper 2. */
+  plainDemos: number
+}
+
+export const selfInstructDefaults: SelfInstructOptions = {
+  seed: 0,
+  temperature: 0.5,
+  maxTokens: 512,
+  textDemos: 2,
+  plainDemos: 2,
+}
 
 /** User message that asks for a new instruction in the manner of the examples (self-instruct). */
 export function selfInstructPrompt(demos: readonly string[]): string {
@@ -7,4 +34,96 @@ export function selfInstructPrompt(demos: readonly string[]): string {
     ...demos.map((demo) => `Instruction: ${demo}`),
     "Instruction:",
   )
+}
+
+/**
+ * Stage 0, self-instruct: the `index`-th new instruction, from 2 + 2 examples drawn for it in random order. `pool` takes
+ * the place of our own examples, for instance with seeds of the user. A reply that is empty or cut off fails; as an
+ * instruction cannot be empty, it then reads "(none)".
+ */
+export async function selfInstruct(
+  engine: Generator,
+  index: number,
+  options: Partial<SelfInstructOptions> = {},
+  pool = selfInstructDemos,
+): Promise<Outcome<InstructionRow>> {
+  const { seed, temperature, maxTokens, textDemos, plainDemos } = { ...selfInstructDefaults, ...options }
+  const id = `self-${index}`
+  const draw = rng(seed, "source", id, "demos")
+  const demos = draw.shuffle([...draw.sample(pool.text, textDemos), ...draw.sample(pool.plain, plainDemos)])
+  const prompt = selfInstructPrompt(demos)
+  const call = await ask({ engine, seed, stage: "source", id }, prompt, { temperature, maxTokens })
+  const instruction = parseInstruction(call.text)
+  const row = {
+    id,
+    instruction: instruction || "(none)",
+    input: null,
+    source: "self-instruct",
+    calls: { source: [call] },
+  }
+  if (call.finish === "length") return failed(row, "source", CUT)
+  if (!instruction) return failed(row, "source", "empty instruction")
+  return row
+}
+
+/**
+ * Jaccard similarity of the character 5-grams (letters and digits, lower case, other characters as one space) from which
+ * two instructions count as near-duplicates. One changed word in a sentence of twelve is just about .7.
+ */
+export const NEAR_DUPLICATE = 0.7
+
+/**
+ * Marks near-duplicates: a row (instruction and input together) whose similarity to an earlier kept row reaches
+ * `threshold` fails with the reason "near-duplicate" and names that row in `duplicate_of`. Rows come out in the order in
+ * which they came in; failed rows pass through. Exact, not sampled: two sets of n-grams with Jaccard >= t must share one
+ * of the first |x| - ceil(t |x|) + 1 n-grams of each in any fixed order, so only those are indexed and looked up.
+ * Threshold 1 finds only repeats of the same n-grams, above 1 finds nothing.
+ */
+export async function* markNearDuplicates<Row extends InstructionRow>(
+  rows: AsyncIterable<Outcome<Row>> | Iterable<Outcome<Row>>,
+  threshold = NEAR_DUPLICATE,
+): AsyncGenerator<Outcome<Row>> {
+  const kept: { id: string; grams: Uint32Array }[] = []
+  const holders = new Map<number, number[]>()
+  for await (const row of rows) {
+    if (row.failure || threshold > 1) {
+      yield row
+      continue
+    }
+    const grams = fiveGrams(blocks(row.instruction, row.input))
+    const prefix = grams.subarray(0, grams.length - Math.ceil(threshold * grams.length) + 1)
+    const candidates = new Set([...prefix].flatMap((gram) => holders.get(gram) ?? []))
+    const twin = [...candidates].find((i) => jaccard(grams, kept[i]!.grams) >= threshold)
+    if (twin !== undefined) {
+      yield failed({ ...row, duplicate_of: kept[twin]!.id }, "source", "near-duplicate")
+      continue
+    }
+    for (const gram of prefix) holders.set(gram, [...(holders.get(gram) ?? []), kept.length])
+    kept.push({ id: row.id, grams })
+    yield row
+  }
+}
+
+/** Sorted distinct hashes of the character 5-grams of a text; a shorter text is one gram. */
+function fiveGrams(text: string): Uint32Array {
+  const chars = [
+    ...(text
+      .toLowerCase()
+      .match(/[\p{L}\p{N}]+/gu)
+      ?.join(" ") ?? text),
+  ]
+  const grams = new Set<number>()
+  for (let i = 0; i < Math.max(1, chars.length - 4); i++) grams.add(streamKey(chars.slice(i, i + 5).join("")))
+  return Uint32Array.from(grams).sort()
+}
+
+function jaccard(a: Uint32Array, b: Uint32Array): number {
+  let shared = 0
+  for (let i = 0, j = 0; i < a.length && j < b.length; ) {
+    if (a[i] === b[j]) shared++
+    const [x, y] = [a[i]!, b[j]!]
+    if (x <= y) i++
+    if (y <= x) j++
+  }
+  return shared / (a.length + b.length - shared)
 }

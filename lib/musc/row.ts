@@ -1,0 +1,53 @@
+import type { Call, Failure, InstructionRow, Message, StageName } from "../data/schema"
+import type { Generator, Sampling } from "../engine/engine"
+import { streamKey } from "../rng"
+
+/** A row that goes no further: what it had when it failed, and why. */
+export type FailedRow = InstructionRow & { failure: Failure }
+
+/** What a stage makes of a row. `failure` tells the two apart. */
+export type Outcome<Row> = (Row & { failure?: undefined }) | FailedRow
+
+/** Calls that a stage makes for one row: the model, and the random stream (run seed, stage, row) that answers come from. */
+export interface Asker {
+  engine: Generator
+  seed: number
+  stage: string
+  id: string
+}
+
+/** One call for a row. `sample` numbers the calls of a stage for this row, each with a random stream of its own. */
+export async function ask(
+  { engine, seed, stage, id }: Asker,
+  prompt: string | readonly Message[],
+  sampling: Sampling,
+  sample: string | number = 0,
+): Promise<Call> {
+  const messages = typeof prompt === "string" ? [{ role: "user" as const, content: prompt }] : prompt
+  const answer = await engine.generate({ messages, ...sampling, seed: streamKey(seed, stage, id, sample) })
+  const { text, tokens, finish } = answer
+  return { prompt: messages.filter((message) => message.role === "user").at(-1)?.content ?? "", text, tokens, finish }
+}
+
+/** The row with the raw calls of a stage noted in it. */
+export function withCalls<Row extends InstructionRow>(row: Row, stage: StageName, calls: readonly Call[]): Row {
+  return { ...row, calls: { ...row.calls, [stage]: [...calls] } }
+}
+
+/** The row with the reason why it goes no further. Reasons are fixed texts, so that they can be counted. */
+export function failed(row: InstructionRow, stage: StageName, reason: string): FailedRow {
+  return { ...row, failure: { stage, reason } }
+}
+
+/** True when two texts have the same words, whatever their case, spaces and punctuation. */
+export function sameWords(a: string, b: string): boolean {
+  const words = (text: string) =>
+    text
+      .toLowerCase()
+      .match(/[\p{L}\p{N}]+/gu)
+      ?.join(" ") ?? text.trim()
+  return words(a) === words(b)
+}
+
+/** The reason for passing over a reply that the token limit cut off. */
+export const CUT = "cut off at the token limit"
