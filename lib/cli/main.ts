@@ -1,0 +1,52 @@
+import { readFileSync } from "node:fs"
+import path from "node:path"
+import { Command } from "commander"
+import { MuscError, StoppedError } from "../errors"
+
+/** A command of `musc`; its file is loaded only when the command is asked for, so that the rest starts fast. */
+interface Entry {
+  name: string
+  summary: string
+  load: () => { register(program: Command): void }
+}
+
+// `require`, since a dynamic import of a CommonJS sibling would need a file extension.
+const entries: readonly Entry[] = [
+  { name: "native", summary: "build the native TensorFlow backend", load: () => require("./native") },
+  { name: "doctor", summary: "show what this machine offers, and what is missing", load: () => require("./doctor") },
+]
+
+/** Runs the command line. Sets the exit code: 1 after an error, 130 when stopped on request. */
+export async function main(argv: readonly string[] = process.argv): Promise<void> {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(0) // the reader of a pipe has seen enough
+    throw error
+  })
+  try {
+    await createProgram(argv.slice(2)).parseAsync(argv)
+  } catch (error) {
+    process.exitCode = reportError(error)
+  }
+}
+
+function createProgram(args: readonly string[]): Command {
+  const { version, description } = JSON.parse(readFileSync(path.join(__dirname, "../../package.json"), "utf8"))
+  const program = new Command("musc")
+    .description(description)
+    .version(version, "-V, --version")
+    .showHelpAfterError("`musc --help` lists the commands, `musc <command> --help` explains one.")
+  const words = args.filter((arg) => !arg.startsWith("-"))
+  const wanted = words[0] === "help" ? words[1] : words[0]
+  for (const { name, summary, load } of entries) {
+    if (name === wanted) load().register(program)
+    else program.command(name).description(summary)
+  }
+  return program.addHelpText("after", "\nEvery command explains itself: musc <command> --help")
+}
+
+/** Prints an error and returns its exit code: our own errors speak for themselves, others keep their stack. */
+function reportError(error: unknown): number {
+  if (error instanceof MuscError) console.error(`${error.name}: ${error.message}`)
+  else console.error(error)
+  return error instanceof StoppedError ? 130 : 1
+}
