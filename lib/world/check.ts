@@ -1,0 +1,44 @@
+import { parseVerdict } from "../baselines/judge"
+import { parseRevision } from "../baselines/revise"
+import { parseQuestion } from "../musc/corrupt"
+import { parseConstraints } from "../musc/decompose"
+import { parseInstruction } from "../musc/recombine"
+import type { CorpusExample, Task } from "./corpus"
+import { readInstruction, readQuestion } from "./inverse"
+import { questionOf } from "./kinds"
+import { gradeAnswer, sameConstraints } from "./spec"
+
+/** Whether a model's text solves the example's task, read with the stage's own parser: exactly, or in other words. */
+export function checkTask(task: Task, example: CorpusExample, text: string): boolean {
+  return checks[task](example, text)
+}
+
+const keepsAll = ({ spec }: CorpusExample, text: string): boolean =>
+  gradeAnswer(spec, text).every(({ satisfied }) => satisfied)
+
+const checks: Readonly<Record<Task, (example: CorpusExample, text: string) => boolean>> = {
+  respond: (example, text) => keepsAll(example, text.trim()),
+  revise: (example, text) => keepsAll(example, parseRevision(text)),
+  decompose: ({ spec }, text) => {
+    const found = parseConstraints(text)
+    return (
+      found.length === spec.constraints.length && spec.constraints.every((item, i) => found[i] === questionOf(item))
+    )
+  },
+  recombine: ({ spec }, text) => {
+    const found = readInstruction(parseInstruction(text))
+    return found !== undefined && sameConstraints(found, spec.constraints)
+  },
+  negate: ({ response }, text) => parseQuestion(text) === response,
+  substitute: ({ asked }, text) => {
+    const found = readQuestion(parseQuestion(text))
+    return (
+      found !== undefined &&
+      found.kind === asked!.kind &&
+      found.negated === asked!.negated &&
+      found.value !== asked!.value
+    )
+  },
+  judge: ({ response }, text) => parseVerdict(text) === (response === "yes"),
+  "self-instruct": (_, text) => (readInstruction(parseInstruction(text))?.length ?? 0) > 5,
+}

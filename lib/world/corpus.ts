@@ -1,0 +1,153 @@
+import { judgePrompt } from "../baselines/judge"
+import { revisePrompt } from "../baselines/revise"
+import { negatePrompt, substitutePrompt } from "../musc/corrupt"
+import { decomposePrompt, formatConstraints } from "../musc/decompose"
+import { recombinePrompt } from "../musc/recombine"
+import { respondMessages } from "../musc/respond"
+import { selfInstructPrompt } from "../musc/source"
+import { type Rng, rng } from "../rng"
+import { type Constraint, kinds, negate, questionOf, satisfies } from "./kinds"
+import { realise } from "./realise"
+import { gradeAnswer, instructionOf, sampleConstraints, splitOf, substitute, type WorldSpec, wordSpec } from "./spec"
+
+/** Every task of the pipeline and the baselines, with its share of the corpus. */
+export const taskShares = {
+  respond: 0.45,
+  decompose: 0.14,
+  recombine: 0.14,
+  negate: 0.05,
+  substitute: 0.05,
+  judge: 0.08,
+  revise: 0.07,
+  "self-instruct": 0.02,
+} as const
+export type Task = keyof typeof taskShares
+export const tasks = Object.keys(taskShares) as Task[]
+
+/** able: faultless throughout. careless: answers heed each constraint by chance only; all other tasks stay faultless. */
+export type Phase = "able" | "careless"
+
+export interface CorpusExample {
+  task: Task
+  /** User message as the stages send it, without demonstrations. */
+  prompt: string
+  response: string
+  /** What the instruction asks for; for recombine what the listed questions ask for. */
+  spec: WorldSpec
+  /** negate, substitute and judge: the constraint in question. */
+  asked?: Constraint
+}
+
+/** Example `i` of the endless training corpus; depends on nothing but its arguments, and never on evaluation specs. */
+export function corpusExample(i: number, options: { seed: number; phase: Phase }): CorpusExample {
+  const random = rng(options.seed, "world-corpus", i)
+  const task = pickTask(random.next())
+  const spec = trainSpec(task, random)
+  return { task, spec, ...write[task](spec, random, options.phase) }
+}
+
+type Written = Omit<CorpusExample, "task" | "spec">
+
+const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) => Written>> = {
+  respond: (spec, random, phase) => ({
+    prompt: respondMessages(instructionOf(spec), null)[0]!.content,
+    response: realise(spec, random, (_, k) => phase === "able" || random.next() < heed(spec, k)),
+  }),
+  decompose: (spec) => ({
+    prompt: decomposePrompt({ instruction: instructionOf(spec), input: null }, []),
+    response: formatConstraints(spec.constraints.map(questionOf)),
+  }),
+  recombine: (spec) => ({
+    prompt: recombinePrompt(spec.constraints.map(questionOf), null, []),
+    response: instructionOf(spec),
+  }),
+  negate: (spec, random) => {
+    const asked = random.pick(spec.constraints.slice(1))
+    return { asked, prompt: negatePrompt(questionOf(asked), []), response: questionOf(negate(asked)) }
+  },
+  substitute: (spec, random) => {
+    const asked = random.pick(spec.constraints.slice(1))
+    const other = substitute(asked, spec.constraints, random)
+    return { asked, prompt: substitutePrompt(questionOf(asked), []), response: questionOf(other) }
+  },
+  judge: (spec, random) => {
+    const index = random.int(spec.constraints.length)
+    const asked = spec.constraints[index]!
+    const verdict = random.next() < 0.5
+    const heeds = (k: number) => (k === index ? verdict : k === 0 || random.next() < 0.6)
+    const { text } = draft(spec, random, heeds, (answer) => satisfies(asked, answer) === verdict)
+    return {
+      asked,
+      prompt: judgePrompt(instructionOf(spec), text, questionOf(asked)),
+      response: verdict ? "yes" : "no",
+    }
+  },
+  revise: (spec, random) => {
+    const failedOf = (text: string) => gradeAnswer(spec, text).filter(({ satisfied }) => !satisfied)
+    const heeds = (k: number) => k === 0 || random.next() < 0.5
+    const { text, key } = draft(spec, random, heeds, (answer) => failedOf(answer).length > 0)
+    const failed = failedOf(text).map(({ question }) => question)
+    return { prompt: revisePrompt(instructionOf(spec), text, failed), response: realise(spec, rng(key)) }
+  },
+  "self-instruct": (spec) => ({ prompt: selfInstructPrompt([]), response: instructionOf(spec) }),
+}
+
+/** An answer that heeds some constraints, redrawn until it is as wanted, and the key of its stream. */
+function draft(
+  spec: WorldSpec,
+  random: Rng,
+  heeds: (index: number) => boolean,
+  wanted: (text: string) => boolean,
+): { text: string; key: number } {
+  for (;;) {
+    const key = random.int(2 ** 32)
+    const text = realise(spec, rng(key), (_, k) => heeds(k))
+    if (wanted(text)) return { text, key }
+  }
+}
+
+/**
+ * The chance, about .3 to .7, that a careless answer heeds constraint `k`: by kind, more for what the opening says, less
+ * for what follows an "and" and for bans. The topic is always heeded.
+ */
+export function heed(spec: WorldSpec, k: number): number {
+  const { kind, negated } = spec.constraints[k]!
+  if (k === 0) return 1
+  const place = spec.wording[k] === -1 ? 0.1 : spec.joined[k] ? -0.1 : 0
+  return kinds[kind].heed + place - (negated ? 0.05 : 0)
+}
+
+/** A spec of the training split; for tasks that meet spoiled constraint lists, half of the time such a list. */
+function trainSpec(task: Task, random: Rng): WorldSpec {
+  for (;;) {
+    const least = task === "self-instruct" ? 6 : 2
+    const clean = sampleConstraints(least + random.int(task === "self-instruct" ? 2 : 5), random)
+    const spoiled = spoiledShare[task] && random.next() < spoiledShare[task]
+    const constraints = spoiled ? spoil(clean, random) : clean
+    if (splitOf(constraints) === "train") return wordSpec(constraints, random)
+  }
+}
+
+const spoiledShare: Readonly<Partial<Record<Task, number>>> = { respond: 0.3, decompose: 0.3, recombine: 0.5 }
+
+/** Drops, negates or substitutes some constraints, in the proportions of the corrupt stage. */
+function spoil(constraints: readonly Constraint[], random: Rng): Constraint[] {
+  const count = Math.min(constraints.length - 1, Math.max(1, Math.round(0.3 * constraints.length)))
+  const picked = new Set(random.sample([...constraints.keys()].slice(1), count))
+  return constraints.flatMap((item, i) => {
+    if (!picked.has(i)) return [item]
+    const edit = random.next()
+    if (edit < 0.5) return []
+    return [edit < 0.75 ? negate(item) : substitute(item, constraints, random)]
+  })
+}
+
+function pickTask(u: number): Task {
+  let left = u
+  return (
+    tasks.find((task) => {
+      left -= taskShares[task]
+      return left < 0
+    }) ?? "respond"
+  )
+}

@@ -1,0 +1,171 @@
+import { z } from "zod"
+import type { InstructionRow } from "../data/schema"
+import { type Rng, rng, streamKey } from "../rng"
+import { type Constraint, type KindName, kindNames, kinds, questionOf, sameConstraint, satisfies } from "./kinds"
+import { lowerFirst, withArticle } from "./pools"
+
+const constraint = z.object({ kind: z.enum(kindNames), value: z.string(), negated: z.boolean() })
+
+/** What an instruction asks for, and in which words: enough to write the instruction and to grade any answer. */
+export const worldSpec = z.object({
+  constraints: z.array(constraint).min(1).describe("constraint 0 is the topic"),
+  opening: z.int().min(0).describe("index in `openings`"),
+  wording: z.array(z.int()).describe("per constraint: index of its clause, or -1 for the wording inside the opening"),
+  joined: z.array(z.boolean()).describe('per constraint: its clause follows the one before it with "and"'),
+})
+export type WorldSpec = z.infer<typeof worldSpec>
+
+export const openings = [
+  "Write about",
+  "Tell a story about",
+  "Write a short text about",
+  "Please write about",
+  "Tell me about",
+] as const
+
+export type Split = "train" | "eval"
+
+/** One combination of values in ten is kept for evaluation; wording and order do not matter. */
+export function splitOf(constraints: readonly Constraint[]): Split {
+  const parts = constraints.map(({ kind, value, negated }) => `${kind} ${negated} ${value}`).sort()
+  return streamKey("world-split", ...parts) % 10 === 0 ? "eval" : "train"
+}
+
+/**
+ * The instruction in words: the opening with what is worded inside it, then one clause a constraint, in list order,
+ * at most two of them in a sentence.
+ */
+export function instructionOf(spec: WorldSpec): string {
+  const [topic, ...rest] = spec.constraints
+  const inside = rest.filter((_, i) => spec.wording[i + 1] === -1)
+  const adjective = inside.find(({ kind }) => kind === "attribute")
+  const hero = adjective ? `${kinds.attribute.inline!(adjective.value)} ${topic!.value}` : topic!.value
+  const behind = inside.filter((item) => item !== adjective).map(({ kind, value }) => kinds[kind].inline!(value))
+  const sentences = [[openings[spec.opening], withArticle(hero), ...behind].join(" ")]
+  rest.forEach(({ kind, value, negated }, i) => {
+    const form = spec.wording[i + 1]!
+    if (form === -1) return
+    const clause = kinds[kind].clauses(value, negated)[form]!
+    if (spec.joined[i + 1]) sentences.push(`${sentences.pop()} and ${lowerFirst(clause)}`)
+    else sentences.push(clause)
+  })
+  return sentences.map((sentence) => `${sentence}.`).join(" ")
+}
+
+const isOrder = (clause: string): boolean => !/^(The|It) /.test(clause)
+
+/** Words a list of constraints at random. Inside the opening go only the first ones, an adjective only as the first. */
+export function wordSpec(constraints: readonly Constraint[], random: Rng): WorldSpec {
+  let inside = true
+  // Two orders, or two rules ("The hero must ..."), may share a sentence; a third clause starts the next.
+  let open: "order" | "rule" | undefined = "order"
+  const wording: number[] = [0]
+  const joined: boolean[] = [false]
+  constraints.slice(1).forEach(({ kind, value, negated }, i) => {
+    const { inline, clauses } = kinds[kind]
+    inside &&= inline !== undefined && !negated && (kind !== "attribute" || i === 0) && random.next() < 0.5
+    const form = inside ? -1 : random.int(clauses(value, negated).length)
+    const mood = form < 0 || isOrder(clauses(value, negated)[form]!) ? "order" : "rule"
+    const join = form >= 0 && mood === open && random.next() < 0.4
+    open = join ? undefined : mood
+    wording.push(form)
+    joined.push(join)
+  })
+  return { constraints: [...constraints], opening: random.int(openings.length), wording, joined }
+}
+
+/** Shares of the kinds among constraints 1, 2, ...; each comes once at most, but for `word`. */
+const shares: Readonly<Record<Exclude<KindName, "topic">, number>> = {
+  word: 4,
+  begin: 2,
+  end: 2,
+  setting: 2,
+  attribute: 2,
+  time: 2,
+  company: 2,
+  sentences: 2,
+  case: 1,
+  mark: 1,
+}
+const bag = Object.entries(shares).flatMap(([kind, share]) => Array<KindName>(share).fill(kind as KindName))
+
+/** A value of the kind that no other constraint uses. */
+function freshValue(kind: KindName, used: readonly Constraint[], random: Rng): string {
+  const taken = new Set(used.map(({ value }) => value))
+  return random.pick(kinds[kind].values.filter((value) => !taken.has(value)))
+}
+
+/** `n` constraints at random, the topic first; no two use the same value, so that all can be kept together. */
+export function sampleConstraints(n: number, random: Rng): Constraint[] {
+  const out: Constraint[] = [{ kind: "topic", value: random.pick(kinds.topic.values), negated: false }]
+  while (out.length < n) {
+    const kind = random.pick(bag)
+    const alike = out.filter((other) => other.kind === kind)
+    if (alike.length >= (kind === "word" ? 2 : 1)) continue
+    const negated = random.next() < (kind === "word" ? 0.4 : 0.25)
+    out.push({ kind, value: freshValue(kind, out, random), negated })
+  }
+  return out
+}
+
+/** Another value of the same kind, not used in the list. */
+export const substitute = (item: Constraint, list: readonly Constraint[], random: Rng): Constraint => ({
+  ...item,
+  value: freshValue(item.kind, list, random),
+})
+
+/** `count` constraints at random and a wording, from the given split. */
+export function sampleSpec(count: number, split: Split, random: Rng): WorldSpec {
+  for (;;) {
+    const constraints = sampleConstraints(count, random)
+    if (splitOf(constraints) === split) return wordSpec(constraints, random)
+  }
+}
+
+/**
+ * `n` instructions of a split with their specs in the extra field `world`.
+ * `constraints`: fewest and most, the topic counted in (default 3 to 6).
+ */
+export function worldInstructions(options: {
+  n: number
+  seed: number
+  split: Split
+  constraints?: readonly [number, number]
+}): (InstructionRow & { world: WorldSpec })[] {
+  const { n, seed, split, constraints: [least, most] = [3, 6] } = options
+  return Array.from({ length: n }, (_, i) => {
+    const random = rng(seed, "world-instruction", split, i)
+    const world = sampleSpec(least + random.int(most - least + 1), split, random)
+    return {
+      id: `world-${split}-${seed}-${i}`,
+      instruction: instructionOf(world),
+      input: null,
+      source: "world",
+      calls: {},
+      world,
+    }
+  })
+}
+
+export interface Graded extends Constraint {
+  question: string
+  satisfied: boolean
+}
+
+/** Each constraint of a spec with its question and whether the text keeps it. */
+export const gradeAnswer = (spec: { constraints: readonly Constraint[] }, text: string): Graded[] =>
+  spec.constraints.map((item) => ({ ...item, question: questionOf(item), satisfied: satisfies(item, text) }))
+
+const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length
+const share = (graded: readonly Graded[]): number => mean(graded.map(({ satisfied }) => Number(satisfied)))
+
+/** Constraint satisfaction rate: share of constraints kept, averaged over answers. NaN without answers. */
+export const csr = (answers: readonly (readonly Graded[])[]): number => mean(answers.map(share))
+
+/** Instruction satisfaction rate: share of answers that keep every constraint. NaN without answers. */
+export const isr = (answers: readonly (readonly Graded[])[]): number =>
+  mean(answers.map((graded) => Number(share(graded) === 1)))
+
+/** Whether two lists hold the same constraints, in any order. */
+export const sameConstraints = (a: readonly Constraint[], b: readonly Constraint[]): boolean =>
+  a.length === b.length && a.every((item) => b.some((other) => sameConstraint(item, other)))
