@@ -28,7 +28,7 @@ export function batching<Req, Res>(
     if (!key) return waiting.splice(0, maxBatch)
     const sorted = [...waiting].sort((a, b) => key(a.request) - key(b.request))
     const oldest = sorted.indexOf(waiting[0]!)
-    const from = Math.floor(oldest / maxBatch) * maxBatch
+    const from = Math.max(0, Math.min(oldest - (maxBatch >> 1), sorted.length - maxBatch))
     const batch = sorted.slice(from, from + maxBatch)
     const taken = new Set(batch)
     waiting = waiting.filter((call) => !taken.has(call))

@@ -1,3 +1,4 @@
+import type { Preference } from "../data/preferences"
 import type { Message, PairRow, RecombinedRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { blocks } from "./prompt"
@@ -42,4 +43,9 @@ export async function respond(
   if (!chosen || !rejected) return failed(noted, "respond", "empty answer")
   if (chosen === rejected) return failed(noted, "respond", "identical answers")
   return { ...noted, chosen, rejected, failure: undefined }
+}
+
+/** The pair that a row stands for: prompt (clean instruction and text), chosen, rejected. */
+export function preferenceOf(row: PairRow): Preference {
+  return { prompt: respondMessages(row.clean_instruction, row.input), chosen: row.chosen, rejected: row.rejected }
 }

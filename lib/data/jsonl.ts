@@ -1,0 +1,243 @@
+import { createReadStream } from "node:fs"
+import { type FileHandle, open, rename, rm } from "node:fs/promises"
+import { basename, dirname, join } from "node:path"
+import type { z } from "zod"
+import { InputError } from "../errors"
+
+export interface ReadOptions {
+  /** Longest line read, in bytes. */
+  maxLineBytes?: number
+  /** Passes over a last line without a newline: what an interrupted append leaves behind. Only for files that we wrote. */
+  dropTorn?: boolean
+  /** Whether a file without a record is fine. */
+  allowEmpty?: boolean
+}
+
+/** A line of a file that holds more than spaces. Lines count from 1. */
+export interface Line {
+  line: number
+  text: string
+}
+
+/** Most bytes of one record, if a caller sets no other limit. */
+export const MAX_RECORD_BYTES = 16 * 2 ** 20
+
+/**
+ * The lines of a UTF-8 text file, one at a time, without empty ones. A byte-order mark and CRLF ends are fine.
+ * @throws InputError naming file and line: cannot be read, not UTF-8, a line above `maxLineBytes`, nothing in the file.
+ */
+export async function* readLines(
+  file: string,
+  { maxLineBytes = MAX_RECORD_BYTES, dropTorn = false, allowEmpty = false }: ReadOptions = {},
+): AsyncGenerator<Line> {
+  let parts: Buffer[] = []
+  let size = 0
+  let line = 1
+  let found = 0
+  const add = (bytes: Buffer) => {
+    parts.push(bytes)
+    size += bytes.length
+    if (size > maxLineBytes) {
+      const problem = `a line must have at most ${maxLineBytes} bytes, got more; write one record a line`
+      throw new InputError(problem, { file, line })
+    }
+  }
+  const finish = (): Line => {
+    const bytes = Buffer.concat(parts)
+    const done = { line, text: decode(bytes, file, line) }
+    parts = []
+    size = 0
+    line++
+    if (done.text) found++
+    return done
+  }
+  try {
+    for await (const chunk of createReadStream(file, { highWaterMark: 2 ** 18 }) as AsyncIterable<Buffer>) {
+      let from = 0
+      for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, from)) {
+        add(chunk.subarray(from, at))
+        from = at + 1
+        const done = finish()
+        if (done.text) yield done
+      }
+      add(chunk.subarray(from))
+    }
+  } catch (error) {
+    throw fileError(error, file, "read")
+  }
+  if (size && !dropTorn) {
+    const done = finish()
+    if (done.text) yield done
+  }
+  if (!found && !allowEmpty)
+    throw new InputError("must hold at least one record, got an empty file; check the path", { file })
+}
+
+const utf8 = new TextDecoder("utf-8", { fatal: true })
+
+/** The trimmed text of UTF-8 bytes. @throws InputError with the place for other bytes. */
+export function decode(bytes: Buffer, file: string, line: number): string {
+  try {
+    return utf8.decode(bytes).trim()
+  } catch (cause) {
+    throw new InputError("must be valid UTF-8, got other bytes; save the file as UTF-8", { file, line }, { cause })
+  }
+}
+
+/**
+ * The records of a JSONL file, each checked against `schema`. Unknown fields are kept where the schema is loose.
+ * @throws InputError naming file, line and field; see readLines.
+ */
+export async function* readJsonl<Schema extends z.ZodType>(
+  file: string,
+  schema: Schema,
+  options: ReadOptions = {},
+): AsyncGenerator<z.output<Schema>> {
+  for await (const { line, text } of readLines(file, options)) {
+    yield parseRecord(schema, parseJson(text, { file, line }), { file, line })
+  }
+}
+
+/** Where a record stands, for messages. */
+export interface Place {
+  file: string
+  line?: number
+}
+
+/** @throws InputError with the place when `text` is not JSON. */
+export function parseJson(text: string, place: Place): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    const problem = (cause as Error).message.replace(/\s+/g, " ").slice(0, 120)
+    throw new InputError(`must be JSON, got: ${problem}; repair or remove this record`, place, { cause })
+  }
+}
+
+/** @throws InputError with the place, the field, what was expected, and how many more fields are wrong. */
+export function parseRecord<Schema extends z.ZodType>(schema: Schema, value: unknown, place: Place): z.output<Schema> {
+  const result = schema.safeParse(value)
+  if (result.success) return result.data
+  const [first, ...more] = result.error.issues
+  const problem = first!.message.replace(/^Invalid input: /, "").replace(", received", ", got")
+  const others = more.length ? ` (${more.length} more fields are wrong)` : ""
+  const field = first!.path.length ? first!.path.join(".") : undefined
+  throw new InputError(`${problem}${others}; correct the record or remove it`, { ...place, field })
+}
+
+export interface AppendOptions {
+  /** Keeps what is in the file and first cuts off a torn last line; otherwise the file must not be there yet. */
+  resume?: boolean
+  /** Rows after which the disk is told to keep them (fsync), 1 to 1000. It is also told on close. */
+  syncEvery?: number
+}
+
+/** Adds rows to a JSONL file. */
+export interface JsonlWriter {
+  /** Resolves when the row is handed to the system: it then survives the death of this process. Calls may overlap. */
+  write(row: object): Promise<void>
+  /** Waits for all rows, syncs and closes. */
+  close(): Promise<void>
+}
+
+/**
+ * Opens a JSONL file for appending: one write a row, so a crash tears the last line at most. A power cut can lose the
+ * rows since the last sync (every `syncEvery` rows and on close). After a failed write all further ones fail too.
+ * @throws InputError naming the file: disk full, read-only, no permission, already there (without `resume`).
+ */
+export async function appendJsonl(
+  file: string,
+  { resume = false, syncEvery = 100 }: AppendOptions = {},
+): Promise<JsonlWriter> {
+  const handle = await open(file, resume ? "a+" : "ax").catch((error) => {
+    throw fileError(error, file, "write")
+  })
+  if (resume) await cutTornLine(handle)
+  let rows = 0
+  let tail: Promise<void> = Promise.resolve()
+  const put = async (row: object) => {
+    const bytes = Buffer.from(`${JSON.stringify(row)}\n`)
+    try {
+      const { bytesWritten } = await handle.write(bytes)
+      if (bytesWritten < bytes.length) throw Object.assign(new Error("short write"), { code: "ENOSPC" })
+      if (++rows % syncEvery === 0) await handle.datasync()
+    } catch (error) {
+      throw fileError(error, file, "write")
+    }
+  }
+  return {
+    write(row) {
+      tail = tail.then(() => put(row))
+      tail.catch(() => {})
+      return tail
+    },
+    async close() {
+      try {
+        await tail
+        await handle.datasync()
+      } finally {
+        await handle.close()
+      }
+    },
+  }
+}
+
+/** Cuts a file back to its last newline. */
+async function cutTornLine(handle: FileHandle): Promise<void> {
+  const { size } = await handle.stat()
+  const block = Buffer.alloc(2 ** 16)
+  for (let end = size; end > 0; ) {
+    const from = Math.max(0, end - block.length)
+    const { bytesRead } = await handle.read(block, 0, end - from, from)
+    const at = block.subarray(0, bytesRead).lastIndexOf(10)
+    if (at >= 0) {
+      if (from + at + 1 < size) await handle.truncate(from + at + 1)
+      return
+    }
+    end = from
+  }
+  await handle.truncate(0)
+}
+
+/**
+ * Writes a whole file, or leaves the old one untouched: into a temporary file beside it, synced, then renamed.
+ * @throws InputError naming the file: disk full, read-only, no permission.
+ */
+export async function writeAtomic(file: string, content: string | Uint8Array | Iterable<string>): Promise<void> {
+  const temporary = join(dirname(file), `.${basename(file)}.${process.pid}.tmp`)
+  try {
+    const handle = await open(temporary, "w")
+    try {
+      const pieces = typeof content === "string" || content instanceof Uint8Array ? [content] : content
+      for (const piece of pieces) await handle.appendFile(piece)
+      await handle.datasync()
+    } finally {
+      await handle.close()
+    }
+    await rename(temporary, file)
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {})
+    throw fileError(error, file, "write")
+  }
+}
+
+const remedies: Readonly<Record<string, string>> = {
+  ENOENT: "no such file or folder; check the path",
+  EISDIR: "a folder stands here; name a file",
+  ENOTDIR: "a part of the path is a file; check the path",
+  EEXIST: "the file is already there; resume, or choose another folder",
+  EACCES: "no permission; change the permissions or choose another place",
+  EPERM: "no permission; change the permissions or choose another place",
+  EROFS: "the disk is read-only; choose another place",
+  ENOSPC: "the disk is full; free some space and run again, finished rows are kept",
+  EDQUOT: "the quota is used up; free some space and run again, finished rows are kept",
+  EMFILE: "too many files are open; raise the limit or lower the concurrency",
+}
+
+/** A system error as an InputError that names the file and the remedy; other errors come back as they are. */
+export function fileError(error: unknown, file: string, action: "read" | "write"): unknown {
+  const code = (error as { code?: unknown } | null)?.code
+  const remedy = typeof code === "string" ? remedies[code] : undefined
+  if (!remedy) return error
+  return new InputError(`must be possible to ${action}, got ${code}: ${remedy}`, { file }, { cause: error })
+}
