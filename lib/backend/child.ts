@@ -1,0 +1,41 @@
+import { spawn } from "node:child_process"
+
+/** Runs a program to its end and gives what it printed. `visible` also shows its output as it comes. */
+export type Run = (command: string, args: readonly string[], options?: { visible?: boolean }) => Promise<string>
+
+/** A program that could not be started (`missing`) or ended with an error; `output` is all that it said. */
+export class ChildError extends Error {
+  constructor(
+    readonly command: string,
+    readonly missing: boolean,
+    readonly output: string,
+  ) {
+    super(missing ? `${command} is not installed` : `${command} failed: ${lastLines(output)}`)
+  }
+}
+
+export const run: Run = (command, args, { visible = false } = {}) =>
+  new Promise((resolve, reject) => {
+    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] })
+    let printed = ""
+    let output = ""
+    child.stdout.on("data", (chunk: Buffer) => {
+      printed += chunk
+      output += chunk
+      if (visible) process.stderr.write(chunk)
+    })
+    child.stderr.on("data", (chunk: Buffer) => {
+      output += chunk
+      if (visible) process.stderr.write(chunk)
+    })
+    child.on("error", (error: NodeJS.ErrnoException) =>
+      reject(new ChildError(command, error.code === "ENOENT", String(error))),
+    )
+    child.on("close", (code, signal) =>
+      code === 0 ? resolve(printed) : reject(new ChildError(command, false, output || `ended by ${signal ?? code}`)),
+    )
+  })
+
+function lastLines(text: string): string {
+  return text.trim().split("\n").slice(-6).join("\n")
+}
