@@ -1,0 +1,13 @@
+import { defineConfig } from "vitest/config"
+
+// One worker: tests share the cores with libtensorflow, whose kernels use all of them. MUSC_BACKEND chooses the backend.
+export default defineConfig({
+  test: {
+    include: ["tests/**/*.test.ts"],
+    pool: "forks",
+    maxWorkers: 1,
+    fileParallelism: false,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+  },
+})
