@@ -107,7 +107,7 @@ function draft(
 }
 
 /**
- * The chance, about .3 to .7, that a careless answer heeds constraint `k`: by kind, more for what the opening says, less
+ * The chance, .2 to .75 and .5 on average, that a careless answer heeds constraint `k`: by kind, more for what the opening says, less
  * for what follows an "and" and for bans. The topic is always heeded.
  */
 export function heed(spec: WorldSpec, k: number): number {

@@ -33,14 +33,18 @@ export function realise(
   const banned = new Set(spec.constraints.filter(({ negated }, i) => negated && heeded[i]).map(({ value }) => value))
   const wanted = (kind: KindName): string[] => must.filter((item) => item.kind === kind).map(({ value }) => value)
 
+  /** Drawn until it is not banned, so that a ban on one value changes no other draw. */
+  const allowed = (stream: Rng, values: readonly string[]): string => {
+    const value = stream.pick(values)
+    return banned.has(value) ? allowed(stream, values) : value
+  }
   /** The wanted value; else, sometimes, any that is not banned: more often where the spec names another. */
   const slot = (kind: KindName, chance: number): string | undefined => {
     const [value] = wanted(kind)
     if (value) return value
     const stream = draw(kind)
     const likely = spec.constraints.some((item) => item.kind === kind) ? 0.5 : chance
-    const usable = kinds[kind].values.filter((other) => !banned.has(other))
-    return stream.next() < likely ? stream.pick(usable) : undefined
+    return stream.next() < likely ? allowed(stream, kinds[kind].values) : undefined
   }
 
   const subject = wanted("topic")[0] ?? draw("topic").pick(kinds.topic.values)
@@ -53,9 +57,7 @@ export function realise(
   ].filter((part) => part !== undefined)
   if (where.length < 2) where.push("for a long while")
   const hero = ["the", slot("attribute", 0.15), subject].filter((part) => part).join(" ")
-  const count =
-    counts.indexOf(wanted("sentences")[0] ?? "") + 1 ||
-    draw("sentences").pick([1, 2, 3].filter((n) => !banned.has(counts[n - 1]!)))
+  const count = counts.indexOf(wanted("sentences")[0] ?? allowed(draw("sentences"), counts.slice(0, 3))) + 1
 
   // What the hero does, in order; place, company and time may spread over the first two deeds.
   const [move, second] = draw("move").sample(moves, 2)

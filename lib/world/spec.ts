@@ -4,7 +4,9 @@ import { type Rng, rng, streamKey } from "../rng"
 import { type Constraint, type KindName, kindNames, kinds, questionOf, sameConstraint, satisfies } from "./kinds"
 import { lowerFirst, withArticle } from "./pools"
 
-const constraint = z.object({ kind: z.enum(kindNames), value: z.string(), negated: z.boolean() })
+const constraint = z
+  .object({ kind: z.enum(kindNames), value: z.string(), negated: z.boolean() })
+  .refine(({ kind, value }) => kinds[kind].values.includes(value), "must be a value of its kind")
 
 /** What an instruction asks for, and in which words: enough to write the instruction and to grade any answer. */
 export const worldSpec = z.object({

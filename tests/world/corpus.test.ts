@@ -1,0 +1,122 @@
+import { expect, test } from "vitest"
+import { checkTask } from "../../lib/world/check"
+import { type CorpusExample, corpusExample, heed, type Task, taskShares, tasks } from "../../lib/world/corpus"
+import { readInstruction } from "../../lib/world/inverse"
+import { gradeAnswer, splitOf } from "../../lib/world/spec"
+
+const n = 6000
+const able = Array.from({ length: n }, (_, i) => corpusExample(i, { seed: 2, phase: "able" }))
+const careless = Array.from({ length: n }, (_, i) => corpusExample(i, { seed: 2, phase: "careless" }))
+const of = (task: Task, examples: readonly CorpusExample[] = able) =>
+  examples.filter((example) => example.task === task)
+
+test("tasks come in their shares", () => {
+  expect(Object.values(taskShares).reduce((sum, share) => sum + share, 0)).toBeCloseTo(1, 12)
+  // Binomial, n 6000: standard deviation of a share at most .0065.
+  for (const task of tasks) expect(Math.abs(of(task).length / n - taskShares[task])).toBeLessThan(0.025)
+})
+
+test("every faultless response solves its task, read with the stage's own parser", () => {
+  expect(able.filter((example) => !checkTask(example.task, example, example.response))).toEqual([])
+})
+
+test("in the careless phase only answers change, and meta-tasks stay faultless", () => {
+  careless.forEach((example, i) => {
+    const { response, ...rest } = example
+    expect(able[i]).toMatchObject(rest)
+    if (example.task !== "respond") expect(response).toBe(able[i]!.response)
+  })
+  expect(
+    of("respond", careless).filter((example, i) => example.response !== of("respond")[i]!.response).length,
+  ).toBeGreaterThan(of("respond").length / 2)
+})
+
+test("careless answers keep the topic always and other constraints about half of the time, with a chance of .2 to .75", () => {
+  const chances: number[] = []
+  let [kept, all] = [0, 0]
+  for (const { spec, response } of of("respond", careless)) {
+    const [topic, ...rest] = gradeAnswer(spec, response)
+    expect(topic!.satisfied).toBe(true)
+    kept += rest.filter(({ satisfied }) => satisfied).length
+    all += rest.length
+    chances.push(...rest.map((_, i) => heed(spec, i + 1)))
+  }
+  expect(Math.abs(kept / all - 0.5)).toBeLessThan(0.05)
+  expect(Math.min(...chances)).toBeGreaterThanOrEqual(0.2 - 1e-9)
+  expect(Math.max(...chances)).toBeLessThanOrEqual(0.75 + 1e-9)
+})
+
+test("no example asks for a combination that is kept for evaluation", () => {
+  for (const { spec } of able) expect(splitOf(spec.constraints)).toBe("train")
+})
+
+test("an example depends on its index, seed and phase only", () => {
+  expect(corpusExample(17, { seed: 2, phase: "able" })).toEqual(able[17])
+  expect(corpusExample(17, { seed: 3, phase: "able" })).not.toEqual(able[17])
+})
+
+test("verdicts are balanced, overall and for the commonest kinds", () => {
+  const share = (examples: readonly CorpusExample[]) =>
+    examples.filter(({ response }) => response === "yes").length / examples.length
+  const judged = of("judge")
+  // Binomial, n about 480: standard deviation .023.
+  expect(Math.abs(share(judged) - 0.5)).toBeLessThan(0.1)
+  for (const negated of [false, true]) {
+    expect(Math.abs(share(judged.filter(({ asked }) => asked!.negated === negated)) - 0.5)).toBeLessThan(0.2)
+  }
+})
+
+test("a revision changes few words of the answer that it corrects", () => {
+  const kept = of("revise").map(({ prompt, response }) => {
+    const before = new Set(
+      /Answer: (.*)/
+        .exec(prompt)![1]!
+        .toLowerCase()
+        .match(/[a-z]+/g),
+    )
+    const after = response.toLowerCase().match(/[a-z]+/g)!
+    return after.filter((word) => before.has(word)).length / after.length
+  })
+  expect(kept.reduce((sum, share) => sum + share, 0) / kept.length).toBeGreaterThan(0.7)
+})
+
+test("wrong replies are refused", () => {
+  for (const task of tasks) {
+    for (const example of of(task).slice(0, 20)) {
+      expect(checkTask(task, example, "")).toBe(false)
+      expect(checkTask(task, example, "I do not know what to say.")).toBe(false)
+    }
+  }
+  for (const example of of("negate").slice(0, 50)) {
+    expect(checkTask("negate", example, /Question: (.*)/.exec(example.prompt)![1]!)).toBe(false)
+  }
+  for (const example of of("substitute").slice(0, 50)) {
+    expect(checkTask("substitute", example, /Question: (.*)/.exec(example.prompt)![1]!)).toBe(false)
+  }
+  for (const example of of("judge").slice(0, 50)) {
+    expect(checkTask("judge", example, example.response === "yes" ? "no" : "yes")).toBe(false)
+  }
+  for (const example of of("decompose").filter(({ spec }) => spec.constraints.length > 1)) {
+    expect(checkTask("decompose", example, example.response.split("\n").slice(1).join("\n"))).toBe(false)
+  }
+  for (const example of of("recombine").filter(({ spec }) => spec.constraints.length > 1)) {
+    expect(checkTask("recombine", example, `${example.response} Use the word drum.`)).toBe(false)
+  }
+  for (const example of of("revise").slice(0, 50)) {
+    expect(checkTask("revise", example, /Answer: (.*)/.exec(example.prompt)![1]!)).toBe(false)
+  }
+})
+
+test("another wording of the same constraints solves recombine", () => {
+  for (const example of of("recombine").slice(0, 100)) {
+    const other = example.response.replace(
+      /^(Please write|Write a short text|Tell a story|Tell me|Write) about/,
+      "Tell me about",
+    )
+    expect(checkTask("recombine", example, `Instruction: ${other}`)).toBe(true)
+  }
+})
+
+test("self-instruct asks for more than five constraints", () => {
+  for (const { response } of of("self-instruct")) expect(readInstruction(response)!.length).toBeGreaterThan(5)
+})
