@@ -1,0 +1,368 @@
+import type { Rank, Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
+import { tf } from "./tf"
+
+/**
+ * The few operations that a decoder needs, each with a hand-written gradient: fewer passes over memory and fewer tape
+ * entries than tfjs' own. Letters: M tokens, D and O widths, B batch, N heads, T queries, S keys, H head size.
+ *
+ * Two backends need help. On `tensorflow`, kernels that tfjs does not expose are called by name. On `wasm`, matMul with
+ * transpose flags and batched matMul fall to a naive kernel, so operands are transposed and batches unrolled.
+ */
+
+interface NativeBackend {
+  binding: { TF_ATTR_TYPE: number; TF_ATTR_BOOL: number; TF_FLOAT: number; TF_INT32: number }
+  executeSingleOutput(name: string, attrs: readonly object[], inputs: readonly Tensor[]): Tensor
+  executeMultipleOutputs(name: string, attrs: readonly object[], inputs: readonly Tensor[], outputs: number): Tensor[]
+}
+
+/** The native backend, or null on any other one. */
+function native(): NativeBackend | null {
+  return tf.getBackend() === "tensorflow" ? (tf.backend() as unknown as NativeBackend) : null
+}
+
+const floatType = (backend: NativeBackend, name: string) => ({
+  name,
+  type: backend.binding.TF_ATTR_TYPE,
+  value: backend.binding.TF_FLOAT,
+})
+const flag = (backend: NativeBackend, name: string, value: boolean) => ({
+  name,
+  type: backend.binding.TF_ATTR_BOOL,
+  value,
+})
+const intType = (backend: NativeBackend, name: string) => ({
+  name,
+  type: backend.binding.TF_ATTR_TYPE,
+  value: backend.binding.TF_INT32,
+})
+
+/**
+ * `tf.customGrad` with types: `backward` gives the gradient of each of `inputs`, from dy and what `forward` saved. A
+ * tensor that was made inside the taped function is gone by then unless it was saved.
+ */
+function withGradient<T extends Tensor>(
+  inputs: readonly Tensor[],
+  forward: (save: (tensors: Tensor[]) => void) => T,
+  backward: (dy: T, saved: Tensor[]) => Tensor[],
+): T {
+  const op = tf.customGrad((...args: unknown[]) => ({
+    value: forward(args[args.length - 1] as (tensors: Tensor[]) => void) as Tensor,
+    gradFunc: (dy: Tensor, saved: Tensor[]) => backward(dy as T, saved),
+  }))
+  return op(...inputs) as T
+}
+
+/** a · b for matrices, either one transposed first. */
+export function matMul(a: Tensor2D, b: Tensor2D, transposeA = false, transposeB = false): Tensor2D {
+  const backend = native()
+  // tfjs sends every product to BatchMatMulV2, which costs .1 ms more a call than MatMul.
+  if (backend) {
+    const attrs = [
+      floatType(backend, "T"),
+      flag(backend, "transpose_a", transposeA),
+      flag(backend, "transpose_b", transposeB),
+    ]
+    return backend.executeSingleOutput("MatMul", attrs, [a, b]) as Tensor2D
+  }
+  if (tf.getBackend() !== "wasm") return tf.matMul(a, b, transposeA, transposeB)
+  return tf.tidy(() => tf.matMul(transposeA ? tf.transpose(a) : a, transposeB ? tf.transpose(b) : b))
+}
+
+/** a · b for every leading index: [B, K, P, Q] x [B, K, Q, R] -> [B, K, P, R], either one transposed first. */
+export function batchMatMul(a: Tensor4D, b: Tensor4D, transposeA = false, transposeB = false): Tensor4D {
+  if (tf.getBackend() !== "wasm") return tf.matMul(a, b, transposeA, transposeB)
+  return tf.tidy(() => {
+    const flat = (x: Tensor4D, transpose: boolean) => {
+      const y = transpose ? tf.transpose(x, [0, 1, 3, 2]) : x
+      return tf.unstack(tf.reshape(y, [-1, y.shape[2]!, y.shape[3]!])) as Tensor2D[]
+    }
+    const [as, bs] = [flat(a, transposeA), flat(b, transposeB)]
+    const products = as.map((x, i) => tf.matMul(x, bs[i]!))
+    const [p, r] = products[0]!.shape
+    return tf.reshape(tf.stack(products), [a.shape[0], a.shape[1], p!, r!]) as Tensor4D
+  })
+}
+
+/** One low-rank update of a block of a projection's outputs: columns [offset, offset + O) get scale · A · B. */
+export interface LowRank {
+  /** [D, r] */
+  A: Tensor2D
+  /** [r, O] */
+  B: Tensor2D
+  offset: number
+  scale: number
+}
+
+/**
+ * x · weight, with gradients only for what is trained: x [M, D], weight [D, O] -> [M, O].
+ * With `lora`, `weight` already holds the updates (W + scale · A · B, made once a step), so forward and dx cost one
+ * matmul each and dA = scale · xᵀ(dy Bᵀ), dB = scale · (xA)ᵀ dy are small products.
+ */
+export function linear(
+  x: Tensor2D,
+  weight: Tensor2D,
+  options: { trainWeight?: boolean; lora?: readonly LowRank[] } = {},
+) {
+  const lora = options.lora ?? []
+  const inputs: Tensor[] = [x, ...lora.flatMap(({ A, B }) => [A, B])]
+  if (options.trainWeight) inputs.push(weight)
+  return withGradient(
+    inputs,
+    (save) => {
+      save([x])
+      return matMul(x, weight)
+    },
+    (dy: Tensor2D, saved) => {
+      const input = saved[0] as Tensor2D
+      const grads: Tensor[] = [matMul(dy, weight, false, true)]
+      for (const { A, B, offset, scale } of lora) {
+        const part = B.shape[1] === dy.shape[1] ? dy : tf.slice(dy, [0, offset], [-1, B.shape[1]])
+        const dU = matMul(part, B, false, true) // [M, r]
+        grads.push(tf.mul(matMul(input, dU, true), scale), tf.mul(matMul(matMul(input, A), part, true), scale))
+      }
+      if (options.trainWeight) grads.push(matMul(input, dy, true))
+      return grads
+    },
+  )
+}
+
+/** Rows of `table` [V, D] by index `ids` [M] -> [M, D]. */
+export function lookup(table: Tensor2D, ids: Tensor1D): Tensor2D {
+  if (tf.getBackend() !== "wasm") return tf.gather(table, ids)
+  return withGradient(
+    [table],
+    (save) => {
+      save([ids])
+      return tf.gather(table, ids)
+    },
+    (dy: Tensor2D, [at]) => [matMul(tf.oneHot(at as Tensor1D, table.shape[0]) as Tensor2D, dy, true)],
+  )
+}
+
+/** x / sqrt(mean(x²) + eps) · weight over the last axis; weight has the shape of the last axes (Zhang & Sennrich 2019). */
+export function rmsNorm<T extends Tensor>(x: T, weight: Tensor, eps: number, trainWeight = false): T {
+  return withGradient(
+    trainWeight ? [x, weight] : [x],
+    (save) => {
+      const r = tf.rsqrt(tf.add(tf.mean(tf.square(x), -1, true), eps))
+      const unit = tf.mul(x, r)
+      save([unit, r, weight])
+      return tf.mul(unit, weight) as T
+    },
+    (dy, [unit, r, w]) => {
+      const g = tf.mul(dy, w!)
+      const along = tf.mean(tf.mul(g, unit!), -1, true)
+      const dx = tf.mul(r!, tf.sub(g, tf.mul(unit!, along)))
+      if (!trainWeight) return [dx]
+      const lead = Array.from({ length: dy.rank - w!.rank }, (_, i) => i)
+      const broadcast = w!.shape.flatMap((n, i) =>
+        n === 1 && dy.shape[lead.length + i] !== 1 ? [lead.length + i] : [],
+      )
+      const dw = tf.reshape(tf.sum(tf.mul(dy, unit!), [...lead, ...broadcast]), w!.shape)
+      return [dx, dw]
+    },
+  )
+}
+
+export type Activation = "silu" | "gelu_tanh"
+
+/** act(gate) · up, elementwise: SwiGLU or GeGLU with the tanh form of GELU (Shazeer 2020). */
+export function gated(gate: Tensor2D, up: Tensor2D, activation: Activation): Tensor2D {
+  return activation === "silu" ? swiglu(gate, up) : geglu(gate, up)
+}
+
+function swiglu(gate: Tensor2D, up: Tensor2D): Tensor2D {
+  return withGradient(
+    [gate, up],
+    (save) => {
+      const s = tf.sigmoid(gate)
+      save([gate, up, s])
+      return tf.mul(tf.mul(gate, s), up) as Tensor2D
+    },
+    (dy, [g, u, s]) => {
+      const gs = tf.mul(g!, s!)
+      // silu' = s + g s (1 - s)
+      const slope = tf.sub(tf.add(s!, gs), tf.mul(gs, s!))
+      return [tf.mul(tf.mul(dy, u!), slope), tf.mul(dy, gs)]
+    },
+  )
+}
+
+function geglu(gate: Tensor2D, up: Tensor2D): Tensor2D {
+  const c = Math.sqrt(2 / Math.PI)
+  return withGradient(
+    [gate, up],
+    (save) => {
+      const t = tf.tanh(tf.mul(tf.mul(gate, tf.add(tf.mul(tf.square(gate), 0.044715), 1)), c))
+      const half = tf.mul(tf.add(t, 1), 0.5) // gelu = gate · half
+      save([gate, up, half])
+      return tf.mul(tf.mul(gate, half), up) as Tensor2D
+    },
+    (dy, [g, u, half]) => {
+      // d gelu = half + gate · (1 - t²)/2 · c (1 + 3 · 0.044715 gate²), with (1 - t²)/2 = 2 half (1 - half)
+      const inner = tf.mul(tf.add(tf.mul(tf.square(g!), 3 * 0.044715), 1), 2 * c)
+      const slope = tf.add(half!, tf.mul(tf.mul(g!, tf.mul(half!, tf.sub(1, half!))), inner))
+      return [tf.mul(tf.mul(dy, u!), slope), tf.mul(dy, tf.mul(g!, half!))]
+    },
+  )
+}
+
+/** cos and sin of every position, [B or 1, N or 1, T, H], halves repeated; `rotation` is the [H, H] signed half swap. */
+export interface RopeTable {
+  cos: Tensor4D
+  sin: Tensor4D
+  rotation: Tensor2D
+}
+
+/** Rotary position embedding (Su 2021) in Hugging Face's half-split form: x · cos + swap(x) · sin. */
+export function rotate(x: Tensor4D, { cos, sin, rotation }: RopeTable): Tensor4D {
+  const swap = (y: Tensor, matrix: Tensor2D, back: boolean) =>
+    tf.reshape(matMul(tf.reshape(y, [-1, matrix.shape[0]]), matrix, false, back), y.shape)
+  return withGradient(
+    [x],
+    (save) => {
+      save([cos, sin, rotation])
+      return tf.add(tf.mul(x, cos), tf.mul(swap(x, rotation, false), sin)) as Tensor4D
+    },
+    (dy, [c, s, r]) => [tf.add(tf.mul(dy, c!), swap(tf.mul(dy, s!), r as Tensor2D, true))],
+  )
+}
+
+/**
+ * softmax(q kᵀ + mask) v for q [B, N, T, H] (already scaled), k and v [B, K, S, H], mask [B, 1, T, S] additive.
+ * Grouped queries: N is a multiple of K, and heads of a group are consecutive. `qk` is q and k stacked along axis 1 in
+ * training (S = T); with a cache, keys come from `cached` and `qk` holds the queries alone.
+ */
+export function attend(qk: Tensor4D, v: Tensor4D, mask: Tensor4D, kvHeads: number, cached?: Tensor4D): Tensor4D {
+  const [B, stacked, T, H] = qk.shape
+  const N = cached ? stacked : stacked - kvHeads
+  const S = v.shape[2]
+  const grouped = (x: Tensor4D) => tf.reshape(x, [B, kvHeads, (N / kvHeads) * T, x.shape[3]]) as Tensor4D
+  const heads = (x: Tensor4D) => tf.reshape(x, [B, N, T, x.shape[3]]) as Tensor4D
+  const probabilities = (q: Tensor4D, k: Tensor4D) =>
+    softmax(tf.add(heads(batchMatMul(grouped(q), k, false, true)), mask) as Tensor4D) // [B, N, T, S]
+  if (cached) return heads(batchMatMul(grouped(probabilities(qk, cached)), v))
+  return withGradient(
+    [qk, v],
+    (save) => {
+      const q = tf.slice(qk, [0, 0, 0, 0], [B, N, T, H])
+      const k = tf.slice(qk, [0, N, 0, 0], [B, kvHeads, S, H])
+      const p = probabilities(q, k)
+      const out = heads(batchMatMul(grouped(p), v))
+      save([q, k, v, p, out])
+      return out
+    },
+    (dy, saved) => {
+      const [q, k, value, p, out] = saved as [Tensor4D, Tensor4D, Tensor4D, Tensor4D, Tensor4D]
+      const dOut = grouped(dy)
+      const dP = heads(batchMatMul(dOut, value, false, true))
+      // softmax: dS = P (dP - Σ_s dP P), and Σ_s dP P = Σ_h dO O
+      const along = tf.sum(tf.mul(dy, out), -1, true)
+      const dS = grouped(tf.mul(p, tf.sub(dP, along)) as Tensor4D)
+      const dq = heads(batchMatMul(dS, k))
+      const dk = batchMatMul(dS, grouped(q), true)
+      return [tf.concat([dq, dk], 1), batchMatMul(grouped(p), dOut, true)]
+    },
+  )
+}
+
+function softmax(x: Tensor4D): Tensor4D {
+  return tf.softmax(x) as Tensor4D
+}
+
+/**
+ * Log-probability of `targets` [M] (token ids) under logits = h · tableᵀ, h [M, D], table [V, D] -> [M], in nats.
+ * Never holds [M, V]: works on `chunk` tokens at a time and recomputes in the backward pass. `softcap` c bounds the
+ * logits as c · tanh(logits / c).
+ */
+export function targetLogProbs(
+  h: Tensor2D,
+  table: Tensor2D,
+  targets: Tensor1D,
+  options: { trainTable?: boolean; softcap?: number | null; chunk?: number } = {},
+): Tensor1D {
+  const M = h.shape[0]
+  const softcap = options.softcap ?? null
+  const chunk = options.chunk ?? Math.max(64, Math.floor(2 ** 24 / table.shape[0]))
+  const starts = Array.from({ length: Math.ceil(M / chunk) }, (_, i) => i * chunk)
+  const rows = (x: Tensor, at: number) => tf.slice(x, at, Math.min(chunk, M - at))
+  // dh for dy = 1 costs one matmul while the logits are at hand; a trained table needs dy first, hence recomputation.
+  const unit = options.trainTable ? null : ([] as Tensor2D[])
+  return withGradient(
+    options.trainTable ? [h, table] : [h],
+    (save) => {
+      const logps = starts.map((at) => {
+        const [logp, slope] = scoreRows(rows(h, at) as Tensor2D, table, rows(targets, at) as Tensor1D, softcap)
+        unit?.push(matMul(slope, table))
+        slope.dispose()
+        return logp
+      })
+      save(unit ? [tf.concat(unit)] : [h, targets])
+      return tf.concat(logps) as Tensor1D
+    },
+    (dy, [saved, ids]) => {
+      if (unit) return [tf.mul(saved!, tf.expandDims(dy, 1))]
+      const parts = starts.map((at) =>
+        tf.tidy(() => {
+          const hs = rows(saved!, at) as Tensor2D
+          const [, slope] = scoreRows(hs, table, rows(ids!, at) as Tensor1D, softcap)
+          const dLogits = tf.mul(slope, tf.expandDims(rows(dy, at), 1)) as Tensor2D
+          return [matMul(dLogits, table), matMul(dLogits, hs, true)] as [Tensor2D, Tensor2D]
+        }),
+      )
+      return [tf.concat(parts.map(([dh]) => dh)), tf.addN(parts.map(([, dTable]) => dTable))]
+    },
+  )
+}
+
+/** [log p(target), d log p / d (h · tableᵀ)] of a few rows: shapes [m] and [m, V]. */
+function scoreRows(h: Tensor2D, table: Tensor2D, targets: Tensor1D, softcap: number | null): [Tensor1D, Tensor2D] {
+  return tf.tidy(() => {
+    const { logits, slope } = cappedLogits(h, table, softcap)
+    const [logp, dLogits] = logProbAndGradient(logits, targets)
+    return [logp, slope ? (tf.mul(dLogits, slope) as Tensor2D) : dLogits]
+  })
+}
+
+/** Logits [M, V] with the soft cap, and the cap's slope (null without one). */
+export function cappedLogits(h: Tensor2D, table: Tensor2D, softcap: number | null) {
+  const raw = matMul(h, table, false, true)
+  if (!softcap) return { logits: raw, slope: null }
+  const t = tf.tanh(tf.div(raw, softcap))
+  return { logits: tf.mul(t, softcap) as Tensor2D, slope: tf.sub(1, tf.square(t)) as Tensor2D }
+}
+
+/** [log p(target), onehot(target) - p] for logits [m, V] and targets [m]. */
+function logProbAndGradient(logits: Tensor2D, targets: Tensor1D): [Tensor1D, Tensor2D] {
+  const backend = native()
+  if (backend) {
+    const attrs = [floatType(backend, "T"), intType(backend, "Tlabels")]
+    const [loss, gradient] = backend.executeMultipleOutputs(
+      "SparseSoftmaxCrossEntropyWithLogits",
+      attrs,
+      [logits, targets],
+      2,
+    )
+    return [tf.neg(loss as Tensor1D), tf.neg(gradient as Tensor2D)]
+  }
+  const shifted = tf.sub(logits, tf.max(logits, 1, true))
+  const p = tf.softmax(logits)
+  const hot = tf.oneHot(targets, logits.shape[1])
+  // Σ exp(shifted) by the same kernels as softmax: log p = shifted[target] - log Σ exp(shifted)
+  const logSum = tf.log(tf.sum(tf.exp(shifted), 1))
+  const logp = tf.sub(tf.sum(tf.mul(shifted, hot), 1), logSum)
+  return [logp as Tensor1D, tf.sub(hot, p) as Tensor2D]
+}
+
+/**
+ * Writes `rows` [R, H] into `buffer` [P, H] at row numbers `at` [R] and returns the result; `buffer` is consumed. On
+ * `tensorflow` nothing is copied, elsewhere a new buffer is made.
+ */
+export function writeRows(buffer: Tensor2D, at: Tensor1D, rows: Tensor2D): Tensor2D {
+  const backend = native()
+  const out = backend
+    ? (backend.executeSingleOutput("InplaceUpdate", [floatType(backend, "T")], [buffer, at, rows]) as Tensor2D)
+    : (tf.tensorScatterUpdate(buffer, tf.expandDims(at, 1), rows) as Tensor2D)
+  buffer.dispose()
+  return out
+}

@@ -1,0 +1,93 @@
+import type { Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
+import { writeRows } from "../backend/ops"
+import { tf } from "../backend/tf"
+import type { ModelConfig } from "./config"
+import type { LayerCache } from "./transformer"
+
+/**
+ * Keys and values of a batch, one buffer [B · K · capacity, H] a layer and kind, written in place and grown by blocks.
+ * All rows have the same length: prompts are padded on the left. Not tidied: call `dispose`.
+ */
+export class KVCache {
+  /** Tokens held so far. */
+  length = 0
+  private layers: { k: Tensor2D; v: Tensor2D }[] = []
+  /** Row numbers of the token being written, the same for every layer. */
+  private at: Tensor1D | null = null
+
+  /** `capacity`: tokens that fit before the buffers must grow; `block`: tokens added then. */
+  constructor(
+    private readonly config: ModelConfig,
+    private rows: number,
+    private capacity: number,
+    private readonly block = 64,
+  ) {}
+
+  get columns(): number {
+    return this.capacity
+  }
+
+  layer(i: number): LayerCache {
+    return { append: (k, v) => this.append(i, k, v) }
+  }
+
+  /** Makes room for one more token in every row; call before each decoding step. */
+  advance(): void {
+    if (this.length === this.capacity) this.grow()
+    const heads = this.rows * this.config.kvHeads
+    this.at?.dispose()
+    this.at = tf.keep(tf.tensor1d(Int32Array.from({ length: heads }, (_, i) => i * this.capacity + this.length)))
+    this.length++
+  }
+
+  /** Keeps only these rows of the batch, in this order. */
+  select(rows: readonly number[]): void {
+    const kept = tf.tensor1d(Int32Array.from(rows))
+    this.replace((buffer) => tf.gather(buffer, kept))
+    kept.dispose()
+    this.rows = rows.length
+  }
+
+  dispose(): void {
+    for (const { k, v } of this.layers) tf.dispose([k, v])
+    this.at?.dispose()
+    this.layers = []
+    this.at = null
+  }
+
+  private append(i: number, k: Tensor4D, v: Tensor4D) {
+    const { kvHeads: K, headDim: H } = this.config
+    const held = this.layers[i]
+    if (!held) {
+      const T = k.shape[2]
+      const fill = (x: Tensor4D) =>
+        tf.keep(tf.reshape(tf.pad(x, [[0, 0], [0, 0], [0, this.capacity - T], [0, 0]]), [-1, H]) as Tensor2D)
+      this.layers[i] = { k: fill(k), v: fill(v) }
+      this.length = T
+      return null
+    }
+    const write = (buffer: Tensor2D, x: Tensor4D) => tf.keep(writeRows(buffer, this.at!, tf.reshape(x, [-1, H])))
+    held.k = write(held.k, k)
+    held.v = write(held.v, v)
+    const view = (buffer: Tensor2D) => tf.reshape(buffer, [this.rows, K, this.capacity, H]) as Tensor4D
+    return { k: view(held.k), v: view(held.v) }
+  }
+
+  private grow(): void {
+    this.replace((buffer) => tf.pad(buffer, [[0, 0], [0, 0], [0, this.block], [0, 0]]))
+    this.capacity += this.block
+  }
+
+  private replace(change: (buffer: Tensor4D) => Tensor4D): void {
+    const { kvHeads: K, headDim: H } = this.config
+    const renew = (buffer: Tensor2D): Tensor2D => {
+      const next = tf.tidy(() => tf.reshape(change(tf.reshape(buffer, [this.rows, K, -1, H]) as Tensor4D), [-1, H])) as Tensor2D
+      buffer.dispose()
+      return tf.keep(next)
+    }
+    for (const layer of this.layers) {
+      layer.k = renew(layer.k)
+      layer.v = renew(layer.v)
+    }
+  }
+}

@@ -1,0 +1,133 @@
+import type { Tensor2D } from "@tensorflow/tfjs"
+import { cappedLogits, lookup } from "../backend/ops"
+import { tf } from "../backend/tf"
+import { StoppedError } from "../errors"
+import { uniformAt } from "../rng"
+import { KVCache } from "./cache"
+import { drawToken, type TokenSampling } from "./sampler"
+import { type Bound, contexts, forward, type Places } from "./transformer"
+
+/** One continuation wanted. */
+export interface GenerateItem extends TokenSampling {
+  prompt: readonly number[]
+  /** key of the random stream: token i is drawn with `uniformAt(seed, i)`, so a row never depends on its batch */
+  seed: number
+  /** most tokens to make, the end token included */
+  maxTokens: number
+  /** ends the row early, e.g. at a stop text; sees the tokens so far */
+  done?: (ids: readonly number[]) => boolean
+}
+
+export interface Generated {
+  /** new tokens, the end token included */
+  ids: number[]
+  finish: "stop" | "length"
+}
+
+export interface GenerateOptions {
+  eosIds: readonly number[]
+  /** called after each step with the tokens made by it */
+  onTokens?: (count: number) => void
+  signal?: AbortSignal
+}
+
+interface Row {
+  index: number
+  padding: number
+  ids: number[]
+}
+
+/**
+ * Continues all prompts as one batch: one pass over the prompts (padded on the left), then a token a step with a KV
+ * cache. Finished rows leave the batch.
+ * @throws StoppedError when `signal` is aborted
+ */
+export async function generate(model: Bound, items: readonly GenerateItem[], options: GenerateOptions): Promise<Generated[]> {
+  const eos = new Set(options.eosIds)
+  const out: Generated[] = items.map(() => ({ ids: [], finish: "length" }))
+  const longest = Math.max(...items.map((item) => item.prompt.length))
+  let active: Row[] = items.map((item, index) => ({ index, padding: longest - item.prompt.length, ids: out[index]!.ids }))
+  const most = Math.max(...items.map((item) => item.maxTokens))
+  const cache = new KVCache(model.config, items.length, longest + Math.min(most, 64))
+  try {
+    let logits = prefill(model, items, longest, cache)
+    for (;;) {
+      const V = model.config.vocabSize
+      const finished = (row: Row, r: number) => {
+        const item = items[row.index]!
+        const id = drawToken(logits.subarray(r * V, (r + 1) * V), item, uniformAt(item.seed, row.ids.length))
+        row.ids.push(id)
+        if (eos.has(id) || item.done?.(row.ids)) {
+          out[row.index]!.finish = "stop"
+          return true
+        }
+        return row.ids.length >= item.maxTokens
+      }
+      options.onTokens?.(active.length)
+      const keep: number[] = []
+      active.forEach((row, r) => {
+        if (!finished(row, r)) keep.push(r)
+      })
+      if (!keep.length) return out
+      // A selection copies the cache once, so it waits until it pays.
+      if (keep.length < active.length) {
+        active = keep.map((r) => active[r]!)
+        cache.select(keep)
+      }
+      // Hands control back now and then, so that signals and timers are served.
+      if (active[0]!.ids.length % 8 === 0) await new Promise((resolve) => setImmediate(resolve))
+      if (options.signal?.aborted) throw new StoppedError("generation stopped")
+      logits = step(model, active, longest, cache)
+    }
+  } finally {
+    cache.dispose()
+  }
+}
+
+/** Logits [B · V] after the last prompt token of each row; fills the cache. */
+function prefill(model: Bound, items: readonly GenerateItem[], T: number, cache: KVCache): Float32Array {
+  const B = items.length
+  const ids = new Int32Array(B * T)
+  const places: Places = { rows: B, length: T, positions: new Int32Array(B * T), segments: new Int32Array(B * T).fill(-1) }
+  items.forEach(({ prompt }, b) => {
+    const start = (b + 1) * T - prompt.length
+    prompt.forEach((id, i) => {
+      ids[start + i] = id
+      places.positions[start + i] = i
+      places.segments[start + i] = 0
+    })
+  })
+  return tf.tidy(() => {
+    const hidden = forward(model, tf.tensor1d(ids), places, contexts(model.config, places), cache)
+    const last = tf.tensor1d(Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1))
+    return logitsOf(model, lookup(hidden, last))
+  })
+}
+
+/** Logits [B · V] after the newest token of each row. */
+function step(model: Bound, active: readonly Row[], longest: number, cache: KVCache): Float32Array {
+  const B = active.length
+  cache.advance()
+  const S = cache.columns
+  const keys: Places = { rows: B, length: S, positions: new Int32Array(B * S), segments: new Int32Array(B * S).fill(-1) }
+  active.forEach(({ padding }, b) => {
+    for (let s = padding; s < cache.length; s++) {
+      keys.positions[b * S + s] = s - padding
+      keys.segments[b * S + s] = 0
+    }
+  })
+  const queries: Places = {
+    rows: B,
+    length: 1,
+    positions: Int32Array.from(active, ({ padding, ids }) => longest - padding + ids.length - 1),
+    segments: new Int32Array(B),
+  }
+  return tf.tidy(() => {
+    const ids = tf.tensor1d(Int32Array.from(active, (row) => row.ids[row.ids.length - 1]!))
+    return logitsOf(model, forward(model, ids, queries, contexts(model.config, queries, keys), cache))
+  })
+}
+
+function logitsOf(model: Bound, hidden: Tensor2D): Float32Array {
+  return cappedLogits(hidden, model.head, model.config.logitSoftcap).logits.dataSync() as Float32Array
+}

@@ -1,0 +1,149 @@
+import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import { cappedLogits, lookup, targetLogProbs } from "../backend/ops"
+import { tf } from "../backend/tf"
+import { type Bound, contexts, forward, type Places } from "./transformer"
+
+/**
+ * The only place where tokens are shifted against their predictions: the logits at position t are about token t + 1, so
+ * the first token of a response is predicted at the last token of its prompt. Training, weighting and evaluation call it.
+ *
+ * R responses in all, M response tokens in all.
+ */
+
+/** A prompt and the answers to it, as token ids; answers end with their end-of-turn token. */
+export interface Sequence {
+  prompt: readonly number[]
+  responses: readonly (readonly number[])[]
+}
+
+/** Sequences as one padded batch: each row is `[prompt | response 1 | response 2 | …]`, so the prompt is read once. */
+export interface Packed extends Places {
+  ids: Int32Array // [B · T]
+  /** Where each response token is predicted: an index into B · T. */
+  predictors: Int32Array // [M]
+  /** The response tokens. */
+  targets: Int32Array // [M]
+  /** Which response a token belongs to, counted over the whole batch. */
+  owners: Int32Array // [M]
+  responses: number // R
+}
+
+/** Lays sequences side by side, padded on the right. */
+export function pack(sequences: readonly Sequence[]): Packed {
+  const lengths = sequences.map(({ prompt, responses }) => responses.reduce((n, r) => n + r.length, prompt.length))
+  const T = Math.max(...lengths)
+  const B = sequences.length
+  const ids = new Int32Array(B * T)
+  const positions = new Int32Array(B * T)
+  const segments = new Int32Array(B * T).fill(-1)
+  const predictors: number[] = []
+  const targets: number[] = []
+  const owners: number[] = []
+  let owner = 0
+  sequences.forEach(({ prompt, responses }, b) => {
+    let t = b * T
+    const put = (id: number, position: number, segment: number) => {
+      ids[t] = id
+      positions[t] = position
+      segments[t++] = segment
+    }
+    prompt.forEach((id, i) => put(id, i, 0))
+    const last = t - 1
+    responses.forEach((response, r) => {
+      const start = t
+      response.forEach((id, i) => {
+        predictors.push(i === 0 ? last : start + i - 1)
+        targets.push(id)
+        owners.push(owner)
+        put(id, prompt.length + i, r + 1)
+      })
+      owner++
+    })
+  })
+  return {
+    rows: B,
+    length: T,
+    ids,
+    positions,
+    segments,
+    predictors: Int32Array.from(predictors),
+    targets: Int32Array.from(targets),
+    owners: Int32Array.from(owners),
+    responses: owner,
+  }
+}
+
+/** Hidden states at the predictors of all response tokens -> [M, D]; only these go through the head. */
+export function responseStates(model: Bound, batch: Packed): Tensor2D {
+  const hidden = forward(model, tf.tensor1d(batch.ids), batch, contexts(model.config, batch))
+  return lookup(hidden, tf.tensor1d(batch.predictors))
+}
+
+/** log p(token | prompt, answer so far) of every response token -> [M], in nats. Differentiable in what `model` trains. */
+export function responseLogProbs(model: Bound, batch: Packed): Tensor1D {
+  return targetLogProbs(responseStates(model, batch), model.head, tf.tensor1d(batch.targets), {
+    trainTable: model.trainAll,
+    softcap: model.config.logitSoftcap,
+  })
+}
+
+/** Statistics of every response token under a clean and another prompt, each [M], in nats. */
+export interface Contrast {
+  logprob: Float32Array // log p_clean(y)
+  logprobOther: Float32Array // log p_other(y)
+  entropy: Float32Array // H(p_clean)
+  entropyOther: Float32Array // H(p_other)
+  kl: Float32Array // KL(p_clean || p_other)
+  klReverse: Float32Array // KL(p_other || p_clean)
+}
+
+/**
+ * Compares the next-token distributions of the same responses under two prompts, `chunk` tokens at a time, so that
+ * [M, V] is never held.
+ */
+export function contrast(model: Bound, clean: Packed, other: Packed): Contrast {
+  const M = clean.targets.length
+  const chunk = Math.max(16, Math.floor(2 ** 22 / model.config.vocabSize))
+  const parts: Float32Array[][] = []
+  tf.tidy(() => {
+    const [states, statesOther] = [responseStates(model, clean), responseStates(model, other)]
+    for (let at = 0; at < M; at += chunk) {
+      parts.push(
+        tf.tidy(() => {
+          const m = Math.min(chunk, M - at)
+          const p = distribution(model, tf.slice(states, at, m))
+          const q = distribution(model, tf.slice(statesOther, at, m))
+          const hot = tf.oneHot(tf.tensor1d(clean.targets.slice(at, at + m)), model.config.vocabSize)
+          const gap = tf.sub(p.logp, q.logp) as Tensor2D
+          const total = (x: Tensor) => tf.sum(x, 1).dataSync() as Float32Array
+          return [
+            total(tf.mul(p.logp, hot) as Tensor2D),
+            total(tf.mul(q.logp, hot) as Tensor2D),
+            total(tf.neg(tf.mul(p.p, p.logp))),
+            total(tf.neg(tf.mul(q.p, q.logp))),
+            total(tf.mul(p.p, gap)),
+            total(tf.neg(tf.mul(q.p, gap))),
+          ]
+        }),
+      )
+    }
+  })
+  const column = (i: number) => Float32Array.from(parts.flatMap((part) => [...part[i]!]))
+  const [logprob, logprobOther, entropy, entropyOther, kl, klReverse] = [0, 1, 2, 3, 4, 5].map(column)
+  return {
+    logprob: logprob!,
+    logprobOther: logprobOther!,
+    entropy: entropy!,
+    entropyOther: entropyOther!,
+    kl: kl!,
+    klReverse: klReverse!,
+  }
+}
+
+/** p and log p [m, V] at hidden states [m, D]. */
+function distribution(model: Bound, states: Tensor2D): { p: Tensor2D; logp: Tensor2D } {
+  const { logits } = cappedLogits(states, model.head, model.config.logitSoftcap)
+  const p = tf.softmax(logits)
+  const shifted = tf.sub(logits, tf.max(logits, 1, true))
+  return { p, logp: tf.sub(shifted, tf.log(tf.sum(tf.exp(shifted), 1, true))) }
+}

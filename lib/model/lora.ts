@@ -1,0 +1,132 @@
+import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs"
+import { tf } from "../backend/tf"
+import { rng } from "../rng"
+import type { ModelConfig } from "./config"
+import type { Bound, Layer, Model, Params, Projection } from "./transformer"
+
+/** Projections that LoRA can be put on, by their name here, and their Hugging Face name. */
+export const loraTargets = {
+  q: "self_attn.q_proj",
+  k: "self_attn.k_proj",
+  v: "self_attn.v_proj",
+  o: "self_attn.o_proj",
+  gate: "mlp.gate_proj",
+  up: "mlp.up_proj",
+  down: "mlp.down_proj",
+} as const
+export type LoraTarget = keyof typeof loraTargets
+
+/** Low-rank updates W + scale · A · B (Hu 2021): `params` holds `layers.{i}.{target}.A` [in, r] and `.B` [r, out]. */
+export interface Lora {
+  rank: number
+  alpha: number
+  /** alpha / rank, or alpha / sqrt(rank) for rsLoRA. */
+  scale: number
+  targets: readonly LoraTarget[]
+  params: Params
+}
+
+/** [in, out] of a target's matrix. */
+export function targetShape({ dim: D, heads: N, kvHeads: K, headDim: H, ffn: F }: ModelConfig, target: LoraTarget): [number, number] {
+  return (
+    { q: [D, N * H], k: [D, K * H], v: [D, K * H], o: [N * H, D], gate: [D, F], up: [D, F], down: [F, D] } as const
+  )[target] as [number, number]
+}
+
+/** A fresh adapter: A uniform in ±1/sqrt(in) as in PEFT (Kaiming with a = sqrt 5), B zero, so it changes nothing yet. */
+export function initLora(
+  config: ModelConfig,
+  { rank, alpha, seed, targets = Object.keys(loraTargets) as LoraTarget[] }: { rank: number; alpha: number; seed: number; targets?: readonly LoraTarget[] },
+): Lora {
+  const params: Params = {}
+  for (let i = 0; i < config.layers; i++) {
+    for (const target of targets) {
+      const [inputs, outputs] = targetShape(config, target)
+      const name = `layers.${i}.${target}`
+      const random = rng(seed, "lora", name)
+      const bound = 1 / Math.sqrt(inputs)
+      const values = Float32Array.from({ length: inputs * rank }, () => (2 * random.next() - 1) * bound)
+      params[`${name}.A`] = tf.tensor2d(values, [inputs, rank])
+      params[`${name}.B`] = tf.zeros([rank, outputs])
+    }
+  }
+  return { rank, alpha, scale: alpha / rank, targets, params }
+}
+
+/**
+ * Makes a model ready for a step. With `lora`, effective matrices W + scale · A · B are made here, once, outside any
+ * gradient tape: the caller runs this in a `tf.tidy` or disposes what `bound` owns with `release`.
+ */
+export function bind(model: Model, options: { lora?: Lora | null; trainAll?: boolean } = {}): Bound {
+  const { config, params } = model
+  const lora = options.lora ?? null
+  const trainAll = options.trainAll ?? false
+  const projection = (i: number, name: string, targets: readonly LoraTarget[]): Projection => {
+    const base = params[`layers.${i}.${name}`] as Tensor2D
+    const bias = params[`layers.${i}.${name}Bias`] as Tensor1D | undefined
+    const starts = targets.map((_, at) => targets.slice(0, at).reduce((sum, t) => sum + targetShape(config, t)[1], 0))
+    const parts = targets.map((target, at) => ({
+      A: lora?.params[`layers.${i}.${target}.A`] as Tensor2D | undefined,
+      B: lora?.params[`layers.${i}.${target}.B`] as Tensor2D | undefined,
+      target,
+      offset: starts[at]!,
+    }))
+    const updates = parts.flatMap(({ A, B, offset }) => (A && B ? [{ A, B, offset, scale: lora!.scale }] : []))
+    if (!updates.length) return { weight: base, bias, lora: [], train: trainAll }
+    const weight = tf.tidy(() => {
+      const deltas = parts.map(({ A, B, target }) =>
+        A && B ? tf.matMul(A, B) : (tf.zeros(targetShape(config, target)) as Tensor2D),
+      )
+      return tf.add(base, tf.mul(tf.concat(deltas, 1), lora!.scale)) as Tensor2D
+    })
+    return { weight, bias, lora: updates, train: false }
+  }
+  const layers = Array.from({ length: config.layers }, (_, i): Layer => {
+    const vector = (name: string) => params[`layers.${i}.${name}`] as Tensor1D
+    return {
+      norm1: vector("norm1"),
+      qk: projection(i, "qk", ["q", "k"]),
+      v: projection(i, "v", ["v"]),
+      qkNorm: config.qkNorm ? headNorms(vector("qNorm"), vector("kNorm"), config) : undefined,
+      o: projection(i, "o", ["o"]),
+      postNorm1: vector("postNorm1"),
+      norm2: vector("norm2"),
+      gate: projection(i, "gate", ["gate"]),
+      up: projection(i, "up", ["up"]),
+      down: projection(i, "down", ["down"]),
+      postNorm2: vector("postNorm2"),
+    }
+  })
+  const embed = params.embed as Tensor2D
+  return { config, embed, head: (params.head as Tensor2D | undefined) ?? embed, norm: params.norm as Tensor1D, layers, trainAll }
+}
+
+/** Norm weights of all heads, queries then keys: [H], [H] -> [N + K, 1, H]. */
+function headNorms(q: Tensor1D, k: Tensor1D, { heads: N, kvHeads: K, headDim: H }: ModelConfig): Tensor3D {
+  const repeat = (w: Tensor1D, n: number) => tf.tile(tf.reshape(w, [1, 1, H]), [n, 1, 1])
+  return tf.tidy(() => tf.concat([repeat(q, N), repeat(k, K)], 0)) as Tensor3D
+}
+
+/** Disposes the effective matrices that `bind` made; the model's own weights stay. */
+export function release(bound: Bound): void {
+  for (const layer of bound.layers) {
+    layer.qkNorm?.dispose()
+    for (const part of [layer.qk, layer.v, layer.o, layer.gate, layer.up, layer.down]) {
+      if (part.lora.length) part.weight.dispose()
+    }
+  }
+}
+
+/** The model with the adapter added into its matrices for good; a new set of tensors for the changed ones. */
+export function merge(model: Model, lora: Lora): Model {
+  const bound = bind(model, { lora })
+  const params: Params = { ...model.params }
+  for (const layer of bound.layers) layer.qkNorm?.dispose()
+  bound.layers.forEach((layer, i) => {
+    for (const name of ["qk", "v", "o", "gate", "up", "down"] as const) {
+      const part = layer[name]
+      if (part.lora.length) params[`layers.${i}.${name}`] = part.weight as Tensor
+    }
+  })
+  return { config: model.config, params }
+}

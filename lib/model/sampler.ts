@@ -1,0 +1,43 @@
+/** How one token is drawn from logits. */
+export interface TokenSampling {
+  /** 0 is greedy */
+  temperature: number
+  /** smallest set of tokens whose probability reaches this; 1 keeps all */
+  topP?: number
+  /** this many most likely tokens; 0 keeps all */
+  topK?: number
+}
+
+/** Logits this far (in units of temperature) below the best have probability < 1e-9 and are left out. */
+const negligible = 21
+
+/**
+ * Draws one token id. `u` uniform in [0, 1). Temperature, then top-k, then top-p, as transformers orders its warpers.
+ * @param logits [V], or a view of a row of a batch
+ */
+export function drawToken(logits: Float32Array, { temperature, topP = 1, topK = 0 }: TokenSampling, u: number): number {
+  let best = 0
+  for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i
+  if (temperature <= 0 || topK === 1) return best
+  const floor = logits[best]! - negligible * temperature
+  const ids: number[] = []
+  for (let i = 0; i < logits.length; i++) if (logits[i]! >= floor) ids.push(i)
+  const odds = (id: number) => Math.exp((logits[id]! - logits[best]!) / temperature)
+  if ((topK > 0 && topK < ids.length) || topP < 1) {
+    ids.sort((a, b) => logits[b]! - logits[a]! || a - b)
+    if (topK > 0) ids.length = Math.min(ids.length, topK)
+    if (topP < 1) {
+      const total = ids.reduce((sum, id) => sum + odds(id), 0)
+      let sum = 0
+      const last = ids.findIndex((id) => (sum += odds(id)) >= topP * total)
+      if (last >= 0) ids.length = last + 1
+    }
+  }
+  const weights = ids.map(odds)
+  let left = u * weights.reduce((sum, w) => sum + w, 0)
+  for (let i = 0; i < ids.length; i++) {
+    left -= weights[i]!
+    if (left < 0) return ids[i]!
+  }
+  return ids[ids.length - 1]!
+}

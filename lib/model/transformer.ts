@@ -1,0 +1,205 @@
+import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
+import { attend, gated, type LowRank, linear, lookup, type RopeTable, rmsNorm, rotate } from "../backend/ops"
+import { tf } from "../backend/tf"
+import type { KVCache } from "./cache"
+import type { ModelConfig, Rope } from "./config"
+
+/**
+ * The whole decoder, for every family: they differ by the values in `ModelConfig` only. One `forward` serves training,
+ * scoring, prefill and decoding.
+ *
+ * B batch, T time (tokens given now), S keys, N query heads, K key/value heads, H head size, D model width, F mlp width,
+ * V vocabulary.
+ */
+
+/** Tensors by name: `embed` [V, D], `head` [V, D] if untied, `norm` [D], and `layers.{i}.{name}` as in `Layer`. */
+export type Params = Record<string, Tensor>
+
+/** Weights as trained and stored, and the shape that they make up. Matrices are [in, out]; norms hold what they multiply by. */
+export interface Model {
+  config: ModelConfig
+  params: Params
+}
+
+/** A matrix ready for use: LoRA, if any, is already added to `weight`. */
+export interface Projection {
+  weight: Tensor2D // [in, out]
+  bias?: Tensor1D // [out]
+  lora: LowRank[]
+  train: boolean
+}
+
+export interface Layer {
+  norm1: Tensor1D // [D]
+  qk: Projection // [D, (N + K) H]: queries, then keys
+  v: Projection // [D, K H]
+  qkNorm?: Tensor3D // [N + K, 1, H]
+  o: Projection // [N H, D]
+  postNorm1?: Tensor1D // [D]
+  norm2: Tensor1D // [D]
+  gate: Projection // [D, F]
+  up: Projection // [D, F]
+  down: Projection // [F, D]
+  postNorm2?: Tensor1D // [D]
+}
+
+/** A model made ready for a step: effective matrices, and which of them are trained. See `bind` in lora.ts. */
+export interface Bound {
+  config: ModelConfig
+  embed: Tensor2D // [V, D]
+  head: Tensor2D // [V, D]
+  norm: Tensor1D // [D]
+  layers: Layer[]
+  /** All weights are trained, the embedding included. */
+  trainAll: boolean
+}
+
+/**
+ * Where tokens stand: `positions` count from 0 in each answer's own context; `segments` say what a token belongs to: 0
+ * the shared prompt, 1, 2, … the answers after it (which see the prompt and themselves, never each other), -1 padding.
+ */
+export interface Places {
+  rows: number // B
+  length: number // T
+  positions: Int32Array // [B · T]
+  segments: Int32Array // [B · T]
+}
+
+/** Tables that layers of one kind (same rope, same window) share. */
+export interface Context {
+  rope: RopeTable // cos, sin [B, N + K, T, H]
+  mask: Tensor4D // [B, 1, T, S]
+}
+
+/** One context a layer; layers of one kind get the same object. `keys` are the places of the cached keys. */
+export function contexts(config: ModelConfig, queries: Places, keys: Places = queries): Context[] {
+  const made = new Map<string, Context>()
+  return config.rope.map((rope, i) => {
+    const window = config.window[i]!
+    const key = JSON.stringify([rope, window])
+    const context = made.get(key) ?? { rope: ropeTable(config, rope, queries), mask: mask(queries, keys, window) }
+    made.set(key, context)
+    return context
+  })
+}
+
+/** Hidden states of tokens `ids` [B · T] after the last norm -> [B · T, D]. With a cache, keys and values are kept there. */
+export function forward(model: Bound, ids: Tensor1D, places: Places, perLayer: readonly Context[], cache?: KVCache): Tensor2D {
+  const { config } = model
+  let x = lookup(model.embed, ids) // [B T, D]
+  if (config.embedScale !== 1) x = tf.mul(x, config.embedScale)
+  model.layers.forEach((layer, i) => {
+    x = block(x, layer, model, places, perLayer[i]!, cache?.layer(i))
+  })
+  return rmsNorm(x, model.norm, config.normEps, model.trainAll)
+}
+
+/** x + attention(norm(x)), then x + mlp(norm(x)); some families norm the outputs as well. */
+function block(x: Tensor2D, layer: Layer, model: Bound, places: Places, context: Context, cache?: LayerCache): Tensor2D {
+  const { config, trainAll } = model
+  const norm = (y: Tensor2D, weight?: Tensor) => (weight ? rmsNorm(y, weight, config.normEps, trainAll) : y)
+  const attention = project(selfAttention(norm(x, layer.norm1), layer, model, places, context, cache), layer.o)
+  const y = tf.add(x, norm(attention, layer.postNorm1)) as Tensor2D
+  const z = norm(y, layer.norm2)
+  const mlp = project(gated(project(z, layer.gate), project(z, layer.up), config.activation), layer.down)
+  return tf.add(y, norm(mlp, layer.postNorm2))
+}
+
+/** Keys and values of one layer, kept between calls. */
+export interface LayerCache {
+  /** Adds keys and values [B, K, T, H] of new tokens; gives all so far [B, K, S, H], or null when these are the first. */
+  append(k: Tensor4D, v: Tensor4D): { k: Tensor4D; v: Tensor4D } | null
+}
+
+/** [B T, D] -> [B T, N H] */
+function selfAttention(
+  x: Tensor2D,
+  layer: Layer,
+  { config, trainAll }: Bound,
+  { rows: B, length: T }: Places,
+  { rope, mask }: Context,
+  cache?: LayerCache,
+): Tensor2D {
+  const { heads: N, kvHeads: K, headDim: H } = config
+  const split = (y: Tensor2D, n: number) => tf.transpose(tf.reshape(y, [B, T, n, H]), [0, 2, 1, 3]) as Tensor4D
+  let qk = split(project(x, layer.qk), N + K) // [B, N + K, T, H]
+  const v = split(project(x, layer.v), K) // [B, K, T, H]
+  if (layer.qkNorm) qk = rmsNorm(qk, layer.qkNorm, config.normEps, trainAll)
+  qk = rotate(qk, rope)
+  const stored = cache?.append(tf.slice(qk, [0, N, 0, 0], [B, K, T, H]), v)
+  const out = stored
+    ? attend(tf.slice(qk, [0, 0, 0, 0], [B, N, T, H]), stored.v, mask, K, stored.k)
+    : attend(qk, v, mask, K)
+  return tf.reshape(tf.transpose(out, [0, 2, 1, 3]), [B * T, N * H])
+}
+
+function project(x: Tensor2D, { weight, bias, lora, train }: Projection): Tensor2D {
+  const y = linear(x, weight, { trainWeight: train, lora })
+  return bias ? (tf.add(y, bias) as Tensor2D) : y
+}
+
+const hidden = -1e9
+
+/** 0 where a query may look at a key, else -1e9. Padding looks at itself, so that its softmax stays finite. */
+function mask(queries: Places, keys: Places, window: number | null): Tensor4D {
+  const { rows: B, length: T } = queries
+  const S = keys.length
+  const out = new Float32Array(B * T * S).fill(hidden)
+  for (let b = 0; b < B; b++) {
+    for (let t = 0; t < T; t++) {
+      const q = b * T + t
+      const segment = queries.segments[q]!
+      const position = queries.positions[q]!
+      const oldest = window === null ? 0 : position - window + 1
+      for (let s = 0; s < S; s++) {
+        const k = b * S + s
+        const keySegment = keys.segments[k]!
+        if (keySegment !== segment && (keySegment !== 0 || segment < 0)) continue
+        const keyPosition = keys.positions[k]!
+        if (keyPosition <= position && keyPosition >= oldest) out[q * S + s] = 0
+      }
+    }
+  }
+  return tf.tensor4d(out, [B, 1, T, S])
+}
+
+/** Turns by position · frequency. Queries' rows also carry the factor of q·k, which then costs nothing. */
+function ropeTable(config: ModelConfig, rope: Rope, { rows: B, length: T, positions }: Places): RopeTable {
+  const { heads: N, kvHeads: K, headDim: H } = config
+  const half = H / 2
+  const frequencies = ropeFrequencies(rope, H)
+  const cos = new Float32Array(B * T * H)
+  const sin = new Float32Array(B * T * H)
+  for (let i = 0; i < B * T; i++) {
+    for (let h = 0; h < H; h++) {
+      const angle = positions[i]! * frequencies[h % half]!
+      cos[i * H + h] = Math.cos(angle)
+      sin[i * H + h] = Math.sin(angle)
+    }
+  }
+  // swap(x) = [-x2, x1] as x · rotation
+  const rotation = new Float32Array(H * H)
+  for (let h = 0; h < half; h++) {
+    rotation[(h + half) * H + h] = -1
+    rotation[h * H + h + half] = 1
+  }
+  const scale = tf.tensor4d(
+    Array.from({ length: N + K }, (_, n) => (n < N ? config.queryScale : 1)),
+    [1, N + K, 1, 1],
+  )
+  const table = (values: Float32Array) => tf.mul(tf.tensor4d(values, [B, 1, T, H]), scale) as Tensor4D
+  return { cos: table(cos), sin: table(sin), rotation: tf.tensor2d(rotation, [H, H]) }
+}
+
+/** theta^(-2i/H) for i in [0, H/2), stretched as the config says (Llama 3.1 keeps the short wavelengths). */
+export function ropeFrequencies({ theta, scaling }: Rope, headDim: number): number[] {
+  return Array.from({ length: headDim / 2 }, (_, i) => {
+    const frequency = theta ** ((-2 * i) / headDim)
+    if (scaling.type === "none") return frequency
+    if (scaling.type === "linear") return frequency / scaling.factor
+    const { factor, lowFreqFactor, highFreqFactor, originalPositions } = scaling
+    const turns = (originalPositions * frequency) / (2 * Math.PI)
+    const keep = Math.min(1, Math.max(0, (turns - lowFreqFactor) / (highFreqFactor - lowFreqFactor)))
+    return keep * frequency + ((1 - keep) * frequency) / factor
+  })
+}

@@ -1,0 +1,158 @@
+import type { Tensor } from "@tensorflow/tfjs"
+import { tf } from "../backend/tf"
+import { CheckpointError } from "../errors"
+import type { ModelConfig } from "./config"
+import { openCheckpoint, type TensorData, writeSafetensors } from "./safetensors"
+import { targetShape } from "./lora"
+import type { Model, Params } from "./transformer"
+
+/**
+ * One parameter here and the checkpoint tensors that it is made of. Hugging Face matrices are [out, in]; ours are
+ * [in, out], with queries and keys side by side, and Gemma's norm weights hold 1 + w.
+ */
+interface Slot {
+  name: string
+  sources: { name: string; shape: number[] }[]
+  load(parts: Tensor[]): Tensor
+  store(param: Tensor): Tensor[]
+}
+
+/** Every parameter that a model of this shape has. */
+function slots(config: ModelConfig): Slot[] {
+  const { vocabSize: V, dim: D, heads: N, kvHeads: K, headDim: H, normOffset } = config
+  const plain = (name: string, source: string, shape: number[]): Slot => ({
+    name,
+    sources: [{ name: source, shape }],
+    load: ([x]) => x!,
+    store: (x) => [x],
+  })
+  const norm = (name: string, source: string, size: number): Slot => ({
+    name,
+    sources: [{ name: source, shape: [size] }],
+    load: ([w]) => (normOffset ? tf.add(w!, normOffset) : w!),
+    store: (w) => [normOffset ? tf.sub(w, normOffset) : w],
+  })
+  const matrix = (name: string, layer: string, sources: [string, number, number][]): Slot => ({
+    name,
+    sources: sources.map(([source, inputs, outputs]) => ({ name: `${layer}.${source}.weight`, shape: [outputs, inputs] })),
+    load: (parts) => tf.transpose(tf.concat(parts, 0)),
+    store: (x) => tf.split(tf.transpose(x), sources.map(([, , outputs]) => outputs), 0),
+  })
+  const bias = (name: string, layer: string, sources: [string, number][]): Slot => ({
+    name,
+    sources: sources.map(([source, outputs]) => ({ name: `${layer}.${source}.bias`, shape: [outputs] })),
+    load: (parts) => tf.concat(parts, 0),
+    store: (x) => tf.split(x, sources.map(([, outputs]) => outputs), 0),
+  })
+  const layerSlots = (i: number): Slot[] => {
+    const at = `layers.${i}`
+    const from = `model.layers.${i}`
+    const [q, k, v] = [targetShape(config, "q"), targetShape(config, "k"), targetShape(config, "v")]
+    const [o, gate, down] = [targetShape(config, "o"), targetShape(config, "gate"), targetShape(config, "down")]
+    const found = [
+      norm(`${at}.norm1`, `${from}.input_layernorm.weight`, D),
+      matrix(`${at}.qk`, from, [["self_attn.q_proj", ...q], ["self_attn.k_proj", ...k]]),
+      matrix(`${at}.v`, from, [["self_attn.v_proj", ...v]]),
+      matrix(`${at}.o`, from, [["self_attn.o_proj", ...o]]),
+      norm(`${at}.norm2`, `${from}.${config.postNorms ? "pre_feedforward" : "post_attention"}_layernorm.weight`, D),
+      matrix(`${at}.gate`, from, [["mlp.gate_proj", ...gate]]),
+      matrix(`${at}.up`, from, [["mlp.up_proj", ...gate]]),
+      matrix(`${at}.down`, from, [["mlp.down_proj", ...down]]),
+    ]
+    if (config.postNorms) {
+      found.push(norm(`${at}.postNorm1`, `${from}.post_attention_layernorm.weight`, D))
+      found.push(norm(`${at}.postNorm2`, `${from}.post_feedforward_layernorm.weight`, D))
+    }
+    if (config.qkNorm) {
+      found.push(norm(`${at}.qNorm`, `${from}.self_attn.q_norm.weight`, H))
+      found.push(norm(`${at}.kNorm`, `${from}.self_attn.k_norm.weight`, H))
+    }
+    if (config.attentionBias) {
+      found.push(bias(`${at}.qkBias`, from, [["self_attn.q_proj", N * H], ["self_attn.k_proj", K * H]]))
+      found.push(bias(`${at}.vBias`, from, [["self_attn.v_proj", K * H]]))
+    }
+    if (config.outputBias) found.push(bias(`${at}.oBias`, from, [["self_attn.o_proj", D]]))
+    if (config.mlpBias) {
+      for (const [name, size] of [["gate", config.ffn], ["up", config.ffn], ["down", D]] as const) {
+        found.push(bias(`${at}.${name}Bias`, from, [[`mlp.${name}_proj`, size]]))
+      }
+    }
+    return found
+  }
+  return [
+    plain("embed", "model.embed_tokens.weight", [V, D]),
+    ...(config.tiedHead ? [] : [plain("head", "lm_head.weight", [V, D])]),
+    norm("norm", "model.norm.weight", D),
+    ...Array.from({ length: config.layers }, (_, i) => layerSlots(i)).flat(),
+  ]
+}
+
+/** Names that a checkpoint may hold without our using them. */
+const ignorable = /(^lm_head\.weight$)|(rotary_emb\.inv_freq$)/
+
+/**
+ * Loads the weights of a Hugging Face folder, tensor by tensor, as f32.
+ * @param onTensor called after each tensor with the number done and the total
+ * @throws CheckpointError listing all missing, surplus and mis-shaped tensors at once
+ */
+export function loadModel(dir: string, config: ModelConfig, onTensor: (done: number, total: number) => void = () => {}): Model {
+  const checkpoint = openCheckpoint(dir)
+  try {
+    const wanted = slots(config)
+    const problems: string[] = []
+    const known = new Set<string>()
+    for (const { name, shape } of wanted.flatMap((slot) => slot.sources)) {
+      known.add(name)
+      const held = checkpoint.tensors.get(name)
+      if (!held) problems.push(`tensor ${name} [${shape}] is missing`)
+      else if (held.shape.join() !== shape.join()) {
+        problems.push(`tensor ${name} must be [${shape}] by config.json, got [${held.shape}]`)
+      }
+    }
+    for (const name of checkpoint.tensors.keys()) {
+      if (!known.has(name) && !ignorable.test(name)) problems.push(`tensor ${name} is not part of a ${config.family} model`)
+    }
+    if (problems.length) throw new CheckpointError(dir, problems)
+    const params: Params = {}
+    wanted.forEach((slot, done) => {
+      params[slot.name] = tf.tidy(() =>
+        slot.load(slot.sources.map(({ name, shape }) => tf.tensor(checkpoint.read(name), shape, "float32"))).clone(),
+      )
+      onTensor(done + 1, wanted.length)
+    })
+    return { config, params }
+  } finally {
+    checkpoint.close()
+  }
+}
+
+/** Writes `model.safetensors` under Hugging Face names, one tensor in memory at a time. */
+export function saveModel(file: string, model: Model, dtype: TensorData["dtype"] = "BF16"): void {
+  function* tensors(): Iterable<TensorData> {
+    for (const slot of slots(model.config)) {
+      const parts = tf.tidy(() => slot.store(model.params[slot.name]!).map((x) => x.clone()))
+      for (const [i, part] of parts.entries()) {
+        yield { ...slot.sources[i]!, dtype, data: part.dataSync() as Float32Array }
+        part.dispose()
+      }
+    }
+  }
+  writeSafetensors(file, tensors())
+}
+
+/** A fresh model: normal(0, std), residual outputs scaled by 1/sqrt(2 layers) as in GPT-2, norms 1, biases 0. */
+export function initModel(config: ModelConfig, seed: number, std = 0.02): Model {
+  const params: Params = {}
+  slots(config).forEach((slot, index) => {
+    params[slot.name] = tf.tidy(() => {
+      const parts = slot.sources.map(({ name, shape }, part) => {
+        if (name.endsWith("norm.weight")) return tf.fill(shape, 1 - config.normOffset)
+        if (name.endsWith(".bias")) return tf.zeros(shape)
+        const scale = /(o_proj|down_proj)/.test(name) ? std / Math.sqrt(2 * config.layers) : std
+        return tf.randomNormal(shape, 0, scale, "float32", seed * 10007 + index * 4 + part + 1)
+      })
+      return slot.load(parts).clone()
+    })
+  })
+  return { config, params }
+}

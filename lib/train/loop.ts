@@ -1,0 +1,185 @@
+import { existsSync } from "node:fs"
+import type { Scalar, Tensor } from "@tensorflow/tfjs"
+import { tf } from "../backend/tf"
+import { CheckpointError, StoppedError } from "../errors"
+import { bind, type Lora } from "../model/lora"
+import { openSafetensors, writeSafetensors } from "../model/safetensors"
+import type { Bound, Model, Params } from "../model/transformer"
+import { rng } from "../rng"
+import { microBatches } from "./batch"
+import { adamDefaults, adamInit, type AdamOptions, type AdamState, adamStep, schedule } from "./optim"
+
+/**
+ * The one training loop: supervised, DPO and token-weighted DPO are calls of it with another loss.
+ */
+
+/** What a loss gives for a micro-batch: its share of the step's loss, and sums to log. */
+export interface LossResult {
+  /** differentiable; shares of all micro-batches add up to the loss of the step */
+  loss: Scalar
+  /** named scalars or vectors whose elements are added up over the step */
+  logs?: Record<string, Tensor>
+}
+
+/** Where items of each step come from. */
+export interface Batches<Item> {
+  steps: number
+  /** items of step `step` in [0, steps); must depend on nothing else */
+  at(step: number): readonly Item[]
+}
+
+export interface TrainOptions<Item> {
+  model: Model
+  /** trained if given; else all weights of the model are */
+  lora?: Lora
+  batches: Batches<Item>
+  /** padded tokens that an item costs, for grouping */
+  tokensOf(item: Item): number
+  /** loss of some items of a step; `step` holds all of them, for the division */
+  loss(bound: Bound, items: readonly Item[], step: readonly Item[]): LossResult
+  /** peak learning rate */
+  lr: number
+  shape?: "cosine" | "linear" | "constant"
+  /** share of the steps with rising learning rate; .1 in the paper */
+  warmup?: number
+  adam?: Partial<AdamOptions>
+  /** most padded tokens in one forward pass */
+  tokenBudget?: number
+  /** state is written here every `every` steps and at a stop; a run that finds it goes on from there */
+  checkpoint?: { file: string; every: number; key: string }
+  onStep?: (log: StepLog) => void
+  signal?: AbortSignal
+}
+
+/** One line of a training log. */
+export interface StepLog {
+  /** 1 … steps */
+  step: number
+  steps: number
+  loss: number
+  lr: number
+  /** global norm before clipping */
+  gradNorm: number
+  /** padded tokens of the step */
+  tokens: number
+  [name: string]: number
+}
+
+/** Shuffles anew each epoch by the seed and deals out batches; the last one of an epoch may be short. */
+export function epochs<Item>(items: readonly Item[], options: { epochs: number; batchSize: number; seed: number }): Batches<Item> {
+  const perEpoch = Math.ceil(items.length / options.batchSize)
+  const orders = new Map<number, readonly Item[]>()
+  return {
+    steps: Math.ceil(perEpoch * options.epochs),
+    at(step) {
+      const epoch = Math.floor(step / perEpoch)
+      if (!orders.has(epoch)) {
+        orders.clear()
+        orders.set(epoch, rng(options.seed, "epoch", epoch).shuffle(items))
+      }
+      const start = (step % perEpoch) * options.batchSize
+      return orders.get(epoch)!.slice(start, start + options.batchSize)
+    },
+  }
+}
+
+/**
+ * Trains in place: `lora.params` (or `model.params`) hold the result.
+ * @throws StoppedError when `signal` is aborted, after writing the checkpoint
+ */
+export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
+  const { model, lora, batches, checkpoint } = options
+  const params = lora ? lora.params : model.params
+  const adam = { ...adamDefaults, ...options.adam }
+  const rate = schedule(options.shape ?? "cosine", options.warmup ?? 0.1)
+  let state = checkpoint && existsSync(checkpoint.file) ? restore(checkpoint, params) : adamInit(params)
+  try {
+    while (state.step < batches.steps) {
+      if (options.signal?.aborted) throw new StoppedError("training stopped")
+      const step = state.step
+      const items = batches.at(step)
+      const { loss, grads, logs, tokens } = gradients(options, params, items)
+      const lr = options.lr * rate(step, batches.steps)
+      const updated = adamStep(params, grads, state, lr, adam)
+      tf.dispose(grads)
+      state = updated.state
+      options.onStep?.({ step: step + 1, steps: batches.steps, loss, lr, gradNorm: updated.gradNorm, tokens, ...logs })
+      if (checkpoint && (state.step % checkpoint.every === 0 || state.step === batches.steps)) save(checkpoint, params, state)
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  } catch (error) {
+    if (checkpoint && error instanceof StoppedError) save(checkpoint, params, state)
+    throw error
+  } finally {
+    tf.dispose([state.m, state.v])
+  }
+}
+
+/** Loss and gradients of one step, summed over its micro-batches. The caller disposes `grads`. */
+function gradients<Item>(options: TrainOptions<Item>, params: Params, items: readonly Item[]) {
+  const names = Object.keys(params)
+  const logs: Record<string, number> = {}
+  let loss = 0
+  let tokens = 0
+  let sum: Tensor[] | null = null
+  for (const micro of microBatches(items, options.tokensOf, options.tokenBudget ?? 4096)) {
+    tokens += micro.length * Math.max(...micro.map(options.tokensOf))
+    const previous: Tensor[] | null = sum
+    sum = tf.tidy(() => {
+      // Effective LoRA matrices stay off the tape; with all weights trained there are none and everything is on it.
+      const bound = options.lora ? bind(options.model, { lora: options.lora }) : null
+      const kept: Record<string, Tensor> = {}
+      const { value, grads } = tf.engine().gradients(
+        (): Scalar => {
+          const result = options.loss(bound ?? bind(options.model, { trainAll: true }), micro, items)
+          for (const [name, tensor] of Object.entries(result.logs ?? {})) kept[name] = tf.keep(tensor.clone())
+          return result.loss
+        },
+        names.map((name) => params[name]!),
+      )
+      loss += value.dataSync()[0]!
+      for (const [name, tensor] of Object.entries(kept)) {
+        logs[name] = (logs[name] ?? 0) + (tensor.dataSync() as Float32Array).reduce((a, b) => a + b, 0)
+        tensor.dispose()
+      }
+      return previous ? grads.map((g, i) => tf.add(g, previous[i]!)) : grads
+    })
+    tf.dispose(previous ?? [])
+  }
+  const grads = Object.fromEntries(names.map((name, i) => [name, sum![i]!]))
+  return { loss, grads, logs, tokens }
+}
+
+type Checkpoint = NonNullable<TrainOptions<unknown>["checkpoint"]>
+
+function save({ file, key }: Checkpoint, params: Params, state: AdamState): void {
+  const all: Params = { ...params, "adam.m": state.m, "adam.v": state.v }
+  const tensors = Object.entries(all).map(([name, tensor]) => ({
+    name,
+    shape: tensor.shape,
+    dtype: "F32" as const,
+    data: tensor.dataSync() as Float32Array,
+  }))
+  writeSafetensors(file, tensors, { step: `${state.step}`, key })
+}
+
+/** Reads the state back into `params`. A checkpoint of another run (`key` differs) is refused. */
+function restore({ file, key }: Checkpoint, params: Params): AdamState {
+  const held = openSafetensors(file)
+  try {
+    if (held.metadata.key !== key) {
+      throw new CheckpointError(file, ["this training state belongs to a run with other settings; delete it to start anew"])
+    }
+    const read = (name: string, shape: number[]) => tf.tensor(held.read(name), shape, "float32")
+    for (const [name, old] of Object.entries(params)) {
+      params[name] = read(name, old.shape)
+      old.dispose()
+    }
+    const size = Object.values(params).reduce((n, p) => n + p.size, 0)
+    const m = read("adam.m", [size]) as AdamState["m"]
+    const v = read("adam.v", [size]) as AdamState["v"]
+    return { step: Number(held.metadata.step), m, v }
+  } finally {
+    held.close()
+  }
+}

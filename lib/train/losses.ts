@@ -1,0 +1,116 @@
+import type { Scalar, Tensor1D } from "@tensorflow/tfjs"
+import { tf } from "../backend/tf"
+
+/**
+ * Losses are pure: tensors in, tensors out. Letters: M response tokens of a batch, R responses, P pairs.
+ *
+ * A pair's answers enter through s = Σ_t w_t (log π(y_t) - log π_ref(y_t)); weights all 1 make it DPO.
+ */
+
+/**
+ * Supervised loss: -Σ_t w_t log π(y_t), with weights [M] that already hold the division (1 / tokens for a mean).
+ */
+export function sftLoss(logProbs: Tensor1D, weights: Tensor1D): Scalar {
+  return tf.neg(tf.sum(tf.mul(logProbs, weights))) as Scalar
+}
+
+/** Σ of `values` [M] by response -> [R]: `owners` [M] says which response a token belongs to, `weights` [M] its weight. */
+export function sumByResponse(values: Tensor1D, owners: Int32Array, weights: ArrayLike<number>, responses: number): Tensor1D {
+  const M = owners.length
+  const select = new Float32Array(responses * M)
+  for (let t = 0; t < M; t++) select[owners[t]! * M + t] = weights[t]!
+  return tf.reshape(tf.matMul(tf.tensor2d(select, [responses, M]), tf.reshape(values, [M, 1])), [responses])
+}
+
+/** What a preference loss may use of P pairs, each [P]. */
+export interface PairScores {
+  /** Σ w (log π - log π_ref) of the chosen answers */
+  chosen: Tensor1D
+  rejected: Tensor1D
+  /** Σ log π of the chosen answers, unweighted, and their tokens: for the reference-free losses and the SFT term */
+  chosenLogProb: Tensor1D
+  rejectedLogProb: Tensor1D
+  chosenTokens: Tensor1D
+  rejectedTokens: Tensor1D
+}
+
+export const preferenceLosses = ["dpo", "ipo", "hinge", "simpo", "orpo"] as const
+export type PreferenceLoss = (typeof preferenceLosses)[number]
+
+export interface PreferenceOptions {
+  loss: PreferenceLoss
+  /** β: how strongly the reference holds; .1 in the paper */
+  beta: number
+  /** cDPO: the share of pairs taken to be labelled the wrong way round; 0 to .5 */
+  labelSmoothing: number
+  /** divide each answer's sum by its number of tokens */
+  lengthNormalised: boolean
+  /** weight of an SFT term on the chosen answer, mean log-prob a token; 0 leaves it out */
+  sftWeight: number
+  /** SimPO's target margin γ, in units of β-scaled mean log-prob */
+  simpoMargin: number
+}
+
+export const preferenceDefaults: PreferenceOptions = {
+  loss: "dpo",
+  beta: 0.1,
+  labelSmoothing: 0,
+  lengthNormalised: false,
+  sftWeight: 0,
+  simpoMargin: 0.5,
+}
+
+/** Loss of each pair, and the rewards β·s that it compares, for logging; each [P]. */
+export interface PreferenceResult {
+  losses: Tensor1D
+  chosenRewards: Tensor1D
+  rejectedRewards: Tensor1D
+}
+
+/**
+ * Token-weighted DPO (the paper's fine-grained loss; musc eq. of the loss) and its relatives.
+ * dpo: Rafailov 2023 eq. 7, cDPO: Mitchell 2023; ipo: Azar 2023 eq. 17 (on per-token means, as in TRL); hinge: SLiC,
+ * Zhao 2023; simpo: Meng 2024 eq. 6; orpo: Hong 2024 eq. 6-7 (its λ is `beta`, its SFT term is always there).
+ * The released code sums only in its weighted branch and applies plain DPO token by token; here both sum.
+ */
+export function preferenceLoss(pairs: PairScores, options: PreferenceOptions): PreferenceResult {
+  const { beta, labelSmoothing: eps } = options
+  const perToken = options.lengthNormalised || options.loss === "ipo"
+  const mean = (sum: Tensor1D, tokens: Tensor1D) => tf.div(sum, tokens) as Tensor1D
+  const chosen = perToken ? mean(pairs.chosen, pairs.chosenTokens) : pairs.chosen
+  const rejected = perToken ? mean(pairs.rejected, pairs.rejectedTokens) : pairs.rejected
+  const chosenMean = mean(pairs.chosenLogProb, pairs.chosenTokens)
+  const rejectedMean = mean(pairs.rejectedLogProb, pairs.rejectedTokens)
+
+  let chosenRewards = tf.mul(chosen, beta) as Tensor1D
+  let rejectedRewards = tf.mul(rejected, beta) as Tensor1D
+  if (options.loss === "simpo" || options.loss === "orpo") {
+    chosenRewards = tf.mul(chosenMean, beta)
+    rejectedRewards = tf.mul(rejectedMean, beta)
+  }
+  const margin = tf.sub(chosenRewards, rejectedRewards) as Tensor1D
+  const logSigmoid = (x: Tensor1D) => tf.logSigmoid(x) as Tensor1D
+  const smoothed = (x: Tensor1D) =>
+    tf.neg(tf.add(tf.mul(logSigmoid(x), 1 - eps), tf.mul(logSigmoid(tf.neg(x)), eps))) as Tensor1D
+
+  const byName: Record<PreferenceLoss, () => Tensor1D> = {
+    // -log σ(β s_chosen - β s_rejected)
+    dpo: () => smoothed(margin),
+    // (s_chosen - s_rejected - 1 / 2β)²
+    ipo: () => tf.square(tf.sub(tf.sub(chosen, rejected), 1 / (2 * beta))) as Tensor1D,
+    // max(0, 1 - margin)
+    hinge: () => tf.relu(tf.sub(1, margin)) as Tensor1D,
+    // -log σ(β mean_chosen - β mean_rejected - γ)
+    simpo: () => smoothed(tf.sub(margin, options.simpoMargin)),
+    // -mean_chosen - λ log σ(log odds_chosen - log odds_rejected), odds = p / (1 - p)
+    orpo: () => {
+      const logOdds = (m: Tensor1D) => tf.sub(m, tf.log1p(tf.neg(tf.minimum(tf.exp(m), 1 - 1e-6))))
+      const ratio = tf.sub(logOdds(chosenMean), logOdds(rejectedMean)) as Tensor1D
+      return tf.sub(tf.neg(chosenMean), tf.mul(logSigmoid(ratio), beta))
+    },
+  }
+  const base = byName[options.loss]()
+  const losses = options.sftWeight ? (tf.sub(base, tf.mul(chosenMean, options.sftWeight)) as Tensor1D) : base
+  return { losses, chosenRewards, rejectedRewards }
+}
+
