@@ -1,0 +1,210 @@
+import type { Message, PairRow, PairWeights, TokenSignals, WeighedRow } from "../data/schema"
+import type { Scorer } from "../engine/engine"
+import { InputError } from "../errors"
+import { type Rng, rng } from "../rng"
+import { respondMessages } from "./respond"
+import type { Outcome } from "./row"
+
+/**
+ * Signals of one answer as its own prompt sees them: clean for the chosen answer, noised for the rejected one. Each
+ * answer was sampled from its own prompt and is contrasted with the other one, so that one formula serves both: the
+ * tokens that matter in a chosen answer are those which the clean prompt made likelier, the tokens that matter in a
+ * rejected answer those which the noised prompt made likelier.
+ */
+export interface OwnSignals {
+  /** log p_own(y_t) */
+  logprob: readonly number[]
+  /** log p_other(y_t) */
+  logprobOther: readonly number[]
+  /** log p_empty(y_t) */
+  logprobEmpty: readonly number[]
+  /** H(p_own) */
+  entropy: readonly number[]
+  /** KL(p_own || p_other) */
+  kl: readonly number[]
+  /** KL(p_other || p_own) */
+  klReverse: readonly number[]
+}
+
+/** The signals of an answer seen from its own prompt. */
+export function ownSignals(signals: TokenSignals, answer: "chosen" | "rejected"): OwnSignals {
+  const s = signals
+  return answer === "chosen"
+    ? {
+        logprob: s.logprob,
+        logprobOther: s.logprob_noised,
+        logprobEmpty: s.logprob_empty,
+        entropy: s.entropy,
+        kl: s.kl,
+        klReverse: s.kl_reverse,
+      }
+    : {
+        logprob: s.logprob_noised,
+        logprobOther: s.logprob,
+        logprobEmpty: s.logprob_empty,
+        entropy: s.entropy_noised,
+        kl: s.kl_reverse,
+        klReverse: s.kl,
+      }
+}
+
+/** Largest weight of a token. */
+export const MAX_WEIGHT = 2
+
+/**
+ * Importances (non-negative, any scale) as weights in [0, 2] with mean 1: `w_t = min(2, c s_t)`, where c is the scale at
+ * which the mean is 1. So all weightings put the same total weight on an answer, the same step size and beta as plain
+ * DPO, and an ablation compares where the weight lies, not how much there is. (Dividing by the mean and then clipping
+ * would not: signals such as KL sit on few tokens, and the mean would fall to .2 or so.) When too few importances are
+ * positive for any c, those get 2 and the others share the rest; all zero gives all 1.
+ */
+export function normalise(importances: readonly number[]): number[] {
+  const n = importances.length
+  const sorted = [...importances].sort((a, b) => b - a)
+  const positive = sorted.filter((s) => s > 0).length
+  if (positive * MAX_WEIGHT <= n) {
+    const rest = (n - positive * MAX_WEIGHT) / (n - positive || 1)
+    return importances.map((s) => (s > 0 ? MAX_WEIGHT : rest))
+  }
+  // With the m largest at the cap, c = (n - 2m) / (sum of the others); the right m is the first that caps no other.
+  const sums = [...sorted]
+  for (let i = n - 2; i >= 0; i--) sums[i]! += sums[i + 1]!
+  const scaleAt = (m: number) => (n - MAX_WEIGHT * m) / sums[m]!
+  let capped = 0
+  while (scaleAt(capped) * sorted[capped]! > MAX_WEIGHT) capped++
+  const scale = scaleAt(capped)
+  return importances.map((s) => Math.min(MAX_WEIGHT, scale * s))
+}
+
+/**
+ * Importance of a signed signal, ln(1 + e^x), x in nats. The sign matters, so no absolute value: a token that its own
+ * prompt made unlikelier (x < 0) is no evidence of the constraint and goes towards 0. A plain positive part would also
+ * silence every token that both prompts find alike (x = 0), most of an answer, and leave their weight to rounding noise;
+ * here they keep ln 2, and a token needs about 2 nats for three times as much.
+ */
+const signed = (x: number) => (x > 30 ? x : Math.log1p(Math.exp(x)))
+
+/**
+ * Importances of a signal that is never negative: the value plus a quarter of the mean over the answer. Most tokens of an
+ * answer have next to none, and the added share keeps differences among those (1e-6 or 1e-5 nats) from being blown up.
+ */
+function unsigned(values: readonly number[]): number[] {
+  const clean = values.map((value) => Math.max(0, value)) // KL comes out as -1e-9 at times
+  const mean = clean.reduce((sum, value) => sum + value, 0) / (clean.length || 1)
+  return clean.map((value) => value + mean / 4)
+}
+
+const minus = (a: readonly number[], b: readonly number[]) => a.map((value, t) => value - b[t]!)
+
+/** Weights of the tokens of one answer. `stream` is that answer's own random stream. */
+export type Weighting = (own: OwnSignals, stream: Rng) => number[]
+
+/**
+ * The weightings, by name. All are non-negative and at most 2; all but `ratio` have mean 1 over an answer. Only `ratio`
+ * has a public source (the released demo data); the others follow the signals that the released code computes, with our
+ * normalisation, because the authors' formulas were never published.
+ */
+export const weightings = {
+  /** 1: plain DPO, the coarse-grained method alone. */
+  uniform: ({ logprob }) => logprob.map(() => 1),
+
+  /** Uniform random numbers: the control that any weighting must beat. */
+  random: ({ logprob }, stream) => normalise(logprob.map(() => stream.next())),
+
+  /** Surprise, -log p_own: tokens that the model was unsure to write. */
+  logprob: ({ logprob }) => normalise(unsigned(logprob.map((value) => -value))),
+
+  /** ln(1 + p_own / p_other): tokens that its own prompt made likelier than the other prompt. */
+  contrast: ({ logprob, logprobOther }) => normalise(minus(logprob, logprobOther).map(signed)),
+
+  /** ln(1 + p_own / p_empty): tokens that the prompt made likelier than no prompt (pointwise mutual information). */
+  pmi: ({ logprob, logprobEmpty }) => normalise(minus(logprob, logprobEmpty).map(signed)),
+
+  /** H(p_own): places where the model had a choice. The released code takes a mean over the vocabulary, sign flipped. */
+  entropy: ({ entropy }) => normalise(unsigned(entropy)),
+
+  /** KL(p_own || p_other): places where the prompts disagree, whichever token was drawn; the mean of the contrast. */
+  kl: ({ kl }) => normalise(unsigned(kl)),
+
+  /** KL(p_other || p_own): what the released code calls kldiv. */
+  "kl-reverse": ({ klReverse }) => normalise(unsigned(klReverse)),
+
+  /** The sum of both, which is the same for either prompt. */
+  "bi-kl": ({ kl, klReverse }) => normalise(unsigned(kl.map((value, t) => value + klReverse[t]!))),
+
+  /**
+   * clip(1.2 |log p_own| / |log p_other|, 0, 2): the shape of the released demo data (cap 2, a spike at exactly 1.2 where
+   * both agree, means 1.05 and .99). Own over other, not the reverse: about two thirds of its weights lie below 1.2 in
+   * chosen and in rejected answers alike, as they must when an answer is likelier under the prompt it was sampled from.
+   * It thus weighs down what the constraint made likely, and is kept for comparison. Not normalised further.
+   */
+  ratio: ({ logprob, logprobOther }) =>
+    logprob.map((own, t) => {
+      const other = logprobOther[t]!
+      return own === other ? 1.2 : Math.min(MAX_WEIGHT, Math.max(0, (1.2 * own) / other))
+    }),
+
+  /**
+   * exp(clamp(contrast, -.5, 1.5)): the weight of TIS-DPO (arXiv 2410.04350) with the two prompts in the place of its two
+   * contrast models, here normalised like the others.
+   */
+  "tis-dpo": ({ logprob, logprobOther }) =>
+    normalise(minus(logprob, logprobOther).map((gap) => Math.exp(Math.min(1.5, Math.max(-0.5, gap))))),
+} satisfies Record<string, Weighting>
+
+export type WeightingName = keyof typeof weightings
+
+export interface WeighOptions {
+  /** Run seed, any integer; for `random` alone. */
+  seed: number
+  /** Weightings to compute, one or more. */
+  weightings: readonly WeightingName[]
+  /** Whether the first response token weighs 0, as it does in the released code by two shifts that nearly cancel. */
+  firstTokenZero: boolean
+}
+
+export const weighDefaults: WeighOptions = { seed: 0, weightings: ["uniform", "contrast", "kl"], firstTokenZero: false }
+
+/**
+ * The weights of both answers of a pair under one weighting.
+ * @throws InputError for signals that are not finite or of different lengths.
+ */
+export function weightsOf(
+  signals: { chosen: TokenSignals; rejected: TokenSignals },
+  name: WeightingName,
+  { id = "", seed = 0, firstTokenZero = false }: { id?: string; seed?: number; firstTokenZero?: boolean } = {},
+): PairWeights {
+  const of = (answer: "chosen" | "rejected") => {
+    const own = ownSignals(signals[answer], answer)
+    const n = signals[answer].tokens.length
+    for (const [signal, values] of Object.entries(own)) {
+      if (values.length === n && values.every(Number.isFinite)) continue
+      const got = values.length === n ? "others" : `${values.length}`
+      throw new InputError(`${answer} must have ${n} finite values of ${signal}, got ${got}; score the row ${id} again`)
+    }
+    const weigh: Weighting = weightings[name]
+    const weights = weigh(own, rng(seed, "weigh", id, name, answer))
+    return firstTokenZero ? weights.map((weight, t) => (t ? weight : 0)) : weights
+  }
+  return { chosen: of("chosen"), rejected: of("rejected") }
+}
+
+/**
+ * Stage 5 (paper: token-level supervision): scores both answers under the clean, the noised and the empty prompt, and
+ * turns the signals into the weightings asked for. The pair is judged by what it holds, so no row fails here.
+ */
+export async function weigh(
+  scorer: Scorer,
+  row: PairRow,
+  options: Partial<WeighOptions> = {},
+): Promise<Outcome<WeighedRow>> {
+  const { seed, weightings: names, firstTokenZero } = { ...weighDefaults, ...options }
+  const clean = respondMessages(row.clean_instruction, row.input)
+  const noised = respondMessages(row.noised_instruction, row.input)
+  const empty: Message[] = [{ role: "user", content: "" }]
+  const responses = [row.chosen, row.rejected]
+  const [chosen, rejected] = await scorer.score({ clean, noised, empty, responses })
+  const signals = { chosen: chosen!, rejected: rejected! }
+  const entries = names.map((name) => [name, weightsOf(signals, name, { id: row.id, seed, firstTokenZero })] as const)
+  return { ...row, signals, weights: Object.fromEntries(entries), failure: undefined }
+}
