@@ -39,17 +39,21 @@ BETA = 0.5
 
 
 def initialise(model, gemma, seed):
-    """Weights large enough that logits are far from flat and every part of the model matters."""
+    """Weights large enough that logits are far from flat and every part of the model matters.
+
+    Where the head is the embedding, small embeddings keep the model from repeating its input; the last norm makes up for it.
+    """
     g = torch.Generator().manual_seed(seed)
+    tied = model.config.tie_word_embeddings
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=g)
             if "norm" in name:
-                p.copy_(noise * 0.2 + (0 if gemma else 1))
+                p.copy_(noise * 0.2 + (0 if gemma else 1) + (4 if tied and name == "model.norm.weight" else 0))
             elif name.endswith("bias"):
                 p.copy_(noise * 0.2)
             elif "embed_tokens" in name:
-                p.copy_(noise * 0.5)
+                p.copy_(noise * (0.5 if not tied else 0.08 if gemma else 0.15))
             else:
                 p.copy_(noise * 1.5 * p.shape[1] ** -0.5)
 
