@@ -125,11 +125,11 @@ function gradients<Item>(options: TrainOptions<Item>, params: Params, items: rea
   for (const micro of microBatches(items, options.tokensOf, options.tokenBudget ?? 4096)) {
     tokens += micro.length * Math.max(...micro.map(options.tokensOf))
     const previous: Tensor[] | null = sum
-    sum = tf.tidy(() => {
+    sum = tf.tidy((): Tensor[] => {
       // Effective LoRA matrices stay off the tape; with all weights trained there are none and everything is on it.
       const bound = options.lora ? bind(options.model, { lora: options.lora }) : null
       const kept: Record<string, Tensor> = {}
-      const { value, grads } = tf.engine().gradients(
+      const taped: { value: Tensor; grads: Tensor[] } = tf.engine().gradients(
         (): Scalar => {
           const result = options.loss(bound ?? bind(options.model, { trainAll: true }), micro, items)
           for (const [name, tensor] of Object.entries(result.logs ?? {})) kept[name] = tf.keep(tensor.clone())
@@ -137,12 +137,12 @@ function gradients<Item>(options: TrainOptions<Item>, params: Params, items: rea
         },
         names.map((name) => params[name]!),
       )
-      loss += value.dataSync()[0]!
+      loss += taped.value.dataSync()[0]!
       for (const [name, tensor] of Object.entries(kept)) {
         logs[name] = (logs[name] ?? 0) + (tensor.dataSync() as Float32Array).reduce((a, b) => a + b, 0)
         tensor.dispose()
       }
-      return previous ? grads.map((g, i) => tf.add(g, previous[i]!)) : grads
+      return previous ? taped.grads.map((g, i) => tf.add(g, previous[i]!)) : taped.grads
     })
     tf.dispose(previous ?? [])
   }

@@ -1,0 +1,78 @@
+import { z } from "zod"
+
+/** Records of evaluation, training logs and results, declared once. Rates are shares in [0, 1]. */
+
+/** One graded answer. */
+export const evalItem = z.object({
+  id: z.string(),
+  seed: z.int(),
+  method: z.string().describe("base, sft, coarse, musc, …"),
+  temperature: z.number(),
+  instruction: z.string(),
+  answer: z.string(),
+  constraints: z.array(
+    z.object({
+      question: z.string(),
+      kind: z.string().describe("kind of constraint where the grader knows it, else the empty string"),
+      satisfied: z.boolean().nullable().describe("null: the judge's reply could not be read"),
+    }),
+  ),
+})
+export type EvalItem = z.infer<typeof evalItem>
+
+const interval = z.tuple([z.number(), z.number()]).describe("95 % bootstrap interval over instructions")
+
+/** Constraint and instruction satisfaction of one method at one temperature, over all seeds. */
+export const score = z.object({
+  csr: z.number(),
+  csr_interval: interval,
+  isr: z.number(),
+  isr_interval: interval,
+  n: z.int().describe("answers, all seeds together"),
+  unreadable: z.int().describe("constraints without a readable verdict; left out of the rates"),
+  seeds: z.array(z.object({ seed: z.int(), csr: z.number(), isr: z.number(), n: z.int() })),
+})
+export type Score = z.infer<typeof score>
+
+/** `method` minus `against` on the same instructions, with a paired bootstrap interval. */
+export const difference = z.object({
+  method: z.string(),
+  against: z.string(),
+  temperature: z.string(),
+  csr: z.number(),
+  csr_interval: interval,
+  isr: z.number(),
+  isr_interval: interval,
+})
+export type Difference = z.infer<typeof difference>
+
+/** `results.json` of a run. Temperatures are keyed "T0", "T0.5". */
+export const results = z.looseObject({
+  methods: z.record(z.string(), z.record(z.string(), score)),
+  differences: z.array(difference),
+  seeds: z.array(z.int()),
+  pairs: z.array(
+    z.object({
+      seed: z.int(),
+      n: z.int(),
+      chosen_csr: z.number().nullable().describe("share of the clean instruction's constraints kept by chosen answers"),
+      rejected_csr: z.number().nullable(),
+    }),
+  ),
+})
+export type Results = z.infer<typeof results>
+
+/** One line of `metrics.jsonl`: an optimizer step. Preference losses add rewards, margin and accuracy. */
+export const metricsLine = z.looseObject({
+  step: z.int(),
+  steps: z.int(),
+  loss: z.number(),
+  lr: z.number(),
+  grad_norm: z.number(),
+  tokens: z.int(),
+  chosen_reward: z.number().optional(),
+  rejected_reward: z.number().optional(),
+  margin: z.number().optional(),
+  accuracy: z.number().optional(),
+})
+export type MetricsLine = z.infer<typeof metricsLine>
