@@ -1,0 +1,173 @@
+import { readdirSync } from "node:fs"
+import { join } from "node:path"
+import { describe, expect, it } from "vitest"
+import { linearNames, linearShapes } from "../../lib/model/adapter"
+import { configJson, loadConfig, parseConfig } from "../../lib/model/config"
+import { openCheckpoint } from "../../lib/model/safetensors"
+
+const models = join(__dirname, "../fixtures/models")
+const llama = {
+  model_type: "llama",
+  vocab_size: 100,
+  hidden_size: 64,
+  intermediate_size: 96,
+  num_hidden_layers: 2,
+  num_attention_heads: 4,
+}
+const gemma = { ...llama, model_type: "gemma3_text", num_hidden_layers: 7 }
+
+describe("config.json", () => {
+  it.each(readdirSync(models))("of %s has the shapes of its checkpoint", (name) => {
+    const config = loadConfig(join(models, name))
+    const { tensors, close } = openCheckpoint(join(models, name))
+    const shape = (tensor: string) => tensors.get(tensor)?.shape
+    for (let i = 0; i < config.layers; i++) {
+      for (const linear of linearNames)
+        expect(shape(`model.layers.${i}.${linear}.weight`)).toEqual(linearShapes(config)[linear])
+    }
+    expect(shape("model.embed_tokens.weight")).toEqual([config.vocabSize, config.dim])
+    expect(tensors.has("lm_head.weight")).toBe(!config.tiedHead)
+    expect(tensors.has("model.layers.0.self_attn.q_proj.bias")).toBe(config.attentionBias)
+    expect(tensors.has("model.layers.0.self_attn.o_proj.bias")).toBe(config.outputBias)
+    expect(tensors.has("model.layers.0.self_attn.q_norm.weight")).toBe(config.qkNorm)
+    expect(tensors.has("model.layers.0.pre_feedforward_layernorm.weight")).toBe(config.postNorms)
+    expect(tensors.has(`model.layers.${config.layers}.mlp.up_proj.weight`)).toBe(false)
+    expect([config.eosIds, config.bosId, config.padId]).toEqual([[257, 259], 256, 258])
+    close()
+  })
+
+  it("of transformers 4 and of transformers 5 mean the same", () => {
+    const scaling = { factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 }
+    const old = { ...llama, rope_theta: 5e5, rope_scaling: { rope_type: "llama3", ...scaling } }
+    const now = { ...llama, rope_parameters: { rope_type: "llama3", rope_theta: 5e5, ...scaling } }
+    expect(parseConfig(now)).toEqual(parseConfig(old))
+    expect(parseConfig(now).rope[1]).toEqual({
+      theta: 5e5,
+      scaling: { type: "llama3", factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalPositions: 8192 },
+    })
+    const type = (i: number) => (i === 5 ? "full_attention" : "sliding_attention")
+    const oldGemma = { ...gemma, sliding_window: 512, rope_scaling: { type: "linear", factor: 8 } }
+    const nowGemma = {
+      ...gemma,
+      sliding_window: 512,
+      layer_types: [0, 1, 2, 3, 4, 5, 6].map(type),
+      rope_parameters: {
+        sliding_attention: { rope_type: "default", rope_theta: 1e4 },
+        full_attention: { rope_type: "linear", rope_theta: 1e6, factor: 8 },
+      },
+    }
+    expect(parseConfig(nowGemma)).toEqual(parseConfig(oldGemma))
+    expect(parseConfig(nowGemma).window).toEqual([512, 512, 512, 512, 512, null, 512])
+    expect(parseConfig(nowGemma).rope[5]).toEqual({ theta: 1e6, scaling: { type: "linear", factor: 8 } })
+    expect(parseConfig(nowGemma).rope[6]).toEqual({ theta: 1e4, scaling: { type: "none" } })
+  })
+
+  it("assumes what the class in transformers assumes where it says nothing", () => {
+    expect(parseConfig(llama)).toMatchObject({
+      kvHeads: 4,
+      headDim: 16,
+      normEps: 1e-6,
+      tiedHead: false,
+      queryScale: 0.25,
+    })
+    // Gemma: heads of 256, four of them shared, q·k over sqrt(256), embeddings times sqrt(64).
+    expect(parseConfig(gemma)).toMatchObject({
+      kvHeads: 4,
+      headDim: 256,
+      tiedHead: true,
+      queryScale: 1 / 16,
+      embedScale: 8,
+    })
+    const qwen = { ...llama, num_attention_heads: 32, model_type: "qwen2", sliding_window: 8, max_window_layers: 1 }
+    expect(parseConfig(qwen)).toMatchObject({ attentionBias: true, outputBias: false, window: [null, null] })
+    expect(parseConfig({ ...qwen, use_sliding_window: true }).window).toEqual([null, 8])
+  })
+
+  it.each([
+    ["linear", { rope_scaling: { type: "linear", factor: 2 } }],
+    ["no", {}],
+  ])("of Llama is written so that it reads back the same, with %s rope scaling", (_, extra) => {
+    const config = parseConfig({
+      ...llama,
+      ...extra,
+      num_key_value_heads: 2,
+      mlp_bias: true,
+      eos_token_id: [1, 2],
+      bos_token_id: 0,
+    })
+    expect(parseConfig(configJson(config))).toEqual(config)
+  })
+
+  it("is not written for another family", () => {
+    expect(() => configJson(parseConfig(gemma))).toThrow(/only llama is written, got gemma3_text/)
+  })
+
+  it.each([
+    ["an unknown family", { model_type: "mamba" }, /model_type must be one of llama, .*got "mamba"/],
+    ["a family with images", { model_type: "gemma3" }, /"gemma3" \(with images\)/],
+    ["another head", { architectures: ["LlamaForSequenceClassification"] }, /architectures must be a ...ForCausalLM/],
+    ["quantised weights", { quantization_config: { bits: 4 } }, /quantization_config must be absent/],
+    ["code of its own", { auto_map: { AutoModel: "x.Y" } }, /auto_map must be absent/],
+    [
+      "an unsupported rope type",
+      { rope_scaling: { rope_type: "yarn", factor: 2 } },
+      /rope_scaling.rope_type must be .*"yarn"/,
+    ],
+    [
+      "a rope type of transformers 5",
+      { rope_parameters: { rope_type: "longrope" } },
+      /rope_parameters.rope_type .*"longrope"/,
+    ],
+    [
+      "partial rotation",
+      { rope_parameters: { partial_rotary_factor: 0.5 } },
+      /partial_rotary_factor is not supported, got 0.5/,
+    ],
+    [
+      "llama3 rope without its factors",
+      { rope_scaling: { rope_type: "llama3", factor: 8 } },
+      /rope_scaling.low_freq_factor must be/,
+    ],
+    ["another activation", { hidden_act: "relu" }, /hidden_act must be silu or gelu_pytorch_tanh, got "relu"/],
+    ["a Gemma 2 field", { final_logit_softcapping: 30 }, /final_logit_softcapping must be absent in a llama model/],
+    [
+      "heads that do not divide",
+      { num_key_value_heads: 3 },
+      /num_key_value_heads must divide num_attention_heads 4, got 3/,
+    ],
+    ["an odd head size", { head_dim: 15 }, /head_dim must be even/],
+    [
+      "a size of the wrong type",
+      { vocab_size: "100" },
+      /vocab_size must be a whole number from 1 to 16777216, got "100"/,
+    ],
+    [
+      "a size that would not fit memory",
+      { num_hidden_layers: 1e9 },
+      /num_hidden_layers must be a whole number from 1 to 1024/,
+    ],
+    ["a flag of the wrong type", { tie_word_embeddings: "yes" }, /tie_word_embeddings must be true or false/],
+    ["an end of text that is no id", { eos_token_id: ["</s>"] }, /eos_token_id must be a token id/],
+    [
+      "layer types of another family",
+      { model_type: "qwen3", layer_types: ["full_attention", "linear_attention"] },
+      /"linear_attention"/,
+    ],
+    [
+      "too few layer types",
+      { model_type: "qwen3", layer_types: ["full_attention"] },
+      /layer_types must have 2 entries, got 1/,
+    ],
+    [
+      "attention both ways",
+      { ...gemma, use_bidirectional_attention: true },
+      /use_bidirectional_attention must be false, got true/,
+    ],
+  ])("with %s is refused", (_, change, message) => {
+    expect(() => parseConfig({ ...llama, ...change }, "config.json")).toThrow(message)
+  })
+
+  it("has all its problems reported together", () => {
+    expect(() => parseConfig({ ...llama, vocab_size: 0, hidden_act: "relu" })).toThrow(/vocab_size.*; hidden_act/)
+  })
+})

@@ -1,0 +1,151 @@
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, describe, expect, it } from "vitest"
+import type { Message } from "../../lib/data/schema"
+import { chatStop, encodeChat, encodePrompt, renderChat } from "../../lib/text/chat"
+import { readChatTemplate } from "../../lib/text/chat-template"
+import { loadTokenizer, type Tokenizer } from "../../lib/text/tokenizer"
+
+const fixtures = join(__dirname, "../fixtures")
+const dir = mkdtempSync(join(tmpdir(), "chat-"))
+afterAll(() => rmSync(dir, { recursive: true }))
+
+const llama = loadTokenizer(join(fixtures, "models/llama"))
+const base = loadTokenizer(join(fixtures, "models/gemma3"))
+const user = (content: string): Message => ({ role: "user", content })
+const assistant = (content: string): Message => ({ role: "assistant", content })
+/** The llama tokenizer with another template. */
+const using = (chat_template: unknown): Tokenizer => ({
+  ...llama,
+  chatTemplate: readChatTemplate(dir, { chat_template }),
+})
+
+describe("chat templates", () => {
+  interface Row {
+    template: string
+    messages: Message[]
+    add_generation_prompt: boolean
+    text: string
+  }
+  const { templates, rows }: { templates: Record<string, string>; rows: Row[] } = JSON.parse(
+    readFileSync(join(fixtures, "chat/expected.json"), "utf8"),
+  )
+
+  it.each(rows)(
+    "give the text of transformers: $template, prompt $add_generation_prompt, $messages.length messages",
+    (row) => {
+      const text = renderChat(using(templates[row.template]), row.messages, {
+        addGenerationPrompt: row.add_generation_prompt,
+      })
+      expect(text).toBe(row.text)
+    },
+  )
+
+  it.each(Object.keys(templates))("%s part a prompt from its answer exactly", (name) => {
+    const tokenizer = using(templates[name])
+    const { promptIds, responseIds } = encodeChat(tokenizer, [user("the rain")], "is here")
+    expect(tokenizer.decode(promptIds)).toBe(renderChat(tokenizer, [user("the rain")]))
+    // This tokenizer lacks the end-of-turn token of chatml, so the answer gets an end of text instead.
+    const text = tokenizer.decode([...promptIds, ...responseIds])
+    const whole = renderChat(tokenizer, [user("the rain"), assistant("is here")], { addGenerationPrompt: false })
+    expect(whole.startsWith(name === "chatml" ? text.replace(/<\/s>$/, "") : text)).toBe(true)
+    expect(text).toContain("is here")
+  })
+
+  it("are taken from chat_template.jinja first, then from the settings, where a list has a default", () => {
+    expect(llama.chatTemplate?.file).toMatch(/chat_template.jinja$/)
+    const listed = [
+      { name: "tools", template: "T" },
+      { name: "default", template: "D" },
+    ]
+    expect(renderChat(using(listed), [user("x")])).toBe("D")
+  })
+
+  it("see a day that never changes", () => {
+    expect(renderChat(using("{{ strftime_now('%d %b %Y') }}, {{ date_string }}"), [])).toBe("26 Jul 2024, 26 Jul 2024")
+  })
+
+  it("may refuse, and the refusal names the file", () => {
+    const tokenizer = using("{{ raise_exception('no system message, please') }}")
+    expect(() => renderChat(tokenizer, [user("x")])).toThrow(
+      /tokenizer_config.json, chat_template: .*no system message, please/,
+    )
+  })
+
+  it.each([
+    ["that is not Jinja", "{% for %}", /must be Jinja/],
+    ["beyond a size that anybody writes", "x".repeat(300_000), /at most 262144 characters, got 300000/],
+    ["of another type", { a: 1 }, /must be a text or a list/],
+  ])("%s are refused", (_, template, message) => {
+    expect(() => using(template)).toThrow(message)
+  })
+
+  it("cannot loop without end", () => {
+    expect(() => renderChat(using("{% for i in range(1000000000) %}x{% endfor %}"), [])).toThrow(
+      /range must have at most 10000/,
+    )
+  })
+})
+
+describe("a prompt with its answer", () => {
+  it("ends with the end-of-turn token and leaves out what the template writes after it", () => {
+    // "…assistant:\n" | "the rain<|end|>" and a line break, which generation never makes.
+    const { promptIds, responseIds } = encodeChat(llama, [user("one")], "the rain")
+    expect(promptIds).toEqual(encodePrompt(llama, [user("one")]))
+    expect(responseIds).toEqual([...llama.encode("the rain"), 259])
+    expect(promptIds.filter((id) => id === llama.bosId)).toHaveLength(1)
+  })
+
+  it("gets an end of text where the template writes none", () => {
+    const { responseIds } = encodeChat(
+      using("{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}[{% endif %}"),
+      [user("a")],
+      "b",
+    )
+    expect(responseIds).toEqual([...llama.encode("b]"), 257])
+  })
+
+  it("is tokenised apart where a token would span the boundary", () => {
+    // " the" is one token here; the prompt ends in the blank, so the answer begins with "the".
+    const tokenizer = using("{% for m in messages %}{{ m.content }}{% if m.role == 'user' %} {% endif %}{% endfor %}")
+    const { promptIds, responseIds } = encodeChat(tokenizer, [user("in")], "the end")
+    expect(tokenizer.encode(" the")).toHaveLength(1)
+    expect(promptIds).toEqual(tokenizer.encode("in "))
+    expect(responseIds).toEqual([...tokenizer.encode("the end"), 257])
+  })
+
+  it("is refused where the template opens the turn in another way than it prompts", () => {
+    const tokenizer = using(
+      "{% for m in messages %}<{{ m.content }}>{% endfor %}{% if add_generation_prompt %}<think>{% endif %}",
+    )
+    expect(() => encodeChat(tokenizer, [user("a")], "b")).toThrow(
+      /chat_template: a conversation must begin with its prompt, got "<a><b>" where the prompt has "<a><think>"/,
+    )
+  })
+})
+
+describe("a base model without a template", () => {
+  const messages = [{ role: "system" as const, content: "Be brief." }, user("one"), assistant("two"), user("three")]
+
+  it("gets a plain dialogue that begins with one beginning-of-text token", () => {
+    expect(renderChat(base, messages)).toBe(
+      "<s>Be brief.\n\nUser: one\n\nAssistant: two</s>\n\nUser: three\n\nAssistant:",
+    )
+    expect(encodePrompt(base, messages).filter((id) => id === 256)).toHaveLength(1)
+    expect(chatStop(base)).toEqual({ ids: [257, 259], texts: ["\nUser:"] })
+  })
+
+  it("answers with a blank in front, unless the answer brings its own", () => {
+    for (const answer of ["the end", " the end"]) {
+      const { promptIds, responseIds } = encodeChat(base, [user("one")], answer)
+      expect(promptIds).toEqual(encodePrompt(base, [user("one")]))
+      expect(responseIds).toEqual([...base.encode(" the end"), 257])
+    }
+  })
+})
+
+it("a turn is ended by the token that the template closes it with, and by every end of text", () => {
+  expect(chatStop(llama)).toEqual({ ids: [259, 257], texts: [] })
+  expect(chatStop({ ...using(null), eosIds: [] }).ids).toEqual([])
+})
