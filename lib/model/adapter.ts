@@ -3,6 +3,7 @@ import { join } from "node:path"
 import { type JsonObject, readJsonFile, show } from "../data/json-file"
 import { CheckpointError } from "../errors"
 import type { ModelConfig } from "./config"
+import { checkFields } from "./fields"
 import type { FloatDtype } from "./floats"
 import { openSafetensors, type TensorData, writeSafetensors } from "./safetensors"
 
@@ -47,6 +48,9 @@ export function linearShapes(config: ModelConfig): Record<LinearName, readonly [
   }
 }
 
+const each = (fields: string, allowed: readonly unknown[]) =>
+  Object.fromEntries(fields.split(" ").map((field) => [field, allowed]))
+
 /** Fields of adapter_config.json that change the maths in a way that we do not compute, with the values that do not. */
 const mustBe: Record<string, readonly unknown[]> = {
   peft_type: ["LORA"],
@@ -54,18 +58,9 @@ const mustBe: Record<string, readonly unknown[]> = {
   bias: ["none"],
   // The other ways of starting (PiSSA, OLoRA, CorDA, LoftQ) change the base weights too.
   init_lora_weights: [true, false, "gaussian", "eva", "orthogonal"],
-  ...Object.fromEntries(
-    ["use_dora", "fan_in_fan_out", "lora_bias", "use_qalora", "use_bdlora", "ensure_weight_tying"].map((field) => [
-      field,
-      [false],
-    ]),
-  ),
-  ...Object.fromEntries(
-    [
-      ...["rank_pattern", "alpha_pattern", "modules_to_save", "target_parameters", "trainable_token_indices"],
-      ...["layer_replication", "megatron_config", "arrow_config", "alora_invocation_tokens", "velora_config"],
-    ].map((field) => [field, []]),
-  ),
+  ...each("use_dora fan_in_fan_out lora_bias use_qalora use_bdlora ensure_weight_tying", [false]),
+  ...each("rank_pattern alpha_pattern modules_to_save target_parameters trainable_token_indices layer_replication", []),
+  ...each("megatron_config arrow_config alora_invocation_tokens velora_config kasa_config monteclora_config", []),
 }
 
 const prefix = "base_model.model.model."
@@ -171,13 +166,7 @@ function isRankStabilised({ rank, alpha, scale }: Adapter): boolean {
 
 function parseAdapterConfig(json: JsonObject, file: string): { rank: number; alpha: number; scale: number } {
   const problems: string[] = []
-  for (const [field, allowed] of Object.entries(mustBe)) {
-    const value = json[field] ?? null
-    const empty = value === null || (typeof value === "object" && Object.keys(value).length === 0)
-    if (empty || allowed.includes(value)) continue
-    const rule = allowed.length ? `must be ${allowed.map(show).join(" or ")}` : "must be absent"
-    problems.push(`${field} ${rule}, got ${show(value)}; train a plain LoRA`)
-  }
+  checkFields(json, mustBe, "train a plain LoRA", problems)
   if (json.peft_type == null) problems.push("peft_type must be LORA, got nothing")
   const { r: rank, lora_alpha: alpha, use_rslora: stabilised = false, target_modules: modules } = json
   if (!Number.isInteger(rank) || (rank as number) < 1)

@@ -1,6 +1,7 @@
 import { join } from "node:path"
 import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-file"
 import { CheckpointError } from "../errors"
+import { checkFields, fieldReader } from "./fields"
 
 /** How rotary frequencies are stretched for long contexts. */
 export type RopeScaling =
@@ -133,13 +134,7 @@ export function parseConfig(json: unknown, file = "config.json"): ModelConfig {
       problems.push(`architectures must be a ...ForCausalLM, got ${show(name)}; use a language model checkpoint`)
     }
   }
-  for (const [field, allowed] of Object.entries(mustBe)) {
-    const value = json[field] ?? null
-    if (value !== null && !allowed.includes(value)) {
-      const rule = allowed.length ? `must be ${allowed.map(show).join(" or ")}` : "must be absent"
-      problems.push(`${field} ${rule}, got ${show(value)}; this model computes something that is not supported`)
-    }
-  }
+  checkFields(json, mustBe, "this model computes something that is not supported", problems)
 
   const gemma = family === "gemma3_text"
   const qwen = family === "qwen2" || family === "qwen3"
@@ -341,27 +336,4 @@ function tokenIds(json: JsonObject, field: string, problems: string[]): number[]
     if (!good && id !== -1) problems.push(`${field} must be a token id or a list of them, got ${show(id)}`)
     return good
   })
-}
-
-/** Checked access to fields; a problem is noted and a harmless value returned, so that all problems are found. */
-function fieldReader(json: JsonObject, problems: string[], where = "") {
-  const number = (field: string, fallback?: number): number => {
-    const value = json[field] ?? fallback
-    if (typeof value === "number" && Number.isFinite(value) && value > 0) return value
-    problems.push(`${where}${field} must be a positive number, got ${show(value)}`)
-    return 1
-  }
-  const int = (field: string, most: number, fallback?: number): number => {
-    const value = json[field] ?? fallback
-    if (Number.isInteger(value) && (value as number) >= 1 && (value as number) <= most) return value as number
-    problems.push(`${where}${field} must be a whole number from 1 to ${most}, got ${show(value)}`)
-    return 1
-  }
-  const flag = (field: string, fallback: boolean): boolean => {
-    const value = json[field] ?? fallback
-    if (typeof value === "boolean") return value
-    problems.push(`${where}${field} must be true or false, got ${show(value)}`)
-    return fallback
-  }
-  return { number, int, flag }
 }
