@@ -141,7 +141,7 @@ export const weightings = {
   ratio: ({ logprob, logprobOther }) =>
     logprob.map((own, t) => {
       const other = logprobOther[t]!
-      return own === other ? 1.2 : Math.min(MAX_WEIGHT, Math.max(0, (1.2 * own) / other))
+      return own === other ? 1.2 : Math.min(MAX_WEIGHT, Math.abs((1.2 * own) / other))
     }),
 
   /**

@@ -1,0 +1,39 @@
+import { describe, expect, it } from "vitest"
+import { judgePrompt, parseVerdict } from "../../lib/baselines/judge"
+import { parseRevision, revisePrompt } from "../../lib/baselines/revise"
+
+describe("judge", () => {
+  it("shows instruction, answer and question in this order", () => {
+    expect(judgePrompt("Do it.", "Done.", "Is it done?")).toMatch(
+      /yes or no only\.\n\nInstruction: Do it\.\n\nAnswer: Done\.\n\nQuestion: Is it done\?$/,
+    )
+  })
+
+  it.each([
+    ["yes", true],
+    [" **No**, because it is long.", false],
+    ["Answer: YES.", true],
+    ["The answer is no", false],
+    ["The poem has nine lines.\nno", false],
+    ["Verdict:\n\n[[yes]]", true],
+    ["Nobody knows.", undefined],
+    ["Yesterday it was.", undefined],
+    ["It is hard to say yes or no here.", undefined],
+    ["", undefined],
+  ])("reads %j as %s", (text, verdict) => {
+    expect(parseVerdict(text)).toBe(verdict)
+  })
+})
+
+describe("revision", () => {
+  it("shows the failed constraints, the instruction and the answer", () => {
+    expect(revisePrompt("Do it.", "Done.", ["Is it red?", "Is it new?"])).toMatch(
+      /Instruction: Do it\.\n\nAnswer: Done\.\n\nQuestions:\n##1\. Is it red\?\n##2\. Is it new\?$/,
+    )
+  })
+
+  it("loses its label and nothing else", () => {
+    expect(parseRevision("Revised answer: Red.\n\nAnd new.")).toBe("Red.\n\nAnd new.")
+    expect(parseRevision("Answers are red.")).toBe("Answers are red.")
+  })
+})

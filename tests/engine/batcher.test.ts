@@ -1,0 +1,79 @@
+import { describe, expect, it } from "vitest"
+import { batching } from "../../lib/engine/batcher"
+
+const pause = (ms: number) => new Promise<void>((done) => setTimeout(done, ms))
+
+/** A batched doubling that notes its batches. */
+function doubling(options: { maxBatch: number; order?: (n: number) => number }) {
+  const batches: number[][] = []
+  const call = batching(async (batch: number[]) => {
+    batches.push(batch)
+    await pause(1)
+    return batch.map((n) => 2 * n)
+  }, options)
+  return { call, batches }
+}
+
+describe("batching", () => {
+  it("gathers the calls of one turn and answers each with its own result", async () => {
+    const { call, batches } = doubling({ maxBatch: 8 })
+    expect(await Promise.all([1, 2, 3].map(call))).toEqual([2, 4, 6])
+    expect(batches).toEqual([[1, 2, 3]])
+  })
+
+  it("cuts at the largest batch, and takes calls that arrive meanwhile into the next one", async () => {
+    const { call, batches } = doubling({ maxBatch: 2 })
+    const first = Promise.all([1, 2, 3].map(call))
+    await pause(0)
+    expect(await call(4)).toBe(8)
+    expect(await first).toEqual([2, 4, 6])
+    expect(batches).toEqual([
+      [1, 2],
+      [3, 4],
+    ])
+  })
+
+  it("lets callers whose answer has come join the next batch with their next call", async () => {
+    const { call, batches } = doubling({ maxBatch: 4 })
+    const twice = async (n: number) => call(await call(n))
+    expect(await Promise.all([1, 2, 3, 4, 5, 6].map(twice))).toEqual([4, 8, 12, 16, 20, 24])
+    expect(batches).toEqual([
+      [1, 2, 3, 4],
+      [5, 6, 2, 4],
+      [6, 8, 10, 12],
+    ])
+  })
+
+  it("puts calls of near keys together, the oldest always among them", async () => {
+    const { call, batches } = doubling({ maxBatch: 3, order: (n) => n })
+    await Promise.all([9, 1, 8, 2, 7, 3].map(call))
+    expect(batches).toEqual([
+      [7, 8, 9],
+      [1, 2, 3],
+    ])
+  })
+
+  it("rejects the calls of a failed batch alone", async () => {
+    const call = batching(
+      async (batch: number[]) => {
+        if (batch.includes(2)) throw new Error("two")
+        return batch
+      },
+      { maxBatch: 2 },
+    )
+    const results = await Promise.allSettled([1, 2, 3, 4].map(call))
+    expect(results.map((result) => result.status)).toEqual(["rejected", "rejected", "fulfilled", "fulfilled"])
+    expect(await call(5)).toBe(5)
+  })
+
+  it("rejects when results are missing, or the function throws at once", async () => {
+    await expect(batching(async () => [], { maxBatch: 2 })(1)).rejects.toThrow(/got 0 for 1 calls/)
+    const thrown = batching(
+      (): Promise<number[]> => {
+        throw new Error("at once")
+      },
+      { maxBatch: 2 },
+    )
+    await expect(thrown(1)).rejects.toThrow("at once")
+  })
+})
