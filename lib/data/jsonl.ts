@@ -152,7 +152,12 @@ export async function appendJsonl(
   const handle = await open(file, resume ? "a+" : "ax").catch((error) => {
     throw fileError(error, file, "write")
   })
-  if (resume) await cutTornLine(handle)
+  if (resume) {
+    await cutTornLine(handle).catch(async (error) => {
+      await handle.close()
+      throw fileError(error, file, "write")
+    })
+  }
   let rows = 0
   let tail: Promise<void> = Promise.resolve()
   const put = async (row: object) => {
@@ -196,7 +201,7 @@ async function cutTornLine(handle: FileHandle): Promise<void> {
     }
     end = from
   }
-  await handle.truncate(0)
+  if (size) await handle.truncate(0)
 }
 
 /**

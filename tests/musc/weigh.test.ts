@@ -18,7 +18,7 @@ const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / 
 /** Signals of a made-up answer of `n` tokens: heavy tails as in real ones, noise around 0 in the KLs. */
 function madeUp(n: number, seed: number): TokenSignals {
   const { next } = rng(seed, "signals")
-  const list = (value: () => number) => Array.from({ length: n }, value)
+  const list = <T>(value: () => T) => Array.from({ length: n }, value)
   const logprob = list(() => -Math.exp(4 * next() - 3))
   return {
     tokens: list(() => "x"),
@@ -134,7 +134,7 @@ describe("weightings", () => {
   })
 
   it("tis-dpo clamps the gap to [-.5, 1.5]", () => {
-    const weights = weightings["tis-dpo"](ownSignals(tokens, "chosen"), rng(0))
+    const weights = weightings["tis-dpo"](ownSignals(tokens, "chosen"))
     // e^1.5 = 4.4817, e^-.5 = .6065, 1, 1: c = 2 / 2.6065 with the first at 2.
     for (const [t, value] of weights.entries()) expect(value).toBeCloseTo([2, 0.4654, 0.7673, 0.7673][t]!, 4)
   })

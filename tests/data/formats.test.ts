@@ -1,0 +1,158 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { readInstructions, toInstruction } from "../../lib/data/formats"
+import { findEdits } from "../../lib/data/released"
+import { instructionRow, pairRow } from "../../lib/data/schema"
+
+let folder = ""
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "musc-formats-"))
+})
+afterAll(() => rm(folder, { recursive: true }))
+
+const place = { file: "some/seeds.jsonl", line: 4 }
+const rowsOf = async (name: string, content: string) => {
+  const file = join(folder, name)
+  await writeFile(file, content)
+  const rows = []
+  for await (const row of readInstructions(file)) rows.push(row)
+  return rows
+}
+
+describe("seed records", () => {
+  it.each([
+    ["a plain line", { instruction: "Do it." }, { instruction: "Do it.", input: null }],
+    [
+      "Alpaca",
+      { instruction: "Sum up.", input: "Text.", output: "x" },
+      { instruction: "Sum up.", input: "Text.", output: "x" },
+    ],
+    ["an empty input", { instruction: "Sum up.", input: "" }, { instruction: "Sum up.", input: null }],
+    [
+      "ShareGPT",
+      {
+        conversations: [
+          { from: "system", value: "s" },
+          { from: "human", value: "Do it." },
+          { from: "gpt", value: "ok" },
+        ],
+      },
+      { instruction: "Do it.", input: null },
+    ],
+    [
+      "chat messages",
+      {
+        messages: [
+          { role: "user", content: "Do it." },
+          { role: "assistant", content: "ok" },
+        ],
+      },
+      { instruction: "Do it." },
+    ],
+    ["a prompt of text", { prompt: "Do it.", key: 7 }, { instruction: "Do it.", key: 7 }],
+    ["a prompt of messages", { prompt: [{ role: "user", content: "Do it." }] }, { instruction: "Do it." }],
+  ])("are read from %s", (_, record, expected) => {
+    const row = instructionRow.parse(toInstruction(record, place))
+    expect(row).toMatchObject({ id: "seeds.jsonl-4", source: "seeds.jsonl:4", ...expected })
+    expect(row).not.toHaveProperty("conversations")
+    expect(row.failure).toBeUndefined()
+  })
+
+  it("keep their id, text or number", () => {
+    expect(toInstruction({ id: "q7", instruction: "x" }, place).id).toBe("q7")
+    expect(toInstruction({ id: 0, instruction: "x" }, place).id).toBe("0")
+  })
+
+  it("without an instruction come out failed, and can be stored", () => {
+    for (const record of [
+      { conversations: [{ from: "gpt", value: "hi" }] },
+      { conversations: [] },
+      { instruction: " " },
+    ]) {
+      const row = instructionRow.parse(toInstruction(record, place))
+      expect(row.failure).toEqual({ stage: "source", reason: "no instruction" })
+    }
+  })
+
+  it("of another shape are refused with the fields that they have", () => {
+    expect(() => toInstruction({ question: "x", answer: "y" }, place)).toThrow(
+      /^some\/seeds\.jsonl, line 4: a record must have instruction, .*, got question, answer; rename the field$/,
+    )
+    expect(() => toInstruction({ instruction: 3 }, place)).toThrow(/line 4, instruction: expected string, got number;/)
+    expect(() => toInstruction([1], place)).toThrow(/a record must be a JSON object, got \[1\]/)
+  })
+})
+
+describe("seed files", () => {
+  it("may be a JSON array or JSONL", async () => {
+    const array = await rowsOf("a.json", '[\n{"instruction": "A"},\n{"instruction": "B"}\n]')
+    expect(array.map((row) => [row.id, row.instruction])).toEqual([
+      ["a.json-2", "A"],
+      ["a.json-3", "B"],
+    ])
+    const lines = await rowsOf(
+      "b.jsonl",
+      '{"instruction": "A"}\n{"conversations": [{"from": "human", "value": "B"}]}\n',
+    )
+    expect(lines.map((row) => [row.id, row.instruction])).toEqual([
+      ["b.jsonl-1", "A"],
+      ["b.jsonl-2", "B"],
+    ])
+  })
+
+  it("have ids of their own even where the file repeats one", async () => {
+    const rows = await rowsOf("c.jsonl", '{"id":"x","instruction":"A"}\n{"id":"x","instruction":"B"}\n')
+    expect(rows.map((row) => row.id)).toEqual(["x", "x#2"])
+  })
+})
+
+describe("released rows", () => {
+  const released = {
+    ori_instruction: "orig",
+    instruction: "clean",
+    aspects: ["a?", "b?", "c?"],
+    input: "text",
+    noised_aspects: ["a?", "c?"],
+    noised_instruction: "noised",
+    responses: ["good", "good 2"],
+    noised_responses: ["bad"],
+    evaluations: { entropy: [1] },
+  }
+
+  it("become whole pairs, with the edit found and the scores kept", () => {
+    expect(pairRow.parse(toInstruction(released, place))).toMatchObject({
+      id: "seeds.jsonl-4",
+      instruction: "orig",
+      input: null,
+      given_input: "text",
+      constraints: ["a?", "b?", "c?"],
+      noised_constraints: ["a?", "c?"],
+      edits: [{ index: 1, kind: "constraint-dropout", before: "b?", after: null }],
+      clean_instruction: "clean",
+      noised_instruction: "noised",
+      chosen: "good",
+      rejected: "bad",
+      evaluations: { entropy: [1] },
+    })
+  })
+
+  it.each([
+    [{ noised_aspects: released.aspects }, "corrupt", "no constraint was changed"],
+    [{ noised_aspects: ["b?", "c?"] }, "corrupt", "constraint 0 was changed"],
+    [{ noised_instruction: undefined }, "recombine", "empty instruction"],
+    [{ responses: [] }, "respond", "empty answer"],
+  ])("with %j come out failed", (change, stage, reason) => {
+    expect(toInstruction({ ...released, ...change }, place).failure).toEqual({ stage, reason })
+  })
+
+  it("tell changed from dropped constraints by the length of the lists", () => {
+    expect(findEdits(["a", "b", "b"], ["a", "b"])).toEqual([
+      { index: 2, kind: "constraint-dropout", before: "b", after: null },
+    ])
+    expect(findEdits(["a", "b"], ["a", "B"])).toEqual([
+      { index: 1, kind: "constraint-substitute", before: "b", after: "B" },
+    ])
+  })
+})
