@@ -1,6 +1,7 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs"
 import { tf } from "../backend/tf"
 import { rng } from "../rng"
+import type { Adapter, Matrix } from "./adapter"
 import type { ModelConfig } from "./config"
 import type { Bound, Layer, Model, Params, Projection } from "./transformer"
 
@@ -129,4 +130,38 @@ export function merge(model: Model, lora: Lora): Model {
     }
   })
   return { config: model.config, params }
+}
+
+/** The adapter in PEFT's form: A [r, in], B [out, r], on the host. */
+export function toAdapter(lora: Lora, config: ModelConfig): Adapter {
+  const transposed = (name: string): Matrix => {
+    const [rows, columns] = lora.params[name]!.shape as [number, number]
+    const data = tf.tidy(() => tf.transpose(lora.params[name]!).dataSync() as Float32Array)
+    return { shape: [columns, rows], data }
+  }
+  const tensors: Adapter["tensors"] = new Map()
+  for (let i = 0; i < config.layers; i++) {
+    for (const target of lora.targets) {
+      const name = `layers.${i}.${target}`
+      const parts = { A: transposed(`${name}.A`), B: transposed(`${name}.B`) }
+      tensors.set(`layers.${i}.${loraTargets[target]}`, parts)
+    }
+  }
+  const targets = lora.targets.map((target) => loraTargets[target])
+  return { rank: lora.rank, alpha: lora.alpha, scale: lora.scale, targets, tensors }
+}
+
+/** An adapter read from a PEFT folder, as tensors. Layers that it leaves out stay as they are. */
+export function fromAdapter(adapter: Adapter): Lora {
+  const names = Object.entries(loraTargets) as [LoraTarget, string][]
+  const params: Params = {}
+  for (const [key, { A, B }] of adapter.tensors) {
+    const [, layer, linear] = /^layers\.(\d+)\.(.+)$/.exec(key)!
+    const target = names.find(([, name]) => name === linear)![0]
+    for (const [side, { shape, data }] of [["A", A], ["B", B]] as const) {
+      params[`layers.${layer}.${target}.${side}`] = tf.tidy(() => tf.transpose(tf.tensor2d(data, [...shape])))
+    }
+  }
+  const targets = names.filter(([, name]) => adapter.targets.some((held) => held === name)).map(([target]) => target)
+  return { rank: adapter.rank, alpha: adapter.alpha, scale: adapter.scale, targets, params }
 }

@@ -128,16 +128,18 @@ export function loadModel(dir: string, config: ModelConfig, onTensor: (done: num
 
 /** Writes `model.safetensors` under Hugging Face names, one tensor in memory at a time. */
 export function saveModel(file: string, model: Model, dtype: TensorData["dtype"] = "BF16"): void {
-  function* tensors(): Iterable<TensorData> {
-    for (const slot of slots(model.config)) {
-      const parts = tf.tidy(() => slot.store(model.params[slot.name]!).map((x) => x.clone()))
-      for (const [i, part] of parts.entries()) {
-        yield { ...slot.sources[i]!, dtype, data: part.dataSync() as Float32Array }
-        part.dispose()
-      }
-    }
-  }
-  writeSafetensors(file, tensors())
+  const tensors = slots(model.config).flatMap((slot) =>
+    slot.sources.map(
+      (source, i): TensorData => ({
+        ...source,
+        dtype,
+        get data() {
+          return tf.tidy(() => slot.store(model.params[slot.name]!)[i]!.dataSync() as Float32Array)
+        },
+      }),
+    ),
+  )
+  writeSafetensors(file, tensors)
 }
 
 /** A fresh model: normal(0, std), residual outputs scaled by 1/sqrt(2 layers) as in GPT-2, norms 1, biases 0. */

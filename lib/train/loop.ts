@@ -47,7 +47,8 @@ export interface TrainOptions<Item> {
   tokenBudget?: number
   /** state is written here every `every` steps and at a stop; a run that finds it goes on from there */
   checkpoint?: { file: string; every: number; key: string }
-  onStep?: (log: StepLog) => void
+  /** called after each step; the next one waits for it */
+  onStep?: (log: StepLog) => void | Promise<void>
   signal?: AbortSignal
 }
 
@@ -103,7 +104,7 @@ export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
       const updated = adamStep(params, grads, state, lr, adam)
       tf.dispose(grads)
       state = updated.state
-      options.onStep?.({ step: step + 1, steps: batches.steps, loss, lr, gradNorm: updated.gradNorm, tokens, ...logs })
+      await options.onStep?.({ step: step + 1, steps: batches.steps, loss, lr, gradNorm: updated.gradNorm, tokens, ...logs })
       if (checkpoint && (state.step % checkpoint.every === 0 || state.step === batches.steps)) save(checkpoint, params, state)
       await new Promise((resolve) => setImmediate(resolve))
     }

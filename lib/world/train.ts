@@ -8,7 +8,7 @@ import { streamKey } from "../rng"
 import { encodeChat, encodePrompt } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 import { sftLoss } from "../train/losses"
-import { type StepLog, train, type TrainOptions } from "../train/loop"
+import { train, type TrainOptions } from "../train/loop"
 import { checkTask } from "./check"
 import { type CorpusExample, corpusExample, type Phase, type Task, tasks } from "./corpus"
 import { gradeAnswer } from "./spec"
@@ -63,7 +63,7 @@ export function trainPhase(
   model: Model,
   tokenizer: Tokenizer,
   { phase, steps, batchSize, lr, seed }: PhaseOptions,
-  control: Pick<TrainOptions<Sequence>, "checkpoint" | "signal"> & { onStep?: (log: StepLog) => void } = {},
+  control: Pick<TrainOptions<Sequence>, "checkpoint" | "signal" | "onStep"> = {},
 ): Promise<void> {
   const responseTokens = (sequences: readonly Sequence[]) =>
     sequences.reduce((n, { responses }) => n + responses[0]!.length, 0)

@@ -1,0 +1,174 @@
+import { createHash } from "node:crypto"
+import { closeSync, openSync, readdirSync, readSync } from "node:fs"
+import { basename, join, resolve } from "node:path"
+import type { Message, TokenSignals } from "../data/schema"
+import { tf } from "../backend/tf"
+import { loadConfig, type ModelConfig } from "../model/config"
+import { generate } from "../model/generate"
+import { contrast, pack, responseLogProbs, type Sequence } from "../model/logprobs"
+import { bind, type Lora, release } from "../model/lora"
+import type { Bound, Model } from "../model/transformer"
+import { loadModel } from "../model/weights"
+import { chatStop, encodeChat, encodePrompt } from "../text/chat"
+import { loadTokenizer, type Tokenizer } from "../text/tokenizer"
+import { batching } from "./batcher"
+import type { Completion, GenerateRequest, ScoreRequest, Scorer } from "./engine"
+
+/** A checkpoint in this process. */
+export interface LocalModel {
+  name: string
+  dir: string
+  config: ModelConfig
+  tokenizer: Tokenizer
+  model: Model
+  /** sha256 over the files that decide what the model says: config, tokenizer, weights */
+  fingerprint: string
+  /** Writes and scores with the model, with `lora` added if given; `dispose` frees what that took, not the model. */
+  engine(lora?: Lora | null, options?: LocalOptions): LocalEngine
+}
+
+export interface LocalOptions {
+  /** answers made together; by default 128 for small models, 16 for large ones */
+  batchSize?: number
+  /** called with the tokens that each step made */
+  onTokens?: (count: number) => void
+  /** stops generation between steps with StoppedError */
+  signal?: AbortSignal
+}
+
+export type LocalEngine = Scorer & { dispose(): void }
+
+/** Parameters above which fewer answers are made together. */
+const large = 100e6
+
+/**
+ * Loads a Hugging Face folder. The backend must have been chosen (`useBackend`).
+ * @throws CheckpointError, InputError naming the file that is missing, broken or not supported
+ */
+export function openLocal(dir: string, options: { onLoad?: (done: number, total: number) => void } = {}): LocalModel {
+  const config = loadConfig(dir)
+  const tokenizer = loadTokenizer(dir)
+  const model = loadModel(dir, config, options.onLoad)
+  const name = basename(resolve(dir))
+  let print: string | null = null
+  return {
+    name,
+    dir,
+    config,
+    tokenizer,
+    model,
+    get fingerprint() {
+      print ??= fingerprint(dir)
+      return print
+    },
+    engine: (lora = null, engineOptions = {}) => localEngine(name, model, tokenizer, lora, engineOptions),
+  }
+}
+
+function localEngine(name: string, model: Model, tokenizer: Tokenizer, lora: Lora | null, options: LocalOptions): LocalEngine {
+  const bound = bind(model, { lora })
+  const size = Object.values(model.params).reduce((n, p) => n + p.size, 0)
+  const maxBatch = options.batchSize ?? (size > large ? 16 : 128)
+  const promptIds = new WeakMap<GenerateRequest, number[]>()
+  const write = batching<GenerateRequest, Completion>(
+    (requests) => complete(bound, tokenizer, requests.map((request) => ({ request, prompt: promptIds.get(request)! })), options),
+    { maxBatch, order: (request) => promptIds.get(request)!.length },
+  )
+  const score = batching<ScoreRequest, TokenSignals[]>(
+    async (requests) => {
+      await new Promise((resolve) => setImmediate(resolve))
+      return scoreAll(bound, tokenizer, requests)
+    },
+    { maxBatch: Math.max(1, maxBatch >> 2), order: ({ responses }) => responses.join("").length },
+  )
+  return {
+    name,
+    concurrency: 4 * maxBatch,
+    generate(request) {
+      promptIds.set(request, encodePrompt(tokenizer, request.messages))
+      return write(request)
+    },
+    score,
+    dispose: () => release(bound),
+  }
+}
+
+async function complete(
+  bound: Bound,
+  tokenizer: Tokenizer,
+  rows: readonly { request: GenerateRequest; prompt: number[] }[],
+  { onTokens, signal }: LocalOptions,
+): Promise<Completion[]> {
+  const stop = chatStop(tokenizer)
+  const text = (ids: readonly number[]) => tokenizer.decode(ids, { skipSpecial: true })
+  const stopsOf = (request: GenerateRequest) => [...stop.texts, ...(request.stop ?? [])]
+  /** Where the first stop text begins, or -1. */
+  const stopAt = (answer: string, stops: readonly string[]) => {
+    const places = stops.map((s) => answer.indexOf(s)).filter((at) => at >= 0)
+    return places.length ? Math.min(...places) : -1
+  }
+  const answers = await generate(
+    bound,
+    rows.map(({ request, prompt }) => {
+      const stops = stopsOf(request)
+      // A stop text is at most as many tokens as it has characters, so only the tail needs a look.
+      const tail = Math.max(0, ...stops.map((s) => s.length)) + 2
+      const done = stops.length ? (ids: readonly number[]) => stopAt(text(ids.slice(-tail)), stops) >= 0 : undefined
+      return { ...request, prompt, done }
+    }),
+    { eosIds: stop.ids, onTokens, signal },
+  )
+  return answers.map(({ ids, finish }, i) => {
+    const whole = text(ids)
+    const cut = stopAt(whole, stopsOf(rows[i]!.request))
+    return { text: cut < 0 ? whole : whole.slice(0, cut), tokens: ids.length, finish }
+  })
+}
+
+/** Signals of all answers of some pairs, in three forward passes: clean, noised and empty prompt. */
+function scoreAll(bound: Bound, tokenizer: Tokenizer, requests: readonly ScoreRequest[]): TokenSignals[][] {
+  const under = (prompt: "clean" | "noised" | "empty"): Sequence[] =>
+    requests.map((request) => {
+      const messages: readonly Message[] = request[prompt]
+      const encoded = request.responses.map((response) => encodeChat(tokenizer, messages, response))
+      return { prompt: encoded[0]!.promptIds, responses: encoded.map(({ responseIds }) => responseIds) }
+    })
+  const clean = under("clean")
+  const packed = pack(clean)
+  const both = contrast(bound, packed, pack(under("noised")))
+  const empty = tf.tidy(() => responseLogProbs(bound, pack(under("empty"))).dataSync() as Float32Array)
+  let at = 0
+  return clean.map(({ responses }) =>
+    responses.map((ids) => {
+      const range = (values: Float32Array) => [...values.subarray(at, at + ids.length)]
+      const signals: TokenSignals = {
+        tokens: tokenizer.tokenText(ids),
+        logprob: range(both.logprob),
+        logprob_noised: range(both.logprobOther),
+        logprob_empty: range(empty),
+        entropy: range(both.entropy),
+        entropy_noised: range(both.entropyOther),
+        kl: range(both.kl),
+        kl_reverse: range(both.klReverse),
+      }
+      at += ids.length
+      return signals
+    }),
+  )
+}
+
+function fingerprint(dir: string): string {
+  const hash = createHash("sha256")
+  const names = readdirSync(dir).filter((name) => /^(config|generation_config|tokenizer.*)\.json$|\.safetensors$|\.jinja$/.test(name))
+  const block = Buffer.alloc(1 << 20)
+  for (const name of names.sort()) {
+    hash.update(`${name}\n`)
+    const file = openSync(join(dir, name), "r")
+    try {
+      for (let n = readSync(file, block); n > 0; n = readSync(file, block)) hash.update(block.subarray(0, n))
+    } finally {
+      closeSync(file)
+    }
+  }
+  return hash.digest("hex")
+}
