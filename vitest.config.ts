@@ -1,7 +1,6 @@
-import { defineConfig } from "vitest/config"
-
 // One worker: tests share the cores with libtensorflow, whose kernels use all of them. MUSC_BACKEND chooses the backend.
-export default defineConfig({
+/** @type {import("vitest/config").ViteUserConfig} */
+module.exports = {
   test: {
     include: ["tests/**/*.test.ts"],
     pool: "forks",
@@ -10,4 +9,4 @@ export default defineConfig({
     testTimeout: 120_000,
     hookTimeout: 120_000,
   },
-})
+}

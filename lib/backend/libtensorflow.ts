@@ -177,7 +177,8 @@ async function installedFolder(python: string, run: Run): Promise<string> {
   return (await run(python, ["-c", script])).trim()
 }
 
-async function findPython({ python }: LibraryWish, run: Run): Promise<string> {
+/** The first Python 3.8 or later: the one that is named, else the active one. */
+export async function findPython({ python }: LibraryWish, run: Run): Promise<string> {
   const active = process.env.VIRTUAL_ENV ? [path.join(process.env.VIRTUAL_ENV, "bin/python")] : []
   for (const candidate of python ? [python] : [...active, "python3", "python"]) {
     try {

@@ -3,6 +3,7 @@ import path from "node:path"
 import util from "node:util"
 import * as tf from "@tensorflow/tfjs"
 import { BackendError } from "../errors"
+import { registerWebgpu } from "./webgpu"
 
 /** The one TensorFlow.js of the process. Import it from here only, so that tensors of all modules and of danfojs mix. */
 export { tf }
@@ -65,7 +66,7 @@ export async function chooseBackend(
       passedOver.push(`${name}: only a software GPU (${loaded.detail})`)
     } catch (error) {
       if (!(error instanceof BackendError)) throw error
-      passedOver.push(error.message)
+      passedOver.push(error.message.replace(/; /g, ", "))
     }
   }
   throw new BackendError(`backend: none can run here (${passedOver.join("; ")}); run \`npx musc doctor\``)
@@ -120,45 +121,9 @@ async function webgpu(): Promise<Loaded> {
   if (!packageFolder("webgpu") || !packageFolder("@tensorflow/tfjs-backend-webgpu")) {
     throw new BackendError("webgpu: packages webgpu and @tensorflow/tfjs-backend-webgpu are not installed")
   }
-  const { adapter, info } = await requestAdapter()
-  if (!tf.engine().registryFactory.webgpu) {
-    const { WebGPUBackend } = await import("@tensorflow/tfjs-backend-webgpu")
-    const features = ["timestamp-query", "bgra8unorm-storage"].filter((feature) => adapter.features.has(feature))
-    const { limits } = adapter
-    const device = await adapter.requestDevice({
-      requiredFeatures: features,
-      requiredLimits: {
-        maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
-        maxComputeWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
-        maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
-        maxBufferSize: limits.maxBufferSize,
-        maxComputeWorkgroupSizeX: limits.maxComputeWorkgroupSizeX,
-        maxComputeInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
-      },
-    })
-    tf.registerBackend("webgpu", () => new WebGPUBackend(device, info), 0)
-  }
-  const name = info.description || info.device || info.vendor || "unnamed adapter"
-  return { device: /swiftshader|llvmpipe|lavapipe/i.test(name) ? "software gpu" : "gpu", detail: name }
+  const detail = await registerWebgpu()
+  return { device: /swiftshader|llvmpipe|lavapipe/i.test(detail) ? "software gpu" : "gpu", detail }
 }
-
-let gpu: { requestAdapter(options: object): Promise<Adapter | null> } | undefined
-
-async function requestAdapter(): Promise<{ adapter: Adapter; info: Adapter["info"] }> {
-  try {
-    const dawn = await import("webgpu")
-    Object.assign(globalThis, dawn.globals)
-    gpu ??= dawn.create([]) as unknown as typeof gpu
-  } catch (cause) {
-    throw new BackendError("webgpu: Dawn does not load on this system; use another backend", { cause })
-  }
-  const adapter = await gpu!.requestAdapter({ powerPreference: "high-performance" }).catch(() => null)
-  if (!adapter) throw new BackendError("webgpu: no GPU adapter (Vulkan, Metal or D3D12); install the GPU's driver")
-  return { adapter, info: adapter.info }
-}
-
-// biome-ignore lint/suspicious/noExplicitAny: WebGPU types belong to the DOM library, which a Node program leaves out.
-type Adapter = any
 
 async function wasm(): Promise<Loaded> {
   const { setWasmPaths } = await import("@tensorflow/tfjs-backend-wasm")
