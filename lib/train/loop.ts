@@ -99,7 +99,7 @@ export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
       if (options.signal?.aborted) throw new StoppedError("training stopped")
       const step = state.step
       const items = batches.at(step)
-      const { loss, grads, logs, tokens } = gradients(options, params, items)
+      const { loss, grads, logs, tokens } = stepGradients(options, items)
       const lr = options.lr * rate(step, batches.steps)
       const updated = adamStep(params, grads, state, lr, adam)
       tf.dispose(grads)
@@ -116,8 +116,12 @@ export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
   }
 }
 
-/** Loss and gradients of one step, summed over its micro-batches. The caller disposes `grads`. */
-function gradients<Item>(options: TrainOptions<Item>, params: Params, items: readonly Item[]) {
+/** Loss and gradients of one step, summed over its micro-batches, by parameter name. The caller disposes `grads`. */
+export function stepGradients<Item>(
+  options: Pick<TrainOptions<Item>, "model" | "lora" | "tokensOf" | "loss" | "tokenBudget">,
+  items: readonly Item[],
+) {
+  const params = options.lora ? options.lora.params : options.model.params
   const names = Object.keys(params)
   const logs: Record<string, number> = {}
   let loss = 0

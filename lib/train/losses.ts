@@ -89,7 +89,8 @@ export function preferenceLoss(pairs: PairScores, options: PreferenceOptions): P
     rejectedRewards = tf.mul(rejectedMean, beta)
   }
   const margin = tf.sub(chosenRewards, rejectedRewards) as Tensor1D
-  const logSigmoid = (x: Tensor1D) => tf.logSigmoid(x) as Tensor1D
+  // tf.logSigmoid has a gradient that fails inside a taped function that frees its tensors
+  const logSigmoid = (x: Tensor1D) => tf.neg(tf.softplus(tf.neg(x))) as Tensor1D
   const smoothed = (x: Tensor1D) =>
     tf.neg(tf.add(tf.mul(logSigmoid(x), 1 - eps), tf.mul(logSigmoid(tf.neg(x)), eps))) as Tensor1D
 

@@ -104,9 +104,13 @@ export async function trainPreference(items: readonly PairItem[], options: FitOp
     ...rest,
     model,
     batches: epochs(ready, { epochs: rounds, batchSize, seed }),
-    tokensOf,
-    loss: (bound, some, step) => preferenceOf(bound, some, step.length, preference),
+    ...preferenceObjective(preference),
   })
+}
+
+/** Mean preference loss over the pairs of a step, for `train`. Items must have their reference log-probs. */
+export function preferenceObjective(preference: PreferenceOptions): Pick<TrainOptions<PairItem>, "tokensOf" | "loss"> {
+  return { tokensOf, loss: (bound, some, step) => preferenceOf(bound, some, step.length, preference) }
 }
 
 /** Loss of some pairs of a step of `total` pairs. */
@@ -152,7 +156,8 @@ function sides(values: Tensor1D, batch: Packed, weights: Float32Array): [Tensor1
   return [tf.reshape(chosen!, [-1]), tf.reshape(rejected!, [-1])]
 }
 
-function withReference(model: Model, items: readonly PairItem[], tokenBudget: number): PairItem[] {
+/** The items with reference log-probs, under the model without an adapter, where they lack them. */
+export function withReference(model: Model, items: readonly PairItem[], tokenBudget: number): PairItem[] {
   const known = new Map<PairItem, PairItem>()
   const missing = items.filter((item) => !item.chosenReference || !item.rejectedReference)
   const bound = bind(model)
