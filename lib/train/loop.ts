@@ -7,7 +7,7 @@ import { openSafetensors, writeSafetensors } from "../model/safetensors"
 import type { Bound, Model, Params } from "../model/transformer"
 import { rng } from "../rng"
 import { microBatches } from "./batch"
-import { adamDefaults, adamInit, type AdamOptions, type AdamState, adamStep, schedule } from "./optim"
+import { adamDefaults, adamInit, type AdamOptions, type AdamState, adamStep, type ScheduleShape, schedule } from "./optim"
 
 /**
  * The one training loop: supervised, DPO and token-weighted DPO are calls of it with another loss.
@@ -39,7 +39,7 @@ export interface TrainOptions<Item> {
   loss(bound: Bound, items: readonly Item[], step: readonly Item[]): LossResult
   /** peak learning rate */
   lr: number
-  shape?: "cosine" | "linear" | "constant"
+  shape?: ScheduleShape
   /** share of the steps with rising learning rate; .1 in the paper */
   warmup?: number
   adam?: Partial<AdamOptions>

@@ -61,14 +61,21 @@ export function adamStep(params: Params, grads: Params, state: AdamState, lr: nu
   return { state: { step, m, v }, gradNorm }
 }
 
-/** Share of the peak learning rate at a step in [0, total): linear warm-up over `warmup` · total steps, then the shape. */
-export function schedule(shape: "cosine" | "linear" | "constant", warmup: number): (step: number, total: number) => number {
+export const scheduleShapes = ["cosine", "linear", "constant", "plateau"] as const
+export type ScheduleShape = (typeof scheduleShapes)[number]
+
+/**
+ * Share of the peak learning rate at a step in [0, total): linear warm-up over `warmup` · total steps, then the shape.
+ * `plateau` stays at the peak and falls linearly to 0 over the last fifth.
+ */
+export function schedule(shape: ScheduleShape, warmup: number): (step: number, total: number) => number {
   return (step, total) => {
-    // transformers' get_cosine_schedule_with_warmup with warm-up steps rounded up
+    // transformers' get_cosine_schedule_with_warmup, warm-up steps rounded up
     const warm = Math.ceil(warmup * total)
     if (step < warm) return step / Math.max(1, warm)
     const progress = (step - warm) / Math.max(1, total - warm)
     if (shape === "constant") return 1
+    if (shape === "plateau") return Math.min(1, (total - step) / (total / 5))
     return shape === "cosine" ? 0.5 * (1 + Math.cos(Math.PI * progress)) : 1 - progress
   }
 }

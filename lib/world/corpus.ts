@@ -12,13 +12,13 @@ import { gradeAnswer, instructionOf, sampleConstraints, splitOf, substitute, typ
 
 /** Every task of the pipeline and the baselines, with its share of the corpus. */
 export const taskShares = {
-  respond: 0.45,
-  decompose: 0.14,
-  recombine: 0.14,
+  respond: 0.3,
+  decompose: 0.2,
+  recombine: 0.18,
   negate: 0.05,
   substitute: 0.05,
-  judge: 0.08,
-  revise: 0.07,
+  judge: 0.1,
+  revise: 0.1,
   "self-instruct": 0.02,
 } as const
 export type Task = keyof typeof taskShares
@@ -32,6 +32,8 @@ export interface CorpusExample {
   /** User message as the stages send it, without demonstrations. */
   prompt: string
   response: string
+  /** respond: further answers to the same prompt, so that its reading is paid for once. */
+  others?: string[]
   /** What the instruction asks for; for recombine what the listed questions ask for. */
   spec: WorldSpec
   /** negate, substitute and judge: the constraint in question. */
@@ -49,10 +51,11 @@ export function corpusExample(i: number, options: { seed: number; phase: Phase }
 type Written = Omit<CorpusExample, "task" | "spec">
 
 const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) => Written>> = {
-  respond: (spec, random, phase) => ({
-    prompt: respondMessages(instructionOf(spec), null)[0]!.content,
-    response: realise(spec, random, (_, k) => phase === "able" || random.next() < heed(spec, k)),
-  }),
+  respond: (spec, random, phase) => {
+    const answer = () => realise(spec, random, (_, k) => phase === "able" || random.next() < heed(spec, k))
+    const prompt = respondMessages(instructionOf(spec), null)[0]!.content
+    return { prompt, response: answer(), others: [answer(), answer()] }
+  },
   decompose: (spec) => ({
     prompt: decomposePrompt({ instruction: instructionOf(spec), input: null }, []),
     response: formatConstraints(spec.constraints.map(questionOf)),

@@ -13,9 +13,9 @@ import { checkTask } from "./check"
 import { type CorpusExample, corpusExample, type Phase, type Task, tasks } from "./corpus"
 import { gradeAnswer } from "./spec"
 
-/** Shape of the embedded model: a Llama of about 2 M parameters. `vocabSize` is the world tokenizer's. */
+/** Shape of the embedded model: a Llama of 1.8 M parameters. `vocabSize` is the world tokenizer's. */
 export function worldConfig(vocabSize: number, eosId: number, padId: number): ModelConfig {
-  const layers = 5
+  const layers = 4
   return {
     family: "llama",
     vocabSize,
@@ -53,10 +53,12 @@ export interface PhaseOptions {
   steps: number
   /** examples a step */
   batchSize: number
-  /** peak learning rate; 2 % warm-up, then cosine to 0 */
+  /** peak learning rate: reached after `warmupSteps`, held, and brought to 0 over the last fifth */
   lr: number
   seed: number
 }
+
+const warmupSteps = 60
 
 /** Trains all weights on the corpus of one phase: mean cross-entropy of the response tokens of each step. */
 export function trainPhase(
@@ -66,7 +68,7 @@ export function trainPhase(
   control: Pick<TrainOptions<Sequence>, "checkpoint" | "signal" | "onStep"> = {},
 ): Promise<void> {
   const responseTokens = (sequences: readonly Sequence[]) =>
-    sequences.reduce((n, { responses }) => n + responses[0]!.length, 0)
+    sequences.flatMap(({ responses }) => responses).reduce((n, { length }) => n + length, 0)
   return train<Sequence>({
     model,
     batches: {
@@ -76,23 +78,24 @@ export function trainPhase(
           encode(tokenizer, corpusExample(step * batchSize + k, { seed, phase })),
         ),
     },
-    tokensOf: ({ prompt, responses }) => prompt.length + responses[0]!.length,
+    tokensOf: ({ prompt, responses }) => responses.reduce((n, { length }) => n + length, prompt.length),
     loss: (bound, sequences, all) => {
       const batch: Packed = pack(sequences)
       const weights = tf.fill([batch.targets.length], 1 / responseTokens(all)) as ReturnType<typeof responseLogProbs>
       return { loss: sftLoss(responseLogProbs(bound, batch), weights) }
     },
     lr,
-    warmup: 0.02,
+    shape: "plateau",
+    warmup: warmupSteps / steps,
     adam: { beta2: 0.98, weightDecay: 0.01 },
     tokenBudget: 6144,
     ...control,
   })
 }
 
-function encode(tokenizer: Tokenizer, { prompt, response }: CorpusExample): Sequence {
-  const { promptIds, responseIds } = encodeChat(tokenizer, [{ role: "user", content: prompt }], response)
-  return { prompt: promptIds, responses: [responseIds] }
+function encode(tokenizer: Tokenizer, { prompt, response, others = [] }: CorpusExample): Sequence {
+  const encoded = [response, ...others].map((text) => encodeChat(tokenizer, [{ role: "user", content: prompt }], text))
+  return { prompt: encoded[0]!.promptIds, responses: encoded.map(({ responseIds }) => responseIds) }
 }
 
 /** Share solved, with counts. */
