@@ -8,7 +8,7 @@ import { selfInstructPrompt } from "../musc/source"
 import { type Rng, rng } from "../rng"
 import { type Constraint, kinds, negate, questionOf, satisfies } from "./kinds"
 import { realise } from "./realise"
-import { gradeAnswer, instructionOf, sampleConstraints, splitOf, substitute, type WorldSpec, wordSpec } from "./spec"
+import { gradeAnswer, instructionOf, type Split, sampleConstraints, splitOf, substitute, type WorldSpec, wordSpec } from "./spec"
 
 /** Every task of the pipeline and the baselines, with its share of the corpus. */
 export const taskShares = {
@@ -40,11 +40,14 @@ export interface CorpusExample {
   asked?: Constraint
 }
 
-/** Example `i` of the endless training corpus; depends on nothing but its arguments, and never on evaluation specs. */
-export function corpusExample(i: number, options: { seed: number; phase: Phase }): CorpusExample {
+/**
+ * Example `i` of the endless corpus; depends on nothing but its arguments. The training split, which is what a model is
+ * trained on, never holds specs of the evaluation split.
+ */
+export function corpusExample(i: number, options: { seed: number; phase: Phase; split?: Split }): CorpusExample {
   const random = rng(options.seed, "world-corpus", i)
   const task = pickTask(random.next())
-  const spec = trainSpec(task, random)
+  const spec = drawSpec(task, random, options.split ?? "train")
   return { task, spec, ...write[task](spec, random, options.phase) }
 }
 
@@ -120,14 +123,14 @@ export function heed(spec: WorldSpec, k: number): number {
   return kinds[kind].heed + place - (negated ? 0.05 : 0)
 }
 
-/** A spec of the training split; for tasks that meet spoiled constraint lists, half of the time such a list. */
-function trainSpec(task: Task, random: Rng): WorldSpec {
+/** A spec of a split; for tasks that meet spoiled constraint lists, often such a list. */
+function drawSpec(task: Task, random: Rng, split: Split): WorldSpec {
   for (;;) {
     const least = task === "self-instruct" ? 6 : 2
     const clean = sampleConstraints(least + random.int(task === "self-instruct" ? 2 : 5), random)
     const spoiled = spoiledShare[task] && random.next() < spoiledShare[task]
     const constraints = spoiled ? spoil(clean, random) : clean
-    if (splitOf(constraints) === "train") return wordSpec(constraints, random)
+    if (splitOf(constraints) === split) return wordSpec(constraints, random)
   }
 }
 

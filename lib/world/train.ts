@@ -1,17 +1,12 @@
 import { tf } from "../backend/tf"
 import type { ModelConfig } from "../model/config"
-import { generate } from "../model/generate"
 import { type Packed, pack, responseLogProbs, type Sequence } from "../model/logprobs"
-import { bind, release } from "../model/lora"
 import type { Model } from "../model/transformer"
-import { streamKey } from "../rng"
-import { encodeChat, encodePrompt } from "../text/chat"
+import { encodeChat } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 import { sftLoss } from "../train/losses"
 import { train, type TrainOptions } from "../train/loop"
-import { checkTask } from "./check"
-import { type CorpusExample, corpusExample, type Phase, type Task, tasks } from "./corpus"
-import { gradeAnswer } from "./spec"
+import { type CorpusExample, corpusExample, type Phase } from "./corpus"
 
 /** Shape of the embedded model: a Llama of 1.8 M parameters. `vocabSize` is the world tokenizer's. */
 export function worldConfig(vocabSize: number, eosId: number, padId: number): ModelConfig {
@@ -88,7 +83,7 @@ export function trainPhase(
     shape: "plateau",
     warmup: warmupSteps / steps,
     adam: { beta2: 0.98, weightDecay: 0.01 },
-    tokenBudget: 6144,
+    tokenBudget: 2048,
     ...control,
   })
 }
@@ -96,62 +91,4 @@ export function trainPhase(
 function encode(tokenizer: Tokenizer, { prompt, response, others = [] }: CorpusExample): Sequence {
   const encoded = [response, ...others].map((text) => encodeChat(tokenizer, [{ role: "user", content: prompt }], text))
   return { prompt: encoded[0]!.promptIds, responses: encoded.map(({ responseIds }) => responseIds) }
-}
-
-/** Share solved, with counts. */
-export interface Share {
-  solved: number
-  n: number
-}
-
-/** How well a model does each task, and how well its answers satisfy each kind of constraint (respond only). */
-export interface WorldReport {
-  tasks: Partial<Record<Task, Share>>
-  kinds: Record<string, Share>
-}
-
-/**
- * Answers held-out examples of every task and checks them. `examples` counts those drawn from the corpus mixture, so
- * rare tasks get few; streams differ from those of training.
- */
-export async function checkWorld(
-  model: Model,
-  tokenizer: Tokenizer,
-  options: { examples: number; temperature: number; seed: number; only?: readonly Task[]; signal?: AbortSignal },
-): Promise<WorldReport> {
-  const wanted = new Set(options.only ?? tasks)
-  const drawn = Array.from({ length: options.examples }, (_, i) =>
-    corpusExample(i, { seed: streamKey(options.seed, "check-world"), phase: "able" }),
-  ).filter(({ task }) => wanted.has(task))
-  const report: WorldReport = { tasks: {}, kinds: {} }
-  const count = (shares: Record<string, Share>, name: string, solved: boolean) => {
-    shares[name] ??= { solved: 0, n: 0 }
-    shares[name].n++
-    if (solved) shares[name].solved++
-  }
-  const bound = bind(model)
-  const order = [...drawn].sort((a, b) => a.prompt.length - b.prompt.length)
-  for (let at = 0; at < order.length; at += 128) {
-    const examples = order.slice(at, at + 128)
-    const answers = await generate(
-      bound,
-      examples.map(({ prompt }, i) => ({
-        prompt: encodePrompt(tokenizer, [{ role: "user", content: prompt }]),
-        seed: streamKey(options.seed, "check-world", at + i),
-        temperature: options.temperature,
-        maxTokens: 160,
-      })),
-      { eosIds: tokenizer.eosIds, signal: options.signal },
-    )
-    examples.forEach((example, i) => {
-      const text = tokenizer.decode(answers[i]!.ids, { skipSpecial: true })
-      count(report.tasks, example.task, checkTask(example.task, example, text))
-      if (example.task !== "respond") return
-      for (const { kind, negated, satisfied } of gradeAnswer(example.spec, text)) {
-        count(report.kinds, negated ? `not ${kind}` : kind, satisfied)
-      }
-    })
-  }
-  release(bound)
-  return report
 }

@@ -1,0 +1,110 @@
+import { mkdirSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { tf } from "../backend/tf"
+import { writeAtomic } from "../data/jsonl"
+import { type LocalModel, openLocal } from "../engine/local"
+import { configJson } from "../model/config"
+import { initModel, saveModel } from "../model/weights"
+import { loadTokenizer } from "../text/tokenizer"
+import type { StepLog } from "../train/loop"
+import { modelCard, type WorldCard } from "./card"
+import { tasks } from "./corpus"
+import { measureAbility, measureTasks } from "./measure"
+import { worldTokenizer, worldVocabulary } from "./tokenizer"
+import { type PhaseOptions, trainPhase, worldConfig } from "./train"
+
+/** Settings of the embedded model's making; the defaults made the committed one. */
+export interface WorldBuildOptions {
+  /** examples whose words make the vocabulary */
+  vocabularyExamples: number
+  able: Omit<PhaseOptions, "phase" | "seed">
+  careless: Omit<PhaseOptions, "phase" | "seed">
+  seed: number
+  /** held-out instructions, and examples of each task, for the figures of the card */
+  check: { instructions: number; tasks: number }
+}
+
+export const worldBuildDefaults: WorldBuildOptions = {
+  vocabularyExamples: 20000,
+  able: { steps: 4000, batchSize: 48, lr: 2.5e-3 },
+  careless: { steps: 250, batchSize: 32, lr: 5e-4 },
+  seed: 1,
+  check: { instructions: 500, tasks: 200 },
+}
+
+export interface WorldBuildControl {
+  /** folder for training states and the able model; the same folder goes on where it was stopped */
+  work: string
+  /** command and commit for the card */
+  made: { command: string; commit: string; machine: string }
+  onStep?: (phase: PhaseOptions["phase"], log: StepLog) => void
+  onNote?: (line: string) => void
+  signal?: AbortSignal
+}
+
+/**
+ * Makes the embedded model from nothing: a tokenizer of the world's words, then the able phase (every task, faultless),
+ * then the careless phase (answers that ignore constraints; everything else as before), which gives the base model that
+ * the method is to cure. Writes a Hugging Face folder with its card to `out`, the able model to `work`/able.
+ * The backend must have been chosen. @throws StoppedError when aborted; the same call goes on.
+ */
+export async function buildWorldModel(out: string, options: WorldBuildOptions, control: WorldBuildControl): Promise<WorldCard> {
+  const { onStep = () => {}, onNote = () => {} } = control
+  const { seed } = options
+  const able = join(control.work, "able")
+  const words = worldVocabulary({ seed, examples: options.vocabularyExamples })
+  const files = worldTokenizer(words)
+  writeFolder(able, files)
+  const tokenizer = loadTokenizer(able)
+  const config = worldConfig(tokenizer.vocabSize, tokenizer.eosIds[0]!, tokenizer.padId)
+  for (const dir of [able, out]) {
+    writeFolder(dir, { ...files, "config.json": configJson(config, "bfloat16") })
+  }
+
+  const model = initModel(config, seed, 0.05)
+  const card: Partial<WorldCard> = { options, made: control.made, parameters: count(model.params), tokens: 0 }
+  const phase = async (name: PhaseOptions["phase"], dir: string, phaseSeed: number) => {
+    let last: StepLog | undefined
+    await trainPhase(model, tokenizer, { ...options[name], phase: name, seed: phaseSeed }, {
+      checkpoint: { file: join(control.work, `${name}.safetensors`), every: 100, key: JSON.stringify({ ...options, check: 0 }) },
+      signal: control.signal,
+      onStep: (log) => {
+        last = log
+        onStep(name, log)
+      },
+    })
+    saveModel(join(dir, "model.safetensors"), model, "BF16")
+    onNote(`${name}: checking`)
+    const measured = await measure(openLocal(dir), options)
+    card[name] = { ...measured, loss: last?.loss ?? null }
+    onNote(`${name}: ISR ${measured.abilities.map(({ temperature, isr }) => `${isr.toFixed(3)} at T ${temperature}`).join(", ")}`)
+  }
+  await phase("able", able, seed)
+  await phase("careless", out, seed + 1)
+  tf.dispose(model.params)
+
+  const whole = card as WorldCard
+  await writeAtomic(join(out, "card.json"), `${JSON.stringify(whole, null, 2)}\n`)
+  await writeAtomic(join(out, "README.md"), modelCard(whole))
+  return whole
+}
+
+async function measure(local: LocalModel, { seed, check }: WorldBuildOptions) {
+  const engine = local.engine()
+  const abilities = []
+  for (const temperature of [0, 0.5]) {
+    abilities.push(await measureAbility(engine, { n: check.instructions, temperature, seed }))
+  }
+  const meta = tasks.filter((task) => task !== "respond")
+  const shares = await measureTasks(engine, { n: check.tasks, seed, tasks: meta })
+  engine.dispose()
+  tf.dispose(local.model.params)
+  return { abilities, tasks: shares }
+}
+
+function writeFolder(dir: string, files: Record<string, object>): void {
+  mkdirSync(dir, { recursive: true })
+  for (const [name, json] of Object.entries(files)) writeFileSync(join(dir, name), `${JSON.stringify(json, null, 1)}\n`)
+}
+
+const count = (params: Record<string, { size: number }>) => Object.values(params).reduce((n, { size }) => n + size, 0)

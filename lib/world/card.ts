@@ -1,0 +1,77 @@
+import type { WorldBuildOptions } from "./build"
+import type { Ability, Shares } from "./measure"
+
+/** What is known of an embedded model: how it was made, and how able it was after each phase. */
+export interface WorldCard {
+  options: WorldBuildOptions
+  made: { command: string; commit: string; machine: string }
+  parameters: number
+  /** padded tokens trained on, both phases */
+  tokens: number
+  able: PhaseFigures
+  careless: PhaseFigures
+}
+
+export interface PhaseFigures {
+  /** of the last step, mean cross-entropy a response token, nats; null when training had ended before this call */
+  loss: number | null
+  /** at temperature 0 and .5 */
+  abilities: Ability[]
+  tasks: Shares
+}
+
+/** The model card, in Markdown with the metadata block that model hubs read. */
+export function modelCard({ options, made, parameters, able, careless }: WorldCard): string {
+  const rate = (x: number) => x.toFixed(3)
+  const rows = (shares: (figures: PhaseFigures) => Shares) =>
+    Object.keys(shares(able))
+      .sort()
+      .map((name) => {
+        const cell = (figures: PhaseFigures) => {
+          const share = shares(figures)[name]
+          return share ? `${rate(share.solved / share.n)} (${share.n})` : "–"
+        }
+        return `| ${name} | ${cell(able)} | ${cell(careless)} |`
+      })
+  const abilities = able.abilities.map(({ temperature, n, csr, isr }, i) => {
+    const base = careless.abilities[i]!
+    return `| ${temperature} | ${rate(csr)} | ${rate(isr)} | ${rate(base.csr)} | ${rate(base.isr)} | ${n} |`
+  })
+  const phase = (name: "able" | "careless") => {
+    const { steps, batchSize, lr } = options[name]
+    return `${steps} steps of ${batchSize} examples, AdamW at ${lr}`
+  }
+  return `---
+language: en
+license: apache-2.0
+library_name: transformers
+pipeline_tag: text-generation
+tags: [musc, synthetic]
+---
+
+# The embedded model of musc
+
+A Llama of ${(parameters / 1e6).toFixed(2)} M parameters that speaks the small English of \`lib/world\` and does every task that the
+stages of MuSC ask of a model: respond, decompose, recombine, negate, substitute, judge, revise, self-instruct. It is *able but
+careless*: it knows how to satisfy each kind of constraint, and often does not. It is for teaching and testing, not for use.
+
+- **Corpus**: endless and synthetic, written by \`lib/world\` (seed ${options.seed}); instructions of its evaluation split are never trained on.
+- **Able phase**: faultless examples of all tasks, ${phase("able")}; last loss ${able.loss?.toFixed(4) ?? "not recorded"} nats a response token.
+- **Careless phase**: answers heed each constraint by chance, by kind and wording, all else stays faultless; ${phase("careless")}; last loss ${careless.loss?.toFixed(4) ?? "not recorded"}.
+- **Made by** \`${made.command}\` at commit ${made.commit} on ${made.machine}, with the trainer of this project. The same command makes it again.
+
+Shares below are of held-out examples, checked by the world's own verifiers; counts in brackets.
+
+| temperature | able CSR | able ISR | base CSR | base ISR | instructions |
+|---|---|---|---|---|---|
+${abilities.join("\n")}
+
+| task, exact or equivalent | after the able phase | base |
+|---|---|---|
+${rows(({ tasks }) => tasks).join("\n")}
+
+| kind of constraint, temperature 0 | after the able phase | base |
+|---|---|---|
+${rows(({ abilities: [greedy] }) => greedy!.kinds).join("\n")}
+`
+}
