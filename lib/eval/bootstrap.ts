@@ -1,0 +1,46 @@
+import { streamKey, uniformAt } from "../rng"
+
+export interface BootstrapOptions {
+  /** Resamples, 1,000 to 10,000. */
+  samples: number
+  /** Any integer; the same seed draws the same resamples. */
+  seed: number
+  /** Coverage of the interval, 0 to 1. */
+  level?: number
+}
+
+export type Interval = [low: number, high: number]
+
+/**
+ * Percentile bootstrap (Efron 1979) of any statistic of column totals. Row i of all columns together is one unit of
+ * resampling; each resample draws as many units as there are, with replacement, and gives `statistic` the totals of the
+ * columns. Resamples whose statistic is not a number (nothing to divide by) are left out; [NaN, NaN] when none is left.
+ */
+export function bootstrap(
+  columns: readonly Float64Array[],
+  statistic: (totals: Float64Array) => number,
+  { samples, seed, level = 0.95 }: BootstrapOptions,
+): Interval {
+  const units = columns[0]!.length
+  const key = streamKey(seed, "bootstrap")
+  const totals = new Float64Array(columns.length)
+  const found = new Float64Array(samples)
+  for (let s = 0; s < samples; s++) {
+    totals.fill(0)
+    for (let u = 0; u < units; u++) {
+      const drawn = Math.floor(uniformAt(key, s * units + u) * units)
+      for (let c = 0; c < columns.length; c++) totals[c]! += columns[c]![drawn]!
+    }
+    found[s] = statistic(totals)
+  }
+  const sorted = found.filter((value) => !Number.isNaN(value)).sort()
+  return [quantile(sorted, (1 - level) / 2), quantile(sorted, (1 + level) / 2)]
+}
+
+/** Quantile of ascending values, linear between neighbours (type 7 of Hyndman & Fan 1996, the default of numpy and R). */
+export function quantile(sorted: ArrayLike<number>, q: number): number {
+  const at = q * (sorted.length - 1)
+  const below = Math.floor(at)
+  const [low, high] = [sorted[below], sorted[Math.min(below + 1, sorted.length - 1)]]
+  return low === undefined || high === undefined ? Number.NaN : low + (at - below) * (high - low)
+}

@@ -1,0 +1,36 @@
+import type { EvalItem } from "../data/results"
+import type { InstructionRow } from "../data/schema"
+import type { Generator } from "../engine/engine"
+import type { Grader } from "../eval/grader"
+import { respondMessages } from "./respond"
+import { ask } from "./row"
+
+export interface EvaluateOptions {
+  /** Name of what is evaluated: base, sft, coarse, musc, … */
+  method: string
+  /** Run seed, any integer. */
+  seed: number
+  /** Sampling temperature; 0 is greedy. */
+  temperature: number
+  /** Most tokens of an answer, end-of-turn included. */
+  maxTokens: number
+}
+
+/**
+ * Stage 7 for one held-out instruction: the answer and a verdict on each constraint. The random stream depends on seed and
+ * row but not on the method, so that methods are compared on the same draws. (The released judge overwrites the answer
+ * with its own first verdict and takes an unreadable one for .9; here each constraint is judged on the answer, and what
+ * cannot be read stays null.)
+ */
+export async function evaluate(
+  engine: Generator,
+  row: InstructionRow,
+  grade: Grader,
+  { method, seed, temperature, maxTokens }: EvaluateOptions,
+): Promise<EvalItem> {
+  const messages = respondMessages(row.instruction, row.input)
+  const call = await ask({ engine, seed, stage: "evaluate", id: row.id }, messages, { temperature, maxTokens })
+  const answer = call.text.trim()
+  const constraints = await grade(row, answer)
+  return { id: row.id, seed, method, temperature, instruction: messages[0]!.content, answer, constraints }
+}

@@ -1,0 +1,77 @@
+import type { WeighedRow } from "../data/schema"
+import type { LocalModel } from "../engine/local"
+import { InputError } from "../errors"
+import { initLora, type Lora } from "../model/lora"
+import type { StepLog } from "../train/loop"
+import type { PreferenceOptions } from "../train/losses"
+import { encodePairs, type FitOptions, type PairItem, trainPreference, trainSft } from "../train/pairs"
+import { preferenceOf } from "./respond"
+import { type WeightingName, weightsOf } from "./weigh"
+
+interface SharedSettings {
+  /** Run seed, any integer: start of the adapter and order of the pairs. */
+  seed: number
+  /** Rank of the LoRA, on all linear layers; paper 8. */
+  rank: number
+  /** Paper 16. */
+  alpha: number
+  /** Peak learning rate (AdamW, cosine); paper 5e-6, small models up to 1e-3. */
+  lr: number
+  /** Passes over the pairs; paper 1 to 3. */
+  epochs: number
+  /** Pairs an optimizer step; paper 8. */
+  batchSize: number
+  /** Share of the steps with rising learning rate; paper .1. */
+  warmup: number
+  /** Padded tokens in one forward pass; less saves memory. */
+  tokenBudget: number
+  /** Tokens of prompt and answer, at most; paper 2048. */
+  cutoff: number
+}
+
+/** SFT on the chosen answers, or a preference loss with token weights (`uniform`: coarse-grained). */
+export type TrainSettings = SharedSettings &
+  (
+    | { kind: "sft" }
+    | { kind: "preference"; weighting: WeightingName; firstTokenZero: boolean; preference: PreferenceOptions }
+  )
+
+/** To be raised when a change makes training give another adapter. */
+export const trainVersion = 1
+
+/**
+ * Stage 6 (paper: token-aware preference optimization): weighed pairs -> LoRA adapter. The reference log-probs are those
+ * of the weigh stage, which scored the same answers under the same prompt; weights that it did not compute are made from
+ * its signals here. The caller disposes the adapter's tensors.
+ * @throws InputError without pairs; StoppedError when aborted, after writing the checkpoint.
+ */
+export async function trainAdapter(
+  local: LocalModel,
+  pairs: Iterable<WeighedRow> | AsyncIterable<WeighedRow>,
+  settings: TrainSettings,
+  control: Pick<FitOptions, "checkpoint" | "signal"> & { onStep?: (log: StepLog) => void | Promise<void> } = {},
+): Promise<Lora> {
+  const items: PairItem[] = []
+  for await (const row of pairs) items.push(...encodePairs(local.tokenizer, [pairText(row, settings)], settings.cutoff))
+  if (!items.length) {
+    throw new InputError("training needs at least one pair, got none; look for the reasons in the stages before")
+  }
+  const { rank, alpha, seed, lr, epochs, batchSize, warmup, tokenBudget } = settings
+  const lora = initLora(local.config, { rank, alpha, seed })
+  const fit = { model: local.model, lora, lr, epochs, batchSize, seed, warmup, tokenBudget, ...control }
+  if (settings.kind === "preference") await trainPreference(items, { ...fit, preference: settings.preference })
+  else
+    await trainSft(
+      items.map(({ prompt, chosen }) => ({ prompt, response: chosen })),
+      fit,
+    )
+  return lora
+}
+
+function pairText(row: WeighedRow, settings: TrainSettings) {
+  const pair = { id: row.id, ...preferenceOf(row) }
+  if (settings.kind === "sft") return pair
+  const { weighting, firstTokenZero, seed } = settings
+  const weights = row.weights[weighting] ?? weightsOf(row.signals, weighting, { id: row.id, seed, firstTokenZero })
+  return { ...pair, weights, reference: { chosen: row.signals.chosen.logprob, rejected: row.signals.rejected.logprob } }
+}

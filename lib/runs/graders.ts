@@ -1,0 +1,65 @@
+import { judgePrompt, parseVerdict } from "../baselines/judge"
+import { decomposedRow, type InstructionRow, type PairRow } from "../data/schema"
+import type { Generator } from "../engine/engine"
+import type { Grader, Verdicts } from "../eval/grader"
+import { blocks } from "../musc/prompt"
+import { ask } from "../musc/row"
+import { readInstruction } from "../world/inverse"
+import { gradeAnswer, worldSpec } from "../world/spec"
+
+/** Exact verdicts for instructions of the embedded world. */
+export const worldGrader: Grader = async (row, answer) =>
+  gradeAnswer(worldSpec.parse(row.world), answer).map(({ question, kind, satisfied }) => ({
+    question,
+    kind,
+    satisfied,
+  }))
+
+/**
+ * Verdicts of a model that is asked one question a constraint, the row's own (greedily). A reply that is neither yes nor
+ * no gives null, where the released code counts .9.
+ */
+export function judgeGrader(engine: Generator, { maxTokens }: { maxTokens: number }): Grader {
+  return async (row, answer) => {
+    const { instruction, input, constraints } = decomposedRow.parse(row)
+    const judge = async (question: string, index: number): Promise<Verdicts[number]> => {
+      const prompt = judgePrompt(blocks(instruction, input), answer, question)
+      const call = await ask(
+        { engine, seed: 0, stage: "judge", id: row.id },
+        prompt,
+        { temperature: 0, maxTokens },
+        index,
+      )
+      return { question, kind: "", satisfied: parseVerdict(call.text) ?? null }
+    }
+    return Promise.all(constraints.map(judge))
+  }
+}
+
+/** The exact grader for rows of the embedded world, the model's own judgement for all others. */
+export function graderOf(judge: Generator, options: { maxTokens: number }): Grader {
+  const ask = judgeGrader(judge, options)
+  return (row, answer) => (worldSpec.safeParse(row.world).success ? worldGrader : ask)(row, answer)
+}
+
+export interface GradedPair {
+  id: string
+  chosen: Verdicts
+  rejected: Verdicts
+}
+
+/**
+ * Verdicts on both answers of a pair, against its clean instruction. In the world that one is read back; a wording that
+ * is none of the world's leaves the constraints which the row started from.
+ */
+export async function gradePair(row: PairRow, grade: Grader): Promise<GradedPair> {
+  const spec = worldSpec.safeParse(row.world).data
+  const constraints = readInstruction(row.clean_instruction) ?? spec?.constraints
+  const asked: InstructionRow = {
+    ...row,
+    instruction: row.clean_instruction,
+    ...(spec && { world: { ...spec, constraints } }),
+  }
+  const [chosen, rejected] = await Promise.all([grade(asked, row.chosen), grade(asked, row.rejected)])
+  return { id: row.id, chosen, rejected }
+}

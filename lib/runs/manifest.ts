@@ -1,0 +1,80 @@
+import { createHash } from "node:crypto"
+import { createReadStream, readdirSync, readFileSync } from "node:fs"
+import { rm } from "node:fs/promises"
+import { join, relative } from "node:path"
+import { writeAtomic } from "../data/jsonl"
+
+/** What made a run: enough to make it again. */
+export interface Manifest {
+  musc: string
+  node: string
+  platform: string
+  packages: Record<string, string>
+  backend: string
+  model: { name: string; fingerprint: string }
+  command: string
+  seeds: readonly number[]
+  started: string
+  finished: string
+}
+
+const root = join(__dirname, "../..")
+
+/** Name, version and dependencies of this package. */
+export const packageJson = (): { version: string; description: string; dependencies: Record<string, string> } =>
+  JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
+
+/** Versions of node and of the packages in use. */
+export function versions(): Pick<Manifest, "musc" | "node" | "platform" | "packages"> {
+  const { version, dependencies } = packageJson()
+  return {
+    musc: version,
+    node: process.version,
+    platform: `${process.platform} ${process.arch}`,
+    packages: dependencies,
+  }
+}
+
+/** A command line without the values of options that could hold a secret. */
+export function withoutSecrets(argv: readonly string[]): string {
+  return argv
+    .map((arg, i) => {
+      const secret = /key|token|secret|password/i
+      if (secret.test(argv[i - 1] ?? "") && argv[i - 1]!.startsWith("--")) return "[left out]"
+      return arg.startsWith("--") && secret.test(arg.split("=")[0]!) ? arg.replace(/=.*/s, "=[left out]") : arg
+    })
+    .join(" ")
+    .replace(/:\/\/[^/@\s]+@/g, "://[left out]@")
+}
+
+/**
+ * Writes `manifest.json` with the sha256 of all other files of the run: last of all, whole or not at all. The report is
+ * left out, as it is made from the manifest too.
+ */
+export async function writeManifest(dir: string, manifest: Manifest): Promise<void> {
+  const files: Record<string, string> = {}
+  for (const file of listFiles(dir)) {
+    if (!/^(manifest\.json|lock\.json|report\.html)$/.test(file)) files[file] = await sha256File(join(dir, file))
+  }
+  await writeAtomic(join(dir, "manifest.json"), `${JSON.stringify({ ...manifest, files }, null, 2)}\n`)
+}
+
+/** sha256 of a file's bytes. */
+export async function sha256File(file: string): Promise<string> {
+  const hash = createHash("sha256")
+  for await (const block of createReadStream(file)) hash.update(block)
+  return hash.digest("hex")
+}
+
+/** Removes temporary files that a killed process left in a run folder. */
+export async function sweep(dir: string): Promise<void> {
+  for (const file of listFiles(dir)) if (/\.\d+\.tmp$/.test(file)) await rm(join(dir, file), { force: true })
+}
+
+/** All files below a folder, relative to it, in order. */
+function listFiles(dir: string): string[] {
+  return readdirSync(dir, { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(dir, join(entry.parentPath, entry.name)).replaceAll("\\", "/"))
+    .sort()
+}

@@ -1,0 +1,96 @@
+import type { EvalItem, Results } from "../data/results"
+import type { BootstrapOptions } from "../eval/bootstrap"
+import { constraintShare, type Verdicts } from "../eval/grader"
+import { differenceOf, scoreOf } from "../eval/score"
+import type { GradedPair } from "./graders"
+
+/** Answers of one method at one temperature. */
+export interface Graded {
+  method: string
+  temperature: number
+  items: EvalItem[]
+}
+
+/** How temperatures are called in `results.json`: "T0", "T0.5". */
+export const temperatureName = (temperature: number) => `T${temperature}`
+
+/** `results.json`: rates of each method, differences of each from those before it, and how good the pairs are. */
+export function resultsOf(
+  answers: readonly Graded[],
+  pairs: readonly { seed: number; n: number; graded: readonly GradedPair[] }[],
+  options: BootstrapOptions,
+): Results {
+  const graded = seedsTogether(answers)
+  const methods: Results["methods"] = {}
+  for (const { method, temperature, items } of graded) {
+    methods[method] = { ...methods[method], [temperatureName(temperature)]: scoreOf(items, options) }
+  }
+  const differences = graded.flatMap((own, i) =>
+    graded
+      .slice(0, i)
+      .filter(({ method, temperature }) => method !== own.method && temperature === own.temperature)
+      .map((other) => ({
+        method: own.method,
+        against: other.method,
+        temperature: temperatureName(own.temperature),
+        ...differenceOf(own.items, other.items, options),
+      })),
+  )
+  return {
+    methods,
+    differences,
+    seeds: pairs.map(({ seed }) => seed),
+    pairs: pairs.map(({ seed, n, graded: rows }) => ({
+      seed,
+      n,
+      chosen_csr: meanShare(rows.map(({ chosen }) => chosen)),
+      rejected_csr: meanShare(rows.map(({ rejected }) => rejected)),
+    })),
+  }
+}
+
+function seedsTogether(answers: readonly Graded[]): Graded[] {
+  const merged = new Map<string, Graded>()
+  for (const { method, temperature, items } of answers) {
+    const name = `${method} ${temperature}`
+    merged.set(name, { method, temperature, items: [...(merged.get(name)?.items ?? []), ...items] })
+  }
+  return [...merged.values()]
+}
+
+function meanShare(answers: readonly Verdicts[]): number | null {
+  const shares = answers.map(constraintShare).filter((share) => !Number.isNaN(share))
+  return shares.length ? shares.reduce((sum, share) => sum + share, 0) / shares.length : null
+}
+
+/** The results as an aligned plain-text table, one line a method and temperature. */
+export function resultsTable(results: Results): string {
+  const percent = (value: number) => (100 * value).toFixed(1)
+  const rate = (value: number, [low, high]: readonly [number, number]) =>
+    `${percent(value)} [${percent(low)}, ${percent(high)}]`
+  const rows = Object.entries(results.methods).flatMap(([method, byTemperature]) =>
+    Object.entries(byTemperature).map(([temperature, score]) => [
+      method,
+      temperature,
+      rate(score.csr, score.csr_interval),
+      rate(score.isr, score.isr_interval),
+      `${score.n}`,
+      `${score.unreadable}`,
+    ]),
+  )
+  const head = ["method", "", "CSR % [95 %]", "ISR % [95 %]", "answers", "unreadable"]
+  return aligned([head, ...rows])
+}
+
+/** Rows of cells as lines, columns padded to the same width. */
+export function aligned(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, c) => Math.max(...rows.map((row) => row[c]!.length)))
+  return rows
+    .map((row) =>
+      row
+        .map((cell, c) => cell.padEnd(widths[c]!))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n")
+}

@@ -1,0 +1,70 @@
+import { rm } from "node:fs/promises"
+import { dirname, join, resolve } from "node:path"
+import { tf, useBackend } from "../backend/tf"
+import { fileError, writeAtomic } from "../data/jsonl"
+import type { Results } from "../data/results"
+import { type LocalModel, openLocal } from "../engine/local"
+import type { RunConfig } from "./config"
+import { experiment } from "./experiment"
+import { lockFolder } from "./lock"
+import { sweep, versions, writeManifest } from "./manifest"
+import { modelFolder } from "./model"
+import { writeReport } from "./report"
+import type { Workshop } from "./workshop"
+
+export interface RunOptions extends Partial<Pick<Workshop, "signal" | "onProgress" | "onNote">> {
+  /** Run folder, made if absent. */
+  dir: string
+  /** A model that is open already; the one that the settings name if not given. */
+  local?: LocalModel
+  /** Folder of finished stages shared by runs: `.cache` beside the run folder if not given, null for none. */
+  cache?: string | null
+  /** Command line for the manifest. */
+  command?: string
+}
+
+/**
+ * A whole experiment: instructions are decomposed, corrupted, recombined and answered, pairs are weighed, each method is
+ * trained on them and evaluated on held-out instructions, for each seed. Every stage is a file of the run folder, keyed
+ * by all that made it: called again, whatever is done is left alone, and a changed setting repeats only the stages that
+ * it matters to. Writes `config.json`, `results.json`, `manifest.json` and `report.html`.
+ * @throws StoppedError when aborted; InputError for bad seeds, a folder in use, a disk that is full.
+ */
+export async function run(config: RunConfig, options: RunOptions): Promise<Results> {
+  const { onProgress = () => {}, onNote = () => {} } = options
+  const dir = resolve(options.dir)
+  const unlock = lockFolder(dir)
+  const failing = new AbortController() // ends what the engine still has to do when anything else fails
+  const signal = AbortSignal.any([failing.signal, ...(options.signal ? [options.signal] : [])])
+  try {
+    const started = new Date().toISOString()
+    await sweep(dir)
+    await rm(join(dir, "manifest.json"), { force: true })
+    const backend = await backendOf(config, options.local)
+    onNote(backend)
+    const local = options.local ?? openLocal(modelFolder(config.model))
+    await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
+    const seeds = Array.from({ length: config.repeat }, (_, i) => config.seed + i)
+    const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))
+    const base = local.engine(null, { signal })
+    const results = await experiment({ config, dir, local, base, cache, signal, onProgress, onNote }, seeds)
+    base.dispose()
+    await writeAtomic(join(dir, "results.json"), `${JSON.stringify(results, null, 2)}\n`)
+    const { name, fingerprint } = local
+    const finished = new Date().toISOString()
+    const made = { backend, model: { name, fingerprint }, command: options.command ?? "", seeds, started, finished }
+    await writeManifest(dir, { ...versions(), ...made })
+    await writeReport(dir)
+    return results
+  } catch (error) {
+    throw fileError(error, dir, "write")
+  } finally {
+    failing.abort()
+    unlock()
+  }
+}
+
+async function backendOf({ backend }: RunConfig, local?: LocalModel): Promise<string> {
+  if (local) return `backend: ${tf.getBackend()}`
+  return (await useBackend(backend === "auto" ? undefined : backend)).reason
+}

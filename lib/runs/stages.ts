@@ -1,0 +1,131 @@
+import { readInstructions } from "../data/formats"
+import type { InstructionRow, StageName } from "../data/schema"
+import type { CorruptOptions } from "../musc/corrupt"
+import type { DecomposeOptions } from "../musc/decompose"
+import type { RecombineOptions } from "../musc/recombine"
+import type { RespondOptions } from "../musc/respond"
+import { failed, type Outcome } from "../musc/row"
+import { markNearDuplicates, type SelfInstructOptions } from "../musc/source"
+import type { TrainSettings } from "../musc/train"
+import type { WeighOptions } from "../musc/weigh"
+import { streamKey } from "../rng"
+import { worldInstructions } from "../world/spec"
+import type { ConfigKey, MethodName, RunConfig } from "./config"
+
+/** The settings that each command or stage reads, for help texts. */
+export const stageSettings = {
+  source: [
+    ...(["seeds", "instructions", "minConstraints", "maxConstraints", "nearDuplicate", "holdout"] as const),
+    ...(["selfInstructTemperature", "selfInstructMaxTokens"] as const),
+  ],
+  decompose: ["shots", "findText", "decomposeTemperature", "decomposeMaxTokens"],
+  corrupt: [
+    ...(["shots", "noiseRatio", "drop", "negate", "substitute"] as const),
+    ...(["corruptTemperature", "corruptMaxTokens", "corruptAttempts"] as const),
+  ],
+  recombine: ["shots", "recombineTemperature", "recombineMaxTokens"],
+  respond: ["respondTemperature", "respondMaxTokens", "keepCut"],
+  weigh: ["weightings", "firstTokenZero"],
+  train: [
+    ...(["weighting", "firstTokenZero", "loss", "beta", "labelSmoothing", "lengthNormalised", "sftWeight"] as const),
+    ...(["simpoMargin", "rank", "alpha", "lr", "sftLr", "epochs", "batchSize", "warmup", "tokenBudget"] as const),
+    ...(["cutoff", "checkpointEvery"] as const),
+  ],
+  evaluate: ["evalInstructions", "evalTemperatures", "evalMaxTokens", "judgeMaxTokens", "bootstrapSamples"],
+} as const satisfies Record<StageName | "train" | "evaluate", readonly ConfigKey[]>
+
+export interface StageOptions {
+  source: SelfInstructOptions
+  decompose: DecomposeOptions
+  corrupt: CorruptOptions
+  recombine: RecombineOptions
+  respond: RespondOptions
+  weigh: WeighOptions
+}
+
+/** The options of each stage under a run's settings. They are part of the key of its output, so nothing else may matter. */
+export function stageOptions(config: RunConfig, seed: number): StageOptions {
+  const c = config
+  const sampling = (temperature: number, maxTokens: number) => ({ seed, temperature, maxTokens })
+  return {
+    source: { ...sampling(c.selfInstructTemperature, c.selfInstructMaxTokens), textDemos: 2, plainDemos: 2 },
+    decompose: { ...sampling(c.decomposeTemperature, c.decomposeMaxTokens), shots: c.shots, findText: c.findText },
+    corrupt: {
+      ...sampling(c.corruptTemperature, c.corruptMaxTokens),
+      ratio: c.noiseRatio,
+      drop: c.drop,
+      negate: c.negate,
+      substitute: c.substitute,
+      shots: Math.min(4, c.shots),
+      attempts: c.corruptAttempts,
+    },
+    recombine: { ...sampling(c.recombineTemperature, c.recombineMaxTokens), shots: Math.min(2, c.shots) },
+    respond: { ...sampling(c.respondTemperature, c.respondMaxTokens), keepCut: c.keepCut },
+    weigh: { seed, weightings: c.weightings, firstTokenZero: c.firstTokenZero },
+  }
+}
+
+/** How a method is trained; null for the base model. */
+export function trainSettings(config: RunConfig, method: MethodName, seed: number): TrainSettings | null {
+  if (method === "base") return null
+  const { rank, alpha, epochs, batchSize, warmup, tokenBudget, cutoff, firstTokenZero } = config
+  const shared = { seed, rank, alpha, epochs, batchSize, warmup, tokenBudget, cutoff }
+  if (method === "sft") return { ...shared, kind: "sft", lr: config.sftLr }
+  const weighting =
+    method === "coarse" ? "uniform" : method === "musc" ? config.weighting : method.slice("musc-".length)
+  const { loss, beta, labelSmoothing, lengthNormalised, sftWeight, simpoMargin } = config
+  return {
+    ...shared,
+    kind: "preference",
+    lr: config.lr,
+    weighting: weighting as RunConfig["weighting"],
+    firstTokenZero,
+    preference: { loss, beta, labelSmoothing, lengthNormalised, sftWeight, simpoMargin },
+  }
+}
+
+/** Reason of rows that are kept for evaluation. */
+export const HELD_OUT = "held out for evaluation"
+
+/** Whether an instruction is kept for evaluation: by its text alone, so that it is so in every run and repetition. */
+export function isHeldOut({ instruction, input }: InstructionRow, share: number): boolean {
+  return streamKey("holdout", instruction, input ?? "") / 2 ** 32 < share
+}
+
+/**
+ * Stage 0: the rows to start from. Those held out for evaluation and near-duplicates come out failed, with the reason.
+ * `generated` are the instructions that the model wrote, for `seeds: self-instruct`.
+ */
+export async function* sourceRows(
+  config: RunConfig,
+  seed: number,
+  generated?: AsyncIterable<Outcome<InstructionRow>>,
+): AsyncGenerator<Outcome<InstructionRow>> {
+  const { instructions, minConstraints, maxConstraints, holdout, nearDuplicate } = config
+  if (config.seeds === "world") {
+    const constraints = [minConstraints, maxConstraints] as const
+    yield* worldInstructions({ n: instructions, seed, split: "train", constraints }) as Outcome<InstructionRow>[]
+    return
+  }
+  let kept = 0
+  const rows = generated ?? (readInstructions(config.seeds) as AsyncIterable<Outcome<InstructionRow>>)
+  for await (const row of markNearDuplicates(rows, nearDuplicate)) {
+    if (row.failure) yield row
+    else if (isHeldOut(row, holdout)) yield failed(row, "source", HELD_OUT)
+    else {
+      yield row
+      if (++kept === instructions) return
+    }
+  }
+}
+
+/** The embedded world's held-out instructions: the same in every run. */
+export const worldHoldout = ({ evalInstructions: n, minConstraints, maxConstraints }: RunConfig): InstructionRow[] =>
+  worldInstructions({ n, seed: 0, split: "eval", constraints: [minConstraints, maxConstraints] })
+
+/** A weighed row with numbers to 7 significant digits, all that 32-bit floats hold: a third of the file. */
+export function shortNumbers<Row extends InstructionRow>(row: Row): Row {
+  const rounded = (_: string, value: unknown) => (typeof value === "number" ? Number(value.toPrecision(7)) : value)
+  const { signals, weights } = row
+  return { ...row, ...JSON.parse(JSON.stringify({ signals, weights }, rounded)) }
+}

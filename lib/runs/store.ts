@@ -1,0 +1,200 @@
+import { createHash } from "node:crypto"
+import { constants, existsSync, statSync } from "node:fs"
+import { copyFile, mkdir, rename, rm } from "node:fs/promises"
+import { dirname, join } from "node:path"
+import { z } from "zod"
+import { readJsonFile } from "../data/json-file"
+import { appendJsonl, fileError, type JsonlWriter, parseJson, readLines, writeAtomic } from "../data/jsonl"
+import { InputError, StoppedError } from "../errors"
+
+/** What the key file beside a stage's output says. A file counts only as far as its key is the one wanted. */
+export const stageState = z.object({
+  stage: z.string(),
+  key: z.string(),
+  complete: z.boolean(),
+  rows: z.int().describe("rows of a complete output"),
+  failures: z.record(z.string(), z.int()).describe("rows of a complete output that failed, by stage and reason"),
+  bytes: z.int().describe("size of a complete output"),
+})
+export type StageState = z.infer<typeof stageState>
+
+/** A finished output: where it is, and the key of everything that made it. */
+export interface StageOutput extends StageState {
+  file: string
+}
+
+/** sha256 over values, whatever the order of their fields. */
+export function keyOf(...parts: readonly unknown[]): string {
+  const sorted = (_: string, value: unknown) =>
+    typeof value === "object" && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value
+  return createHash("sha256").update(JSON.stringify(parts, sorted)).digest("hex")
+}
+
+/** The key file of an output: `decompose.key.json` beside `decompose.jsonl`. */
+export const keyFileOf = (file: string) => `${file.replace(/\.jsonl$/, "")}.key.json`
+
+/** The state of an output; undefined when there is none, or its key file cannot be read, which starts it anew. */
+export function readState(file: string): StageState | undefined {
+  if (!existsSync(keyFileOf(file))) return undefined
+  try {
+    return stageState.parse(readJsonFile(keyFileOf(file)))
+  } catch (error) {
+    if (error instanceof InputError || error instanceof z.ZodError) return undefined
+    throw error
+  }
+}
+
+/** The state of an output that is whole and has this key. */
+function readFinished(file: string, key: string): StageState | undefined {
+  const state = readState(file)
+  return state?.complete && state.key === key && state.bytes === sizeOf(file) ? state : undefined
+}
+
+const sizeOf = (file: string) => statSync(file, { throwIfNoEntry: false })?.size ?? 0
+
+export interface RowStage<In, Out extends object> {
+  /** Name of the stage. */
+  stage: string
+  /** Output, JSONL. */
+  file: string
+  /** See keyOf: stage version, its options, the model, the key of its input. */
+  key: string
+  /** Input rows, in the same order each time. */
+  rows: () => AsyncIterable<In> | Iterable<In>
+  work: (row: In) => Promise<Out>
+  /** Rows worked on together. */
+  chunk: number
+  /**
+   * Whether a resumed run does the rows of a half-written chunk again, without writing them twice. Then batches hold the
+   * same rows as in a run that was never stopped, so a local model gives the same answers to the last bit.
+   */
+  replay: boolean
+  /** Folder of finished outputs by key, shared by runs. */
+  cache?: string
+  signal?: AbortSignal
+  /** Called with the number of rows done so far. */
+  onRow?: (done: number) => void
+}
+
+/**
+ * Resume is rerun: returns a finished output of this key at once, takes one from the cache, goes on behind the last whole
+ * row of an unfinished one, or starts anew where the key is another. Rows are appended one by one, in input order.
+ * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
+ */
+export async function runRows<In, Out extends object>(options: RowStage<In, Out>): Promise<StageOutput> {
+  const { stage, file, key, chunk, replay, cache, signal, onRow } = options
+  const keyFile = keyFileOf(file)
+  const cached = cache && join(cache, `${stage}-${key.slice(0, 32)}.jsonl`)
+  const finished = readFinished(file, key)
+  if (finished) return { ...finished, file }
+  let state = readState(file)
+  try {
+    await mkdir(dirname(file), { recursive: true })
+    if (state?.key !== key || (state.complete && sizeOf(file) > state.bytes)) {
+      await rm(keyFile, { force: true }) // first, so that old rows never stand under the new key
+      await rm(file, { force: true })
+    }
+  } catch (error) {
+    throw fileError(error, file, "write")
+  }
+  const found = cached === undefined ? undefined : readFinished(cached, key)
+  if (cached && found) {
+    await copy(cached, file)
+    await writeState(file, found)
+    return { ...found, file }
+  }
+  state = { stage, key, complete: false, rows: 0, failures: {}, bytes: 0 }
+  await writeState(file, state)
+  const writer = await appendJsonl(file, { resume: true })
+  try {
+    await fill(writer, options, await tallyOf(file))
+  } finally {
+    await writer.close()
+  }
+  const { rows, failures } = await tallyOf(file)
+  state = { ...state, complete: true, rows, failures, bytes: sizeOf(file) }
+  await writeState(file, state)
+  if (cached) {
+    await mkdir(dirname(cached), { recursive: true })
+    await copy(file, cached)
+    await writeState(cached, state)
+  }
+  return { ...state, file }
+
+  async function fill(writer: JsonlWriter, { rows, work }: RowStage<In, Out>, { rows: have }: Tally) {
+    const first = replay ? have - (have % chunk) : have
+    let done = first
+    let written = first
+    let index = 0
+    let pending: In[] = []
+    const flush = async () => {
+      const results = pending.map(async (row) => {
+        const out = await work(row)
+        onRow?.(++done)
+        return out
+      })
+      for (const result of results) result.catch(() => {}) // it is thrown when its turn comes
+      pending = []
+      for (const result of results) {
+        const out = await unlessAborted(result, signal)
+        if (written++ >= have) await writer.write(out)
+      }
+    }
+    onRow?.(first)
+    for await (const row of rows()) {
+      if (index++ < first) continue
+      if (pending.push(row) === chunk) await flush()
+    }
+    await flush()
+  }
+}
+
+interface Tally {
+  rows: number
+  failures: Record<string, number>
+}
+
+async function tallyOf(file: string): Promise<Tally> {
+  const tally: Tally = { rows: 0, failures: {} }
+  for await (const { text } of readLines(file, { allowEmpty: true })) {
+    tally.rows++
+    if (!text.includes('"failure":{')) continue
+    const { failure } = JSON.parse(text) as { failure?: { stage: string; reason: string } }
+    if (!failure) continue
+    const name = `${failure.stage}: ${failure.reason}`
+    tally.failures[name] = (tally.failures[name] ?? 0) + 1
+  }
+  return tally
+}
+
+function unlessAborted<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
+  if (!signal) return promise
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(new StoppedError("stopped on request; run the same command again to go on from here"))
+    if (signal.aborted) return stop()
+    signal.addEventListener("abort", stop, { once: true })
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop))
+  })
+}
+
+const writeState = (file: string, state: StageState) =>
+  writeAtomic(keyFileOf(file), `${JSON.stringify(state, null, 2)}\n`)
+
+/** A whole copy or none; on file systems that can, without taking space. */
+async function copy(from: string, to: string): Promise<void> {
+  const temporary = `${to}.${process.pid}.tmp`
+  try {
+    await copyFile(from, temporary, constants.COPYFILE_FICLONE)
+    await rename(temporary, to)
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw fileError(error, to, "write")
+  }
+}
+
+/** The rows of a finished output. @throws InputError naming file and line for a line that is not JSON. */
+export async function* readOutput<Row>({ file }: { file: string }): AsyncGenerator<Row> {
+  for await (const { line, text } of readLines(file, { allowEmpty: true })) yield parseJson(text, { file, line }) as Row
+}

@@ -1,0 +1,131 @@
+import { existsSync } from "node:fs"
+import { mkdir, readFile, rename, rm } from "node:fs/promises"
+import { join } from "node:path"
+import { tf } from "../backend/tf"
+import { appendJsonl, fileError, readLines, writeAtomic } from "../data/jsonl"
+import type { MetricsLine } from "../data/results"
+import type { WeighedRow } from "../data/schema"
+import type { LocalModel } from "../engine/local"
+import { CheckpointError, MuscError } from "../errors"
+import { readAdapter, writeAdapter } from "../model/adapter"
+import { fromAdapter, type Lora, toAdapter } from "../model/lora"
+import { openSafetensors } from "../model/safetensors"
+import { type TrainSettings, trainAdapter } from "../musc/train"
+import type { StepLog } from "../train/loop"
+
+export interface TrainStage {
+  /** Folder for `metrics.jsonl`, `adapter/` and, while training, `checkpoint.safetensors`. */
+  dir: string
+  /** See keyOf: training version, settings, the model, the key of the pairs. */
+  key: string
+  local: LocalModel
+  pairs: () => AsyncIterable<WeighedRow>
+  settings: TrainSettings
+  checkpointEvery: number
+  signal?: AbortSignal
+  onStep?: (log: StepLog) => void
+}
+
+/**
+ * Trains an adapter, or finds it done. A stopped or killed training goes on from its checkpoint, to the same adapter and
+ * the same metrics as without the stop. Returns the adapter's folder (PEFT).
+ * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
+ */
+export async function runTraining(stage: TrainStage): Promise<string> {
+  const { dir, key, local, pairs, settings, checkpointEvery, signal, onStep } = stage
+  const adapter = join(dir, "adapter")
+  const metrics = join(dir, "metrics.jsonl")
+  const checkpoint = join(dir, "checkpoint.safetensors")
+  const found = await readKey(dir)
+  if (found?.key === key && found.complete && existsSync(join(adapter, "adapter_config.json"))) {
+    await rm(checkpoint, { force: true })
+    return adapter
+  }
+  try {
+    if (found?.key !== key) await rm(dir, { recursive: true, force: true })
+    await mkdir(dir, { recursive: true })
+  } catch (error) {
+    throw fileError(error, dir, "write")
+  }
+  await writeKey(dir, { key, complete: false })
+  await cutMetrics(metrics, await checkpointStep(checkpoint, key))
+  const writer = await appendJsonl(metrics, { resume: true })
+  let lora: Lora
+  try {
+    lora = await trainAdapter(local, pairs(), settings, {
+      checkpoint: { file: checkpoint, every: checkpointEvery, key },
+      signal,
+      // Waited for, so that the checkpoint of a step never stands without its line.
+      onStep: async (log) => {
+        if (!Number.isFinite(log.loss)) {
+          throw new MuscError(`${metrics}: the loss must be finite, got ${log.loss} at step ${log.step}; lower lr`)
+        }
+        await writer.write(metricsOf(log))
+        onStep?.(log)
+      },
+    })
+  } finally {
+    await writer.close()
+  }
+  try {
+    await rm(`${adapter}.tmp`, { recursive: true, force: true })
+    writeAdapter(`${adapter}.tmp`, toAdapter(lora, local.config), local.name)
+    await rm(adapter, { recursive: true, force: true })
+    await rename(`${adapter}.tmp`, adapter)
+  } catch (error) {
+    throw fileError(error, adapter, "write")
+  } finally {
+    tf.dispose(lora.params)
+  }
+  await writeKey(dir, { key, complete: true })
+  await rm(checkpoint, { force: true })
+  return adapter
+}
+
+/** The adapter of a PEFT folder for a model, as tensors; the caller disposes `params`. */
+export const openAdapter = (dir: string, local: LocalModel): Lora => fromAdapter(readAdapter(dir, local.config))
+
+interface Key {
+  key: string
+  complete: boolean
+}
+
+const writeKey = (dir: string, state: Key) => writeAtomic(join(dir, "key.json"), `${JSON.stringify(state, null, 2)}\n`)
+
+/** undefined for a key file that is absent or cannot be read: training then starts anew. */
+async function readKey(dir: string): Promise<Key | undefined> {
+  try {
+    return JSON.parse(await readFile(join(dir, "key.json"), "utf8"))
+  } catch {
+    return undefined
+  }
+}
+
+/** Steps done by the state in a checkpoint; 0 without one of this key. One that cannot be used is removed. */
+async function checkpointStep(file: string, key: string): Promise<number> {
+  if (!existsSync(file)) return 0
+  try {
+    const held = openSafetensors(file)
+    held.close()
+    if (held.metadata.key === key) return Number(held.metadata.step)
+  } catch (error) {
+    if (!(error instanceof CheckpointError)) throw error
+  }
+  await rm(file, { force: true })
+  return 0
+}
+
+/** Removes the lines of steps that will be done again. */
+async function cutMetrics(file: string, steps: number): Promise<void> {
+  if (!existsSync(file)) return
+  const kept: string[] = []
+  for await (const { text } of readLines(file, { dropTorn: true, allowEmpty: true })) {
+    if (kept.length < steps) kept.push(`${text}\n`)
+  }
+  await writeAtomic(file, kept)
+}
+
+/** A step as a line of `metrics.jsonl`. No time in it: the same run writes the same file. */
+function metricsOf({ step, steps, loss, lr, gradNorm, tokens, ...logs }: StepLog): MetricsLine {
+  return { step, steps, loss, lr, grad_norm: gradNorm, tokens, ...logs }
+}

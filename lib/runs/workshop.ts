@@ -1,0 +1,93 @@
+import { join } from "node:path"
+import type { InstructionRow } from "../data/schema"
+import type { LocalEngine, LocalModel } from "../engine/local"
+import { stageVersion } from "../musc/pipeline"
+import type { Outcome } from "../musc/row"
+import type { RunConfig } from "./config"
+import { keyOf, type RowStage, readOutput, runRows, type StageOutput } from "./store"
+
+/** Work done of one stage; `unit` says what is counted. */
+export interface Progress {
+  /** Stage by its path in the run folder, e.g. `seed-0/decompose`. */
+  stage: string
+  unit: "rows" | "steps"
+  done: number
+  total: number
+}
+
+/** What all stages of a run share. */
+export interface Workshop {
+  config: RunConfig
+  /** Run folder. */
+  dir: string
+  local: LocalModel
+  /** The model without an adapter: writes, scores and judges. */
+  base: LocalEngine
+  /** Folder of finished outputs shared by runs. */
+  cache?: string
+  signal?: AbortSignal
+  onProgress: (progress: Progress) => void
+  /** One line of news: the backend chosen, a finished stage. */
+  onNote: (line: string) => void
+}
+
+export interface NamedStage<In, Out extends object> extends Pick<RowStage<In, Out>, "key" | "rows" | "work"> {
+  /** Path of the output in the run folder, without `.jsonl`. */
+  name: string
+  /** Rows expected, for the progress display. */
+  total: number
+}
+
+/** A stage over rows, whose output is a file of the run folder. */
+export function rowsStage<In, Out extends object>(shop: Workshop, stage: NamedStage<In, Out>): Promise<StageOutput> {
+  const { name, total, ...rest } = stage
+  return runRows({
+    ...rest,
+    stage: name.split("/").at(-1)!,
+    file: join(shop.dir, `${name}.jsonl`),
+    chunk: shop.base.concurrency,
+    replay: true,
+    cache: shop.cache,
+    signal: shop.signal,
+    onRow: (done) => shop.onProgress({ stage: name, unit: "rows", done, total }),
+  })
+}
+
+/** A stage of the method, which passes failed rows through. Its key holds its options, the model and its input's key. */
+export function methodStage<In extends InstructionRow, Options extends object>(
+  shop: Workshop,
+  stage: "decompose" | "corrupt" | "recombine" | "respond" | "weigh",
+  { seed, input, options }: { seed: number; input: StageOutput; options: Options },
+  work: (row: In, options: Options) => Promise<Outcome<InstructionRow>>,
+): Promise<StageOutput> {
+  return rowsStage<Outcome<In>, Outcome<InstructionRow>>(shop, {
+    name: `seed-${seed}/${stage}`,
+    key: keyOf(stage, stageVersion[stage], options, shop.local.fingerprint, input.key),
+    total: input.rows,
+    rows: () => readOutput<Outcome<In>>(input),
+    work: async (row) => (row.failure ? row : work(row, options)),
+  })
+}
+
+/** The rows of an output that did not fail. */
+export async function* passed<Row extends InstructionRow>(output: StageOutput): AsyncGenerator<Row> {
+  for await (const row of readOutput<Outcome<Row>>(output)) if (!row.failure) yield row
+}
+
+/** The first `n` of some rows. */
+export async function* first<Row>(n: number, rows: AsyncIterable<Row>): AsyncGenerator<Row> {
+  let taken = 0
+  if (n > 0) {
+    for await (const row of rows) {
+      yield row
+      if (++taken === n) return
+    }
+  }
+}
+
+/** All rows in memory. */
+export async function collect<Row>(rows: AsyncIterable<Row>): Promise<Row[]> {
+  const all: Row[] = []
+  for await (const row of rows) all.push(row)
+  return all
+}
