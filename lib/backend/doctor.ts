@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
 import os from "node:os"
 import path from "node:path"
 import { BackendError } from "../errors"
@@ -8,7 +8,6 @@ import { nativeBuild } from "./native"
 import {
   type BackendName,
   backendNames,
-  bindingFile,
   chooseBackend,
   type Loader,
   loadedCores,
@@ -223,8 +222,9 @@ async function cuda(run: Run): Promise<Fact[]> {
     return [fact, { topic: "cuda", name: "libtensorflow", state: "missing", value: "not built for CUDA", remedy }]
   }
   const known = await ldconfig(run)
+  const wheels = path.join(build.library.folder, "../nvidia")
   const folders = [
-    path.dirname(path.join(packageFolder("@tensorflow/tfjs-node-gpu") ?? "", bindingFile)),
+    ...(existsSync(wheels) ? readdirSync(wheels).map((part) => path.join(wheels, part, "lib")) : []),
     ...(process.env.LD_LIBRARY_PATH ?? "").split(":").filter(Boolean),
   ]
   const libraries = cudaLibraries.map((name): Fact => {

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import { BackendError } from "../errors"
 import { ChildError, type Run, run as runChild } from "./child"
@@ -123,7 +123,14 @@ function fingerprint({ folder }: Library): string {
 
 // N-API 8 is the newest that the package looks for; its ABI holds for every later Node.
 const napi = 8
-const flags = ["-O2", "-std=c++17", "-fPIC", "-shared", `-DNAPI_VERSION=${napi}`, "-Wl,-rpath,$ORIGIN"]
+const flags = [
+  "-O2",
+  "-std=c++17",
+  "-fPIC",
+  "-shared",
+  `-DNAPI_VERSION=${napi}`,
+  "-Wl,-rpath,$ORIGIN:$ORIGIN/tensorflow",
+]
 
 // libtensorflow logs two lines while it is being loaded, before it reads TF_CPP_MIN_LOG_LEVEL. A library whose initialiser
 // runs first (-z initfirst) lifts the threshold; libtensorflow then sets it as the variable says.
@@ -143,13 +150,15 @@ function recipeHash(folder: string): string {
 }
 
 async function compile(source: string, folder: string, library: Library, run: Run): Promise<void> {
-  linkLibraries(folder, library)
+  // libtensorflow finds the CUDA libraries of pip from its own place: "../nvidia/cudnn/lib" and so on.
+  const link = path.join(folder, "tensorflow")
+  symlinkSync(library.folder, link)
   const include = [
     path.join(library.folder, "include"),
     path.join(packageFolder("node-api-headers")!, "include"),
     source,
   ]
-  const common = [...flags, ...include.map((place) => `-I${place}`), "-L", folder]
+  const common = [...flags, ...include.map((place) => `-I${place}`), `-L${folder}`, `-L${link}`]
   const compiler = process.env.CXX || "g++"
   try {
     const quiet = await compileQuiet(compiler, common, folder, run)
@@ -191,23 +200,6 @@ async function compileQuiet(compiler: string, common: readonly string[], folder:
     throw error
   } finally {
     rmSync(file)
-  }
-}
-
-/**
- * Puts links to libtensorflow, and to the CUDA libraries that pip lays beside it, into one folder. They are then loaded as
- * files of that folder, and libtensorflow finds CUDA because it searches its own folder.
- */
-function linkLibraries(folder: string, library: Library): void {
-  for (const file of libraryFiles) symlinkSync(path.join(library.folder, file), path.join(folder, file))
-  const nvidia = path.join(library.folder, "../nvidia")
-  if (!library.cuda || !existsSync(nvidia)) return
-  for (const part of readdirSync(nvidia)) {
-    const place = path.join(nvidia, part, "lib")
-    if (!existsSync(place)) continue
-    for (const file of readdirSync(place).filter((name) => /\.so(\.\d+)*$/.test(name))) {
-      if (!existsSync(path.join(folder, file))) symlinkSync(path.join(place, file), path.join(folder, file))
-    }
   }
 }
 
