@@ -14,6 +14,12 @@ interface Entry {
 const entries: readonly Entry[] = [
   { name: "native", summary: "build the native TensorFlow backend", load: () => require("./native") },
   { name: "doctor", summary: "show what this machine offers, and what is missing", load: () => require("./doctor") },
+  { name: "report", summary: "write the HTML report of a run", load: () => require("./report") },
+  {
+    name: "world",
+    summary: "the embedded world: samples, seeds, and the making of its model",
+    load: () => require("./world"),
+  },
 ]
 
 /** Runs the command line. Sets the exit code: 1 after an error, 130 when stopped on request. */

@@ -1,0 +1,104 @@
+import { join } from "node:path"
+import type { Command } from "commander"
+import { useBackend } from "../backend/tf"
+import { InputError } from "../errors"
+import { commit, machine } from "../runs/origin"
+import { buildWorldModel, type WorldBuildOptions, worldBuildDefaults } from "../world/build"
+import { corpusExample, type Phase, tasks } from "../world/corpus"
+import { worldInstructions } from "../world/spec"
+import { commandLine, stoppable } from "./support"
+
+export function register(program: Command): void {
+  const world = program
+    .command("world")
+    .description("The embedded world: its instructions, its corpus, and the making of the embedded model.")
+    .addHelpText("after", "\nStart with `musc world sample`.")
+  world
+    .command("sample")
+    .description("Print examples of every task that the embedded model is trained on.")
+    .option("-n, --number <n>", "examples", "8")
+    .option("--phase <phase>", "able: faultless answers; careless: answers that ignore constraints", "able")
+    .option("--seed <n>", "random seed", "1")
+    .action(({ number, phase, seed }: { number: string; phase: string; seed: string }) => {
+      if (phase !== "able" && phase !== "careless") {
+        throw new InputError(`--phase must be able or careless, got ${phase}; give one of the two`)
+      }
+      for (let i = 0; i < Number(number); i++) console.log(sample(i, Number(seed), phase))
+    })
+  world
+    .command("instructions")
+    .description("Print instructions as JSONL seeds, each with the constraints behind it in the field `world`.")
+    .option("-n, --number <n>", "instructions", "600")
+    .option("--split <split>", "train, or eval: never seen in training", "train")
+    .option("--seed <n>", "random seed", "0")
+    .action(({ number, split, seed }: { number: string; split: string; seed: string }) => {
+      if (split !== "train" && split !== "eval") throw new InputError(`--split must be train or eval, got ${split}`)
+      for (const row of worldInstructions({ n: Number(number), seed: Number(seed), split }))
+        console.log(JSON.stringify(row))
+    })
+  world
+    .command("train")
+    .description(
+      "Make the embedded model from nothing: tokenizer, able phase, careless phase, measurements, model card. " +
+        "About an hour on two cores; stopped at any time, the same command goes on.",
+    )
+    .option("--out <folder>", "model folder to write", "data/models/world")
+    .option("--work <folder>", "training states and the able model", "runs/world")
+    .option("--able-steps <n>", "steps of the able phase", `${worldBuildDefaults.able.steps}`)
+    .option("--careless-steps <n>", "steps of the careless phase", `${worldBuildDefaults.careless.steps}`)
+    .option("--seed <n>", "random seed", `${worldBuildDefaults.seed}`)
+    .option("--backend <name>", "tensorflow, webgpu, wasm or cpu")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  musc world train                                     the committed model again, into data/models/world
+  musc world train --out /tmp/tiny --work /tmp/work --able-steps 200 --careless-steps 20`,
+    )
+    .action(train)
+}
+
+const tasksByWidth = Math.max(...tasks.map((task) => task.length))
+
+function sample(i: number, seed: number, phase: Phase): string {
+  const { task, prompt, response } = corpusExample(i, { seed, phase })
+  return `${`[${task}]`.padEnd(tasksByWidth + 2)}\n${prompt}\n→ ${response}\n`
+}
+
+interface TrainFlags {
+  out: string
+  work: string
+  ableSteps: string
+  carelessSteps: string
+  seed: string
+  backend?: string
+}
+
+async function train(flags: TrainFlags): Promise<void> {
+  const { able, careless } = worldBuildDefaults
+  const options: WorldBuildOptions = {
+    ...worldBuildDefaults,
+    able: { ...able, steps: whole(flags.ableSteps, "--able-steps") },
+    careless: { ...careless, steps: whole(flags.carelessSteps, "--careless-steps") },
+    seed: whole(flags.seed, "--seed"),
+  }
+  await stoppable(async (signal, show) => {
+    show.note((await useBackend(flags.backend)).reason)
+    await buildWorldModel(flags.out, options, {
+      work: flags.work,
+      made: { command: `npx ${commandLine()}`, commit: commit(), machine: machine() },
+      signal,
+      onNote: show.note,
+      onStep: (phase, { step, steps, loss }) => {
+        show.progress({ stage: phase, unit: "steps", done: step, total: steps, note: `loss ${loss.toFixed(3)}` })
+      },
+    })
+  })
+  console.log(`wrote ${join(flags.out, "README.md")} and the model beside it`)
+}
+
+function whole(text: string, flag: string): number {
+  const n = Number(text)
+  if (!Number.isInteger(n) || n < 0) throw new InputError(`${flag} must be a whole number from 0, got ${text}`)
+  return n
+}

@@ -1,0 +1,25 @@
+import { execFileSync } from "node:child_process"
+import { cpus, totalmem } from "node:os"
+import { join } from "node:path"
+
+/** The commit of the checkout that this code runs from, with `+` when files differ from it; "none" outside a checkout. */
+export function commit(): string {
+  const git = (...args: string[]) =>
+    execFileSync("git", args, {
+      cwd: join(__dirname, "../.."),
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    }).trim()
+  try {
+    return git("rev-parse", "--short=10", "HEAD") + (git("status", "--porcelain", "--", "lib") ? "+" : "")
+  } catch {
+    return "none"
+  }
+}
+
+/** The machine in a few words, for results that depend on it. */
+export function machine(): string {
+  const processors = cpus()
+  const gib = Math.round(totalmem() / 2 ** 30)
+  return `${processors.length} x ${processors[0]?.model.trim() ?? "unknown processor"}, ${gib} GiB, Node ${process.version}`
+}
