@@ -52,7 +52,7 @@ function withGradient<T extends Tensor>(
   return op(...inputs) as T
 }
 
-/** a · b for matrices, either one transposed first. */
+/** a · b for matrices, either one transposed first. Without a gradient: for use inside an op that brings its own. */
 export function matMul(a: Tensor2D, b: Tensor2D, transposeA = false, transposeB = false): Tensor2D {
   const backend = native()
   // tfjs sends every product to BatchMatMulV2, which costs .1 ms more a call than MatMul.
@@ -241,7 +241,7 @@ export function attend(qk: Tensor4D, v: Tensor4D, mask: Tensor4D, kvHeads: numbe
   const heads = (x: Tensor4D) => tf.reshape(x, [B, N, T, x.shape[3]]) as Tensor4D
   const probabilities = (q: Tensor4D, k: Tensor4D) =>
     softmax(tf.add(heads(batchMatMul(grouped(q), k, false, true)), mask) as Tensor4D) // [B, N, T, S]
-  if (cached) return heads(batchMatMul(grouped(probabilities(qk, cached)), v))
+  if (cached) return tf.tidy(() => heads(batchMatMul(grouped(probabilities(qk, cached)), v)))
   return withGradient(
     [qk, v],
     (save) => {
@@ -324,12 +324,13 @@ function scoreRows(h: Tensor2D, table: Tensor2D, targets: Tensor1D, softcap: num
   })
 }
 
-/** Logits [M, V] with the soft cap, and the cap's slope (null without one). */
+/** Logits [M, V] with the soft cap, and the cap's slope (null without one). Without a gradient. */
 export function cappedLogits(h: Tensor2D, table: Tensor2D, softcap: number | null) {
-  const raw = matMul(h, table, false, true)
-  if (!softcap) return { logits: raw, slope: null }
-  const t = tf.tanh(tf.div(raw, softcap))
-  return { logits: tf.mul(t, softcap) as Tensor2D, slope: tf.sub(1, tf.square(t)) as Tensor2D }
+  if (!softcap) return { logits: matMul(h, table, false, true), slope: null }
+  return tf.tidy(() => {
+    const t = tf.tanh(tf.div(matMul(h, table, false, true), softcap))
+    return { logits: tf.mul(t, softcap) as Tensor2D, slope: tf.sub(1, tf.square(t)) as Tensor2D }
+  })
 }
 
 /** [log p(target), onehot(target) - p] for logits [m, V] and targets [m]. */
@@ -362,7 +363,7 @@ export function writeRows(buffer: Tensor2D, at: Tensor1D, rows: Tensor2D): Tenso
   const backend = native()
   const out = backend
     ? (backend.executeSingleOutput("InplaceUpdate", [floatType(backend, "T")], [buffer, at, rows]) as Tensor2D)
-    : (tf.tensorScatterUpdate(buffer, tf.expandDims(at, 1), rows) as Tensor2D)
+    : tf.tidy(() => tf.tensorScatterUpdate(buffer, tf.expandDims(at, 1), rows) as Tensor2D)
   buffer.dispose()
   return out
 }
