@@ -12,6 +12,27 @@ interface Entry {
 
 // `require`, since a dynamic import of a CommonJS sibling would need a file extension.
 const entries: readonly Entry[] = [
+  { name: "run", summary: "run a whole experiment: pairs, training, evaluation, report", load: () => require("./run") },
+  {
+    name: "decompose",
+    summary: "take instructions apart into constraints",
+    load: () => require("./stages").decomposeCommand,
+  },
+  { name: "corrupt", summary: "spoil some constraints", load: () => require("./stages").corruptCommand },
+  {
+    name: "recombine",
+    summary: "write constraints out as instructions",
+    load: () => require("./stages").recombineCommand,
+  },
+  {
+    name: "respond",
+    summary: "answer the clean and the noised instruction",
+    load: () => require("./stages").respondCommand,
+  },
+  { name: "weigh", summary: "weigh the tokens of both answers", load: () => require("./stages").weighCommand },
+  { name: "train", summary: "train an adapter on weighed pairs", load: () => require("./train") },
+  { name: "evaluate", summary: "answer and grade held-out instructions", load: () => require("./evaluate") },
+  { name: "chat", summary: "talk with a model", load: () => require("./chat") },
   { name: "native", summary: "build the native TensorFlow backend", load: () => require("./native") },
   { name: "doctor", summary: "show what this machine offers, and what is missing", load: () => require("./doctor") },
   { name: "report", summary: "write the HTML report of a run", load: () => require("./report") },

@@ -138,11 +138,14 @@ export type ConfigKey = keyof RunConfig
 
 export const configKeys = Object.keys(runConfig.shape) as ConfigKey[]
 
+/** What every setting is when nobody says otherwise. */
+export const configDefaults: RunConfig = runConfig.parse({})
+
 /** The settings, with defaults for those not given. @throws ConfigError listing every problem. */
 export function parseConfig(given: Readonly<Record<string, unknown>>): RunConfig {
   const parsed = runConfig.safeParse(given)
   const problems = parsed.success ? [] : parsed.error.issues.flatMap((issue) => explain(issue, given))
-  const { minConstraints, maxConstraints, drop, negate, substitute } = { ...defaults(), ...given } as RunConfig
+  const { minConstraints, maxConstraints, drop, negate, substitute } = { ...configDefaults, ...given } as RunConfig
   if (minConstraints > maxConstraints)
     problems.push(`minConstraints: must be at most maxConstraints (${maxConstraints}), got ${minConstraints}; lower it`)
   if (drop + negate + substitute === 0)
@@ -150,8 +153,6 @@ export function parseConfig(given: Readonly<Record<string, unknown>>): RunConfig
   if (!parsed.success || problems.length) throw new ConfigError(problems)
   return parsed.data
 }
-
-const defaults = () => runConfig.parse({})
 
 /** One line a problem: field, rule, value received, what the field means. */
 function explain(issue: z.core.$ZodIssue, given: Readonly<Record<string, unknown>>): string[] {

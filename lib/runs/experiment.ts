@@ -109,7 +109,7 @@ async function trainMethod(
   answered: StageOutput,
   weighed: StageOutput,
 ): Promise<Adapter | null> {
-  const { config, dir, local, signal, onProgress } = shop
+  const { config, dir, local, cache, signal, onProgress } = shop
   const settings = trainSettings(config, method, seed)
   if (!settings) return null
   if (weighed.rows === sum(Object.values(weighed.failures))) {
@@ -128,8 +128,10 @@ async function trainMethod(
     pairs: () => passed<WeighedRow>(weighed),
     settings,
     checkpointEvery: config.checkpointEvery,
+    cache,
     signal,
-    onStep: ({ step, steps }) => onProgress({ stage, unit: "steps", done: step, total: steps }),
+    onStep: ({ step, steps, loss }) =>
+      onProgress({ stage, unit: "steps", done: step, total: steps, note: `loss ${loss.toFixed(3)}` }),
   })
   return { dir: adapter, key }
 }
@@ -142,7 +144,7 @@ async function evaluateMethod(
   adapter: Adapter | null,
   holdout: StageOutput,
 ): Promise<Graded[]> {
-  const { config, local, base, signal } = shop
+  const { config, local, base, signal, onTokens } = shop
   const rows = await collect(passed<InstructionRow>(holdout))
   if (!rows.length) {
     const got = `none${reasons(holdout)}`
@@ -158,7 +160,7 @@ async function evaluateMethod(
   let engine: LocalEngine | undefined
   const opened = () => {
     if (adapter && !engine) lora = openAdapter(adapter.dir, local)
-    engine ??= lora ? local.engine(lora, { signal }) : base
+    engine ??= lora ? local.engine(lora, { signal, onTokens }) : base
     return engine
   }
   const graded: Graded[] = []

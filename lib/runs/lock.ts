@@ -8,12 +8,12 @@ import { InputError } from "../errors"
 const ours = new Set<string>()
 
 /**
- * Takes a folder for this process alone; returns what gives it back. The lock of a process of this machine that is no
+ * Takes a folder, or with `name` one thing in it, for this process alone; returns what gives it back. The lock of a process of this machine that is no
  * longer alive is taken over.
  * @throws InputError when another process works in the folder, or it cannot be written.
  */
-export function lockFolder(dir: string): () => void {
-  const file = resolve(dir, "lock.json")
+export function lockFolder(dir: string, name = "lock.json"): () => void {
+  const file = resolve(dir, name)
   const mine = JSON.stringify({ pid: process.pid, host: hostname() })
   for (let tries = 0; ; tries++) {
     try {

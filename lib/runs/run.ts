@@ -12,7 +12,7 @@ import { modelFolder } from "./model"
 import { writeReport } from "./report"
 import type { Workshop } from "./workshop"
 
-export interface RunOptions extends Partial<Pick<Workshop, "signal" | "onProgress" | "onNote">> {
+export interface RunOptions extends Partial<Pick<Workshop, "signal" | "onProgress" | "onTokens" | "onNote">> {
   /** Run folder, made if absent. */
   dir: string
   /** A model that is open already; the one that the settings name if not given. */
@@ -31,7 +31,7 @@ export interface RunOptions extends Partial<Pick<Workshop, "signal" | "onProgres
  * @throws StoppedError when aborted; InputError for bad seeds, a folder in use, a disk that is full.
  */
 export async function run(config: RunConfig, options: RunOptions): Promise<Results> {
-  const { onProgress = () => {}, onNote = () => {} } = options
+  const { onProgress = () => {}, onNote = () => {}, onTokens } = options
   const dir = resolve(options.dir)
   const unlock = lockFolder(dir)
   const failing = new AbortController() // ends what the engine still has to do when anything else fails
@@ -46,8 +46,8 @@ export async function run(config: RunConfig, options: RunOptions): Promise<Resul
     await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
     const seeds = Array.from({ length: config.repeat }, (_, i) => config.seed + i)
     const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))
-    const base = local.engine(null, { signal })
-    const results = await experiment({ config, dir, local, base, cache, signal, onProgress, onNote }, seeds)
+    const base = local.engine(null, { signal, onTokens })
+    const results = await experiment({ config, dir, local, base, cache, signal, onProgress, onTokens, onNote }, seeds)
     base.dispose()
     await writeAtomic(join(dir, "results.json"), `${JSON.stringify(results, null, 2)}\n`)
     const { name, fingerprint } = local

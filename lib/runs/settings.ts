@@ -32,8 +32,9 @@ function settingOf(key: string, text: string): unknown {
     }
   }
   const field = Object.hasOwn(runConfig.shape, key) ? runConfig.shape[key as ConfigKey] : undefined
-  const readings = [yaml(text), text, text.split(",").map((part) => yaml(part.trim()))]
-  return readings.find((value) => field?.safeParse(value).success) ?? readings[0]
+  const list = text.split(",").map((part) => yaml(part.trim()))
+  const readings = Array.isArray(field?.parse(undefined)) ? [yaml(text), list] : [yaml(text), text]
+  return readings.find((value) => field?.safeParse(value).success) ?? readings.find(Array.isArray) ?? readings[0]
 }
 
 /** The settings that a YAML or JSON file holds. @throws InputError naming the file. */

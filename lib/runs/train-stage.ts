@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs"
-import { mkdir, readFile, rename, rm } from "node:fs/promises"
+import { cp, mkdir, readFile, rename, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { tf } from "../backend/tf"
 import { appendJsonl, fileError, readLines, writeAtomic } from "../data/jsonl"
@@ -22,6 +22,8 @@ export interface TrainStage {
   pairs: () => AsyncIterable<WeighedRow>
   settings: TrainSettings
   checkpointEvery: number
+  /** Folder of finished trainings by key, shared by runs. */
+  cache?: string
   signal?: AbortSignal
   onStep?: (log: StepLog) => void
 }
@@ -32,18 +34,26 @@ export interface TrainStage {
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */
 export async function runTraining(stage: TrainStage): Promise<string> {
-  const { dir, key, local, pairs, settings, checkpointEvery, signal, onStep } = stage
+  const { dir, key, local, pairs, settings, checkpointEvery, cache, signal, onStep } = stage
   const adapter = join(dir, "adapter")
   const metrics = join(dir, "metrics.jsonl")
   const checkpoint = join(dir, "checkpoint.safetensors")
+  const cached = cache && join(cache, `train-${key.slice(0, 32)}`)
   const found = await readKey(dir)
   if (found?.key === key && found.complete && existsSync(join(adapter, "adapter_config.json"))) {
     await rm(checkpoint, { force: true })
     return adapter
   }
   try {
-    if (found?.key !== key) await rm(dir, { recursive: true, force: true })
+    if (found?.key !== key) {
+      await rm(join(dir, "key.json"), { force: true }) // first, so that old files never stand under the new key
+      for (const old of [metrics, checkpoint, adapter]) await rm(old, { recursive: true, force: true })
+    }
     await mkdir(dir, { recursive: true })
+    if (cached && (await readKey(cached))?.complete) {
+      await cp(cached, dir, { recursive: true })
+      return adapter
+    }
   } catch (error) {
     throw fileError(error, dir, "write")
   }
@@ -79,11 +89,19 @@ export async function runTraining(stage: TrainStage): Promise<string> {
   }
   await writeKey(dir, { key, complete: true })
   await rm(checkpoint, { force: true })
+  if (cached && !existsSync(cached)) {
+    const temporary = `${cached}.${process.pid}.tmp`
+    await cp(dir, temporary, { recursive: true })
+    await rename(temporary, cached).catch(() => rm(temporary, { recursive: true })) // another run was faster
+  }
   return adapter
 }
 
 /** The adapter of a PEFT folder for a model, as tensors; the caller disposes `params`. */
 export const openAdapter = (dir: string, local: LocalModel): Lora => fromAdapter(readAdapter(dir, local.config))
+
+/** The key of what stands in a training folder; undefined without one. */
+export const trainingKey = async (dir: string): Promise<string | undefined> => (await readKey(dir))?.key
 
 interface Key {
   key: string

@@ -10,9 +10,11 @@ import { keyOf, type RowStage, readOutput, runRows, type StageOutput } from "./s
 export interface Progress {
   /** Stage by its path in the run folder, e.g. `seed-0/decompose`. */
   stage: string
-  unit: "rows" | "steps"
+  unit: "rows" | "steps" | "tensors"
   done: number
   total: number
+  /** Such as the loss. */
+  note?: string
 }
 
 /** What all stages of a run share. */
@@ -27,6 +29,8 @@ export interface Workshop {
   cache?: string
   signal?: AbortSignal
   onProgress: (progress: Progress) => void
+  /** Called with the tokens that each step of generation made. */
+  onTokens?: (count: number) => void
   /** One line of news: the backend chosen, a finished stage. */
   onNote: (line: string) => void
 }

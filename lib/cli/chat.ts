@@ -1,0 +1,90 @@
+import { createInterface } from "node:readline/promises"
+import { type Command, InvalidArgumentError } from "commander"
+import type { Message } from "../data/schema"
+import { StoppedError } from "../errors"
+import { streamKey } from "../rng"
+import { openAdapter } from "../runs/train-stage"
+import { display } from "./display"
+import { openModel, readConfig, type SettingOptions, withSettings } from "./support"
+
+interface Options extends SettingOptions {
+  adapter?: string
+  temperature: number
+  maxTokens: number
+  system?: string
+}
+
+export function register(program: Command): void {
+  const command = program
+    .command("chat")
+    .description("Talk with a model, with or without an adapter.")
+    .option("--adapter <folder>", "PEFT adapter, e.g. runs/smoke/seed-0/train/musc/adapter")
+    .option("--temperature <t>", "sampling temperature, 0 is greedy", temperature, 0.5)
+    .option("--max-tokens <n>", "longest answer", Number, 512)
+    .option("--system <text>", "system message")
+  withSettings(command)
+    .addHelpText(
+      "after",
+      `
+Examples:
+  musc chat --adapter runs/smoke/seed-0/train/musc/adapter
+  echo "Write about a sailor. Never say sea." | musc chat --temperature 0
+
+In the chat: /reset forgets the turns so far, /quit or Ctrl-D ends, Ctrl-C stops an answer.
+The embedded model knows single turns only: each line starts anew.`,
+    )
+    .action(chat)
+}
+
+async function chat({ adapter, temperature, maxTokens, system, ...given }: Options): Promise<void> {
+  const config = readConfig(given)
+  const show = display()
+  const local = await openModel(config, show)
+  show.end()
+  const lora = adapter ? openAdapter(adapter, local) : null
+  const single = config.model === "world"
+  const start: Message[] = system ? [{ role: "system", content: system }] : []
+  let messages = [...start]
+  let turn = 0
+  let stop = new AbortController()
+  let answering = false
+  const input = createInterface({
+    input: process.stdin,
+    output: process.stdin.isTTY ? process.stdout : undefined,
+    prompt: "> ",
+  })
+  input.on("SIGINT", () => (answering ? stop.abort() : input.close()))
+  input.prompt()
+  for await (const line of input) {
+    const content = line.trim()
+    if (content === "/quit") break
+    if (content === "/reset" || single) messages = [...start]
+    if (content && content !== "/reset") {
+      messages.push({ role: "user", content })
+      stop = new AbortController()
+      answering = true
+      const engine = local.engine(lora, { signal: stop.signal })
+      try {
+        const seed = streamKey(config.seed, "chat", turn++)
+        const { text, finish } = await engine.generate({ messages, temperature, maxTokens, seed })
+        console.log(text.trim() + (finish === "length" ? " [cut off at --max-tokens]" : ""))
+        messages.push({ role: "assistant", content: text })
+      } catch (error) {
+        if (!(error instanceof StoppedError)) throw error
+        console.log("[stopped]")
+        messages.pop()
+      } finally {
+        engine.dispose()
+        answering = false
+      }
+    }
+    input.prompt()
+  }
+  input.close()
+}
+
+function temperature(text: string): number {
+  const value = Number(text)
+  if (value >= 0 && value <= 2) return value
+  throw new InvalidArgumentError(`must be a number from 0 to 2, got ${text}`)
+}

@@ -1,0 +1,129 @@
+import { existsSync } from "node:fs"
+import { basename, dirname } from "node:path"
+import type { Command } from "commander"
+import { readInstructions } from "../data/formats"
+import type { EvalItem } from "../data/results"
+import type { InstructionRow } from "../data/schema"
+import { InputError } from "../errors"
+import { evaluate } from "../musc/evaluate"
+import type { RunConfig } from "../runs/config"
+import { graderOf } from "../runs/graders"
+import { lockFolder } from "../runs/lock"
+import { sha256File } from "../runs/manifest"
+import { resultsOf, resultsTable } from "../runs/results"
+import { stageSettings, worldHoldout } from "../runs/stages"
+import { keyOf, readOutput, readState, runRows } from "../runs/store"
+import { openAdapter } from "../runs/train-stage"
+import { collect } from "../runs/workshop"
+import {
+  countOption,
+  openModel,
+  readConfig,
+  type SettingOptions,
+  settingsHelp,
+  stoppable,
+  withRecipe,
+  withSettings,
+} from "./support"
+
+interface Options extends SettingOptions {
+  out: string
+  adapter?: string
+  name?: string
+  force?: boolean
+}
+
+export function register(program: Command): void {
+  const command = program
+    .command("evaluate")
+    .description(
+      "Answer instructions with a model, and grade the answers constraint by constraint: exactly for the embedded world, " +
+        "otherwise by the model's own yes/no judgement (replies that are neither are counted and left out).",
+    )
+    .argument("[instructions]", "rows of `musc decompose` (default: the embedded world's held-out instructions)")
+    .requiredOption("-o, --out <file>", "JSONL file of graded answers")
+    .option("--adapter <folder>", "PEFT adapter to answer with; the judge is always the model without it")
+    .option("--name <name>", "name of what is evaluated, in the output (default: base, or the adapter's folder)")
+  withSettings(withRecipe(command))
+    .option("--limit <n>", "only the first instructions", countOption)
+    .option("--force", "start anew where the output was made with other settings")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  musc evaluate -o base.jsonl
+  musc evaluate -o musc.jsonl --adapter adapters/musc/adapter --set evalTemperatures=0
+  musc decompose mine.jsonl -o questions.jsonl && musc evaluate questions.jsonl -o graded.jsonl
+
+Out, a line an answer: id, seed, method, temperature, instruction, answer, constraints [{question, kind, satisfied}].
+CSR is the share of constraints kept, ISR the share of answers that keep all, with 95 % bootstrap intervals.
+${settingsHelp([...stageSettings.evaluate, "seed"])}`,
+    )
+    .action(evaluateCommand)
+}
+
+async function evaluateCommand(file: string | undefined, options: Options): Promise<void> {
+  const { out, adapter, force, limit, ...given } = options
+  const config = readConfig({ ...given, limit })
+  const rows = file ? await gradable(file, limit) : worldHoldout(config)
+  const method = options.name ?? (adapter ? nameOf(adapter) : "base")
+  const work = config.evalTemperatures.flatMap((temperature) => rows.map((row) => ({ row, temperature })))
+  const unlock = lockFolder(dirname(out), `.${basename(out)}.lock.json`)
+  try {
+    const output = await stoppable(async (signal, show) => {
+      const local = await openModel(config, show)
+      const weights = adapter ? await sha256File(`${adapter}/adapter_model.safetensors`) : "base"
+      const key = keyOf("evaluate", settingsOf(config), method, local.fingerprint, weights, work)
+      if (existsSync(out) && readState(out)?.key !== key && !force) {
+        const rule = "must be a new file or one of this evaluation, got one made otherwise"
+        throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: out })
+      }
+      const base = local.engine(null, { signal, onTokens: show.tokens })
+      const engine = adapter ? local.engine(openAdapter(adapter, local), { signal, onTokens: show.tokens }) : base
+      const grade = graderOf(base, { maxTokens: config.judgeMaxTokens })
+      const { seed, evalMaxTokens: maxTokens } = config
+      return runRows({
+        ...{ stage: "evaluate", file: out, key, signal },
+        rows: () => work,
+        work: ({ row, temperature }) => evaluate(engine, row, grade, { method, seed, temperature, maxTokens }),
+        chunk: engine.concurrency,
+        replay: true,
+        onRow: (done) => show.progress({ stage: method, unit: "rows", done, total: work.length }),
+      })
+    })
+    const items = await collect(readOutput<EvalItem>(output))
+    const graded = config.evalTemperatures.map((temperature) => ({
+      method,
+      temperature,
+      items: items.filter((item) => item.temperature === temperature),
+    }))
+    console.log(resultsTable(resultsOf(graded, [], { samples: config.bootstrapSamples, seed: config.seed })))
+    console.log(`answers: ${out}`)
+  } finally {
+    unlock()
+  }
+}
+
+const settingsOf = ({ seed, evalMaxTokens, judgeMaxTokens }: RunConfig) => ({ seed, evalMaxTokens, judgeMaxTokens })
+
+/** `adapters/musc/adapter` and `adapters/musc` are both called musc. */
+function nameOf(adapter: string): string {
+  return basename(basename(adapter) === "adapter" ? dirname(adapter) : adapter)
+}
+
+/** Rows that can be graded: with constraints, or of the embedded world. */
+async function gradable(file: string, limit = Number.POSITIVE_INFINITY): Promise<InstructionRow[]> {
+  const rows: InstructionRow[] = []
+  for await (const row of readInstructions(file)) {
+    if (row.failure) continue
+    if (!row.world && !row.constraints) {
+      throw new InputError("must hold the constraints to grade, got none; run musc decompose on the file first", {
+        file: `${file}, row ${row.id}`,
+        field: "constraints",
+      })
+    }
+    rows.push(row)
+    if (rows.length >= limit) break
+  }
+  return rows
+}

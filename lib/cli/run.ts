@@ -1,0 +1,89 @@
+import { existsSync } from "node:fs"
+import { basename, join } from "node:path"
+import type { Command } from "commander"
+import { recipes } from "../recipes/recipes"
+import type { RunConfig } from "../runs/config"
+import { planOf } from "../runs/dry-run"
+import { withoutSecrets } from "../runs/manifest"
+import { resultsTable } from "../runs/results"
+import { run } from "../runs/run"
+import {
+  commandLine,
+  countOption,
+  readConfig,
+  type SettingOptions,
+  settingsHelp,
+  stoppable,
+  withSettings,
+} from "./support"
+
+interface Options extends SettingOptions {
+  out?: string
+  cache: boolean
+  dryRun?: boolean
+}
+
+export function register(program: Command): void {
+  const command = program
+    .command("run")
+    .description(
+      "Run a whole experiment: make pairs from instructions, weigh their tokens, train each method, evaluate it on " +
+        "held-out instructions, and write a report. Everything lands in one folder; the same command goes on where it " +
+        "stopped, and a changed setting repeats only the stages that it matters to.",
+    )
+    .argument("<recipe>", "name of a recipe, or a .yaml or .json file of settings")
+  withSettings(command)
+    .option("--seeds <file>", "seed file (ShareGPT, Alpaca, JSONL with `instruction`), world or self-instruct")
+    .option("--limit <n>", "use at most this many instructions, for training and for evaluation", countOption)
+    .option("--repeat <n>", "repeat with this many seeds", countOption)
+    .option("--out <folder>", "run folder (default: runs/<recipe>)")
+    .option("--no-cache", "do not share finished stages with the runs beside this one (folder .cache)")
+    .option("--dry-run", "show settings, first prompts and the number of calls, and stop")
+    .addHelpText("after", help)
+    .action(async (recipe: string, options: Options) => {
+      const config = readConfig({ ...options, recipe })
+      if (options.dryRun) return console.log(await planOf(config))
+      await start(recipe, config, options)
+    })
+}
+
+async function start(recipe: string, config: RunConfig, { out, cache }: Options): Promise<void> {
+  const dir = out ?? join("runs", basename(recipe).replace(/\.\w+$/, ""))
+  const results = await stoppable((signal, show) =>
+    run(config, {
+      dir,
+      signal,
+      command: withoutSecrets(commandLine().split(" ")),
+      ...(!cache && { cache: null }),
+      onProgress: show.progress,
+      onTokens: show.tokens,
+      onNote: show.note,
+    }),
+  )
+  if (Object.keys(results.methods).length) console.log(`\n${resultsTable(results)}\n`)
+  const percent = (share: number | null) => (share === null ? "not graded" : `${(100 * share).toFixed(1)} %`)
+  for (const { seed, n, chosen_csr, rejected_csr } of results.pairs) {
+    console.log(
+      `seed ${seed}: ${n} pairs; constraints kept by chosen answers ${percent(chosen_csr)}, by rejected ${percent(rejected_csr)}`,
+    )
+  }
+  const report = join(dir, "report.html")
+  if (existsSync(report)) console.log(`report: ${report}`)
+}
+
+const help = `
+Recipes:
+${Object.entries(recipes)
+  .map(([name, { summary }]) => `  ${name.padEnd(12)} ${summary}`)
+  .join("\n")}
+
+Examples:
+  musc run smoke                                   minutes on a laptop
+  musc run smoke --limit 50 --out runs/try         a first look
+  musc run smoke --set weighting=kl --set lr=5e-4  other settings, same data: only training and evaluation are new
+  musc run paper --model models/qwen --seeds chats.json --dry-run
+  musc run mine.yaml                               settings of your own, one "key: value" a line
+
+The folder holds config.json, results.json, manifest.json (versions, model, sha256 of every file), report.html and, for
+each seed, every stage's rows (JSONL), train/<method>/ (metrics.jsonl, adapter/ for PEFT) and evaluate/<method>-T<t>.jsonl.
+${settingsHelp()}`

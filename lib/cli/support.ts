@@ -1,0 +1,116 @@
+import { existsSync } from "node:fs"
+import { type Command, InvalidArgumentError } from "commander"
+import { backendNames, useBackend } from "../backend/tf"
+import { type LocalModel, openLocal } from "../engine/local"
+import { StoppedError } from "../errors"
+import { recipeOf } from "../recipes/recipes"
+import { type ConfigKey, configDefaults, configKeys, meaning, parseConfig, type RunConfig } from "../runs/config"
+import { isEmbedded, modelFolder } from "../runs/model"
+import { parseSets, readSettings } from "../runs/settings"
+import { type Display, display } from "./display"
+
+/** Options that name settings. */
+export interface SettingOptions {
+  model?: string
+  recipe?: string
+  backend?: RunConfig["backend"]
+  seeds?: string
+  limit?: number
+  repeat?: number
+  set?: string[]
+}
+
+/** Adds the options that commands with settings share. */
+export function withSettings(command: Command): Command {
+  return command
+    .option("--model <folder>", "model folder, or the name of one that comes with musc (default: world)")
+    .option("--set <key=value>", "change a setting; may be repeated", (text, all: string[] = []) => [...all, text])
+    .option("--backend <name>", `TensorFlow.js backend: ${backendNames.join(", ")} (default: the fastest that runs)`)
+}
+
+/** Base settings for a command that is not given a recipe: those that fit the model. */
+export const withRecipe = (command: Command): Command =>
+  command.option(
+    "--recipe <name>",
+    "recipe or settings file to start from (default: smoke for the embedded model, else paper)",
+  )
+
+/** The settings of a command line: recipe, then options, then --set. @throws ConfigError listing every problem. */
+export function readConfig({ recipe, set = [], limit, ...given }: SettingOptions): RunConfig {
+  const sets = parseSets(set)
+  const model = `${sets.model ?? given.model ?? "world"}`
+  const base = baseSettings(recipe ?? (isEmbedded(model) ? "smoke" : "paper"))
+  const named = Object.fromEntries(
+    (["model", "backend", "seeds", "repeat"] as const).flatMap((key) =>
+      given[key] === undefined ? [] : [[key, given[key]]],
+    ),
+  )
+  const merged: Record<string, unknown> = { ...base, ...named }
+  if (limit !== undefined) {
+    const most = (key: "instructions" | "evalInstructions") =>
+      Math.min(limit, Number(merged[key] ?? configDefaults[key]))
+    Object.assign(merged, { instructions: most("instructions"), evalInstructions: most("evalInstructions") })
+  }
+  return parseConfig({ ...merged, ...sets })
+}
+
+/** A recipe by name, or the settings that a YAML or JSON file holds. */
+const baseSettings = (recipe: string): Record<string, unknown> =>
+  /\.(ya?ml|json)$/i.test(recipe) || existsSync(recipe) ? readSettings(recipe) : { ...recipeOf(recipe).config }
+
+/** Settings with their defaults and meanings, for help texts. */
+export function settingsHelp(keys: readonly ConfigKey[] = configKeys): string {
+  const shown = (value: unknown) => (Array.isArray(value) ? value.join(",") : `${value}`)
+  const lines = keys.map((key) => [`  ${key}=${shown(configDefaults[key])}`, meaning(key)] as const)
+  const width = Math.min(40, Math.max(...lines.map(([head]) => head.length)))
+  return `\nSettings (--set key=value), here with their defaults; recipes change some:\n${lines
+    .map(([head, text]) => `${head.padEnd(width)}  ${text}`)
+    .join("\n")}`
+}
+
+/** A count given as an option. */
+export function countOption(text: string): number {
+  const value = Number(text)
+  if (Number.isInteger(value) && value > 0) return value
+  throw new InvalidArgumentError(`must be a whole number from 1, got ${text}`)
+}
+
+/** Chooses the backend and opens the model of the settings. */
+export async function openModel(config: RunConfig, { note, progress }: Display): Promise<LocalModel> {
+  const folder = modelFolder(config.model)
+  note((await useBackend(config.backend === "auto" ? undefined : config.backend)).reason)
+  const onLoad = (done: number, total: number) =>
+    progress({ stage: `load ${config.model}`, unit: "tensors", done, total })
+  return openLocal(folder, { onLoad })
+}
+
+/**
+ * Runs work with a progress display that Ctrl-C (or SIGTERM) stops after the current step; a second one ends at once.
+ * @throws StoppedError that says how to go on.
+ */
+export async function stoppable<T>(work: (signal: AbortSignal, show: Display) => Promise<T>): Promise<T> {
+  const controller = new AbortController()
+  const show = display()
+  const stop = () => {
+    if (controller.signal.aborted) process.exit(130)
+    show.note("stopping after the current step; press Ctrl-C again to end at once")
+    controller.abort()
+  }
+  process.on("SIGINT", stop).on("SIGTERM", stop)
+  try {
+    return await work(controller.signal, show)
+  } catch (error) {
+    if (!controller.signal.aborted) throw error
+    setTimeout(() => process.exit(130), 3000).unref() // answers of a server that are still awaited
+    throw new StoppedError(`stopped on request; all finished work is kept, go on with\n  ${commandLine()}`, {
+      cause: error,
+    })
+  } finally {
+    show.end()
+    process.off("SIGINT", stop).off("SIGTERM", stop)
+  }
+}
+
+/** The command as typed. */
+export const commandLine = () =>
+  ["musc", ...process.argv.slice(2).map((arg) => (/^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg}'`))].join(" ")

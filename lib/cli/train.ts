@@ -1,0 +1,97 @@
+import { existsSync, readdirSync } from "node:fs"
+import { join } from "node:path"
+import type { Command } from "commander"
+import { readJsonl } from "../data/jsonl"
+import { instructionRow, type WeighedRow, weighedRow } from "../data/schema"
+import { InputError } from "../errors"
+import { trainVersion } from "../musc/train"
+import { methodNames } from "../runs/config"
+import { lockFolder } from "../runs/lock"
+import { sha256File } from "../runs/manifest"
+import { stageSettings, trainSettings } from "../runs/stages"
+import { keyOf } from "../runs/store"
+import { runTraining, trainingKey } from "../runs/train-stage"
+import {
+  openModel,
+  readConfig,
+  type SettingOptions,
+  settingsHelp,
+  stoppable,
+  withRecipe,
+  withSettings,
+} from "./support"
+
+interface Options extends SettingOptions {
+  out: string
+  method: string
+  force?: boolean
+}
+
+export function register(program: Command): void {
+  const command = program
+    .command("train")
+    .description(
+      "Train a LoRA adapter on weighed pairs. A training that was stopped goes on from its last checkpoint, to the same " +
+        "adapter as without the stop.",
+    )
+    .argument("<pairs>", "rows of `musc weigh`")
+    .requiredOption("-o, --out <folder>", "folder for adapter/ (PEFT) and metrics.jsonl (a line a step)")
+    .option(
+      "--method <name>",
+      "musc, coarse (uniform weights: plain DPO), sft (on chosen answers), musc-<weighting>",
+      "musc",
+    )
+  withSettings(withRecipe(command))
+    .option("--force", "start anew where the folder holds a training with other settings")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  musc train weighed.jsonl -o adapters/musc
+  musc train weighed.jsonl -o adapters/kl --set weighting=kl --set lr=5e-4
+  musc train weighed.jsonl -o adapters/sft --method sft
+  musc chat --adapter adapters/musc/adapter
+${settingsHelp([...stageSettings.train, "seed"])}`,
+    )
+    .action(trainCommand)
+}
+
+async function trainCommand(file: string, { out, method: name, force, ...given }: Options): Promise<void> {
+  const config = readConfig(given)
+  const method = methodNames.find((known) => known === name)
+  const settings = method && trainSettings(config, method, config.seed)
+  if (!settings) {
+    const known = methodNames.filter((one) => one !== "base").join(", ")
+    throw new InputError(`must be one of ${known}, got ${name}; choose one`, { field: "--method" })
+  }
+  const unlock = lockFolder(out)
+  try {
+    const adapter = await stoppable(async (signal, show) => {
+      const local = await openModel(config, show)
+      const key = keyOf("train", trainVersion, settings, local.fingerprint, await sha256File(file))
+      const held = await trainingKey(out)
+      const foreign = existsSync(out) && readdirSync(out).some((entry) => entry !== "lock.json")
+      if (foreign && held !== key && !force) {
+        const rule = `must be an empty folder or one with this training, got one with ${held ? "other settings" : "other files"}`
+        throw new InputError(`${rule}; choose another folder, or --force to replace the training in it`, { file: out })
+      }
+      return runTraining({
+        ...{ dir: out, key, local, settings, signal },
+        pairs: () => readPairs(file),
+        checkpointEvery: config.checkpointEvery,
+        onStep: ({ step, steps, loss }) =>
+          show.progress({ stage: name, unit: "steps", done: step, total: steps, note: `loss ${loss.toFixed(3)}` }),
+      })
+    })
+    console.log(`adapter: ${adapter}\nmetrics: ${join(out, "metrics.jsonl")}`)
+  } finally {
+    unlock()
+  }
+}
+
+/** Weighed rows; those that failed an earlier stage are passed over. */
+async function* readPairs(file: string): AsyncGenerator<WeighedRow> {
+  for await (const row of readJsonl(file, weighedRow.or(instructionRow.required({ failure: true })))) {
+    if (!row.failure) yield row as WeighedRow
+  }
+}
