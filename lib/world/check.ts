@@ -39,6 +39,7 @@ const checks: Readonly<Record<Task, (example: CorpusExample, text: string) => bo
       found.value !== asked!.value
     )
   },
+  echo: ({ response }, text) => text.trim() === response,
   judge: ({ response }, text) => parseVerdict(text) === (response === "yes"),
   "self-instruct": (_, text) => (readInstruction(parseInstruction(text))?.length ?? 0) > 5,
 }

@@ -7,19 +7,24 @@ import { respondMessages } from "../musc/respond"
 import { selfInstructPrompt } from "../musc/source"
 import { type Rng, rng } from "../rng"
 import { type Constraint, kinds, negate, questionOf, satisfies } from "./kinds"
+import { adjectives, nouns, openers, places, subjects } from "./pools"
 import { realise } from "./realise"
 import { gradeAnswer, instructionOf, type Split, sampleConstraints, splitOf, substitute, type WorldSpec, wordSpec } from "./spec"
 
-/** Every task of the pipeline and the baselines, with its share of the corpus. */
+/**
+ * Every task of the pipeline and the baselines, with its share of the corpus; and `echo`, which no stage asks for: it
+ * repeats random words, and teaches early on to copy, which all other tasks need.
+ */
 export const taskShares = {
-  respond: 0.3,
-  decompose: 0.2,
-  recombine: 0.18,
+  respond: 0.28,
+  decompose: 0.17,
+  recombine: 0.15,
   negate: 0.05,
   substitute: 0.05,
-  judge: 0.1,
-  revise: 0.1,
-  "self-instruct": 0.02,
+  judge: 0.07,
+  revise: 0.07,
+  "self-instruct": 0.01,
+  echo: 0.15,
 } as const
 export type Task = keyof typeof taskShares
 export const tasks = Object.keys(taskShares) as Task[]
@@ -95,8 +100,14 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
     const failed = failedOf(text).map(({ question }) => question)
     return { prompt: revisePrompt(instructionOf(spec), text, failed), response: realise(spec, rng(key)) }
   },
+  echo: (_, random) => {
+    const words = Array.from({ length: 4 + random.int(9) }, () => random.pick(random.pick(wordPools)))
+    return { prompt: `Repeat the words.\n\nWords: ${words.join(" ")}`, response: words.join(" ") }
+  },
   "self-instruct": (spec) => ({ prompt: selfInstructPrompt([]), response: instructionOf(spec) }),
 }
+
+const wordPools = [subjects, nouns, places, adjectives, openers]
 
 /** An answer that heeds some constraints, redrawn until it is as wanted, and the key of its stream. */
 function draft(
