@@ -1,0 +1,321 @@
+import type { EvalItem, Results, Score } from "../data/results"
+import type { EditKind } from "../data/schema"
+import { editKind } from "../data/schema"
+import type { StageCount } from "../musc/run-stage"
+import { answerCells, constraintCells, shareBy, wilson } from "./shares"
+import {
+  axesOf,
+  axis,
+  colours,
+  type Figure,
+  gridLayout,
+  inkOn,
+  layoutOf,
+  methodLooks,
+  orderMethods,
+  plain,
+  type Trace,
+  wrapped,
+} from "./theme"
+
+/** Share as a percentage axis from 0 to 100 %. */
+const shareAxis = (title: string, more: Record<string, unknown> = {}) =>
+  axis(title, { range: [0, 1.04], tickformat: ".0%", dtick: 0.2, ...more })
+
+/**
+ * Rows that passed each stage, and below it the rows that went no further by stage and reason, so that every row of the
+ * source is accounted for.
+ */
+export function stageFunnel(counts: readonly StageCount[]): Figure {
+  const reasons = counts.flatMap(({ stage, reasons }) =>
+    Object.entries(reasons)
+      .sort(([a, n], [b, m]) => m - n || (a < b ? -1 : 1))
+      .map(([reason, n]) => ({ label: `${stage}: ${reason}`, n })),
+  )
+  const bars = (labels: string[], values: number[], i: number, colour: string): Trace => ({
+    type: "bar",
+    orientation: "h",
+    x: values,
+    y: labels,
+    text: values.map((n) => n.toLocaleString("en")),
+    textposition: "outside",
+    cliponaxis: false,
+    marker: { color: colour },
+    hovertemplate: "%{y}: %{x}<extra></extra>",
+    showlegend: false,
+    xaxis: axesOf(i).x,
+    yaxis: axesOf(i).y,
+  })
+  const most = (values: number[]) => Math.max(1, ...values)
+  const panel = (heading: string, values: number[]) => ({
+    heading,
+    x: axis("rows", { range: [0, most(values) * 1.12], tickformat: ",d" }),
+    y: axis("", { autorange: "reversed", ticks: "", type: "category" }),
+  })
+  const passed = counts.map((count) => count.passed)
+  const lost = reasons.map(({ n }) => n)
+  const labels = reasons.map(({ label }) => wrapped(label, 46))
+  const data = [
+    bars(
+      counts.map(({ stage }) => stage),
+      passed,
+      0,
+      colours.blue,
+    ),
+  ]
+  const panels = [panel("rows that passed each stage", passed)]
+  if (reasons.length) {
+    data.push(bars(labels, lost, 1, colours.orange))
+    panels.push(panel("rows that went no further, by stage and reason", lost))
+  }
+  const layout = gridLayout("From instructions to training pairs", panels, 1, 200, { legend: false })
+  return { data, layout: reasons.length ? unequal(layout, [counts.length, reasons.length]) : layout }
+}
+
+/** Gives two panels below each other the heights that their numbers of bars need. */
+function unequal(layout: Figure["layout"], bars: readonly [number, number]): Figure["layout"] {
+  const [first, second] = bars.map((n) => 30 * n + 16) as [number, number]
+  const gap = 92
+  const height = first + gap + second
+  const cut = [second / height, (second + gap) / height] as const
+  const [heading, other] = layout.annotations as [object, object]
+  return {
+    ...layout,
+    height: layout.height - 2 * 200 - gap + height,
+    yaxis: { ...(layout.yaxis as object), domain: [cut[1], 1] },
+    yaxis2: { ...(layout.yaxis2 as object), domain: [0, cut[0]] },
+    annotations: [heading, { ...other, y: cut[0] }],
+  }
+}
+
+/** "T0.5" as "temperature 0.5". */
+const temperatureLabel = (key: string): string => plain(key.replace(/^T/, "temperature "))
+const degrees = (key: string): number => Number(key.slice(1))
+
+/** Temperatures of some results ("T0", "T0.5"), lowest first. */
+export const temperaturesOf = (results: Pick<Results, "methods">): string[] =>
+  [...new Set(Object.values(results.methods).flatMap((scores) => Object.keys(scores)))].sort(
+    (a, b) => degrees(a) - degrees(b),
+  )
+
+/** Constraint and instruction satisfaction of every method at every temperature, with 95 % intervals. */
+export function resultBars(results: Pick<Results, "methods">): Figure {
+  const temperatures = temperaturesOf(results)
+  const methods = orderMethods(Object.keys(results.methods))
+  const look = methodLooks(methods)
+  const rates = [
+    { rate: "csr", heading: "constraints kept (CSR)" },
+    { rate: "isr", heading: "instructions kept whole (ISR)" },
+  ] as const
+  const data = rates.flatMap(({ rate }, i) =>
+    methods.map((method): Trace => {
+      const scores = temperatures.map((key): Score | undefined => results.methods[method]![key])
+      const value = <Value>(pick: (score: Score) => Value) => scores.map((score) => (score ? pick(score) : null))
+      return {
+        type: "bar",
+        name: plain(method),
+        legendgroup: method,
+        showlegend: i === 0,
+        x: temperatures.map(temperatureLabel),
+        y: value((score) => score[rate]),
+        error_y: {
+          type: "data",
+          symmetric: false,
+          array: value((score) => Math.max(0, score[`${rate}_interval`][1] - score[rate])),
+          arrayminus: value((score) => Math.max(0, score[rate] - score[`${rate}_interval`][0])),
+          thickness: 1.5,
+          width: 4,
+          color: colours.black,
+        },
+        // A bar that is lower than its number has none; the number would stand behind the interval.
+        text: value((score) => (score[rate] < 0.14 ? "" : Math.round(100 * score[rate]))),
+        insidetextfont: { color: inkOn(look(method).colour) },
+        textposition: "inside",
+        insidetextanchor: "start",
+        textangle: 0,
+        constraintext: "none",
+        marker: { color: look(method).colour },
+        customdata: value((score) => score.n),
+        hovertemplate: `${plain(method)}, %{x}: %{y:.1%} of %{customdata} answers<extra></extra>`,
+        xaxis: axesOf(i).x,
+        yaxis: axesOf(i).y,
+      }
+    }),
+  )
+  const panels = rates.map(({ heading }) => ({
+    heading,
+    x: axis("", { type: "category" }),
+    y: shareAxis("share, with 95 % interval"),
+  }))
+  return { data, layout: { ...gridLayout("Satisfaction by method and temperature", panels, 2, 280), bargap: 0.18 } }
+}
+
+/** The items at one temperature; without one given, the lowest that there is. */
+export function atTemperature(items: readonly EvalItem[], wanted?: number): { items: EvalItem[]; temperature: number } {
+  const temperature = wanted ?? items.reduce((least, item) => Math.min(least, item.temperature), Infinity)
+  return { items: items.filter((item) => item.temperature === temperature), temperature }
+}
+
+/** A share with its number of draws and interval, for hover labels. */
+function hover(share: number, n: number): string {
+  const [low, high] = wilson(share, n).map((value) => (100 * value).toFixed(0))
+  return `${(100 * share).toFixed(1)} % of ${n} (95 % interval ${low} to ${high} %)`
+}
+
+/**
+ * Share of constraints kept by kind and method, hardest kind for the base model (or the first method) at the bottom.
+ * Constraints of unknown kind are left out.
+ */
+export function satisfactionByKind(all: readonly EvalItem[], wanted?: number): Figure {
+  const { items, temperature } = atTemperature(all, wanted)
+  const groups = shareBy(
+    constraintCells(items).filter(({ kind }) => kind),
+    ["method", "kind"],
+  )
+  const methods = orderMethods(groups.map(({ method }) => method))
+  const look = methodLooks(methods)
+  const first = groups.filter(({ method }) => method === methods[0])
+  const kinds = [...new Set(groups.map(({ kind }) => kind))]
+  const ofFirst = (kind: string) => first.find((group) => group.kind === kind)?.share ?? 0
+  kinds.sort((a, b) => ofFirst(b) - ofFirst(a) || (a < b ? -1 : 1))
+  const spans = kinds.map((kind) => {
+    const shares = groups.filter((group) => group.kind === kind).map(({ share }) => share)
+    return [Math.min(...shares), Math.max(...shares), null]
+  })
+  const range: Trace = {
+    type: "scatter",
+    mode: "lines",
+    x: spans.flat(),
+    y: kinds.flatMap((kind) => [plain(kind), plain(kind), null]),
+    line: { color: colours.light, width: 3 },
+    hoverinfo: "skip",
+    showlegend: false,
+  }
+  const dots = methods.map((method): Trace => {
+    const own = groups.filter((group) => group.method === method)
+    return {
+      type: "scatter",
+      mode: "markers",
+      name: plain(method),
+      x: own.map(({ share }) => share),
+      y: own.map(({ kind }) => plain(kind)),
+      text: own.map(({ share, n }) => hover(share, n)),
+      hovertemplate: `${plain(method)}, %{y}: %{text}<extra></extra>`,
+      marker: {
+        color: look(method).colour,
+        symbol: look(method).symbol,
+        size: 11,
+        line: { color: "#FFFFFF", width: 1 },
+      },
+    }
+  })
+  const layout = layoutOf(`Constraints kept by kind, temperature ${temperature}`, Math.max(160, 34 * kinds.length), {
+    xaxis: axis("share of constraints kept", { range: [-0.02, 1.02], tickformat: ".0%", dtick: 0.2 }),
+    yaxis: axis("", { type: "category", categoryorder: "array", categoryarray: kinds.map(plain).reverse(), ticks: "" }),
+  })
+  return { data: [range, ...dots], layout }
+}
+
+/**
+ * Constraints kept, and instructions kept whole, by the number of constraints of the instruction, with Wilson's 95 %
+ * intervals over answers (for CSR on the safe side: shares of an answer vary less than yes and no).
+ */
+export function satisfactionByCount(all: readonly EvalItem[], wanted?: number): Figure {
+  const { items, temperature } = atTemperature(all, wanted)
+  const rates = [
+    { heading: "constraints kept (CSR)", groups: shareBy(answerCells(items, "csr"), ["method", "constraints"]) },
+    { heading: "instructions kept whole (ISR)", groups: shareBy(answerCells(items, "isr"), ["method", "constraints"]) },
+  ]
+  const methods = orderMethods(items.map(({ method }) => method))
+  const look = methodLooks(methods)
+  const data = rates.flatMap(({ groups }, i) =>
+    methods.map((method, m): Trace => {
+      const own = groups.filter((group) => group.method === method).sort((a, b) => a.constraints - b.constraints)
+      const { colour, symbol } = look(method)
+      return {
+        type: "scatter",
+        mode: "lines+markers",
+        name: plain(method),
+        legendgroup: method,
+        showlegend: i === 0,
+        // A little aside, so that intervals of several methods stay apart.
+        x: own.map(({ constraints }) => constraints + 0.05 * (m - (methods.length - 1) / 2)),
+        y: own.map(({ share }) => share),
+        error_y: {
+          type: "data",
+          symmetric: false,
+          array: own.map(({ share, n }) => wilson(share, n)[1] - share),
+          arrayminus: own.map(({ share, n }) => share - wilson(share, n)[0]),
+          thickness: 1,
+          width: 0,
+        },
+        text: own.map(({ share, n, constraints }) => `${constraints} constraints: ${hover(share, n)}`),
+        hovertemplate: `${plain(method)}, %{text}<extra></extra>`,
+        line: { color: colour, width: 2 },
+        marker: { color: colour, symbol, size: 8 },
+        xaxis: axesOf(i).x,
+        yaxis: axesOf(i).y,
+      }
+    }),
+  )
+  const panels = rates.map(({ heading }) => ({
+    heading,
+    x: axis("constraints in the instruction, topic included", { dtick: 1 }),
+    y: shareAxis("share, with 95 % interval"),
+  }))
+  return {
+    data,
+    layout: gridLayout(`Satisfaction by number of constraints, temperature ${temperature}`, panels, 2, 280),
+  }
+}
+
+/** What an edit was meant to be, and what the model made of it. */
+export interface EditOutcome {
+  asked: EditKind
+  got: EditResult
+}
+export const editResults = ["dropped", "negated", "substituted", "changed otherwise", "not checked", "failed"] as const
+export type EditResult = (typeof editResults)[number]
+
+const editColours: Readonly<Record<EditResult, string>> = {
+  dropped: colours.blue,
+  negated: colours.orange,
+  substituted: colours.green,
+  "changed otherwise": colours.purple,
+  "not checked": colours.light,
+  failed: colours.grey,
+}
+
+/** Edits by the kind that was asked for (one bar each) and by what came of it (colours). */
+export function editKinds(edits: readonly EditOutcome[]): Figure {
+  const asked = editKind.options
+  const count = (kind: EditKind, result: EditResult) =>
+    edits.filter((edit) => edit.asked === kind && edit.got === result).length
+  const data = editResults
+    .filter((result) => edits.some(({ got }) => got === result))
+    .map((result): Trace => {
+      const values = asked.map((kind) => count(kind, result))
+      return {
+        type: "bar",
+        orientation: "h",
+        name: result,
+        x: values,
+        y: asked.map((kind) => kind.replace("constraint-", "")),
+        text: values.map((n) => (n ? n.toLocaleString("en") : "")),
+        textposition: "inside",
+        insidetextanchor: "middle",
+        textangle: 0,
+        insidetextfont: { color: inkOn(editColours[result]) },
+        marker: { color: editColours[result] },
+        hovertemplate: `asked to %{y}, ${result}: %{x}<extra></extra>`,
+      }
+    })
+  const layout = layoutOf("Edits by kind: asked for, and got", 150, {
+    barmode: "stack",
+
+    bargap: 0.35,
+    xaxis: axis("edits", { rangemode: "tozero", tickformat: ",d" }),
+    yaxis: axis("asked for", { autorange: "reversed", ticks: "", type: "category" }),
+  })
+  return { data, layout }
+}

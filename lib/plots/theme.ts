@@ -1,0 +1,192 @@
+/** A plotly figure as plain data: shown by the report, by notebooks, or saved as JSON. */
+export interface Figure {
+  data: Trace[]
+  layout: Layout
+}
+
+/** One plotly trace; `type` and whatever belongs to it. */
+export interface Trace {
+  type: string
+  [attribute: string]: unknown
+}
+
+/** A plotly layout. Heights are fixed in pixels, widths follow the page. */
+export interface Layout {
+  height: number
+  [attribute: string]: unknown
+}
+
+/** Colours of Okabe and Ito, told apart with any colour vision; yellow is left out as too faint on white. */
+export const colours = {
+  black: "#222222",
+  grey: "#6E6E6E",
+  light: "#C9CED6",
+  orange: "#E69F00",
+  sky: "#56B4E9",
+  green: "#009E73",
+  blue: "#0072B2",
+  vermillion: "#D55E00",
+  purple: "#CC79A7",
+} as const
+
+/** Fixed colours of both answers of a pair, as red, green, blue. */
+export const answerRgb = { chosen: [0, 114, 178], rejected: [213, 94, 0] } as const
+export const answerColour = { chosen: colours.blue, rejected: colours.vermillion } as const
+
+/** How a method looks in every figure, and its place in every list; others follow by name, in the spare looks. */
+const known: Readonly<Record<string, { colour: string; symbol: string }>> = {
+  base: { colour: colours.grey, symbol: "circle" },
+  sft: { colour: colours.orange, symbol: "square" },
+  "self-reward": { colour: colours.purple, symbol: "triangle-up" },
+  "self-correct": { colour: colours.green, symbol: "triangle-down" },
+  coarse: { colour: colours.sky, symbol: "diamond" },
+  musc: { colour: colours.blue, symbol: "star" },
+  able: { colour: colours.black, symbol: "cross" },
+}
+const spare = [
+  { colour: colours.vermillion, symbol: "pentagon" },
+  { colour: "#882255", symbol: "hexagon" },
+  { colour: "#999933", symbol: "x" },
+  { colour: "#332288", symbol: "bowtie" },
+  { colour: "#44AA99", symbol: "hourglass" },
+  { colour: "#AA4499", symbol: "star-square" },
+  { colour: "#661100", symbol: "diamond-wide" },
+  { colour: "#117733", symbol: "star-diamond" },
+  { colour: "#6699CC", symbol: "circle-cross" },
+  { colour: "#DDAA33", symbol: "square-cross" },
+]
+
+/** Method names without repeats in the order of every figure and table: the baselines, then musc, then all others. */
+export function orderMethods(names: Iterable<string>): string[] {
+  const order = Object.keys(known)
+  const rank = (name: string) => (order.includes(name) ? order.indexOf(name) : order.length)
+  return [...new Set(names)].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
+}
+
+/** Colours and markers of some methods; unknown ones take the spare looks in the order of their names. */
+export function methodLooks(names: Iterable<string>): (name: string) => { colour: string; symbol: string } {
+  const others = orderMethods(names).filter((name) => !Object.hasOwn(known, name))
+  return (name) =>
+    Object.hasOwn(known, name) ? known[name]! : spare[Math.max(0, others.indexOf(name)) % spare.length]!
+}
+
+const font = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+const bottom = 56
+
+/** Black or white, whichever reads better on a colour "#RRGGBB" (WCAG contrast). */
+export function inkOn(colour: string): string {
+  const [red, green, blue] = [1, 3, 5].map((at) => (Number.parseInt(colour.slice(at, at + 2), 16) / 255) ** 2.2)
+  return 0.2126 * red! + 0.7152 * green! + 0.0722 * blue! > 0.18 ? "#000000" : "#FFFFFF"
+}
+
+/** A title bounded by words: plotly never wraps by itself. Lines are joined by `<br>`. */
+export function wrapped(text: string, width: number): string {
+  const lines: string[] = [""]
+  for (const word of plain(text).split(/\s+/)) {
+    const line = lines.at(-1)!
+    if (line && line.length + 1 + word.length > width) lines.push(word)
+    else lines[lines.length - 1] = line ? `${line} ${word}` : word
+  }
+  return lines.join("<br>")
+}
+
+/** Text from data for a figure: plotly reads `<b>`, `<a href>` and entities in titles and labels. */
+export const plain = (text: string): string =>
+  text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;")
+
+/** One axis in the common style; `title` names what is shown with its unit. */
+export const axis = (title: string, more: Record<string, unknown> = {}): Record<string, unknown> => ({
+  title: { text: title, standoff: 8, font: { size: 13 } },
+  automargin: true,
+  zeroline: false,
+  gridcolor: "#E6E9EE",
+  linecolor: "#9AA3AF",
+  ticks: "outside",
+  tickcolor: "#9AA3AF",
+  ...more,
+})
+
+/** The layout that all figures share: title on the left, below it the legend where there is one, then the data. */
+export function layoutOf(
+  title: string,
+  plotHeight: number,
+  { legend = true, ...more }: Record<string, unknown> = {},
+): Layout {
+  const top = legend ? 84 : 62
+  return {
+    height: plotHeight + top + bottom,
+    title: {
+      text: title,
+      x: 0,
+      xref: "container",
+      xanchor: "left",
+      y: 1,
+      yref: "container",
+      yanchor: "top",
+      pad: { t: 10 },
+      font: { size: 17 },
+    },
+    font: { family: font, size: 13, color: "#1F2933" },
+    paper_bgcolor: "#FFFFFF",
+    plot_bgcolor: "#FFFFFF",
+    margin: { l: 64, r: 24, t: top, b: bottom },
+    legend: {
+      orientation: "h",
+      traceorder: "normal",
+      x: 0,
+      xanchor: "left",
+      y: 1 + 26 / plotHeight,
+      yanchor: "bottom",
+      font: { size: 13 },
+    },
+    hoverlabel: { font: { family: font, size: 13 }, align: "left" },
+    ...more,
+  }
+}
+
+/** Panels side by side and below each other, each with a heading. */
+export interface Panel {
+  heading: string
+  x: Record<string, unknown>
+  y: Record<string, unknown>
+}
+
+/** The layout of a grid of panels. Panel `i` (from 0) has the axes `axesOf(i)`. Heights in pixels. */
+export function gridLayout(
+  title: string,
+  panels: readonly Panel[],
+  columns: number,
+  rowHeight: number,
+  more: Record<string, unknown> = {},
+): Layout {
+  const [gapX, gapY] = [0.09, 92]
+  const wide = Math.min(columns, panels.length)
+  const rows = Math.ceil(panels.length / wide)
+  const height = rows * rowHeight + (rows - 1) * gapY
+  const width = (1 - gapX * (wide - 1)) / wide
+  const layout = layoutOf(title, height, more)
+  layout.annotations = panels.map(({ heading, x, y }, i) => {
+    const [column, row] = [i % wide, Math.floor(i / wide)]
+    const left = column * (width + gapX)
+    const above = 1 - (row * (rowHeight + gapY)) / height
+    const { x: xName, y: yName } = axesOf(i)
+    layout[`xaxis${xName.slice(1)}`] = { ...x, domain: [left, Math.min(1, left + width)], anchor: yName }
+    layout[`yaxis${yName.slice(1)}`] = { ...y, domain: [Math.max(0, above - rowHeight / height), above], anchor: xName }
+    return {
+      text: `<b>${heading}</b>`,
+      x: left,
+      y: above,
+      xref: "paper",
+      yref: "paper",
+      xanchor: "left",
+      yanchor: "bottom",
+      showarrow: false,
+      yshift: 5,
+      font: { size: 13 },
+    }
+  })
+  return layout
+}
+
+/** Names of the axes of panel `i`, as traces refer to them. */
+export const axesOf = (i: number): { x: string; y: string } => ({ x: i ? `x${i + 1}` : "x", y: i ? `y${i + 1}` : "y" })

@@ -1,0 +1,280 @@
+import type { EvalItem, Results, Score } from "../data/results"
+import type { PairRow } from "../data/schema"
+import { constraintShare } from "../eval/grader"
+import { trainingCurves, weightDistribution } from "../plots/curves"
+import { answersHtml, diffHtml, editsHtml, type Verdict } from "../plots/diff"
+import {
+  atTemperature,
+  editKinds,
+  resultBars,
+  satisfactionByCount,
+  satisfactionByKind,
+  stageFunnel,
+  temperaturesOf,
+} from "../plots/figures"
+import { mapControls, mapLegend, pairMap } from "../plots/heatmap"
+import { figureBlock, type Html, html, type Part, table } from "../plots/html"
+import { orderMethods } from "../plots/theme"
+import { gradeAnswer, worldSpec } from "../world/spec"
+import { type RunData, type Seeded, SHOWN, sampler } from "./report-data"
+
+/** Sections of the report: each shows one part of a run, or is undefined when the run has not come to it. */
+
+const percent = (share: number): string => `${(100 * share).toFixed(1)} %`
+const range = ([low, high]: readonly [number, number]): string =>
+  `${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)}`
+const points = (share: number): string => `${share < 0 ? "−" : "+"}${(100 * Math.abs(share)).toFixed(1)}`
+const pointsRange = ([low, high]: readonly [number, number]): string => `${points(low)} to ${points(high)}`
+const warmth = (key: string): string => key.replace(/^T/, "")
+const many = (n: number, what: string): string => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`
+
+/** A long text, cut. */
+const clip = (text: string, most = 3000): string =>
+  text.length > most ? `${text.slice(0, most)} … (${text.length - most} more characters)` : text
+
+/** The method that the report tells of: musc, or else the last one that is not the base model. */
+const mainMethod = (methods: readonly string[]): string | undefined =>
+  methods.includes("musc") ? "musc" : methods.filter((name) => name !== "base").at(-1)
+
+/** The result of a run in one sentence, whatever it is. */
+export function summary(data: Pick<RunData, "results" | "stages">): string {
+  const { results, stages } = data
+  const methods = orderMethods(Object.keys(results?.methods ?? {}))
+  const method = mainMethod(methods)
+  const temperature = results && temperaturesOf(results)[0]
+  const score = method && temperature ? results?.methods[method]?.[temperature] : undefined
+  if (!results || !method || !temperature || !score) {
+    const last = stages.at(-1)
+    if (!last) return "The run has written nothing yet."
+    const rows = `${last.passed.toLocaleString("en")} of ${many(stages[0]!.rows, "row")} passed`
+    return `No results yet: the last stage with an output is ${last.stage}, which ${rows}.`
+  }
+  const own = `${method} keeps every constraint in ${percent(score.isr)} of its answers (95 % interval ${range(score.isr_interval)} %) at temperature ${warmth(temperature)}`
+  const base = results.methods.base?.[temperature]
+  const gain = results.differences.find(
+    (d) => d.method === method && d.against === "base" && d.temperature === temperature,
+  )
+  if (!base || !gain) return `${own}.`
+  const [low, high] = gain.isr_interval
+  const verdict = low > 0 ? "a gain of" : high < 0 ? "a loss of" : "no clear difference,"
+  return `${own}, the base model in ${percent(base.isr)}: ${verdict} ${points(gain.isr)} points (${pointsRange(gain.isr_interval)}).`
+}
+
+const meanings: Readonly<Record<string, string>> = {
+  base: "the model before training",
+  sft: "supervised fine-tuning on the chosen answers",
+  "self-reward": "DPO on the best and worst of its own answers, as judged by itself",
+  "self-correct": "DPO on its own answers and their revisions",
+  coarse: "DPO on the contrastive pairs, all tokens alike",
+  musc: "DPO on the contrastive pairs, tokens weighted",
+}
+
+/** Every method at every temperature with intervals and the difference to base; nothing is left out. */
+export function resultSection({ results }: RunData): Html | undefined {
+  if (!results) return undefined
+  const methods = orderMethods(Object.keys(results.methods))
+  const unreadable = methods.some((method) =>
+    Object.values(results.methods[method]!).some((score) => score.unreadable > 0),
+  )
+  const rate = (score: Score, name: "csr" | "isr") =>
+    html`${percent(score[name])} <small>(${range(score[`${name}_interval`])})</small>`
+  const rows = temperaturesOf(results).flatMap((temperature) =>
+    methods.flatMap((method) => {
+      const score = results.methods[method]![temperature]
+      if (!score) return []
+      const gain = results.differences.find(
+        (d) => d.method === method && d.against === "base" && d.temperature === temperature,
+      )
+      const change = (name: "csr" | "isr") =>
+        gain ? html`${points(gain[name])} <small>(${pointsRange(gain[`${name}_interval`])})</small>` : "–"
+      const name = method === "musc" ? html`<b>musc</b>` : method
+      const counts = [score.n.toLocaleString("en"), ...(unreadable ? [score.unreadable] : [])]
+      return [
+        [name, warmth(temperature), rate(score, "csr"), rate(score, "isr"), change("csr"), change("isr"), ...counts],
+      ]
+    }),
+  )
+  const head = ["method", "temperature", "CSR", "ISR", "CSR − base", "ISR − base", "answers"]
+  return html`${table(unreadable ? [...head, "unreadable"] : head, rows, [1, 2, 3, 4, 5, 6, 7])}
+<p class="note">CSR: share of constraints kept, a mean over answers. ISR: share of answers that keep every constraint. In
+brackets 95 % bootstrap intervals over instructions; differences in percentage points, paired by instruction. ${methods
+    .filter((method) => meanings[method])
+    .map((method) => html`<b>${method}</b>: ${meanings[method]}. `)}</p>
+${figureBlock(resultBars(results), "Numbers in the bars are percent. An interval that covers another bar’s end is a warning, not a test: for that see the paired differences above.")}
+${otherDifferences(results)}${seedTable(results)}`
+}
+
+function otherDifferences({ differences }: Results): Part {
+  const others = differences.filter(({ against }) => against !== "base")
+  if (!others.length) return null
+  const rows = others.map((d) => [
+    `${d.method} − ${d.against}`,
+    warmth(d.temperature),
+    html`${points(d.csr)} <small>(${pointsRange(d.csr_interval)})</small>`,
+    html`${points(d.isr)} <small>(${pointsRange(d.isr_interval)})</small>`,
+  ])
+  return html`<h3>Other differences, in percentage points</h3>${table(["", "temperature", "CSR", "ISR"], rows, [1, 2, 3])}`
+}
+
+function seedTable(results: Results): Part {
+  if (results.seeds.length < 2) return null
+  const rows = temperaturesOf(results).flatMap((temperature) =>
+    orderMethods(Object.keys(results.methods)).flatMap((method) => {
+      const seeds = results.methods[method]![temperature]?.seeds
+      const isr = (seed: number) => seeds?.find((entry) => entry.seed === seed)?.isr
+      const cells = results.seeds.map((seed) => (isr(seed) === undefined ? "–" : percent(isr(seed)!)))
+      return seeds ? [[method, warmth(temperature), ...cells]] : []
+    }),
+  )
+  const head = ["method", "temperature", ...results.seeds.map((seed) => `seed ${seed}`)]
+  return html`<details><summary>ISR of each seed</summary>${table(head, rows, head.map((_, i) => i).slice(1))}</details>`
+}
+
+/** How many rows came through each stage, and why others did not. */
+export function stageSection({ stages, results, seeds }: RunData): Html | undefined {
+  if (!stages.length) return undefined
+  const rows = stages.map(({ stage, rows, passed, reasons }) => [
+    stage,
+    rows.toLocaleString("en"),
+    passed.toLocaleString("en"),
+    Object.entries(reasons)
+      .sort(([, a], [, b]) => b - a)
+      .map(([reason, n]) => `${reason} (${n.toLocaleString("en")})`)
+      .join("; ") || "–",
+  ])
+  const kept = (share: number | null) => (share === null ? "not graded" : percent(share))
+  const pairs = results?.pairs.map((entry) => [
+    entry.seed,
+    entry.n.toLocaleString("en"),
+    kept(entry.chosen_csr),
+    kept(entry.rejected_csr),
+  ])
+  return html`${figureBlock(stageFunnel(stages), `${seeds.length > 1 ? `Rows of ${seeds.length} seeds together. ` : ""}A row that fails stays in the files with its reason.`)}
+${table(["stage", "rows in", "passed", "went no further, and why"], rows, [1, 2])}
+${
+  pairs?.length
+    ? html`<h3>Pairs</h3>${table(["seed", "pairs", "constraints kept by chosen", "by rejected"], pairs, [0, 1, 2, 3])}
+<p class="note">Both answers are judged against the clean instruction: the difference is the contrast that training learns from.</p>`
+    : null
+}`
+}
+
+const card = (row: { seed: number; id: string }, ...body: readonly Part[]): Html =>
+  html`<div class="card"><div class="head">${row.id} · seed ${row.seed}</div>${body}</div>\n`
+
+/** What was done to constraints, as counts and in examples. */
+export function editSection({ edits, corrupted }: RunData): Html | undefined {
+  if (!edits.length) return undefined
+  return html`${figureBlock(editKinds(edits), "Negated and substituted questions are written by the model. Where the embedded world knows a question it tells what the new one really asks; other questions are not checked.")}
+${corrupted.map((row) => card(row, html`<div class="text">${clip(row.instruction)}</div>`, editsHtml(row)))}`
+}
+
+/** Verdicts of the world's verifiers where the row carries its spec, else the questions alone. */
+export function verdictsOf(row: PairRow, answer: string): Verdict[] {
+  const spec = worldSpec.safeParse(row.world)
+  if (!spec.success) return row.constraints.map((question) => ({ question }))
+  return gradeAnswer(spec.data, answer).map(({ question, satisfied }) => ({ question, satisfied }))
+}
+
+/** Pairs: both instructions as a difference, both answers, and what each keeps of the clean instruction. */
+export function pairSection({ pairs }: RunData): Html | undefined {
+  if (!pairs.length) return undefined
+  return html`<p>The clean instruction with what noise <del>took away</del> and <ins>put in</ins>, and the answers to both: the
+answer to the clean one is chosen, the answer to the noised one rejected. Verdicts are about the clean instruction.</p>
+${pairs.map((row) => {
+  const answer = (name: "chosen" | "rejected") => ({
+    name,
+    text: clip(row[name]),
+    verdicts: verdictsOf(row, row[name]),
+  })
+  return card(
+    row,
+    diffHtml(clip(row.clean_instruction), clip(row.noised_instruction)),
+    answersHtml([answer("chosen"), answer("rejected")]),
+  )
+})}`
+}
+
+/** Weights of single tokens and of all tokens together. `first` is the weighting drawn at first, if there. */
+export function weightSection({ weighed, weights }: RunData, first: string): Html | undefined {
+  if (!weighed.length) return undefined
+  const all = Object.keys(weights)
+  const shared = all.filter((name) => weighed.every((row) => row.weights[name]))
+  const names = [...shared].sort((a, b) => Number(b === first) - Number(a === first))
+  if (!names.length) return undefined
+  const uniform =
+    all.length > 1 && weights.uniform ? " The weighting uniform gives 1 to every token and is not drawn." : ""
+  return html`<p>Each token counts in the loss with its weight: 1 is its share in plain DPO, 2 the most, 0 nothing.</p>
+${mapControls(names)}${mapLegend()}
+${weighed.map((row: Seeded<(typeof weighed)[number]>) =>
+  card(row, diffHtml(clip(row.clean_instruction), clip(row.noised_instruction)), pairMap(row, { weightings: names })),
+)}
+${figureBlock(weightDistribution(weights), `All tokens of all pairs, the end-of-turn token included.${uniform}`)}`
+}
+
+/** Loss, rewards, margin and accuracy, with a word on rewards that fall. */
+export function trainingSection({ logs }: RunData): Html | undefined {
+  if (!logs.some(({ lines }) => lines.length)) return undefined
+  const preference = logs.some(({ lines }) => lines.some(({ margin }) => margin !== undefined))
+  const note = html`<p class="note"><b>Why both rewards may fall.</b> A reward is β Σ w (log π − log π<sub>ref</sub>) over the
+tokens of an answer. The loss only asks for a margin: chosen above rejected. Both answers share many words, so pushing the
+rejected one down takes the chosen one along, and the probability moves to answers that are in neither. That is no fault as
+long as the margin and the accuracy grow; chosen rewards that keep sinking by several nats speak for a smaller learning
+rate, fewer epochs, or an SFT term on the chosen answer. The dashed line is ln 2, the loss before the first step.</p>`
+  return html`${figureBlock(trainingCurves(logs))}${preference && note}`
+}
+
+/** Satisfaction by kind and by number of constraints. */
+export function kindSection({ items }: RunData): Html | undefined {
+  if (!items.length) return undefined
+  const { items: cold } = atTemperature(items)
+  const hasKinds = cold.some(({ constraints }) => constraints.some(({ kind }) => kind))
+  return html`${hasKinds && figureBlock(satisfactionByKind(items), "Kinds from the one that the first method keeps most to the one that it keeps least; the grey line joins the methods.")}
+${figureBlock(satisfactionByCount(items), "Wilson intervals over answers, as if those of different seeds to one instruction were independent. Points stand a little aside so that all can be seen.")}`
+}
+
+/** Whether an answer keeps all constraints whose verdict could be read; null without any. */
+const verdict = ({ constraints }: EvalItem): boolean | null => {
+  const share = constraintShare(constraints)
+  return Number.isNaN(share) ? null : share === 1
+}
+
+/** Answers of base and of `method` to the same instruction where one keeps all and the other does not. */
+export function wonAndLost(
+  all: readonly EvalItem[],
+  method: string,
+): { won: [EvalItem, EvalItem][]; lost: [EvalItem, EvalItem][]; compared: number; temperature: number } {
+  const { items, temperature } = atTemperature(all)
+  const key = ({ seed, id }: EvalItem) => `${seed} ${id}`
+  const base = new Map(items.filter((item) => item.method === "base").map((item) => [key(item), item]))
+  const pairs = items.flatMap((item): [EvalItem, EvalItem][] => {
+    const before = item.method === method ? base.get(key(item)) : undefined
+    return before && verdict(before) !== null && verdict(item) !== null ? [[before, item]] : []
+  })
+  const won = pairs.filter(([before, after]) => !verdict(before) && verdict(after))
+  const lost = pairs.filter(([before, after]) => verdict(before) && !verdict(after))
+  return { won, lost, compared: pairs.length, temperature }
+}
+
+/** Examples of answers that training mended and of answers that it spoiled, with how many there are of each. */
+export function changeSection({ items }: RunData): Html | undefined {
+  const methods = orderMethods(items.map((item) => item.method))
+  const method = mainMethod(methods)
+  if (!method || !methods.includes("base")) return undefined
+  const { won, lost, compared, temperature } = wonAndLost(items, method)
+  if (!compared) return undefined
+  const examples = (list: readonly [EvalItem, EvalItem][], purpose: string) => {
+    const chosen = sampler<[EvalItem, EvalItem]>(purpose)
+    for (const pair of list) chosen.add(`${pair[1].seed} ${pair[1].id}`, pair)
+    return chosen.rows().map(([before, after]) => {
+      const answer = (item: EvalItem, name: string) => ({ name, text: clip(item.answer), verdicts: item.constraints })
+      const answers = answersHtml([answer(before, "base"), answer(after, method)])
+      return card(after, html`<div class="text">${clip(after.instruction)}</div>`, answers)
+    })
+  }
+  const shown = (list: readonly unknown[]) => (list.length > SHOWN ? `, ${SHOWN} of them here` : "")
+  return html`<p>Of ${many(compared, "answer")} at temperature ${temperature}, ${method} keeps all constraints in ${won.length} where base
+did not, and fails ${lost.length} that base had right. The examples are drawn by a fixed rule, not chosen.</p>
+<h3>Won: base fails, ${method} keeps all (${won.length}${shown(won)})</h3>${examples(won, "won")}
+<h3>Lost: base keeps all, ${method} fails (${lost.length}${shown(lost)})</h3>${examples(lost, "lost")}`
+}

@@ -1,0 +1,93 @@
+import { join } from "node:path"
+import { writeAtomic } from "../data/jsonl"
+import { heatmapScript } from "../plots/heatmap"
+import { type Html, html, type Part, page, table } from "../plots/html"
+import { type RunData, readRun } from "./report-data"
+import {
+  changeSection,
+  editSection,
+  kindSection,
+  pairSection,
+  resultSection,
+  stageSection,
+  summary,
+  trainingSection,
+  weightSection,
+} from "./report-sections"
+
+/** A setting or a fact as text. */
+function said(value: unknown): string {
+  if (value === undefined || value === null || value === "") return ""
+  if (typeof value === "string") return value
+  if (Array.isArray(value) && value.every((entry) => typeof entry !== "object")) return value.join(", ")
+  return JSON.stringify(value)
+}
+
+/** Facts by name; those without a value are left out. */
+const facts = (entries: readonly (readonly [string, unknown])[]): Html =>
+  html`<dl class="facts">${entries.map(([name, value]) => said(value) && html`<dt>${name}</dt><dd>${said(value)}</dd>`)}</dl>`
+
+function dataCard(data: RunData): Html {
+  const { config = {}, manifest = {}, seeds } = data
+  const { files: _, command, ...rest } = manifest
+  const top = facts([
+    ["instructions from", config.seeds],
+    ["model", manifest.model ?? config.model],
+    ["seeds", seeds],
+    ...Object.entries(rest).filter(([name]) => name !== "model"),
+    ["command", command],
+  ])
+  return html`${top}${stageSection(data)}`
+}
+
+function reproduce({ config, manifest, name }: RunData): Html {
+  const files = typeof manifest?.files === "object" && manifest.files !== null ? Object.entries(manifest.files) : []
+  const hashes = files
+    .slice(0, 300)
+    .map(([file, hash]) => [html`<code>${file}</code>`, html`<code>${said(hash)}</code>`])
+  const command = said(manifest?.command)
+  return html`${
+    command &&
+    html`<p>The same command with the same model gives the same rows, as every random draw is addressed by seed, stage and row.
+Run again in the same folder it goes on where it stopped and repeats nothing that is finished.</p><pre>${command}</pre>`
+  }
+<p>This page alone is written anew by</p><pre>musc report ${name}</pre>
+${config && html`<details><summary>All settings (config.json)</summary><pre>${JSON.stringify(config, null, 2).slice(0, 50_000)}</pre></details>`}
+${hashes.length > 0 && html`<details><summary>Files and their hashes</summary>${table(["file", ""], hashes)}</details>`}`
+}
+
+/** The report of a run as one HTML page that needs nothing else, not even a network. */
+export function reportPage(data: RunData): string {
+  const weighting = said(data.config?.weighting) || "contrast"
+  const sections: [string, string, Html | undefined][] = [
+    ["results", "Results", resultSection(data)],
+    ["data", "Data card", dataCard(data)],
+    ["edits", "What was done to the constraints", editSection(data)],
+    ["pairs", "Pairs", pairSection(data)],
+    ["weights", "Token weights", weightSection(data, weighting)],
+    ["training", "Training", trainingSection(data)],
+    ["kinds", "By kind and by number of constraints", kindSection(data)],
+    ["changes", "Answers won and lost", changeSection(data)],
+    ["reproduce", "How to reproduce", reproduce(data)],
+  ]
+  const there = sections.filter(([, , body]) => body)
+  const missing = sections.filter(([, , body]) => !body).map(([, title]) => title)
+  const notYet: Part = missing.length > 0 && html`<p class="note">Not in this run so far: ${missing.join("; ")}.</p>`
+  const body = html`<h1>MuSC run ${data.name}</h1>
+<p class="lead">${summary(data)}</p>
+${notYet}<nav>${there.map(([id, title]) => html`<a href="#${id}">${title}</a>`)}</nav>
+${there.map(([id, title, section]) => html`<section id="${id}"><h2>${title}</h2>\n${section}</section>\n`)}`
+  return page(`MuSC run ${data.name}`, body, [heatmapScript])
+}
+
+/**
+ * Writes `report.html` into a run folder, from whatever the run has written so far, and returns its path. Examples are
+ * drawn by a fixed rule, so the same run gives the same page.
+ * @throws InputError for a folder that is no run, for damaged files, and when the page cannot be written.
+ */
+export async function writeReport(dir: string): Promise<string> {
+  const data = await readRun(dir)
+  const file = join(dir, "report.html")
+  await writeAtomic(file, reportPage(data))
+  return file
+}
