@@ -43,7 +43,7 @@ export function batching<Req, Res>(
         if (results.length !== batch.length) {
           throw new RangeError(`batch: one result a call wanted, got ${results.length} for ${batch.length} calls`)
         }
-        batch.forEach((call, i) => call.resolve(results[i]!))
+        for (const [i, call] of batch.entries()) call.resolve(results[i]!)
       } catch (error) {
         for (const call of batch) call.reject(error)
       }

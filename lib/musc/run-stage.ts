@@ -37,8 +37,12 @@ export async function* runStage<In extends InstructionRow, Out extends Instructi
       broken = { error }
     }
   }
+  const startStage = async (row: In) => {
+    check(signal)
+    return stage(row)
+  }
   const start = (row: Outcome<In>) => {
-    const result = row.failure ? Promise.resolve<FailedRow>(row) : limit(async () => (check(signal), stage(row)))
+    const result = row.failure ? Promise.resolve<FailedRow>(row) : limit(startStage, row)
     result.catch(() => {}) // it is thrown when its turn comes
     pending.push(result)
   }

@@ -5,6 +5,7 @@ import { selfInstructDemos } from "./demos"
 import { blocks } from "./prompt"
 import { parseInstruction } from "./recombine"
 import { ask, CUT, failed, type Outcome } from "./row"
+import type { Rows } from "./run-stage"
 
 export interface SelfInstructOptions {
   /** Run seed, any integer. */
@@ -72,36 +73,61 @@ export async function selfInstruct(
  */
 export const NEAR_DUPLICATE = 0.7
 
+/** Rows read before the first comparison, to learn which 5-grams are common. */
+const SAMPLE = 1000
+
+/** How many n-grams must be shared (k below) before two rows are compared in full: more index, fewer comparisons. */
+const SHARED = 8
+
 /**
  * Marks near-duplicates: a row (instruction and input together) whose similarity to an earlier kept row reaches
  * `threshold` fails with the reason "near-duplicate" and names that row in `duplicate_of`. Rows come out in the order in
- * which they came in; failed rows pass through. Exact, not sampled: two sets of n-grams with Jaccard >= t must share one
- * of the first |x| - ceil(t |x|) + 1 n-grams of each in any fixed order, so only those are indexed and looked up.
- * Threshold 1 finds only repeats of the same n-grams, above 1 finds nothing.
+ * which they came in; failed rows pass through. Exact, not sampled: two sets with Jaccard >= t share at least
+ * t |x| n-grams, and so, in any fixed order of n-grams, k of them lie among the first |x| - ceil(t |x|) + k of each set.
+ * Only those are indexed and looked up, the rarest first. Threshold 1 finds only repeats of the same n-grams, above 1
+ * finds nothing.
  */
 export async function* markNearDuplicates<Row extends InstructionRow>(
-  rows: AsyncIterable<Outcome<Row>> | Iterable<Outcome<Row>>,
+  rows: Rows<Outcome<Row>>,
   threshold = NEAR_DUPLICATE,
 ): AsyncGenerator<Outcome<Row>> {
   const kept: { id: string; grams: Uint32Array }[] = []
   const holders = new Map<number, number[]>()
-  for await (const row of rows) {
-    if (row.failure || threshold > 1) {
-      yield row
-      continue
+  const common = new Map<number, number>()
+  const mark = (row: Outcome<Row>, grams: Uint32Array): Outcome<Row> => {
+    if (row.failure || threshold > 1) return row
+    const rarestFirst = Array.from(grams).sort((a, b) => (common.get(a) ?? 0) - (common.get(b) ?? 0) || a - b)
+    const least = Math.ceil(threshold * grams.length - 1e-9)
+    const prefix = rarestFirst.slice(0, grams.length - least + SHARED)
+    const shared = new Map<number, number>()
+    for (const gram of prefix) for (const i of holders.get(gram) ?? []) shared.set(i, (shared.get(i) ?? 0) + 1)
+    for (const [i, count] of shared) {
+      const earlier = kept[i]!
+      if (count < Math.min(SHARED, least) || jaccard(grams, earlier.grams) < threshold) continue
+      return failed({ ...row, duplicate_of: earlier.id }, "source", "near-duplicate")
     }
-    const grams = fiveGrams(blocks(row.instruction, row.input))
-    const prefix = grams.subarray(0, grams.length - Math.ceil(threshold * grams.length) + 1)
-    const candidates = new Set([...prefix].flatMap((gram) => holders.get(gram) ?? []))
-    const twin = [...candidates].find((i) => jaccard(grams, kept[i]!.grams) >= threshold)
-    if (twin !== undefined) {
-      yield failed({ ...row, duplicate_of: kept[twin]!.id }, "source", "near-duplicate")
-      continue
+    for (const gram of prefix) {
+      const rowsWith = holders.get(gram)
+      if (rowsWith) rowsWith.push(kept.length)
+      else holders.set(gram, [kept.length])
     }
-    for (const gram of prefix) holders.set(gram, [...(holders.get(gram) ?? []), kept.length])
     kept.push({ id: row.id, grams })
-    yield row
+    return row
   }
+  let sample: { row: Outcome<Row>; grams: Uint32Array }[] | undefined = []
+  for await (const row of rows) {
+    const grams = fiveGrams(blocks(row.instruction, row.input))
+    if (!sample) {
+      yield mark(row, grams)
+      continue
+    }
+    sample.push({ row, grams })
+    for (const gram of grams) common.set(gram, (common.get(gram) ?? 0) + 1)
+    if (sample.length < SAMPLE) continue
+    for (const read of sample) yield mark(read.row, read.grams)
+    sample = undefined
+  }
+  for (const read of sample ?? []) yield mark(read.row, read.grams)
 }
 
 /** Sorted distinct hashes of the character 5-grams of a text; a shorter text is one gram. */

@@ -3,9 +3,11 @@ import type { LocalModel } from "../engine/local"
 import { InputError } from "../errors"
 import { initLora, type Lora } from "../model/lora"
 import type { StepLog } from "../train/loop"
-import type { PreferenceOptions } from "../train/losses"
+import { type PreferenceOptions, preferenceDefaults } from "../train/losses"
 import { encodePairs, type FitOptions, type PairItem, trainPreference, trainSft } from "../train/pairs"
 import { preferenceOf } from "./respond"
+import type { Outcome } from "./row"
+import type { Rows } from "./run-stage"
 import { type WeightingName, weightsOf } from "./weigh"
 
 interface SharedSettings {
@@ -36,23 +38,42 @@ export type TrainSettings = SharedSettings &
     | { kind: "preference"; weighting: WeightingName; firstTokenZero: boolean; preference: PreferenceOptions }
   )
 
+/** The paper's settings with the default weighting. */
+export const trainDefaults: TrainSettings = {
+  kind: "preference",
+  seed: 0,
+  rank: 8,
+  alpha: 16,
+  lr: 5e-6,
+  epochs: 1,
+  batchSize: 8,
+  warmup: 0.1,
+  tokenBudget: 4096,
+  cutoff: 2048,
+  weighting: "contrast",
+  firstTokenZero: false,
+  preference: preferenceDefaults,
+}
+
 /** To be raised when a change makes training give another adapter. */
 export const trainVersion = 1
 
 /**
  * Stage 6 (paper: token-aware preference optimization): weighed pairs -> LoRA adapter. The reference log-probs are those
  * of the weigh stage, which scored the same answers under the same prompt; weights that it did not compute are made from
- * its signals here. The caller disposes the adapter's tensors.
+ * its signals here. Failed rows are passed over. The caller disposes the adapter's tensors.
  * @throws InputError without pairs; StoppedError when aborted, after writing the checkpoint.
  */
 export async function trainAdapter(
   local: LocalModel,
-  pairs: Iterable<WeighedRow> | AsyncIterable<WeighedRow>,
+  pairs: Rows<Outcome<WeighedRow>>,
   settings: TrainSettings,
   control: Pick<FitOptions, "checkpoint" | "signal"> & { onStep?: (log: StepLog) => void | Promise<void> } = {},
 ): Promise<Lora> {
   const items: PairItem[] = []
-  for await (const row of pairs) items.push(...encodePairs(local.tokenizer, [pairText(row, settings)], settings.cutoff))
+  for await (const row of pairs) {
+    if (!row.failure) items.push(...encodePairs(local.tokenizer, [pairText(row, settings)], settings.cutoff))
+  }
   if (!items.length) {
     throw new InputError("training needs at least one pair, got none; look for the reasons in the stages before")
   }

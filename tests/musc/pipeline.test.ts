@@ -83,7 +83,10 @@ describe("runStage", () => {
       throw new Error("line 4")
     }
     const out: string[] = []
-    const same = async (row: InstructionRow) => (await pause(2), { ...row, failure: undefined })
+    const same = async (row: InstructionRow) => {
+      await pause(2)
+      return { ...row, failure: undefined }
+    }
     const run = async () => {
       for await (const row of runStage(broken(), same, { concurrency: 6 })) out.push(row.id)
     }

@@ -74,7 +74,7 @@ describe("near-duplicates", () => {
   it("are the same as those found by comparing all pairs", async () => {
     const words = "red blue green tall small house tree river song cloud".split(" ")
     const { pick } = rng("duplicates")
-    const texts = Array.from({ length: 300 }, () => Array.from({ length: 5 }, () => pick(words)).join(" "))
+    const texts = Array.from({ length: 1300 }, () => Array.from({ length: 5 }, () => pick(words)).join(" "))
     const grams = (text: string) => new Set(Array.from({ length: text.length - 4 }, (_, i) => text.slice(i, i + 5)))
     const kept: Set<string>[] = []
     const expected = texts.map((text) => {
