@@ -43,6 +43,7 @@ interface Row {
  * @throws StoppedError when `signal` is aborted
  */
 export async function generate(model: Bound, items: readonly GenerateItem[], options: GenerateOptions): Promise<Generated[]> {
+  if (!items.length) return []
   const eos = new Set(options.eosIds)
   const out: Generated[] = items.map(() => ({ ids: [], finish: "length" }))
   const longest = Math.max(...items.map((item) => item.prompt.length))

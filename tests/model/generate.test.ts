@@ -1,0 +1,169 @@
+import { beforeAll, describe, expect, it } from "vitest"
+import { cappedLogits } from "../../lib/backend/ops"
+import { tf, useBackend } from "../../lib/backend/tf"
+import { StoppedError } from "../../lib/errors"
+import type { ModelConfig } from "../../lib/model/config"
+import { type GenerateItem, type GenerateOptions, generate } from "../../lib/model/generate"
+import { pack } from "../../lib/model/logprobs"
+import { bind } from "../../lib/model/lora"
+import { drawToken } from "../../lib/model/sampler"
+import { type Bound, contexts, forward } from "../../lib/model/transformer"
+import { initModel } from "../../lib/model/weights"
+import { rng, uniformAt } from "../../lib/rng"
+import { randomIds, tensorsLeft, tinyConfig } from "../support/tensors"
+
+let plain: Bound
+let windowed: Bound
+
+const bound = (changes: Partial<ModelConfig>) => bind(initModel(tinyConfig(changes), 11, 0.4))
+
+beforeAll(async () => {
+  await useBackend()
+  plain = bound({})
+  windowed = bound({ window: [5, null], qkNorm: true, tiedHead: false })
+})
+
+const noEnd: GenerateOptions = { eosIds: [] }
+const item = (i: number, changes: Partial<GenerateItem> = {}): GenerateItem => ({
+  prompt: randomIds(1 + ((i * 5) % 13), "prompt", i),
+  seed: 1000 + i,
+  temperature: 0,
+  maxTokens: 20,
+  ...changes,
+})
+const idsOf = async (model: Bound, items: readonly GenerateItem[], options = noEnd) =>
+  (await generate(model, items, options)).map(({ ids }) => ids)
+
+/** The answer that a full pass over prompt and answer would have drawn: one row of logits a token, no cache. */
+function withoutCache(model: Bound, { prompt, seed, ...sampling }: GenerateItem, answer: readonly number[]): number[] {
+  return tf.tidy(() => {
+    const { ids, ...places } = pack([{ prompt: [...prompt, ...answer], responses: [] }])
+    const hidden = forward(model, tf.tensor1d(ids), places, contexts(model.config, places))
+    const rows = cappedLogits(hidden, model.head, null).logits.arraySync()
+    return answer.map((_, i) => {
+      const logits = Float32Array.from(rows[prompt.length - 1 + i]!)
+      return drawToken(logits, sampling, uniformAt(seed, i))
+    })
+  })
+}
+
+describe("a row", () => {
+  it.each([0, 0.8])("never depends on its batch, at temperature %s", async (temperature) => {
+    // lengths differ, so that rows leave the batch one by one
+    const items = Array.from({ length: 16 }, (_, i) => item(i, { temperature, maxTokens: 4 + ((7 * i) % 23) }))
+    const whole = await idsOf(plain, items)
+    expect(whole.map(({ length }) => length)).toEqual(items.map(({ maxTokens }) => maxTokens))
+    const order = rng("order").shuffle([...items.keys()])
+    for (const size of [1, 2, 5, 16]) {
+      const got: number[][] = []
+      for (let at = 0; at < 16; at += size) {
+        const some = order.slice(at, at + size)
+        const answers = await idsOf(
+          plain,
+          some.map((i) => items[i]!),
+        )
+        some.forEach((i, k) => {
+          got[i] = answers[k]!
+        })
+      }
+      expect(got, `batches of ${size}`).toEqual(whole)
+    }
+  })
+
+  it("depends on its seed, and at temperature 0 on nothing but its prompt", async () => {
+    const [warm, cold] = [0.8, 0].map((temperature) => [1, 2].map((seed) => ({ ...item(3), temperature, seed })))
+    const [a, b] = await idsOf(plain, warm!)
+    expect(a).not.toEqual(b)
+    const [c, d] = await idsOf(plain, cold!)
+    expect(c).toEqual(d)
+  })
+
+  it.each([0, 0.8])(
+    "is what passes without a cache draw, with and without windows, at temperature %s",
+    async (temperature) => {
+      for (const model of [plain, windowed]) {
+        const items = [0, 1, 2].map((i) => item(i, { temperature, maxTokens: 30 }))
+        const answers = await idsOf(model, items)
+        expect(answers).toEqual(items.map((one, i) => withoutCache(model, one, answers[i]!)))
+        expect(new Set(answers.flat()).size).toBeGreaterThan(5)
+      }
+    },
+  )
+
+  it("goes on past the first block of the cache, and past the second", async () => {
+    // the cache starts with room for 64 new tokens and grows by 64
+    const items = [0, 2].map((i) => item(i, { temperature: 0.8, maxTokens: 140 }))
+    const answers = await idsOf(windowed, items)
+    expect(answers.map(({ length }) => length)).toEqual([140, 140])
+    expect(answers).toEqual(items.map((one, i) => withoutCache(windowed, one, answers[i]!)))
+  })
+})
+
+describe("an answer ends", () => {
+  it("with the first end token, which it keeps, and says so", async () => {
+    const [free] = await idsOf(plain, [item(1, { temperature: 0.8 })])
+    const end = free![6]!
+    const first = free!.indexOf(end)
+    const [stopped] = await generate(plain, [item(1, { temperature: 0.8 })], { eosIds: [end] })
+    expect(stopped).toEqual({ ids: free!.slice(0, first + 1), finish: "stop" })
+  })
+
+  it("after maxTokens, each row by its own", async () => {
+    const got = await generate(plain, [item(1, { maxTokens: 1 }), item(1, { maxTokens: 7 })], noEnd)
+    expect(got.map(({ ids, finish }) => [ids.length, finish])).toEqual([
+      [1, "length"],
+      [7, "length"],
+    ])
+    expect(got[1]!.ids[0]).toBe(got[0]!.ids[0])
+  })
+
+  it("when `done` says so, which sees the tokens so far", async () => {
+    const seen: number[] = []
+    const done = (ids: readonly number[]) => {
+      seen.push(ids.length)
+      return ids.length === 5
+    }
+    const [got] = await generate(plain, [item(1, { done })], noEnd)
+    expect([got!.ids.length, got!.finish]).toEqual([5, "stop"])
+    expect(seen).toEqual([1, 2, 3, 4, 5])
+  })
+})
+
+describe("generate", () => {
+  it("counts the tokens of each step, rows that have ended left out", async () => {
+    const counts: number[] = []
+    const items = [1, 3, 3].map((maxTokens, i) => item(i, { maxTokens }))
+    await generate(plain, items, { ...noEnd, onTokens: (n) => counts.push(n) })
+    expect(counts).toEqual([3, 2, 2])
+  })
+
+  it("gives nothing for nothing", async () => {
+    expect(await generate(plain, [], noEnd)).toEqual([])
+  })
+
+  it("leaves no tensors behind", async () => {
+    const left = await tensorsLeft(() => generate(windowed, [item(0), item(1, { maxTokens: 80 }), item(2)], noEnd))
+    expect(left).toBe(0)
+  })
+
+  it("stops on a signal with StoppedError and leaves no tensors behind", async () => {
+    const stop = new AbortController()
+    let steps = 0
+    const onTokens = () => {
+      if (++steps === 5) stop.abort()
+    }
+    const left = await tensorsLeft(async () => {
+      const running = generate(plain, [item(0), item(1)], { ...noEnd, onTokens, signal: stop.signal })
+      await expect(running).rejects.toThrow(StoppedError)
+    })
+    expect(steps).toBe(5)
+    expect(left).toBe(0)
+  })
+
+  it("lets timers run while it works, so that a signal can come", async () => {
+    const stop = new AbortController()
+    setImmediate(() => setImmediate(() => stop.abort()))
+    const running = generate(plain, [item(0, { maxTokens: 200 })], { ...noEnd, signal: stop.signal })
+    await expect(running).rejects.toThrow(StoppedError)
+  })
+})

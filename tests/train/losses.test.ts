@@ -1,0 +1,243 @@
+import type { Tensor1D } from "@tensorflow/tfjs"
+import { beforeAll, describe, expect, it } from "vitest"
+import { tf, useBackend } from "../../lib/backend/tf"
+import { pack, responseLogProbs } from "../../lib/model/logprobs"
+import { bind, initLora, type Lora } from "../../lib/model/lora"
+import type { Model } from "../../lib/model/transformer"
+import { initModel } from "../../lib/model/weights"
+import { stepGradients, train } from "../../lib/train/loop"
+import {
+  type PairScores,
+  type PreferenceOptions,
+  preferenceDefaults,
+  preferenceLoss,
+  preferenceLosses,
+  sftLoss,
+  sumByResponse,
+} from "../../lib/train/losses"
+import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
+import { largestGap, randomIds, randomValues, tensorsLeft, tinyConfig } from "../support/tensors"
+
+beforeAll(async () => {
+  await useBackend()
+})
+
+const { log, sqrt } = Math
+const ln2 = log(2)
+const ln3 = log(3)
+
+/*
+ * Two pairs whose odds are simple, with β = 1/2.
+ *            s chosen   s rejected   β (s_c - s_r)   σ of it    tokens    mean log-prob
+ *   first     ln 3       -ln 3         ln 3           3/4       4 and 3   ln 1/2 and ln 1/3
+ *   second   -3 ln 2     -ln 2        -ln 2           1/3       2 and 2   ln 1/3 and ln 1/2
+ */
+const scores = (): PairScores => ({
+  chosen: tf.tensor1d([ln3, -3 * ln2]),
+  rejected: tf.tensor1d([-ln3, -ln2]),
+  chosenLogProb: tf.tensor1d([-4 * ln2, -2 * ln3]),
+  rejectedLogProb: tf.tensor1d([-3 * ln3, -2 * ln2]),
+  chosenTokens: tf.tensor1d([4, 2]),
+  rejectedTokens: tf.tensor1d([3, 2]),
+})
+const evaluate = (options: Partial<PreferenceOptions>) =>
+  tf.tidy(() => {
+    const result = preferenceLoss(scores(), { ...preferenceDefaults, beta: 0.5, ...options })
+    return {
+      losses: [...result.losses.dataSync()],
+      chosen: [...result.chosenRewards.dataSync()],
+      rejected: [...result.rejectedRewards.dataSync()],
+    }
+  })
+
+describe("a preference loss", () => {
+  it.each<[string, Partial<PreferenceOptions>, [number, number]]>([
+    // -log σ
+    ["dpo", { loss: "dpo" }, [log(4 / 3), ln3]],
+    // a quarter of the pairs is taken the other way round: 3/4 · -log σ(x) + 1/4 · -log σ(-x)
+    ["cDPO", { labelSmoothing: 0.25 }, [0.75 * log(4 / 3) + 0.25 * log(4), 0.75 * ln3 + 0.25 * log(1.5)]],
+    // (s_c / tokens - s_r / tokens - 1 / 2β)², 1 / 2β = 1: ln 3 / 4 + ln 3 / 3, and -3/2 ln 2 + 1/2 ln 2
+    ["ipo", { loss: "ipo" }, [((7 / 12) * ln3 - 1) ** 2, (ln2 + 1) ** 2]],
+    // max(0, 1 - margin): ln 3 is beyond 1
+    ["hinge", { loss: "hinge" }, [0, 1 + ln2]],
+    // σ(β (ln 1/2 - ln 1/3) - γ) with γ = β ln 3/2 is 1/2; the other way round it is σ(-ln 3/2) = 2/5
+    ["simpo", { loss: "simpo", simpoMargin: 0.5 * log(1.5) }, [ln2, log(2.5)]],
+    // odds of 1/2 and 1/3 are 1 and 1/2: σ(ln 2) = 2/3 and σ(-ln 2) = 1/3; the SFT part is -mean log-prob of chosen
+    ["orpo", { loss: "orpo" }, [ln2 + 0.5 * log(1.5), ln3 + 0.5 * ln3]],
+    // β · 7/12 ln 3 and β · -ln 2: -log σ(x) = log(1 + e^-x)
+    ["length-normalised dpo", { lengthNormalised: true }, [log(1 + 3 ** (-7 / 24)), log(1 + sqrt(2))]],
+    // dpo - 2 · mean log-prob of chosen
+    ["dpo with an SFT term", { sftWeight: 2 }, [log(4 / 3) + 2 * ln2, ln3 + 2 * ln3]],
+  ])("%s is what its equation gives by hand", (_, options, expected) => {
+    expect(largestGap(evaluate(options).losses, expected)).toBeLessThan(2e-6)
+  })
+
+  it("logs the rewards that it compares", () => {
+    // β s, per token where length-normalised; for SimPO and ORPO β · mean log-prob
+    const dpo = evaluate({})
+    expect(largestGap(dpo.chosen, [ln3 / 2, -1.5 * ln2])).toBeLessThan(1e-6)
+    expect(largestGap(dpo.rejected, [-ln3 / 2, -ln2 / 2])).toBeLessThan(1e-6)
+    const normalised = evaluate({ lengthNormalised: true })
+    expect(largestGap(normalised.chosen, [ln3 / 8, -0.75 * ln2])).toBeLessThan(1e-6)
+    const simpo = evaluate({ loss: "simpo" })
+    expect(largestGap(simpo.rejected, [-ln3 / 2, -ln2 / 2])).toBeLessThan(1e-6)
+  })
+
+  it("stays finite where a margin is far out", () => {
+    const far = () => ({ ...scores(), chosen: tf.tensor1d([-2000, 2000]) })
+    const losses = tf.tidy(() => [...preferenceLoss(far(), { ...preferenceDefaults, beta: 1 }).losses.dataSync()])
+    expect(losses[0]! / (2000 - ln3)).toBeCloseTo(1, 6)
+    expect(losses[1]).toBeCloseTo(0, 6)
+    const slope = tf.tidy(() => {
+      const f = (x: Tensor1D) =>
+        tf.sum(preferenceLoss({ ...far(), chosen: x }, { ...preferenceDefaults, beta: 1 }).losses)
+      return [
+        ...tf
+          .grad((x) => f(x as Tensor1D))(tf.tensor1d([-2000, 2000]))
+          .dataSync(),
+      ]
+    })
+    expect(largestGap(slope, [-1, 0])).toBeLessThan(1e-6)
+  })
+})
+
+describe("the supervised loss", () => {
+  it("is the weighted sum of the negative log-probs", () => {
+    const loss = tf.tidy(() => sftLoss(tf.tensor1d([-1, -2, -4]), tf.tensor1d([0.5, 0.25, 0])).dataSync()[0])
+    expect(loss).toBe(1)
+  })
+})
+
+describe("sumByResponse", () => {
+  it("adds weighted values of the tokens of each response, in any order, and 0 for one without tokens", () => {
+    const sums = tf.tidy(() => [
+      ...sumByResponse(tf.tensor1d([1, 10, 100, 1000]), Int32Array.from([1, 0, 1, 0]), [1, 0.5, 2, 1], 3).dataSync(),
+    ])
+    expect(sums).toEqual([1005, 201, 0])
+  })
+})
+
+const pair = (name: string, prompt: number, chosen: number, rejected: number): PairItem => ({
+  prompt: randomIds(prompt, name, "prompt"),
+  chosen: randomIds(chosen, name, "chosen"),
+  rejected: randomIds(rejected, name, "rejected"),
+  chosenWeights: Array.from(randomValues(chosen, 1, name, "cw"), (w) => 1 + w),
+  rejectedWeights: Array.from(randomValues(rejected, 1, name, "rw"), (w) => 1 + w),
+})
+const pairs = [pair("a", 4, 6, 3), pair("b", 7, 2, 5)]
+
+/** Model and adapter; with `moved` the adapter's B is no longer zero. */
+function setting(moved: boolean): { model: Model; lora: Lora } {
+  const model = initModel(tinyConfig(), 3, 0.3)
+  const lora = initLora(model.config, { rank: 4, alpha: 8, seed: 5 })
+  if (moved) {
+    for (const [name, old] of Object.entries(lora.params).filter(([key]) => key.endsWith(".B"))) {
+      lora.params[name] = tf.tensor(randomValues(old.size, 0.3, name), old.shape)
+      old.dispose()
+    }
+  }
+  return { model, lora }
+}
+const free = ({ model, lora }: { model: Model; lora: Lora }) => tf.dispose([model.params, lora.params])
+
+describe("a step of preference training", () => {
+  it("has the loss ln 2 and zero rewards under a fresh adapter, whatever the weights", () => {
+    const both = setting(false)
+    const items = withReference(both.model, pairs, 4096)
+    const { loss, grads, logs } = stepGradients({ ...both, ...preferenceObjective(preferenceDefaults) }, items)
+    expect(Math.abs(loss - ln2)).toBeLessThan(1e-6)
+    for (const name of ["chosen_reward", "rejected_reward", "margin", "accuracy"]) expect(logs[name]).toBeCloseTo(0, 6)
+    tf.dispose(grads)
+    free(both)
+  })
+
+  it("with weights all one is DPO, computed from four sums of log-probs", () => {
+    const both = setting(true)
+    const sum = (lora: Lora | null, prompt: readonly number[], response: readonly number[]) =>
+      tf.tidy(() => {
+        const batch = pack([{ prompt, responses: [response] }])
+        return responseLogProbs(bind(both.model, { lora }), batch)
+          .dataSync()
+          .reduce((a, b) => a + b, 0)
+      })
+    const beta = 0.7
+    const expected = pairs.map(({ prompt, chosen, rejected }) => {
+      const gap = (response: readonly number[]) => sum(both.lora, prompt, response) - sum(null, prompt, response)
+      return Math.log1p(Math.exp(-beta * (gap(chosen) - gap(rejected))))
+    })
+    const ones = pairs.map((item) => ({
+      ...item,
+      chosenWeights: item.chosen.map(() => 1),
+      rejectedWeights: item.rejected.map(() => 1),
+    }))
+    const dpo = preferenceObjective({ ...preferenceDefaults, beta })
+    const { loss, grads } = stepGradients({ ...both, ...dpo }, withReference(both.model, ones, 4096))
+    expect(Math.abs(loss - (expected[0]! + expected[1]!) / 2)).toBeLessThan(1e-5)
+    expect(Math.abs(expected[0]! - ln2)).toBeGreaterThan(0.01) // the adapter does something
+    tf.dispose(grads)
+    free(both)
+  })
+
+  it("moves the adapter alone, so the reference is the same afterwards", async () => {
+    const both = setting(false)
+    const before = withReference(both.model, pairs, 4096)
+    await train({
+      ...both,
+      ...preferenceObjective(preferenceDefaults),
+      batches: { steps: 3, at: () => before },
+      lr: 0.05,
+      warmup: 0,
+    })
+    expect(withReference(both.model, pairs, 4096)).toEqual(before)
+    const { loss, grads } = stepGradients({ ...both, ...preferenceObjective(preferenceDefaults) }, before)
+    expect(loss).toBeLessThan(ln2 - 0.01)
+    tf.dispose(grads)
+    free(both)
+  })
+
+  it("keeps reference log-probs that are given", () => {
+    const both = setting(false)
+    const given = { ...pairs[0]!, chosenReference: pairs[0]!.chosen.map(() => -1), rejectedReference: [-2, -2, -2] }
+    const [first, second] = withReference(both.model, [given, pairs[1]!], 4096)
+    expect(first).toBe(given)
+    expect(second!.chosenReference).toHaveLength(2)
+    free(both)
+  })
+
+  it.each(preferenceLosses)("has the gradient of %s that finite differences give", async (loss) => {
+    const both = setting(true)
+    const options = { ...preferenceDefaults, loss, beta: 0.3, labelSmoothing: 0.1, sftWeight: 0.2 }
+    const items = withReference(both.model, pairs, 4096)
+    const slope = () => stepGradients({ ...both, ...preferenceObjective(options) }, items)
+    const { grads } = slope()
+    // along the gradient itself the derivative is its norm: (L(p + h u) - L(p - h u)) / 2h with u = g / |g|
+    const norm = Math.sqrt(Object.values(grads).reduce((n, g) => n + tf.tidy(() => g.square().sum().dataSync()[0]!), 0))
+    const start = { ...both.lora.params }
+    const lossAt = (h: number) => {
+      const moved = Object.fromEntries(
+        Object.entries(start).map(([name, p]) => [name, tf.tidy(() => tf.add(p, tf.mul(grads[name]!, h / norm)))]),
+      )
+      both.lora.params = moved
+      const result = slope()
+      tf.dispose([result.grads, moved])
+      return result.loss
+    }
+    const h = 0.002
+    const measured = (lossAt(h) - lossAt(-h)) / (2 * h)
+    expect(measured / norm).toBeCloseTo(1, 2)
+    both.lora.params = start
+    tf.dispose(grads)
+    free(both)
+  })
+
+  it("leaves no tensors behind but the gradients", async () => {
+    const both = setting(true)
+    const left = await tensorsLeft(() => {
+      const items = withReference(both.model, pairs, 10)
+      const { grads } = stepGradients({ ...both, ...preferenceObjective(preferenceDefaults), tokenBudget: 1 }, items)
+      tf.dispose(grads)
+    })
+    expect(left).toBe(0)
+    free(both)
+  })
+})
