@@ -121,19 +121,23 @@ function failedEdit({ stage, reason }: Failure): EditOutcome[] {
 export async function readRun(dir: string): Promise<RunData> {
   const object = (name: string) => (existsSync(join(dir, name)) ? readJsonFile(join(dir, name)) : undefined)
   const names = existsSync(dir) ? await readdir(dir) : []
-  const seeds = names
-    .flatMap((name) => /^seed-(-?\d+)$/.exec(name)?.[1] ?? [])
-    .map(Number)
-    .sort((a, b) => a - b)
-  if (!seeds.length && !names.includes("config.json"))
+  const folders = names.flatMap((name) => /^seed-(-?\d+)$/.exec(name)?.[1] ?? [])
+  if (!folders.length && !names.includes("config.json"))
     throw new InputError("must be the folder of a run, got one without config.json and seed-<n>; check the path", {
       file: dir,
     })
-  const found = object("results.json")
+  const [config, manifest] = [object("config.json"), object("manifest.json")]
+  // The manifest is written last and removed first: without it, results are those of an earlier run in this folder.
+  const found = manifest && object("results.json")
+  const now = current(config)
+  const seeds = folders
+    .map(Number)
+    .filter(now.seed)
+    .sort((a, b) => a - b)
   const data: RunData = {
     name: basename(resolve(dir)),
-    config: object("config.json"),
-    manifest: object("manifest.json"),
+    config,
+    manifest,
     results: found && parseRecord(results, found, { file: join(dir, "results.json") }),
     seeds,
     stages: [],
@@ -174,12 +178,25 @@ export async function readRun(dir: string): Promise<RunData> {
   }
   for (const seed of seeds) {
     for (const stage of stageName.options) await readOf(stage, seed)
-    data.logs.push(...(await readLogs(join(dir, `seed-${seed}`, "train"), seed)))
+    const logs = await readLogs(join(dir, `seed-${seed}`, "train"), seed)
+    data.logs.push(...logs.filter(({ method }) => now.method(method)))
     for (const file of await filesOf(join(dir, `seed-${seed}`, "evaluate"), ".jsonl"))
-      for await (const item of readJsonl(file, evalItem, { dropTorn: true, allowEmpty: true })) data.items.push(item)
+      for await (const item of readJsonl(file, evalItem, { dropTorn: true, allowEmpty: true }))
+        if (now.method(item.method) && now.temperature(item.temperature)) data.items.push(item)
   }
   const [corrupted, pairs, weighed] = [samples.corrupt.rows(), samples.respond.rows(), samples.weigh.rows()]
   return { ...data, stages: [...tally.values()], corrupted, pairs, weighed }
+}
+
+/** What belongs to the run as it is configured now; outputs of earlier settings stay in the folder. */
+function current({ seed: first, repeat = 1, methods, evalTemperatures }: JsonObject = {}) {
+  const listed = (list: unknown) => (entry: unknown) => !Array.isArray(list) || list.includes(entry)
+  const counted = typeof first === "number" && typeof repeat === "number"
+  return {
+    seed: (seed: number) => !counted || (seed >= first && seed < first + repeat),
+    method: listed(methods),
+    temperature: listed(evalTemperatures),
+  }
 }
 
 /** Counts a row of a stage's output; rows that failed before the stage never reached it. */

@@ -17,10 +17,12 @@ import {
 
 /** A setting or a fact as text. */
 function said(value: unknown): string {
-  if (value === undefined || value === null || value === "") return ""
-  if (typeof value === "string") return value
+  if (value === undefined || value === null) return ""
+  if (typeof value !== "object") return `${value}`
   if (Array.isArray(value) && value.every((entry) => typeof entry !== "object")) return value.join(", ")
-  return JSON.stringify(value)
+  const entries = Object.entries(value)
+  if (entries.some(([, entry]) => typeof entry === "object")) return JSON.stringify(value)
+  return entries.map(([name, entry]) => `${name} ${entry}`).join(", ")
 }
 
 /** Facts by name; those without a value are left out. */
@@ -29,12 +31,12 @@ const facts = (entries: readonly (readonly [string, unknown])[]): Html =>
 
 function dataCard(data: RunData): Html {
   const { config = {}, manifest = {}, seeds } = data
-  const { files: _, command, ...rest } = manifest
+  const { files: _, model = config.model, seeds: __, command, ...rest } = manifest
   const top = facts([
     ["instructions from", config.seeds],
-    ["model", manifest.model ?? config.model],
+    ["model", model],
     ["seeds", seeds],
-    ...Object.entries(rest).filter(([name]) => name !== "model"),
+    ...Object.entries(rest),
     ["command", command],
   ])
   return html`${top}${stageSection(data)}`
@@ -72,7 +74,9 @@ export function reportPage(data: RunData): string {
   ]
   const there = sections.filter(([, , body]) => body)
   const missing = sections.filter(([, , body]) => !body).map(([, title]) => title)
-  const notYet: Part = missing.length > 0 && html`<p class="note">Not in this run so far: ${missing.join("; ")}.</p>`
+  const notYet: Part =
+    missing.length > 0 &&
+    html`<p class="note">${!data.manifest && "The run has not finished. "}Not in it so far: ${missing.join("; ")}.</p>`
   const body = html`<h1>MuSC run ${data.name}</h1>
 <p class="lead">${summary(data)}</p>
 ${notYet}<nav>${there.map(([id, title]) => html`<a href="#${id}">${title}</a>`)}</nav>

@@ -218,19 +218,12 @@ export function writeMadeRun(dir: string, made: MadeRun = madeRun, last?: string
     weighting: "contrast",
     weightings,
     methods: Object.keys(methods),
+    evalTemperatures: temperatures,
+    seed: seeds[0],
+    repeat: seeds.length,
     lr: 1e-3,
     beta: 0.1,
     noiseRatio: 0.3,
-  })
-  json("manifest.json", {
-    musc: "0.1.0",
-    node: "22.12.0",
-    backend: "tensorflow (cpu, native)",
-    model: "world",
-    command: "musc run smoke --set repeat=2 --out runs/smoke",
-    started: "2026-11-22T18:00:00Z",
-    finished: "2026-11-22T18:09:00Z",
-    files: { "seed-0/weigh.jsonl": "9f".repeat(32) },
   })
   const items: EvalItem[] = []
   for (const seed of seeds) {
@@ -266,5 +259,16 @@ export function writeMadeRun(dir: string, made: MadeRun = madeRun, last?: string
       }
     }
   }
+  json("manifest.json", {
+    musc: "0.1.0",
+    node: "22.12.0",
+    backend: "tensorflow (cpu, native)",
+    model: { name: "world", fingerprint: "ab12" },
+    packages: { zod: "4.6.7", yaml: "2.9.1" },
+    command: "musc run smoke --set repeat=2 --out runs/smoke",
+    started: "2026-11-22T18:00:00Z",
+    finished: "2026-11-22T18:09:00Z",
+    files: { "seed-0/weigh.jsonl": "9f".repeat(32) },
+  })
   json("results.json", resultsOf(items, made))
 }
