@@ -25,7 +25,7 @@ import {
 import { InputError } from "../errors"
 import type { StageCount } from "../musc/run-stage"
 import { countWeights, noWeights, type TrainingLog, type WeightCounts } from "../plots/curves"
-import type { EditOutcome } from "../plots/figures"
+import type { EditOutcome } from "../plots/stage-figures"
 import { streamKey } from "../rng"
 import { readQuestion } from "../world/inverse"
 

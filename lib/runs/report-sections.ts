@@ -3,17 +3,10 @@ import type { PairRow } from "../data/schema"
 import { constraintShare } from "../eval/grader"
 import { trainingCurves, weightDistribution } from "../plots/curves"
 import { answersHtml, diffHtml, editsHtml, type Verdict } from "../plots/diff"
-import {
-  atTemperature,
-  editKinds,
-  resultBars,
-  satisfactionByCount,
-  satisfactionByKind,
-  stageFunnel,
-  temperaturesOf,
-} from "../plots/figures"
+import { atTemperature, resultBars, satisfactionByCount, satisfactionByKind, temperaturesOf } from "../plots/figures"
 import { mapControls, mapLegend, pairMap } from "../plots/heatmap"
 import { figureBlock, type Html, html, type Part, table } from "../plots/html"
+import { editKinds, stageFunnel } from "../plots/stage-figures"
 import { orderMethods } from "../plots/theme"
 import { gradeAnswer, worldSpec } from "../world/spec"
 import { type RunData, type Seeded, SHOWN, sampler } from "./report-data"

@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest"
 import type { EvalItem, MetricsLine, Score } from "../../lib/data/results"
 import { countWeights, noWeights, trainingCurves, weightDistribution } from "../../lib/plots/curves"
-import { editKinds, resultBars, satisfactionByCount, satisfactionByKind, stageFunnel } from "../../lib/plots/figures"
+import { resultBars, satisfactionByCount, satisfactionByKind } from "../../lib/plots/figures"
 import { shareBy, wilson } from "../../lib/plots/shares"
+import { editKinds, stageFunnel } from "../../lib/plots/stage-figures"
 import { type Figure, inkOn, methodLooks, orderMethods } from "../../lib/plots/theme"
 
 const trace = (figure: Figure, name: string, xaxis?: string) => {
