@@ -4,7 +4,7 @@ import { useBackend } from "../backend/tf"
 import { InputError } from "../errors"
 import { commit, machine } from "../runs/origin"
 import { buildWorldModel, type WorldBuildOptions, worldBuildDefaults } from "../world/build"
-import { corpusExample, type Phase, tasks } from "../world/corpus"
+import { corpusExample, type Phase, phases } from "../world/corpus"
 import { worldInstructions } from "../world/spec"
 import { commandLine, stoppable } from "./support"
 
@@ -17,13 +17,12 @@ export function register(program: Command): void {
     .command("sample")
     .description("Print examples of every task that the embedded model is trained on.")
     .option("-n, --number <n>", "examples", "8")
-    .option("--phase <phase>", "able: faultless answers; careless: answers that ignore constraints", "able")
+    .option("--phase <phase>", "copy, able (faultless), or careless (answers ignore constraints)", "able")
     .option("--seed <n>", "random seed", "1")
     .action(({ number, phase, seed }: { number: string; phase: string; seed: string }) => {
-      if (phase !== "able" && phase !== "careless") {
-        throw new InputError(`--phase must be able or careless, got ${phase}; give one of the two`)
-      }
-      for (let i = 0; i < Number(number); i++) console.log(sample(i, Number(seed), phase))
+      const known = phases.find((name) => name === phase)
+      if (!known) throw new InputError(`--phase must be one of ${phases.join(", ")}, got ${phase}`)
+      for (let i = 0; i < Number(number); i++) console.log(sample(i, Number(seed), known))
     })
   world
     .command("instructions")
@@ -39,7 +38,7 @@ export function register(program: Command): void {
   world
     .command("train")
     .description(
-      "Make the embedded model from nothing: tokenizer, able phase, careless phase, measurements, model card. " +
+      "Make the embedded model from nothing: tokenizer, copy, able and careless phase, measurements, model card. " +
         "About an hour on two cores; stopped at any time, the same command goes on.",
     )
     .option("--out <folder>", "model folder to write", "data/models/world")
@@ -58,11 +57,9 @@ Examples:
     .action(train)
 }
 
-const tasksByWidth = Math.max(...tasks.map((task) => task.length))
-
 function sample(i: number, seed: number, phase: Phase): string {
   const { task, prompt, response } = corpusExample(i, { seed, phase })
-  return `${`[${task}]`.padEnd(tasksByWidth + 2)}\n${prompt}\n→ ${response}\n`
+  return `[${task}]\n${prompt}\n→ ${response}\n`
 }
 
 interface TrainFlags {

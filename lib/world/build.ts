@@ -7,8 +7,8 @@ import { configJson } from "../model/config"
 import { initModel, saveModel } from "../model/weights"
 import { loadTokenizer } from "../text/tokenizer"
 import type { StepLog } from "../train/loop"
-import { modelCard, type WorldCard } from "./card"
-import { tasks } from "./corpus"
+import { modelCard, type PhaseFigures, type WorldCard } from "./card"
+import { type Phase, phases, tasks } from "./corpus"
 import { measureAbility, measureTasks } from "./measure"
 import { worldTokenizer, worldVocabulary } from "./tokenizer"
 import { type PhaseOptions, trainPhase, worldConfig } from "./train"
@@ -17,6 +17,8 @@ import { type PhaseOptions, trainPhase, worldConfig } from "./train"
 export interface WorldBuildOptions {
   /** examples whose words make the vocabulary */
   vocabularyExamples: number
+  /** words repeated, nothing else: without it each kind of constraint learns to copy for itself, and late */
+  copy: Omit<PhaseOptions, "phase" | "seed">
   able: Omit<PhaseOptions, "phase" | "seed">
   careless: Omit<PhaseOptions, "phase" | "seed">
   seed: number
@@ -26,7 +28,8 @@ export interface WorldBuildOptions {
 
 export const worldBuildDefaults: WorldBuildOptions = {
   vocabularyExamples: 20000,
-  able: { steps: 4000, batchSize: 48, lr: 2.5e-3 },
+  copy: { steps: 200, batchSize: 96, lr: 2e-3 },
+  able: { steps: 4000, batchSize: 32, lr: 2e-3 },
   careless: { steps: 250, batchSize: 32, lr: 5e-4 },
   seed: 1,
   check: { instructions: 500, tasks: 200 },
@@ -37,14 +40,14 @@ export interface WorldBuildControl {
   work: string
   /** command and commit for the card */
   made: { command: string; commit: string; machine: string }
-  onStep?: (phase: PhaseOptions["phase"], log: StepLog) => void
+  onStep?: (phase: Phase, log: StepLog) => void
   onNote?: (line: string) => void
   signal?: AbortSignal
 }
 
 /**
- * Makes the embedded model from nothing: a tokenizer of the world's words, then the able phase (every task, faultless),
- * then the careless phase (answers that ignore constraints; everything else as before), which gives the base model that
+ * Makes the embedded model from nothing: a tokenizer of the world's words, then the copy phase (repeat words), the able
+ * phase (every task, faultless), and the careless phase (answers that ignore constraints; everything else as before), which gives the base model that
  * the method is to cure. Writes a Hugging Face folder with its card to `out`, the able model to `work`/able.
  * The backend must have been chosen. @throws StoppedError when aborted; the same call goes on.
  */
@@ -62,28 +65,36 @@ export async function buildWorldModel(out: string, options: WorldBuildOptions, c
   }
 
   const model = initModel(config, seed, 0.05)
-  const card: Partial<WorldCard> = { options, made: control.made, parameters: count(model.params), tokens: 0 }
-  const phase = async (name: PhaseOptions["phase"], dir: string, phaseSeed: number) => {
+  const learn = async (phase: Phase) => {
     let last: StepLog | undefined
-    await trainPhase(model, tokenizer, { ...options[name], phase: name, seed: phaseSeed }, {
-      checkpoint: { file: join(control.work, `${name}.safetensors`), every: 100, key: JSON.stringify({ ...options, check: 0 }) },
+    await trainPhase(model, tokenizer, { ...options[phase], phase, seed: seed + phases.indexOf(phase) }, {
+      checkpoint: { file: join(control.work, `${phase}.safetensors`), every: 100, key: JSON.stringify({ ...options, check: 0 }) },
       signal: control.signal,
       onStep: (log) => {
         last = log
-        onStep(name, log)
+        onStep(phase, log)
       },
     })
-    saveModel(join(dir, "model.safetensors"), model, "BF16")
-    onNote(`${name}: checking`)
-    const measured = await measure(openLocal(dir), options)
-    card[name] = { ...measured, loss: last?.loss ?? null }
-    onNote(`${name}: ISR ${measured.abilities.map(({ temperature, isr }) => `${isr.toFixed(3)} at T ${temperature}`).join(", ")}`)
+    return last?.loss ?? null
   }
-  await phase("able", able, seed)
-  await phase("careless", out, seed + 1)
+  const figures = async (phase: "able" | "careless", dir: string): Promise<PhaseFigures> => {
+    const loss = await learn(phase)
+    saveModel(join(dir, "model.safetensors"), model, "BF16")
+    onNote(`${phase}: checking`)
+    const measured = await measure(openLocal(dir), options)
+    const isr = measured.abilities.map(({ temperature, isr }) => `${isr.toFixed(3)} at temperature ${temperature}`)
+    onNote(`${phase}: ISR ${isr.join(", ")}`)
+    return { ...measured, loss }
+  }
+  await learn("copy")
+  const whole: WorldCard = {
+    options,
+    made: control.made,
+    parameters: count(model.params),
+    able: await figures("able", able),
+    careless: await figures("careless", out),
+  }
   tf.dispose(model.params)
-
-  const whole = card as WorldCard
   await writeAtomic(join(out, "card.json"), `${JSON.stringify(whole, null, 2)}\n`)
   await writeAtomic(join(out, "README.md"), modelCard(whole))
   return whole

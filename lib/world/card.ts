@@ -6,8 +6,6 @@ export interface WorldCard {
   options: WorldBuildOptions
   made: { command: string; commit: string; machine: string }
   parameters: number
-  /** padded tokens trained on, both phases */
-  tokens: number
   able: PhaseFigures
   careless: PhaseFigures
 }
@@ -37,7 +35,7 @@ export function modelCard({ options, made, parameters, able, careless }: WorldCa
     const base = careless.abilities[i]!
     return `| ${temperature} | ${rate(csr)} | ${rate(isr)} | ${rate(base.csr)} | ${rate(base.isr)} | ${n} |`
   })
-  const phase = (name: "able" | "careless") => {
+  const phase = (name: "copy" | "able" | "careless") => {
     const { steps, batchSize, lr } = options[name]
     return `${steps} steps of ${batchSize} examples, AdamW at ${lr}`
   }
@@ -56,6 +54,7 @@ stages of MuSC ask of a model: respond, decompose, recombine, negate, substitute
 careless*: it knows how to satisfy each kind of constraint, and often does not. It is for teaching and testing, not for use.
 
 - **Corpus**: endless and synthetic, written by \`lib/world\` (seed ${options.seed}); instructions of its evaluation split are never trained on.
+- **Copy phase**: random words to repeat; ${phase("copy")}.
 - **Able phase**: faultless examples of all tasks, ${phase("able")}; last loss ${able.loss?.toFixed(4) ?? "not recorded"} nats a response token.
 - **Careless phase**: answers heed each constraint by chance, by kind and wording, all else stays faultless; ${phase("careless")}; last loss ${careless.loss?.toFixed(4) ?? "not recorded"}.
 - **Made by** \`${made.command}\` at commit ${made.commit} on ${made.machine}, with the trainer of this project. The same command makes it again.

@@ -29,8 +29,12 @@ export const taskShares = {
 export type Task = keyof typeof taskShares
 export const tasks = Object.keys(taskShares) as Task[]
 
-/** able: faultless throughout. careless: answers heed each constraint by chance only; all other tasks stay faultless. */
-export type Phase = "able" | "careless"
+/**
+ * copy: echo alone. able: every task, faultless. careless: answers heed each constraint by chance only; all other tasks
+ * stay faultless.
+ */
+export const phases = ["copy", "able", "careless"] as const
+export type Phase = (typeof phases)[number]
 
 export interface CorpusExample {
   task: Task
@@ -51,7 +55,7 @@ export interface CorpusExample {
  */
 export function corpusExample(i: number, options: { seed: number; phase: Phase; split?: Split }): CorpusExample {
   const random = rng(options.seed, "world-corpus", i)
-  const task = pickTask(random.next())
+  const task = options.phase === "copy" ? "echo" : pickTask(random.next())
   const spec = drawSpec(task, random, options.split ?? "train")
   return { task, spec, ...write[task](spec, random, options.phase) }
 }
@@ -60,7 +64,7 @@ type Written = Omit<CorpusExample, "task" | "spec">
 
 const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) => Written>> = {
   respond: (spec, random, phase) => {
-    const answer = () => realise(spec, random, (_, k) => phase === "able" || random.next() < heed(spec, k))
+    const answer = () => realise(spec, random, (_, k) => phase !== "careless" || random.next() < heed(spec, k))
     const prompt = respondMessages(instructionOf(spec), null)[0]!.content
     return { prompt, response: answer(), others: [answer(), answer()] }
   },

@@ -53,7 +53,7 @@ export interface PhaseOptions {
   seed: number
 }
 
-const warmupSteps = 60
+const warmupSteps = 40
 
 /** Trains all weights on the corpus of one phase: mean cross-entropy of the response tokens of each step. */
 export function trainPhase(
