@@ -29,7 +29,7 @@ export interface WorldBuildOptions {
 export const worldBuildDefaults: WorldBuildOptions = {
   vocabularyExamples: 20000,
   copy: { steps: 200, batchSize: 96, lr: 2e-3 },
-  able: { steps: 4000, batchSize: 32, lr: 2e-3 },
+  able: { steps: 3000, batchSize: 32, lr: 2e-3 },
   careless: { steps: 250, batchSize: 32, lr: 5e-4 },
   seed: 1,
   check: { instructions: 500, tasks: 200 },

@@ -11,7 +11,7 @@ export interface WorldCard {
 }
 
 export interface PhaseFigures {
-  /** of the last step, mean cross-entropy a response token, nats; null when training had ended before this call */
+  /** of the last step, weighted mean cross-entropy of the response tokens, nats; null when training had ended before this call */
   loss: number | null
   /** at temperature 0 and .5 */
   abilities: Ability[]

@@ -16,15 +16,15 @@ import { gradeAnswer, instructionOf, type Split, sampleConstraints, splitOf, sub
  * repeats random words, and teaches early on to copy, which all other tasks need.
  */
 export const taskShares = {
-  respond: 0.28,
-  decompose: 0.17,
-  recombine: 0.15,
+  respond: 0.24,
+  decompose: 0.2,
+  recombine: 0.17,
   negate: 0.05,
-  substitute: 0.05,
-  judge: 0.07,
-  revise: 0.07,
+  substitute: 0.06,
+  judge: 0.12,
+  revise: 0.08,
   "self-instruct": 0.01,
-  echo: 0.15,
+  echo: 0.07,
 } as const
 export type Task = keyof typeof taskShares
 export const tasks = Object.keys(taskShares) as Task[]
@@ -41,7 +41,7 @@ export interface CorpusExample {
   /** User message as the stages send it, without demonstrations. */
   prompt: string
   response: string
-  /** respond: further answers to the same prompt, so that its reading is paid for once. */
+  /** respond: a further answer to the same prompt, so that its reading is paid for once. */
   others?: string[]
   /** What the instruction asks for; for recombine what the listed questions ask for. */
   spec: WorldSpec
@@ -66,7 +66,7 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
   respond: (spec, random, phase) => {
     const answer = () => realise(spec, random, (_, k) => phase !== "careless" || random.next() < heed(spec, k))
     const prompt = respondMessages(instructionOf(spec), null)[0]!.content
-    return { prompt, response: answer(), others: [answer(), answer()] }
+    return { prompt, response: answer(), others: [answer()] }
   },
   decompose: (spec) => ({
     prompt: decomposePrompt({ instruction: instructionOf(spec), input: null }, []),

@@ -1,6 +1,6 @@
 import { tf } from "../backend/tf"
 import type { ModelConfig } from "../model/config"
-import { type Packed, pack, responseLogProbs, type Sequence } from "../model/logprobs"
+import { pack, responseLogProbs, type Sequence } from "../model/logprobs"
 import type { Model } from "../model/transformer"
 import { encodeChat } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
@@ -55,15 +55,18 @@ export interface PhaseOptions {
 
 const warmupSteps = 40
 
-/** Trains all weights on the corpus of one phase: mean cross-entropy of the response tokens of each step. */
+/**
+ * Trains all weights on the corpus of one phase: weighted mean cross-entropy of the response tokens of each step. A token
+ * weighs 1 / sqrt(tokens of its response), so that a verdict of one word is not lost among answers.
+ */
 export function trainPhase(
   model: Model,
   tokenizer: Tokenizer,
   { phase, steps, batchSize, lr, seed }: PhaseOptions,
   control: Pick<TrainOptions<Sequence>, "checkpoint" | "signal" | "onStep"> = {},
 ): Promise<void> {
-  const responseTokens = (sequences: readonly Sequence[]) =>
-    sequences.flatMap(({ responses }) => responses).reduce((n, { length }) => n + length, 0)
+  const total = (sequences: readonly Sequence[]) =>
+    sequences.flatMap(({ responses }) => responses).reduce((sum, { length }) => sum + Math.sqrt(length), 0)
   return train<Sequence>({
     model,
     batches: {
@@ -75,9 +78,11 @@ export function trainPhase(
     },
     tokensOf: ({ prompt, responses }) => responses.reduce((n, { length }) => n + length, prompt.length),
     loss: (bound, sequences, all) => {
-      const batch: Packed = pack(sequences)
-      const weights = tf.fill([batch.targets.length], 1 / responseTokens(all)) as ReturnType<typeof responseLogProbs>
-      return { loss: sftLoss(responseLogProbs(bound, batch), weights) }
+      const scale = 1 / total(all)
+      const weights = sequences.flatMap(({ responses }) =>
+        responses.flatMap(({ length }) => Array<number>(length).fill(scale / Math.sqrt(length))),
+      )
+      return { loss: sftLoss(responseLogProbs(bound, pack(sequences)), tf.tensor1d(weights)) }
     },
     lr,
     shape: "plateau",
