@@ -4,6 +4,7 @@ import type { Command } from "commander"
 import { readJsonl } from "../data/jsonl"
 import { instructionRow, type WeighedRow, weighedRow } from "../data/schema"
 import { InputError } from "../errors"
+import type { Outcome } from "../musc/row"
 import { trainVersion } from "../musc/train"
 import { methodNames } from "../runs/config"
 import { lockFolder } from "../runs/lock"
@@ -89,9 +90,7 @@ async function trainCommand(file: string, { out, method: name, force, ...given }
   }
 }
 
-/** Weighed rows; those that failed an earlier stage are passed over. */
-async function* readPairs(file: string): AsyncGenerator<WeighedRow> {
-  for await (const row of readJsonl(file, weighedRow.or(instructionRow.required({ failure: true })))) {
-    if (!row.failure) yield row as WeighedRow
-  }
+async function* readPairs(file: string): AsyncGenerator<Outcome<WeighedRow>> {
+  const failed = instructionRow.required({ failure: true })
+  for await (const row of readJsonl(file, weighedRow.or(failed))) yield row as Outcome<WeighedRow>
 }

@@ -47,8 +47,12 @@ export async function run(config: RunConfig, options: RunOptions): Promise<Resul
     const seeds = Array.from({ length: config.repeat }, (_, i) => config.seed + i)
     const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))
     const base = local.engine(null, { signal, onTokens })
-    const results = await experiment({ config, dir, local, base, cache, signal, onProgress, onTokens, onNote }, seeds)
-    base.dispose()
+    const shop = { config, dir, local, base, cache, signal, onProgress, onTokens, onNote }
+    const results = await experiment(shop, seeds).finally(() => {
+      failing.abort()
+      base.dispose()
+      if (!options.local) tf.dispose(local.model.params)
+    })
     await writeAtomic(join(dir, "results.json"), `${JSON.stringify(results, null, 2)}\n`)
     const { name, fingerprint } = local
     const finished = new Date().toISOString()

@@ -110,9 +110,11 @@ export async function runRows<In, Out extends object>(options: RowStage<In, Out>
   const writer = await appendJsonl(file, { resume: true })
   try {
     await fill(writer, options, await tallyOf(file))
-  } finally {
-    await writer.close()
+  } catch (error) {
+    await writer.close().catch(() => {}) // the first error is the one to tell
+    throw error
   }
+  await writer.close()
   const { rows, failures } = await tallyOf(file)
   state = { ...state, complete: true, rows, failures, bytes: sizeOf(file) }
   await writeState(file, state)

@@ -10,6 +10,7 @@ import { CheckpointError, MuscError } from "../errors"
 import { readAdapter, writeAdapter } from "../model/adapter"
 import { fromAdapter, type Lora, toAdapter } from "../model/lora"
 import { openSafetensors } from "../model/safetensors"
+import type { Outcome } from "../musc/row"
 import { type TrainSettings, trainAdapter } from "../musc/train"
 import type { StepLog } from "../train/loop"
 
@@ -19,7 +20,7 @@ export interface TrainStage {
   /** See keyOf: training version, settings, the model, the key of the pairs. */
   key: string
   local: LocalModel
-  pairs: () => AsyncIterable<WeighedRow>
+  pairs: () => AsyncIterable<Outcome<WeighedRow>>
   settings: TrainSettings
   checkpointEvery: number
   /** Folder of finished trainings by key, shared by runs. */
@@ -74,9 +75,11 @@ export async function runTraining(stage: TrainStage): Promise<string> {
         onStep?.(log)
       },
     })
-  } finally {
-    await writer.close()
+  } catch (error) {
+    await writer.close().catch(() => {}) // the first error is the one to tell
+    throw error
   }
+  await writer.close()
   try {
     await rm(`${adapter}.tmp`, { recursive: true, force: true })
     writeAdapter(`${adapter}.tmp`, toAdapter(lora, local.config), local.name)

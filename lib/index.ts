@@ -1,0 +1,96 @@
+/**
+ * The public names of musc. From instructions to pairs:
+ *
+ *     await useBackend()
+ *     const local = openLocal("data/models/world")
+ *     const engine = local.engine()
+ *     const pairs: PairRow[] = []
+ *     for await (const row of makePairs(engine, readInstructions("seeds.jsonl"))) if (!row.failure) pairs.push(row)
+ *
+ * and from pairs to an adapter:
+ *
+ *     const weighed = await Promise.all(pairs.map((pair) => weigh(engine, pair)))
+ *     const lora = await trainAdapter(local, weighed, { ...trainDefaults, lr: 1e-3 })
+ *     writeAdapter("adapter", toAdapter(lora, local.config), local.name)
+ */
+export { type BackendChoice, type BackendName, backendNames, tf, useBackend } from "./backend/tf"
+export { judgePrompt, parseVerdict } from "./baselines/judge"
+export { readInstructions } from "./data/formats"
+export { appendJsonl, readJsonl, writeAtomic } from "./data/jsonl"
+export {
+  datasetInfo,
+  fromTokenWeighted,
+  fromTrl,
+  jsonArray,
+  type Preference,
+  toRanking,
+  toTokenWeighted,
+  toTrl,
+  toTrlStandard,
+  type WeightedPreference,
+} from "./data/preferences"
+export { type EvalItem, evalItem, type MetricsLine, type Results, results, type Score } from "./data/results"
+export {
+  type Call,
+  type CorruptedRow,
+  corruptedRow,
+  type DecomposedRow,
+  decomposedRow,
+  type Edit,
+  type Failure,
+  type InstructionRow,
+  instructionRow,
+  type Message,
+  type PairRow,
+  type PairWeights,
+  pairRow,
+  type RecombinedRow,
+  recombinedRow,
+  type StageName,
+  type TokenSignals,
+  type WeighedRow,
+  weighedRow,
+} from "./data/schema"
+export type { Completion, GenerateRequest, Generator, Sampling, ScoreRequest, Scorer } from "./engine/engine"
+export { type LocalEngine, type LocalModel, openLocal } from "./engine/local"
+export { type OpenAIOptions, openaiGenerator } from "./engine/openai"
+export { scripted } from "./engine/scripted"
+export { BackendError, CheckpointError, ConfigError, InputError, MuscError, StoppedError } from "./errors"
+export { bootstrap, quantile } from "./eval/bootstrap"
+export { constraintShare, type Grader, type Verdicts } from "./eval/grader"
+export { differenceOf, scoreOf } from "./eval/score"
+export { type Adapter, readAdapter, writeAdapter } from "./model/adapter"
+export { fromAdapter, initLora, type Lora, merge, toAdapter } from "./model/lora"
+export { saveModel } from "./model/weights"
+export { type CorruptOptions, corrupt, corruptDefaults } from "./musc/corrupt"
+export { type DecomposeOptions, decompose, decomposeDefaults } from "./musc/decompose"
+export { type EvaluateOptions, evaluate } from "./musc/evaluate"
+export { makePairs, type PairOptions } from "./musc/pipeline"
+export { type RecombineOptions, recombine, recombineDefaults } from "./musc/recombine"
+export { preferenceOf, type RespondOptions, respond, respondDefaults, respondMessages } from "./musc/respond"
+export type { FailedRow, Outcome } from "./musc/row"
+export { type Rows, runStage, stageTally } from "./musc/run-stage"
+export { markNearDuplicates, type SelfInstructOptions, selfInstruct, selfInstructDefaults } from "./musc/source"
+export { type TrainSettings, trainAdapter, trainDefaults } from "./musc/train"
+export {
+  type WeighOptions,
+  type Weighting,
+  type WeightingName,
+  weigh,
+  weighDefaults,
+  weightings,
+  weightsOf,
+} from "./musc/weigh"
+export { type Recipe, recipeOf, recipes } from "./recipes/recipes"
+export { type Rng, rng, streamKey } from "./rng"
+export { parseConfig, type RunConfig, runConfig } from "./runs/config"
+export { gradePair, graderOf, judgeGrader, worldGrader } from "./runs/graders"
+export { writeReport } from "./runs/report"
+export { resultsTable } from "./runs/results"
+export { type RunOptions, run } from "./runs/run"
+export { openAdapter } from "./runs/train-stage"
+export { encodeChat, encodePrompt, renderChat } from "./text/chat"
+export { loadTokenizer, type Tokenizer } from "./text/tokenizer"
+export { type StepLog, train } from "./train/loop"
+export { type PreferenceOptions, preferenceDefaults, preferenceLoss, preferenceLosses, sftLoss } from "./train/losses"
+export { gradeAnswer, type WorldSpec, worldInstructions } from "./world/spec"

@@ -1,0 +1,75 @@
+import { spawnSync } from "node:child_process"
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { describe, expect, it } from "vitest"
+import { configKeys } from "../../lib/runs/config"
+import { fixture } from "../support/tensors"
+
+const dir = mkdtempSync(join(tmpdir(), "musc-commands-"))
+const bin = join(__dirname, "../../lib/cli/bin.cjs")
+const musc = (...args: string[]) =>
+  spawnSync(process.execPath, [bin, ...args], { cwd: dir, encoding: "utf8", timeout: 110_000 })
+const file = (name: string, text: string) => {
+  writeFileSync(join(dir, name), text)
+  return name
+}
+
+describe("the command line", () => {
+  it("lists every setting with its default in the help of run", () => {
+    const { stdout, status } = musc("run", "--help")
+    expect(status).toBe(0)
+    for (const key of configKeys) expect(stdout).toContain(`  ${key}=`)
+  })
+
+  it("refuses wrong settings, all at once, before it does anything", () => {
+    const { stderr, status } = musc("run", "smoke", "--set", "lrr=1", "--set", "rank=0", "--out", "never")
+    expect(status).toBe(1)
+    expect(stderr).toMatch(/2 problems/)
+    expect(stderr).toMatch(/lrr: there is no such setting; did you mean lr\?/)
+    expect(stderr).toMatch(/rank: .*got 0; rank of the LoRA/)
+    expect(existsSync(join(dir, "never"))).toBe(false)
+  })
+
+  it("names file, line and remedy for a bad seed file, and opens no model for it", () => {
+    file("bad.jsonl", '{"instruction":"a"}\n{"inst":3}\n')
+    const { stderr, status } = musc("decompose", "bad.jsonl", "-o", "out.jsonl", "--model", fixture("llama"))
+    expect(status).toBe(1)
+    expect(stderr).toBe(
+      "InputError: bad.jsonl, line 2: a record must have instruction, conversations, messages or prompt, got inst; rename the field\n",
+    )
+  })
+
+  it("shows what a run would do without a model", () => {
+    const { stdout, status } = musc("run", "smoke", "--limit", "7", "--dry-run")
+    expect(status).toBe(0)
+    expect(stdout).toMatch(/recombine +14 +answers/)
+    expect(stdout).toMatch(/Instruction: [A-Z].*\nQuestions:/)
+  })
+
+  it("shows the prompts of a stage and counts its calls", () => {
+    file("seeds.jsonl", '{"instruction":"Write about rain."}\n{"instruction":"Write about snow."}\n')
+    const { stdout, status } = musc("decompose", "seeds.jsonl", "-o", "out.jsonl", "--dry-run", "--set", "shots=0")
+    expect(status).toBe(0)
+    expect(stdout).toContain("2 rows, at most 2 calls")
+    expect(stdout).toContain("Instruction: Write about rain.\nQuestions:")
+    expect(existsSync(join(dir, "out.jsonl"))).toBe(false)
+  })
+
+  it("runs a stage, finds it done, and does not overwrite it under other settings", () => {
+    file("seeds.jsonl", '{"instruction":"Write about rain."}\n')
+    const args = ["decompose", "seeds.jsonl", "-o", "rows.jsonl", "--model", fixture("llama"), "--set", "shots=0"]
+    const short = [...args, "--set", "decomposeMaxTokens=8"]
+    const { stdout, status } = musc(...short)
+    expect(status).toBe(0)
+    expect(stdout).toMatch(
+      /0 of 1 rows passed[\s\S]*1 failed, decompose: (cut off at the token limit|fewer than 2 constraints)/,
+    )
+    const written = readFileSync(join(dir, "rows.jsonl"), "utf8")
+    expect(musc(...short).status).toBe(0)
+    const other = musc(...args, "--set", "decomposeMaxTokens=9")
+    expect(other.status).toBe(1)
+    expect(other.stderr).toMatch(/rows\.jsonl: must be a new file or one of these settings/)
+    expect(readFileSync(join(dir, "rows.jsonl"), "utf8")).toBe(written)
+  })
+})
