@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto"
 import { closeSync, openSync, readdirSync, readSync } from "node:fs"
 import { basename, join, resolve } from "node:path"
-import type { Message, TokenSignals } from "../data/schema"
 import { tf } from "../backend/tf"
+import type { Message, TokenSignals } from "../data/schema"
 import { loadConfig, type ModelConfig } from "../model/config"
 import { generate } from "../model/generate"
 import { contrast, pack, responseLogProbs, type Sequence } from "../model/logprobs"
@@ -65,13 +65,25 @@ export function openLocal(dir: string, options: { onLoad?: (done: number, total:
   }
 }
 
-function localEngine(name: string, model: Model, tokenizer: Tokenizer, lora: Lora | null, options: LocalOptions): LocalEngine {
+function localEngine(
+  name: string,
+  model: Model,
+  tokenizer: Tokenizer,
+  lora: Lora | null,
+  options: LocalOptions,
+): LocalEngine {
   const bound = bind(model, { lora })
   const size = Object.values(model.params).reduce((n, p) => n + p.size, 0)
   const maxBatch = options.batchSize ?? (size > large ? 16 : 128)
   const promptIds = new WeakMap<GenerateRequest, number[]>()
   const write = batching<GenerateRequest, Completion>(
-    (requests) => complete(bound, tokenizer, requests.map((request) => ({ request, prompt: promptIds.get(request)! })), options),
+    (requests) =>
+      complete(
+        bound,
+        tokenizer,
+        requests.map((request) => ({ request, prompt: promptIds.get(request)! })),
+        options,
+      ),
     { maxBatch, order: (request) => promptIds.get(request)!.length },
   )
   const score = batching<ScoreRequest, TokenSignals[]>(
@@ -111,8 +123,8 @@ async function complete(
     bound,
     rows.map(({ request, prompt }) => {
       const stops = stopsOf(request)
-      // A stop text is at most as many tokens as it has characters, so only the tail needs a look.
-      const tail = Math.max(0, ...stops.map((s) => s.length)) + 2
+      // A stop text is at most as many tokens as it has bytes, so only the tail needs a look.
+      const tail = Math.max(0, ...stops.map((s) => Buffer.byteLength(s))) + 2
       const done = stops.length ? (ids: readonly number[]) => stopAt(text(ids.slice(-tail)), stops) >= 0 : undefined
       return { ...request, prompt, done }
     }),
@@ -159,7 +171,9 @@ function scoreAll(bound: Bound, tokenizer: Tokenizer, requests: readonly ScoreRe
 
 function fingerprint(dir: string): string {
   const hash = createHash("sha256")
-  const names = readdirSync(dir).filter((name) => /^(config|generation_config|tokenizer.*)\.json$|\.safetensors$|\.jinja$/.test(name))
+  const names = readdirSync(dir).filter((name) =>
+    /^(config|generation_config|tokenizer.*)\.json$|\.safetensors$|\.jinja$/.test(name),
+  )
   const block = Buffer.alloc(1 << 20)
   for (const name of names.sort()) {
     hash.update(`${name}\n`)

@@ -1,3 +1,5 @@
+import { MuscError } from "../errors"
+
 /** How one token is drawn from logits. */
 export interface TokenSampling {
   /** 0 is greedy */
@@ -14,10 +16,14 @@ const negligible = 21
 /**
  * Draws one token id. `u` uniform in [0, 1). Temperature, then top-k, then top-p, as transformers orders its warpers.
  * @param logits [V], or a view of a row of a batch
+ * @throws MuscError where they are not numbers
  */
 export function drawToken(logits: Float32Array, { temperature, topP = 1, topK = 0 }: TokenSampling, u: number): number {
   let best = 0
   for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i
+  if (Number.isNaN(logits[best])) {
+    throw new MuscError("generation: logits must be numbers, got NaN; the weights have diverged, train with a lower lr")
+  }
   if (temperature <= 0 || topK === 1) return best
   const floor = logits[best]! - negligible * temperature
   const ids: number[] = []

@@ -1,13 +1,21 @@
 import { existsSync } from "node:fs"
 import type { Scalar, Tensor } from "@tensorflow/tfjs"
 import { tf } from "../backend/tf"
-import { CheckpointError, StoppedError } from "../errors"
+import { CheckpointError, MuscError, StoppedError } from "../errors"
 import { bind, type Lora } from "../model/lora"
 import { openSafetensors, writeSafetensors } from "../model/safetensors"
 import type { Bound, Model, Params } from "../model/transformer"
 import { rng } from "../rng"
 import { microBatches } from "./batch"
-import { adamDefaults, adamInit, type AdamOptions, type AdamState, adamStep, type ScheduleShape, schedule } from "./optim"
+import {
+  type AdamOptions,
+  type AdamState,
+  adamDefaults,
+  adamInit,
+  adamStep,
+  type ScheduleShape,
+  schedule,
+} from "./optim"
 
 /**
  * The one training loop: supervised, DPO and token-weighted DPO are calls of it with another loss.
@@ -67,7 +75,10 @@ export interface StepLog {
 }
 
 /** Shuffles anew each epoch by the seed and deals out batches; the last one of an epoch may be short. */
-export function epochs<Item>(items: readonly Item[], options: { epochs: number; batchSize: number; seed: number }): Batches<Item> {
+export function epochs<Item>(
+  items: readonly Item[],
+  options: { epochs: number; batchSize: number; seed: number },
+): Batches<Item> {
   const perEpoch = Math.ceil(items.length / options.batchSize)
   const orders = new Map<number, readonly Item[]>()
   return {
@@ -86,7 +97,7 @@ export function epochs<Item>(items: readonly Item[], options: { epochs: number; 
 
 /**
  * Trains in place: `lora.params` (or `model.params`) hold the result.
- * @throws StoppedError when `signal` is aborted, after writing the checkpoint
+ * @throws StoppedError when `signal` is aborted, after writing the checkpoint; MuscError when the loss is no longer a number
  */
 export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
   const { model, lora, batches, checkpoint } = options
@@ -100,12 +111,27 @@ export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
       const step = state.step
       const items = batches.at(step)
       const { loss, grads, logs, tokens } = stepGradients(options, items)
+      if (!Number.isFinite(loss)) {
+        tf.dispose(grads)
+        throw new MuscError(
+          `training: the loss must be a number, got ${loss} at step ${step + 1}; lower lr or raise warmup`,
+        )
+      }
       const lr = options.lr * rate(step, batches.steps)
       const updated = adamStep(params, grads, state, lr, adam)
       tf.dispose(grads)
       state = updated.state
-      await options.onStep?.({ step: step + 1, steps: batches.steps, loss, lr, gradNorm: updated.gradNorm, tokens, ...logs })
-      if (checkpoint && (state.step % checkpoint.every === 0 || state.step === batches.steps)) save(checkpoint, params, state)
+      await options.onStep?.({
+        step: step + 1,
+        steps: batches.steps,
+        loss,
+        lr,
+        gradNorm: updated.gradNorm,
+        tokens,
+        ...logs,
+      })
+      if (checkpoint && (state.step % checkpoint.every === 0 || state.step === batches.steps))
+        save(checkpoint, params, state)
       await new Promise((resolve) => setImmediate(resolve))
     }
   } catch (error) {
@@ -173,7 +199,9 @@ function restore({ file, key }: Checkpoint, params: Params): AdamState {
   const held = openSafetensors(file)
   try {
     if (held.metadata.key !== key) {
-      throw new CheckpointError(file, ["this training state belongs to a run with other settings; delete it to start anew"])
+      throw new CheckpointError(file, [
+        "this training state belongs to a run with other settings; delete it to start anew",
+      ])
     }
     const read = (name: string, shape: number[]) => tf.tensor(held.read(name), shape, "float32")
     for (const [name, old] of Object.entries(params)) {

@@ -61,7 +61,10 @@ describe.each(families)("%s", (name) => {
   })
 
   it("gives the log-probs of transformers whether rows are padded or not", () => {
-    const sequences: Sequence[] = expected.inputs.map((ids: number[]) => ({ prompt: ids.slice(0, 1), responses: [ids.slice(1)] }))
+    const sequences: Sequence[] = expected.inputs.map((ids: number[]) => ({
+      prompt: ids.slice(0, 1),
+      responses: [ids.slice(1)],
+    }))
     const padded = tf.tidy(() => responseLogProbs(bound, pack(sequences)).dataSync())
     expect(largestGap(padded, expected.logprobs.flat())).toBeLessThan(1e-4)
     const alone = sequences.flatMap((one) => [...tf.tidy(() => responseLogProbs(bound, pack([one])).dataSync())])
@@ -100,7 +103,11 @@ describe.each(families)("%s", (name) => {
   })
 
   /** Compares all gradients with PEFT's: ours are [in, r] and [r, out], PEFT's the transposes. */
-  function expectGradients(grads: Record<string, Tensor>, wanted: Record<string, Record<"A" | "B", { data: number[] }>>, norm: number) {
+  function expectGradients(
+    grads: Record<string, Tensor>,
+    wanted: Record<string, Record<"A" | "B", { data: number[] }>>,
+    norm: number,
+  ) {
     const total = Math.sqrt(Object.values(grads).reduce((sum, g) => sum + (g.square().sum().dataSync()[0] ?? 0), 0))
     expect(Math.abs(total - norm) / norm).toBeLessThan(1e-4)
     for (const [layer, sides] of Object.entries(wanted)) {
@@ -138,25 +145,28 @@ describe.each(families)("%s", (name) => {
   it.each([
     ["dpo", false],
     ["token_weighted_dpo", true],
-  ] as const)("gives PyTorch's loss, rewards and gradients of %s, in one micro-batch or in several", (key, weighted) => {
-    const wanted = expected.lora[key]
-    type Pair = Record<"prompt" | "chosen" | "rejected" | "chosen_weights" | "rejected_weights", number[]>
-    const pairs: PairItem[] = expected.lora.pairs.map((pair: Pair) => ({
-      prompt: pair.prompt,
-      chosen: pair.chosen,
-      rejected: pair.rejected,
-      chosenWeights: weighted ? pair.chosen_weights : pair.chosen.map(() => 1),
-      rejectedWeights: weighted ? pair.rejected_weights : pair.rejected.map(() => 1),
-    }))
-    const items = withReference(model, pairs, 4096)
-    const objective = preferenceObjective({ ...preferenceDefaults, beta: expected.lora.beta })
-    for (const tokenBudget of [4096, 1]) {
-      const { loss, grads, logs } = stepGradients({ model, lora, ...objective, tokenBudget }, items)
-      expect(Math.abs(loss - wanted.loss)).toBeLessThan(1e-4)
-      const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length
-      expect(logs.chosen_reward).toBeCloseTo(mean(wanted.chosen_rewards), 3)
-      expect(logs.rejected_reward).toBeCloseTo(mean(wanted.rejected_rewards), 3)
-      expectGradients(grads, wanted.gradients, wanted.gradient_norm)
-    }
-  })
+  ] as const)(
+    "gives PyTorch's loss, rewards and gradients of %s, in one micro-batch or in several",
+    (key, weighted) => {
+      const wanted = expected.lora[key]
+      type Pair = Record<"prompt" | "chosen" | "rejected" | "chosen_weights" | "rejected_weights", number[]>
+      const pairs: PairItem[] = expected.lora.pairs.map((pair: Pair) => ({
+        prompt: pair.prompt,
+        chosen: pair.chosen,
+        rejected: pair.rejected,
+        chosenWeights: weighted ? pair.chosen_weights : pair.chosen.map(() => 1),
+        rejectedWeights: weighted ? pair.rejected_weights : pair.rejected.map(() => 1),
+      }))
+      const items = withReference(model, pairs, 4096)
+      const objective = preferenceObjective({ ...preferenceDefaults, beta: expected.lora.beta })
+      for (const tokenBudget of [4096, 1]) {
+        const { loss, grads, logs } = stepGradients({ model, lora, ...objective, tokenBudget }, items)
+        expect(Math.abs(loss - wanted.loss)).toBeLessThan(1e-4)
+        const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length
+        expect(logs.chosen_reward).toBeCloseTo(mean(wanted.chosen_rewards), 3)
+        expect(logs.rejected_reward).toBeCloseTo(mean(wanted.rejected_rewards), 3)
+        expectGradients(grads, wanted.gradients, wanted.gradient_norm)
+      }
+    },
+  )
 })

@@ -45,6 +45,12 @@ describe("a drawn token", () => {
     expect(drawToken(of(0.7, 0.3, 1e-30), { temperature: 1 }, 1 - 2 ** -53)).toBe(1)
   })
 
+  it("is refused where a diverged model gives no numbers", () => {
+    const logits = new Float32Array(5).fill(Number.NaN)
+    for (const temperature of [0, 1])
+      expect(() => drawToken(logits, { temperature }, 0.5)).toThrow(/got NaN; .*diverged/)
+  })
+
   it("reads only its row of a batch", () => {
     const batch = Float32Array.from([9, 9, 9, 0, 3, 0, 9, 9, 9])
     expect(drawToken(batch.subarray(3, 6), { temperature: 0 }, 0)).toBe(1)

@@ -157,6 +157,20 @@ describe("a run", () => {
     tf.dispose(lora.params)
   })
 
+  it("ends where the loss is no longer a number, and keeps the last good checkpoint", async () => {
+    const checkpoint = { file: join(dir, "diverged.safetensors"), every: 1, key: "a" }
+    const lora = freshLora()
+    const broken = { ...items[0]!, chosenWeights: items[0]!.chosen.map(() => Number.NaN) }
+    const batches = { steps: 3, at: (step: number) => [step < 2 ? items[0]! : broken] }
+    const left = await tensorsLeft(async () => {
+      await expect(run({ checkpoint, batches }, lora)).rejects.toThrow(/got NaN at step 3; lower lr/)
+    })
+    expect(left).toBe(0)
+    tf.dispose(lora.params)
+    const steps = (await run({ checkpoint, batches: { steps: 3, at: () => [items[0]!] } })).logs.map(({ step }) => step)
+    expect(steps).toEqual([3])
+  })
+
   it("refuses the checkpoint of a run with other settings and leaves the adapter as it was", async () => {
     const file = join(dir, "other.safetensors")
     await run({ checkpoint: { file, every: 100, key: "rank 4" } })
@@ -236,7 +250,7 @@ describe("epochs", () => {
     const steps = [0, 1, 2, 3, 4, 5, 6, 7, 8]
     const there = steps.map((step) => forth.at(step))
     const back = make()
-    expect(steps.toReversed().map((step) => back.at(step))).toEqual(there.toReversed())
+    expect([...steps].reverse().map((step) => back.at(step))).toEqual([...there].reverse())
     expect(make().at(7)).toEqual(there[7])
   })
 

@@ -156,9 +156,7 @@ describe("a step of preference training", () => {
     const sum = (lora: Lora | null, prompt: readonly number[], response: readonly number[]) =>
       tf.tidy(() => {
         const batch = pack([{ prompt, responses: [response] }])
-        return responseLogProbs(bind(both.model, { lora }), batch)
-          .dataSync()
-          .reduce((a, b) => a + b, 0)
+        return tf.sum(responseLogProbs(bind(both.model, { lora }), batch)).dataSync()[0]!
       })
     const beta = 0.7
     const expected = pairs.map(({ prompt, chosen, rejected }) => {

@@ -1,0 +1,205 @@
+import { cpSync, mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { tf, useBackend } from "../../lib/backend/tf"
+import type { Message } from "../../lib/data/schema"
+import type { GenerateRequest, ScoreRequest } from "../../lib/engine/engine"
+import { type LocalModel, openLocal } from "../../lib/engine/local"
+import { StoppedError } from "../../lib/errors"
+import { readAdapter } from "../../lib/model/adapter"
+import { loadConfig } from "../../lib/model/config"
+import { contrast, pack, responseLogProbs } from "../../lib/model/logprobs"
+import { bind, fromAdapter, type Lora } from "../../lib/model/lora"
+import { loadModel, saveModel } from "../../lib/model/weights"
+import { encodeChat, encodePrompt } from "../../lib/text/chat"
+import { fixture, largestGap, tensorsLeft } from "../support/tensors"
+
+const dir = mkdtempSync(join(tmpdir(), "local-"))
+let local: LocalModel
+let lora: Lora
+
+beforeAll(async () => {
+  await useBackend()
+  local = openLocal(fixture("llama"))
+  lora = fromAdapter(readAdapter(join(fixture("llama"), "adapter"), local.config))
+})
+afterAll(() => rmSync(dir, { recursive: true }))
+
+const user = (content: string): Message[] => [{ role: "user", content }]
+const request = (i: number, changes: Partial<GenerateRequest> = {}): GenerateRequest => ({
+  messages: user("Write ".repeat(1 + ((3 * i) % 7)) + i),
+  seed: 100 + i,
+  temperature: 0.7,
+  maxTokens: 6 + ((5 * i) % 11),
+  ...changes,
+})
+const scoreRequest = (i: number): ScoreRequest => ({
+  clean: user(`Write ${"very ".repeat(i)}well`),
+  noised: user("Write"),
+  empty: user(""),
+  responses: [`An answer ${i}`, "Näh"],
+})
+
+describe("generation by a local model", () => {
+  it("gives each request the same answer in any batch, order and number at once", async () => {
+    const requests = Array.from({ length: 12 }, (_, i) => request(i))
+    const alone = local.engine(null, { batchSize: 1 })
+    const expected = []
+    for (const one of requests) expected.push(await alone.generate(one))
+    expect(new Set(expected.map(({ text }) => text)).size).toBeGreaterThan(8)
+    for (const batchSize of [3, 16]) {
+      const engine = local.engine(null, { batchSize })
+      expect(engine.concurrency).toBe(4 * batchSize)
+      expect(await Promise.all(requests.map(engine.generate))).toEqual(expected)
+      const backwards = await Promise.all([...requests].reverse().map(engine.generate))
+      expect([...backwards].reverse()).toEqual(expected)
+      engine.dispose()
+    }
+    alone.dispose()
+  })
+
+  it("counts tokens and says why an answer ended", async () => {
+    const engine = local.engine()
+    const made: number[] = []
+    const counting = local.engine(null, { onTokens: (n) => made.push(n) })
+    const answers = await Promise.all([0, 1, 2, 3].map((i) => counting.generate(request(i))))
+    expect(made.reduce((a, b) => a + b)).toBe(answers.reduce((n, { tokens }) => n + tokens, 0))
+    const [long] = await Promise.all([engine.generate(request(0, { maxTokens: 5 }))])
+    expect([long!.tokens <= 5, long!.finish === "length" ? long!.tokens : 5]).toEqual([true, 5])
+    engine.dispose()
+    counting.dispose()
+  })
+
+  it("cuts an answer at the first stop text and makes no more tokens than it needs", async () => {
+    const engine = local.engine()
+    const free = await engine.generate(request(4, { maxTokens: 60, temperature: 1 }))
+    // a piece from the middle, and one behind it, given in the wrong order
+    const [first, second] = [free.text.slice(12, 15), free.text.slice(20, 23)]
+    const cut = await engine.generate(request(4, { maxTokens: 60, temperature: 1, stop: [second, first] }))
+    expect(cut.text).toBe(free.text.slice(0, free.text.indexOf(first)))
+    expect(cut.finish).toBe("stop")
+    expect(cut.tokens).toBeLessThan(free.tokens)
+    engine.dispose()
+  })
+
+  it("stops as soon as a stop text is complete whose characters take several tokens each", async () => {
+    // A model that can only count in a circle: E3 80 82 E3 80 82 …, the bytes of "。". Attention and mlp add nothing
+    // (o and down are 0), so the newest token alone decides, and the head answers each embedding with its successor.
+    const to = mkdtempSync(join(dir, "circle-"))
+    cpSync(fixture("llama"), to, { recursive: true })
+    const circle = local.tokenizer.encode("。")
+    expect(circle).toHaveLength(3)
+    const model = loadModel(fixture("llama"), loadConfig(fixture("llama")))
+    const embed = model.params.embed!.arraySync() as number[][]
+    const head = embed.map((row) => row.map(() => 0))
+    const last = encodePrompt(local.tokenizer, user("Go")).at(-1)!
+    for (const [from, next] of [
+      [last, 0],
+      [circle[0], 1],
+      [circle[1], 2],
+      [circle[2], 0],
+    ] as const) {
+      embed[from!]!.forEach((x, d) => {
+        head[circle[next]!]![d]! += 100 * x
+      })
+    }
+    for (const name of Object.keys(model.params)) {
+      if (!/\.(o|down)$/.test(name)) continue
+      model.params[name] = tf.zeros(model.params[name]!.shape)
+    }
+    saveModel(join(to, "model.safetensors"), { ...model, params: { ...model.params, head: tf.tensor2d(head) } }, "F32")
+    const counting = openLocal(to)
+    const engine = counting.engine()
+    const go = { messages: user("Go"), seed: 1, temperature: 0, maxTokens: 30 }
+    expect(await engine.generate(go)).toEqual({ text: "。".repeat(10), tokens: 30, finish: "length" })
+    expect(await engine.generate({ ...go, stop: ["。。"] })).toEqual({ text: "", tokens: 6, finish: "stop" })
+    engine.dispose()
+    tf.dispose([model.params, counting.model.params])
+  })
+
+  it("rejects what is under way when the signal comes, with StoppedError", async () => {
+    const stop = new AbortController()
+    const engine = local.engine(null, { batchSize: 2, signal: stop.signal, onTokens: () => stop.abort() })
+    const results = await Promise.allSettled([0, 1, 2].map((i) => engine.generate(request(i))))
+    for (const result of results) expect(result.status === "rejected" && result.reason).toBeInstanceOf(StoppedError)
+    engine.dispose()
+  })
+
+  it("differs with an adapter", async () => {
+    const [base, tuned] = [local.engine(), local.engine(lora)]
+    const greedy = request(1, { temperature: 0, maxTokens: 30 })
+    expect(await tuned.generate(greedy)).not.toEqual(await base.generate(greedy))
+    base.dispose()
+    tuned.dispose()
+  })
+})
+
+describe("scoring by a local model", () => {
+  it("gives each pair the signals of its own rows, whatever it is scored with", async () => {
+    const engine = local.engine(lora, { batchSize: 16 })
+    const requests = [0, 1, 2, 3, 4].map(scoreRequest)
+    const scored = await Promise.all(requests.map(engine.score))
+    const bound = bind(local.model, { lora })
+    requests.forEach((one, i) => {
+      one.responses.forEach((response, r) => {
+        const row = (messages: readonly Message[]) => {
+          const { promptIds, responseIds } = encodeChat(local.tokenizer, messages, response)
+          return pack([{ prompt: promptIds, responses: [responseIds] }])
+        }
+        const expected = contrast(bound, row(one.clean), row(one.noised))
+        const empty = tf.tidy(() => responseLogProbs(bound, row(one.empty)).dataSync())
+        const got = scored[i]![r]!
+        expect(got.tokens.join("")).toMatch(response)
+        expect(largestGap(got.logprob, expected.logprob)).toBeLessThan(2e-5)
+        expect(largestGap(got.logprob_noised, expected.logprobOther)).toBeLessThan(2e-5)
+        expect(largestGap(got.logprob_empty, empty)).toBeLessThan(2e-5)
+        expect(largestGap(got.entropy, expected.entropy)).toBeLessThan(2e-5)
+        expect(largestGap(got.entropy_noised, expected.entropyOther)).toBeLessThan(2e-5)
+        expect(largestGap(got.kl, expected.kl)).toBeLessThan(2e-5)
+        expect(largestGap(got.kl_reverse, expected.klReverse)).toBeLessThan(2e-5)
+      })
+    })
+    engine.dispose()
+  })
+
+  it("of equal prompts has no contrast, and entropies at most log V", async () => {
+    const engine = local.engine()
+    const [signals] = await engine.score({ ...scoreRequest(2), noised: scoreRequest(2).clean })
+    expect(
+      largestGap(
+        signals!.kl,
+        signals!.kl.map(() => 0),
+      ),
+    ).toBeLessThan(1e-5)
+    expect(signals!.logprob_noised).toEqual(signals!.logprob)
+    for (const h of signals!.entropy) expect(h).toBeLessThanOrEqual(Math.log(local.config.vocabSize) + 1e-5)
+    engine.dispose()
+  })
+})
+
+describe("a local model", () => {
+  it("frees what its engines took, and keeps its own weights", async () => {
+    const left = await tensorsLeft(async () => {
+      for (const adapter of [null, lora]) {
+        const engine = local.engine(adapter)
+        await Promise.all([engine.generate(request(0)), engine.generate(request(1)), engine.score(scoreRequest(0))])
+        engine.dispose()
+      }
+    })
+    expect(left).toBe(0)
+    expect(Object.values(local.model.params).some(({ isDisposed }) => isDisposed)).toBe(false)
+  })
+
+  it("has a fingerprint of its files that changes with the weights", () => {
+    const copy = mkdtempSync(join(dir, "copy-"))
+    cpSync(fixture("llama"), copy, { recursive: true })
+    const same = openLocal(copy)
+    expect(same.fingerprint).toBe(local.fingerprint)
+    saveModel(join(copy, "model.safetensors"), local.model, "BF16")
+    const other = openLocal(copy)
+    expect(other.fingerprint).not.toBe(local.fingerprint)
+    expect(same.fingerprint).toMatch(/^[0-9a-f]{64}$/)
+    tf.dispose([same.model.params, other.model.params])
+  })
+})
