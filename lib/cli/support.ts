@@ -39,7 +39,7 @@ export const withRecipe = (command: Command): Command =>
 export function readConfig({ recipe, set = [], limit, ...given }: SettingOptions): RunConfig {
   const sets = parseSets(set)
   const model = `${sets.model ?? given.model ?? "world"}`
-  const base = baseSettings(recipe ?? (isEmbedded(model) ? "smoke" : "paper"))
+  const base = baseSettings(recipe ?? (isEmbedded(model) ? "smoke" : "paper"), model)
   const named = Object.fromEntries(
     (["model", "backend", "seeds", "repeat"] as const).flatMap((key) =>
       given[key] === undefined ? [] : [[key, given[key]]],
@@ -55,8 +55,11 @@ export function readConfig({ recipe, set = [], limit, ...given }: SettingOptions
 }
 
 /** A recipe by name, or the settings that a YAML or JSON file holds. */
-const baseSettings = (recipe: string): Record<string, unknown> =>
-  /\.(ya?ml|json)$/i.test(recipe) || existsSync(recipe) ? readSettings(recipe) : { ...recipeOf(recipe).config }
+function baseSettings(recipe: string, model: string): Record<string, unknown> {
+  if (/\.(ya?ml|json)$/i.test(recipe) || existsSync(recipe)) return readSettings(recipe)
+  const { config, otherModels } = recipeOf(recipe)
+  return isEmbedded(model) ? { ...config } : { ...config, ...otherModels }
+}
 
 /** Settings with their defaults and meanings, for help texts. */
 export function settingsHelp(keys: readonly ConfigKey[] = configKeys): string {

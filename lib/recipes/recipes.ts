@@ -5,6 +5,8 @@ import { nearest, type RunConfig } from "../runs/config"
 export interface Recipe {
   summary: string
   config: Partial<RunConfig>
+  /** what holds beside `config` when another model than the embedded one is given */
+  otherModels?: Partial<RunConfig>
 }
 
 /** What the embedded model needs: it was trained on bare prompts and short texts, and it is small. */
@@ -30,8 +32,23 @@ const embedded: Partial<RunConfig> = {
 /** The experiments that come with musc. */
 export const recipes: Readonly<Record<string, Recipe>> = {
   smoke: {
-    summary: "the whole method in minutes on the embedded model: base, SFT, coarse DPO and MuSC",
+    summary: "the whole method in minutes on the embedded model: base, SFT, coarse DPO and MuSC; --model tries another",
     config: embedded,
+    otherModels: {
+      shots: 5,
+      decomposeMaxTokens: 256,
+      corruptMaxTokens: 64,
+      recombineMaxTokens: 256,
+      respondMaxTokens: 256,
+      evalMaxTokens: 256,
+      cutoff: 2048,
+      rank: 8,
+      alpha: 16,
+      lr: 1e-4,
+      sftLr: 1e-4,
+      batchSize: 8,
+      tokenBudget: 1024,
+    },
   },
   paper: {
     summary: "the paper's settings, for a chat model of your own (--model) that writes its own instructions",
