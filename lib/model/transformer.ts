@@ -89,7 +89,8 @@ export function forward(model: Bound, ids: Tensor1D, places: Places, perLayer: r
   let x = lookup(model.embed, ids) // [B T, D]
   if (config.embedScale !== 1) x = tf.mul(x, config.embedScale)
   model.layers.forEach((layer, i) => {
-    x = block(x, layer, model, places, perLayer[i]!, cache?.layer(i))
+    // Frees what the gradient does not need as soon as a layer is done.
+    x = tf.tidy(() => block(x, layer, model, places, perLayer[i]!, cache?.layer(i)))
   })
   return rmsNorm(x, model.norm, config.normEps, model.trainAll)
 }
