@@ -19,11 +19,11 @@ const keepsAll = ({ spec }: CorpusExample, text: string): boolean =>
 const checks: Readonly<Record<Task, (example: CorpusExample, text: string) => boolean>> = {
   respond: (example, text) => keepsAll(example, text.trim()),
   revise: (example, text) => keepsAll(example, parseRevision(text)),
+  // The task itself comes first, the others in any order.
   decompose: ({ spec }, text) => {
     const found = parseConstraints(text)
-    return (
-      found.length === spec.constraints.length && spec.constraints.every((item, i) => found[i] === questionOf(item))
-    )
+    const wanted = spec.constraints.map(questionOf)
+    return found[0] === wanted[0] && found.length === wanted.length && wanted.every((question) => found.includes(question))
   },
   recombine: ({ spec }, text) => {
     const found = readInstruction(parseInstruction(text))
