@@ -1,11 +1,11 @@
 import type { InstructionRow, TokenSignals } from "../data/schema"
 import type { GenerateRequest, ScoreRequest, Scorer } from "../engine/engine"
 import { decompose } from "../musc/decompose"
-import type { Outcome } from "../musc/row"
 import { selfInstruct } from "../musc/source"
 import { configDefaults, configKeys, type RunConfig } from "./config"
 import { aligned } from "./results"
-import { HELD_OUT, sourceRows, stageOptions } from "./stages"
+import { candidates, heldOutRows, selfInstructed, sourceRows, stageOptions, worldSource } from "./stages"
+import { collect, first } from "./workshop"
 
 /** An engine that writes nothing and keeps what it was asked. */
 export interface Recorder extends Scorer {
@@ -48,23 +48,11 @@ export function shown({ messages, temperature, maxTokens }: GenerateRequest): st
 export async function planOf(config: RunConfig): Promise<string> {
   const options = stageOptions(config, config.seed)
   const engine = recorder()
-  const written = Math.ceil(config.instructions / (1 - Math.min(0.9, config.holdout)))
-  let [kept, held] = [0, 0]
-  if (config.seeds === "self-instruct") {
-    await selfInstruct(engine, 0, options.source)
-    kept = config.instructions
-    held = written - kept
-  } else {
-    let first: InstructionRow | undefined
-    for await (const row of sourceRows(config, config.seed) as AsyncIterable<Outcome<InstructionRow>>) {
-      if (!row.failure) {
-        first ??= row
-        kept++
-      } else if (row.failure.reason === HELD_OUT) held++
-    }
-    if (config.seeds === "world") held = config.evalInstructions
-    if (first) await decompose(engine, first, options.decompose)
-  }
+  const written = selfInstructed(config)
+  const { rows, held } = await drawn(config)
+  if (config.seeds === "self-instruct") await selfInstruct(engine, 0, options.source)
+  else if (rows[0]) await decompose(engine, rows[0], options.decompose)
+  const kept = config.seeds === "self-instruct" ? config.instructions : rows.length
   const evaluated = Math.min(held, config.evalInstructions)
   const steps = Math.ceil(kept / config.batchSize) * config.epochs
   const trained = config.methods.filter((method) => method !== "base").length
@@ -86,4 +74,13 @@ export async function planOf(config: RunConfig): Promise<string> {
     `at most${repeats}:\n${aligned([["stage", "number", "of"], ...stages])}`,
     `first prompt:\n${engine.requests[0] ? shown(engine.requests[0]) : "(no instruction)"}`,
   ].join("\n\n")
+}
+
+/** Rows to train on and the number of those held out, as far as they are known before a model has written any. */
+async function drawn(config: RunConfig): Promise<{ rows: InstructionRow[]; held: number }> {
+  if (config.seeds === "world") return { rows: worldSource(config, config.seed), held: config.evalInstructions }
+  if (config.seeds === "self-instruct") return { rows: [], held: selfInstructed(config) - config.instructions }
+  const rows = await collect(sourceRows(config, candidates(config)))
+  const held = await collect(first(config.evalInstructions, heldOutRows(config, candidates(config))))
+  return { rows: rows.filter(({ failure }) => !failure), held: held.length }
 }

@@ -34,6 +34,12 @@ export async function experiment(shop: Workshop, seeds: readonly number[]): Prom
   for (const seed of seeds) {
     const { source, answered, weighed } = await dataHalf(shop, seed)
     const n = weighed.rows - sum(Object.values(weighed.failures))
+    if (!n && config.methods.some((method) => method !== "base")) {
+      const got = `none of ${weighed.rows} rows${reasons(weighed)}`
+      throw new InputError(`training needs at least one pair, got ${got}; cure the most frequent reason`, {
+        file: weighed.file,
+      })
+    }
     shop.onNote(`seed ${seed}: ${n} pairs of ${weighed.rows} instructions${reasons(weighed)}`)
     pairs.push({ seed, n, graded: await gradePairs(shop, seed, answered, n) })
     if (config.evalInstructions) holdout ??= await holdoutStage(shop, source)
@@ -53,7 +59,7 @@ async function dataHalf(shop: Workshop, seed: number) {
   const decomposed = await methodStage(
     shop,
     "decompose",
-    { seed, input: source, options: o.decompose },
+    { seed, input: source.rows, options: o.decompose },
     (row: InstructionRow, options) => decompose(base, row, options),
   )
   const corrupted = await methodStage(
@@ -112,12 +118,6 @@ async function trainMethod(
   const { config, dir, local, cache, signal, onProgress } = shop
   const settings = trainSettings(config, method, seed)
   if (!settings) return null
-  if (weighed.rows === sum(Object.values(weighed.failures))) {
-    const got = `none of ${weighed.rows} rows${reasons(weighed)}`
-    throw new InputError(`training needs at least one pair, got ${got}; cure the most frequent reason`, {
-      file: weighed.file,
-    })
-  }
   const stage = `seed-${seed}/train/${method}`
   // Weights are made of the signals, so a longer list of weightings to write down changes no adapter.
   const key = keyOf("train", trainVersion, settings, local.fingerprint, answered.key, stageVersion.weigh)

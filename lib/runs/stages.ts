@@ -88,28 +88,32 @@ export function trainSettings(config: RunConfig, method: MethodName, seed: numbe
 export const HELD_OUT = "held out for evaluation"
 
 /** Whether an instruction is kept for evaluation: by its text alone, so that it is so in every run and repetition. */
-export function isHeldOut({ instruction, input }: InstructionRow, share: number): boolean {
+export function isHeldOut(
+  { instruction, input }: Pick<InstructionRow, "instruction" | "input">,
+  share: number,
+): boolean {
   return streamKey("holdout", instruction, input ?? "") / 2 ** 32 < share
 }
 
 /**
- * Stage 0: the rows to start from. Those held out for evaluation and near-duplicates come out failed, with the reason.
- * `generated` are the instructions that the model wrote, for `seeds: self-instruct`.
+ * The instructions that a run may draw on, near-duplicates marked as failed: those of the seed file, or those that the
+ * model wrote (`generated`). Not for `seeds: world`, which never runs out.
  */
-export async function* sourceRows(
-  config: RunConfig,
-  seed: number,
+export function candidates(
+  { seeds, nearDuplicate }: RunConfig,
   generated?: AsyncIterable<Outcome<InstructionRow>>,
 ): AsyncGenerator<Outcome<InstructionRow>> {
-  const { instructions, minConstraints, maxConstraints, holdout, nearDuplicate } = config
-  if (config.seeds === "world") {
-    const constraints = [minConstraints, maxConstraints] as const
-    yield* worldInstructions({ n: instructions, seed, split: "train", constraints }) as Outcome<InstructionRow>[]
-    return
-  }
+  const rows = generated ?? (readInstructions(seeds) as AsyncIterable<Outcome<InstructionRow>>)
+  return markNearDuplicates(rows, nearDuplicate)
+}
+
+/** Stage 0: candidates up to `instructions` good ones; those held out for evaluation come out failed, with the reason. */
+export async function* sourceRows(
+  { instructions, holdout }: Pick<RunConfig, "instructions" | "holdout">,
+  rows: AsyncIterable<Outcome<InstructionRow>>,
+): AsyncGenerator<Outcome<InstructionRow>> {
   let kept = 0
-  const rows = generated ?? (readInstructions(config.seeds) as AsyncIterable<Outcome<InstructionRow>>)
-  for await (const row of markNearDuplicates(rows, nearDuplicate)) {
+  for await (const row of rows) {
     if (row.failure) yield row
     else if (isHeldOut(row, holdout)) yield failed(row, "source", HELD_OUT)
     else {
@@ -118,6 +122,24 @@ export async function* sourceRows(
     }
   }
 }
+
+/** The candidates that are held out, however far down the file they stand. */
+export async function* heldOutRows(
+  { holdout }: Pick<RunConfig, "holdout">,
+  rows: AsyncIterable<Outcome<InstructionRow>>,
+): AsyncGenerator<InstructionRow> {
+  for await (const row of rows) if (!row.failure && isHeldOut(row, holdout)) yield row
+}
+
+/** How many instructions the model writes, so that enough are left when a share is held out. */
+export const selfInstructed = ({ instructions, holdout }: RunConfig) =>
+  Math.ceil(instructions / (1 - Math.min(0.9, holdout)))
+
+/** The embedded world's own instructions for training, different ones for each seed. */
+export const worldSource = (
+  { instructions: n, minConstraints, maxConstraints }: RunConfig,
+  seed: number,
+): InstructionRow[] => worldInstructions({ n, seed, split: "train", constraints: [minConstraints, maxConstraints] })
 
 /** The embedded world's held-out instructions: the same in every run. */
 export const worldHoldout = ({ evalInstructions: n, minConstraints, maxConstraints }: RunConfig): InstructionRow[] =>

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs"
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, relative } from "node:path"
 import { beforeAll, describe, expect, it } from "vitest"
@@ -10,8 +10,10 @@ import { StoppedError } from "../../lib/errors"
 import { readAdapter } from "../../lib/model/adapter"
 import { parseConfig, type RunConfig } from "../../lib/runs/config"
 import { type RunOptions, run } from "../../lib/runs/run"
+import { isHeldOut } from "../../lib/runs/stages"
 import { readInstruction } from "../../lib/world/inverse"
 import { satisfies } from "../../lib/world/kinds"
+import { worldInstructions } from "../../lib/world/spec"
 import { type OracleModel, oracleModel } from "../support/oracle"
 
 const small: Partial<RunConfig> = {
@@ -151,6 +153,51 @@ describe("a run", () => {
     await start(dir, {}, { cache, local })
     expect(local.calls).toEqual({})
     expect(filesOf(dir)).toEqual(filesOf(whole))
+  })
+})
+
+describe("a run on instructions of one's own", () => {
+  it("holds out some, never trains on them, and lets the model judge its answers", async () => {
+    const seeds = join(runs, "seeds.jsonl")
+    const texts = worldInstructions({ n: 30, seed: 5, split: "train" }).map(({ instruction }) => instruction)
+    writeFileSync(seeds, [...texts, texts[0]!].map((instruction) => `${JSON.stringify({ instruction })}\n`).join(""))
+    const dir = newFolder()
+    const local = oracleModel()
+    await start(
+      dir,
+      { seeds, instructions: 8, holdout: 0.4, evalInstructions: 4, methods: ["base", "coarse"] },
+      { local },
+    )
+    const heldOut = texts.filter((instruction) => isHeldOut({ instruction, input: null }, 0.4))
+    const source = lines(dir, "seed-0/source.jsonl")
+    expect(source.filter((row) => !row.failure)).toHaveLength(8)
+    const trained = lines(dir, "seed-0/weigh.jsonl").filter((row) => !row.failure)
+    expect(trained.length).toBeGreaterThan(3)
+    expect(trained.some(({ instruction }) => heldOut.includes(instruction))).toBe(false)
+    const evaluated = lines(dir, "seed-0/evaluate/base-T0.jsonl")
+    expect(evaluated.map((row) => row.instruction)).toEqual(heldOut.slice(0, 4))
+    // The oracle's verdicts are those of the world's own verifiers.
+    for (const { instruction, answer, constraints } of evaluated) {
+      const exact = readInstruction(instruction)!.map((item) => satisfies(item, answer))
+      expect(constraints.map((one: { satisfied: boolean }) => one.satisfied)).toEqual(exact)
+    }
+    expect(local.calls["Read the instruction"]).toBeGreaterThan(0)
+  })
+
+  it("can let the model write them", async () => {
+    const dir = newFolder()
+    await start(dir, { seeds: "self-instruct", instructions: 5, holdout: 0.3, evalInstructions: 2, methods: ["base"] })
+    expect(lines(dir, "seed-0/self-instruct.jsonl").length).toBe(8)
+    expect(lines(dir, "seed-0/source.jsonl").every((row) => row.source === "self-instruct")).toBe(true)
+    expect(lines(dir, "seed-0/evaluate/base-T0.jsonl").length).toBeGreaterThan(0)
+  })
+
+  it("says why when no pair comes out", async () => {
+    const seeds = join(runs, "odd.jsonl")
+    writeFileSync(seeds, '{"instruction": ""}\n{"instruction": " "}\n')
+    await expect(start(newFolder(), { seeds })).rejects.toThrow(
+      /at least one pair, got none of 2 rows \(source: no instruction 2\)/,
+    )
   })
 })
 

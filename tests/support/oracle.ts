@@ -3,9 +3,9 @@ import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { parseConstraints } from "../../lib/musc/decompose"
 import { rng } from "../../lib/rng"
 import { readInstruction, readQuestion } from "../../lib/world/inverse"
-import { type Constraint, negate, questionOf } from "../../lib/world/kinds"
+import { type Constraint, negate, questionOf, satisfies } from "../../lib/world/kinds"
 import { realise } from "../../lib/world/realise"
-import { instructionOf, substitute, wordSpec } from "../../lib/world/spec"
+import { instructionOf, sampleSpec, substitute, wordSpec } from "../../lib/world/spec"
 import { fixture } from "./tensors"
 
 export interface OracleModel extends LocalModel {
@@ -27,6 +27,12 @@ const tasks: Record<string, (prompt: string, seed: number) => string> = {
       (question) => readQuestion(question)!,
     )
     return instructionOf(wordSpec(asked, rng(seed)))
+  },
+  "Write one new instruction": (_, seed) => instructionOf(sampleSpec(6, "train", rng(seed))),
+  "Read the instruction": (prompt) => {
+    const answer = prompt.slice(prompt.indexOf("Answer: ") + 8, prompt.lastIndexOf("\n\nQuestion: "))
+    const asked = readQuestion(prompt.slice(prompt.lastIndexOf("Question: ") + 10))!
+    return satisfies(asked, answer) ? "Yes" : "no."
   },
   "Change the question so that it asks for the opposite": (prompt) => questionOf(negate(questionIn(prompt))),
   "Change the question so that it asks for something": (prompt, seed) =>
