@@ -61,7 +61,17 @@ export class KVCache {
     if (!held) {
       const T = k.shape[2]
       const fill = (x: Tensor4D) =>
-        tf.keep(tf.reshape(tf.pad(x, [[0, 0], [0, 0], [0, this.capacity - T], [0, 0]]), [-1, H]) as Tensor2D)
+        tf.keep(
+          tf.reshape(
+            tf.pad(x, [
+              [0, 0],
+              [0, 0],
+              [0, this.capacity - T],
+              [0, 0],
+            ]),
+            [-1, H],
+          ) as Tensor2D,
+        )
       this.layers[i] = { k: fill(k), v: fill(v) }
       this.length = T
       return null
@@ -74,14 +84,23 @@ export class KVCache {
   }
 
   private grow(): void {
-    this.replace((buffer) => tf.pad(buffer, [[0, 0], [0, 0], [0, this.block], [0, 0]]))
+    this.replace((buffer) =>
+      tf.pad(buffer, [
+        [0, 0],
+        [0, 0],
+        [0, this.block],
+        [0, 0],
+      ]),
+    )
     this.capacity += this.block
   }
 
   private replace(change: (buffer: Tensor4D) => Tensor4D): void {
     const { kvHeads: K, headDim: H } = this.config
     const renew = (buffer: Tensor2D): Tensor2D => {
-      const next = tf.tidy(() => tf.reshape(change(tf.reshape(buffer, [this.rows, K, -1, H]) as Tensor4D), [-1, H])) as Tensor2D
+      const next = tf.tidy(() =>
+        tf.reshape(change(tf.reshape(buffer, [this.rows, K, -1, H]) as Tensor4D), [-1, H]),
+      ) as Tensor2D
       buffer.dispose()
       return tf.keep(next)
     }

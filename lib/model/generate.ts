@@ -42,12 +42,20 @@ interface Row {
  * cache. Finished rows leave the batch.
  * @throws StoppedError when `signal` is aborted
  */
-export async function generate(model: Bound, items: readonly GenerateItem[], options: GenerateOptions): Promise<Generated[]> {
+export async function generate(
+  model: Bound,
+  items: readonly GenerateItem[],
+  options: GenerateOptions,
+): Promise<Generated[]> {
   if (!items.length) return []
   const eos = new Set(options.eosIds)
   const out: Generated[] = items.map(() => ({ ids: [], finish: "length" }))
   const longest = Math.max(...items.map((item) => item.prompt.length))
-  let active: Row[] = items.map((item, index) => ({ index, padding: longest - item.prompt.length, ids: out[index]!.ids }))
+  let active: Row[] = items.map((item, index) => ({
+    index,
+    padding: longest - item.prompt.length,
+    ids: out[index]!.ids,
+  }))
   const most = Math.max(...items.map((item) => item.maxTokens))
   const cache = new KVCache(model.config, items.length, longest + Math.min(most, 64))
   try {
@@ -89,7 +97,12 @@ export async function generate(model: Bound, items: readonly GenerateItem[], opt
 function prefill(model: Bound, items: readonly GenerateItem[], T: number, cache: KVCache): Float32Array {
   const B = items.length
   const ids = new Int32Array(B * T)
-  const places: Places = { rows: B, length: T, positions: new Int32Array(B * T), segments: new Int32Array(B * T).fill(-1) }
+  const places: Places = {
+    rows: B,
+    length: T,
+    positions: new Int32Array(B * T),
+    segments: new Int32Array(B * T).fill(-1),
+  }
   items.forEach(({ prompt }, b) => {
     const start = (b + 1) * T - prompt.length
     prompt.forEach((id, i) => {
@@ -110,7 +123,12 @@ function step(model: Bound, active: readonly Row[], longest: number, cache: KVCa
   const B = active.length
   cache.advance()
   const S = cache.columns
-  const keys: Places = { rows: B, length: S, positions: new Int32Array(B * S), segments: new Int32Array(B * S).fill(-1) }
+  const keys: Places = {
+    rows: B,
+    length: S,
+    positions: new Int32Array(B * S),
+    segments: new Int32Array(B * S).fill(-1),
+  }
   active.forEach(({ padding }, b) => {
     for (let s = padding; s < cache.length; s++) {
       keys.positions[b * S + s] = s - padding

@@ -47,7 +47,7 @@ export function pack(sequences: readonly Sequence[]): Packed {
       positions[t] = position
       segments[t++] = segment
     }
-    prompt.forEach((id, i) => put(id, i, 0))
+    for (const [i, id] of prompt.entries()) put(id, i, 0)
     const last = t - 1
     responses.forEach((response, r) => {
       const start = t

@@ -28,7 +28,10 @@ export interface Lora {
 }
 
 /** [in, out] of a target's matrix. */
-export function targetShape({ dim: D, heads: N, kvHeads: K, headDim: H, ffn: F }: ModelConfig, target: LoraTarget): [number, number] {
+export function targetShape(
+  { dim: D, heads: N, kvHeads: K, headDim: H, ffn: F }: ModelConfig,
+  target: LoraTarget,
+): [number, number] {
   return (
     { q: [D, N * H], k: [D, K * H], v: [D, K * H], o: [N * H, D], gate: [D, F], up: [D, F], down: [F, D] } as const
   )[target] as [number, number]
@@ -37,7 +40,12 @@ export function targetShape({ dim: D, heads: N, kvHeads: K, headDim: H, ffn: F }
 /** A fresh adapter: A uniform in ±1/sqrt(in) as in PEFT (Kaiming with a = sqrt 5), B zero, so it changes nothing yet. */
 export function initLora(
   config: ModelConfig,
-  { rank, alpha, seed, targets = Object.keys(loraTargets) as LoraTarget[] }: { rank: number; alpha: number; seed: number; targets?: readonly LoraTarget[] },
+  {
+    rank,
+    alpha,
+    seed,
+    targets = Object.keys(loraTargets) as LoraTarget[],
+  }: { rank: number; alpha: number; seed: number; targets?: readonly LoraTarget[] },
 ): Lora {
   const params: Params = {}
   for (let i = 0; i < config.layers; i++) {
@@ -99,7 +107,14 @@ export function bind(model: Model, options: { lora?: Lora | null; trainAll?: boo
     }
   })
   const embed = params.embed as Tensor2D
-  return { config, embed, head: (params.head as Tensor2D | undefined) ?? embed, norm: params.norm as Tensor1D, layers, trainAll }
+  return {
+    config,
+    embed,
+    head: (params.head as Tensor2D | undefined) ?? embed,
+    norm: params.norm as Tensor1D,
+    layers,
+    trainAll,
+  }
 }
 
 /** Norm weights of all heads, queries then keys: [H], [H] -> [N + K, 1, H]. */
@@ -158,7 +173,10 @@ export function fromAdapter(adapter: Adapter): Lora {
   for (const [key, { A, B }] of adapter.tensors) {
     const [, layer, linear] = /^layers\.(\d+)\.(.+)$/.exec(key)!
     const target = names.find(([, name]) => name === linear)![0]
-    for (const [side, { shape, data }] of [["A", A], ["B", B]] as const) {
+    for (const [side, { shape, data }] of [
+      ["A", A],
+      ["B", B],
+    ] as const) {
       params[`layers.${layer}.${target}.${side}`] = tf.tidy(() => tf.transpose(tf.tensor2d(data, [...shape])))
     }
   }

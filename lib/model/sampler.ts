@@ -35,7 +35,10 @@ export function drawToken(logits: Float32Array, { temperature, topP = 1, topK = 
     if (topP < 1) {
       const total = ids.reduce((sum, id) => sum + odds(id), 0)
       let sum = 0
-      const last = ids.findIndex((id) => (sum += odds(id)) >= topP * total)
+      const last = ids.findIndex((id) => {
+        sum += odds(id)
+        return sum >= topP * total
+      })
       if (last >= 0) ids.length = last + 1
     }
   }

@@ -84,7 +84,13 @@ export function contexts(config: ModelConfig, queries: Places, keys: Places = qu
 }
 
 /** Hidden states of tokens `ids` [B · T] after the last norm -> [B · T, D]. With a cache, keys and values are kept there. */
-export function forward(model: Bound, ids: Tensor1D, places: Places, perLayer: readonly Context[], cache?: KVCache): Tensor2D {
+export function forward(
+  model: Bound,
+  ids: Tensor1D,
+  places: Places,
+  perLayer: readonly Context[],
+  cache?: KVCache,
+): Tensor2D {
   const { config } = model
   let x = lookup(model.embed, ids) // [B T, D]
   if (config.embedScale !== 1) x = tf.mul(x, config.embedScale)
@@ -96,7 +102,14 @@ export function forward(model: Bound, ids: Tensor1D, places: Places, perLayer: r
 }
 
 /** x + attention(norm(x)), then x + mlp(norm(x)); some families norm the outputs as well. */
-function block(x: Tensor2D, layer: Layer, model: Bound, places: Places, context: Context, cache?: LayerCache): Tensor2D {
+function block(
+  x: Tensor2D,
+  layer: Layer,
+  model: Bound,
+  places: Places,
+  context: Context,
+  cache?: LayerCache,
+): Tensor2D {
   const { config, trainAll } = model
   const norm = (y: Tensor2D, weight?: Tensor) => (weight ? rmsNorm(y, weight, config.normEps, trainAll) : y)
   const attention = project(selfAttention(norm(x, layer.norm1), layer, model, places, context, cache), layer.o)

@@ -2,8 +2,8 @@ import type { Tensor } from "@tensorflow/tfjs"
 import { tf } from "../backend/tf"
 import { CheckpointError } from "../errors"
 import type { ModelConfig } from "./config"
-import { openCheckpoint, type TensorData, writeSafetensors } from "./safetensors"
 import { targetShape } from "./lora"
+import { openCheckpoint, type TensorData, writeSafetensors } from "./safetensors"
 import type { Model, Params } from "./transformer"
 
 /**
@@ -34,15 +34,28 @@ function slots(config: ModelConfig): Slot[] {
   })
   const matrix = (name: string, layer: string, sources: [string, number, number][]): Slot => ({
     name,
-    sources: sources.map(([source, inputs, outputs]) => ({ name: `${layer}.${source}.weight`, shape: [outputs, inputs] })),
+    sources: sources.map(([source, inputs, outputs]) => ({
+      name: `${layer}.${source}.weight`,
+      shape: [outputs, inputs],
+    })),
     load: (parts) => tf.transpose(tf.concat(parts, 0)),
-    store: (x) => tf.split(tf.transpose(x), sources.map(([, , outputs]) => outputs), 0),
+    store: (x) =>
+      tf.split(
+        tf.transpose(x),
+        sources.map(([, , outputs]) => outputs),
+        0,
+      ),
   })
   const bias = (name: string, layer: string, sources: [string, number][]): Slot => ({
     name,
     sources: sources.map(([source, outputs]) => ({ name: `${layer}.${source}.bias`, shape: [outputs] })),
     load: (parts) => tf.concat(parts, 0),
-    store: (x) => tf.split(x, sources.map(([, outputs]) => outputs), 0),
+    store: (x) =>
+      tf.split(
+        x,
+        sources.map(([, outputs]) => outputs),
+        0,
+      ),
   })
   const layerSlots = (i: number): Slot[] => {
     const at = `layers.${i}`
@@ -51,7 +64,10 @@ function slots(config: ModelConfig): Slot[] {
     const [o, gate, down] = [targetShape(config, "o"), targetShape(config, "gate"), targetShape(config, "down")]
     const found = [
       norm(`${at}.norm1`, `${from}.input_layernorm.weight`, D),
-      matrix(`${at}.qk`, from, [["self_attn.q_proj", ...q], ["self_attn.k_proj", ...k]]),
+      matrix(`${at}.qk`, from, [
+        ["self_attn.q_proj", ...q],
+        ["self_attn.k_proj", ...k],
+      ]),
       matrix(`${at}.v`, from, [["self_attn.v_proj", ...v]]),
       matrix(`${at}.o`, from, [["self_attn.o_proj", ...o]]),
       norm(`${at}.norm2`, `${from}.${config.postNorms ? "pre_feedforward" : "post_attention"}_layernorm.weight`, D),
@@ -68,12 +84,21 @@ function slots(config: ModelConfig): Slot[] {
       found.push(norm(`${at}.kNorm`, `${from}.self_attn.k_norm.weight`, H))
     }
     if (config.attentionBias) {
-      found.push(bias(`${at}.qkBias`, from, [["self_attn.q_proj", N * H], ["self_attn.k_proj", K * H]]))
+      found.push(
+        bias(`${at}.qkBias`, from, [
+          ["self_attn.q_proj", N * H],
+          ["self_attn.k_proj", K * H],
+        ]),
+      )
       found.push(bias(`${at}.vBias`, from, [["self_attn.v_proj", K * H]]))
     }
     if (config.outputBias) found.push(bias(`${at}.oBias`, from, [["self_attn.o_proj", D]]))
     if (config.mlpBias) {
-      for (const [name, size] of [["gate", config.ffn], ["up", config.ffn], ["down", D]] as const) {
+      for (const [name, size] of [
+        ["gate", config.ffn],
+        ["up", config.ffn],
+        ["down", D],
+      ] as const) {
         found.push(bias(`${at}.${name}Bias`, from, [[`mlp.${name}_proj`, size]]))
       }
     }
@@ -95,7 +120,11 @@ const ignorable = /(^lm_head\.weight$)|(rotary_emb\.inv_freq$)/
  * @param onTensor called after each tensor with the number done and the total
  * @throws CheckpointError listing all missing, surplus and mis-shaped tensors at once
  */
-export function loadModel(dir: string, config: ModelConfig, onTensor: (done: number, total: number) => void = () => {}): Model {
+export function loadModel(
+  dir: string,
+  config: ModelConfig,
+  onTensor: (done: number, total: number) => void = () => {},
+): Model {
   const checkpoint = openCheckpoint(dir)
   try {
     const wanted = slots(config)
@@ -110,7 +139,8 @@ export function loadModel(dir: string, config: ModelConfig, onTensor: (done: num
       }
     }
     for (const name of checkpoint.tensors.keys()) {
-      if (!known.has(name) && !ignorable.test(name)) problems.push(`tensor ${name} is not part of a ${config.family} model`)
+      if (!known.has(name) && !ignorable.test(name))
+        problems.push(`tensor ${name} is not part of a ${config.family} model`)
     }
     if (problems.length) throw new CheckpointError(dir, problems)
     const params: Params = {}

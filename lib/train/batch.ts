@@ -1,5 +1,9 @@
 /** Splits the items of one optimizer step into micro-batches of similar lengths whose padded size fits the budget. */
-export function microBatches<Item>(items: readonly Item[], tokensOf: (item: Item) => number, tokenBudget: number): Item[][] {
+export function microBatches<Item>(
+  items: readonly Item[],
+  tokensOf: (item: Item) => number,
+  tokenBudget: number,
+): Item[][] {
   const sorted = [...items].sort((a, b) => tokensOf(b) - tokensOf(a))
   const batches: Item[][] = []
   for (const item of sorted) {

@@ -15,7 +15,12 @@ export function sftLoss(logProbs: Tensor1D, weights: Tensor1D): Scalar {
 }
 
 /** Σ of `values` [M] by response -> [R]: `owners` [M] says which response a token belongs to, `weights` [M] its weight. */
-export function sumByResponse(values: Tensor1D, owners: Int32Array, weights: ArrayLike<number>, responses: number): Tensor1D {
+export function sumByResponse(
+  values: Tensor1D,
+  owners: Int32Array,
+  weights: ArrayLike<number>,
+  responses: number,
+): Tensor1D {
   const M = owners.length
   const select = new Float32Array(responses * M)
   for (let t = 0; t < M; t++) select[owners[t]! * M + t] = weights[t]!
@@ -114,4 +119,3 @@ export function preferenceLoss(pairs: PairScores, options: PreferenceOptions): P
   const losses = options.sftWeight ? (tf.sub(base, tf.mul(chosenMean, options.sftWeight)) as Tensor1D) : base
   return { losses, chosenRewards, rejectedRewards }
 }
-

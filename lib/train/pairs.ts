@@ -8,7 +8,7 @@ import type { Bound, Model } from "../model/transformer"
 import { encodeChat } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 import { microBatches } from "./batch"
-import { epochs, train, type TrainOptions } from "./loop"
+import { epochs, type TrainOptions, train } from "./loop"
 import { type PreferenceOptions, preferenceLoss, sftLoss, sumByResponse } from "./losses"
 
 /** Preference pairs and supervised examples as token ids, and the two ways of training on them. */
@@ -79,7 +79,10 @@ export function encodePairs(tokenizer: Tokenizer, pairs: readonly PairText[], ma
 
 /** What both trainers need beside their data; see `TrainOptions` for the fields. */
 export interface FitOptions
-  extends Pick<TrainOptions<never>, "lr" | "shape" | "warmup" | "adam" | "tokenBudget" | "checkpoint" | "onStep" | "signal"> {
+  extends Pick<
+    TrainOptions<never>,
+    "lr" | "shape" | "warmup" | "adam" | "tokenBudget" | "checkpoint" | "onStep" | "signal"
+  > {
   model: Model
   lora: Lora
   epochs: number
@@ -97,7 +100,10 @@ const packPairs = (items: readonly PairItem[]) =>
  * the model without the adapter; its log-probs are computed once where the items lack them. Logs a step: rewards of
  * both sides (β Σ w Δ), their margin, and accuracy (share of pairs with a positive margin).
  */
-export async function trainPreference(items: readonly PairItem[], options: FitOptions & { preference: PreferenceOptions }) {
+export async function trainPreference(
+  items: readonly PairItem[],
+  options: FitOptions & { preference: PreferenceOptions },
+) {
   const { model, preference, epochs: rounds, batchSize, seed, ...rest } = options
   const ready = withReference(model, items, options.tokenBudget ?? 4096)
   await train<PairItem>({
@@ -124,7 +130,11 @@ function preferenceOf(bound: Bound, items: readonly PairItem[], total: number, o
   const ones = new Float32Array(weights.length).fill(1)
   const [chosen, rejected] = sides(delta, batch, weights)
   const [chosenLogProb, rejectedLogProb] = sides(logProbs, batch, ones)
-  const tokens = (of: (item: PairItem) => readonly number[]) => tf.tensor1d(items.map((item) => of(item).length), "float32")
+  const tokens = (of: (item: PairItem) => readonly number[]) =>
+    tf.tensor1d(
+      items.map((item) => of(item).length),
+      "float32",
+    )
   const result = preferenceLoss(
     {
       chosen,
@@ -164,7 +174,10 @@ export function withReference(model: Model, items: readonly PairItem[], tokenBud
   for (const some of microBatches(missing, tokensOf, tokenBudget)) {
     const logProbs = tf.tidy(() => responseLogProbs(bound, packPairs(some)).dataSync() as Float32Array)
     let at = 0
-    const take = (n: number) => [...logProbs.subarray(at, (at += n))]
+    const take = (n: number) => {
+      at += n
+      return [...logProbs.subarray(at - n, at)]
+    }
     for (const item of some) {
       const chosenReference = take(item.chosen.length)
       known.set(item, { ...item, chosenReference, rejectedReference: take(item.rejected.length) })
