@@ -3,8 +3,9 @@ import { closeSync, openSync, readdirSync, readSync } from "node:fs"
 import { basename, join, resolve } from "node:path"
 import { tf } from "../backend/tf"
 import type { Message, TokenSignals } from "../data/schema"
+import { microBatches } from "../model/batch"
 import { loadConfig, type ModelConfig } from "../model/config"
-import { generate } from "../model/generate"
+import { type Generated, generate } from "../model/generate"
 import { contrast, pack, responseLogProbs, type Sequence } from "../model/logprobs"
 import { bind, type Lora, release } from "../model/lora"
 import type { Bound, Model } from "../model/transformer"
@@ -105,6 +106,9 @@ function localEngine(
   }
 }
 
+/** Prompt tokens, padding included, read in one pass: bounds the memory that long prompts take. */
+const promptBudget = 16384
+
 async function complete(
   bound: Bound,
   tokenizer: Tokenizer,
@@ -119,20 +123,24 @@ async function complete(
     const places = stops.map((s) => answer.indexOf(s)).filter((at) => at >= 0)
     return places.length ? Math.min(...places) : -1
   }
-  const answers = await generate(
-    bound,
-    rows.map(({ request, prompt }) => {
+  const answers = new Map<(typeof rows)[number], Generated>()
+  for (const some of microBatches(rows, ({ prompt }) => prompt.length, promptBudget)) {
+    const items = some.map(({ request, prompt }) => {
       const stops = stopsOf(request)
       // A stop text is at most as many tokens as it has bytes, so only the tail needs a look.
       const tail = Math.max(0, ...stops.map((s) => Buffer.byteLength(s))) + 2
       const done = stops.length ? (ids: readonly number[]) => stopAt(text(ids.slice(-tail)), stops) >= 0 : undefined
       return { ...request, prompt, done }
-    }),
-    { eosIds: stop.ids, onTokens, signal },
-  )
-  return answers.map(({ ids, finish }, i) => {
+    })
+    const made = await generate(bound, items, { eosIds: stop.ids, onTokens, signal })
+    some.forEach((row, i) => {
+      answers.set(row, made[i]!)
+    })
+  }
+  return rows.map((row) => {
+    const { ids, finish } = answers.get(row)!
     const whole = text(ids)
-    const cut = stopAt(whole, stopsOf(rows[i]!.request))
+    const cut = stopAt(whole, stopsOf(row.request))
     return { text: cut < 0 ? whole : whole.slice(0, cut), tokens: ids.length, finish }
   })
 }

@@ -2,11 +2,11 @@ import { existsSync } from "node:fs"
 import type { Scalar, Tensor } from "@tensorflow/tfjs"
 import { tf } from "../backend/tf"
 import { CheckpointError, MuscError, StoppedError } from "../errors"
+import { microBatches } from "../model/batch"
 import { bind, type Lora } from "../model/lora"
 import { openSafetensors, writeSafetensors } from "../model/safetensors"
 import type { Bound, Model, Params } from "../model/transformer"
 import { rng } from "../rng"
-import { microBatches } from "./batch"
 import {
   type AdamOptions,
   type AdamState,

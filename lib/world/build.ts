@@ -51,7 +51,11 @@ export interface WorldBuildControl {
  * the method is to cure. Writes a Hugging Face folder with its card to `out`, the able model to `work`/able.
  * The backend must have been chosen. @throws StoppedError when aborted; the same call goes on.
  */
-export async function buildWorldModel(out: string, options: WorldBuildOptions, control: WorldBuildControl): Promise<WorldCard> {
+export async function buildWorldModel(
+  out: string,
+  options: WorldBuildOptions,
+  control: WorldBuildControl,
+): Promise<WorldCard> {
   const { onStep = () => {}, onNote = () => {} } = control
   const { seed } = options
   const able = join(control.work, "able")
@@ -67,14 +71,23 @@ export async function buildWorldModel(out: string, options: WorldBuildOptions, c
   const model = initModel(config, seed, 0.05)
   const learn = async (phase: Phase) => {
     let last: StepLog | undefined
-    await trainPhase(model, tokenizer, { ...options[phase], phase, seed: seed + phases.indexOf(phase) }, {
-      checkpoint: { file: join(control.work, `${phase}.safetensors`), every: 100, key: JSON.stringify({ ...options, check: 0 }) },
-      signal: control.signal,
-      onStep: (log) => {
-        last = log
-        onStep(phase, log)
+    await trainPhase(
+      model,
+      tokenizer,
+      { ...options[phase], phase, seed: seed + phases.indexOf(phase) },
+      {
+        checkpoint: {
+          file: join(control.work, `${phase}.safetensors`),
+          every: 100,
+          key: JSON.stringify({ ...options, check: 0 }),
+        },
+        signal: control.signal,
+        onStep: (log) => {
+          last = log
+          onStep(phase, log)
+        },
       },
-    })
+    )
     return last?.loss ?? null
   }
   const figures = async (phase: "able" | "careless", dir: string): Promise<PhaseFigures> => {

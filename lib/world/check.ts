@@ -23,7 +23,9 @@ const checks: Readonly<Record<Task, (example: CorpusExample, text: string) => bo
   decompose: ({ spec }, text) => {
     const found = parseConstraints(text)
     const wanted = spec.constraints.map(questionOf)
-    return found[0] === wanted[0] && found.length === wanted.length && wanted.every((question) => found.includes(question))
+    return (
+      found[0] === wanted[0] && found.length === wanted.length && wanted.every((question) => found.includes(question))
+    )
   },
   recombine: ({ spec }, text) => {
     const found = readInstruction(parseInstruction(text))

@@ -9,7 +9,16 @@ import { type Rng, rng } from "../rng"
 import { type Constraint, kinds, negate, questionOf, satisfies } from "./kinds"
 import { adjectives, nouns, openers, places, subjects } from "./pools"
 import { realise } from "./realise"
-import { gradeAnswer, instructionOf, type Split, sampleConstraints, splitOf, substitute, type WorldSpec, wordSpec } from "./spec"
+import {
+  gradeAnswer,
+  instructionOf,
+  type Split,
+  sampleConstraints,
+  splitOf,
+  substitute,
+  type WorldSpec,
+  wordSpec,
+} from "./spec"
 
 /**
  * Every task of the pipeline and the baselines, with its share of the corpus; and `echo`, which no stage asks for: it

@@ -26,7 +26,10 @@ const answerTokens = 96
 const metaTokens = 192
 
 /** Answers `n` held-out instructions of 3 to 5 constraints and grades them exactly. */
-export async function measureAbility(engine: Generator, { n, temperature, seed }: { n: number; temperature: number; seed: number }): Promise<Ability> {
+export async function measureAbility(
+  engine: Generator,
+  { n, temperature, seed }: { n: number; temperature: number; seed: number },
+): Promise<Ability> {
   const rows = worldInstructions({ n, seed, split: "eval", constraints: [3, 5] })
   const answers = await Promise.all(
     rows.map(({ id, instruction, input }) =>

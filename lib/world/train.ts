@@ -4,8 +4,8 @@ import { pack, responseLogProbs, type Sequence } from "../model/logprobs"
 import type { Model } from "../model/transformer"
 import { encodeChat } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
+import { type TrainOptions, train } from "../train/loop"
 import { sftLoss } from "../train/losses"
-import { train, type TrainOptions } from "../train/loop"
 import { type CorpusExample, corpusExample, type Phase } from "./corpus"
 
 /** Shape of the embedded model: a Llama of 1.8 M parameters. `vocabSize` is the world tokenizer's. */

@@ -18,7 +18,14 @@ const { values, positionals } = parseArgs({
 const kills = Number(values.kills)
 const [whole, killed] = [join(values.dir, "undisturbed"), join(values.dir, "killed")]
 const musc = join(__dirname, "../../lib/cli/bin.cjs")
-const args = (out: string) => [musc, "run", ...(positionals.length ? positionals : ["smoke"]), "--no-cache", "--out", out]
+const args = (out: string) => [
+  musc,
+  "run",
+  ...(positionals.length ? positionals : ["smoke"]),
+  "--no-cache",
+  "--out",
+  out,
+]
 
 const start = (out: string): ChildProcess => spawn(process.execPath, args(out), { stdio: ["ignore", "ignore", "pipe"] })
 const ended = (child: ChildProcess) =>
@@ -81,7 +88,8 @@ function compare(): void {
   for (const file of a.filter((name) => !timed.test(name))) {
     const [x, y] = [readFileSync(join(whole, file)), readFileSync(join(killed, file))]
     if (x.equals(y)) equal++
-    else if (file.endsWith(".safetensors")) largest = Math.max(largest, tensorGap(join(whole, file), join(killed, file)))
+    else if (file.endsWith(".safetensors"))
+      largest = Math.max(largest, tensorGap(join(whole, file), join(killed, file)))
     else throw new Error(`${file} differs`)
   }
   console.log(`${equal} files equal byte for byte; largest difference of a weight in the others ${largest}`)
