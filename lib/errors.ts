@@ -28,7 +28,9 @@ export class InputError extends MuscError {
 /** A run configuration has unknown keys or values out of range; `problems` lists all of them. */
 export class ConfigError extends MuscError {
   constructor(readonly problems: readonly string[]) {
-    super(`configuration: ${problems.length} problem${problems.length === 1 ? "" : "s"}\n  - ${problems.join("\n  - ")}`)
+    super(
+      `configuration: ${problems.length} problem${problems.length === 1 ? "" : "s"}\n  - ${problems.join("\n  - ")}`,
+    )
   }
 }
 

@@ -43,7 +43,13 @@ export function rng(...parts: readonly (string | number)[]): Rng {
     }
     return out
   }
-  return { next, int, pick: (items) => items[int(items.length)]!, shuffle, sample: (items, k) => shuffle(items).slice(0, k) }
+  return {
+    next,
+    int,
+    pick: (items) => items[int(items.length)]!,
+    shuffle,
+    sample: (items, k) => shuffle(items).slice(0, k),
+  }
 }
 
 function mix(x: number): number {

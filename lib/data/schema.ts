@@ -53,7 +53,10 @@ export const edit = z.object({
 export type Edit = z.infer<typeof edit>
 
 /** Stage 2: the same constraints, some spoiled. */
-export const corruptedRow = decomposedRow.extend({ noised_constraints: z.array(z.string()).min(1), edits: z.array(edit).min(1) })
+export const corruptedRow = decomposedRow.extend({
+  noised_constraints: z.array(z.string()).min(1),
+  edits: z.array(edit).min(1),
+})
 export type CorruptedRow = z.infer<typeof corruptedRow>
 
 /** Stage 3: both constraint lists written out as instructions again. */

@@ -25,8 +25,9 @@ const embedded: Partial<RunConfig> = {
   alpha: 32,
   lr: 1e-3,
   sftLr: 1e-3,
-  epochs: 2,
+  epochs: 3,
   batchSize: 16,
+  weighting: "kl",
 }
 
 /** The experiments that come with musc. */

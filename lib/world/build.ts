@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from "node:fs"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { tf } from "../backend/tf"
 import { writeAtomic } from "../data/jsonl"
@@ -30,7 +30,7 @@ export const worldBuildDefaults: WorldBuildOptions = {
   vocabularyExamples: 20000,
   copy: { steps: 200, batchSize: 96, lr: 2e-3 },
   able: { steps: 3000, batchSize: 32, lr: 2e-3 },
-  careless: { steps: 250, batchSize: 32, lr: 5e-4 },
+  careless: { steps: 300, batchSize: 32, lr: 5e-4 },
   seed: 1,
   check: { instructions: 500, tasks: 200 },
 }
@@ -69,8 +69,9 @@ export async function buildWorldModel(
   }
 
   const model = initModel(config, seed, 0.05)
+  const soFar = (phase: Phase) => phases.slice(0, phases.indexOf(phase) + 1).map((name) => options[name])
   const learn = async (phase: Phase) => {
-    let last: StepLog | undefined
+    const lossFile = join(control.work, `${phase}.loss`)
     await trainPhase(
       model,
       tokenizer,
@@ -79,16 +80,16 @@ export async function buildWorldModel(
         checkpoint: {
           file: join(control.work, `${phase}.safetensors`),
           every: 100,
-          key: JSON.stringify({ ...options, check: 0 }),
+          key: JSON.stringify([options.vocabularyExamples, seed, ...soFar(phase)]),
         },
         signal: control.signal,
         onStep: (log) => {
-          last = log
+          if (log.step === log.steps) writeFileSync(lossFile, `${log.loss}\n`)
           onStep(phase, log)
         },
       },
     )
-    return last?.loss ?? null
+    return Number(readFileSync(lossFile, "utf8"))
   }
   const figures = async (phase: "able" | "careless", dir: string): Promise<PhaseFigures> => {
     const loss = await learn(phase)

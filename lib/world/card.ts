@@ -11,8 +11,8 @@ export interface WorldCard {
 }
 
 export interface PhaseFigures {
-  /** of the last step, weighted mean cross-entropy of the response tokens, nats; null when training had ended before this call */
-  loss: number | null
+  /** of the last step, weighted mean cross-entropy of the response tokens, nats */
+  loss: number
   /** at temperature 0 and .5 */
   abilities: Ability[]
   tasks: Shares
@@ -55,8 +55,8 @@ careless*: it knows how to satisfy each kind of constraint, and often does not. 
 
 - **Corpus**: endless and synthetic, written by \`lib/world\` (seed ${options.seed}); instructions of its evaluation split are never trained on.
 - **Copy phase**: random words to repeat; ${phase("copy")}.
-- **Able phase**: faultless examples of all tasks, ${phase("able")}; last loss ${able.loss?.toFixed(4) ?? "not recorded"} nats a response token.
-- **Careless phase**: answers heed each constraint by chance, by kind and wording, all else stays faultless; ${phase("careless")}; last loss ${careless.loss?.toFixed(4) ?? "not recorded"}.
+- **Able phase**: faultless examples of all tasks, ${phase("able")}; last loss ${able.loss.toFixed(4)} nats a token.
+- **Careless phase**: answers heed each constraint by chance, by kind and wording, all else stays faultless; ${phase("careless")}; last loss ${careless.loss.toFixed(4)}.
 - **Made by** \`${made.command}\` at commit ${made.commit} on ${made.machine}, with the trainer of this project. The same command makes it again.
 
 Shares below are of held-out examples, checked by the world's own verifiers; counts in brackets.

@@ -73,7 +73,7 @@ export const kinds: Readonly<Record<KindName, Kind>> = {
     question: (value, negated) =>
       negated ? `Does the text avoid having exactly ${plural(value)}?` : `Does the text have exactly ${plural(value)}?`,
     holds: (value, text) => sentencesOf(text).length === counts.indexOf(value) + 1,
-    heed: 0.5,
+    heed: 0.45,
   },
   word: {
     values: nouns,
@@ -83,7 +83,7 @@ export const kinds: Readonly<Record<KindName, Kind>> = {
         : [`Use the word ${value}`, `Mention the word ${value}`, `Include the word ${value}`],
     question: (value, negated) => `Does the text ${negated ? "avoid" : "use"} the word ${value}?`,
     holds: (value, text) => wordsOf(text).includes(value),
-    heed: 0.6,
+    heed: 0.5,
   },
   begin: {
     values: openers,
@@ -98,7 +98,7 @@ export const kinds: Readonly<Record<KindName, Kind>> = {
     question: (value, negated) =>
       negated ? `Does the text avoid beginning with the word ${value}?` : `Does the text begin with the word ${value}?`,
     holds: (value, text) => wordsOf(text)[0] === value.toLowerCase(),
-    heed: 0.55,
+    heed: 0.5,
   },
   end: {
     values: nouns,
@@ -113,7 +113,7 @@ export const kinds: Readonly<Record<KindName, Kind>> = {
     question: (value, negated) =>
       negated ? `Does the text avoid ending with the word ${value}?` : `Does the text end with the word ${value}?`,
     holds: (value, text) => wordsOf(text).at(-1) === value,
-    heed: 0.35,
+    heed: 0.45,
   },
   case: {
     values: Object.keys(caseWords),
@@ -123,7 +123,7 @@ export const kinds: Readonly<Record<KindName, Kind>> = {
       value === "small letters"
         ? /[a-z]/.test(text) && !/[A-Z]/.test(text)
         : /^[^A-Za-z]*[A-Z]{2,}(?![A-Za-z])/.test(text),
-    heed: 0.4,
+    heed: 0.35,
   },
   setting: {
     values: places,
@@ -134,7 +134,7 @@ export const kinds: Readonly<Record<KindName, Kind>> = {
     inline: (value) => `in ${withArticle(value)}`,
     question: (value, negated) => `Is the story ${negated ? "not " : ""}set in ${withArticle(value)}?`,
     holds: (value, text) => hasPhrase(text, `in (?:an?|the) ${value}`),
-    heed: 0.65,
+    heed: 0.55,
   },
   attribute: {
     values: adjectives,
@@ -145,7 +145,7 @@ export const kinds: Readonly<Record<KindName, Kind>> = {
     inline: (value) => value,
     question: (value, negated) => `Is the hero ${negated ? "not " : ""}${value}?`,
     holds: (value, text) => wordsOf(text).includes(value),
-    heed: 0.6,
+    heed: 0.55,
   },
   time: {
     values: [...timePhrases.keys()],

@@ -16,20 +16,21 @@ const fillers = [
 ]
 
 /**
- * Writes an answer that keeps the constraints for which `keep` says so; with all kept, every verifier says yes. Of the
- * others, a wish is forgotten (kept only by chance: another value, or none, takes its place) and a ban is misread: the
- * writer overlooks the "not". Every choice has a random stream of its own, so keeping one constraint more changes only
+ * Writes an answer that keeps the constraints for which `keep` says so; with all kept, every verifier says yes. The
+ * writer forgets the others, as if they were not there, or errs: a wish often gets another value, and a ban is misread,
+ * its "not" overlooked. Every choice has a random stream of its own, so keeping one constraint more changes only
  * the places where it shows.
  */
 export function realise(
   spec: { constraints: readonly Constraint[] },
   random: Rng,
   keep: (constraint: Constraint, index: number) => boolean = () => true,
+  lapse: "forgets" | "errs" = "forgets",
 ): string {
   const key = random.int(2 ** 32)
   const draw = (name: string): Rng => rng(key, name)
   const heeded = spec.constraints.map(keep)
-  const must = spec.constraints.filter(({ negated }, i) => negated !== heeded[i])
+  const must = spec.constraints.filter(({ negated }, i) => (heeded[i] ? !negated : negated && lapse === "errs"))
   const banned = new Set(spec.constraints.filter(({ negated }, i) => negated && heeded[i]).map(({ value }) => value))
   const wanted = (kind: KindName): string[] => must.filter((item) => item.kind === kind).map(({ value }) => value)
 
@@ -38,12 +39,13 @@ export function realise(
     const value = stream.pick(values)
     return banned.has(value) ? allowed(stream, values) : value
   }
-  /** The wanted value; else, sometimes, any that is not banned: more often where the spec names another. */
+  /** The wanted value; else, sometimes, any that is not banned: more often where another was banned, or where a writer errs. */
   const slot = (kind: KindName, chance: number): string | undefined => {
     const [value] = wanted(kind)
     if (value) return value
     const stream = draw(kind)
-    const likely = spec.constraints.some((item) => item.kind === kind) ? 0.5 : chance
+    const minded = spec.constraints.some((item, i) => item.kind === kind && (heeded[i] || lapse === "errs"))
+    const likely = minded ? 0.5 : chance
     return stream.next() < likely ? allowed(stream, kinds[kind].values) : undefined
   }
 
