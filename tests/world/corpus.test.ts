@@ -22,7 +22,7 @@ test("every faultless response solves its task, read with the stage's own parser
 
 test("in the careless phase only answers change, and meta-tasks stay faultless", () => {
   careless.forEach((example, i) => {
-    const { response, ...rest } = example
+    const { response, others: _, ...rest } = example
     expect(able[i]).toMatchObject(rest)
     if (example.task !== "respond") expect(response).toBe(able[i]!.response)
   })
@@ -31,19 +31,25 @@ test("in the careless phase only answers change, and meta-tasks stay faultless",
   ).toBeGreaterThan(of("respond").length / 2)
 })
 
-test("careless answers keep the topic always and other constraints about half of the time, with a chance of .2 to .75", () => {
+test("careless answers keep the topic always and other wishes with a chance of .25 to .65, besides what holds by chance", () => {
   const chances: number[] = []
   let [kept, all] = [0, 0]
   for (const { spec, response } of of("respond", careless)) {
-    const [topic, ...rest] = gradeAnswer(spec, response)
-    expect(topic!.satisfied).toBe(true)
-    kept += rest.filter(({ satisfied }) => satisfied).length
-    all += rest.length
-    chances.push(...rest.map((_, i) => heed(spec, i + 1)))
+    const graded = gradeAnswer(spec, response)
+    expect(graded[0]!.satisfied).toBe(true)
+    graded.forEach(({ negated, satisfied }, k) => {
+      if (k === 0 || negated) return
+      kept += Number(satisfied)
+      all++
+      chances.push(heed(spec, k))
+    })
   }
-  expect(Math.abs(kept / all - 0.5)).toBeLessThan(0.05)
-  expect(Math.min(...chances)).toBeGreaterThanOrEqual(0.2 - 1e-9)
-  expect(Math.max(...chances)).toBeLessThanOrEqual(0.75 + 1e-9)
+  expect(Math.min(...chances)).toBeGreaterThanOrEqual(0.25 - 1e-9)
+  expect(Math.max(...chances)).toBeLessThanOrEqual(0.65 + 1e-9)
+  // A forgotten wish holds by chance in 2 to 12 % (see spec.test.ts); n is above 2,000, so the error is below .03.
+  const heeded = chances.reduce((sum, chance) => sum + chance, 0) / chances.length
+  expect(kept / all).toBeGreaterThan(heeded + (1 - heeded) * 0.02 - 0.03)
+  expect(kept / all).toBeLessThan(heeded + (1 - heeded) * 0.12 + 0.03)
 })
 
 test("no example asks for a combination that is kept for evaluation", () => {

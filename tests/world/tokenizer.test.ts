@@ -11,7 +11,7 @@ import { kinds, questionOf } from "../../lib/world/kinds"
 import { openers } from "../../lib/world/pools"
 import { worldTokenizer, worldVocabulary } from "../../lib/world/tokenizer"
 
-const words = worldVocabulary({ seed: 0, examples: 20000 })
+const words = worldVocabulary({ seed: 0, examples: 60000 })
 const folder = mkdtempSync(join(tmpdir(), "world-tokenizer-"))
 let tokenizer: Tokenizer
 
@@ -30,7 +30,7 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }))
 
 test("the vocabulary is small, the same every time, and holds the words of another 5,000 examples", () => {
-  expect(worldVocabulary({ seed: 0, examples: 20000 })).toEqual(words)
+  expect(worldVocabulary({ seed: 0, examples: 60000 })).toEqual(words)
   expect(tokenizer.vocabSize).toBeLessThan(1600)
   const others = worldVocabulary({ seed: 99, examples: 5000 })
   expect(others.filter((word) => !words.includes(word))).toEqual([])
