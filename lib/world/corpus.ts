@@ -6,7 +6,7 @@ import { recombinePrompt } from "../musc/recombine"
 import { respondMessages } from "../musc/respond"
 import { selfInstructPrompt } from "../musc/source"
 import { type Rng, rng } from "../rng"
-import { type Constraint, kinds, negate, questionOf, satisfies } from "./kinds"
+import { type Constraint, type KindName, kinds, negate, questionOf, satisfies } from "./kinds"
 import { adjectives, nouns, openers, places, subjects } from "./pools"
 import { realise } from "./realise"
 import {
@@ -103,7 +103,7 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
     return {
       asked,
       prompt: judgePrompt(instructionOf(spec), text, questionOf(asked)),
-      response: verdict ? "yes" : "no",
+      response: `${found(asked.kind, text)}\n${verdict ? "yes" : "no"}`,
     }
   },
   revise: (spec, random) => {
@@ -118,6 +118,13 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
     return { prompt: `Repeat the words.\n\nWords: ${words.join(" ")}`, response: words.join(" ") }
   },
   "self-instruct": (spec) => ({ prompt: selfInstructPrompt([]), response: instructionOf(spec) }),
+}
+
+/** What a text has of a kind, in the order of its words: "lantern, rope". */
+function found(kind: KindName, text: string): string {
+  const place = (value: string) => text.toLowerCase().indexOf(value.toLowerCase())
+  const has = kinds[kind].values.filter((value) => kinds[kind].holds(value, text))
+  return has.sort((a, b) => place(a) - place(b)).join(", ") || (process.env.NOTH ?? "nothing")
 }
 
 const wordPools = [subjects, nouns, places, adjectives, openers]
