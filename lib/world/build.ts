@@ -27,9 +27,9 @@ export interface WorldBuildOptions {
 }
 
 export const worldBuildDefaults: WorldBuildOptions = {
-  vocabularyExamples: 20000,
+  vocabularyExamples: 60000,
   copy: { steps: 200, batchSize: 96, lr: 2e-3 },
-  able: { steps: 3000, batchSize: 32, lr: 2e-3 },
+  able: { steps: 6000, batchSize: 32, lr: 2e-3 },
   careless: { steps: 300, batchSize: 32, lr: 5e-4 },
   seed: 1,
   check: { instructions: 500, tasks: 200 },

@@ -26,14 +26,14 @@ import {
  */
 export const taskShares = {
   respond: 0.24,
-  decompose: 0.2,
+  decompose: 0.19,
   recombine: 0.17,
-  negate: 0.05,
+  negate: 0.03,
   substitute: 0.06,
-  judge: 0.12,
-  revise: 0.08,
+  judge: 0.15,
+  revise: 0.1,
   "self-instruct": 0.01,
-  echo: 0.07,
+  echo: 0.05,
 } as const
 export type Task = keyof typeof taskShares
 export const tasks = Object.keys(taskShares) as Task[]
@@ -124,7 +124,7 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
 function found(kind: KindName, text: string): string {
   const place = (value: string) => text.toLowerCase().indexOf(value.toLowerCase())
   const has = kinds[kind].values.filter((value) => kinds[kind].holds(value, text))
-  return has.sort((a, b) => place(a) - place(b)).join(", ") || (process.env.NOTH ?? "nothing")
+  return has.sort((a, b) => place(a) - place(b)).join(", ") || "nothing"
 }
 
 const wordPools = [subjects, nouns, places, adjectives, openers]

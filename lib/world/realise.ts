@@ -59,7 +59,8 @@ export function realise(
   ].filter((part) => part !== undefined)
   if (where.length < 2) where.push("for a long while")
   const hero = ["the", slot("attribute", 0.15), subject].filter((part) => part).join(" ")
-  const count = counts.indexOf(wanted("sentences")[0] ?? allowed(draw("sentences"), counts.slice(0, 3))) + 1
+  const count =
+    counts.indexOf(wanted("sentences")[0] ?? otherCount(banned) ?? draw("sentences").pick(counts.slice(0, 3))) + 1
 
   // What the hero does, in order; place, company and time may spread over the first two deeds.
   const [move, second] = draw("move").sample(moves, 2)
@@ -86,6 +87,12 @@ export function realise(
   const [letters] = wanted("case")
   if (letters === "small letters") return text.toLowerCase()
   return letters === "first word" ? text.replace(/^[A-Za-z]+/, (word) => word.toUpperCase()) : text
+}
+
+/** One sentence more than the forbidden count, one fewer than the largest: any other count would be too faint a lesson. */
+function otherCount(banned: ReadonlySet<string>): string | undefined {
+  const at = counts.findIndex((count) => banned.has(count))
+  return at < 0 ? undefined : (counts[at + 1] ?? counts[at - 1])
 }
 
 /** `items` in `n` runs whose lengths differ by one at most, the longer ones last. */

@@ -87,9 +87,12 @@ const shares: Readonly<Record<Exclude<KindName, "topic">, number>> = {
   company: 2,
   sentences: 2,
   case: 1,
-  mark: 1,
+  mark: 2,
 }
 const bag = Object.entries(shares).flatMap(([kind, share]) => Array<KindName>(share).fill(kind as KindName))
+
+/** Bans on kinds of few values are hard to learn unless they are frequent. */
+const oftenBanned: ReadonlySet<KindName> = new Set(["word", "sentences", "mark"])
 
 /** A value of the kind that no other constraint uses. */
 function freshValue(kind: KindName, used: readonly Constraint[], random: Rng): string {
@@ -104,7 +107,7 @@ export function sampleConstraints(n: number, random: Rng): Constraint[] {
     const kind = random.pick(bag)
     const alike = out.filter((other) => other.kind === kind)
     if (alike.length >= (kind === "word" ? 2 : 1)) continue
-    const negated = random.next() < (kind === "word" ? 0.4 : 0.25)
+    const negated = random.next() < (oftenBanned.has(kind) ? 0.4 : 0.25)
     out.push({ kind, value: freshValue(kind, out, random), negated })
   }
   return out

@@ -5,7 +5,7 @@ import { parseRevision, revisePrompt } from "../../lib/baselines/revise"
 describe("judge", () => {
   it("shows instruction, answer and question in this order", () => {
     expect(judgePrompt("Do it.", "Done.", "Is it done?")).toMatch(
-      /yes or no only\.\n\nInstruction: Do it\.\n\nAnswer: Done\.\n\nQuestion: Is it done\?$/,
+      /on a line of its own\.\n\nInstruction: Do it\.\n\nAnswer: Done\.\n\nQuestion: Is it done\?$/,
     )
   })
 
