@@ -1,4 +1,5 @@
 import { expect, test } from "vitest"
+import { parseVerdict } from "../../lib/baselines/judge"
 import { checkTask } from "../../lib/world/check"
 import { type CorpusExample, corpusExample, heed, type Task, taskShares, tasks } from "../../lib/world/corpus"
 import { readInstruction } from "../../lib/world/inverse"
@@ -63,7 +64,7 @@ test("an example depends on its index, seed and phase only", () => {
 
 test("verdicts are balanced, overall and for the commonest kinds", () => {
   const share = (examples: readonly CorpusExample[]) =>
-    examples.filter(({ response }) => response === "yes").length / examples.length
+    examples.filter(({ response }) => parseVerdict(response)).length / examples.length
   const judged = of("judge")
   // Binomial, n about 480: standard deviation .023.
   expect(Math.abs(share(judged) - 0.5)).toBeLessThan(0.1)
@@ -100,7 +101,7 @@ test("wrong replies are refused", () => {
     expect(checkTask("substitute", example, /Question: (.*)/.exec(example.prompt)![1]!)).toBe(false)
   }
   for (const example of of("judge").slice(0, 50)) {
-    expect(checkTask("judge", example, example.response === "yes" ? "no" : "yes")).toBe(false)
+    expect(checkTask("judge", example, parseVerdict(example.response) ? "no" : "yes")).toBe(false)
   }
   for (const example of of("decompose").filter(({ spec }) => spec.constraints.length > 1)) {
     expect(checkTask("decompose", example, example.response.split("\n").slice(1).join("\n"))).toBe(false)
