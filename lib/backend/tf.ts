@@ -11,6 +11,19 @@ export { tf }
 // tfjs prints banners ("to speed things up ...") unless it is in production mode; the flag does nothing else.
 tf.env().set("PROD", true)
 
+/**
+ * Values of the tensor that `make` gives; all that it made besides is freed. (A function given to `tf.tidy` must not return
+ * the values themselves: tidy looks for tensors in every element of an array.)
+ */
+export async function valuesOf(make: () => tf.Tensor): Promise<Float32Array> {
+  const tensor = tf.tidy(make)
+  try {
+    return (await tensor.data()) as Float32Array
+  } finally {
+    tensor.dispose()
+  }
+}
+
 /** Backends in the order in which they are tried; `tensorflow` uses CUDA by itself where it can. */
 export const backendNames = ["tensorflow", "webgpu", "wasm", "cpu"] as const
 export type BackendName = (typeof backendNames)[number]

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
 import { closeSync, openSync, readdirSync, readSync } from "node:fs"
 import { basename, join, resolve } from "node:path"
-import { tf } from "../backend/tf"
+import { valuesOf } from "../backend/tf"
 import type { Message, TokenSignals } from "../data/schema"
 import { microBatches } from "../model/batch"
 import { loadConfig, type ModelConfig } from "../model/config"
@@ -146,7 +146,11 @@ async function complete(
 }
 
 /** Signals of all answers of some pairs, in three forward passes: clean, noised and empty prompt. */
-function scoreAll(bound: Bound, tokenizer: Tokenizer, requests: readonly ScoreRequest[]): TokenSignals[][] {
+async function scoreAll(
+  bound: Bound,
+  tokenizer: Tokenizer,
+  requests: readonly ScoreRequest[],
+): Promise<TokenSignals[][]> {
   const under = (prompt: "clean" | "noised" | "empty"): Sequence[] =>
     requests.map((request) => {
       const messages: readonly Message[] = request[prompt]
@@ -155,8 +159,8 @@ function scoreAll(bound: Bound, tokenizer: Tokenizer, requests: readonly ScoreRe
     })
   const clean = under("clean")
   const packed = pack(clean)
-  const both = contrast(bound, packed, pack(under("noised")))
-  const empty = tf.tidy(() => responseLogProbs(bound, pack(under("empty"))).dataSync() as Float32Array)
+  const both = await contrast(bound, packed, pack(under("noised")))
+  const empty = await valuesOf(() => responseLogProbs(bound, pack(under("empty"))))
   let at = 0
   return clean.map(({ responses }) =>
     responses.map((ids) => {

@@ -1,6 +1,6 @@
 import type { Tensor2D } from "@tensorflow/tfjs"
 import { cappedLogits, lookup } from "../backend/ops"
-import { tf } from "../backend/tf"
+import { tf, valuesOf } from "../backend/tf"
 import { StoppedError } from "../errors"
 import { uniformAt } from "../rng"
 import { KVCache } from "./cache"
@@ -35,11 +35,15 @@ interface Row {
   index: number
   padding: number
   ids: number[]
+  finished: boolean
 }
+
+/** Finished rows stay until they are this share of the batch: leaving copies the cache. */
+const worthSelecting = 0.2
 
 /**
  * Continues all prompts as one batch: one pass over the prompts (padded on the left), then a token a step with a KV
- * cache. Finished rows leave the batch.
+ * cache. Finished rows leave the batch, several at a time.
  * @throws StoppedError when `signal` is aborted
  */
 export async function generate(
@@ -55,38 +59,36 @@ export async function generate(
     index,
     padding: longest - item.prompt.length,
     ids: out[index]!.ids,
+    finished: false,
   }))
   const most = Math.max(...items.map((item) => item.maxTokens))
   const cache = new KVCache(model.config, items.length, longest + Math.min(most, 64))
   try {
-    let logits = prefill(model, items, longest, cache)
+    let logits = await prefill(model, items, longest, cache)
     for (;;) {
       const V = model.config.vocabSize
-      const finished = (row: Row, r: number) => {
+      const draw = (row: Row, r: number) => {
         const item = items[row.index]!
         const id = drawToken(logits.subarray(r * V, (r + 1) * V), item, uniformAt(item.seed, row.ids.length))
         row.ids.push(id)
-        if (eos.has(id) || item.done?.(row.ids)) {
-          out[row.index]!.finish = "stop"
-          return true
-        }
-        return row.ids.length >= item.maxTokens
+        const stopped = eos.has(id) || item.done?.(row.ids)
+        if (stopped) out[row.index]!.finish = "stop"
+        row.finished = stopped || row.ids.length >= item.maxTokens
       }
-      options.onTokens?.(active.length)
-      const keep: number[] = []
+      options.onTokens?.(active.filter(({ finished }) => !finished).length)
       active.forEach((row, r) => {
-        if (!finished(row, r)) keep.push(r)
+        if (!row.finished) draw(row, r)
       })
-      if (!keep.length) return out
-      // A selection copies the cache once, so it waits until it pays.
-      if (keep.length < active.length) {
-        active = keep.map((r) => active[r]!)
-        cache.select(keep)
+      const left = active.filter(({ finished }) => !finished)
+      if (!left.length) return out
+      if (active.length - left.length >= worthSelecting * active.length) {
+        cache.select([...active.keys()].filter((r) => !active[r]!.finished))
+        active = left
       }
       // Hands control back now and then, so that signals and timers are served.
-      if (active[0]!.ids.length % 8 === 0) await new Promise((resolve) => setImmediate(resolve))
+      if (left[0]!.ids.length % 8 === 0) await new Promise((resolve) => setImmediate(resolve))
       if (options.signal?.aborted) throw new StoppedError("generation stopped")
-      logits = step(model, active, longest, cache)
+      logits = await step(model, active, longest, cache)
     }
   } finally {
     cache.dispose()
@@ -94,7 +96,7 @@ export async function generate(
 }
 
 /** Logits [B · V] after the last prompt token of each row; fills the cache. */
-function prefill(model: Bound, items: readonly GenerateItem[], T: number, cache: KVCache): Float32Array {
+function prefill(model: Bound, items: readonly GenerateItem[], T: number, cache: KVCache): Promise<Float32Array> {
   const B = items.length
   const ids = new Int32Array(B * T)
   const places: Places = {
@@ -111,7 +113,7 @@ function prefill(model: Bound, items: readonly GenerateItem[], T: number, cache:
       places.segments[start + i] = 0
     })
   })
-  return tf.tidy(() => {
+  return valuesOf(() => {
     const hidden = forward(model, tf.tensor1d(ids), places, contexts(model.config, places), cache)
     const last = tf.tensor1d(Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1))
     return logitsOf(model, lookup(hidden, last))
@@ -119,7 +121,7 @@ function prefill(model: Bound, items: readonly GenerateItem[], T: number, cache:
 }
 
 /** Logits [B · V] after the newest token of each row. */
-function step(model: Bound, active: readonly Row[], longest: number, cache: KVCache): Float32Array {
+function step(model: Bound, active: readonly Row[], longest: number, cache: KVCache): Promise<Float32Array> {
   const B = active.length
   cache.advance()
   const S = cache.columns
@@ -141,12 +143,10 @@ function step(model: Bound, active: readonly Row[], longest: number, cache: KVCa
     positions: Int32Array.from(active, ({ padding, ids }) => longest - padding + ids.length - 1),
     segments: new Int32Array(B),
   }
-  return tf.tidy(() => {
+  return valuesOf(() => {
     const ids = tf.tensor1d(Int32Array.from(active, (row) => row.ids[row.ids.length - 1]!))
     return logitsOf(model, forward(model, ids, queries, contexts(model.config, queries, keys), cache))
   })
 }
 
-function logitsOf(model: Bound, hidden: Tensor2D): Float32Array {
-  return cappedLogits(hidden, model.head, model.config.logitSoftcap).logits.dataSync() as Float32Array
-}
+const logitsOf = (model: Bound, hidden: Tensor2D) => cappedLogits(hidden, model.head, model.config.logitSoftcap).logits

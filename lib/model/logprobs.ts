@@ -1,6 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
 import { cappedLogits, lookup, targetLogProbs } from "../backend/ops"
-import { tf } from "../backend/tf"
+import { tf, valuesOf } from "../backend/tf"
 import { type Bound, contexts, forward, type Places } from "./transformer"
 
 /**
@@ -101,47 +101,53 @@ export interface Contrast {
  * Compares the next-token distributions of the same responses under two prompts, `chunk` tokens at a time, so that
  * [M, V] is never held.
  */
-export function contrast(model: Bound, clean: Packed, other: Packed): Contrast {
+export async function contrast(model: Bound, clean: Packed, other: Packed): Promise<Contrast> {
   const M = clean.targets.length
   const chunk = Math.max(16, Math.floor(2 ** 22 / model.config.vocabSize))
-  const parts: Float32Array[][] = []
-  tf.tidy(() => {
-    const [states, statesOther] = [responseStates(model, clean), responseStates(model, other)]
+  const columns = Array.from({ length: 6 }, () => new Float32Array(M))
+  const states = tf.tidy(() => [responseStates(model, clean), responseStates(model, other)])
+  try {
     for (let at = 0; at < M; at += chunk) {
-      parts.push(
-        tf.tidy(() => {
-          const m = Math.min(chunk, M - at)
-          const p = distribution(model, tf.slice(states, at, m))
-          const q = distribution(model, tf.slice(statesOther, at, m))
-          const hot = tf.oneHot(tf.tensor1d(clean.targets.slice(at, at + m)), model.config.vocabSize)
-          const gap = tf.sub(p.logp, q.logp) as Tensor2D
-          const total = (x: Tensor) => tf.sum(x, 1).dataSync() as Float32Array
-          return [
-            total(tf.mul(p.logp, hot) as Tensor2D),
-            total(tf.mul(q.logp, hot) as Tensor2D),
-            total(tf.neg(tf.mul(p.p, p.logp))),
-            total(tf.neg(tf.mul(q.p, q.logp))),
-            total(tf.mul(p.p, gap)),
-            total(tf.neg(tf.mul(q.p, gap))),
-          ]
-        }),
-      )
+      const m = Math.min(chunk, M - at)
+      const sums = await valuesOf(() => {
+        const [p, q] = states.map((all) => distribution(model, tf.slice(all, at, m))) as [Distribution, Distribution]
+        const hot = tf.oneHot(tf.tensor1d(clean.targets.slice(at, at + m)), model.config.vocabSize)
+        const gap = tf.sub(p.logp, q.logp)
+        const total = (x: Tensor, y: Tensor) => tf.sum(tf.mul(x, y), 1)
+        return tf.stack([
+          total(p.logp, hot),
+          total(q.logp, hot),
+          tf.neg(total(p.p, p.logp)),
+          tf.neg(total(q.p, q.logp)),
+          total(p.p, gap),
+          tf.neg(total(q.p, gap)),
+        ])
+      })
+      columns.forEach((column, i) => {
+        column.set(sums.subarray(i * m, (i + 1) * m), at)
+      })
     }
-  })
-  const column = (i: number) => Float32Array.from(parts.flatMap((part) => [...part[i]!]))
-  const [logprob, logprobOther, entropy, entropyOther, kl, klReverse] = [0, 1, 2, 3, 4, 5].map(column)
-  return {
-    logprob: logprob!,
-    logprobOther: logprobOther!,
-    entropy: entropy!,
-    entropyOther: entropyOther!,
-    kl: kl!,
-    klReverse: klReverse!,
+  } finally {
+    tf.dispose(states)
   }
+  const [logprob, logprobOther, entropy, entropyOther, kl, klReverse] = columns as [
+    Float32Array,
+    Float32Array,
+    Float32Array,
+    Float32Array,
+    Float32Array,
+    Float32Array,
+  ]
+  return { logprob, logprobOther, entropy, entropyOther, kl, klReverse }
+}
+
+interface Distribution {
+  p: Tensor2D
+  logp: Tensor2D
 }
 
 /** p and log p [m, V] at hidden states [m, D]. */
-function distribution(model: Bound, states: Tensor2D): { p: Tensor2D; logp: Tensor2D } {
+function distribution(model: Bound, states: Tensor2D): Distribution {
   const { logits } = cappedLogits(states, model.head, model.config.logitSoftcap)
   const p = tf.softmax(logits)
   const shifted = tf.sub(logits, tf.max(logits, 1, true))

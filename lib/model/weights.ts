@@ -164,7 +164,10 @@ export function saveModel(file: string, model: Model, dtype: TensorData["dtype"]
         ...source,
         dtype,
         get data() {
-          return tf.tidy(() => slot.store(model.params[slot.name]!)[i]!.dataSync() as Float32Array)
+          const tensor = tf.tidy(() => slot.store(model.params[slot.name]!)[i]!)
+          const values = tensor.dataSync() as Float32Array
+          if (tensor !== model.params[slot.name]) tensor.dispose()
+          return values
         },
       }),
     ),

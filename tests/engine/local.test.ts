@@ -141,13 +141,13 @@ describe("scoring by a local model", () => {
     const requests = [0, 1, 2, 3, 4].map(scoreRequest)
     const scored = await Promise.all(requests.map(engine.score))
     const bound = bind(local.model, { lora })
-    requests.forEach((one, i) => {
-      one.responses.forEach((response, r) => {
+    for (const [i, one] of requests.entries()) {
+      for (const [r, response] of one.responses.entries()) {
         const row = (messages: readonly Message[]) => {
           const { promptIds, responseIds } = encodeChat(local.tokenizer, messages, response)
           return pack([{ prompt: promptIds, responses: [responseIds] }])
         }
-        const expected = contrast(bound, row(one.clean), row(one.noised))
+        const expected = await contrast(bound, row(one.clean), row(one.noised))
         const empty = tf.tidy(() => responseLogProbs(bound, row(one.empty)).dataSync())
         const got = scored[i]![r]!
         expect(got.tokens.join("")).toMatch(response)
@@ -158,8 +158,8 @@ describe("scoring by a local model", () => {
         expect(largestGap(got.entropy_noised, expected.entropyOther)).toBeLessThan(2e-5)
         expect(largestGap(got.kl, expected.kl)).toBeLessThan(2e-5)
         expect(largestGap(got.kl_reverse, expected.klReverse)).toBeLessThan(2e-5)
-      })
-    })
+      }
+    }
     engine.dispose()
   })
 

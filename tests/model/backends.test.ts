@@ -60,7 +60,7 @@ async function everything(backend: BackendName, name: string) {
     return cappedLogits(hidden, bound.head, config.logitSoftcap).logits.dataSync()
   })
   const under = (prompt: number[]) => pack([{ prompt, responses: [expected.score.response] }])
-  const signals = contrast(bound, under(expected.score.clean), under(expected.score.noised))
+  const signals = await contrast(bound, under(expected.score.clean), under(expected.score.noised))
   const prompts: number[][] = expected.inputs
   // 80 tokens, so that the cache grows; rows leave one by one
   const answers = await generate(

@@ -80,10 +80,10 @@ describe.each(families)("%s", (name) => {
     expect(alone!.ids).toEqual(expected.greedy[0].tokens)
   })
 
-  it("gives the entropies and divergences of transformers under two prompts", () => {
+  it("gives the entropies and divergences of transformers under two prompts", async () => {
     const { clean, noised, response, ...numbers } = expected.score
     const under = (prompt: number[]) => pack([{ prompt, responses: [response] }])
-    const got = contrast(bound, under(clean), under(noised))
+    const got = await contrast(bound, under(clean), under(noised))
     expect(largestGap(got.logprob, numbers.logprob)).toBeLessThan(1e-4)
     expect(largestGap(got.logprobOther, numbers.logprob_noised)).toBeLessThan(1e-4)
     expect(largestGap(got.entropy, numbers.entropy)).toBeLessThan(1e-4)
