@@ -71,7 +71,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
   const unlock = lockFolder(dirname(out), `.${basename(out)}.lock.json`)
   try {
     const output = await stoppable(async (signal, show) => {
-      const local = await openModel(config, show)
+      const local = await openModel(config, show, signal)
       const weights = adapter ? await sha256File(`${adapter}/adapter_model.safetensors`) : "base"
       const key = keyOf("evaluate", settingsOf(config), method, local.fingerprint, weights, work)
       if (existsSync(out) && readState(out)?.key !== key && !force) {

@@ -23,7 +23,10 @@ export interface SettingOptions {
 /** Adds the options that commands with settings share. */
 export function withSettings(command: Command): Command {
   return command
-    .option("--model <folder>", "model folder, or the name of one that comes with musc (default: world)")
+    .option(
+      "--model <model>",
+      "model folder, org/name[@revision] on the hub, or world, which comes with musc (default)",
+    )
     .option("--set <key=value>", "change a setting; may be repeated", (text, all: string[] = []) => [...all, text])
     .option("--backend <name>", `TensorFlow.js backend: ${backendNames.join(", ")} (default: the fastest that runs)`)
 }
@@ -79,8 +82,12 @@ export function countOption(text: string): number {
 }
 
 /** Chooses the backend and opens the model of the settings. */
-export async function openModel(config: RunConfig, { note, progress }: Display): Promise<LocalModel> {
-  const folder = modelFolder(config.model)
+export async function openModel(
+  config: RunConfig,
+  { note, progress }: Display,
+  signal?: AbortSignal,
+): Promise<LocalModel> {
+  const folder = await modelFolder(config.model, { signal, onProgress: progress })
   note((await useBackend(config.backend === "auto" ? undefined : config.backend)).reason)
   const onLoad = (done: number, total: number) =>
     progress({ stage: `load ${config.model}`, unit: "tensors", done, total })

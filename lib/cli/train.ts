@@ -68,7 +68,7 @@ async function trainCommand(file: string, { out, method: name, force, ...given }
   const unlock = lockFolder(out)
   try {
     const adapter = await stoppable(async (signal, show) => {
-      const local = await openModel(config, show)
+      const local = await openModel(config, show, signal)
       const key = keyOf("train", trainVersion, settings, local.fingerprint, await sha256File(file))
       const held = await trainingKey(out)
       const foreign = existsSync(out) && readdirSync(out).some((entry) => entry !== "lock.json")

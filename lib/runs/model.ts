@@ -1,19 +1,31 @@
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { InputError } from "../errors"
+import { cachedModel, parseHubName, pullModel } from "./hub"
+import type { Progress } from "./workshop"
 
 /** Models that come with the package. */
 const shipped = join(__dirname, "../../data/models")
 
-/** The folder of a model: a path, or the name of a model that comes with the package. @throws InputError for neither. */
-export function modelFolder(name: string): string {
+/**
+ * The folder of a model: a path, the name of a model that comes with the package, or `org/name[@revision]` on the hub. One
+ * of those that lies in the cache is taken as it is, without a question to the hub; others are fetched.
+ * @throws InputError for none of them, and as `pullModel`
+ */
+export async function modelFolder(
+  name: string,
+  { signal, onProgress = () => {} }: { signal?: AbortSignal; onProgress?: (progress: Progress) => void } = {},
+): Promise<string> {
   const found = [name, join(shipped, name)].find((dir) => existsSync(join(dir, "config.json")))
   if (found) return found
+  const hub = parseHubName(name)
+  if (hub && !existsSync(name)) {
+    const report = (done: number, total: number) => onProgress({ stage: `pull ${name}`, unit: "MB", done, total })
+    return cachedModel(hub) ?? pullModel(hub, { signal, onProgress: report })
+  }
   throw new InputError(
-    `a model must be a folder with config.json or the name of one that comes with musc, got ${name}; check the path`,
-    {
-      field: "model",
-    },
+    `a model must be a folder with config.json, org/name on the hub, or one that comes with musc, got ${name}; check the path`,
+    { field: "model" },
   )
 }
 

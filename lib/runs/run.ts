@@ -42,7 +42,7 @@ export async function run(config: RunConfig, options: RunOptions): Promise<Resul
     await rm(join(dir, "manifest.json"), { force: true })
     const backend = await backendOf(config, options.local)
     onNote(backend)
-    const local = options.local ?? openLocal(modelFolder(config.model))
+    const local = options.local ?? openLocal(await modelFolder(config.model, { signal, onProgress }))
     await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
     const seeds = Array.from({ length: config.repeat }, (_, i) => config.seed + i)
     const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))

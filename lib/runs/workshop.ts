@@ -10,7 +10,7 @@ import { keyOf, type RowStage, readOutput, runRows, type StageOutput } from "./s
 export interface Progress {
   /** Stage by its path in the run folder, e.g. `seed-0/decompose`. */
   stage: string
-  unit: "rows" | "steps" | "tensors"
+  unit: "rows" | "steps" | "tensors" | "MB"
   done: number
   total: number
   /** Such as the loss. */

@@ -1,0 +1,37 @@
+import type { Command } from "commander"
+import { InputError } from "../errors"
+import { parseHubName, pullModel } from "../runs/hub"
+import { stoppable } from "./support"
+
+export function register(program: Command): void {
+  program
+    .command("pull")
+    .description(
+      "Fetch a model from the Hugging Face hub into the cache that Python uses too: config, tokenizer, chat template and " +
+        "safetensors, nothing else. Goes on where an earlier pull was cut off, verifies every file, and refuses a model " +
+        "that cannot be run here before its weights are fetched. Prints the folder.",
+    )
+    .argument("<model>", "org/name, or org/name@revision (branch, tag or commit)")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  musc pull HuggingFaceTB/SmolLM2-135M-Instruct
+  musc chat --model HuggingFaceTB/SmolLM2-135M-Instruct        pulls by itself where needed
+  HF_TOKEN=hf_... musc pull meta-llama/Llama-3.2-1B-Instruct   a gated model
+
+Environment: HF_HOME or HF_HUB_CACHE (where the cache lies), HF_ENDPOINT (a mirror), HF_TOKEN, HF_HUB_OFFLINE=1 (cache only).
+A model in the cache is used as it is; pull it again to follow its branch.`,
+    )
+    .action(async (model: string) => {
+      const name = parseHubName(model)
+      if (!name) throw new InputError(`a model must be org/name or org/name@revision, got ${model}; correct the name`)
+      const folder = await stoppable((signal, show) =>
+        pullModel(name, {
+          signal,
+          onProgress: (done, total) => show.progress({ stage: `pull ${model}`, unit: "MB", done, total }),
+        }),
+      )
+      console.log(folder)
+    })
+}

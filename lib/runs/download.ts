@@ -1,0 +1,153 @@
+import { createHash } from "node:crypto"
+import { createReadStream } from "node:fs"
+import { type FileHandle, mkdir, open, rename, rm, stat, writeFile } from "node:fs/promises"
+import { dirname } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { fileError } from "../data/jsonl"
+import { InputError, StoppedError } from "../errors"
+
+/** A file of known content on a server. */
+export interface RemoteFile {
+  url: string
+  /** bytes */
+  size: number
+  /** sha256 of the content (64 hex digits), or the SHA-1 that git gives it (40) */
+  hash: string
+}
+
+export interface DownloadOptions {
+  /** sent to the server of the URL only, not to where it redirects */
+  token?: string
+  signal?: AbortSignal
+  /** told the bytes on disk, those of an earlier attempt included */
+  onBytes?: (done: number) => void
+  /** seconds without a byte after which a connection counts as cut */
+  stall?: number
+  /** seconds before the first new attempt; doubles with every further one */
+  pause?: number
+}
+
+/** Attempts in a row that bring no byte before giving up. */
+const attempts = 5
+
+/**
+ * Fetches a file into `to`, where it appears whole and verified or not at all. What a cut connection or a killed process
+ * leaves in `{to}.incomplete` is gone on with.
+ * @throws InputError: refused by the server, wrong content, no connection, a disk that is full; StoppedError when aborted
+ */
+export async function download(remote: RemoteFile, to: string, options: DownloadOptions = {}): Promise<void> {
+  if ((await sizeOf(to)) === remote.size) return options.onBytes?.(remote.size)
+  const part = `${to}.incomplete`
+  try {
+    await mkdir(dirname(to), { recursive: true })
+    for (let fresh = false; ; fresh = true) {
+      if (fresh || (await sizeOf(part)) > remote.size) await rm(part, { force: true })
+      const resumed = (await sizeOf(part)) > 0
+      await fill(remote, part, options)
+      const got = await contentHash(part, remote)
+      if (got === remote.hash) return await rename(part, to)
+      if (resumed) continue // the older half may be to blame
+      await rm(part, { force: true })
+      throw new InputError(
+        `must have the hash ${remote.hash}, got ${got}; the file was damaged on its way, try again`,
+        {
+          file: remote.url,
+        },
+      )
+    }
+  } catch (error) {
+    throw fileError(error, to, "write")
+  }
+}
+
+/** Adds to `part` until it has its full size, through as many connections as that takes. */
+async function fill(remote: RemoteFile, part: string, options: DownloadOptions): Promise<void> {
+  const { signal, pause = 0.5 } = options
+  for (let failures = 0; ; ) {
+    const before = await sizeOf(part)
+    options.onBytes?.(before)
+    if (!remote.size) return writeFile(part, "")
+    if (before === remote.size) return
+    const reason = await transfer(remote, part, before, options)
+    const now = await sizeOf(part)
+    if (now === remote.size) return
+    if (signal?.aborted) throw new StoppedError(`${remote.url}: download stopped at byte ${now} of ${remote.size}`)
+    failures = now > before ? 0 : failures + 1
+    if (failures === attempts) {
+      throw new InputError(
+        `must be reachable, got ${reason} at byte ${now} of ${remote.size}, ${attempts} times; ` +
+          "check the network and run the same command again, it goes on from there",
+        { file: remote.url },
+      )
+    }
+    await sleep(1000 * pause * 2 ** failures, undefined, { signal }).catch(() => {})
+  }
+}
+
+/** One connection. Returns why it ended; throws where another one would not help. */
+async function transfer(remote: RemoteFile, part: string, from: number, options: DownloadOptions): Promise<string> {
+  const { token, stall = 30 } = options
+  const idle = new AbortController()
+  const timer = setTimeout(() => idle.abort(new Error(`nothing for ${stall} s`)), 1000 * stall)
+  const signal = AbortSignal.any([idle.signal, ...(options.signal ? [options.signal] : [])])
+  let file: FileHandle | undefined
+  try {
+    const response = await fetch(remote.url, {
+      headers: {
+        "accept-encoding": "identity",
+        range: `bytes=${from}-`,
+        ...(token && { authorization: `Bearer ${token}` }),
+      },
+      signal,
+    })
+    if (response.status === 416) await rm(part, { force: true })
+    if (response.status === 416 || response.status === 429 || response.status >= 500) return `status ${response.status}`
+    if (!response.ok || !response.body) throw refusal(remote.url, response.status)
+    const resumes = response.status === 206
+    if (resumes && !response.headers.get("content-range")?.startsWith(`bytes ${from}-`)) return "another range"
+    file = await open(part, resumes ? "a" : "w")
+    let done = resumes ? from : 0
+    for await (const chunk of response.body) {
+      timer.refresh()
+      done += chunk.length
+      if (done > remote.size) {
+        await file.truncate(0)
+        throw new InputError(`must have ${remote.size} bytes, got more; try again`, { file: remote.url })
+      }
+      await file.writeFile(chunk)
+      options.onBytes?.(done)
+    }
+    return "the end of the connection"
+  } catch (error) {
+    if (error instanceof InputError || (error as NodeJS.ErrnoException).syscall === "write") throw error
+    const { message, cause } = (idle.signal.aborted ? idle.signal.reason : error) as Error
+    return `"${cause instanceof Error ? cause.message : message}"`
+  } finally {
+    clearTimeout(timer)
+    await file?.close()
+  }
+}
+
+/** The error for a status that says no; `detail` is the server's own word. */
+export function refusal(where: string, status: number, detail = ""): InputError {
+  const got = `status ${status}${detail && ` (${detail})`}`
+  const remedy =
+    status === 401 || status === 403
+      ? "check the name; for a gated or private model accept its terms on its page and set HF_TOKEN to a token that may read it"
+      : status === 404
+        ? "check the name of the model and its revision"
+        : "try again later"
+  return new InputError(`must be readable, got ${got}; ${remedy}`, { file: where })
+}
+
+async function sizeOf(file: string): Promise<number> {
+  return (await stat(file).catch(() => null))?.size ?? 0
+}
+
+/** sha256, or git's: SHA-1 over `blob {size}\0` and the content. */
+async function contentHash(file: string, { hash: { length }, size }: RemoteFile): Promise<string> {
+  const hash = createHash(length === 64 ? "sha256" : "sha1")
+  if (length === 40) hash.update(`blob ${size}\0`)
+  for await (const block of createReadStream(file, { highWaterMark: 1 << 20 })) hash.update(block)
+  return hash.digest("hex")
+}
