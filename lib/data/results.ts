@@ -15,6 +15,7 @@ export const evalItem = z.object({
       question: z.string(),
       kind: z.string().describe("kind of constraint where the grader knows it, else the empty string"),
       satisfied: z.boolean().nullable().describe("null: the judge's reply could not be read"),
+      reply: z.string().optional().describe("the judge's raw reply, where a model judged"),
     }),
   ),
 })
@@ -46,6 +47,8 @@ export const difference = z.object({
 })
 export type Difference = z.infer<typeof difference>
 
+const keptShare = z.number().nullable()
+
 /** `results.json` of a run. Temperatures are keyed "T0", "T0.5". */
 export const results = z.looseObject({
   methods: z.record(z.string(), z.record(z.string(), score)),
@@ -55,10 +58,24 @@ export const results = z.looseObject({
     z.object({
       seed: z.int(),
       n: z.int(),
-      chosen_csr: z.number().nullable().describe("share of the clean instruction's constraints kept by chosen answers"),
-      rejected_csr: z.number().nullable(),
+      chosen_csr: keptShare.describe("share of the clean instruction's constraints kept by chosen answers"),
+      rejected_csr: keptShare,
     }),
   ),
+  baselines: z
+    .array(
+      z.object({
+        method: z.string(),
+        seed: z.int(),
+        n: z.int(),
+        failures: z.record(z.string(), z.int()).describe("instructions that gave no pair, by stage and reason"),
+        unreadable: z.int().describe("verdicts or scores of the judge that could not be read"),
+        chosen_csr: keptShare,
+        rejected_csr: keptShare,
+      }),
+    )
+    .optional()
+    .describe("pairs that baselines made for themselves"),
 })
 export type Results = z.infer<typeof results>
 

@@ -21,8 +21,14 @@ export type Call = z.infer<typeof call>
 export const stageName = z.enum(["source", "decompose", "corrupt", "recombine", "respond", "weigh"])
 export type StageName = z.infer<typeof stageName>
 
+/** Stages of the baselines, behind decompose. */
+export const baselineStageName = z.enum(["sample", "judge", "select", "revise"])
+
+const anyStage = z.enum([...stageName.options, ...baselineStageName.options])
+export type AnyStage = z.infer<typeof anyStage>
+
 /** Why a row went no further. */
-export const failure = z.object({ stage: stageName, reason: z.string() })
+export const failure = z.object({ stage: anyStage, reason: z.string() })
 export type Failure = z.infer<typeof failure>
 
 /** Stage 0: an instruction to start from. */

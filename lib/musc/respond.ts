@@ -46,6 +46,6 @@ export async function respond(
 }
 
 /** The pair that a row stands for: prompt (clean instruction and text), chosen, rejected. */
-export function preferenceOf(row: PairRow): Preference {
+export function preferenceOf(row: Pick<PairRow, "clean_instruction" | "input" | "chosen" | "rejected">): Preference {
   return { prompt: respondMessages(row.clean_instruction, row.input), chosen: row.chosen, rejected: row.rejected }
 }

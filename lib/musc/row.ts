@@ -1,4 +1,4 @@
-import type { Call, Failure, InstructionRow, Message, StageName } from "../data/schema"
+import type { AnyStage, Call, Failure, InstructionRow, Message } from "../data/schema"
 import type { Generator, Sampling } from "../engine/engine"
 import { streamKey } from "../rng"
 
@@ -30,12 +30,12 @@ export async function ask(
 }
 
 /** The row with the raw calls of a stage noted in it. */
-export function withCalls<Row extends InstructionRow>(row: Row, stage: StageName, calls: readonly Call[]): Row {
+export function withCalls<Row extends InstructionRow>(row: Row, stage: AnyStage, calls: readonly Call[]): Row {
   return { ...row, calls: { ...row.calls, [stage]: [...calls] } }
 }
 
 /** The row with the reason why it goes no further. Reasons are fixed texts, so that they can be counted. */
-export function failed(row: InstructionRow, stage: StageName, reason: string): FailedRow {
+export function failed(row: InstructionRow, stage: AnyStage, reason: string): FailedRow {
   return { ...row, failure: { stage, reason } }
 }
 

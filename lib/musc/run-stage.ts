@@ -1,5 +1,5 @@
 import pLimit from "p-limit"
-import type { Failure, InstructionRow, StageName } from "../data/schema"
+import type { AnyStage, Failure, InstructionRow, StageName } from "../data/schema"
 import { stageName } from "../data/schema"
 import { StoppedError } from "../errors"
 import type { FailedRow, Outcome } from "./row"
@@ -84,7 +84,7 @@ export function stageTally(last: StageName = "respond"): {
   counts(): StageCount[]
 } {
   let total = 0
-  const reasons = new Map<StageName, Record<string, number>>()
+  const reasons = new Map<AnyStage, Record<string, number>>()
   return {
     add({ failure }) {
       total++

@@ -1,4 +1,4 @@
-import type { WeighedRow } from "../data/schema"
+import type { PairRow, WeighedRow } from "../data/schema"
 import type { LocalModel } from "../engine/local"
 import { InputError } from "../errors"
 import { initLora, type Lora } from "../model/lora"
@@ -27,6 +27,8 @@ interface SharedSettings {
   warmup: number
   /** Padded tokens in one forward pass; less saves memory. */
   tokenBudget: number
+  /** Computes each layer again in the backward pass instead of keeping its activations: less memory, more time. */
+  gradientCheckpointing: boolean
   /** Tokens of prompt and answer, at most; paper 2048. */
   cutoff: number
 }
@@ -49,11 +51,16 @@ export const trainDefaults: TrainSettings = {
   batchSize: 8,
   warmup: 0.1,
   tokenBudget: 4096,
+  gradientCheckpointing: false,
   cutoff: 2048,
   weighting: "contrast",
   firstTokenZero: false,
   preference: preferenceDefaults,
 }
+
+/** What training needs of a pair: a weighed row, or one without signals, all of whose tokens weigh 1. */
+export type TrainRow = Pick<PairRow, "id" | "input" | "clean_instruction" | "chosen" | "rejected"> &
+  Partial<Pick<WeighedRow, "signals" | "weights">>
 
 /** To be raised when a change makes training give another adapter. */
 export const trainVersion = 1
@@ -61,12 +68,13 @@ export const trainVersion = 1
 /**
  * Stage 6 (paper: token-aware preference optimization): weighed pairs -> LoRA adapter. The reference log-probs are those
  * of the weigh stage, which scored the same answers under the same prompt; weights that it did not compute are made from
- * its signals here. Failed rows are passed over. The caller disposes the adapter's tensors.
- * @throws InputError without pairs; StoppedError when aborted, after writing the checkpoint.
+ * its signals here. Pairs without signals (those of the baselines) can only be weighed uniformly. Failed rows are passed
+ * over. The caller disposes the adapter's tensors.
+ * @throws InputError without pairs, or without the signals of a weighting; StoppedError when aborted, after writing the checkpoint.
  */
 export async function trainAdapter(
   local: LocalModel,
-  pairs: Rows<Outcome<WeighedRow>>,
+  pairs: Rows<Outcome<TrainRow>>,
   settings: TrainSettings,
   control: Pick<FitOptions, "checkpoint" | "signal"> & { onStep?: (log: StepLog) => void | Promise<void> } = {},
 ): Promise<Lora> {
@@ -77,9 +85,10 @@ export async function trainAdapter(
   if (!items.length) {
     throw new InputError("training needs at least one pair, got none; look for the reasons in the stages before")
   }
-  const { rank, alpha, seed, lr, epochs, batchSize, warmup, tokenBudget } = settings
+  const { rank, alpha, seed, lr, epochs, batchSize, warmup, tokenBudget, gradientCheckpointing } = settings
   const lora = initLora(local.config, { rank, alpha, seed })
-  const fit = { model: local.model, lora, lr, epochs, batchSize, seed, warmup, tokenBudget, ...control }
+  const shared = { lr, epochs, batchSize, seed, warmup, tokenBudget, gradientCheckpointing }
+  const fit = { model: local.model, lora, ...shared, ...control }
   if (settings.kind === "preference") await trainPreference(items, { ...fit, preference: settings.preference })
   else
     await trainSft(
@@ -89,10 +98,14 @@ export async function trainAdapter(
   return lora
 }
 
-function pairText(row: WeighedRow, settings: TrainSettings) {
+function pairText({ signals, weights: known, ...row }: TrainRow, settings: TrainSettings) {
   const pair = { id: row.id, ...preferenceOf(row) }
   if (settings.kind === "sft") return pair
   const { weighting, firstTokenZero, seed } = settings
-  const weights = row.weights[weighting] ?? weightsOf(row.signals, weighting, { id: row.id, seed, firstTokenZero })
-  return { ...pair, weights, reference: { chosen: row.signals.chosen.logprob, rejected: row.signals.rejected.logprob } }
+  if (!signals) {
+    if (weighting === "uniform" && !firstTokenZero) return pair
+    throw new InputError(`pair ${row.id} must have signals to be weighed by ${weighting}, got none; run weigh first`)
+  }
+  const weights = known?.[weighting] ?? weightsOf(signals, weighting, { id: row.id, seed, firstTokenZero })
+  return { ...pair, weights, reference: { chosen: signals.chosen.logprob, rejected: signals.rejected.logprob } }
 }

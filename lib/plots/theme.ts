@@ -37,7 +37,10 @@ export const answerColour = { chosen: colours.blue, rejected: colours.vermillion
 const known: Readonly<Record<string, { colour: string; symbol: string }>> = {
   base: { colour: colours.grey, symbol: "circle" },
   sft: { colour: colours.orange, symbol: "square" },
-  "self-reward": { colour: colours.purple, symbol: "triangle-up" },
+  "self-reward-yesno": { colour: colours.purple, symbol: "triangle-up" },
+  "self-reward-points": { colour: "#AA4499", symbol: "triangle-left" },
+  "self-reward-external": { colour: "#882255", symbol: "triangle-right" },
+  "self-reward-verifier": { colour: "#332288", symbol: "hourglass" },
   "self-correct": { colour: colours.green, symbol: "triangle-down" },
   coarse: { colour: colours.sky, symbol: "diamond" },
   musc: { colour: colours.blue, symbol: "star" },
@@ -45,11 +48,10 @@ const known: Readonly<Record<string, { colour: string; symbol: string }>> = {
 }
 const spare = [
   { colour: colours.vermillion, symbol: "pentagon" },
-  { colour: "#882255", symbol: "hexagon" },
   { colour: "#999933", symbol: "x" },
-  { colour: "#332288", symbol: "bowtie" },
-  { colour: "#44AA99", symbol: "hourglass" },
-  { colour: "#AA4499", symbol: "star-square" },
+  { colour: "#44AA99", symbol: "bowtie" },
+  { colour: "#B35806", symbol: "hexagon" },
+  { colour: "#7B6FD0", symbol: "star-square" },
   { colour: "#661100", symbol: "diamond-wide" },
   { colour: "#117733", symbol: "star-diamond" },
   { colour: "#6699CC", symbol: "circle-cross" },
@@ -62,6 +64,10 @@ export function orderMethods(names: Iterable<string>): string[] {
   const rank = (name: string) => (order.includes(name) ? order.indexOf(name) : order.length)
   return [...new Set(names)].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
 }
+
+/** The method that tables and the report tell of: musc, or else the last one that is not the base model. */
+export const mainMethod = (methods: readonly string[]): string | undefined =>
+  methods.includes("musc") ? "musc" : methods.filter((name) => !/^base\b/.test(name)).at(-1)
 
 /** Colours and markers of some methods; unknown ones take the spare looks in the order of their names. */
 export function methodLooks(names: Iterable<string>): (name: string) => { colour: string; symbol: string } {

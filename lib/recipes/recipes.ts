@@ -20,6 +20,7 @@ const embedded: Partial<RunConfig> = {
   recombineMaxTokens: 120,
   respondMaxTokens: 160,
   evalMaxTokens: 160,
+  judgeMaxTokens: 32,
   cutoff: 512,
   rank: 16,
   alpha: 32,
@@ -28,6 +29,7 @@ const embedded: Partial<RunConfig> = {
   epochs: 3,
   batchSize: 16,
   weighting: "kl",
+  pointsFrom: "verdicts",
 }
 
 /** The experiments that come with musc. */

@@ -7,10 +7,22 @@ import { preferenceLosses } from "../train/losses"
 
 const weightingNames = Object.keys(weightings) as [WeightingName, ...WeightingName[]]
 
+/** Baselines that make pairs of their own: Self-Reward by its judge, and Self-Correct. */
+export const baselineNames = [
+  "self-reward-yesno",
+  "self-reward-points",
+  "self-reward-external",
+  "self-reward-verifier",
+  "self-correct",
+] as const
+export type BaselineName = (typeof baselineNames)[number]
+export const isBaseline = (method: string): method is BaselineName => baselineNames.includes(method as BaselineName)
+
 /** What a run can compare. `musc` uses the weighting of that field, `musc-kl` and its like another one. */
 export const methodNames = [
   "base",
   "sft",
+  ...baselineNames,
   "coarse",
   "musc",
   ...weightingNames.map((name) => `musc-${name}` as const),
@@ -96,10 +108,30 @@ export const runConfig = z.strictObject({
     .default(false)
     .describe("whether the first response token weighs 0, as in the released code"),
 
+  samples: count(2, 64)
+    .default(4)
+    .describe("Self-Reward and Self-Correct: answers to an instruction, at the temperature of respond; paper 4"),
+  pointsFrom: z
+    .enum(["reply", "verdicts"])
+    .default("reply")
+    .describe(
+      "self-reward-points: the judge writes the points, or they are counted from its verdicts on each constraint",
+    ),
+  judgeEndpoint: z
+    .string()
+    .default("")
+    .describe("OpenAI-compatible server that judges for self-reward-external, e.g. http://127.0.0.1:8000/v1"),
+  judgeModel: z.string().default("").describe("model of that server"),
+  judgeMaxTokens: tokens.default(128).describe("tokens of a judge's reply, at most"),
+
   methods: distinct(z.enum(methodNames))
     .min(1)
     .default(["base", "sft", "coarse", "musc"])
-    .describe("what to compare: base, sft (on chosen answers), coarse (plain DPO), musc, musc-<weighting>"),
+    .describe(
+      "what to compare: base, sft (on chosen answers), coarse (plain DPO), musc, musc-<weighting>, self-correct, self-reward-yesno, " +
+        "-points, -external (a server judges), -verifier (the embedded world's exact checks judge)",
+    ),
+  pairs: count(0).default(0).describe("pairs to train on, at most; 0 takes all"),
   weighting: z.enum(weightingNames).default("contrast").describe("token weighting of the method musc"),
   loss: z
     .enum(preferenceLosses)
@@ -123,13 +155,16 @@ export const runConfig = z.strictObject({
   batchSize: count(1, 4096).default(8).describe("pairs an optimizer step; paper 8"),
   warmup: share.default(0.1).describe("share of the steps with rising learning rate; paper .1"),
   tokenBudget: count(1, 1e6).default(4096).describe("padded tokens in one forward pass of training; less saves memory"),
+  gradientCheckpointing: z
+    .boolean()
+    .default(false)
+    .describe("whether training computes each layer twice instead of keeping its activations; saves memory"),
   cutoff: count(8, 131072).default(2048).describe("tokens of prompt and answer, at most; paper 2048"),
   checkpointEvery: count(1).default(50).describe("optimizer steps between checkpoints"),
 
   evalInstructions: count(0).default(500).describe("held-out instructions to answer, at most; 0 skips evaluation"),
   evalTemperatures: distinct(temperature).min(1).default([0, 0.5]).describe("sampling temperatures of the evaluation"),
   evalMaxTokens: tokens.default(1024).describe("tokens of an answer, at most"),
-  judgeMaxTokens: tokens.default(16).describe("tokens of a yes/no verdict where the model itself judges"),
   gradedPairs: count(0).default(500).describe("pairs whose answers are graded for the results, at most"),
   bootstrapSamples: count(100, 1e6).default(2000).describe("resamples for the confidence intervals; 1,000 to 10,000"),
 })
@@ -150,6 +185,11 @@ export function parseConfig(given: Readonly<Record<string, unknown>>): RunConfig
     problems.push(`minConstraints: must be at most maxConstraints (${maxConstraints}), got ${minConstraints}; lower it`)
   if (drop + negate + substitute === 0)
     problems.push("drop, negate, substitute: one must be above 0, got 0 for all; raise one")
+  const { methods, judgeEndpoint, judgeModel } = { ...configDefaults, ...given } as RunConfig
+  if (Array.isArray(methods) && methods.includes("self-reward-external") && !(judgeEndpoint && judgeModel))
+    problems.push(
+      "judgeEndpoint, judgeModel: self-reward-external needs both, got none or one; set them, or leave it out",
+    )
   if (!parsed.success || problems.length) throw new ConfigError(problems)
   return parsed.data
 }

@@ -30,7 +30,7 @@ export function judgeGrader(engine: Generator, { maxTokens }: { maxTokens: numbe
         { temperature: 0, maxTokens },
         index,
       )
-      return { question, kind: "", satisfied: parseVerdict(call.text) ?? null }
+      return { question, kind: "", satisfied: parseVerdict(call.text) ?? null, reply: call.text }
     }
     return Promise.all(constraints.map(judge))
   }

@@ -7,7 +7,7 @@ import { atTemperature, resultBars, satisfactionByCount, satisfactionByKind, tem
 import { mapControls, mapLegend, pairMap } from "../plots/heatmap"
 import { figureBlock, type Html, html, type Part, table } from "../plots/html"
 import { editKinds, stageFunnel } from "../plots/stage-figures"
-import { orderMethods } from "../plots/theme"
+import { mainMethod, orderMethods } from "../plots/theme"
 import { gradeAnswer, worldSpec } from "../world/spec"
 import { type RunData, type Seeded, SHOWN, sampler } from "./report-data"
 
@@ -24,10 +24,6 @@ const many = (n: number, what: string): string => `${n.toLocaleString("en")} ${w
 /** A long text, cut. */
 const clip = (text: string, most = 3000): string =>
   text.length > most ? `${text.slice(0, most)} … (${text.length - most} more characters)` : text
-
-/** The method that the report tells of: musc, or else the last one that is not the base model. */
-const mainMethod = (methods: readonly string[]): string | undefined =>
-  methods.includes("musc") ? "musc" : methods.filter((name) => name !== "base").at(-1)
 
 /** The result of a run in one sentence, whatever it is. */
 export function summary(data: Pick<RunData, "results" | "stages">): string {
@@ -56,8 +52,11 @@ export function summary(data: Pick<RunData, "results" | "stages">): string {
 const meanings: Readonly<Record<string, string>> = {
   base: "the model before training",
   sft: "supervised fine-tuning on the chosen answers",
-  "self-reward": "DPO on the best and worst of its own answers, as judged by itself",
-  "self-correct": "DPO on its own answers and their revisions",
+  "self-reward-yesno": "DPO on the best and worst of its own answers, as judged by itself, a constraint at a time",
+  "self-reward-points": "the same, judged by itself in five points that add up",
+  "self-reward-external": "the same, judged by another model, a constraint at a time",
+  "self-reward-verifier": "the same, judged by the embedded world’s exact checks in the place of another model",
+  "self-correct": "DPO on its own revisions and the answers before them",
   coarse: "DPO on the contrastive pairs, all tokens alike",
   musc: "DPO on the contrastive pairs, tokens weighted",
 }

@@ -14,12 +14,15 @@ export interface Graded {
 /** How temperatures are called in `results.json`: "T0", "T0.5". */
 export const temperatureName = (temperature: number) => `T${temperature}`
 
+/** Pairs of one seed, some of them graded. */
+export interface PairCount {
+  seed: number
+  n: number
+  graded: readonly GradedPair[]
+}
+
 /** `results.json`: rates of each method, differences of each from those before it, and how good the pairs are. */
-export function resultsOf(
-  answers: readonly Graded[],
-  pairs: readonly { seed: number; n: number; graded: readonly GradedPair[] }[],
-  options: BootstrapOptions,
-): Results {
+export function resultsOf(answers: readonly Graded[], pairs: readonly PairCount[], options: BootstrapOptions): Results {
   const graded = seedsTogether(answers)
   const methods: Results["methods"] = {}
   for (const { method, temperature, items } of graded) {
@@ -39,15 +42,16 @@ export function resultsOf(
   return {
     methods,
     differences,
-    seeds: pairs.map(({ seed }) => seed),
-    pairs: pairs.map(({ seed, n, graded: rows }) => ({
-      seed,
-      n,
-      chosen_csr: meanShare(rows.map(({ chosen }) => chosen)),
-      rejected_csr: meanShare(rows.map(({ rejected }) => rejected)),
-    })),
+    seeds: [...new Set([...pairs, ...answers.flatMap(({ items }) => items)].map(({ seed }) => seed))],
+    pairs: pairs.map(({ seed, n, graded: rows }) => ({ seed, n, ...meanShares(rows) })),
   }
 }
+
+/** Constraints kept by both answers of pairs, on average; null without any that could be graded. */
+export const meanShares = (rows: readonly GradedPair[]) => ({
+  chosen_csr: meanShare(rows.map(({ chosen }) => chosen)),
+  rejected_csr: meanShare(rows.map(({ rejected }) => rejected)),
+})
 
 function seedsTogether(answers: readonly Graded[]): Graded[] {
   const merged = new Map<string, Graded>()

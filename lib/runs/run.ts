@@ -5,11 +5,12 @@ import { fileError, writeAtomic } from "../data/jsonl"
 import type { Results } from "../data/results"
 import { type LocalModel, openLocal } from "../engine/local"
 import type { RunConfig } from "./config"
-import { experiment } from "./experiment"
+import { experiment, type Findings } from "./experiment"
 import { lockFolder } from "./lock"
 import { sweep, versions, writeManifest } from "./manifest"
 import { modelFolder } from "./model"
 import { writeReport } from "./report"
+import { writeResults } from "./tables"
 import type { Workshop } from "./workshop"
 
 export interface RunOptions extends Partial<Pick<Workshop, "signal" | "onProgress" | "onTokens" | "onNote">> {
@@ -27,10 +28,15 @@ export interface RunOptions extends Partial<Pick<Workshop, "signal" | "onProgres
  * A whole experiment: instructions are decomposed, corrupted, recombined and answered, pairs are weighed, each method is
  * trained on them and evaluated on held-out instructions, for each seed. Every stage is a file of the run folder, keyed
  * by all that made it: called again, whatever is done is left alone, and a changed setting repeats only the stages that
- * it matters to. Writes `config.json`, `results.json`, `manifest.json` and `report.html`.
+ * it matters to. Writes `config.json`, `results.json`, `results.csv`, `results.md`, `manifest.json` and `report.html`.
  * @throws StoppedError when aborted; InputError for bad seeds, a folder in use, a disk that is full.
  */
 export async function run(config: RunConfig, options: RunOptions): Promise<Results> {
+  return (await findings(config, options)).results
+}
+
+/** A run, see above, with the graded answers that its results are made of. */
+export async function findings(config: RunConfig, options: RunOptions): Promise<Findings> {
   const { onProgress = () => {}, onNote = () => {}, onTokens } = options
   const dir = resolve(options.dir)
   const unlock = lockFolder(dir)
@@ -48,18 +54,18 @@ export async function run(config: RunConfig, options: RunOptions): Promise<Resul
     const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))
     const base = local.engine(null, { signal, onTokens })
     const shop = { config, dir, local, base, cache, signal, onProgress, onTokens, onNote }
-    const results = await experiment(shop, seeds).finally(() => {
+    const found = await experiment(shop, seeds).finally(() => {
       failing.abort()
       base.dispose()
       if (!options.local) tf.dispose(local.model.params)
     })
-    await writeAtomic(join(dir, "results.json"), `${JSON.stringify(results, null, 2)}\n`)
+    await writeResults(dir, found.results)
     const { name, fingerprint } = local
     const finished = new Date().toISOString()
     const made = { backend, model: { name, fingerprint }, command: options.command ?? "", seeds, started, finished }
     await writeManifest(dir, { ...versions(), ...made })
     await writeReport(dir)
-    return results
+    return found
   } catch (error) {
     throw fileError(error, dir, "write")
   } finally {

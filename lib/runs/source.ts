@@ -65,9 +65,10 @@ export function holdoutStage(shop: Workshop, { candidates: pool }: Source): Prom
   const options = stageOptions(config, config.seed).decompose
   return rowsStage(shop, {
     name: "holdout",
-    key: keyOf("holdout", stageVersion.decompose, options, local.fingerprint, pool.key, config.holdout, most),
+    key: keyOf("holdout", 2, stageVersion.decompose, options, local.fingerprint, pool.key, config.holdout, most),
     total: most,
     rows: () => first(most, heldOutRows(config, pool.rows())),
-    work: (row) => decompose(base, row, options),
+    // A text that decompose finds stands in the instruction, which is asked as it is.
+    work: async (row) => ({ ...(await decompose(base, row, options)), input: row.input }),
   })
 }

@@ -10,7 +10,7 @@ import type { TrainSettings } from "../musc/train"
 import type { WeighOptions } from "../musc/weigh"
 import { streamKey } from "../rng"
 import { worldInstructions } from "../world/spec"
-import type { ConfigKey, MethodName, RunConfig } from "./config"
+import { type ConfigKey, isBaseline, type MethodName, type RunConfig } from "./config"
 
 /** The settings that each command or stage reads, for help texts. */
 export const stageSettings = {
@@ -29,7 +29,7 @@ export const stageSettings = {
   train: [
     ...(["weighting", "firstTokenZero", "loss", "beta", "labelSmoothing", "lengthNormalised", "sftWeight"] as const),
     ...(["simpoMargin", "rank", "alpha", "lr", "sftLr", "epochs", "batchSize", "warmup", "tokenBudget"] as const),
-    ...(["cutoff", "checkpointEvery"] as const),
+    ...(["gradientCheckpointing", "cutoff", "checkpointEvery"] as const),
   ],
   evaluate: ["evalInstructions", "evalTemperatures", "evalMaxTokens", "judgeMaxTokens", "bootstrapSamples"],
 } as const satisfies Record<StageName | "train" | "evaluate", readonly ConfigKey[]>
@@ -68,18 +68,22 @@ export function stageOptions(config: RunConfig, seed: number): StageOptions {
 /** How a method is trained; null for the base model. */
 export function trainSettings(config: RunConfig, method: MethodName, seed: number): TrainSettings | null {
   if (method === "base") return null
-  const { rank, alpha, epochs, batchSize, warmup, tokenBudget, cutoff, firstTokenZero } = config
-  const shared = { seed, rank, alpha, epochs, batchSize, warmup, tokenBudget, cutoff }
+  const { rank, alpha, epochs, batchSize, warmup, tokenBudget, gradientCheckpointing, cutoff } = config
+  const shared = { seed, rank, alpha, epochs, batchSize, warmup, tokenBudget, gradientCheckpointing, cutoff }
   if (method === "sft") return { ...shared, kind: "sft", lr: config.sftLr }
   const weighting =
-    method === "coarse" ? "uniform" : method === "musc" ? config.weighting : method.slice("musc-".length)
-  const { loss, beta, labelSmoothing, lengthNormalised, sftWeight, simpoMargin } = config
+    method === "coarse" || isBaseline(method)
+      ? "uniform"
+      : method === "musc"
+        ? config.weighting
+        : method.slice("musc-".length)
+  const { loss, beta, labelSmoothing, lengthNormalised, sftWeight, simpoMargin, firstTokenZero } = config
   return {
     ...shared,
     kind: "preference",
     lr: config.lr,
     weighting: weighting as RunConfig["weighting"],
-    firstTokenZero,
+    firstTokenZero: firstTokenZero && !isBaseline(method),
     preference: { loss, beta, labelSmoothing, lengthNormalised, sftWeight, simpoMargin },
   }
 }

@@ -4,14 +4,13 @@ import { join } from "node:path"
 import { tf } from "../backend/tf"
 import { appendJsonl, fileError, readLines, writeAtomic } from "../data/jsonl"
 import type { MetricsLine } from "../data/results"
-import type { WeighedRow } from "../data/schema"
 import type { LocalModel } from "../engine/local"
 import { CheckpointError, MuscError } from "../errors"
 import { readAdapter, writeAdapter } from "../model/adapter"
 import { fromAdapter, type Lora, toAdapter } from "../model/lora"
 import { openSafetensors } from "../model/safetensors"
 import type { Outcome } from "../musc/row"
-import { type TrainSettings, trainAdapter } from "../musc/train"
+import { type TrainRow, type TrainSettings, trainAdapter } from "../musc/train"
 import type { StepLog } from "../train/loop"
 
 export interface TrainStage {
@@ -20,7 +19,7 @@ export interface TrainStage {
   /** See keyOf: training version, settings, the model, the key of the pairs. */
   key: string
   local: LocalModel
-  pairs: () => AsyncIterable<Outcome<WeighedRow>>
+  pairs: () => AsyncIterable<Outcome<TrainRow>>
   settings: TrainSettings
   checkpointEvery: number
   /** Folder of finished trainings by key, shared by runs. */

@@ -1,0 +1,118 @@
+import { pointsOf } from "../baselines/points"
+import { type SampledRow, sample } from "../baselines/sample"
+import { selfCorrect } from "../baselines/self-correct"
+import { type JudgedRow, judgeByConstraint, judgeByPoints, selfReward } from "../baselines/self-reward"
+import type { DecomposedRow } from "../data/schema"
+import { openaiGenerator } from "../engine/openai"
+import type { Grader } from "../eval/grader"
+import { failed, type Outcome } from "../musc/row"
+import { worldSpec } from "../world/spec"
+import type { BaselineName, RunConfig } from "./config"
+import { judgeGrader, worldGrader } from "./graders"
+import { stageOptions } from "./stages"
+import { keyOf, readOutput, type StageOutput } from "./store"
+import { passed, rowsStage, type Workshop } from "./workshop"
+
+/** Part of the keys of the baselines' stages; to be raised when a change makes them write something else. */
+const version = 1
+
+/** The pairs of a baseline, and how many of its judge's verdicts could not be read. */
+export interface BaselinePairs {
+  output: StageOutput
+  unreadable: number
+}
+
+/**
+ * Pairs that a baseline makes for itself: answers are sampled and judged, then the best and the worst are taken
+ * (Self-Reward) or the worst is revised (Self-Correct). Baselines share the stages that they have in common, and decompose
+ * with the method itself.
+ */
+export async function baselinePairs(
+  shop: Workshop,
+  seed: number,
+  method: BaselineName,
+  decomposed: StageOutput,
+): Promise<BaselinePairs> {
+  const { base, config, local } = shop
+  const respond = stageOptions(config, seed).respond
+  const sampling = { ...respond, samples: config.samples }
+  const sampled = await stage<DecomposedRow>(
+    shop,
+    `seed-${seed}/sample`,
+    decomposed,
+    [sampling, local.fingerprint],
+    (row) => sample(base, row, sampling),
+  )
+  const judge = judgeOf(config, method)
+  const judged = await stage<SampledRow>(
+    shop,
+    `seed-${seed}/judge-${judge}`,
+    sampled,
+    judgeKey(shop, judge),
+    judgeWith(shop, judge),
+  )
+  const unreadable = await countUnreadable(judged)
+  if (method === "self-correct") {
+    const work = (row: JudgedRow) => selfCorrect(base, row, respond)
+    const made = [respond, local.fingerprint]
+    return { unreadable, output: await stage(shop, `seed-${seed}/${method}`, judged, made, work) }
+  }
+  const counted = method === "self-reward-points" && judge === "yesno"
+  const score = counted ? ({ verdicts }: JudgedRow, i: number) => pointsOf(verdicts?.[i] ?? []) : undefined
+  const work = async (row: JudgedRow) => selfReward(row, score)
+  return { unreadable, output: await stage(shop, `seed-${seed}/${method}`, judged, [counted], work) }
+}
+
+type Judge = "yesno" | "points" | "external" | "verifier"
+
+function judgeOf({ pointsFrom }: RunConfig, method: BaselineName): Judge {
+  if (method === "self-correct") return "yesno"
+  const judge = method.slice("self-reward-".length) as Judge
+  return judge === "points" && pointsFrom === "verdicts" ? "yesno" : judge
+}
+
+/** All that decides what a judge says of the same answers. */
+function judgeKey({ config, local }: Workshop, judge: Judge): unknown[] {
+  const { judgeEndpoint, judgeModel, judgeMaxTokens } = config
+  if (judge === "verifier") return [judge]
+  return [judge, judgeMaxTokens, ...(judge === "external" ? [judgeEndpoint, judgeModel] : [local.fingerprint])]
+}
+
+function judgeWith({ base, config }: Workshop, judge: Judge): (row: SampledRow) => Promise<Outcome<JudgedRow>> {
+  const options = { maxTokens: config.judgeMaxTokens }
+  if (judge === "points") return (row) => judgeByPoints(base, row, options)
+  const external = () => openaiGenerator({ model: config.judgeModel, baseURL: config.judgeEndpoint })
+  const grade: Grader =
+    judge === "verifier" ? worldGrader : judgeGrader(judge === "external" ? external() : base, options)
+  return async (row) => {
+    if (judge === "verifier" && !worldSpec.safeParse(row.world).success)
+      return failed(row, "judge", "no exact check for this instruction")
+    return judgeByConstraint(grade, row)
+  }
+}
+
+/** A stage over the rows of another; failed ones go through as they are. */
+function stage<In extends DecomposedRow>(
+  shop: Workshop,
+  name: string,
+  input: StageOutput,
+  made: readonly unknown[],
+  work: (row: In) => Promise<Outcome<DecomposedRow>>,
+): Promise<StageOutput> {
+  return rowsStage<Outcome<In>, Outcome<DecomposedRow>>(shop, {
+    name,
+    key: keyOf(name.split("/").at(-1), version, made, input.key),
+    total: input.rows,
+    rows: () => readOutput<Outcome<In>>(input),
+    work: async (row) => (row.failure ? row : work(row)),
+  })
+}
+
+async function countUnreadable(judged: StageOutput): Promise<number> {
+  let count = 0
+  for await (const { verdicts, scores } of passed<JudgedRow>(judged)) {
+    const read = verdicts ? verdicts.flat().map(({ satisfied }) => satisfied) : scores
+    count += read.filter((value) => value === null).length
+  }
+  return count
+}

@@ -1,0 +1,111 @@
+import { join } from "node:path"
+import type { DataFrame } from "danfojs-node"
+import { writeAtomic } from "../data/jsonl"
+import type { Results } from "../data/results"
+import { temperaturesOf } from "../plots/figures"
+import { mainMethod, orderMethods } from "../plots/theme"
+
+/** Results as data frames, and what is written of them. Danfo is loaded when the first frame is made: it takes seconds. */
+
+const rates = ["csr", "isr"] as const
+
+/** A line a method and temperature. Rates and differences are shares; `_low` and `_high` bound 95 % intervals. */
+export type ResultLine = { method: string; temperature: number } & Record<string, string | number | null>
+
+/**
+ * The lines of the one table: rates of each method, its paired difference from base, and that of the main method from it
+ * (`musc_minus_isr` where musc is the main method). null where there is nothing to compare.
+ */
+export function resultLines(results: Results): ResultLine[] {
+  const methods = orderMethods(Object.keys(results.methods))
+  const main = mainMethod(methods)
+  return temperaturesOf(results).flatMap((temperature) =>
+    methods.flatMap((method): ResultLine[] => {
+      const score = results.methods[method]![temperature]
+      if (!score) return []
+      const line: ResultLine = { method, temperature: Number(temperature.slice(1)) }
+      for (const rate of rates) Object.assign(line, columns(rate, score[rate], score[`${rate}_interval`]))
+      for (const rate of rates) {
+        const gain = differenceBetween(results, method, "base", temperature)
+        Object.assign(line, columns(`${rate}_minus_base`, gain?.[rate], gain?.[`${rate}_interval`]))
+        if (!main) continue
+        const lead = differenceBetween(results, main, method, temperature)
+        Object.assign(line, columns(`${main}_minus_${rate}`, lead?.[rate], lead?.[`${rate}_interval`]))
+      }
+      return [{ ...line, answers: score.n, unreadable: score.unreadable }]
+    }),
+  )
+}
+
+const columns = (name: string, value?: number, interval?: readonly [number, number]) => ({
+  [name]: value ?? null,
+  [`${name}_low`]: interval?.[0] ?? null,
+  [`${name}_high`]: interval?.[1] ?? null,
+})
+
+/** `method` minus `against`, whichever way round the results hold it. */
+export function differenceBetween({ differences }: Results, method: string, against: string, temperature: string) {
+  const found = differences.find(
+    (d) =>
+      d.temperature === temperature && [d.method, d.against].sort().join("\n") === [method, against].sort().join("\n"),
+  )
+  if (!found || found.method === method) return found
+  const turned = ([low, high]: readonly [number, number]): [number, number] => [-high, -low]
+  const { csr, isr, csr_interval, isr_interval } = found
+  return { ...found, csr: -csr, isr: -isr, csr_interval: turned(csr_interval), isr_interval: turned(isr_interval) }
+}
+
+/** The results as a data frame, a row a method and temperature; see `resultLines`. */
+export async function resultFrame(results: Results): Promise<DataFrame> {
+  const { DataFrame } = await import("danfojs-node")
+  return new DataFrame(resultLines(results))
+}
+
+/** A frame as CSV: fields with a comma, a quote or a line break in quotes, nothing for what is missing, full precision. */
+export function toCsv(frame: DataFrame): string {
+  const cell = (value: unknown) => {
+    const text = value === null || value === undefined || Number.isNaN(value) ? "" : `${value}`
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
+  }
+  return [frame.columns, ...(frame.values as unknown[][])].map((row) => `${row.map(cell).join(",")}\n`).join("")
+}
+
+/** A frame of `resultLines` as a Markdown table in percent, with intervals in brackets, one line a row. */
+export function toMarkdown(frame: DataFrame): string {
+  const names = frame.columns
+  const shown = names.filter((name) => !/_(low|high)$/.test(name) && (name !== "unreadable" || anyAbove0(frame, name)))
+  const rows = (frame.values as unknown[][]).map((values) => {
+    const value = (name: string) => values[names.indexOf(name)]
+    const cells = shown.map((name) => {
+      const [of, low, high] = [value(name), value(`${name}_low`), value(`${name}_high`)]
+      if (!names.includes(`${name}_low`)) return `${of}`
+      if (typeof of !== "number" || Number.isNaN(of)) return "–"
+      const said = name.includes("_minus_") ? points : percent
+      return `${said(of)} [${said(low as number)}, ${said(high as number)}]`
+    })
+    return cells
+  })
+  const head = shown.map((name) => titles(name))
+  const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |\n`
+  return [head, head.map((_, i) => (i ? "---:" : "---")), ...rows].map(line).join("")
+}
+
+const anyAbove0 = (frame: DataFrame, name: string) => (frame.column(name).values as number[]).some((value) => value > 0)
+const percent = (share: number) => (100 * share).toFixed(1)
+const points = (share: number) => `${share < 0 ? "−" : "+"}${percent(Math.abs(share))}`
+
+/** `isr_minus_base` as "ISR − base", `musc_minus_isr` as "musc − it, ISR". */
+function titles(name: string): string {
+  const lead = /^(.*)_minus_(csr|isr)$/.exec(name)
+  if (lead) return `${lead[1]} − it, ${lead[2]!.toUpperCase()}`
+  return name.replace(/^(csr|isr)/, (rate) => rate.toUpperCase()).replace("_minus_", " − ")
+}
+
+/** Writes `results.json`, `results.csv` and `results.md` into a folder. */
+export async function writeResults(dir: string, results: Results): Promise<void> {
+  await writeAtomic(join(dir, "results.json"), `${JSON.stringify(results, null, 2)}\n`)
+  if (!Object.keys(results.methods).length) return
+  const frame = await resultFrame(results)
+  await writeAtomic(join(dir, "results.csv"), toCsv(frame))
+  await writeAtomic(join(dir, "results.md"), toMarkdown(frame))
+}
