@@ -38,16 +38,21 @@ const intType = (backend: NativeBackend, name: string) => ({
 
 /**
  * `tf.customGrad` with types: `backward` gives the gradient of each of `inputs`, from dy and what `forward` saved. A
- * tensor that was made inside the taped function is gone by then unless it was saved.
+ * tensor that was made inside the taped function is gone by then unless it was saved. What was saved, dy and the
+ * intermediates of `backward` are freed when it returns: tfjs itself would hold them until the whole gradient is done.
  */
-function withGradient<T extends Tensor>(
+export function withGradient<T extends Tensor>(
   inputs: readonly Tensor[],
   forward: (save: (tensors: Tensor[]) => void) => T,
   backward: (dy: T, saved: Tensor[]) => Tensor[],
 ): T {
   const op = tf.customGrad((...args: unknown[]) => ({
     value: forward(args[args.length - 1] as (tensors: Tensor[]) => void) as Tensor,
-    gradFunc: (dy: Tensor, saved: Tensor[]) => backward(dy as T, saved),
+    gradFunc: (dy: Tensor, saved: Tensor[]) => {
+      const grads = tf.tidy(() => backward(dy as T, saved))
+      tf.dispose([dy, saved])
+      return grads
+    },
   }))
   return op(...inputs) as T
 }

@@ -66,7 +66,10 @@ export function initLora(
  * Makes a model ready for a step. With `lora`, effective matrices W + scale · A · B are made here, once, outside any
  * gradient tape: the caller runs this in a `tf.tidy` or disposes what `bound` owns with `release`.
  */
-export function bind(model: Model, options: { lora?: Lora | null; trainAll?: boolean } = {}): Bound {
+export function bind(
+  model: Model,
+  options: { lora?: Lora | null; trainAll?: boolean; recompute?: boolean } = {},
+): Bound {
   const { config, params } = model
   const lora = options.lora ?? null
   const trainAll = options.trainAll ?? false
@@ -114,6 +117,7 @@ export function bind(model: Model, options: { lora?: Lora | null; trainAll?: boo
     norm: params.norm as Tensor1D,
     layers,
     trainAll,
+    recompute: options.recompute ?? false,
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
 import { attend, gated, type LowRank, linear, lookup, type RopeTable, rmsNorm, rotate } from "../backend/ops"
+import { recomputed } from "../backend/recompute"
 import { tf } from "../backend/tf"
 import type { KVCache } from "./cache"
 import type { ModelConfig, Rope } from "./config"
@@ -52,6 +53,8 @@ export interface Bound {
   layers: Layer[]
   /** All weights are trained, the embedding included. */
   trainAll: boolean
+  /** Training computes each layer twice instead of keeping what its gradient needs. */
+  recompute: boolean
 }
 
 /**
@@ -95,8 +98,10 @@ export function forward(
   let x = lookup(model.embed, ids) // [B T, D]
   if (config.embedScale !== 1) x = tf.mul(x, config.embedScale)
   model.layers.forEach((layer, i) => {
+    const input = { x, layer, context: perLayer[i]! }
+    const run = ({ x, layer, context }: typeof input) => block(x, layer, model, places, context, cache?.layer(i))
     // Frees what the gradient does not need as soon as a layer is done.
-    x = tf.tidy(() => block(x, layer, model, places, perLayer[i]!, cache?.layer(i)))
+    x = model.recompute ? recomputed(input, run) : tf.tidy(() => run(input))
   })
   return rmsNorm(x, model.norm, config.normEps, model.trainAll)
 }

@@ -81,7 +81,7 @@ export function encodePairs(tokenizer: Tokenizer, pairs: readonly PairText[], ma
 export interface FitOptions
   extends Pick<
     TrainOptions<never>,
-    "lr" | "shape" | "warmup" | "adam" | "tokenBudget" | "checkpoint" | "onStep" | "signal"
+    "lr" | "shape" | "warmup" | "adam" | "tokenBudget" | "gradientCheckpointing" | "checkpoint" | "onStep" | "signal"
   > {
   model: Model
   lora: Lora
