@@ -42,6 +42,8 @@ export interface MapOptions {
   numbers?: boolean
   /** Most tokens drawn of one answer. */
   maxTokens?: number
+  /** Whether heavy tokens stand in `<u>` and `<b>` too, for viewers that take styles away. */
+  elements?: boolean
 }
 
 /**
@@ -51,7 +53,7 @@ export interface MapOptions {
  */
 export function pairMap(
   row: WeighedRow,
-  { weightings = Object.keys(row.weights), numbers = false, maxTokens = 400 }: MapOptions = {},
+  { weightings = Object.keys(row.weights), numbers = false, maxTokens = 400, elements = false }: MapOptions = {},
 ): Html {
   for (const name of weightings) {
     if (row.weights[name]) continue
@@ -65,7 +67,7 @@ export function pairMap(
       const weights = weightings.map((name) => row.weights[name]![answer][t] ?? 0)
       const named = weightings.map((name, i) => `${name} ${weights[i]!.toFixed(2)}`).join(", ")
       const title = [JSON.stringify(token), `weight: ${named}`, ...signalLines(signals, t)].join("\n")
-      return tokenSpan(token, weights, answer, title, numbers)
+      return tokenSpan(token, weights, answer, title, { numbers, elements })
     })
     return html`<td style="width:50%;vertical-align:top;border:0;padding:4px 14px 4px 0"><b>${answer}</b><div class="tokens" data-answer="${answer}" style="line-height:${numbers ? 1.3 : 1.9}">${tokens}${left > 0 && html` <i>… ${left} more tokens</i>`}</div></td>`
   }
@@ -73,10 +75,18 @@ export function pairMap(
 `
 }
 
-function tokenSpan(token: string, weights: readonly number[], answer: Answer, title: string, numbers: boolean): Html {
+function tokenSpan(
+  token: string,
+  weights: readonly number[],
+  answer: Answer,
+  title: string,
+  { numbers, elements }: { numbers: boolean; elements: boolean },
+): Html {
   const [weight = 0] = weights
   const all = weights.map((value) => value.toFixed(2)).join(" ")
-  const shown = token === "" ? "∅" : token.replaceAll("\n", "↵\n")
+  const text = token === "" ? "∅" : token.replaceAll("\n", "↵\n")
+  const heavy = elements && weight >= 1.25
+  const shown = !heavy ? text : weight >= 1.75 ? html`<b><u>${text}</u></b>` : html`<u>${text}</u>`
   const layout = numbers ? "display:inline-block;white-space:pre;text-align:center;" : "white-space:pre-wrap;"
   const below =
     numbers &&

@@ -1,0 +1,127 @@
+// The kernel `musc`: tslab, started in the project, with the faults mended that would lose work. Called by Jupyter with the
+// path of a connection file; notebooks import from "./lib/...".
+const { existsSync } = require("node:fs")
+const Module = require("node:module")
+const { dirname, join } = require("node:path")
+
+/** The project: the next folder above that holds a package.json. tslab compiles nothing outside the folder it starts in. */
+function projectOf(folder) {
+  const up = dirname(folder)
+  return existsSync(join(folder, "package.json")) || up === folder ? folder : projectOf(up)
+}
+
+/** zeromq sends every 513th message later and refuses all until then; without a limit it queues them instead. */
+function keepAllOutput({ Publisher }) {
+  const { bind } = Publisher.prototype
+  const unlimited = function (...address) {
+    this.sendHighWaterMark = 0
+    this.sendTimeout = 0
+    return bind.apply(this, address)
+  }
+  Object.defineProperty(Publisher.prototype, "bind", { value: unlimited, configurable: true, writable: true })
+}
+
+/**
+ * Cells are checked by strict rules, without which the types of lib/ mean something else. The files of lib/ are translated
+ * without being checked: the project's own compiler does that, and a notebook starts in a third of the time.
+ */
+function compileFast() {
+  const file = require.resolve("@tslab/typescript-for-tslab", { paths: [dirname(require.resolve("tslab/package.json"))] })
+  const ts = require(file)
+  const root = process.cwd().replaceAll("\\", "/")
+  const isLibrary = (source) => source.fileName.startsWith(`${root}/lib/`)
+  const createProgram = (...given) => {
+    const builder = ts.createEmitAndSemanticDiagnosticsBuilderProgram(...given)
+    const { emit } = builder
+    builder.emit = (source, write, ...rest) => {
+      if (!source || !isLibrary(source)) return emit(source, write, ...rest)
+      const { outDir, ...options } = builder.getCompilerOptions()
+      const compilerOptions = { ...options, declaration: false }
+      const { outputText } = ts.transpileModule(source.text, { compilerOptions, fileName: source.fileName })
+      write(source.fileName.replace(root, outDir).replace(/\.ts$/, ".js"), outputText)
+      return { emitSkipped: false, diagnostics: [] }
+    }
+    return builder
+  }
+  const createWatchCompilerHost = (roots, options, system, _, ...rest) =>
+    ts.createWatchCompilerHost(roots, { ...options, strict: true }, system, createProgram, ...rest)
+  const getPreEmitDiagnosticsOfFiles = (program, sources) =>
+    ts.getPreEmitDiagnosticsOfFiles(program, sources.filter((source) => !isLibrary(source)))
+  require.cache[file].exports = { ...ts, createWatchCompilerHost, getPreEmitDiagnosticsOfFiles }
+}
+
+/** tslab takes "openai", imported by engine/openai.ts, for that file itself: only "./..." names files. */
+function importPackages() {
+  const { _compile, require: fromPackages } = Module.prototype
+  Module.prototype._compile = function (...given) {
+    if (Object.hasOwn(this, "require")) {
+      const fromNotebook = this.require
+      this.require = (id) => (/^\.|^tslab$/.test(id) ? fromNotebook : fromPackages).call(this, id)
+    }
+    return _compile.apply(this, given)
+  }
+}
+
+const FRAMES = 3
+/** An error as cells show it: our own speak for themselves, of others a few frames outside Node and tslab. */
+function shown(error) {
+  if (!(error instanceof Error)) return error
+  const head = `${error.name}: ${error.message}`
+  if (isOwn(Object.getPrototypeOf(error))) return head
+  const frames = (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line))
+  const near = frames.filter((line) => !/node:|[\\/]tslab[\\/]|^\s+at <anonymous>$/.test(line)).slice(0, FRAMES)
+  const cause = error.cause instanceof Error ? [`caused by ${error.cause.name}: ${error.cause.message}`] : []
+  return [head, ...near, ...cause].join("\n")
+}
+const isOwn = (prototype) =>
+  prototype !== null && (prototype.constructor?.name === "MuscError" || isOwn(Object.getPrototypeOf(prototype)))
+
+/** Errors of cells: printed short, and named in the reply, where nbclient and nbconvert look for them. */
+function nameErrors({ JupyterHandlerImpl }) {
+  const { error: print } = console
+  let last
+  const { handleExecute } = JupyterHandlerImpl.prototype
+  JupyterHandlerImpl.prototype.handleExecute = async function (...request) {
+    last = undefined
+    const reply = await handleExecute.apply(this, request)
+    if (reply.status !== "error") return reply
+    const { name = "Error", message = "see the output of the cell" } = last ?? {}
+    return { ...reply, ename: name, evalue: message, traceback: [] }
+  }
+  return (first, ...rest) => {
+    if (first instanceof Error) last = first
+    print(shown(first), ...rest)
+  }
+}
+
+/**
+ * An interrupt goes to the work that can stop by itself and keep its state (see interrupt.ts); only without any does tslab
+ * give up the cell.
+ */
+function stopCleanly() {
+  const giveUp = process.listeners("SIGINT")
+  process.removeAllListeners("SIGINT")
+  const stoppers = new Set()
+  globalThis[Symbol.for("musc.stoppers")] = stoppers
+  process.on("SIGINT", () => {
+    if (stoppers.size) for (const stop of [...stoppers]) stop()
+    else for (const listener of giveUp) listener()
+  })
+}
+
+function start(configPath) {
+  process.chdir(projectOf(__dirname))
+  process.env.TF_CPP_MIN_LOG_LEVEL ??= "2"
+  process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= "true"
+  keepAllOutput(require("zeromq"))
+  compileFast()
+  importPackages()
+  const { error } = console
+  console.error = nameErrors(require("tslab/dist/jupyter.js"))
+  require("tslab/dist/main.js").startKernel({ configPath, enableFindLocal: false })
+  console.error = error // tslab holds on to the one above
+  stopCleanly()
+}
+
+module.exports = { compileFast, importPackages, projectOf, shown, start }
+if (require.main === module) start(process.argv[2])

@@ -1,0 +1,61 @@
+import { type Html, html } from "./html"
+
+/** The part of a data frame that is shown; danfo's DataFrame has it, and so has any plain object made like it. */
+export interface FrameLike {
+  columns: readonly string[]
+  values: readonly (readonly unknown[])[]
+}
+
+export interface FrameOptions {
+  /** Rows shown, at most; the rest is counted. */
+  head?: number
+  /** Significant digits of numbers. */
+  precision?: number
+}
+
+const isNumber = (value: unknown): value is number => typeof value === "number"
+
+/** A cell as text: numbers short, nothing for what is missing, lists and objects as JSON. */
+function cellText(value: unknown, precision: number): string {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–"
+  if (isNumber(value)) return Number.isInteger(value) ? `${value}` : `${Number(value.toPrecision(precision))}`
+  const text = typeof value === "object" ? JSON.stringify(value) : `${value}`
+  return text.length > 300 ? `${text.slice(0, 300)} …` : text
+}
+
+/** Column names and cells as text, with the row count when some are left out. */
+export function frameCells({ columns, values }: FrameLike, { head = 20, precision = 4 }: FrameOptions = {}) {
+  const rows = values.slice(0, head)
+  const numeric = columns.map((_, c) => rows.some((row) => isNumber(row[c])) && rows.every((row) => !isText(row[c])))
+  const more = values.length > rows.length ? `${values.length} rows, ${rows.length} shown` : ""
+  return { columns, numeric, more, rows: rows.map((row) => columns.map((_, c) => cellText(row[c], precision))) }
+}
+
+const isText = (value: unknown) => value !== null && value !== undefined && typeof value !== "number"
+
+/** A data frame as an HTML table that needs no style sheet; numbers flush right. */
+export function frameHtml(frame: FrameLike, options: FrameOptions = {}): Html {
+  const { columns, numeric, rows, more } = frameCells(frame, options)
+  const style = (c: number, line: string) =>
+    `text-align:${numeric[c] ? "right" : "left"};vertical-align:top;padding:4px 10px;border-bottom:${line};max-width:46em`
+  return html`<table style="border-collapse:collapse;font-size:13px;margin:4px 0"><thead><tr>${columns.map(
+    (name, c) => html`<th style="${style(c, "2px solid #9aa3af")}">${name}</th>`,
+  )}</tr></thead><tbody>${rows.map(
+    (row) => html`<tr>${row.map((cell, c) => html`<td style="${style(c, "1px solid #e6e9ee")}">${cell}</td>`)}</tr>\n`,
+  )}</tbody></table>${more && html`<small>${more}</small>`}`
+}
+
+/** A data frame as aligned text. */
+export function frameText(frame: FrameLike, options: FrameOptions = {}): string {
+  const { columns, numeric, rows, more } = frameCells(frame, options)
+  const lines = [columns, ...rows].map((row) => row.map((cell) => cell.slice(0, 60).replace(/\s+/g, " ")))
+  const widths = columns.map((_, c) => Math.max(...lines.map((line) => line[c]!.length)))
+  const padded = (cell: string, c: number) => (numeric[c] ? cell.padStart(widths[c]!) : cell.padEnd(widths[c]!))
+  return [...lines.map((line) => line.map(padded).join("  ").trimEnd()), ...(more ? [more] : [])].join("\n")
+}
+
+/** Records as a frame: a column for every field that any of them has, in order of appearance. */
+export function frameOf(records: readonly object[]): FrameLike {
+  const columns = [...new Set(records.flatMap((record) => Object.keys(record)))]
+  return { columns, values: records.map((record) => columns.map((name) => (record as Record<string, unknown>)[name])) }
+}
