@@ -35,6 +35,11 @@ const entries: readonly Entry[] = [
   { name: "eval", summary: "score a model or answers on a benchmark", load: () => require("./eval") },
   { name: "compare", summary: "compare two results of a benchmark", load: () => require("./compare") },
   { name: "chat", summary: "talk with a model", load: () => require("./chat") },
+  {
+    name: "merge",
+    summary: "add an adapter into its model: a plain checkpoint",
+    load: () => require("./merge"),
+  },
   { name: "pull", summary: "fetch a model from the Hugging Face hub", load: () => require("./pull") },
   { name: "native", summary: "build the native TensorFlow backend", load: () => require("./native") },
   { name: "doctor", summary: "show what this machine offers, and what is missing", load: () => require("./doctor") },

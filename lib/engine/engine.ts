@@ -18,10 +18,17 @@ export interface Sampling {
 export interface GenerateRequest extends Sampling {
   messages: readonly Message[]
   seed: number
+  /** Wants this many of the most likely first tokens with their log-probs, 1 to 20; not every engine has them. */
+  topLogprobs?: number
 }
 
 /** The answer: raw text (untrimmed, special tokens left out), tokens made, and why it ended. */
-export type Completion = Omit<Call, "prompt">
+export interface Completion extends Omit<Call, "prompt"> {
+  /** Tokens of the prompt, where the engine says so. */
+  promptTokens?: number
+  /** The most likely first tokens with their log-probs in nats, where asked for and given. */
+  first?: readonly { token: string; logprob: number }[]
+}
 
 /**
  * Writes text. Callers ask for one answer at a time and run many such calls at once; an engine gathers what is pending

@@ -1,7 +1,8 @@
 import { setTimeout } from "node:timers/promises"
-import OpenAI, { APIConnectionError, APIError } from "openai"
+import OpenAI, { APIError } from "openai"
 import pLimit from "p-limit"
 import { InputError, MuscError } from "../errors"
+import { uniformAt } from "../rng"
 import type { Completion, GenerateRequest, Generator } from "./engine"
 
 export interface OpenAIOptions {
@@ -13,14 +14,19 @@ export interface OpenAIOptions {
   keyVariable?: string
   /** Requests under way at once, 1 to 256. */
   concurrency?: number
-  /** Further tries after 408, 409, 429, 5xx or a broken connection, with growing pauses or those that the server asks for. */
+  /**
+   * Further tries after 408, 409, 429, 5xx, a broken connection or a reply that is none, with growing pauses or those that
+   * the server asks for (Retry-After).
+   */
   maxRetries?: number
-  /** Longest wait for one answer, in seconds. */
+  /** Longest wait for one whole answer, and longest pause that a server may ask for, in seconds. */
   timeout?: number
   /** How the server calls the token limit; newer models of the official service want `max_completion_tokens`. */
   limitField?: "max_tokens" | "max_completion_tokens"
   /** Whether the seed is sent. Servers that honour it give the same answers again. */
   sendSeed?: boolean
+  /** Called before each further try with what went wrong and the pause in seconds. */
+  onRetry?: (problem: string, pause: number) => void
 }
 
 /**
@@ -38,6 +44,7 @@ export function openaiGenerator({
   timeout = 300,
   limitField = "max_tokens",
   sendSeed = true,
+  onRetry,
 }: OpenAIOptions): Generator {
   const key = process.env[keyVariable]
   if (!key && !baseURL) {
@@ -45,26 +52,13 @@ export function openaiGenerator({
       field: keyVariable,
     })
   }
-  const client = new OpenAI({
-    apiKey: key || "none",
-    baseURL,
-    maxRetries,
-    timeout: timeout * 1000,
-    logLevel: "off",
-  })
+  const client = new OpenAI({ apiKey: key || "none", baseURL, maxRetries: 0, logLevel: "off" })
   const limit = pLimit(concurrency)
   const { origin, pathname } = new URL(client.baseURL)
   const where = origin + pathname
 
-  const request = async ({
-    messages,
-    temperature,
-    topP,
-    topK,
-    maxTokens,
-    stop,
-    seed,
-  }: GenerateRequest): Promise<Completion> => {
+  const request = async (wanted: GenerateRequest, signal: AbortSignal): Promise<Completion> => {
+    const { messages, temperature, topP, topK, maxTokens, stop, seed, topLogprobs } = wanted
     const body = {
       model,
       messages: [...messages],
@@ -74,44 +68,76 @@ export function openaiGenerator({
       ...(topK ? { top_k: topK } : {}),
       ...(stop?.length && { stop: [...stop] }),
       ...(sendSeed && { seed }),
+      ...(topLogprobs && { logprobs: true, top_logprobs: topLogprobs }),
     }
-    const reply = await client.chat.completions.create(body)
-    const choice = reply.choices?.[0]
-    if (!choice) throw new MuscError(`${where}: a reply must hold one choice, got none; check the server`)
-    const finish = choice.finish_reason === "length" ? "length" : "stop"
-    return { text: choice.message?.content ?? "", tokens: reply.usage?.completion_tokens ?? 0, finish }
+    const reply = await client.chat.completions.create(body, { signal })
+    const choice = reply?.choices?.[0]
+    const text = choice?.message?.content ?? ""
+    if (!choice?.message || typeof text !== "string") {
+      throw new Error("a reply must hold one choice with a message, got none")
+    }
+    const top = topLogprobs && choice.logprobs?.content?.[0]?.top_logprobs
+    return {
+      text,
+      tokens: reply.usage?.completion_tokens ?? 0,
+      finish: choice.finish_reason === "length" ? "length" : "stop",
+      ...(reply.usage && { promptTokens: reply.usage.prompt_tokens }),
+      ...(top && { first: top.map(({ token, logprob }) => ({ token, logprob })) }),
+    }
   }
 
-  // The client tries again as long as no reply has begun; a connection cut within a reply is tried again here.
+  // The client's own timer ends when a reply begins, and it takes any pause: so both are watched here.
   const generate = async (wanted: GenerateRequest): Promise<Completion> => {
-    for (let cut = 0; ; cut++) {
+    for (let tries = 1; ; tries++) {
+      const signal = AbortSignal.timeout(timeout * 1000)
       try {
-        return await request(wanted)
+        return await request(wanted, signal)
       } catch (error) {
-        if (error instanceof APIError || error instanceof MuscError || cut >= maxRetries) throw explain(error)
-        await setTimeout(Math.min(8000, 250 * 2 ** cut))
+        const problem = signal.aborted ? `no whole reply in ${timeout} s` : messageOf(error)
+        const status = error instanceof APIError ? error.status : undefined
+        const pause = askedPause(error) ?? Math.min(8, 0.5 * 2 ** (tries - 1)) * (1 - uniformAt(wanted.seed, tries) / 4)
+        if (isRefusal(status)) throw refused(problem, status)
+        if (tries > maxRetries || pause > timeout) throw givenUp(problem, tries, status, pause)
+        onRetry?.(problem, pause)
+        await setTimeout(pause * 1000)
       }
     }
   }
 
-  const explain = (error: unknown): Error => {
-    if (error instanceof MuscError) return error
-    const said = `${error instanceof Error ? error.message : error}`.replaceAll(key || "\0", "[key]").slice(0, 300)
-    const status = error instanceof APIError ? error.status : undefined
-    if (status === 401 || status === 403) {
-      return new InputError(`${where} must accept the key, got: ${said}; set the right key`, { field: keyVariable })
+  const messageOf = (error: unknown) =>
+    `${error instanceof Error ? error.message : error}`.replaceAll(key || "\0", "[key]").slice(0, 300)
+
+  const refused = (problem: string, status?: number): Error =>
+    status === 401 || status === 403
+      ? new InputError(`${where} must accept the key, got: ${problem}; set the right key`, { field: keyVariable })
+      : new InputError(`${where} must accept a request for model ${model}, got: ${problem}; check model and options`)
+
+  const givenUp = (problem: string, tries: number, status: number | undefined, pause: number): Error => {
+    const number = `${tries} ${tries === 1 ? "try" : "tries"}`
+    if (pause > timeout) {
+      const asked = `asked to wait ${Math.ceil(pause)} s`
+      return new MuscError(`${where}: must answer, got ${asked} (${problem}); run again then, or raise the time-out`)
     }
-    if (status && status < 500 && ![408, 409, 429].includes(status)) {
-      return new InputError(`${where} must accept a request for model ${model}, got: ${said}; check model and options`)
+    if (status) {
+      return new MuscError(`${where}: must answer, got after ${number}: ${problem}; wait, or lower the concurrency`)
     }
-    const tries = `${maxRetries + 1} ${maxRetries ? "tries" : "try"}`
-    if (error instanceof APIConnectionError || status === undefined) {
-      return new MuscError(
-        `${where}: must answer, got no whole reply in ${tries} (${said}); check that the server runs`,
-      )
-    }
-    return new MuscError(`${where}: must answer, got after ${tries}: ${said}; wait, or lower the concurrency`)
+    const rule = `must answer, got no whole reply in ${number} (${problem})`
+    return new MuscError(`${where}: ${rule}; check that the server runs`)
   }
 
   return { name: model, concurrency, generate: (wanted) => limit(() => generate(wanted)) }
+}
+
+/** Whether a server will not take this request however often it is asked. */
+const isRefusal = (status: number | undefined) =>
+  status !== undefined && status >= 400 && status < 500 && ![408, 409, 429].includes(status)
+
+/** The pause in seconds that a server asks for by `retry-after-ms` or `Retry-After` (seconds, or a date). */
+function askedPause(error: unknown): number | undefined {
+  const headers = error instanceof APIError ? error.headers : undefined
+  const milliseconds = Number.parseFloat(headers?.get("retry-after-ms") ?? "")
+  const after = headers?.get("retry-after") ?? ""
+  const seconds = /^\s*[\d.]+\s*$/.test(after) ? Number(after) : (Date.parse(after) - Date.now()) / 1000
+  const pause = Number.isNaN(milliseconds) ? seconds : milliseconds / 1000
+  return Number.isNaN(pause) ? undefined : Math.max(0, pause)
 }

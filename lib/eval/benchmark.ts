@@ -49,11 +49,14 @@ export interface Benchmark<Data = unknown, Collected = unknown, Result = unknown
   name: string
   /** A line for the help: what it measures, how many items. */
   about: string
-  /** Where the official files come from, their licence, and the SHA-256 of the files that the scorer was tested on. */
-  source: { home: string; files: readonly { name: string; url: string; sha256?: string }[]; licence: string }
+  /**
+   * Where the official files come from, their licence, and the SHA-256 of the files that the scorer was tested on. A file
+   * without a URL is known but not fetched; no files at all means that the benchmark brings its own items.
+   */
+  source: { home: string; files: readonly { name: string; url?: string; sha256?: string }[]; licence: string }
   /** Whether any item needs a judge. */
   judged: boolean
-  /** Reads a file or folder of official data. @throws InputError naming file, line and field of all that is wrong. */
+  /** Reads a file or folder of official data; an empty path means the benchmark's own items. @throws InputError naming file, line and field of all that is wrong. */
   load(path: string): Promise<BenchmarkItem<Data>[]>
   /** Asks the judge what must be asked of the responses (one a turn); null when rules suffice. */
   collect(item: BenchmarkItem<Data>, responses: readonly string[], judge: Judge): Promise<Collected | null>

@@ -21,19 +21,34 @@ export function bootstrap(
   statistic: (totals: Float64Array) => number,
   { samples, seed, level = 0.95 }: BootstrapOptions,
 ): Interval {
-  const units = columns[0]!.length
-  const key = streamKey(seed, "bootstrap")
   const totals = new Float64Array(columns.length)
-  const found = new Float64Array(samples)
-  for (let s = 0; s < samples; s++) {
+  const found: number[] = []
+  for (const drawn of resamples(columns[0]!.length, { samples, seed })) {
     totals.fill(0)
-    for (let u = 0; u < units; u++) {
-      const drawn = Math.floor(uniformAt(key, s * units + u) * units)
-      for (let c = 0; c < columns.length; c++) totals[c]! += columns[c]![drawn]!
-    }
-    found[s] = statistic(totals)
+    for (const unit of drawn) for (let c = 0; c < columns.length; c++) totals[c]! += columns[c]![unit]!
+    found.push(statistic(totals))
   }
-  const sorted = found.filter((value) => !Number.isNaN(value)).sort()
+  return percentiles(found, level)
+}
+
+/**
+ * The numbers of the units that each resample draws: as many as there are, with replacement. The same seed gives the same
+ * draws, so that two results over the same units are resampled alike. The array is used again for the next resample.
+ */
+export function* resamples(units: number, { samples, seed }: BootstrapOptions): Generator<Int32Array> {
+  const key = streamKey(seed, "bootstrap")
+  const drawn = new Int32Array(units)
+  for (let s = 0; s < samples; s++) {
+    for (let u = 0; u < units; u++) drawn[u] = Math.floor(uniformAt(key, s * units + u) * units)
+    yield drawn
+  }
+}
+
+/** The interval that holds the middle share `level` of the values that are numbers. */
+export function percentiles(values: ArrayLike<number>, level = 0.95): Interval {
+  const sorted = Float64Array.from(values)
+    .filter((value) => !Number.isNaN(value))
+    .sort()
   return [quantile(sorted, (1 - level) / 2), quantile(sorted, (1 + level) / 2)]
 }
 

@@ -67,6 +67,7 @@ describe("an OpenAI-compatible server", () => {
     expect(await engine.generate({ ...ask, topP: 0.9, topK: 5, stop: ["\n"] })).toEqual({
       text: "hello ",
       tokens: 5,
+      promptTokens: 1,
       finish: "stop",
     })
     expect((await engine.generate(ask)).finish).toBe("length")
@@ -99,6 +100,65 @@ describe("an OpenAI-compatible server", () => {
     )
     expect((await openaiGenerator({ model: "m", baseURL }).generate(ask)).text).toBe("at last")
     expect(bodies).toHaveLength(5)
+  })
+
+  it("is asked again after a body that is not JSON, not a reply, or stalls, within the time-out", async () => {
+    const { baseURL, bodies } = await serve(
+      (response) => response.writeHead(200, { "content-type": "application/json" }).end('{"choices": [{'),
+      (response) => response.writeHead(200, { "content-type": "text/html" }).end("<html>busy</html>"),
+      (response) => json(response, 200, { choices: [{ message: { content: [1, 2] } }] }),
+      (response) => response.writeHead(200, { "content-type": "application/json" }).write('{"choices"'),
+      says("at last"),
+    )
+    const problems: string[] = []
+    const options = { model: "m", baseURL, timeout: 5, onRetry: (problem: string) => problems.push(problem) }
+    expect((await openaiGenerator(options).generate(ask)).text).toBe("at last")
+    expect(bodies).toHaveLength(5)
+    expect(problems.map((problem) => problem.replace(/JSON.*/, "JSON"))).toEqual([
+      expect.stringContaining("JSON"),
+      "a reply must hold one choice with a message, got none",
+      "a reply must hold one choice with a message, got none",
+      "no whole reply in 5 s",
+    ])
+  })
+
+  it("decides how long to wait, in seconds or milliseconds, unless that is longer than the time-out", async () => {
+    const wait =
+      (headers: Record<string, string>): Answer =>
+      (response) =>
+        json(response, 429, { error: { message: "slow down" } }, headers)
+    const { baseURL } = await serve(wait({ "retry-after": "1" }), wait({ "retry-after-ms": "20" }), says("at last"))
+    const pauses: number[] = []
+    const began = Date.now()
+    const options = { model: "m", baseURL, onRetry: (_: string, pause: number) => pauses.push(pause) }
+    expect((await openaiGenerator(options).generate(ask)).text).toBe("at last")
+    expect(pauses).toEqual([1, 0.02])
+    expect(Date.now() - began).toBeGreaterThanOrEqual(1020 - 5)
+    const far = await serve(wait({ "retry-after": "3600" }))
+    await expect(openaiGenerator({ model: "m", baseURL: far.baseURL }).generate(ask)).rejects.toThrow(
+      /got asked to wait 3600 s .*run again then/,
+    )
+    expect(far.bodies).toHaveLength(1)
+  })
+
+  it("gives the most likely first tokens when asked for them", async () => {
+    const top = [
+      { token: "m", logprob: -0.1, bytes: null },
+      { token: "M", logprob: -2.3, bytes: null },
+    ]
+    const { baseURL, bodies } = await serve((response) =>
+      json(response, 200, {
+        choices: [
+          { message: { content: "m" }, logprobs: { content: [{ token: "m", logprob: -0.1, top_logprobs: top }] } },
+        ],
+      }),
+    )
+    const { first } = await openaiGenerator({ model: "m", baseURL }).generate({ ...ask, topLogprobs: 5 })
+    expect(bodies[0]).toMatchObject({ logprobs: true, top_logprobs: 5 })
+    expect(first).toEqual([
+      { token: "m", logprob: -0.1 },
+      { token: "M", logprob: -2.3 },
+    ])
   })
 
   it("is given up, with what it said, when it keeps failing", async () => {
@@ -142,8 +202,8 @@ describe("an OpenAI-compatible server", () => {
     await expect(openaiGenerator({ model: "m", baseURL, maxRetries: 0, timeout: 0.05 }).generate(ask)).rejects.toThrow(
       MuscError,
     )
-    await expect(openaiGenerator({ model: "m", baseURL }).generate(ask)).rejects.toThrow(
-      /must hold one choice, got none/,
+    await expect(openaiGenerator({ model: "m", baseURL, maxRetries: 0 }).generate(ask)).rejects.toThrow(
+      /must hold one choice with a message, got none/,
     )
   })
 

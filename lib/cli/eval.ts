@@ -1,0 +1,175 @@
+import { basename, dirname, extname, join } from "node:path"
+import { type Command, InvalidArgumentError, Option } from "commander"
+import { InputError } from "../errors"
+import type { Benchmark, Scoring } from "../eval/benchmark"
+import { judgeDefaults } from "../eval/judge"
+import { readAnswers } from "../eval/responses"
+import { type AnswerSource, benchmarkPlan, firstItems, runBenchmark } from "../runs/benchmark"
+import { benchmarkOf, benchmarks, checkData, download, sourceText } from "../runs/benchmarks"
+import { type EngineOptions, openEngines, type Totals } from "./engines"
+import { countOption, stoppable } from "./support"
+
+interface Options extends EngineOptions {
+  data?: string
+  download?: string
+  scoring: Scoring
+  limit?: number
+  out?: string
+  dryRun?: boolean
+  json?: boolean
+  samples: number
+}
+
+export function register(program: Command): void {
+  program
+    .command("eval")
+    .description(
+      "Score a model, or answers made elsewhere, on a benchmark. Every figure comes with a 95 % bootstrap interval. The " +
+        "same command goes on where it stopped, asks no finished call again, and scores anew without any.",
+    )
+    .argument("<name>", benchmarks.map(({ name }) => name).join(", "))
+    .option("--data <path>", "file or folder of the benchmark's official data")
+    .option("--download <folder>", "fetch the official data into a folder, check its SHA-256, and stop")
+    .option("--responses <file>", "JSONL of answers made elsewhere: id (or prompt) and response (or turns)")
+    .option("--model <folder>", "model folder, or the name of one that comes with musc, to answer")
+    .option("--adapter <folder>", "PEFT adapter to answer with")
+    .option("--backend <name>", "TensorFlow.js backend (default: the fastest that runs)")
+    .option("--endpoint <url>", "OpenAI-compatible server to answer, e.g. http://127.0.0.1:8000/v1", url)
+    .option("--endpoint-model <name>", "model name as the server knows it")
+    .option("--judge <url>", "OpenAI-compatible server to judge", url)
+    .option("--judge-model <name>", "model name as the judging server knows it")
+    .option("--judge-self", "let the model (without adapter) or endpoint that answers judge too")
+    .addOption(
+      new Option("--scoring <kind>", "official reproduces the published scorer's quirks, corrected mends them")
+        .choices(["official", "corrected"])
+        .default("official"),
+    )
+    .option("--limit <n>", "only the first items, at most this many, but whole groups", countOption)
+    .option("--out <folder>", "result folder (default: runs/eval/<name>/<what is measured>)")
+    .option("--dry-run", "show the first prompts, numbers of calls and tokens, and stop")
+    .option("--json", "print the scores as JSON")
+    .option("--concurrency <n>", "requests to a server at once", countOption, 8)
+    .option("--timeout <seconds>", "longest wait for one answer of a server", countOption, 300)
+    .option(
+      "--tries <n>",
+      "times that a question is asked while the reply cannot be read",
+      countOption,
+      judgeDefaults.tries,
+    )
+    .option("--key-variable <name>", "environment variable with the endpoint's key", "OPENAI_API_KEY")
+    .option("--judge-key-variable <name>", "environment variable with the judge's key", "OPENAI_API_KEY")
+    .addOption(
+      new Option("--limit-field <name>", "how the servers call the token limit")
+        .choices(["max_tokens", "max_completion_tokens"])
+        .default("max_tokens"),
+    )
+    .option("--samples <n>", "bootstrap resamples", countOption, 1000)
+    .option("--seed <n>", "of sampled answers and of the bootstrap", countOption, 1)
+    .addHelpText("after", help)
+    .action(evalCommand)
+}
+
+const help = `
+Benchmarks:
+${benchmarks.map(({ name, about }) => `  ${name.padEnd(17)} ${about}`).join("\n")}
+
+Examples:
+  musc eval world --model world
+  musc eval cfbench                    says where the official data comes from
+  musc eval infobench --data InfoBench.json --responses answers.jsonl --judge http://127.0.0.1:8000/v1 --judge-model M
+  musc eval infobench --data InfoBench.json --model my-model --adapter my-adapter --judge-self --dry-run
+
+In the result folder: answers.jsonl, collected.jsonl (what the judge said), items.jsonl (an item's result a line),
+scores.json, table.md; judge.calls.jsonl and answers.calls.jsonl keep every finished call of a server.
+\`musc compare A B\` compares two result folders. Keys are read from the environment and go nowhere but to the server.`
+
+async function evalCommand(name: string, options: Options): Promise<void> {
+  const benchmark = benchmarkOf(name)
+  if (options.download) {
+    console.log((await download(benchmark, options.download)).join("\n"))
+    return
+  }
+  if (!options.data && benchmark.source.files.length) {
+    const rule = "must name the benchmark's official data, got nothing; fetch it with --download <folder>, or yourself"
+    throw new InputError(`${rule}:\n${sourceText(benchmark)}`, { field: "--data" })
+  }
+  const { warnings, data } = options.data ? await checkData(benchmark, options.data) : { warnings: [], data: {} }
+  const all = await benchmark.load(options.data ?? "")
+  const items = options.limit ? firstItems(all, options.limit) : all
+  const given = options.responses ? await readAnswers(options.responses, items) : undefined
+  const notes = [...warnings, ...(given?.notes ?? [])]
+  if (options.dryRun) {
+    console.log([await benchmarkPlan(benchmark, items, given?.answers), ...notes].join("\n"))
+    return
+  }
+  checkEngines(benchmark, options)
+  const subject = subjectOf(options)
+  const dir = options.out ?? join("runs", "eval", benchmark.name, subject.replace(/[^\w.-]+/g, "-"))
+  await stoppable(async (signal, show) => {
+    for (const note of notes) show.note(note)
+    const engines = await openEngines(options, dir, { signal, show, judged: benchmark.judged })
+    try {
+      const source: AnswerSource = given ?? { ...engines.answers!, seed: options.seed }
+      const { scoring, samples, seed } = options
+      const { scores, table } = await runBenchmark({
+        ...{ benchmark, items, dir, subject, source, judge: engines.judge, scoring, notes, data, signal },
+        bootstrap: { samples, seed },
+        onProgress: show.progress,
+      })
+      show.end()
+      const totals = engines.totals()
+      if (options.json) console.log(JSON.stringify({ ...scores, out: dir, calls: totals }, null, 2))
+      else console.log([table, ...Object.entries(totals).map(totalsLine), `results: ${dir}`].join("\n"))
+    } finally {
+      await engines.close()
+    }
+  })
+}
+
+/** @throws InputError for options that do not say who answers and who judges. */
+function checkEngines({ name, judged }: Benchmark, options: Options): void {
+  const { responses, model, endpoint, endpointModel, adapter, judge, judgeModel, judgeSelf } = options
+  const wrong = (problem: string, field: string) => new InputError(problem, { field })
+  const engines = [model, endpoint].filter(Boolean).length
+  if (engines > 1) throw wrong("one of --model and --endpoint may be given, got both; leave one out", "--endpoint")
+  if (!responses && !engines) {
+    throw wrong("answers must come from --responses, --model or --endpoint, got none; add one", "--responses")
+  }
+  if (responses && engines && !judgeSelf) {
+    throw wrong("answers must come from one place, got --responses too; leave it out, or --judge-self", "--responses")
+  }
+  if (endpoint && !endpointModel)
+    throw wrong("must name the model of --endpoint, got nothing; add it", "--endpoint-model")
+  if (adapter && !model) throw wrong("must go with --model, got no model; add it", "--adapter")
+  if (judge && !judgeModel) throw wrong("must name the model of --judge, got nothing; add it", "--judge-model")
+  if (judge && judgeSelf) throw wrong("one judge may be given, got --judge too; leave one out", "--judge-self")
+  if (judgeSelf && !engines) throw wrong("needs --model or --endpoint to judge, got neither; add one", "--judge-self")
+  if (judged && !judge && !judgeSelf) {
+    throw wrong(`${name} needs a judge, got none; add --judge URL --judge-model M, or --judge-self`, "--judge")
+  }
+}
+
+/** What is measured, as results call it. */
+function subjectOf({ responses, endpointModel, adapter, model }: Options): string {
+  if (responses) return basename(responses, extname(responses))
+  if (adapter) return basename(basename(adapter) === "adapter" ? dirname(adapter) : adapter)
+  return endpointModel ?? basename(model!)
+}
+
+function totalsLine([role, totals]: [string, Totals]): string {
+  const count = (value = 0) => value.toLocaleString("en")
+  const { calls, cached, promptTokens, tokens, retries, again, unparsed } = totals
+  const parts = [
+    `${count(calls)} calls, ${count(cached)} more from disk`,
+    `${count(promptTokens)} tokens of prompts and ${count(tokens)} of replies`,
+    `${count(retries)} retries`,
+    ...(again === undefined ? [] : [`${count(again)} asked again, ${count(unparsed)} never readable`]),
+  ]
+  return `${role}: ${parts.join("; ")}`
+}
+
+function url(text: string): URL {
+  const parsed = URL.canParse(text) ? new URL(text) : undefined
+  if (parsed && /^https?:$/.test(parsed.protocol)) return parsed
+  throw new InvalidArgumentError(`must be an address such as http://127.0.0.1:8000/v1, got ${text}`)
+}

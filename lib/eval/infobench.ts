@@ -1,0 +1,245 @@
+import { existsSync, readFileSync, statSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { z } from "zod"
+import { readRecords } from "../data/json-array"
+import { fileError, parseRecord } from "../data/jsonl"
+import type { Message } from "../data/schema"
+import { InputError } from "../errors"
+import type { Benchmark, Scoring } from "./benchmark"
+
+/**
+ * InFoBench (Qin et al. 2024): 500 instructions, each with questions that a judge answers by yes or no. DRFR is the share
+ * of yes over all questions.
+ */
+const record = z.looseObject({
+  id: z.string().min(1),
+  instruction: z.string().min(1),
+  input: z.string().nullable().describe("a text that the instruction is about, or empty"),
+  decomposed_questions: z.array(z.string().min(1)).min(1),
+  question_label: z.array(z.array(z.string())).describe("kinds of each question"),
+  subset: z.enum(["Easy_set", "Hard_set"]),
+})
+
+const labels = ["Content", "Format", "Number", "Style", "Linguistic"] as const
+
+interface Data {
+  input: string
+  questions: { question: string; labels: string[] }[]
+  hard: boolean
+  /** The official judge's rules, where the official script stands beside the data. */
+  rules: string | null
+}
+
+/** Replies to each question that was asked, the last of each being the one that counts. */
+type Collected = string[][]
+
+interface Result {
+  hard: boolean
+  /** Questions that were asked, with what was read of the reply. */
+  asked: { labels: string[]; satisfied: boolean | null }[]
+  /** Questions that were not asked, since the reply before could not be read. */
+  unasked: number
+  officialRules: boolean
+}
+
+/** The judge's rules in our own words; the official script's take their place where it is at hand. */
+const ourRules = `Answer the questions about the generated text (and the input, if there is one) with YES or NO.
+
+- YES: the generated text fulfils the condition of the question entirely. A small inaccuracy already excludes YES: when a question asks whether every sentence has some property and one sentence lacks it, the answer is NO.
+
+- NO: the generated text does not fulfil the condition, or holds nothing by which the question could be answered: when a question asks about the second sentence and there is only one, the answer is NO.`
+
+const script = "evaluation.py"
+
+/** First user message about a text; in a conversation, later messages are bare questions. */
+export function infobenchPrompt(rules: string, input: string, text: string, question: string): string {
+  const about = input ? `Input:\n"${input}"\n\n` : ""
+  return `${rules}\n\n${about}Generated Text:\n"${text}"\n\nQuestion:\n${question}\n`
+}
+
+/**
+ * The verdict of a reply, null for none. Official: it begins with yes or no in any case (so does "Nothing", a no), else it
+ * has exactly one of YES and NO in capitals, inside words too. Corrected: the same with whole words, behind quotes and marks.
+ */
+export function infobenchVerdict(reply: string, scoring: Scoring): boolean | null {
+  const edge = scoring === "official" ? "" : "\\b"
+  const start = new RegExp(scoring === "official" ? "^(yes|no)" : "^[^\\p{L}\\p{N}]*(yes|no)\\b", "iu").exec(reply)
+  if (start) return start[1]!.toLowerCase() === "yes"
+  const [yes, no] = ["YES", "NO"].map((word) => new RegExp(`${edge}${word}${edge}`).test(reply))
+  return yes === no ? null : yes!
+}
+
+const readable = (text: string) =>
+  infobenchVerdict(text, "official") !== null && infobenchVerdict(text, "corrected") !== null
+
+/**
+ * As published, one conversation an item: rules, texts and first question, then the bare questions one by one with the
+ * judge's earlier answers in sight; an unreadable reply ends the item. With `single`, every question is asked by itself,
+ * so that no answer sways the next: not comparable with published figures.
+ *
+ * Official scoring counts an unreadable reply as no and leaves unasked questions out. Corrected scoring leaves both out.
+ * Replies that cannot be read are asked for again first, where the official script never does.
+ */
+export function infobenchOf({ single }: { single: boolean }): Benchmark<Data, Collected, Result> {
+  return {
+    name: single ? "infobench-single" : "infobench",
+    about: `500 instructions, 2,250 yes/no questions to a judge, ${single ? "each by itself" : "one conversation an item"}: DRFR`,
+    source: {
+      home: "https://huggingface.co/datasets/kqsong/InFoBench",
+      files: [
+        {
+          name: "InfoBench.json",
+          url: "https://huggingface.co/datasets/kqsong/InFoBench/resolve/cef03a2830944bfb0d201107895ddd0e0e90bf0e/InfoBench.json",
+          sha256: "66a2ee8d70208a7a879a17f471ba0ffd097b698265ea4796be99a273fdcc6559",
+        },
+        {
+          name: script,
+          url: "https://raw.githubusercontent.com/qinyiwei/InfoBench/557fba025e7d570464fe47d7ead8d81019d05992/evaluation.py",
+          sha256: "e18f50e526da70a45ca7cf5d8681f0ccc975db694a7cb2afbde5007abed25475",
+        },
+        { name: "InfoBench-input.json", sha256: "73a966cce873850099dcbd42a9d93838b85d39437902809a79084d616279a57c" },
+        { name: "InfoBench-noinput.json", sha256: "6b90524612b1024e7e66384b55c9b7f088fe06c466a4433ee8cbe5db678e33a2" },
+      ],
+      licence: "MIT",
+    },
+    judged: true,
+
+    async load(path) {
+      const folder = statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
+      const rules = officialRules(join(folder ? path : dirname(path), script))
+      const seen = new Map<string, string>()
+      const items = []
+      for (const file of folder ? filesIn(path) : [path]) {
+        for await (const { value, place } of readRecords(file)) {
+          const row = parseRecord(record, value, place)
+          const before = seen.get(row.id)
+          if (before) {
+            const rule = `must be unique, got ${row.id} of ${before} again; remove one of the two`
+            throw new InputError(rule, { ...place, field: "id" })
+          }
+          if (row.question_label.length !== row.decomposed_questions.length) {
+            const rule = `must have an entry for each of the ${row.decomposed_questions.length} questions`
+            const problem = `${rule}, got ${row.question_label.length}; correct the record`
+            throw new InputError(problem, { ...place, field: "question_label" })
+          }
+          seen.set(row.id, `${place.file}, line ${place.line}`)
+          const input = row.input ?? ""
+          items.push({
+            id: row.id,
+            unit: row.id,
+            turns: [input ? `${row.instruction}\n\n${input}` : row.instruction],
+            // Greedy as the official README advises; the official script's own default is .7.
+            temperature: 0,
+            maxTokens: 1024,
+            data: {
+              input,
+              questions: row.decomposed_questions.map((question, i) => ({ question, labels: row.question_label[i]! })),
+              hard: row.subset === "Hard_set",
+              rules,
+            },
+          })
+        }
+      }
+      return items
+    },
+
+    async collect({ data }, [text = ""], judge) {
+      const prompt = (question: string) => infobenchPrompt(data.rules ?? ourRules, data.input, text, question)
+      const ask = (messages: readonly Message[]) =>
+        judge({ messages, temperature: 0, maxTokens: 1024 }, (reply) => readable(reply.text))
+      if (single) {
+        return Promise.all(
+          data.questions.map(async ({ question }) => {
+            const { replies } = await ask([{ role: "user", content: prompt(question) }])
+            return replies.map((reply) => reply.text)
+          }),
+        )
+      }
+      const messages: Message[] = []
+      const asked: Collected = []
+      for (const { question } of data.questions) {
+        messages.push({ role: "user", content: asked.length ? `${question}\n` : prompt(question) })
+        const { replies, parsed } = await ask([...messages])
+        asked.push(replies.map((reply) => reply.text))
+        const last = replies.at(-1)!.text
+        messages.push({ role: "assistant", content: last })
+        const lost = (["official", "corrected"] as const).every((scoring) => infobenchVerdict(last, scoring) === null)
+        if (!parsed && lost) break
+      }
+      return asked
+    },
+
+    score({ data }, _responses, collected, scoring) {
+      const asked: Result["asked"] = []
+      for (const [i, replies] of (collected ?? []).entries()) {
+        const satisfied = infobenchVerdict(replies.at(-1) ?? "", scoring)
+        asked.push({ labels: data.questions[i]!.labels, satisfied })
+        if (satisfied === null && scoring === "official" && !single) break
+      }
+      const unasked = data.questions.length - asked.length
+      return { hard: data.hard, asked, unasked, officialRules: data.rules !== null }
+    },
+
+    figures(results, scoring) {
+      const rate = (keep: (result: Result) => boolean, label?: string) => {
+        let yes = 0
+        let all = 0
+        for (const result of results) {
+          if (!keep(result)) continue
+          for (const { labels, satisfied } of result.asked) {
+            if (label && !labels.includes(label)) continue
+            if (satisfied) yes++
+            if (satisfied !== null || scoring === "official") all++
+          }
+        }
+        return yes / all
+      }
+      return {
+        DRFR: rate(() => true),
+        "DRFR Easy": rate(({ hard }) => !hard),
+        "DRFR Hard": rate(({ hard }) => hard),
+        ...Object.fromEntries(labels.map((label) => [`type: ${label}`, rate(() => true, label)])),
+      }
+    },
+
+    notes(results, scoring) {
+      const unread = results.flatMap(({ asked }) => asked).filter(({ satisfied }) => satisfied === null).length
+      const unasked = results.reduce((sum, result) => sum + result.unasked, 0)
+      const hard = results.filter((result) => result.hard).length
+      const own = results.some(({ officialRules }) => !officialRules)
+      return [
+        unread && `${unread} replies could not be read: ${scoring === "official" ? "counted as no" : "left out"}`,
+        unasked && `${unasked} questions behind an unreadable reply were not asked, and are left out`,
+        hard &&
+          `${hard} items are of the Hard set, which MuSC's released pairs were made from: a model trained on them knows it`,
+        own && `the judge's rules are in our own words; put the official ${script} beside the data for its own`,
+        single && "each question was asked by itself; published figures come from one conversation an item",
+      ].filter((note) => typeof note === "string")
+    },
+  }
+}
+
+export const infobench = infobenchOf({ single: false })
+export const infobenchSingle = infobenchOf({ single: true })
+
+/** The official names, of the whole set and of the Hard set in two parts. */
+function filesIn(folder: string): string[] {
+  const names = ["InfoBench.json", "InfoBench.jsonl", "InfoBench-input.json", "InfoBench-noinput.json"]
+  const found = names.map((name) => join(folder, name)).filter((file) => existsSync(file))
+  if (!found.length) throw new InputError(`must hold ${names.join(" or ")}, got none; name the file`, { file: folder })
+  return found
+}
+
+/** The text of SYS_MSG in the official script, whose escapes are those of JSON; null where there is no script. */
+function officialRules(file: string): string | null {
+  if (!existsSync(file)) return null
+  try {
+    const text = /^SYS_MSG\s*=\s*("(?:[^"\\\n]|\\.)*")/m.exec(readFileSync(file, "utf8"))?.[1]
+    if (text) return JSON.parse(text)
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw fileError(error, file, "read")
+  }
+  throw new InputError("must hold the judge's rules as SYS_MSG, got none; fetch the official script again or move it", {
+    file,
+  })
+}
