@@ -1,5 +1,7 @@
 import type { Command } from "commander"
 import { writeReport } from "../runs/report"
+import { readStudy } from "../runs/study-record"
+import { writeStudyReport } from "../runs/study-report"
 
 export function register(program: Command): void {
   program
@@ -8,7 +10,7 @@ export function register(program: Command): void {
       "Write report.html into a run folder: results with intervals, what was done to the data, pairs, token weights, " +
         "training curves, answers won and lost. One file that needs no network.",
     )
-    .argument("<run>", "folder of a run, finished or not")
+    .argument("<run>", "folder of a run, finished or not, or of a study")
     .addHelpText(
       "after",
       `
@@ -18,6 +20,6 @@ Example:
 A run that was stopped is reported as far as it went. Writing the report again does no harm.`,
     )
     .action(async (run: string) => {
-      console.log(await writeReport(run))
+      console.log(await (readStudy(run) ? writeStudyReport(run) : writeReport(run)))
     })
 }

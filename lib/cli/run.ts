@@ -6,11 +6,13 @@ import type { RunConfig } from "../runs/config"
 import { planOf } from "../runs/dry-run"
 import { withoutSecrets } from "../runs/manifest"
 import { resultsTable } from "../runs/results"
-import { run } from "../runs/run"
+import { type RunOptions, run } from "../runs/run"
+import { runStudy, type Study } from "../runs/study"
 import {
   commandLine,
   countOption,
   readConfig,
+  readStudyPlan,
   type SettingOptions,
   settingsHelp,
   stoppable,
@@ -18,6 +20,7 @@ import {
 } from "./support"
 
 interface Options extends SettingOptions {
+  models?: string[]
   out?: string
   cache: boolean
   dryRun?: boolean
@@ -34,6 +37,9 @@ export function register(program: Command): void {
     .argument("<recipe>", "name of a recipe, or a .yaml or .json file of settings")
   withSettings(command)
     .option("--seeds <file>", "seed file (ShareGPT, Alpaca, JSONL with `instruction`), world or self-instruct")
+    .option("--models <list>", "recipes of several runs: models to run all of them with, separated by commas", (text) =>
+      text.split(","),
+    )
     .option("--limit <n>", "use at most this many instructions, for training and for evaluation", countOption)
     .option("--repeat <n>", "repeat with this many seeds", countOption)
     .option("--out <folder>", "run folder (default: runs/<recipe>)")
@@ -41,16 +47,22 @@ export function register(program: Command): void {
     .option("--dry-run", "show settings, first prompts and the number of calls, and stop")
     .addHelpText("after", help)
     .action(async (recipe: string, options: Options) => {
-      const config = readConfig({ ...options, recipe })
-      if (options.dryRun) return console.log(await planOf(config))
-      await start(recipe, config, options)
+      const study = readStudyPlan({ ...options, recipe })
+      const config = study ? study.variants[0]!.config : readConfig({ ...options, recipe })
+      if (options.dryRun) {
+        const list = study?.variants.map(({ name, changes }) => `  ${name}: ${JSON.stringify(changes)}`).join("\n")
+        return console.log(
+          (list ? `${study!.variants.length} runs:\n${list}\n\nthe first of them:\n` : "") + (await planOf(config)),
+        )
+      }
+      await start(recipe, config, options, study)
     })
 }
 
-async function start(recipe: string, config: RunConfig, { out, cache }: Options): Promise<void> {
+async function start(recipe: string, config: RunConfig, { out, cache }: Options, study?: Study): Promise<void> {
   const dir = out ?? join("runs", basename(recipe).replace(/\.\w+$/, ""))
-  const results = await stoppable((signal, show) =>
-    run(config, {
+  const results = await stoppable((signal, show) => {
+    const options: RunOptions = {
       dir,
       signal,
       command: withoutSecrets(commandLine().split(" ")),
@@ -58,8 +70,9 @@ async function start(recipe: string, config: RunConfig, { out, cache }: Options)
       onProgress: show.progress,
       onTokens: show.tokens,
       onNote: show.note,
-    }),
-  )
+    }
+    return study ? runStudy(study, options) : run(config, options)
+  })
   if (Object.keys(results.methods).length) console.log(`\n${resultsTable(results)}\n`)
   const percent = (share: number | null) => (share === null ? "not graded" : `${(100 * share).toFixed(1)} %`)
   for (const { seed, n, chosen_csr, rejected_csr } of results.pairs) {
@@ -74,7 +87,7 @@ async function start(recipe: string, config: RunConfig, { out, cache }: Options)
 const help = `
 Recipes:
 ${Object.entries(recipes)
-  .map(([name, { summary }]) => `  ${name.padEnd(12)} ${summary}`)
+  .map(([name, { summary }]) => `  ${name.padEnd(16)} ${summary}`)
   .join("\n")}
 
 Examples:
@@ -82,8 +95,9 @@ Examples:
   musc run smoke --limit 50 --out runs/try         a first look
   musc run smoke --set weighting=kl --set lr=5e-4  other settings, same data: only training and evaluation are new
   musc run paper --model models/qwen --seeds chats.json --dry-run
+  musc run ablation-noise --repeat 1               several runs that differ in their noise, put together in one table
   musc run mine.yaml                               settings of your own, one "key: value" a line
 
-The folder holds config.json, results.json, manifest.json (versions, model, sha256 of every file), report.html and, for
-each seed, every stage's rows (JSONL), train/<method>/ (metrics.jsonl, adapter/ for PEFT) and evaluate/<method>-T<t>.jsonl.
+The folder holds config.json, results.json (.csv, .md), manifest.json (versions, model, sha256 of every file), report.html and, for
+each seed, every stage's rows (JSONL), train/<method>/ (metrics.jsonl, adapter/ for PEFT) and evaluate/<method>-T<t>.jsonl. A recipe of several runs has such a folder for each.
 ${settingsHelp()}`

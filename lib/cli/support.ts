@@ -1,12 +1,14 @@
 import { existsSync } from "node:fs"
+import { basename } from "node:path"
 import { type Command, InvalidArgumentError } from "commander"
 import { backendNames, useBackend } from "../backend/tf"
 import { type LocalModel, openLocal } from "../engine/local"
-import { StoppedError } from "../errors"
-import { recipeOf } from "../recipes/recipes"
+import { InputError, StoppedError } from "../errors"
+import { recipeOf, recipes } from "../recipes/recipes"
 import { type ConfigKey, configDefaults, configKeys, meaning, parseConfig, type RunConfig } from "../runs/config"
 import { isEmbedded, modelFolder } from "../runs/model"
 import { parseSets, readSettings } from "../runs/settings"
+import type { Study } from "../runs/study"
 import { type Display, display } from "./display"
 
 /** Options that name settings. */
@@ -38,8 +40,14 @@ export const withRecipe = (command: Command): Command =>
     "recipe or settings file to start from (default: smoke for the embedded model, else paper)",
   )
 
-/** The settings of a command line: recipe, then options, then --set. @throws ConfigError listing every problem. */
-export function readConfig({ recipe, set = [], limit, ...given }: SettingOptions): RunConfig {
+/**
+ * The settings of a command line: recipe, then options, then --set, then what a variant of a study changes.
+ * @throws ConfigError listing every problem.
+ */
+export function readConfig(
+  { recipe, set = [], limit, ...given }: SettingOptions,
+  changes: Partial<RunConfig> = {},
+): RunConfig {
   const sets = parseSets(set)
   const model = `${sets.model ?? given.model ?? "world"}`
   const base = baseSettings(recipe ?? (isEmbedded(model) ? "smoke" : "paper"), model)
@@ -54,7 +62,26 @@ export function readConfig({ recipe, set = [], limit, ...given }: SettingOptions
       Math.min(limit, Number(merged[key] ?? configDefaults[key]))
     Object.assign(merged, { instructions: most("instructions"), evalInstructions: most("evalInstructions") })
   }
-  return parseConfig({ ...merged, ...sets })
+  return parseConfig({ ...merged, ...sets, ...changes })
+}
+
+/** The runs that a recipe is made of, for each of some models; undefined for a recipe that is one run. */
+export function readStudyPlan(options: SettingOptions & { models?: string[] }): Study | undefined {
+  const recipe = Object.hasOwn(recipes, options.recipe ?? "") ? recipes[options.recipe!] : undefined
+  if (!recipe?.variants) {
+    if (options.models)
+      throw new InputError("--models is for recipes of several runs, got one that is none; use --model")
+    return undefined
+  }
+  const models = options.models ?? (options.model ? [options.model] : (recipe.models ?? ["world"]))
+  const variants = models.flatMap((model) =>
+    Object.entries(recipe.variants!).map(([name, changes]) => ({
+      name: models.length > 1 ? `${basename(model)}-${name}` : name,
+      changes: models.length > 1 ? { model, ...changes } : changes,
+      config: readConfig({ ...options, model }, changes),
+    })),
+  )
+  return { axis: recipe.axis, variants }
 }
 
 /** A recipe by name, or the settings that a YAML or JSON file holds. */

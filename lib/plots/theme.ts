@@ -58,11 +58,13 @@ const spare = [
   { colour: "#DDAA33", symbol: "square-cross" },
 ]
 
+const natural = new Intl.Collator("en", { numeric: true })
+
 /** Method names without repeats in the order of every figure and table: the baselines, then musc, then all others. */
 export function orderMethods(names: Iterable<string>): string[] {
   const order = Object.keys(known)
   const rank = (name: string) => (order.includes(name) ? order.indexOf(name) : order.length)
-  return [...new Set(names)].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
+  return [...new Set(names)].sort((a, b) => rank(a) - rank(b) || natural.compare(a, b))
 }
 
 /** The method that tables and the report tell of: musc, or else the last one that is not the base model. */

@@ -1,5 +1,6 @@
 import { InputError } from "../errors"
-import { nearest, type RunConfig } from "../runs/config"
+import { type WeightingName, weightings } from "../musc/weigh"
+import { type ConfigKey, configDefaults, nearest, type RunConfig } from "../runs/config"
 
 /** An experiment: what it shows, and only those settings that differ from the defaults. */
 export interface Recipe {
@@ -7,6 +8,12 @@ export interface Recipe {
   config: Partial<RunConfig>
   /** what holds beside `config` when another model than the embedded one is given */
   otherModels?: Partial<RunConfig>
+  /** the runs of the experiment by name, with what each changes; one run if absent */
+  variants?: Readonly<Record<string, Partial<RunConfig>>>
+  /** setting that the variants change in steps: the figure's axis */
+  axis?: "noiseRatio" | "pairs"
+  /** models that every variant is run with, if none is given */
+  models?: readonly string[]
 }
 
 /** What the embedded model needs: it was trained on bare prompts and short texts, and it is small. */
@@ -32,6 +39,11 @@ const embedded: Partial<RunConfig> = {
   pointsFrom: "verdicts",
 }
 
+/** What the defaults, which are the paper's, have in the place of `embedded`. */
+const standard = Object.fromEntries(
+  Object.keys(embedded).map((key) => [key, configDefaults[key as ConfigKey]]),
+) as Partial<RunConfig>
+
 /** The experiments that come with musc. */
 export const recipes: Readonly<Record<string, Recipe>> = {
   smoke: {
@@ -54,32 +66,76 @@ export const recipes: Readonly<Record<string, Recipe>> = {
     },
   },
   paper: {
-    summary: "the paper's settings, for a chat model of your own (--model) that writes its own instructions",
-    config: { seeds: "self-instruct", epochs: 3, weightings: ["uniform", "contrast", "pmi", "entropy", "kl"] },
-  },
-  weightings: {
-    summary: "ablation: every token weighting on the same pairs of the embedded model, three seeds",
+    summary:
+      "the paper's table: base, SFT, Self-Reward by three judges, Self-Correct, coarse and MuSC over three seeds",
     config: {
       ...embedded,
       repeat: 3,
-      weightings: ["uniform", "random", "logprob", "contrast", "pmi", "entropy", "kl", "bi-kl", "ratio", "tis-dpo"],
       methods: [
-        ...(["base", "coarse", "musc-random", "musc-logprob", "musc-contrast", "musc-pmi", "musc-entropy"] as const),
-        ...(["musc-kl", "musc-bi-kl", "musc-ratio", "musc-tis-dpo"] as const),
+        ...([
+          "base",
+          "sft",
+          "self-reward-yesno",
+          "self-reward-points",
+          "self-reward-verifier",
+          "self-correct",
+        ] as const),
+        ...(["coarse", "musc"] as const),
       ],
     },
+    otherModels: {
+      ...standard,
+      seeds: "self-instruct",
+      repeat: 1,
+      epochs: 3,
+      weightings: ["uniform", "contrast", "pmi", "entropy", "kl"],
+      methods: ["base", "sft", "self-reward-yesno", "self-reward-points", "self-correct", "coarse", "musc"],
+    },
   },
-  dropout: {
-    summary: "ablation: constraints are only dropped, on the embedded model",
-    config: { ...embedded, drop: 1, negate: 0, substitute: 0 },
+  "ablation-weights": {
+    summary: "every token weighting on the same pairs, three seeds",
+    config: {
+      ...embedded,
+      repeat: 3,
+      weightings: Object.keys(weightings) as WeightingName[],
+      methods: [
+        ...(["base", "coarse", "musc-random", "musc-logprob", "musc-contrast", "musc-pmi", "musc-entropy"] as const),
+        ...(["musc-kl", "musc-kl-reverse", "musc-bi-kl", "musc-ratio", "musc-tis-dpo"] as const),
+      ],
+    },
+    otherModels: standard,
   },
-  negate: {
-    summary: "ablation: constraints are only negated, on the embedded model",
-    config: { ...embedded, drop: 0, negate: 1, substitute: 0 },
+  "ablation-noise": {
+    summary: "each kind of noise alone, two together, all three, and ratios of .1 to .7, three seeds",
+    config: { ...embedded, repeat: 3, methods: ["base", "musc"] },
+    otherModels: standard,
+    variants: {
+      all: { noiseRatio: 0.3 },
+      drop: { drop: 1, negate: 0, substitute: 0 },
+      negate: { drop: 0, negate: 1, substitute: 0 },
+      substitute: { drop: 0, negate: 0, substitute: 1 },
+      "drop-negate": { drop: 0.5, negate: 0.5, substitute: 0 },
+      "drop-substitute": { drop: 0.5, negate: 0, substitute: 0.5 },
+      "negate-substitute": { drop: 0, negate: 0.5, substitute: 0.5 },
+      "ratio-0.1": { noiseRatio: 0.1 },
+      "ratio-0.5": { noiseRatio: 0.5 },
+      "ratio-0.7": { noiseRatio: 0.7 },
+    },
+    axis: "noiseRatio",
   },
-  substitute: {
-    summary: "ablation: constraints are only substituted, on the embedded model",
-    config: { ...embedded, drop: 0, negate: 0, substitute: 1 },
+  scaling: {
+    summary: "number of pairs, for two sizes of the embedded model (--models names others), three seeds",
+    config: { ...embedded, repeat: 3, instructions: 1200, methods: ["base", "coarse", "musc"] },
+    otherModels: { ...standard, instructions: 4000 },
+    variants: {
+      "pairs-60": { pairs: 60 },
+      "pairs-125": { pairs: 125 },
+      "pairs-250": { pairs: 250 },
+      "pairs-500": { pairs: 500 },
+      "pairs-1000": { pairs: 1000 },
+    },
+    axis: "pairs",
+    models: ["world-small", "world"],
   },
 }
 

@@ -3,6 +3,7 @@ import { createReadStream, readdirSync, readFileSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { join, relative } from "node:path"
 import { writeAtomic } from "../data/jsonl"
+import { type Current, currentOf } from "./current"
 
 /** What made a run: enough to make it again. */
 export interface Manifest {
@@ -49,11 +50,12 @@ export function withoutSecrets(argv: readonly string[]): string {
 
 /**
  * Writes `manifest.json` with the sha256 of all other files of the run: last of all, whole or not at all. The report is
- * left out, as it is made from the manifest too.
+ * left out, as it is made from the manifest too, and so are trainings and answers of methods, seeds and temperatures that
+ * the run's settings no longer name.
  */
-export async function writeManifest(dir: string, manifest: Manifest): Promise<void> {
+export async function writeManifest(dir: string, manifest: Manifest, now: Current = currentOf()): Promise<void> {
   const files: Record<string, string> = {}
-  for (const file of listFiles(dir)) {
+  for (const file of listFiles(dir).filter(now.file)) {
     if (!/^(manifest\.json|lock\.json|report\.html)$/.test(file)) files[file] = await sha256File(join(dir, file))
   }
   await writeAtomic(join(dir, "manifest.json"), `${JSON.stringify({ ...manifest, files }, null, 2)}\n`)

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { InputError } from "../errors"
 import { cachedModel, parseHubName, pullModel } from "./hub"
 import type { Progress } from "./workshop"
@@ -29,5 +29,5 @@ export async function modelFolder(
   )
 }
 
-/** Whether this is the embedded world's model. */
-export const isEmbedded = (name: string) => name === "world"
+/** Whether this is a model of the embedded world: `world`, `world-small`, or a folder of that name. */
+export const isEmbedded = (name: string) => /^world(-\w+)?$/.test(basename(name))

@@ -26,8 +26,10 @@ import { InputError } from "../errors"
 import type { StageCount } from "../musc/run-stage"
 import { countWeights, noWeights, type TrainingLog, type WeightCounts } from "../plots/curves"
 import type { EditOutcome } from "../plots/stage-figures"
+import { addClassWeights, type ClassWeights, noClassWeights } from "../plots/token-classes"
 import { streamKey } from "../rng"
 import { readQuestion } from "../world/inverse"
+import { type Current, currentOf } from "./current"
 
 /** A row with the seed that it belongs to. */
 export type Seeded<Row> = Row & { seed: number }
@@ -47,6 +49,8 @@ export interface RunData {
   pairs: Seeded<PairRow>[]
   weighed: Seeded<WeighedRow>[]
   weights: Record<string, WeightCounts>
+  /** by weighting */
+  classes: Record<string, ClassWeights>
   logs: TrainingLog[]
   items: EvalItem[]
 }
@@ -129,7 +133,7 @@ export async function readRun(dir: string): Promise<RunData> {
   const [config, manifest] = [object("config.json"), object("manifest.json")]
   // The manifest is written last and removed first: without it, results are those of an earlier run in this folder.
   const found = manifest && object("results.json")
-  const now = current(config)
+  const now = currentOf(config)
   const seeds = folders
     .map(Number)
     .filter(now.seed)
@@ -146,6 +150,7 @@ export async function readRun(dir: string): Promise<RunData> {
     pairs: [],
     weighed: [],
     weights: {},
+    classes: {},
     logs: [],
     items: [],
   }
@@ -165,6 +170,8 @@ export async function readRun(dir: string): Promise<RunData> {
       for (const [name, weights] of Object.entries(row.weights)) {
         data.weights[name] ??= noWeights()
         countWeights(data.weights[name], weights)
+        data.classes[name] ??= noClassWeights()
+        addClassWeights(data.classes[name], row, weights)
       }
       samples.weigh.add(`${seed} ${row.id}`, { ...row, seed })
     },
@@ -178,25 +185,28 @@ export async function readRun(dir: string): Promise<RunData> {
   }
   for (const seed of seeds) {
     for (const stage of stageName.options) await readOf(stage, seed)
-    const logs = await readLogs(join(dir, `seed-${seed}`, "train"), seed)
-    data.logs.push(...logs.filter(({ method }) => now.method(method)))
-    for (const file of await filesOf(join(dir, `seed-${seed}`, "evaluate"), ".jsonl"))
-      for await (const item of readJsonl(file, evalItem, { dropTorn: true, allowEmpty: true }))
-        if (now.method(item.method) && now.temperature(item.temperature)) data.items.push(item)
   }
+  Object.assign(data, await readOutcomes(dir, seeds, now))
   const [corrupted, pairs, weighed] = [samples.corrupt.rows(), samples.respond.rows(), samples.weigh.rows()]
   return { ...data, stages: [...tally.values()], corrupted, pairs, weighed }
 }
 
-/** What belongs to the run as it is configured now; outputs of earlier settings stay in the folder. */
-function current({ seed: first, repeat = 1, methods, evalTemperatures }: JsonObject = {}) {
-  const listed = (list: unknown) => (entry: unknown) => !Array.isArray(list) || list.includes(entry)
-  const counted = typeof first === "number" && typeof repeat === "number"
-  return {
-    seed: (seed: number) => !counted || (seed >= first && seed < first + repeat),
-    method: listed(methods),
-    temperature: listed(evalTemperatures),
+/** Training logs and graded answers of a run folder, of the methods and temperatures that it is configured for now. */
+export async function readOutcomes(
+  dir: string,
+  seeds: readonly number[],
+  now: Current,
+): Promise<Pick<RunData, "logs" | "items">> {
+  const logs: TrainingLog[] = []
+  const items: EvalItem[] = []
+  for (const seed of seeds) {
+    const all = await readLogs(join(dir, `seed-${seed}`, "train"), seed)
+    logs.push(...all.filter(({ method }) => now.method(method)))
+    for (const file of await filesOf(join(dir, `seed-${seed}`, "evaluate"), ".jsonl"))
+      for await (const item of readJsonl(file, evalItem, { dropTorn: true, allowEmpty: true }))
+        if (now.method(item.method) && now.temperature(item.temperature)) items.push(item)
   }
+  return { logs, items }
 }
 
 /** Counts a row of a stage's output; rows that failed before the stage never reached it. */

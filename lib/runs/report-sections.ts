@@ -1,6 +1,7 @@
 import type { EvalItem, Results, Score } from "../data/results"
 import type { PairRow } from "../data/schema"
 import { constraintShare } from "../eval/grader"
+import { methodComparison } from "../plots/comparison"
 import { trainingCurves, weightDistribution } from "../plots/curves"
 import { answersHtml, diffHtml, editsHtml, type Verdict } from "../plots/diff"
 import { atTemperature, resultBars, satisfactionByCount, satisfactionByKind, temperaturesOf } from "../plots/figures"
@@ -8,6 +9,7 @@ import { mapControls, mapLegend, pairMap } from "../plots/heatmap"
 import { figureBlock, type Html, html, type Part, table } from "../plots/html"
 import { editKinds, stageFunnel } from "../plots/stage-figures"
 import { mainMethod, orderMethods } from "../plots/theme"
+import { weightsByClass } from "../plots/token-classes"
 import { gradeAnswer, worldSpec } from "../world/spec"
 import { type RunData, type Seeded, SHOWN, sampler } from "./report-data"
 
@@ -62,7 +64,7 @@ const meanings: Readonly<Record<string, string>> = {
 }
 
 /** Every method at every temperature with intervals and the difference to base; nothing is left out. */
-export function resultSection({ results }: RunData): Html | undefined {
+export function resultSection({ results }: Pick<RunData, "results">): Html | undefined {
   if (!results) return undefined
   const methods = orderMethods(Object.keys(results.methods))
   const unreadable = methods.some((method) =>
@@ -92,6 +94,7 @@ export function resultSection({ results }: RunData): Html | undefined {
 brackets 95 % bootstrap intervals over instructions; differences in percentage points, paired by instruction. ${methods
     .filter((method) => meanings[method])
     .map((method) => html`<b>${method}</b>: ${meanings[method]}. `)}</p>
+${Object.keys(results.methods).length > 5 && figureBlock(methodComparison(results))}
 ${figureBlock(resultBars(results), "Numbers in the bars are percent. An interval that covers another bar’s end is a warning, not a test: for that see the paired differences above.")}
 ${otherDifferences(results)}${seedTable(results)}`
 }
@@ -148,7 +151,27 @@ ${
     ? html`<h3>Pairs</h3>${table(["seed", "pairs", "constraints kept by chosen", "by rejected"], pairs, [0, 1, 2, 3])}
 <p class="note">Both answers are judged against the clean instruction: the difference is the contrast that training learns from.</p>`
     : null
-}`
+}${baselineTable(results)}`
+}
+
+/** Pairs that baselines made for themselves, and what became of the other instructions. */
+function baselineTable(results: Results | undefined): Part {
+  if (!results?.baselines?.length) return null
+  const kept = (share: number | null) => (share === null ? "not graded" : percent(share))
+  const rows = results.baselines.map(({ method, seed, n, failures, unreadable, chosen_csr, rejected_csr }) => [
+    method,
+    seed,
+    n.toLocaleString("en"),
+    kept(chosen_csr),
+    kept(rejected_csr),
+    unreadable.toLocaleString("en"),
+    Object.entries(failures)
+      .sort(([, a], [, b]) => b - a)
+      .map(([reason, count]) => `${reason} (${count.toLocaleString("en")})`)
+      .join("; ") || "–",
+  ])
+  const head = ["baseline", "seed", "pairs", "kept by chosen", "by rejected", "unreadable", "no pair, and why"]
+  return html`<h3>Pairs of the baselines</h3>${table(head, rows, [1, 2, 3, 4, 5])}`
 }
 
 const card = (row: { seed: number; id: string }, ...body: readonly Part[]): Html =>
@@ -188,7 +211,7 @@ ${pairs.map((row) => {
 }
 
 /** Weights of single tokens and of all tokens together. `first` is the weighting drawn at first, if there. */
-export function weightSection({ weighed, weights }: RunData, first: string): Html | undefined {
+export function weightSection({ weighed, weights, classes }: RunData, first: string): Html | undefined {
   if (!weighed.length) return undefined
   const all = Object.keys(weights)
   const shared = all.filter((name) => weighed.every((row) => row.weights[name]))
@@ -201,7 +224,8 @@ ${mapControls(names)}${mapLegend()}
 ${weighed.map((row: Seeded<(typeof weighed)[number]>) =>
   card(row, diffHtml(clip(row.clean_instruction), clip(row.noised_instruction)), pairMap(row, { weightings: names })),
 )}
-${figureBlock(weightDistribution(weights), `All tokens of all pairs, the end-of-turn token included.${uniform}`)}`
+${figureBlock(weightDistribution(weights), `All tokens of all pairs, the end-of-turn token included.${uniform}`)}
+${all.some((name) => name !== "uniform") && figureBlock(weightsByClass(classes), "Each token by its word: whether the clean or the noised instruction alone names it, both do, or neither does. A weighting that finds the spoiled constraints puts more weight on words that one instruction alone names.")}`
 }
 
 /** Loss, rewards, margin and accuracy, with a word on rewards that fall. */
@@ -217,7 +241,7 @@ rate, fewer epochs, or an SFT term on the chosen answer. The dashed line is ln 2
 }
 
 /** Satisfaction by kind and by number of constraints. */
-export function kindSection({ items }: RunData): Html | undefined {
+export function kindSection({ items }: Pick<RunData, "items">): Html | undefined {
   if (!items.length) return undefined
   const { items: cold } = atTemperature(items)
   const hasKinds = cold.some(({ constraints }) => constraints.some(({ kind }) => kind))

@@ -5,6 +5,7 @@ import { fileError, writeAtomic } from "../data/jsonl"
 import type { Results } from "../data/results"
 import { type LocalModel, openLocal } from "../engine/local"
 import type { RunConfig } from "./config"
+import { currentOf } from "./current"
 import { experiment, type Findings } from "./experiment"
 import { lockFolder } from "./lock"
 import { sweep, versions, writeManifest } from "./manifest"
@@ -63,7 +64,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     const { name, fingerprint } = local
     const finished = new Date().toISOString()
     const made = { backend, model: { name, fingerprint }, command: options.command ?? "", seeds, started, finished }
-    await writeManifest(dir, { ...versions(), ...made })
+    await writeManifest(dir, { ...versions(), ...made }, currentOf(config))
     await writeReport(dir)
     return found
   } catch (error) {

@@ -3,7 +3,7 @@ import type { DataFrame } from "danfojs-node"
 import { writeAtomic } from "../data/jsonl"
 import type { Results } from "../data/results"
 import { temperaturesOf } from "../plots/figures"
-import { mainMethod, orderMethods } from "../plots/theme"
+import { orderMethods } from "../plots/theme"
 
 /** Results as data frames, and what is written of them. Danfo is loaded when the first frame is made: it takes seconds. */
 
@@ -13,26 +13,27 @@ const rates = ["csr", "isr"] as const
 export type ResultLine = { method: string; temperature: number } & Record<string, string | number | null>
 
 /**
- * The lines of the one table: rates of each method, its paired difference from base, and that of the main method from it
- * (`musc_minus_isr` where musc is the main method). null where there is nothing to compare.
+ * The lines of the one table: rates of each method, its paired difference from base, and where musc is among the methods,
+ * musc's from it (`musc_minus_isr`), else its own from coarse. null where there is nothing to compare.
  */
 export function resultLines(results: Results): ResultLine[] {
   const methods = orderMethods(Object.keys(results.methods))
-  const main = mainMethod(methods)
+  const against = ["base", ...(methods.includes("musc") ? [] : ["coarse"])].filter((name) => methods.includes(name))
   return temperaturesOf(results).flatMap((temperature) =>
     methods.flatMap((method): ResultLine[] => {
       const score = results.methods[method]![temperature]
       if (!score) return []
-      const line: ResultLine = { method, temperature: Number(temperature.slice(1)) }
-      for (const rate of rates) Object.assign(line, columns(rate, score[rate], score[`${rate}_interval`]))
-      for (const rate of rates) {
-        const gain = differenceBetween(results, method, "base", temperature)
-        Object.assign(line, columns(`${rate}_minus_base`, gain?.[rate], gain?.[`${rate}_interval`]))
-        if (!main) continue
-        const lead = differenceBetween(results, main, method, temperature)
-        Object.assign(line, columns(`${main}_minus_${rate}`, lead?.[rate], lead?.[`${rate}_interval`]))
+      const gap = (name: string, rate: "csr" | "isr", of: string, from: string) => {
+        const found = differenceBetween(results, of, from, temperature)
+        return columns(name, found?.[rate], found?.[`${rate}_interval`])
       }
-      return [{ ...line, answers: score.n, unreadable: score.unreadable }]
+      const line = rates.map((rate) => ({
+        ...columns(rate, score[rate], score[`${rate}_interval`]),
+        ...Object.assign({}, ...against.map((other) => gap(`${rate}_minus_${other}`, rate, method, other))),
+        ...(methods.includes("musc") && gap(`musc_minus_${rate}`, rate, "musc", method)),
+      }))
+      const counts = { answers: score.n, unreadable: score.unreadable }
+      return [{ method, temperature: Number(temperature.slice(1)), ...line[0], ...line[1], ...counts }]
     }),
   )
 }
@@ -70,20 +71,20 @@ export function toCsv(frame: DataFrame): string {
   return [frame.columns, ...(frame.values as unknown[][])].map((row) => `${row.map(cell).join(",")}\n`).join("")
 }
 
-/** A frame of `resultLines` as a Markdown table in percent, with intervals in brackets, one line a row. */
+/** A frame of `resultLines` as a Markdown table in percent, with intervals in brackets; of the differences those in ISR. */
 export function toMarkdown(frame: DataFrame): string {
   const names = frame.columns
-  const shown = names.filter((name) => !/_(low|high)$/.test(name) && (name !== "unreadable" || anyAbove0(frame, name)))
+  const left = /_(low|high)$|csr_minus|minus_csr/ // differences in CSR are in the CSV alone: the table is wide enough
+  const shown = names.filter((name) => !left.test(name) && (name !== "unreadable" || anyAbove0(frame, name)))
   const rows = (frame.values as unknown[][]).map((values) => {
     const value = (name: string) => values[names.indexOf(name)]
-    const cells = shown.map((name) => {
+    return shown.map((name) => {
       const [of, low, high] = [value(name), value(`${name}_low`), value(`${name}_high`)]
       if (!names.includes(`${name}_low`)) return `${of}`
       if (typeof of !== "number" || Number.isNaN(of)) return "–"
       const said = name.includes("_minus_") ? points : percent
       return `${said(of)} [${said(low as number)}, ${said(high as number)}]`
     })
-    return cells
   })
   const head = shown.map((name) => titles(name))
   const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |\n`

@@ -54,7 +54,7 @@ describe("the report of a finished run", () => {
     const figures = [...text.matchAll(/<script type="application\/json">([\s\S]*?)<\/script>/g)].map(([, json]) =>
       JSON.parse(json!),
     )
-    expect(figures).toHaveLength(7)
+    expect(figures).toHaveLength(8)
     for (const { data, layout } of figures) {
       expect(data.length).toBeGreaterThan(0)
       expect(layout.title.text).toMatch(/\w/)

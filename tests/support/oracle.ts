@@ -29,10 +29,15 @@ const tasks: Record<string, (prompt: string, seed: number) => string> = {
     return instructionOf(wordSpec(asked, rng(seed)))
   },
   "Write one new instruction": (_, seed) => instructionOf(sampleSpec(6, "train", rng(seed))),
+  "Read the instruction and the answer. The answer gets": () => "It is fine.",
   "Read the instruction": (prompt) => {
     const answer = prompt.slice(prompt.indexOf("Answer: ") + 8, prompt.lastIndexOf("\n\nQuestion: "))
     const asked = readQuestion(prompt.slice(prompt.lastIndexOf("Question: ") + 10))!
     return satisfies(asked, answer) ? "Yes" : "no."
+  },
+  "The answer to the instruction gets a no": (prompt, seed) => {
+    const asked = readInstruction(prompt.slice(prompt.indexOf("Instruction: ") + 13, prompt.indexOf("\n\nAnswer: ")))!
+    return realise({ constraints: asked }, rng(seed))
   },
   "Change the question so that it asks for the opposite": (prompt) => questionOf(negate(questionIn(prompt))),
   "Change the question so that it asks for something": (prompt, seed) =>

@@ -1,0 +1,109 @@
+import { join } from "node:path"
+import { readJsonFile } from "../data/json-file"
+import { parseRecord, writeAtomic } from "../data/jsonl"
+import { type Results, results as resultsRecord } from "../data/results"
+import { InputError } from "../errors"
+import { type AxisCurve, satisfactionOver } from "../plots/comparison"
+import { trainingCurves } from "../plots/curves"
+import { temperaturesOf } from "../plots/figures"
+import { figureBlock, type Html, html, page, table } from "../plots/html"
+import { meaning } from "./config"
+import { currentOf } from "./current"
+import { type RunData, readOutcomes } from "./report-data"
+import { kindSection, resultSection } from "./report-sections"
+import { readStudy, type StudyRecord } from "./study-record"
+
+const percent = (share: number | null) => (share === null ? "–" : `${(100 * share).toFixed(1)} %`)
+const mean = (values: readonly (number | null)[]) => {
+  const known = values.filter((value) => value !== null)
+  return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null
+}
+
+/** What each variant changes, how many pairs it made, and what its pairs keep. */
+function variantSection({ variants }: StudyRecord): Html {
+  const rows = variants.map(({ name, changes, pairs }) => [
+    html`<a href="${name}/report.html">${name}</a>`,
+    Object.entries(changes)
+      .map(([key, value]) => `${key} ${value}`)
+      .join(", "),
+    pairs.map(({ n }) => n.toLocaleString("en")).join(", ") || "–",
+    percent(mean(pairs.map(({ chosen_csr }) => chosen_csr))),
+    percent(mean(pairs.map(({ rejected_csr }) => rejected_csr))),
+  ])
+  const head = ["variant", "changes", "pairs, by seed", "constraints kept by chosen", "by rejected"]
+  return table(head, rows, [2, 3, 4])
+}
+
+/** The curves of a study whose variants change a setting in steps; one a model and trained method. */
+export function curvesOf({ axis, variants }: StudyRecord, results: Results, temperature: string): AxisCurve[] {
+  const models = new Set(variants.map(({ model }) => model))
+  const curves = new Map<string, { name: string; points: AxisCurve["points"][number][]; base?: AxisCurve["base"] }>()
+  for (const { changes, model, methods, pairs } of variants) {
+    const set = axis === undefined ? undefined : changes[axis]
+    if (typeof set !== "number") continue
+    const at = axis === "pairs" && set ? Math.min(set, mean(pairs.map(({ n }) => n)) ?? set) : set
+    for (const [method, named] of Object.entries(methods)) {
+      const score = results.methods[named]?.[temperature]
+      if (method === "base" || !score) continue
+      const name = models.size > 1 ? `${model} ${method}` : method
+      const curve = curves.get(name) ?? { name, points: [], base: results.methods[methods.base ?? ""]?.[temperature] }
+      curves.set(name, curve)
+      curve.points.push({ at, score })
+    }
+  }
+  return [...curves.values()].filter(({ points }) => points.length > 1)
+}
+
+async function outcomesOf(dir: string, { variants }: StudyRecord): Promise<Pick<RunData, "logs" | "items">> {
+  const logs: RunData["logs"] = []
+  const items = new Map<string, RunData["items"][number]>()
+  for (const { name, methods } of variants) {
+    const folder = join(dir, name)
+    const config = readJsonFile(join(folder, "config.json"))
+    const { seed = 0, repeat = 1 } = config as { seed?: number; repeat?: number }
+    const seeds = Array.from({ length: repeat }, (_, i) => seed + i)
+    const own = await readOutcomes(folder, seeds, currentOf(config))
+    logs.push(...own.logs.map((log) => ({ ...log, method: methods[log.method] ?? log.method })))
+    for (const item of own.items) {
+      const method = methods[item.method] ?? item.method
+      items.set(`${method} ${item.temperature} ${item.seed} ${item.id}`, { ...item, method })
+    }
+  }
+  return { logs, items: [...items.values()] }
+}
+
+/**
+ * Writes `report.html` into a study's folder, from its results and the folders of its runs, and returns its path.
+ * @throws InputError for a folder that holds no study, and for damaged files.
+ */
+export async function writeStudyReport(dir: string): Promise<string> {
+  const study = readStudy(dir)
+  if (!study) throw new InputError("must hold study.json, got none; check the path", { file: dir })
+  const results = parseRecord(resultsRecord, readJsonFile(join(dir, "results.json")), {
+    file: join(dir, "results.json"),
+  })
+  const { logs, items } = await outcomesOf(dir, study)
+  const name = dir.split(/[\\/]/).filter(Boolean).at(-1)!
+  const figures = temperaturesOf(results).flatMap((temperature) => {
+    const curves = curvesOf(study, results, temperature)
+    const title = `${study.axis}, temperature ${temperature.slice(1)}`
+    return curves.length ? figureBlock(satisfactionOver(title, curves, { log: study.axis === "pairs" })) : []
+  })
+  const over = figures.length && study.axis ? html`<p>${study.axis}: ${meaning(study.axis)}.</p>${figures}` : undefined
+  const all: [string, string, Html | undefined][] = [
+    ["results", "Results", resultSection({ results })],
+    ["curve", `By ${study.axis}`, over],
+    ["variants", "Variants", variantSection(study)],
+    ["training", "Training", logs.length ? figureBlock(trainingCurves(logs)) : undefined],
+    ["kinds", "By kind and by number of constraints", kindSection({ items })],
+    ["reproduce", "How to reproduce", html`<pre>${study.command}</pre>`],
+  ]
+  const there = all.filter(([, , body]) => body)
+  const body = html`<h1>MuSC study ${name}</h1>
+<p class="lead">${study.variants.length} runs that differ in the settings below; each has a report of its own.</p>
+<nav>${there.map(([id, title]) => html`<a href="#${id}">${title}</a>`)}</nav>
+${there.map(([id, title, section]) => html`<section id="${id}"><h2>${title}</h2>\n${section}</section>\n`)}`
+  const file = join(dir, "report.html")
+  await writeAtomic(file, page(`MuSC study ${name}`, body))
+  return file
+}

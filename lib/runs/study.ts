@@ -1,0 +1,101 @@
+import { mkdir } from "node:fs/promises"
+import { basename, dirname, join, resolve } from "node:path"
+import { writeAtomic } from "../data/jsonl"
+import type { Results } from "../data/results"
+import type { RunConfig } from "./config"
+import type { Findings } from "./experiment"
+import { versions } from "./manifest"
+import { resultsOf } from "./results"
+import { findings, type RunOptions } from "./run"
+import type { StudyRecord } from "./study-record"
+import { writeStudyReport } from "./study-report"
+import { writeResults } from "./tables"
+
+/** One run of a study: its folder's name, and what it changes. */
+export interface Variant {
+  name: string
+  changes: Partial<RunConfig>
+  config: RunConfig
+}
+
+/** An experiment of several runs that differ in settings of any stage. */
+export interface Study {
+  axis?: "noiseRatio" | "pairs"
+  variants: readonly Variant[]
+}
+
+/**
+ * Runs the variants one after the other, each in a folder of its own inside `dir`. They share the stage cache, so a stage
+ * that two of them have in common is done once. Then puts their results together: `results.json`, `results.csv`,
+ * `results.md` and `report.html`, with a method named by its variant ("drop"), or by both where variants train several
+ * ("pairs-60 musc"). Called again, goes on where it was.
+ * @throws as `run`
+ */
+export async function runStudy({ axis, variants }: Study, options: RunOptions): Promise<Results> {
+  const dir = resolve(options.dir)
+  const { onNote = () => {}, command = "" } = options
+  const cache = options.cache === undefined ? join(dirname(dir), ".cache") : options.cache
+  const found: Found[] = []
+  for (const { name, changes, config } of variants) {
+    onNote(`${name}: ${said(changes)}`)
+    found.push({ name, config, ...(await findings(config, { ...options, dir: join(dir, name), cache })) })
+  }
+  const names = methodNamesOf(found)
+  const merged = new Map<string, Findings["graded"][number]>()
+  for (const [i, { graded }] of found.entries())
+    for (const { method, items, ...rest } of graded) {
+      const name = names[i]![method]!
+      merged.set(`${name}\n${rest.key}`, {
+        ...rest,
+        method: name,
+        items: items.map((item) => ({ ...item, method: name })),
+      })
+    }
+  const { bootstrapSamples: samples, seed } = variants[0]!.config
+  const results = resultsOf([...merged.values()], [], { samples, seed })
+  await mkdir(dir, { recursive: true })
+  await writeResults(dir, results)
+  const record: StudyRecord = {
+    command,
+    ...versions(),
+    axis,
+    variants: found.map(({ name, config, results }, i) => ({
+      name,
+      changes: variants[i]!.changes,
+      model: basename(config.model),
+      methods: names[i]!,
+      pairs: results.pairs,
+    })),
+  }
+  await writeAtomic(join(dir, "study.json"), `${JSON.stringify(record, null, 2)}\n`)
+  await writeStudyReport(dir)
+  return results
+}
+
+interface Found extends Findings {
+  name: string
+  config: RunConfig
+}
+
+/**
+ * How each variant's methods are called in the whole. The base model is "base" where all variants answered with the same
+ * one, else named by model; a variant's only trained method takes the variant's name.
+ */
+function methodNamesOf(found: readonly Found[]): Record<string, string>[] {
+  const baseOf = ({ graded }: Found) => graded.flatMap(({ method, key }) => (method === "base" ? key : [])).join()
+  const models = new Set(found.map(({ config }) => config.model))
+  const oneBase = new Set(found.map(baseOf)).size === 1
+  return found.map(({ name, config, graded }) => {
+    const trained = [...new Set(graded.map(({ method }) => method))].filter((method) => method !== "base")
+    const base = oneBase ? "base" : `base ${models.size > 1 ? basename(config.model) : name}`
+    return Object.fromEntries([
+      ["base", base],
+      ...trained.map((method) => [method, trained.length > 1 ? `${name} ${method}` : name]),
+    ])
+  })
+}
+
+const said = (changes: Partial<RunConfig>) =>
+  Object.entries(changes)
+    .map(([key, value]) => `${key} ${value}`)
+    .join(", ")

@@ -1,0 +1,151 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { useBackend } from "../../lib/backend/tf"
+import { parseConfig, type RunConfig } from "../../lib/runs/config"
+import { run } from "../../lib/runs/run"
+import { runStudy } from "../../lib/runs/study"
+import { writeStudyReport } from "../../lib/runs/study-report"
+import { satisfies } from "../../lib/world/kinds"
+import { worldSpec } from "../../lib/world/spec"
+import { oracleModel } from "../support/oracle"
+
+const root = mkdtempSync(join(tmpdir(), "musc-study-"))
+beforeAll(() => useBackend())
+afterAll(() => rmSync(root, { recursive: true }))
+
+const small: Partial<RunConfig> = {
+  ...{
+    instructions: 8,
+    evalInstructions: 3,
+    maxConstraints: 4,
+    shots: 0,
+    evalTemperatures: [0],
+    bootstrapSamples: 100,
+  },
+  ...{ rank: 2, alpha: 4, lr: 1e-3, batchSize: 4, epochs: 1, weightings: ["kl"], weighting: "kl" },
+}
+const config = (change: Partial<RunConfig>) => parseConfig({ ...small, ...change })
+const lines = (file: string) =>
+  readFileSync(file, "utf8")
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line))
+
+describe("a run with baselines", () => {
+  const dir = join(root, "baselines")
+  const methods = ["base", "self-reward-yesno", "self-reward-points", "self-reward-verifier", "self-correct"] as const
+  const settings = config({ methods: [...methods], pointsFrom: "verdicts" })
+  const local = oracleModel()
+  beforeAll(() => run(settings, { dir, cache: null, local }))
+
+  it("makes pairs of judged answers, trains on them and evaluates each, with no stage of the method but decompose", () => {
+    const results = JSON.parse(readFileSync(join(dir, "results.json"), "utf8"))
+    expect(Object.keys(results.methods)).toEqual(methods)
+    expect(results.baselines.map(({ method }: { method: string }) => method)).toEqual(methods.slice(1))
+    for (const { n, failures, unreadable } of results.baselines) {
+      const lost = Object.values(failures as Record<string, number>).reduce((a, b) => a + b, 0)
+      expect(n).toBeGreaterThan(0)
+      expect(n + lost).toBe(8)
+      expect(unreadable).toBe(0)
+    }
+    expect(local.calls["Write one instruction"]).toBeUndefined()
+    const first = lines(join(dir, "seed-0/train/self-correct/metrics.jsonl"))[0]
+    expect(first.loss).toBeCloseTo(Math.LN2, 5)
+  })
+
+  // The oracle judges without a mistake, so its pairs must be those of the exact checks, counted here once more.
+  it("takes the answer that keeps most against the one that keeps least", () => {
+    const kept = (row: { world: unknown }, text: string) =>
+      worldSpec.parse(row.world).constraints.filter((item) => satisfies(item, text)).length
+    const rows = lines(join(dir, "seed-0/self-reward-yesno.jsonl"))
+    for (const row of rows.filter(({ failure }) => !failure)) {
+      const all = row.answers.map((text: string) => kept(row, text))
+      expect([kept(row, row.chosen), kept(row, row.rejected)]).toEqual([Math.max(...all), Math.min(...all)])
+    }
+    const pairs = (name: string) =>
+      lines(join(dir, `seed-0/${name}.jsonl`)).map(({ chosen, rejected }) => [chosen, rejected])
+    expect(pairs("self-reward-verifier")).toEqual(pairs("self-reward-yesno"))
+  })
+
+  it("judges once for the baselines that share a judge, and does nothing again when started again", async () => {
+    const sampled = lines(join(dir, "seed-0/sample.jsonl")).filter(({ failure }) => !failure)
+    const asked = sampled.reduce((n, { answers, constraints }) => n + answers.length * constraints.length, 0)
+    expect(local.calls["Read the instruction"]).toBe(asked)
+    const again = oracleModel()
+    await run(settings, { dir, cache: null, local: again })
+    expect(again.calls).toEqual({})
+  })
+
+  it("leaves methods that the settings no longer name out of manifest and report", async () => {
+    await run({ ...settings, methods: ["base", "self-correct"] }, { dir, cache: null, local: oracleModel() })
+    const { files } = JSON.parse(readFileSync(join(dir, "manifest.json"), "utf8"))
+    const named = Object.keys(files).filter((file) => /\/(train|evaluate)\//.test(file))
+    expect(named.filter((file) => !/\/(base-T|self-correct)/.test(file))).toEqual([])
+    expect(named).toContain("seed-0/train/self-correct/metrics.jsonl")
+    expect(readFileSync(join(dir, "report.html"), "utf8")).not.toContain("evaluate/self-reward-yesno-T0.jsonl")
+  })
+
+  it("leaves a baseline out that gets no pair, and says so", async () => {
+    const notes: string[] = []
+    const options = {
+      dir: join(root, "none"),
+      cache: null,
+      local: oracleModel(),
+      onNote: (line: string) => notes.push(line),
+    }
+    // The oracle does not know the five-point prompt: none of its replies can be read.
+    const results = await run(config({ methods: ["base", "self-reward-points"] }), options)
+    expect(Object.keys(results.methods)).toEqual(["base"])
+    expect(results.baselines).toMatchObject([{ n: 0, failures: { "select: fewer than 2 answers with a score": 8 } }])
+    expect(results.baselines![0]!.unreadable).toBeGreaterThan(8)
+    expect(notes.join("\n")).toContain("self-reward-points is left out, as it has no pairs")
+  })
+})
+
+describe("a study", () => {
+  const dir = join(root, "study")
+  const variant = (name: string, changes: Partial<RunConfig>) => ({
+    name,
+    changes,
+    config: config({ methods: ["base", "musc"], ...changes }),
+  })
+  const variants = [variant("pairs-2", { pairs: 2 }), variant("pairs-4", { pairs: 4 })]
+  const local = oracleModel()
+  beforeAll(() => runStudy({ axis: "pairs", variants }, { dir, local, command: "musc run some-study" }))
+
+  it("names a variant's only trained method by the variant, and the shared base once", () => {
+    const results = JSON.parse(readFileSync(join(dir, "results.json"), "utf8"))
+    expect(Object.keys(results.methods)).toEqual(["base", "pairs-2", "pairs-4"])
+    expect(results.methods.base.T0.n).toBe(3)
+    expect(results.differences).toHaveLength(3)
+  })
+
+  it("does common stages once, and trains each variant on as many pairs as it says", () => {
+    expect(local.calls["Split the"]).toBe(8)
+    expect(local.calls.respond).toBe(2 * 8 + 3 * 3) // pairs once; three held-out answers of base and of each variant
+    const steps = (name: string) => lines(join(dir, name, "seed-0/train/musc/metrics.jsonl")).length
+    expect([steps("pairs-2"), steps("pairs-4")]).toEqual([1, 1])
+    const tokens = (name: string) => lines(join(dir, name, "seed-0/train/musc/metrics.jsonl"))[0].tokens
+    expect(tokens("pairs-4")).toBeGreaterThan(tokens("pairs-2"))
+  })
+
+  it("reports the table, the curve over its setting, and a link to each run", () => {
+    const report = readFileSync(join(dir, "report.html"), "utf8")
+    for (const text of ["pairs-2/report.html", "Instructions kept whole by pairs", "musc run some-study"])
+      expect(report).toContain(text)
+    expect(readFileSync(join(dir, "results.md"), "utf8")).toContain("| pairs-4 | 0 |")
+  })
+
+  it("does nothing again when it is started again, and one more variant repeats only what it changes", async () => {
+    const again = oracleModel()
+    await runStudy({ variants: [...variants, variant("beta", { beta: 0.5 })] }, { dir, local: again })
+    expect(again.calls).toEqual({ respond: 3 })
+  })
+
+  it("says which file is broken", async () => {
+    writeFileSync(join(dir, "study.json"), '{"variants": 3}')
+    await expect(writeStudyReport(dir)).rejects.toThrow(/study\.json/)
+  })
+})
