@@ -59,7 +59,8 @@ const speechSentence = new RegExp(`(?<!${WORD}\\.${WORD}[^\\n])(?<![A-Z][a-z]\\.
 /**
  * 30, officially: "**"; exactly five times "**", a digit and a later colon on the same line; fewer than two stops within
  * a sentence that holds "1." to "5."; every sentence of 10 to 15 words; no word ends with "-ly", hyphen included, so that
- * the last one never fails. The order is not that of the instructions, which ask for the keyword last.
+ * the last one never fails. The stop of "1." counts, so a point passes from level 3 on only if it ends without a stop.
+ * The order is not that of the instructions, which ask for the keyword last.
  */
 const speech: Rule = (answer, { level }) => {
   const parts = answer.split(speechSentence)
