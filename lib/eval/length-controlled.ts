@@ -147,8 +147,8 @@ export interface ModelRow {
 
 /** A stored comparison of a gamed baseline (concise or verbose). */
 export interface GamedRow {
-  /** In [0, 1]. */
-  preference: number
+  /** In [0, 1]; null rows are not fitted. */
+  preference: number | null
   /** Length difference in its own standard deviations. */
   lengthDifference: number
   difficulty: number
@@ -167,14 +167,12 @@ export function lengthControlledRate(own: readonly ModelRow[], gamed: readonly G
   const mean = own.reduce((sum, { lengthDifference }) => sum + lengthDifference, 0) / own.length
   const squares = own.reduce((sum, { lengthDifference }) => sum + (lengthDifference - mean) ** 2, 0)
   const deviation = Math.sqrt(squares / (own.length - 1))
-  const rows: Comparison[] = gamed.map(({ preference, lengthDifference, difficulty }) => ({
-    x: [Math.tanh(lengthDifference), difficulty, 0],
-    y: preference,
-    weight: GAMED_WEIGHT,
-  }))
-  for (const { preference, lengthDifference, difficulty } of own) {
-    const x = [Math.tanh(lengthDifference / deviation), difficulty, 1] as const
-    if (preference !== null) rows.push({ x, y: preference, weight: 1 })
+  const rows: Comparison[] = []
+  for (const { preference: y, lengthDifference, difficulty } of gamed) {
+    if (y !== null) rows.push({ x: [Math.tanh(lengthDifference), difficulty, 0], y, weight: GAMED_WEIGHT })
+  }
+  for (const { preference: y, lengthDifference, difficulty } of own) {
+    if (y !== null) rows.push({ x: [Math.tanh(lengthDifference / deviation), difficulty, 1], y, weight: 1 })
   }
   if (!(deviation > 0) || rows.length < FOLDS) return Number.NaN
   const { coefficients } = fitLengthControlled(rows)

@@ -52,7 +52,7 @@ describe("the regression", () => {
       const rows: Comparison[] = [
         ...gamed.map((g) => ({
           x: [Math.tanh(g.lengthDifference), g.difficulty, 0] as const,
-          y: g.preference,
+          y: g.preference!,
           weight: 0.1,
         })),
         ...own
@@ -82,7 +82,7 @@ describe("the regression", () => {
   it("does not depend on where it starts, or on the order of rows", () => {
     const rows: Comparison[] = cases[2]!.gamed.map((g) => ({
       x: [Math.tanh(g.lengthDifference), g.difficulty, 1],
-      y: g.preference,
+      y: g.preference!,
       weight: 1,
     }))
     const fit = fitLogistic(rows, 3)
