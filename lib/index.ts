@@ -15,6 +15,17 @@
  */
 export { type BackendChoice, type BackendName, backendNames, tf, useBackend } from "./backend/tf"
 export { judgePrompt, parseVerdict } from "./baselines/judge"
+export { parsePoints, pointsOf, pointsPrompt } from "./baselines/points"
+export { parseRevision, revisePrompt } from "./baselines/revise"
+export { type SampledRow, type SampleOptions, sample, sampleDefaults } from "./baselines/sample"
+export { type CorrectOptions, selfCorrect } from "./baselines/self-correct"
+export {
+  type BaselinePair,
+  type JudgedRow,
+  judgeByConstraint,
+  judgeByPoints,
+  selfReward,
+} from "./baselines/self-reward"
 export { readInstructions } from "./data/formats"
 export { appendJsonl, readJsonl, writeAtomic } from "./data/jsonl"
 export {
@@ -88,6 +99,8 @@ export { gradePair, graderOf, judgeGrader, worldGrader } from "./runs/graders"
 export { writeReport } from "./runs/report"
 export { resultsTable } from "./runs/results"
 export { type RunOptions, run } from "./runs/run"
+export { runStudy, type Study, type Variant } from "./runs/study"
+export { resultFrame } from "./runs/tables"
 export { openAdapter } from "./runs/train-stage"
 export { encodeChat, encodePrompt, renderChat } from "./text/chat"
 export { loadTokenizer, type Tokenizer } from "./text/tokenizer"

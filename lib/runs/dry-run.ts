@@ -2,7 +2,7 @@ import type { InstructionRow, TokenSignals } from "../data/schema"
 import type { GenerateRequest, ScoreRequest, Scorer } from "../engine/engine"
 import { decompose } from "../musc/decompose"
 import { selfInstruct } from "../musc/source"
-import { configDefaults, configKeys, type RunConfig } from "./config"
+import { type BaselineName, configDefaults, configKeys, isBaseline, type RunConfig } from "./config"
 import { aligned } from "./results"
 import { candidates, heldOutRows, selfInstructed, sourceRows, stageOptions, worldSource } from "./stages"
 import { collect, first } from "./workshop"
@@ -54,7 +54,7 @@ export async function planOf(config: RunConfig): Promise<string> {
   else if (rows[0]) await decompose(engine, rows[0], options.decompose)
   const kept = config.seeds === "self-instruct" ? config.instructions : rows.length
   const evaluated = Math.min(held, config.evalInstructions)
-  const steps = Math.ceil(kept / config.batchSize) * config.epochs
+  const steps = Math.ceil(Math.min(kept, config.pairs || kept) / config.batchSize) * config.epochs
   const trained = config.methods.filter((method) => method !== "base").length
   const answers = evaluated * config.methods.length * config.evalTemperatures.length
   const stages = [
@@ -64,6 +64,7 @@ export async function planOf(config: RunConfig): Promise<string> {
     ["recombine", `${2 * kept}`, "answers"],
     ["respond", `${2 * kept}`, "answers"],
     ["weigh", `${kept}`, "pairs, each scored under 3 prompts"],
+    ...baselineCalls(config, kept),
     ["train", `${trained * Math.ceil(steps)}`, `steps of ${config.batchSize} pairs, for ${trained} methods together`],
     ["evaluate", `${answers}`, `answers to ${evaluated} held-out instructions`],
   ]
@@ -74,6 +75,21 @@ export async function planOf(config: RunConfig): Promise<string> {
     `at most${repeats}:\n${aligned([["stage", "number", "of"], ...stages])}`,
     `first prompt:\n${engine.requests[0] ? shown(engine.requests[0]) : "(no instruction)"}`,
   ].join("\n\n")
+}
+
+/** Calls of the baselines' own stages; `n` instructions. */
+function baselineCalls(config: RunConfig, n: number): string[][] {
+  const has = (...names: BaselineName[]) => names.some((name) => config.methods.includes(name))
+  const byReply = has("self-reward-points") && config.pointsFrom === "reply"
+  const byConstraint = has("self-reward-yesno", "self-correct") || (has("self-reward-points") && !byReply)
+  const answers = config.samples * n
+  return [
+    ...(config.methods.some(isBaseline) ? [["sample", `${answers}`, "answers for the baselines"]] : []),
+    ...(byConstraint ? [["judge", `${answers}`, "answers, a verdict on each of their constraints"]] : []),
+    ...(byReply ? [["judge", `${answers}`, "answers, points for each"]] : []),
+    ...(has("self-reward-external") ? [["judge", `${answers}`, `answers, by ${config.judgeModel}`]] : []),
+    ...(has("self-correct") ? [["revise", `${n}`, "answers"]] : []),
+  ]
 }
 
 /** Rows to train on and the number of those held out, as far as they are known before a model has written any. */
