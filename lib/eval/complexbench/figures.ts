@@ -46,7 +46,8 @@ const typeOf = (dimension: string) => Object.keys(TYPES).find((type) => TYPES[ty
  * for one Selection question in the first member (single) and more (multiple): origin is the share of members with all
  * questions kept, coherent the share of groups with all members kept, drop = (origin - coherent) / origin.
  *
- * Official: an unknown rule counts as no in the first five and as yes in the last three and in the coherence test.
+ * Official: an unknown rule counts as no in the first five and as yes in the last three and in the coherence test, and
+ * instructions without a group make up one, tested if the first of them has a Selection question.
  * Corrected: questions without a verdict, unknown rules among them, are left out, and groups with one are not tested.
  */
 export function complexbenchFigures(results: readonly ComplexbenchResult[], scoring: Scoring): Record<string, number> {
@@ -93,9 +94,9 @@ export function complexbenchFigures(results: readonly ComplexbenchResult[], scor
 
 /** A group that was drawn twice in a resample counts twice: its copies stand under one name but are one group each. */
 function coherence(results: readonly ComplexbenchResult[], official: boolean): Record<string, number> {
-  const groups = new Map<string, ComplexbenchResult[]>()
+  const groups = new Map<string | null, ComplexbenchResult[]>()
   for (const result of results) {
-    if (result.group === null) continue
+    if (result.group === null && !official) continue
     const group = groups.get(result.group)
     if (group) group.push(result)
     else groups.set(result.group, [result])
