@@ -20,6 +20,8 @@ export interface WorldBuildOptions {
   /** words repeated, nothing else: without it each kind of constraint learns to copy for itself, and late */
   copy: Omit<PhaseOptions, "phase" | "seed">
   able: Omit<PhaseOptions, "phase" | "seed">
+  /** to compare comes last, and slowly, hence a phase that is full of it; its end is the able model */
+  judging: Omit<PhaseOptions, "phase" | "seed">
   careless: Omit<PhaseOptions, "phase" | "seed">
   seed: number
   /** held-out instructions, and examples of each task, for the figures of the card */
@@ -29,8 +31,9 @@ export interface WorldBuildOptions {
 export const worldBuildDefaults: WorldBuildOptions = {
   vocabularyExamples: 60000,
   copy: { steps: 200, batchSize: 96, lr: 2e-3 },
-  able: { steps: 6000, batchSize: 32, lr: 2e-3 },
-  careless: { steps: 300, batchSize: 32, lr: 5e-4 },
+  able: { steps: 3700, batchSize: 32, lr: 2e-3, shape: "constant" },
+  judging: { steps: 2600, batchSize: 32, lr: 2e-3, judgeWeight: 4 },
+  careless: { steps: 300, batchSize: 32, lr: 5e-4, judgeWeight: 4 },
   seed: 1,
   check: { instructions: 500, tasks: 200 },
 }
@@ -47,8 +50,8 @@ export interface WorldBuildControl {
 
 /**
  * Makes the embedded model from nothing: a tokenizer of the world's words, then the copy phase (repeat words), the able
- * phase (every task, faultless), and the careless phase (answers that ignore constraints; everything else as before), which gives the base model that
- * the method is to cure. Writes a Hugging Face folder with its card to `out`, the able model to `work`/able.
+ * phase (every task, faultless), the judging phase (the same with more judging), and the careless phase (answers that ignore
+ * constraints; everything else as before), which gives the base model that the method is to cure. Writes a Hugging Face folder with its card to `out`, the able model to `work`/able.
  * The backend must have been chosen. @throws StoppedError when aborted; the same call goes on.
  */
 export async function buildWorldModel(
@@ -91,21 +94,22 @@ export async function buildWorldModel(
     )
     return Number(readFileSync(lossFile, "utf8"))
   }
-  const figures = async (phase: "able" | "careless", dir: string): Promise<PhaseFigures> => {
+  const figures = async (phase: "judging" | "careless", dir: string): Promise<PhaseFigures> => {
     const loss = await learn(phase)
     saveModel(join(dir, "model.safetensors"), model, "BF16")
-    onNote(`${phase}: checking`)
+    onNote(`after ${phase}: checking`)
     const measured = await measure(openLocal(dir), options)
     const isr = measured.abilities.map(({ temperature, isr }) => `${isr.toFixed(3)} at temperature ${temperature}`)
-    onNote(`${phase}: ISR ${isr.join(", ")}`)
+    onNote(`after ${phase}: ISR ${isr.join(", ")}`)
     return { ...measured, loss }
   }
   await learn("copy")
+  await learn("able")
   const whole: WorldCard = {
     options,
     made: control.made,
     parameters: count(model.params),
-    able: await figures("able", able),
+    able: await figures("judging", able),
     careless: await figures("careless", out),
   }
   tf.dispose(model.params)

@@ -21,10 +21,24 @@ import {
 } from "./spec"
 
 /**
- * Every task of the pipeline and the baselines, with its share of the corpus; and `echo`, which no stage asks for: it
- * repeats random words, and teaches early on to copy, which all other tasks need.
+ * copy: echo alone. able: every task, faultless. judging: the same with more of what is learned last, to judge. careless:
+ * answers heed each constraint by chance only; all other tasks stay faultless.
  */
-export const taskShares = {
+export const phases = ["copy", "able", "judging", "careless"] as const
+export type Phase = (typeof phases)[number]
+
+/**
+ * Every task of the pipeline and the baselines, and two that no stage asks for: `echo` repeats random words and teaches
+ * to copy, which all other tasks need; `common` finds the words that two lists share and teaches to compare, which judging
+ * needs.
+ */
+export const tasks = [
+  ...(["respond", "decompose", "recombine", "negate", "substitute", "judge", "revise", "self-instruct"] as const),
+  ...(["echo", "common"] as const),
+]
+export type Task = (typeof tasks)[number]
+
+const everyTask: Shares = {
   respond: 0.24,
   decompose: 0.19,
   recombine: 0.17,
@@ -34,16 +48,28 @@ export const taskShares = {
   revise: 0.1,
   "self-instruct": 0.01,
   echo: 0.05,
-} as const
-export type Task = keyof typeof taskShares
-export const tasks = Object.keys(taskShares) as Task[]
+}
+const muchJudging: Shares = {
+  respond: 0.12,
+  decompose: 0.11,
+  recombine: 0.1,
+  negate: 0.02,
+  substitute: 0.04,
+  judge: 0.35,
+  revise: 0.09,
+  "self-instruct": 0.01,
+  echo: 0.02,
+  common: 0.14,
+}
+type Shares = Readonly<Partial<Record<Task, number>>>
 
-/**
- * copy: echo alone. able: every task, faultless. careless: answers heed each constraint by chance only; all other tasks
- * stay faultless.
- */
-export const phases = ["copy", "able", "careless"] as const
-export type Phase = (typeof phases)[number]
+/** Share of each task in the corpus of a phase. */
+export const taskShares: Readonly<Record<Phase, Shares>> = {
+  copy: { echo: 1 },
+  able: everyTask,
+  judging: muchJudging,
+  careless: everyTask,
+}
 
 export interface CorpusExample {
   task: Task
@@ -64,7 +90,7 @@ export interface CorpusExample {
  */
 export function corpusExample(i: number, options: { seed: number; phase: Phase; split?: Split }): CorpusExample {
   const random = rng(options.seed, "world-corpus", i)
-  const task = options.phase === "copy" ? "echo" : pickTask(random.next())
+  const task = options.phase === "copy" ? "echo" : pickTask(taskShares[options.phase], random.next())
   const spec = drawSpec(task, random, options.split ?? "train")
   return { task, spec, ...write[task](spec, random, options.phase) }
 }
@@ -116,6 +142,19 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
   echo: (_, random) => {
     const words = Array.from({ length: 4 + random.int(9) }, () => random.pick(random.pick(wordPools)))
     return { prompt: `Repeat the words.\n\nWords: ${words.join(" ")}`, response: words.join(" ") }
+  },
+  common: (_, random) => {
+    const pool = random.pick(wordPools)
+    const first = random.sample(pool, 2 + random.int(6))
+    const rest = pool.filter((word) => !first.includes(word))
+    const second = new Set(
+      Array.from({ length: 1 + random.int(4) }, () => random.pick(random.next() < 0.5 ? first : rest)),
+    )
+    const both = [...second].filter((word) => first.includes(word))
+    return {
+      prompt: `Write the words of the answer that the question has.\n\nAnswer: ${first.join(", ")}\n\nQuestion: ${[...second].join(", ")}`,
+      response: both.join(", ") || "nothing",
+    }
   },
   "self-instruct": (spec) => ({ prompt: selfInstructPrompt([]), response: instructionOf(spec) }),
 }
@@ -180,11 +219,11 @@ function spoil(constraints: readonly Constraint[], random: Rng): Constraint[] {
   })
 }
 
-function pickTask(u: number): Task {
+function pickTask(shares: Shares, u: number): Task {
   let left = u
   return (
     tasks.find((task) => {
-      left -= taskShares[task]
+      left -= shares[task] ?? 0
       return left < 0
     }) ?? "respond"
   )

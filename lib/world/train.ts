@@ -48,8 +48,12 @@ export interface PhaseOptions {
   steps: number
   /** examples a step */
   batchSize: number
-  /** peak learning rate: reached after `warmupSteps`, held, and brought to 0 over the last fifth */
+  /** peak learning rate, reached after `warmupSteps` */
   lr: number
+  /** `plateau` (default) brings the rate to 0 over the last fifth, `constant` holds it */
+  shape?: "plateau" | "constant"
+  /** how much more than others an example of judging weighs; its verdict is one token (default 1) */
+  judgeWeight?: number
   seed: number
 }
 
@@ -62,30 +66,33 @@ const warmupSteps = 40
 export function trainPhase(
   model: Model,
   tokenizer: Tokenizer,
-  { phase, steps, batchSize, lr, seed }: PhaseOptions,
-  control: Pick<TrainOptions<Sequence>, "checkpoint" | "signal" | "onStep"> = {},
+  { phase, steps, batchSize, lr, shape = "plateau", judgeWeight = 1, seed }: PhaseOptions,
+  control: Pick<TrainOptions<Weighted>, "checkpoint" | "signal" | "onStep"> = {},
 ): Promise<void> {
-  const total = (sequences: readonly Sequence[]) =>
-    sequences.flatMap(({ responses }) => responses).reduce((sum, { length }) => sum + Math.sqrt(length), 0)
-  return train<Sequence>({
+  const total = (sequences: readonly Weighted[]) =>
+    sequences
+      .flatMap(({ responses, weight }) => responses.map(({ length }) => weight * Math.sqrt(length)))
+      .reduce((sum, part) => sum + part, 0)
+  const example = (i: number): Weighted => {
+    const { task, ...texts } = corpusExample(i, { seed, phase })
+    return { ...encode(tokenizer, texts), weight: task === "judge" ? judgeWeight : 1 }
+  }
+  return train<Weighted>({
     model,
     batches: {
       steps,
-      at: (step) =>
-        Array.from({ length: batchSize }, (_, k) =>
-          encode(tokenizer, corpusExample(step * batchSize + k, { seed, phase })),
-        ),
+      at: (step) => Array.from({ length: batchSize }, (_, k) => example(step * batchSize + k)),
     },
     tokensOf: ({ prompt, responses }) => responses.reduce((n, { length }) => n + length, prompt.length),
     loss: (bound, sequences, all) => {
       const scale = 1 / total(all)
-      const weights = sequences.flatMap(({ responses }) =>
-        responses.flatMap(({ length }) => Array<number>(length).fill(scale / Math.sqrt(length))),
+      const weights = sequences.flatMap(({ responses, weight }) =>
+        responses.flatMap(({ length }) => Array<number>(length).fill((weight * scale) / Math.sqrt(length))),
       )
       return { loss: sftLoss(responseLogProbs(bound, pack(sequences)), tf.tensor1d(weights)) }
     },
     lr,
-    shape: "plateau",
+    shape,
     warmup: warmupSteps / steps,
     adam: { beta2: 0.98, weightDecay: 0.01 },
     tokenBudget: 2048,
@@ -93,7 +100,12 @@ export function trainPhase(
   })
 }
 
-function encode(tokenizer: Tokenizer, { prompt, response, others = [] }: CorpusExample): Sequence {
+type Weighted = Sequence & { weight: number }
+
+function encode(
+  tokenizer: Tokenizer,
+  { prompt, response, others = [] }: Pick<CorpusExample, "prompt" | "response" | "others">,
+): Sequence {
   const encoded = [response, ...others].map((text) => encodeChat(tokenizer, [{ role: "user", content: prompt }], text))
   return { prompt: encoded[0]!.promptIds, responses: encoded.map(({ responseIds }) => responseIds) }
 }
