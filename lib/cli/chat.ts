@@ -41,7 +41,7 @@ async function chat({ adapter, temperature, maxTokens, system, ...given }: Optio
   const show = display()
   const local = await openModel(config, show)
   show.end()
-  const lora = adapter ? openAdapter(adapter, local) : null
+  const lora = adapter ? openAdapter(adapter, local, show.note) : null
   const single = config.model === "world"
   const start: Message[] = system ? [{ role: "system", content: system }] : []
   let messages = [...start]

@@ -79,7 +79,9 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
         throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: out })
       }
       const base = local.engine(null, { signal, onTokens: show.tokens })
-      const engine = adapter ? local.engine(openAdapter(adapter, local), { signal, onTokens: show.tokens }) : base
+      const engine = adapter
+        ? local.engine(openAdapter(adapter, local, show.note), { signal, onTokens: show.tokens })
+        : base
       const grade = graderOf(base, { maxTokens: config.judgeMaxTokens })
       const { seed, evalMaxTokens: maxTokens } = config
       return runRows({

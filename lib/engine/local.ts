@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 import { closeSync, openSync, readdirSync, readSync } from "node:fs"
-import { basename, join, resolve } from "node:path"
+import { join } from "node:path"
 import { valuesOf } from "../backend/tf"
 import type { Message, TokenSignals } from "../data/schema"
 import { microBatches } from "../model/batch"
@@ -8,6 +8,7 @@ import { loadConfig, type ModelConfig } from "../model/config"
 import { type Generated, generate } from "../model/generate"
 import { contrast, pack, responseLogProbs, type Sequence } from "../model/logprobs"
 import { bind, type Lora, release } from "../model/lora"
+import { modelName } from "../model/merge"
 import type { Bound, Model } from "../model/transformer"
 import { loadModel } from "../model/weights"
 import { chatStop, encodeChat, encodePrompt } from "../text/chat"
@@ -50,7 +51,7 @@ export function openLocal(dir: string, options: { onLoad?: (done: number, total:
   const config = loadConfig(dir)
   const tokenizer = loadTokenizer(dir)
   const model = loadModel(dir, config, options.onLoad)
-  const name = basename(resolve(dir))
+  const name = modelName(dir)
   let print: string | null = null
   return {
     name,

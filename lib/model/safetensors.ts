@@ -18,10 +18,10 @@ export interface TensorFile {
   tensors: ReadonlyMap<string, TensorEntry>
   metadata: Readonly<Record<string, string>>
   /**
-   * One tensor as f32, row-major; only its bytes are read.
+   * One tensor as f32, row-major, or of its values those from `begin` to before `end`; only their bytes are read.
    * @throws CheckpointError where there is no such tensor or it is not a float tensor.
    */
-  read(name: string): Float32Array
+  read(name: string, begin?: number, end?: number): Float32Array
   close(): void
 }
 
@@ -58,7 +58,7 @@ export function openSafetensors(file: string): TensorFile {
   const fd = openSync(file, "r")
   try {
     const { tensors, metadata } = readHeader(fd, file)
-    const read = (name: string) => {
+    const read = (name: string, begin = 0, end = Number.POSITIVE_INFINITY) => {
       const entry = tensors.get(name)
       if (!entry) throw new CheckpointError(file, [`has no tensor ${show(name)}; it has ${some([...tensors.keys()])}`])
       if (!(entry.dtype in floatBytes)) {
@@ -66,7 +66,10 @@ export function openSafetensors(file: string): TensorFile {
           `${name} must be F32, F16 or BF16, got ${entry.dtype}; convert the checkpoint`,
         ])
       }
-      return fromBytes(readExactly(fd, entry.begin, entry.end - entry.begin, file), entry.dtype as FloatDtype)
+      const dtype = entry.dtype as FloatDtype
+      const from = entry.begin + begin * floatBytes[dtype]
+      const to = Math.min(entry.begin + end * floatBytes[dtype], entry.end)
+      return fromBytes(readExactly(fd, from, to - from, file), dtype)
     }
     let open = true
     const close = () => {
@@ -115,11 +118,11 @@ export function openCheckpoint(dir: string): TensorFile {
       else missing.push(`${name} is not in ${shard}, where weight_map has it; fetch the shards again`)
     }
     if (missing.length) throw new CheckpointError(indexFile, missing)
-    const read = (name: string) => {
+    const read = (name: string, begin?: number, end?: number) => {
       const shard = weightMap[name]
       if (!tensors.has(name))
         throw new CheckpointError(indexFile, [`has no tensor ${show(name)}; it has ${some([...tensors.keys()])}`])
-      return shards.get(shard as string)!.read(name)
+      return shards.get(shard as string)!.read(name, begin, end)
     }
     return { tensors, metadata: {}, read, close }
   } catch (error) {

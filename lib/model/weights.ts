@@ -1,9 +1,12 @@
-import type { Tensor } from "@tensorflow/tfjs"
+import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import { writeRows } from "../backend/ops"
 import { tf } from "../backend/tf"
+import { show } from "../data/json-file"
 import { CheckpointError } from "../errors"
 import type { ModelConfig } from "./config"
+import { floatBytes } from "./floats"
 import { targetShape } from "./lora"
-import { openCheckpoint, type TensorData, writeSafetensors } from "./safetensors"
+import { openCheckpoint, type TensorData, type TensorFile, writeSafetensors } from "./safetensors"
 import type { Model, Params } from "./transformer"
 
 /**
@@ -116,44 +119,82 @@ function slots(config: ModelConfig): Slot[] {
 const ignorable = /(^lm_head\.weight$)|(rotary_emb\.inv_freq$)/
 
 /**
+ * The weights of a Hugging Face folder, checked against its config; close after use.
+ * @throws CheckpointError listing all missing, surplus and mis-shaped tensors at once
+ */
+export function openWeights(dir: string, config: ModelConfig): TensorFile {
+  const checkpoint = openCheckpoint(dir)
+  const problems: string[] = []
+  const known = new Set<string>()
+  for (const { name, shape } of slots(config).flatMap(({ sources }) => sources)) {
+    known.add(name)
+    const held = checkpoint.tensors.get(name)
+    if (!held) problems.push(`tensor ${name} [${shape}] is missing`)
+    else if (held.shape.join() !== shape.join()) {
+      problems.push(`tensor ${name} must be [${shape}] by config.json, got [${held.shape}]`)
+    } else if (!(held.dtype in floatBytes)) {
+      problems.push(`tensor ${name} must be F32, F16 or BF16, got ${held.dtype}; convert the checkpoint`)
+    }
+  }
+  for (const name of checkpoint.tensors.keys()) {
+    if (!known.has(name) && !ignorable.test(name))
+      problems.push(`tensor ${show(name)} is not part of a ${config.family} model`)
+  }
+  if (!problems.length) return checkpoint
+  checkpoint.close()
+  throw new CheckpointError(dir, problems)
+}
+
+/**
  * Loads the weights of a Hugging Face folder, tensor by tensor, as f32.
  * @param onTensor called after each tensor with the number done and the total
- * @throws CheckpointError listing all missing, surplus and mis-shaped tensors at once
+ * @throws CheckpointError as `openWeights`
  */
 export function loadModel(
   dir: string,
   config: ModelConfig,
   onTensor: (done: number, total: number) => void = () => {},
 ): Model {
-  const checkpoint = openCheckpoint(dir)
+  const checkpoint = openWeights(dir, config)
+  const params: Params = {}
   try {
     const wanted = slots(config)
-    const problems: string[] = []
-    const known = new Set<string>()
-    for (const { name, shape } of wanted.flatMap((slot) => slot.sources)) {
-      known.add(name)
-      const held = checkpoint.tensors.get(name)
-      if (!held) problems.push(`tensor ${name} [${shape}] is missing`)
-      else if (held.shape.join() !== shape.join()) {
-        problems.push(`tensor ${name} must be [${shape}] by config.json, got [${held.shape}]`)
-      }
-    }
-    for (const name of checkpoint.tensors.keys()) {
-      if (!known.has(name) && !ignorable.test(name))
-        problems.push(`tensor ${name} is not part of a ${config.family} model`)
-    }
-    if (problems.length) throw new CheckpointError(dir, problems)
-    const params: Params = {}
     wanted.forEach((slot, done) => {
       params[slot.name] = tf.tidy(() =>
-        slot.load(slot.sources.map(({ name, shape }) => tf.tensor(checkpoint.read(name), shape, "float32"))).clone(),
+        slot.load(slot.sources.map(({ name, shape }) => readTensor(checkpoint, name, shape))).clone(),
       )
       onTensor(done + 1, wanted.length)
     })
     return { config, params }
+  } catch (error) {
+    tf.dispose(params)
+    throw error
   } finally {
     checkpoint.close()
   }
+}
+
+/** Values that are on the host at a time while a large tensor is loaded. */
+const hostValues = 2 ** 22
+
+/**
+ * A tensor of a file. The native backend would hold an embedding twice, on the host until it is first used and then as its
+ * own copy, so there it is written row by row into its place.
+ */
+function readTensor(checkpoint: TensorFile, name: string, shape: number[]): Tensor {
+  const [rows = 1, width = 1] = shape
+  if (shape.length !== 2 || rows * width <= hostValues || tf.getBackend() !== "tensorflow")
+    return tf.tensor(checkpoint.read(name), shape, "float32")
+  const step = Math.max(1, Math.floor(hostValues / width))
+  let filled = tf.fill([rows, width], 0) as Tensor2D
+  for (let row = 0; row < rows; row += step) {
+    const n = Math.min(step, rows - row)
+    const values = checkpoint.read(name, row * width, (row + n) * width)
+    filled = tf.tidy(() =>
+      writeRows(filled, tf.range(row, row + n, 1, "int32") as Tensor1D, tf.tensor2d(values, [n, width], "float32")),
+    )
+  }
+  return filled
 }
 
 /** Writes `model.safetensors` under Hugging Face names, one tensor in memory at a time. */

@@ -8,6 +8,7 @@ import type { LocalModel } from "../engine/local"
 import { CheckpointError, MuscError } from "../errors"
 import { readAdapter, writeAdapter } from "../model/adapter"
 import { fromAdapter, type Lora, toAdapter } from "../model/lora"
+import { baseMismatch } from "../model/merge"
 import { openSafetensors } from "../model/safetensors"
 import type { Outcome } from "../musc/row"
 import { type TrainRow, type TrainSettings, trainAdapter } from "../musc/train"
@@ -99,8 +100,16 @@ export async function runTraining(stage: TrainStage): Promise<string> {
   return adapter
 }
 
-/** The adapter of a PEFT folder for a model, as tensors; the caller disposes `params`. */
-export const openAdapter = (dir: string, local: LocalModel): Lora => fromAdapter(readAdapter(dir, local.config))
+/**
+ * The adapter of a PEFT folder for a model, as tensors; the caller disposes `params`. `onNote` is told where the adapter
+ * names another base model of the same shapes.
+ */
+export function openAdapter(dir: string, local: LocalModel, onNote?: (line: string) => void): Lora {
+  const adapter = readAdapter(dir, local.config)
+  const mismatch = baseMismatch(dir, local.dir)
+  if (mismatch) onNote?.(`note: ${mismatch}`)
+  return fromAdapter(adapter)
+}
 
 /** The key of what stands in a training folder; undefined without one. */
 export const trainingKey = async (dir: string): Promise<string | undefined> => (await readKey(dir))?.key

@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
@@ -132,12 +132,37 @@ describe("loading", () => {
         [
           `tensor ${up} must be [48,32] by config.json, got [32,48]`,
           `tensor ${q} [32,32] is missing`,
-          "tensor model.layers.0.self_attn.q_norm.weight is not part of a llama model",
+          'tensor "model.layers.0.self_attn.q_norm.weight" is not part of a llama model',
           "tensor model.norm.weight [32] is missing",
         ].sort(),
       )
     })
     expect(left).toBe(0)
+  })
+
+  it("names tensors of a type that it cannot read, before it reads any", () => {
+    const to = changed((tensors) => tensors)
+    const file = join(to, "model.safetensors")
+    const bytes = readFileSync(file)
+    // The same length, so that the offsets of the header stay right: two 32-bit types.
+    bytes.write(bytes.subarray(0, 20_000).toString("latin1").replaceAll('"F32"', '"I32"'), "latin1")
+    writeFileSync(file, bytes)
+    expect(() => loadModel(to, loadConfig(to))).toThrow(
+      /tensor model.norm.weight must be F32, F16 or BF16, got I32; convert/,
+    )
+  })
+
+  it("brings a large embedding over in parts, to the same values", () => {
+    const [to, config] = [folder(), tinyConfig({ vocabSize: 132_000 })] // above 4 Mi values of 32 columns
+    const values = randomValues(config.vocabSize * config.dim, 1, "large")
+    const model = initModel(config, 1)
+    model.params.embed!.dispose()
+    model.params.embed = tf.tensor(values, [config.vocabSize, config.dim])
+    expect(values.length).toBeGreaterThan(2 ** 22)
+    saveModel(join(to, "model.safetensors"), model, "F32")
+    const loaded = loadModel(to, config)
+    expect(largestGap(loaded.params.embed!.dataSync(), values)).toBe(0)
+    tf.dispose([model.params, loaded.params])
   })
 
   it("passes over a copy of the embedding and frequencies, which some checkpoints hold", () => {

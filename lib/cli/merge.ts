@@ -1,0 +1,56 @@
+import { type Command, Option } from "commander"
+import { type BackendName, backendNames, useBackend } from "../backend/tf"
+import type { FloatDtype } from "../model/floats"
+import { mergeAdapter } from "../model/merge"
+import { modelFolder } from "../runs/model"
+import { stoppable } from "./support"
+
+interface Options {
+  model: string
+  adapter: string
+  out: string
+  dtype?: Lowercase<FloatDtype>
+  backend?: BackendName
+  force?: boolean
+}
+
+export function register(program: Command): void {
+  program
+    .command("merge")
+    .description(
+      "Add an adapter into its model for good: a plain Hugging Face checkpoint that Transformers, vLLM and musc load without " +
+        "PEFT. Weights are streamed, so memory does not grow with the model.",
+    )
+    .requiredOption("--model <model>", "the adapter's base model: folder, org/name[@revision] on the hub, or world")
+    .requiredOption("--adapter <folder>", "PEFT adapter, e.g. runs/smoke/seed-0/train/musc/adapter")
+    .requiredOption("--out <folder>", "new folder for the checkpoint")
+    .addOption(
+      new Option("--dtype <type>", "type of the weights (default: as in the model)").choices(["bf16", "f32", "f16"]),
+    )
+    .addOption(new Option("--backend <name>", "TensorFlow.js backend").choices([...backendNames]))
+    .option("--force", "merge although the adapter names another base model")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  musc merge --model world --adapter adapters/musc/adapter --out merged
+  musc merge --model Qwen/Qwen2.5-0.5B-Instruct --adapter adapters/musc/adapter --out merged --dtype bf16
+  musc chat --model merged
+
+bf16 keeps 8 binary digits of a weight, so a small update can vanish in rounding: f32 keeps it all, at twice the size.`,
+    )
+    .action(merge)
+}
+
+async function merge({ model, adapter, out, dtype, backend, force }: Options): Promise<void> {
+  await stoppable(async (signal, show) => {
+    const folder = await modelFolder(model, { signal, onProgress: show.progress })
+    show.note((await useBackend(backend)).reason)
+    mergeAdapter(folder, adapter, out, {
+      dtype: dtype?.toUpperCase() as FloatDtype | undefined,
+      force,
+      onTensor: (done, total) => show.progress({ stage: "merge", unit: "tensors", done, total }),
+    })
+  })
+  console.log(out)
+}

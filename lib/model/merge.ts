@@ -1,0 +1,114 @@
+import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { basename, join, resolve } from "node:path"
+import { tf } from "../backend/tf"
+import { readJsonFile } from "../data/json-file"
+import { CheckpointError, InputError } from "../errors"
+import { type Adapter, linearNames, readAdapter } from "./adapter"
+import { loadConfig } from "./config"
+import type { FloatDtype } from "./floats"
+import { type TensorData, type TensorFile, writeSafetensors } from "./safetensors"
+import { openWeights } from "./weights"
+
+/** The name of a model folder: `org/name` for one in the hub's cache, else the folder's own. */
+export function modelName(dir: string): string {
+  const path = resolve(dir)
+  const [, org, name] = /models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\][0-9a-f]{40}$/.exec(path) ?? []
+  return org ? `${org}/${name}` : basename(path)
+}
+
+/**
+ * What speaks against a model as the base of an adapter, or undefined: adapter_config.json names another one. Names are
+ * compared without organisation, folder and case, as a copy on disk rarely lies where it was trained.
+ */
+export function baseMismatch(adapterDir: string, modelDir: string): string | undefined {
+  const recorded = readJsonFile(join(adapterDir, "adapter_config.json")).base_model_name_or_path
+  if (typeof recorded !== "string" || !recorded) return undefined
+  const last = (name: string) => name.split("/").at(-1)!.toLowerCase()
+  const [wanted, got] = [modelName(recorded), modelName(modelDir)]
+  return last(wanted) === last(got) ? undefined : `the adapter was trained on ${recorded}, got the model ${got}`
+}
+
+/** How transformers names the types in config.json. */
+const dtypeNames: Record<FloatDtype, string> = { F32: "float32", F16: "float16", BF16: "bfloat16" }
+
+/** What belongs to a checkpoint beside its weights and config.json. */
+const companions =
+  /^(generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json$|^(merges\.txt|tokenizer\.model|chat_template\.jinja)$/
+
+export interface MergeOptions {
+  /** type of all weights; by default each keeps its own */
+  dtype?: FloatDtype
+  /** merges although the adapter names another base model */
+  force?: boolean
+  /** called after each tensor with the number done and the total */
+  onTensor?: (done: number, total: number) => void
+}
+
+/**
+ * Writes a plain checkpoint whose linear layers are W + scale · B A, with config, tokenizer and template of the base: it
+ * needs no adapter any more. One tensor is in memory at a time. config.json comes last, so a folder that has one is whole.
+ * @throws InputError: another base model, an `out` that holds files; CheckpointError: tensors that do not fit, values
+ * that F16 cannot hold
+ */
+export function mergeAdapter(modelDir: string, adapterDir: string, out: string, options: MergeOptions = {}): void {
+  const { dtype, force = false, onTensor = () => {} } = options
+  const config = loadConfig(modelDir)
+  const adapter = readAdapter(adapterDir, config)
+  const mismatch = baseMismatch(adapterDir, modelDir)
+  if (mismatch && !force) {
+    throw new InputError(`${mismatch}; give that model, or --force if it is the same under another name`, {
+      file: join(adapterDir, "adapter_config.json"),
+      field: "base_model_name_or_path",
+    })
+  }
+  if (existsSync(out) && readdirSync(out).length)
+    throw new InputError("must be a new or empty folder, got one with files; choose another", { file: out })
+  mkdirSync(out, { recursive: true })
+  const checkpoint = openWeights(modelDir, config)
+  const file = join(out, "model.safetensors")
+  try {
+    let done = 0
+    const total = checkpoint.tensors.size
+    const tensors = [...checkpoint.tensors].map(([name, entry]): TensorData => {
+      const target = dtype ?? (entry.dtype as FloatDtype)
+      return {
+        name,
+        shape: entry.shape,
+        dtype: target,
+        get data() {
+          const data = mergedTensor(checkpoint, name, adapter)
+          if (target === "F16" && data.some((x) => Math.abs(x) >= 65520)) {
+            throw new CheckpointError(file, [`${name} must be below 65504 for f16, got more; use bf16`])
+          }
+          onTensor(++done, total)
+          return data
+        },
+      }
+    })
+    writeSafetensors(file, tensors)
+  } finally {
+    checkpoint.close()
+  }
+  for (const name of readdirSync(modelDir))
+    if (companions.test(name)) copyFileSync(join(modelDir, name), join(out, name))
+  const json = readJsonFile(join(modelDir, "config.json"))
+  const named = dtype && { dtype: dtypeNames[dtype], torch_dtype: dtypeNames[dtype] }
+  const temporary = join(out, ".config.json.tmp")
+  writeFileSync(temporary, `${JSON.stringify({ ...json, ...named }, null, 2)}\n`)
+  rmSync(join(out, "config.json"), { force: true })
+  renameSync(temporary, join(out, "config.json"))
+}
+
+const weightName = new RegExp(`^model\\.(layers\\.\\d+\\.(?:${linearNames.join("|")}))\\.weight$`)
+
+/** A tensor of the base with what the adapter adds to it: both are [out, in] in the files, so nothing is turned. */
+function mergedTensor(checkpoint: TensorFile, name: string, { tensors, scale }: Adapter): Float32Array {
+  const base = checkpoint.read(name)
+  const pair = tensors.get(weightName.exec(name)?.[1] ?? "")
+  if (!pair) return base
+  const { A, B } = pair
+  const delta = tf.tidy(() => tf.matMul(tf.tensor2d(B.data, [...B.shape]), tf.tensor2d(A.data, [...A.shape])))
+  const values = delta.dataSync()
+  delta.dispose()
+  return base.map((w, i) => w + scale * values[i]!)
+}
