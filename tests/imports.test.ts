@@ -20,6 +20,7 @@ const order = [
   ["plots"],
   ["runs"],
   ["recipes"],
+  ["notebook"],
   ["cli"],
   ["index"],
 ]

@@ -26,7 +26,9 @@ function keepAllOutput({ Publisher }) {
  * without being checked: the project's own compiler does that, and a notebook starts in a third of the time.
  */
 function compileFast() {
-  const file = require.resolve("@tslab/typescript-for-tslab", { paths: [dirname(require.resolve("tslab/package.json"))] })
+  const file = require.resolve("@tslab/typescript-for-tslab", {
+    paths: [dirname(require.resolve("tslab/package.json"))],
+  })
   const ts = require(file)
   const root = process.cwd().replaceAll("\\", "/")
   const isLibrary = (source) => source.fileName.startsWith(`${root}/lib/`)
@@ -34,7 +36,13 @@ function compileFast() {
     const builder = ts.createEmitAndSemanticDiagnosticsBuilderProgram(...given)
     const { emit } = builder
     builder.emit = (source, write, ...rest) => {
-      if (!source || !isLibrary(source)) return emit(source, write, ...rest)
+      if (!source || !isLibrary(source)) {
+        const [cancelled, onlyTypes, transformers] = rest
+        const checker = builder.getProgram().getTypeChecker()
+        const expand = (context) => (file) => expandShorthand(ts, checker, context, file)
+        const after = [expand, ...(transformers?.after ?? [])]
+        return emit(source, write, cancelled, onlyTypes, { ...transformers, after })
+      }
       const { outDir, ...options } = builder.getCompilerOptions()
       const compilerOptions = { ...options, declaration: false }
       const { outputText } = ts.transpileModule(source.text, { compilerOptions, fileName: source.fileName })
@@ -46,8 +54,29 @@ function compileFast() {
   const createWatchCompilerHost = (roots, options, system, _, ...rest) =>
     ts.createWatchCompilerHost(roots, { ...options, strict: true }, system, createProgram, ...rest)
   const getPreEmitDiagnosticsOfFiles = (program, sources) =>
-    ts.getPreEmitDiagnosticsOfFiles(program, sources.filter((source) => !isLibrary(source)))
+    ts.getPreEmitDiagnosticsOfFiles(
+      program,
+      sources.filter((source) => !isLibrary(source)),
+    )
   require.cache[file].exports = { ...ts, createWatchCompilerHost, getPreEmitDiagnosticsOfFiles }
+}
+
+/** `{ seed }` where `seed` is of an earlier cell: tslab finds such names everywhere but there. */
+function expandShorthand(ts, checker, context, file) {
+  const { factory } = ts
+  const isEarlier = ({ declarations = [] }) =>
+    declarations.some((one) => one.getSourceFile().fileName.endsWith("/__prev__.d.ts"))
+  const visit = (node) => {
+    if (!ts.isShorthandPropertyAssignment(node)) return ts.visitEachChild(node, visit, context)
+    const value = checker.getShorthandAssignmentValueSymbol(node)
+    if (!value || !isEarlier(value)) return node
+    const name = node.name.text
+    return factory.createPropertyAssignment(
+      name,
+      factory.createPropertyAccessExpression(factory.createIdentifier("exports"), name),
+    )
+  }
+  return ts.visitEachChild(file, visit, context)
 }
 
 /** tslab takes "openai", imported by engine/openai.ts, for that file itself: only "./..." names files. */

@@ -76,6 +76,7 @@ export function viewOf(value: unknown): View {
 
 const asText = (value: unknown): View => {
   const text = plainText(value)
+  if (typeof value === "string") return { html: html`<div style="white-space:pre-wrap">${text}</div>`, text }
   return { html: html`<pre style="white-space:pre-wrap;margin:0">${text}</pre>`, text }
 }
 
