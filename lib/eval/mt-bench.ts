@@ -142,8 +142,8 @@ export const mtBench: Benchmark<MtBenchData, Judgement[], MtBenchResult> = {
     const outside = ratings.filter((rating) => rating !== null && (rating < 1 || rating > 10)).length
     return [
       "Ratings compare only under the same judge",
-      ...(unread ? [`${unread} of ${ratings.length} turns without a readable rating are dropped`] : []),
-      ...(outside ? [`${outside} ratings outside 1 to 10 are counted as they are`] : []),
+      ...(unread ? [`Turns without a readable rating, dropped: ${unread} of ${ratings.length}`] : []),
+      ...(outside ? [`Ratings outside 1 to 10, counted as they are: ${outside}`] : []),
     ]
   },
 }

@@ -119,11 +119,7 @@ export const followbench: Benchmark<FollowBenchData, Judgement, FollowBenchResul
         ? [`${unread} of ${judged.length} judged answers unread: ${scoring === "official" ? "-1 each" : "left out"}`]
         : []),
       ...(there.length < 6 ? [`Headline figures over ${there.length} of 6 categories: ${there.join(", ")}`] : []),
-      ...(partial
-        ? [
-            `${partial} group${partial === 1 ? "" : "s"} without all five levels ${partial === 1 ? "is" : "are"} in no CSL`,
-          ]
-        : []),
+      ...(partial ? [`Groups without all five levels, in no CSL: ${partial}`] : []),
     ]
   },
 }
