@@ -62,6 +62,10 @@ export const results = z.looseObject({
       rejected_csr: keptShare,
     }),
   ),
+  bases: z
+    .record(z.string(), z.string())
+    .optional()
+    .describe("by method: the one before its training, where that is not base (a study of several models)"),
   baselines: z
     .array(
       z.object({

@@ -12,6 +12,7 @@ import { mainMethod, orderMethods } from "../plots/theme"
 import { weightsByClass } from "../plots/token-classes"
 import { gradeAnswer, worldSpec } from "../world/spec"
 import { type RunData, type Seeded, SHOWN, sampler } from "./report-data"
+import { differenceBetween } from "./tables"
 
 /** Sections of the report: each shows one part of a run, or is undefined when the run has not come to it. */
 
@@ -76,9 +77,7 @@ export function resultSection({ results }: Pick<RunData, "results">): Html | und
     methods.flatMap((method) => {
       const score = results.methods[method]![temperature]
       if (!score) return []
-      const gain = results.differences.find(
-        (d) => d.method === method && d.against === "base" && d.temperature === temperature,
-      )
+      const gain = differenceBetween(results, method, results.bases?.[method] ?? "base", temperature)
       const change = (name: "csr" | "isr") =>
         gain ? html`${points(gain[name])} <small>(${pointsRange(gain[`${name}_interval`])})</small>` : "–"
       const name = method === "musc" ? html`<b>musc</b>` : method
@@ -94,8 +93,8 @@ export function resultSection({ results }: Pick<RunData, "results">): Html | und
 brackets 95 % bootstrap intervals over instructions; differences in percentage points, paired by instruction. ${methods
     .filter((method) => meanings[method])
     .map((method) => html`<b>${method}</b>: ${meanings[method]}. `)}</p>
-${Object.keys(results.methods).length > 5 && figureBlock(methodComparison(results))}
-${figureBlock(resultBars(results), "Numbers in the bars are percent. An interval that covers another bar’s end is a warning, not a test: for that see the paired differences above.")}
+${methods.length > 5 && figureBlock(methodComparison(results))}
+${methods.length <= 12 && figureBlock(resultBars(results), "Numbers in the bars are percent. An interval that covers another bar’s end is a warning, not a test: for that see the paired differences above.")}
 ${otherDifferences(results)}${seedTable(results)}`
 }
 
@@ -108,7 +107,11 @@ function otherDifferences({ differences }: Results): Part {
     html`${points(d.csr)} <small>(${pointsRange(d.csr_interval)})</small>`,
     html`${points(d.isr)} <small>(${pointsRange(d.isr_interval)})</small>`,
   ])
-  return html`<h3>Other differences, in percentage points</h3>${table(["", "temperature", "CSR", "ISR"], rows, [1, 2, 3])}`
+  const whole = table(["", "temperature", "CSR", "ISR"], rows, [1, 2, 3])
+  const title = "Other differences, in percentage points"
+  return rows.length > 12
+    ? html`<details><summary>${title} (${rows.length})</summary>${whole}</details>`
+    : html`<h3>${title}</h3>${whole}`
 }
 
 function seedTable(results: Results): Part {

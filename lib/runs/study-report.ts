@@ -72,6 +72,14 @@ async function outcomesOf(dir: string, { variants }: StudyRecord): Promise<Pick<
   return { logs, items: [...items.values()] }
 }
 
+/** Methods that figures with a mark a method can show: all up to twelve, else those of each model's last variant. */
+function shownOf({ variants }: StudyRecord): Set<string> {
+  const all = new Set(variants.flatMap(({ methods }) => Object.values(methods)))
+  if (all.size <= 12) return all
+  const last = new Map(variants.map((variant) => [variant.model, variant]))
+  return new Set([...last.values()].flatMap(({ methods }) => Object.values(methods)))
+}
+
 /**
  * Writes `report.html` into a study's folder, from its results and the folders of its runs, and returns its path.
  * @throws InputError for a folder that holds no study, and for damaged files.
@@ -90,12 +98,17 @@ export async function writeStudyReport(dir: string): Promise<string> {
     return curves.length ? figureBlock(satisfactionOver(title, curves, { log: study.axis === "pairs" })) : []
   })
   const over = figures.length && study.axis ? html`<p>${study.axis}: ${meaning(study.axis)}.</p>${figures}` : undefined
+  const few = shownOf(study)
+  const shown = <Row extends { method: string }>(rows: readonly Row[]) => rows.filter(({ method }) => few.has(method))
+  const some =
+    few.size < Object.keys(results.methods).length &&
+    html`<p class="note">To be legible the figures show the last variant of each model alone; the others are in the reports of their runs.</p>`
   const all: [string, string, Html | undefined][] = [
     ["results", "Results", resultSection({ results })],
     ["curve", `By ${study.axis}`, over],
     ["variants", "Variants", variantSection(study)],
-    ["training", "Training", logs.length ? figureBlock(trainingCurves(logs)) : undefined],
-    ["kinds", "By kind and by number of constraints", kindSection({ items })],
+    ["training", "Training", logs.length ? html`${some}${figureBlock(trainingCurves(shown(logs)))}` : undefined],
+    ["kinds", "By kind and by number of constraints", html`${some}${kindSection({ items: shown(items) })}`],
     ["reproduce", "How to reproduce", html`<pre>${study.command}</pre>`],
   ]
   const there = all.filter(([, , body]) => body)

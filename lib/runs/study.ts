@@ -52,7 +52,10 @@ export async function runStudy({ axis, variants }: Study, options: RunOptions): 
       })
     }
   const { bootstrapSamples: samples, seed } = variants[0]!.config
-  const results = resultsOf([...merged.values()], [], { samples, seed })
+  const bases = Object.fromEntries(
+    names.flatMap(({ base, ...own }) => Object.values(own).map((name): [string, string] => [name, base!])),
+  )
+  const results = { ...resultsOf([...merged.values()], [], { samples, seed }), bases }
   await mkdir(dir, { recursive: true })
   await writeResults(dir, results)
   const record: StudyRecord = {

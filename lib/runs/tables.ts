@@ -18,7 +18,7 @@ export type ResultLine = { method: string; temperature: number } & Record<string
  */
 export function resultLines(results: Results): ResultLine[] {
   const methods = orderMethods(Object.keys(results.methods))
-  const against = ["base", ...(methods.includes("musc") ? [] : ["coarse"])].filter((name) => methods.includes(name))
+  const others = methods.includes("coarse") && !methods.includes("musc") ? ["coarse"] : []
   return temperaturesOf(results).flatMap((temperature) =>
     methods.flatMap((method): ResultLine[] => {
       const score = results.methods[method]![temperature]
@@ -29,7 +29,8 @@ export function resultLines(results: Results): ResultLine[] {
       }
       const line = rates.map((rate) => ({
         ...columns(rate, score[rate], score[`${rate}_interval`]),
-        ...Object.assign({}, ...against.map((other) => gap(`${rate}_minus_${other}`, rate, method, other))),
+        ...gap(`${rate}_minus_base`, rate, method, results.bases?.[method] ?? "base"),
+        ...Object.assign({}, ...others.map((other) => gap(`${rate}_minus_${other}`, rate, method, other))),
         ...(methods.includes("musc") && gap(`musc_minus_${rate}`, rate, "musc", method)),
       }))
       const counts = { answers: score.n, unreadable: score.unreadable }

@@ -45,6 +45,15 @@ describe("the table of results", () => {
     ])
   })
 
+  it("measures a method against the model that it started from, where a study has several", async () => {
+    const methods = { "base small": { T0: score(0.25) }, "small musc": { T0: score(0.5) } }
+    const own = { ...results, methods, differences: [difference("small musc", "base small", 0.25)] }
+    const frame = await resultFrame({ ...own, bases: { "small musc": "base small" } })
+    expect(toMarkdown(frame)).toContain(
+      "| small musc | 0 | 50.0 [40.0, 60.0] | 50.0 [40.0, 60.0] | +25.0 [+20.0, +30.0] |",
+    )
+  })
+
   it("is CSV with a field a number, nothing for what is missing, and odd names in quotes", async () => {
     const odd = { ...results, methods: { 'a,"b"': { T0: score(0.5) }, base: results.methods.base! }, differences: [] }
     const [head, ...rows] = toCsv(await resultFrame(odd))
