@@ -25,6 +25,7 @@ export interface EngineOptions {
   judgeSelf?: boolean
   concurrency: number
   timeout: number
+  retries: number
   tries: number
   keyVariable: string
   judgeKeyVariable: string
@@ -60,17 +61,18 @@ export async function openEngines(
       if (!told.has(problem)) show.note(`${role}: trying again after: ${problem}`)
       told.add(problem)
     }
-    const { concurrency, timeout, limitField } = options
+    const { concurrency, timeout, retries: maxRetries, limitField } = options
     const engine = openaiGenerator({
       model,
       baseURL: baseURL.href,
       keyVariable,
       concurrency,
       timeout,
+      maxRetries,
       limitField,
       onRetry,
     })
-    return { engine, id: `${baseURL.origin}${baseURL.pathname} ${model}` }
+    return { engine, id: model } // whatever the address: a server may come back at another one
   }
   const own = options.endpoint && server("answers", options.endpoint, options.endpointModel!, options.keyVariable)
   const local = options.model

@@ -49,6 +49,7 @@ export function register(program: Command): void {
     .option("--dry-run", "show the first prompts, numbers of calls and tokens, and stop")
     .option("--json", "print the scores as JSON")
     .option("--concurrency <n>", "requests to a server at once", countOption, 8)
+    .option("--retries <n>", "further tries of a request that fails", countOption, 5)
     .option("--timeout <seconds>", "longest wait for one answer of a server", countOption, 300)
     .option(
       "--tries <n>",

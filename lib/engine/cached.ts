@@ -8,7 +8,7 @@ import type { Completion, GenerateRequest, Generator } from "./engine"
 export interface CacheOptions {
   /** JSONL file of finished calls; made if absent. One process at a time may have it open. */
   file: string
-  /** What answers, beyond its name: the server's address and model, or the fingerprint of a checkpoint. Part of every key. */
+  /** What answers: a server's model, or the fingerprint of a checkpoint. Part of every key. */
   id: string
   /** When aborted, `close` does not wait for calls under way. */
   signal?: AbortSignal

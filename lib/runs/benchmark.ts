@@ -22,7 +22,7 @@ export type AnswerSource =
   | { answers: ReadonlyMap<string, readonly string[]> }
   | {
       engine: Generator
-      /** Address and model, or fingerprint: answers of another engine are made anew. */
+      /** Model name of a server, or fingerprint of a checkpoint: answers of another engine are made anew. */
       id: string
       seed: number
       /** Whether answers depend on which are made together, as those of a local model do to the last bit. */

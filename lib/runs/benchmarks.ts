@@ -4,17 +4,21 @@ import { mkdir } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { writeAtomic } from "../data/jsonl"
 import { InputError, MuscError } from "../errors"
+import { alpacaEval } from "../eval/alpaca-eval"
 import type { Benchmark } from "../eval/benchmark"
 import { cfbench } from "../eval/cfbench"
+import { complexbench, complexbenchEn } from "../eval/complexbench/complexbench"
 import { followbench } from "../eval/followbench/followbench"
 import { infobench, infobenchSingle } from "../eval/infobench"
+import { mtBench } from "../eval/mt-bench"
 import { world } from "../world/benchmark"
 import { sha256File } from "./manifest"
 
 /** Every benchmark, in the order of the help. */
-export const benchmarks: readonly Benchmark[] = [followbench, cfbench, infobench, infobenchSingle, world].map(
-  (benchmark) => benchmark as unknown as Benchmark,
-)
+export const benchmarks: readonly Benchmark[] = [
+  ...[followbench, infobench, infobenchSingle, cfbench, complexbench, complexbenchEn],
+  ...[mtBench, alpacaEval, world],
+]
 
 /** @throws InputError for a name that none has. */
 export function benchmarkOf(name: string): Benchmark {
