@@ -1,0 +1,266 @@
+/**
+ * Times our work against what a user would otherwise pick, on the same model, ids and machine, in turn, each in a process of
+ * its own:
+ *
+ *     npm run bench -- [--model DIR] [--only dpo,step-lora,…] [--rounds 3] [--peers none|PYTHON] [--math bf16] [--json]
+ *
+ * `--peers` takes a Python that has tests/bench/peers/requirements.txt; without it one is made in .venv/bench. Results go to
+ * `--out`, by default data/results/bench-MODEL.json, with a figure beside it.
+ */
+import { rmSync } from "node:fs"
+import { availableParallelism } from "node:os"
+import { basename, join, resolve } from "node:path"
+import { parseArgs } from "node:util"
+import { writeAtomic } from "../../lib/data/jsonl"
+import { loadConfig, type ModelConfig } from "../../lib/model/config"
+import { modelFolder } from "../../lib/runs/model"
+import { commit, machine } from "../../lib/runs/origin"
+import { type Maths, peerPython, runOurs, runPeer } from "./child"
+import { benchFigures, savePicture } from "./figure"
+import { type Growth, growthNames, measureGrowth } from "./growth"
+import type { Answer, Job } from "./jobs"
+import { makeWorkload } from "./workload"
+import { large, loraStepOperations, type Work, worksFor } from "./works"
+
+/** A line of the table: medians over the rounds, with the least and the greatest ratio. */
+export interface Row {
+  work: string
+  model: string
+  ours: number
+  peer: number | null
+  ratio: number | null
+  unit: string
+  peakMiB: number
+  peerPeakMiB: number | null
+  spread: [number, number] | null
+  target: number | null
+  /** largest difference of a step's loss to the peer's */
+  lossGap?: number
+  /** largest difference of a log-prob */
+  logProbGap?: number
+}
+
+export interface Results {
+  command: string
+  date: string
+  commit: string
+  machine: string
+  math: Maths
+  rounds: number
+  /** GFLOPS of a 1024³ product in f32 */
+  matmulPeak: number
+  rows: Row[]
+  growth: Growth[]
+}
+
+const { values: options } = parseArgs({
+  options: {
+    model: { type: "string", default: "world" },
+    only: { type: "string" },
+    rounds: { type: "string", default: "3" },
+    peers: { type: "string" },
+    math: { type: "string", default: "f32" },
+    backend: { type: "string", default: "tensorflow" },
+    out: { type: "string" },
+    json: { type: "boolean", default: false },
+  },
+})
+
+const median = (values: readonly number[]) => {
+  const sorted = [...values].sort((a, b) => a - b)
+  const half = sorted.length >> 1
+  return sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2
+}
+const rateOf = ({ done, seconds }: Answer) => done / seconds
+const short = (x: number) => Number(x.toPrecision(4))
+const note = (text: string) => process.stderr.write(`${text}\n`)
+
+/** What all measurements of one call share. */
+interface Bench {
+  name: string
+  config: ModelConfig
+  base: Job
+  maths: Maths
+  rounds: number
+  python: string | null
+}
+
+async function main() {
+  const rounds = Number(options.rounds)
+  if (!Number.isInteger(rounds) || rounds < 1)
+    throw new Error(`--rounds: must be a whole number from 1, got ${options.rounds}`)
+  if (options.math !== "f32" && options.math !== "bf16")
+    throw new Error(`--math: must be f32 or bf16, got ${options.math}`)
+  const model = await modelFolder(options.model)
+  const config = loadConfig(model)
+  const threads = availableParallelism()
+  const python = options.peers === "none" ? null : (options.peers ?? peerPython())
+  const load = await makeWorkload(model, 256)
+  const base = {
+    model,
+    backend: options.backend,
+    threads,
+    pairs: load.pairs,
+    signals: load.signals,
+    prompts: load.prompts,
+  }
+  const bench: Bench = {
+    name: basename(resolve(model)),
+    config,
+    base: { ...base, work: "matmul" } as Job,
+    maths: options.math,
+    rounds,
+    python,
+  }
+  const works = worksFor(config, load.adapter, threads)
+  const long = works.find(({ name }) => name === "step-512")!
+  const known = [...works.map(({ name }) => name), "checkpointing", "bf16", ...growthNames]
+  const wanted = options.only?.split(",") ?? known
+  const unknown = wanted.filter((one) => !known.includes(one))
+  if (unknown.length) throw new Error(`--only: must be of ${known.join(", ")}, got ${unknown.join(", ")}`)
+  try {
+    const matmulPeak = rateOf(await runOurs(bench.base, "f32")) / 1e9
+    const rows: Row[] = []
+    for (const work of works.filter(({ name }) => wanted.includes(name))) {
+      const row = await race(bench, work)
+      rows.push(row)
+      if (work === long) rows.push(shareOfPeak(bench, row, matmulPeak))
+    }
+    if (wanted.includes("checkpointing")) rows.push(await checkpointing(bench, long))
+    if (wanted.includes("bf16")) rows.push(await bf16(bench, works.find(({ name }) => name === "step-lora")!))
+    const growth: Growth[] = []
+    for (const name of growthNames.filter((one) => wanted.includes(one))) {
+      note(name)
+      growth.push(
+        await measureGrowth(name, bench.base, load.adapter, (job) => runOurs(job, bench.maths), large(config)),
+      )
+    }
+    const about = { date: new Date().toISOString(), commit: commit(), machine: machine() }
+    const command = `npm run bench -- ${process.argv.slice(2).join(" ")}`.trim()
+    const results: Results = {
+      command,
+      ...about,
+      math: bench.maths,
+      rounds,
+      matmulPeak: short(matmulPeak),
+      rows,
+      growth,
+    }
+    const out = options.out ?? join(__dirname, `../../data/results/bench-${bench.name}.json`)
+    await writeAtomic(out, `${JSON.stringify(results, null, 1)}\n`)
+    const picture = savePicture(benchFigures(results), out.replace(/\.json$/, ".png"))
+    note(`results: ${out}${picture ? `, ${picture}` : ""}`)
+    if (options.json) console.log(JSON.stringify(rows))
+    else console.log(tableOf(results))
+  } finally {
+    rmSync(load.dir, { recursive: true, force: true })
+  }
+}
+
+/** Ours and the peer in turn, `rounds` times. */
+async function race({ name, base, maths, rounds, python }: Bench, work: Work): Promise<Row> {
+  const job: Job = { ...base, ...work.job }
+  const ours: Answer[] = []
+  const peers: Answer[] = []
+  for (let round = 0; round < rounds; round++) {
+    ours.push(await runOurs(job, maths))
+    const tried: Answer[] = []
+    for (const variant of (python && work.peer?.variants) || [])
+      tried.push(await runPeer(python!, work.peer!.script, { ...job, ...variant }))
+    if (tried.length) peers.push(tried.reduce((best, one) => (rateOf(one) > rateOf(best) ? one : best)))
+    const rate = (answer?: Answer) => (answer ? short(rateOf(answer)) : "none")
+    note(`${work.name} ${round + 1}/${rounds}: ours ${rate(ours[round])}, peer ${rate(peers[round])} ${work.unit}`)
+  }
+  return rowOf(name, work, ours, peers)
+}
+
+function rowOf(model: string, work: Work, ours: readonly Answer[], peers: readonly Answer[]): Row {
+  const highest = (answers: readonly Answer[]) => Math.max(...answers.map(({ peakMiB }) => peakMiB))
+  const ratios = peers.map((peer, round) => rateOf(ours[round]!) / rateOf(peer))
+  const gaps = peers.flatMap(({ losses = [] }) => losses.map((loss, step) => Math.abs(loss - ours[0]!.losses![step]!)))
+  return {
+    work: work.title,
+    model,
+    ours: short(median(ours.map(rateOf))),
+    peer: peers.length ? short(median(peers.map(rateOf))) : null,
+    ratio: peers.length ? short(median(ratios)) : null,
+    unit: work.unit,
+    peakMiB: highest(ours),
+    peerPeakMiB: peers.length ? highest(peers) : null,
+    spread: peers.length ? [short(Math.min(...ratios)), short(Math.max(...ratios))] : null,
+    target: work.target ?? null,
+    ...(gaps.length ? { lossGap: short(Math.max(...gaps)) } : {}),
+  }
+}
+
+/** How much of the machine's best rate the products of a step reach. */
+function shareOfPeak({ config, name }: Bench, row: Row, matmulPeak: number): Row {
+  const gflops = (tokensPerSecond: number) => ((loraStepOperations(config, 16, 1, 512) / 512) * tokensPerSecond) / 1e9
+  const share = (rate: number | null) => (rate === null ? null : short((100 * gflops(rate)) / matmulPeak))
+  const work = `share of the matmul peak, ${row.work}`
+  const percent = { ours: share(row.ours)!, peer: share(row.peer), unit: "%" }
+  return { ...row, work, model: name, ...percent, target: null }
+}
+
+/** A LoRA step that computes its layers twice, against one that keeps their activations. */
+async function checkpointing(bench: Bench, work: Work): Promise<Row> {
+  const [ours, peers]: [Answer[], Answer[]] = [[], []]
+  for (let round = 0; round < bench.rounds; round++) {
+    const job: Job = { ...bench.base, ...work.job }
+    ours.push(await runOurs({ ...job, gradientCheckpointing: true }, bench.maths))
+    peers.push(await runOurs(job, bench.maths))
+  }
+  return rowOf(bench.name, { ...work, title: `${work.title}: gradient checkpointing against without` }, ours, peers)
+}
+
+/** A LoRA step with bf16 maths against f32, and what it does to the log-probs of 32 pairs. */
+async function bf16(bench: Bench, work: Work): Promise<Row> {
+  const [ours, peers]: [Answer[], Answer[]] = [[], []]
+  for (let round = 0; round < bench.rounds; round++) {
+    const job: Job = { ...bench.base, ...work.job }
+    ours.push(await runOurs(job, "bf16"))
+    peers.push(await runOurs(job, "f32"))
+  }
+  const job: Job = { ...bench.base, work: "logprobs", count: 32 }
+  const [rough, exact] = [await runOurs(job, "bf16"), await runOurs(job, "f32")]
+  const gaps = exact.logprobs!.map((value, i) => Math.abs(value - rough.logprobs![i]!))
+  const row = rowOf(bench.name, { ...work, title: `${work.title}: bf16 maths against f32` }, ours, peers)
+  return { ...row, target: null, logProbGap: short(Math.max(...gaps)) }
+}
+
+/** The rows as lines for a terminal. */
+function tableOf({ rows, growth, matmulPeak, machine: host, math }: Results): string {
+  const cell = (value: number | null, unit = "") => (value === null ? "-" : `${value}${unit}`)
+  const head = ["work", "ours", "peer", "unit", "ratio", "target", "MiB", "peer MiB", ""]
+  const lines = rows.map((row) => [
+    row.work,
+    cell(row.ours),
+    cell(row.peer),
+    row.unit,
+    row.ratio === null ? "-" : `${row.ratio} [${row.spread!.join(", ")}]`,
+    cell(row.target),
+    cell(row.peakMiB),
+    cell(row.peerPeakMiB),
+    [
+      row.lossGap === undefined ? "" : `losses differ by ${row.lossGap} at most`,
+      row.logProbGap === undefined ? "" : `log-probs differ by ${row.logProbGap} at most`,
+    ].join(""),
+  ])
+  const all = [head, ...lines]
+  const widths = head.map((_, i) => Math.max(...all.map((line) => line[i]!.length)))
+  const table = all.map((line) =>
+    line
+      .map((text, i) => text.padEnd(widths[i]!))
+      .join("  ")
+      .trimEnd(),
+  )
+  const grown = growth.map(
+    ({ title, points }) => `${title}: ${points.map(({ x, y, peakMiB }) => `${x}: ${y} (${peakMiB} MiB)`).join(", ")}`,
+  )
+  return [...table, "", `${host}; ${math}; matmul peak ${matmulPeak} GFLOPS in f32`, ...grown].join("\n")
+}
+
+main().catch((error) => {
+  note(`${error instanceof Error ? error.message : error}`)
+  process.exitCode = 1
+})

@@ -1,0 +1,42 @@
+import type { BackendName } from "../../lib/backend/tf"
+
+/** What one child process is asked to do. Peers get the same object and read what they need of it. */
+export interface Job {
+  work: "dpo" | "step" | "signals" | "generate" | "logprobs" | "stream" | "vocabulary" | "matmul"
+  /** model folder */
+  model: string
+  backend: BackendName
+  threads: number
+  /** files of the workload, see workload.ts */
+  pairs: string
+  signals: string
+  prompts: string
+  adapter?: string
+  /** pairs or rows at once, tokens a row, steps, tokens to generate */
+  batch?: number
+  length?: number
+  warmup?: number
+  steps?: number
+  tokens?: number
+  /** pairs to take, all by default */
+  count?: number
+  lr?: number
+  beta?: number
+  /** whether TRL computes reference log-probs beforehand */
+  precompute?: boolean
+  gradientCheckpointing?: boolean
+  vocabulary?: number
+}
+
+/** What it answers. `done` units (pairs or tokens) took `seconds`; memory is that of the process at its highest. */
+export interface Answer {
+  done: number
+  seconds: number
+  peakMiB: number
+  /** loss of each step */
+  losses?: number[]
+  /** log-probs of all answer tokens */
+  logprobs?: number[]
+  /** memory above that of the loaded model */
+  extraMiB?: number
+}

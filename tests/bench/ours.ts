@@ -1,0 +1,195 @@
+/** One job in a process of its own: `ours.ts JOB`, a JSON object, answered by one JSON line. */
+import { readFileSync, writeFileSync } from "node:fs"
+import { matmulSpeed } from "../../lib/backend/doctor"
+import { tf, useBackend } from "../../lib/backend/tf"
+import type { Message } from "../../lib/data/schema"
+import { type LocalModel, openLocal } from "../../lib/engine/local"
+import { readAdapter } from "../../lib/model/adapter"
+import { loadConfig } from "../../lib/model/config"
+import { generate } from "../../lib/model/generate"
+import { pack, responseLogProbs, type Sequence } from "../../lib/model/logprobs"
+import { bind, fromAdapter, initLora, type Lora, release } from "../../lib/model/lora"
+import type { Model } from "../../lib/model/transformer"
+import { initModel, loadModel } from "../../lib/model/weights"
+import { rng } from "../../lib/rng"
+import { train } from "../../lib/train/loop"
+import { preferenceDefaults, sftLoss } from "../../lib/train/losses"
+import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
+import type { Answer, Job } from "./jobs"
+import { streamed } from "./stream"
+
+const job: Job = JSON.parse(process.argv[2]!)
+const tokenBudget = 4096
+
+function rows<Row>(file: string): Row[] {
+  const lines = readFileSync(file, "utf8").trimEnd().split("\n")
+  return lines.slice(0, job.count).map((line) => JSON.parse(line))
+}
+
+/** A line of /proc/self/status in MiB; elsewhere the highest resident size that the system knows of. */
+function memory(name: "VmHWM" | "VmRSS"): number {
+  try {
+    const line = new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(readFileSync("/proc/self/status", "utf8"))
+    return Number(line![1]) / 1024
+  } catch {
+    return process.resourceUsage().maxRSS / 1024
+  }
+}
+
+async function timed(work: () => unknown): Promise<number> {
+  const start = performance.now()
+  await work()
+  return (performance.now() - start) / 1000
+}
+
+const load = (): Model => loadModel(job.model, loadConfig(job.model))
+const adapter = (model: Model): Lora | undefined =>
+  job.adapter ? fromAdapter(readAdapter(job.adapter, model.config)) : undefined
+
+/** Preference pairs in their order, once; reference log-probs included. */
+async function dpo(): Promise<Partial<Answer>> {
+  const model = load()
+  const pairs = rows<{ prompt: number[]; chosen: number[]; rejected: number[] }>(job.pairs)
+  const ones = (ids: number[]) => ids.map(() => 1)
+  const items = pairs.map(
+    (pair): PairItem => ({ ...pair, chosenWeights: ones(pair.chosen), rejectedWeights: ones(pair.rejected) }),
+  )
+  const losses: number[] = []
+  const seconds = await timed(async () => {
+    const ready = withReference(model, items, tokenBudget)
+    await train({
+      model,
+      lora: adapter(model),
+      ...preferenceObjective({ ...preferenceDefaults, beta: job.beta! }),
+      batches: {
+        steps: Math.ceil(ready.length / job.batch!),
+        at: (step) => ready.slice(step * job.batch!, (step + 1) * job.batch!),
+      },
+      lr: job.lr!,
+      warmup: 0,
+      tokenBudget,
+      onStep: ({ loss }) => void losses.push(loss),
+    })
+  })
+  return { done: items.length, seconds, losses }
+}
+
+/** Steps on random tokens, every position a target. */
+async function steps(model: Model, lora?: Lora): Promise<Partial<Answer>> {
+  const { batch, length, warmup = 1, steps: counted } = job as Required<Job>
+  const random = rng(1, "bench-ids")
+  const ids = Array.from({ length: batch }, () => Array.from({ length }, () => random.int(model.config.vocabSize)))
+  const sequences = ids.map((row): Sequence => ({ prompt: row.slice(0, 1), responses: [row.slice(1)] }))
+  let start = performance.now()
+  await train<Sequence>({
+    model,
+    lora,
+    batches: { steps: warmup + counted, at: () => sequences },
+    tokensOf: () => length,
+    loss: (bound, some) => {
+      const packed = pack(some)
+      const share = tf.fill([packed.targets.length], 1 / (batch * (length - 1)))
+      return { loss: sftLoss(responseLogProbs(bound, packed), share as ReturnType<typeof tf.tensor1d>) }
+    },
+    lr: 1e-4,
+    shape: "constant",
+    warmup: 0,
+    tokenBudget,
+    gradientCheckpointing: job.gradientCheckpointing,
+    onStep: ({ step }) => {
+      if (step === warmup) start = performance.now()
+    },
+  })
+  return { done: batch * length * counted, seconds: (performance.now() - start) / 1000 }
+}
+
+async function step(): Promise<Partial<Answer>> {
+  const model = load()
+  return steps(model, adapter(model))
+}
+
+/** A LoRA step of a Llama as large as the embedded model but for its vocabulary; memory above the loaded model. */
+async function vocabulary(): Promise<Partial<Answer>> {
+  const model = initModel({ ...loadConfig(job.model), vocabSize: job.vocabulary! }, 1)
+  const lora = initLora(model.config, { rank: 16, alpha: 32, seed: 1 })
+  const before = await fresh()
+  const answer = await steps(model, lora)
+  return { ...answer, extraMiB: memory("VmHWM") - before }
+}
+
+/** Forgets the highest mark so far (Linux) and gives what is resident now. */
+async function fresh(): Promise<number> {
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  try {
+    writeFileSync("/proc/self/clear_refs", "5")
+  } catch {
+    // the mark then stays that of loading
+  }
+  return memory("VmRSS")
+}
+
+interface SignalRow {
+  texts: { clean: Message[]; noised: Message[]; empty: Message[]; responses: string[] }
+}
+
+async function signals(): Promise<Partial<Answer>> {
+  const local: LocalModel = openLocal(job.model)
+  const engine = local.engine()
+  const all = rows<SignalRow>(job.signals)
+  await engine.score(all[0]!.texts)
+  const seconds = await timed(() => Promise.all(all.map(({ texts }) => engine.score(texts))))
+  return { done: all.length, seconds }
+}
+
+async function generation(): Promise<Partial<Answer>> {
+  const model = load()
+  const bound = bind(model)
+  const prompts = rows<{ prompt: number[] }>(job.prompts).slice(0, job.batch)
+  const write = (maxTokens: number) =>
+    generate(
+      bound,
+      prompts.map(({ prompt }, i) => ({ prompt, seed: i, temperature: 0, maxTokens })),
+      { eosIds: [] },
+    )
+  await write(2)
+  const seconds = await timed(() => write(job.tokens!))
+  release(bound)
+  return { done: prompts.length * job.tokens!, seconds }
+}
+
+/** Log-probs of the answers, to compare one arithmetic with another. */
+async function logprobs(): Promise<Partial<Answer>> {
+  const model = load()
+  const bound = bind(model)
+  const pairs = rows<{ prompt: number[]; chosen: number[]; rejected: number[] }>(job.pairs)
+  const values = pairs.flatMap(({ prompt, chosen, rejected }) => {
+    const packed = pack([{ prompt, responses: [chosen, rejected] }])
+    return [...tf.tidy(() => responseLogProbs(bound, packed).dataSync())]
+  })
+  return { done: values.length, seconds: 0, logprobs: values }
+}
+
+/** The machine's best f32 matrix product: `done` floating-point operations a second. */
+async function matmul(): Promise<Partial<Answer>> {
+  return { done: 1e9 * (await matmulSpeed(job.backend)), seconds: 1 }
+}
+
+const works: Record<Job["work"], () => Promise<Partial<Answer>>> = {
+  dpo,
+  step,
+  signals,
+  generate: generation,
+  logprobs,
+  vocabulary,
+  matmul,
+  stream: () => streamed(job),
+}
+
+async function main() {
+  const { reason } = await useBackend(job.backend)
+  process.stderr.write(`${reason}\n`)
+  const answer = await works[job.work]()
+  console.log(JSON.stringify({ ...answer, peakMiB: Math.round(memory("VmHWM")) }))
+}
+
+main()

@@ -1,0 +1,52 @@
+"""What the peers share. A job is one JSON object on the command line; the answer is one JSON line."""
+import json
+import sys
+import time
+
+job = json.loads(sys.argv[1])
+
+
+def rows(path):
+    with open(path, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def model(adapter=None):
+    """The checkpoint in f32, with a fresh trainable adapter (PEFT folder) on it if given."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(job["threads"])
+    torch.manual_seed(0)
+    loaded = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    if adapter is None:
+        return loaded
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(loaded, adapter, is_trainable=True)
+
+
+def padded(lists, left=False):
+    """Token ids side by side, padded with 0 -> ids and mask, both [rows, longest]."""
+    import torch
+
+    longest = max(map(len, lists))
+    ids = torch.zeros((len(lists), longest), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, tokens in enumerate(lists):
+        at = slice(longest - len(tokens), longest) if left else slice(0, len(tokens))
+        ids[row, at] = torch.tensor(tokens)
+        mask[row, at] = 1
+    return ids, mask
+
+
+def clock():
+    """A function that gives the seconds since now."""
+    start = time.perf_counter()
+    return lambda: time.perf_counter() - start
+
+
+def answer(**found):
+    with open("/proc/self/status", encoding="ascii") as status:
+        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    print(json.dumps({**found, "peakMiB": round(peak / 1024)}))

@@ -1,0 +1,19 @@
+"""Greedy generation of a fixed number of tokens after prompts of token ids, all as one batch."""
+from common import answer, clock, job, model, padded, rows
+
+import torch
+
+network = model().eval()
+ids, mask = padded([row["prompt"] for row in rows(job["prompts"])], left=True)
+
+
+def write(tokens):
+    with torch.inference_mode():
+        return network.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens,
+                                do_sample=False, pad_token_id=0)
+
+
+write(2)
+seconds = clock()
+new = write(job["tokens"])[:, ids.shape[1]:]
+answer(done=new.numel(), seconds=seconds(), first=new[0].tolist())
