@@ -59,40 +59,49 @@ export function methodComparison(results: Pick<Results, "methods">): Figure {
 
 /** One curve: a score at each value of a setting, and what stands for no training at all. */
 export interface AxisCurve {
-  name: string
+  method: string
+  /** told apart by dashes; empty where there is one only */
+  model: string
   points: readonly { at: number; score: Score }[]
   base?: Score
 }
 
-/** ISR against a setting, one curve a method (and model), with 95 % intervals; dashed: the model before training. */
+/** ISR against a setting, one curve a method (colour) and model (dash), with 95 % intervals; dotted grey: before training. */
 export function satisfactionOver(title: string, curves: readonly AxisCurve[], { log = false } = {}): Figure {
-  const names = curves.map(({ name }) => name)
-  const look = methodLooks(names)
-  const data = curves.flatMap(({ name, points, base }): Trace[] => {
+  const look = methodLooks(curves.map(({ method }) => method))
+  const models = [...new Set(curves.map(({ model }) => model))].reverse()
+  const dashes = ["solid", "dash", "dashdot", "longdash"]
+  const data = curves.flatMap(({ method, model, points, base }): Trace[] => {
+    const name = plain([model, method].filter(Boolean).join(" "))
     const sorted = [...points].sort((a, b) => a.at - b.at)
-    const { colour, symbol } = look(name)
+    const { colour: color, symbol } = look(method)
     const x = sorted.map(({ at }) => at)
     const of = (pick: (score: Score) => number) => sorted.map(({ score }) => Math.max(0, pick(score)))
     const error_y = {
-      ...{ type: "data", symmetric: false, thickness: 1.5, width: 4 },
+      ...{ type: "data", symmetric: false, thickness: 1.5, width: 4, color },
       array: of((score) => score.isr_interval[1] - score.isr),
       arrayminus: of((score) => score.isr - score.isr_interval[0]),
     }
     const curve: Trace = {
-      ...{ type: "scatter", mode: "lines+markers", name: plain(name), x, y: of(({ isr }) => isr), error_y },
-      line: { color: colour, width: 2 },
-      marker: { color: colour, symbol, size: 9 },
-      hovertemplate: `${plain(name)}, %{x}: %{y:.1%}<extra></extra>`,
+      ...{ type: "scatter", mode: "lines+markers", name, x, y: of(({ isr }) => isr), error_y },
+      line: { color, width: 2, dash: dashes[models.indexOf(model) % dashes.length] },
+      marker: { color, symbol, size: 9 },
+      hovertemplate: `${name}, %{x}: %{y:.1%}<extra></extra>`,
     }
     const flat: Trace = {
       ...{ type: "scatter", mode: "lines", x: [x[0], x.at(-1)], y: [base?.isr, base?.isr], showlegend: false },
-      line: { color: colours.grey, width: 1, dash: "dash" },
-      hovertemplate: `before training: %{y:.1%}<extra></extra>`,
+      line: { color: colours.grey, width: 1, dash: "dot" },
+      hovertemplate: `${plain(model)} before training: %{y:.1%}<extra></extra>`,
     }
     return base ? [curve, flat] : [curve]
   })
+  const tickvals = [...new Set(curves.flatMap(({ points }) => points.map(({ at }) => at)))]
   const layout = layoutOf(`Instructions kept whole by ${title}`, 320, {
-    xaxis: axis(plain(title), log ? { type: "log", dtick: "D2" } : {}),
+    xaxis: axis(plain(title), {
+      tickvals,
+      ticktext: tickvals.map((at) => `${Math.round(1000 * at) / 1000}`),
+      ...(log && { type: "log" }),
+    }),
     yaxis: axis("ISR, with 95 % interval", { tickformat: ".0%" }),
   })
   return { data, layout }

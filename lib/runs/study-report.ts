@@ -37,7 +37,7 @@ function variantSection({ variants }: StudyRecord): Html {
 /** The curves of a study whose variants change a setting in steps; one a model and trained method. */
 export function curvesOf({ axis, variants }: StudyRecord, results: Results, temperature: string): AxisCurve[] {
   const models = new Set(variants.map(({ model }) => model))
-  const curves = new Map<string, { name: string; points: AxisCurve["points"][number][]; base?: AxisCurve["base"] }>()
+  const curves = new Map<string, AxisCurve & { points: AxisCurve["points"][number][] }>()
   for (const { changes, model, methods, pairs } of variants) {
     const set = axis === undefined ? undefined : changes[axis]
     if (typeof set !== "number") continue
@@ -45,8 +45,9 @@ export function curvesOf({ axis, variants }: StudyRecord, results: Results, temp
     for (const [method, named] of Object.entries(methods)) {
       const score = results.methods[named]?.[temperature]
       if (method === "base" || !score) continue
-      const name = models.size > 1 ? `${model} ${method}` : method
-      const curve = curves.get(name) ?? { name, points: [], base: results.methods[methods.base ?? ""]?.[temperature] }
+      const name = `${model}\n${method}`
+      const base = results.methods[methods.base ?? ""]?.[temperature]
+      const curve = curves.get(name) ?? { method, model: models.size > 1 ? model : "", points: [], base }
       curves.set(name, curve)
       curve.points.push({ at, score })
     }
