@@ -7,6 +7,7 @@ import {
   type Figure,
   gridLayout,
   layoutOf,
+  legendRows,
   methodLooks,
   orderMethods,
   plain,
@@ -103,6 +104,7 @@ export function satisfactionOver(title: string, curves: readonly AxisCurve[], { 
       ...(log && { type: "log" }),
     }),
     yaxis: axis("ISR, with 95 % interval", { tickformat: ".0%" }),
+    legend: legendRows(curves.map(({ model, method }) => `${model} ${method}`)),
   })
   return { data, layout }
 }

@@ -8,6 +8,7 @@ import {
   colours,
   type Figure,
   gridLayout,
+  legendRows,
   methodLooks,
   orderMethods,
   plain,
@@ -90,7 +91,9 @@ export function trainingCurves(logs: readonly TrainingLog[], { window, points = 
     ...(seeds > 1 ? [`mean of ${seeds} seeds`] : []),
     ...(width > 1 ? [`running mean of ${width} steps`] : []),
   ]
-  const layout = gridLayout(over.length ? `Training (${over.join(", ")})` : "Training", panels, 2, 230)
+  const layout = gridLayout(over.length ? `Training (${over.join(", ")})` : "Training", panels, 2, 230, {
+    legend: legendRows(methods),
+  })
   const ln2 = {
     type: "line",
     xref: "x domain",

@@ -8,6 +8,7 @@ import {
   gridLayout,
   inkOn,
   layoutOf,
+  legendRows,
   methodLooks,
   orderMethods,
   plain,
@@ -77,7 +78,11 @@ export function resultBars(results: Pick<Results, "methods">): Figure {
     x: axis("", { type: "category" }),
     y: shareAxis("share, with 95 % interval"),
   }))
-  return { data, layout: { ...gridLayout("Satisfaction by method and temperature", panels, 2, 280), bargap: 0.18 } }
+  const legend = { legend: legendRows(methods) }
+  return {
+    data,
+    layout: { ...gridLayout("Satisfaction by method and temperature", panels, 2, 280, legend), bargap: 0.18 },
+  }
 }
 
 /** The items at one temperature; without one given, the lowest that there is. */
@@ -140,6 +145,7 @@ export function satisfactionByKind(all: readonly EvalItem[], wanted?: number): F
     }
   })
   const layout = layoutOf(`Constraints kept by kind, temperature ${temperature}`, Math.max(160, 34 * kinds.length), {
+    legend: legendRows(methods),
     xaxis: axis("share of constraints kept", { range: [-0.02, 1.02], tickformat: ".0%", dtick: 0.2 }),
     yaxis: axis("", { type: "category", categoryorder: "array", categoryarray: kinds.map(plain).reverse(), ticks: "" }),
   })
@@ -193,8 +199,6 @@ export function satisfactionByCount(all: readonly EvalItem[], wanted?: number): 
     x: axis("constraints in the instruction, topic included", { dtick: 1 }),
     y: shareAxis("share, with 95 % interval"),
   }))
-  return {
-    data,
-    layout: gridLayout(`Satisfaction by number of constraints, temperature ${temperature}`, panels, 2, 280),
-  }
+  const title = `Satisfaction by number of constraints, temperature ${temperature}`
+  return { data, layout: gridLayout(title, panels, 2, 280, { legend: legendRows(methods) }) }
 }

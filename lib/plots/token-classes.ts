@@ -1,5 +1,5 @@
 import type { PairWeights, WeighedRow } from "../data/schema"
-import { axesOf, axis, type Figure, gridLayout, methodLooks, plain, type Trace } from "./theme"
+import { axesOf, axis, type Figure, gridLayout, legendRows, methodLooks, plain, type Trace } from "./theme"
 
 /**
  * Classes of response tokens, by the word that a token is part of: whether one of the pair's two instructions names it,
@@ -93,5 +93,5 @@ export function weightsByClass(totals: Readonly<Record<string, ClassWeights>>): 
     x: axis("mean weight of a token", { rangemode: "tozero" }),
     y: axis("", { type: "category", ticks: "", showticklabels: i === 0, ...order }),
   }))
-  return { data, layout: gridLayout("Token weights by class of token", panels, 2, 220) }
+  return { data, layout: gridLayout("Token weights by class of token", panels, 2, 220, { legend: legendRows(names) }) }
 }
