@@ -44,7 +44,14 @@ describe("settings", () => {
   })
 
   it("are all described, and all recipes are made of them", () => {
-    for (const { config } of Object.values(recipes)) expect(problemsOf(config)).toEqual([])
+    for (const { config, otherModels, variants = {} } of Object.values(recipes)) {
+      const all = [
+        config,
+        { ...config, ...otherModels },
+        ...Object.values(variants).map((own) => ({ ...config, ...own })),
+      ]
+      for (const one of all) expect(problemsOf(one)).toEqual([])
+    }
   })
 
   it("refuse a list that names a method twice", () => {

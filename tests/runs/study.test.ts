@@ -1,4 +1,6 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
@@ -101,6 +103,47 @@ describe("a run with baselines", () => {
     expect(results.baselines).toMatchObject([{ n: 0, failures: { "select: fewer than 2 answers with a score": 8 } }])
     expect(results.baselines![0]!.unreadable).toBeGreaterThan(8)
     expect(notes.join("\n")).toContain("self-reward-points is left out, as it has no pairs")
+  })
+})
+
+describe("an external judge", () => {
+  // The server says yes to every question about an answer of even length, and no otherwise.
+  const asked: { model: string }[] = []
+  const server = createServer((request, response) => {
+    let body = ""
+    request.on("data", (part) => {
+      body += part
+    })
+    request.on("end", () => {
+      const { model, messages } = JSON.parse(body)
+      asked.push({ model })
+      const answer = /\n\nAnswer: (.*)\n\nQuestion: /s.exec(messages[0].content)![1]!
+      const message = { role: "assistant", content: answer.length % 2 ? "It is odd.\nno" : "It is even.\nyes" }
+      response.setHeader("content-type", "application/json")
+      response.end(JSON.stringify({ choices: [{ message, finish_reason: "stop" }] }))
+    })
+  })
+  beforeAll(() => new Promise<void>((done) => server.listen(0, "127.0.0.1", done)))
+  afterAll(() => new Promise((done) => server.close(done)))
+
+  it("decides the pairs of self-reward-external, and is not asked again when the run is started again", async () => {
+    const judgeEndpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`
+    const settings = config({ methods: ["base", "self-reward-external"], judgeEndpoint, judgeModel: "judge-1" })
+    const dir = join(root, "external")
+    await run(settings, { dir, cache: null, local: oracleModel() })
+    const pairs = lines(join(dir, "seed-0/self-reward-external.jsonl")).filter(({ failure }) => !failure)
+    expect(pairs.length).toBeGreaterThan(0)
+    for (const { chosen, rejected } of pairs) expect([chosen.length % 2, rejected.length % 2]).toEqual([0, 1])
+    const calls = asked.length
+    expect(new Set(asked.map(({ model }) => model))).toEqual(new Set(["judge-1"]))
+    await run(settings, { dir, cache: null, local: oracleModel() })
+    expect(asked).toHaveLength(calls)
+  })
+
+  it("must be named", () => {
+    expect(() => config({ methods: ["self-reward-external"] })).toThrow(
+      /judgeEndpoint, judgeModel: self-reward-external/,
+    )
   })
 })
 
