@@ -51,8 +51,11 @@ function compileFast() {
     }
     return builder
   }
-  const createWatchCompilerHost = (roots, options, system, _, ...rest) =>
-    ts.createWatchCompilerHost(roots, { ...options, strict: true }, system, createProgram, ...rest)
+  const createWatchCompilerHost = (roots, options, system, _, ...rest) => {
+    // tslab fails when a folder changes while a file has: it knows one timer. Changed files are seen all the same.
+    system.watchDirectory = () => ({ close: () => {} })
+    return ts.createWatchCompilerHost(roots, { ...options, strict: true }, system, createProgram, ...rest)
+  }
   const getPreEmitDiagnosticsOfFiles = (program, sources) =>
     ts.getPreEmitDiagnosticsOfFiles(
       program,

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs"
 import { writeAtomic } from "../data/jsonl"
 import { InputError } from "../errors"
+import { indexedPng } from "./png"
 import { type Box, innerBox, pageBox, type SvgElement } from "./text-box"
 import type { Figure } from "./theme"
 
@@ -25,7 +26,7 @@ interface DomPackage {
   }
 }
 interface PngPackage {
-  Resvg: new (svg: string, options: object) => { render(): { asPng(): Buffer } }
+  Resvg: new (svg: string, options: object) => { render(): { width: number; height: number; pixels: Uint8Array } }
 }
 
 interface Plotly {
@@ -87,7 +88,8 @@ export async function figurePng(figure: Figure, { scale = 1.5, ...options }: Pic
   const { Resvg } = optional<PngPackage>("@resvg/resvg-js")
   const svg = await figureSvg(figure, options)
   const font = { loadSystemFonts: true, defaultFontFamily: "Liberation Sans", sansSerifFamily: "Liberation Sans" }
-  return new Resvg(svg, { background: "#fff", fitTo: { mode: "zoom", value: scale }, font }).render().asPng()
+  const image = new Resvg(svg, { background: "#fff", fitTo: { mode: "zoom", value: scale }, font }).render()
+  return indexedPng(image)
 }
 
 /** Writes a figure to a file, as its ending says. @throws InputError for another ending than .svg or .png, a bad disk. */

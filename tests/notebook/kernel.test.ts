@@ -1,0 +1,128 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { rng } from "../../lib/rng"
+import { type Kernel, startKernel } from "../support/kernel"
+
+const { projectOf, shown } = require("../../lib/notebook/kernel.cjs") as {
+  projectOf(folder: string): string
+  shown(error: unknown): unknown
+}
+
+const wait = (ms: number) => new Promise((done) => setTimeout(done, ms))
+
+describe("errors in cells", () => {
+  it("show the message first and at most three frames outside Node and tslab", () => {
+    const lines = `${shown(new TypeError("must be a number"))}`.split("\n")
+    expect(lines[0]).toBe("TypeError: must be a number")
+    expect(lines.length).toBeGreaterThan(1)
+    expect(lines.length).toBeLessThanOrEqual(4)
+    expect(lines.slice(1).join()).not.toMatch(/node:|tslab/)
+  })
+
+  it("name their cause, and show nothing but the message where the error is our own", () => {
+    class MuscError extends Error {}
+    class InputError extends MuscError {}
+    expect(shown(new InputError("rows.jsonl, line 3: must be JSON"))).toBe("Error: rows.jsonl, line 3: must be JSON")
+    expect(shown(new Error("outer", { cause: new Error("inner") }))).toMatch(
+      /^Error: outer[\s\S]*caused by Error: inner$/,
+    )
+    expect(shown("text")).toBe("text")
+  })
+})
+
+describe("the kernel", () => {
+  let kernel: Kernel
+  beforeAll(async () => {
+    kernel = await startKernel()
+  })
+  afterAll(() => kernel?.stop())
+
+  it("starts in the project, whatever folder it was started from", async () => {
+    const { stdout } = await kernel.run("console.log(process.cwd())")
+    expect(stdout.trim()).toBe(projectOf(__dirname))
+  })
+
+  it("imports lib by path, names of packages as packages, and finds shorthand names of earlier cells", async () => {
+    const first = await kernel.run(
+      'import { rng } from "./lib/rng"\nimport { openaiGenerator } from "./lib/engine/openai"\nlet n = 3',
+    )
+    expect(first).toMatchObject({ stderr: "", reply: { status: "ok" } })
+    const second = await kernel.run(
+      "const made = { n, kind: typeof openaiGenerator, draw: rng(1, 'a').int(n) }\nmade.n",
+    )
+    expect(second).toMatchObject({ stdout: "3\n", stderr: "", reply: { status: "ok" } })
+  })
+
+  it("checks cells by strict rules, and does not run one with a type error", async () => {
+    const { stderr, stdout, reply } = await kernel.run("const text: string = null\nconsole.log('ran')")
+    expect(stderr).toContain("Type 'null' is not assignable to type 'string'")
+    expect(stdout).toBe("")
+    expect(reply.status).toBe("error")
+    await wait(250) // tslab passes over what comes right after an error
+  })
+
+  it("names the error in its reply", async () => {
+    const { stderr, reply } = await kernel.run("throw new RangeError('too large')")
+    expect(reply).toMatchObject({ status: "error", ename: "RangeError", evalue: "too large" })
+    expect(stderr).toMatch(/^RangeError: too large\n/)
+    await wait(250)
+  })
+
+  it("loses none of 20,000 lines printed in one cell, nor of 2,000 displays", async () => {
+    const { stdout } = await kernel.run("for (let i = 0; i < 20000; i++) console.log(i)")
+    expect(stdout).toBe(Array.from({ length: 20_000 }, (_, i) => `${i}\n`).join(""))
+    const code =
+      'import { display } from "./lib/notebook/display"\nfor (let i = 0; i < 2000; i++) display({ "text/plain": String(i) })'
+    const { displays, reply } = await kernel.run(code)
+    expect(reply.status).toBe("ok")
+    expect(displays.map((data) => data["text/plain"])).toEqual(Array.from({ length: 2000 }, (_, i) => `${i}`))
+  })
+
+  it("executes nothing that stands in a record", async () => {
+    const code =
+      'import { show } from "./lib/notebook/show"\nawait show({ id: "1", instruction: "<script>alert(1)</script>" })'
+    const { displays } = await kernel.run(code)
+    expect(displays).toHaveLength(1)
+    expect(displays[0]!["text/html"]).toContain("&lt;script&gt;alert(1)&lt;/script&gt;")
+    expect(displays[0]!["text/html"]).not.toMatch(/<script/i)
+  })
+
+  it("stops work that can stop at 20 random moments, keeps what was done, and lives", async () => {
+    const define = `import { interruptible } from "./lib/notebook/interrupt"
+const done: number[] = []
+const work = (signal: AbortSignal) => new Promise<void>((end) => {
+  const step = () => { done.push(done.length); if (signal.aborted || done.length > 1e7) end(); else setImmediate(step) }
+  step()
+})`
+    expect((await kernel.run(define)).stderr).toBe("")
+    const random = rng(5, "interrupt")
+    let steps = 0
+    for (let i = 0; i < 20; i++) {
+      const running = kernel.run("await interruptible(work)\nconsole.log(done.length)")
+      await wait(50 + random.int(200))
+      // One that comes before the cell has arrived stops nothing, as in any kernel.
+      const ended = running.then(() => true)
+      do kernel.interrupt()
+      while (!(await Promise.race([ended, wait(3000)])))
+      const { stdout, stderr, reply } = await running
+      if (stderr) {
+        // It came before the work began: the cell ends as any other does, and the next one goes on.
+        expect(stderr).toMatch(/[Ii]nterrupted/)
+        await wait(250)
+        continue
+      }
+      expect(reply.status).toBe("ok")
+      expect(Number(stdout)).toBeGreaterThan(steps)
+      steps = Number(stdout)
+    }
+    expect((await kernel.run("console.log(done.every((value, i) => value === i))")).stdout).toBe("true\n")
+  }, 300_000)
+
+  it("gives up a cell that cannot stop by itself", async () => {
+    const running = kernel.run("await new Promise(() => {})")
+    await wait(500)
+    kernel.interrupt()
+    expect((await running).reply).toMatchObject({ status: "error", evalue: "Interrupted asynchronously" })
+    await wait(250)
+    expect((await kernel.run("console.log('alive')")).stdout).toBe("alive\n")
+  })
+})
