@@ -9,6 +9,7 @@ import type { Benchmark } from "../eval/benchmark"
 import { cfbench } from "../eval/cfbench"
 import { complexbench, complexbenchEn } from "../eval/complexbench/complexbench"
 import { followbench } from "../eval/followbench/followbench"
+import { ifeval } from "../eval/ifeval/ifeval"
 import { infobench, infobenchSingle } from "../eval/infobench"
 import { mtBench } from "../eval/mt-bench"
 import { world } from "../world/benchmark"
@@ -16,7 +17,7 @@ import { sha256File } from "./manifest"
 
 /** Every benchmark, in the order of the help. */
 export const benchmarks: readonly Benchmark[] = [
-  ...[followbench, infobench, infobenchSingle, cfbench, complexbench, complexbenchEn],
+  ...[ifeval, followbench, infobench, infobenchSingle, cfbench, complexbench, complexbenchEn],
   ...[mtBench, alpacaEval, world],
 ]
 
