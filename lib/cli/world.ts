@@ -1,11 +1,12 @@
 import { join } from "node:path"
-import type { Command } from "commander"
+import { type Command, Option } from "commander"
 import { useBackend } from "../backend/tf"
 import { InputError } from "../errors"
 import { commit, machine } from "../runs/origin"
 import { buildWorldModel, type WorldBuildOptions, worldBuildDefaults } from "../world/build"
 import { corpusExample, type Phase, phases } from "../world/corpus"
 import { worldInstructions } from "../world/spec"
+import { type WorldSize, worldSizes } from "../world/train"
 import { commandLine, stoppable } from "./support"
 
 export function register(program: Command): void {
@@ -38,11 +39,12 @@ export function register(program: Command): void {
   world
     .command("train")
     .description(
-      "Make the embedded model from nothing: tokenizer, copy, able and careless phase, measurements, model card. " +
+      "Make the embedded model from nothing: tokenizer, copy, able, judging and careless phase, measurements, model card. " +
         "About an hour on two cores; stopped at any time, the same command goes on.",
     )
-    .option("--out <folder>", "model folder to write", "data/models/world")
-    .option("--work <folder>", "training states and the able model", "runs/world")
+    .addOption(new Option("--size <size>", "which embedded model").choices(Object.keys(worldSizes)).default("world"))
+    .option("--out <folder>", "model folder to write (default: data/models/world or world-small)")
+    .option("--work <folder>", "training states and the able model (default: runs/world or world-small)")
     .option("--able-steps <n>", "steps of the able phase", `${worldBuildDefaults.able.steps}`)
     .option("--careless-steps <n>", "steps of the careless phase", `${worldBuildDefaults.careless.steps}`)
     .option("--seed <n>", "random seed", `${worldBuildDefaults.seed}`)
@@ -63,8 +65,9 @@ function sample(i: number, seed: number, phase: Phase): string {
 }
 
 interface TrainFlags {
-  out: string
-  work: string
+  size: WorldSize
+  out?: string
+  work?: string
   ableSteps: string
   carelessSteps: string
   seed: string
@@ -73,16 +76,19 @@ interface TrainFlags {
 
 async function train(flags: TrainFlags): Promise<void> {
   const { able, careless } = worldBuildDefaults
+  const name = flags.size === "world" ? "world" : `world-${flags.size}`
+  const out = flags.out ?? `data/models/${name}`
   const options: WorldBuildOptions = {
     ...worldBuildDefaults,
+    size: flags.size,
     able: { ...able, steps: whole(flags.ableSteps, "--able-steps") },
     careless: { ...careless, steps: whole(flags.carelessSteps, "--careless-steps") },
     seed: whole(flags.seed, "--seed"),
   }
   await stoppable(async (signal, show) => {
     show.note((await useBackend(flags.backend)).reason)
-    await buildWorldModel(flags.out, options, {
-      work: flags.work,
+    await buildWorldModel(out, options, {
+      work: flags.work ?? `runs/${name}`,
       made: { command: `npx ${commandLine()}`, commit: commit(), machine: machine() },
       signal,
       onNote: show.note,
@@ -91,7 +97,7 @@ async function train(flags: TrainFlags): Promise<void> {
       },
     })
   })
-  console.log(`wrote ${join(flags.out, "README.md")} and the model beside it`)
+  console.log(`wrote ${join(out, "README.md")} and the model beside it`)
 }
 
 function whole(text: string, flag: string): number {

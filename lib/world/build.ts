@@ -11,10 +11,11 @@ import { modelCard, type PhaseFigures, type WorldCard } from "./card"
 import { type Phase, phases, tasks } from "./corpus"
 import { measureAbility, measureTasks } from "./measure"
 import { worldTokenizer, worldVocabulary } from "./tokenizer"
-import { type PhaseOptions, trainPhase, worldConfig } from "./train"
+import { type PhaseOptions, trainPhase, type WorldSize, worldConfig } from "./train"
 
 /** Settings of the embedded model's making; the defaults made the committed one. */
 export interface WorldBuildOptions {
+  size: WorldSize
   /** examples whose words make the vocabulary */
   vocabularyExamples: number
   /** words repeated, nothing else: without it each kind of constraint learns to copy for itself, and late */
@@ -29,6 +30,7 @@ export interface WorldBuildOptions {
 }
 
 export const worldBuildDefaults: WorldBuildOptions = {
+  size: "world",
   vocabularyExamples: 60000,
   copy: { steps: 200, batchSize: 96, lr: 2e-3 },
   able: { steps: 3700, batchSize: 32, lr: 2e-3, shape: "constant" },
@@ -66,7 +68,7 @@ export async function buildWorldModel(
   const files = worldTokenizer(words)
   writeFolder(able, files)
   const tokenizer = loadTokenizer(able)
-  const config = worldConfig(tokenizer.vocabSize, tokenizer.eosIds[0]!, tokenizer.padId)
+  const config = worldConfig(tokenizer.vocabSize, tokenizer.eosIds[0]!, tokenizer.padId, options.size)
   for (const dir of [able, out]) {
     writeFolder(dir, { ...files, "config.json": configJson(config, "bfloat16") })
   }

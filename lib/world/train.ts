@@ -8,18 +8,20 @@ import { type TrainOptions, train } from "../train/loop"
 import { sftLoss } from "../train/losses"
 import { type CorpusExample, corpusExample, type Phase } from "./corpus"
 
-/** Shape of the embedded model: a Llama of 1.8 M parameters. `vocabSize` is the world tokenizer's. */
-export function worldConfig(vocabSize: number, eosId: number, padId: number): ModelConfig {
-  const layers = 4
+/** Sizes of embedded models: `world` has 1.8 M parameters, `small` .6 M. */
+export const worldSizes = {
+  world: { layers: 4, dim: 192, heads: 6, kvHeads: 3, headDim: 32, ffn: 512 },
+  small: { layers: 3, dim: 128, heads: 4, kvHeads: 2, headDim: 32, ffn: 352 },
+} as const
+export type WorldSize = keyof typeof worldSizes
+
+/** Shape of the embedded model, a Llama. `vocabSize` is the world tokenizer's. */
+export function worldConfig(vocabSize: number, eosId: number, padId: number, size: WorldSize = "world"): ModelConfig {
+  const { layers, headDim } = worldSizes[size]
   return {
     family: "llama",
     vocabSize,
-    dim: 192,
-    layers,
-    heads: 6,
-    kvHeads: 3,
-    headDim: 32,
-    ffn: 512,
+    ...worldSizes[size],
     normEps: 1e-5,
     normOffset: 0,
     tiedHead: true,
@@ -29,7 +31,7 @@ export function worldConfig(vocabSize: number, eosId: number, padId: number): Mo
     qkNorm: false,
     activation: "silu",
     embedScale: 1,
-    queryScale: 32 ** -0.5,
+    queryScale: headDim ** -0.5,
     postNorms: false,
     rope: Array.from({ length: layers }, () => ({ theta: 10000, scaling: { type: "none" as const } })),
     window: Array.from({ length: layers }, () => null),
