@@ -33,6 +33,15 @@ WORDS = """the a river old quiet light morning people walk through and find lett
 they remember how small town looked before new bridge was built but nothing seems to change here for long because every
 summer brings visitors with cameras questions kind smiles children run along water while their parents drink coffee under
 trees it is easy to forget that winter can be hard yet lovely place where stories begin again""".split()
+PROSE = """The bus stops twice before it reaches the harbour. My neighbour grows beans and tomatoes behind the garage. We should
+leave early if the road is still closed. Nobody had asked the librarian where the old maps were kept. Her first answer was
+short but friendly. A good lamp is worth more than a large desk. They painted the kitchen yellow and the hall white. You can
+find the recipe on the last page of the book. It rained for three days and then the wind turned. This plan saves money and gives
+the team more time to test. He keeps his tools in a wooden box under the stairs. Please send the report before noon so that I can
+read it on the train. The children laughed when the dog stole the bread. Every summer the town opens its gardens to visitors. I have
+never seen such a clear night in the mountains. Learning a language takes patience and a little courage. The second chapter tells
+how the two brothers lost their farm. Most people drink their coffee without sugar these days. When the music stopped we could
+hear the river again. There is no better place to think than an empty beach.""".replace("\n", " ").split(". ")
 NAMES = "Smith Rivera Okafor Tanaka Müller O'Neill Zoë Paris Tokyo Lake NASA UNESCO Élodie García".split()
 STARTS = """The He She It They We I But However This That There In On When If As For And So You My Their Many Some Most
 What Why How Please Then Thus Also Although Since While After Before Here Now Today Well Yes No Perhaps Maybe Note Our
@@ -108,7 +117,7 @@ class Texts:
         return sample if self.rng.random() < 0.7 else sample + " " + self.sentence()
 
     def english(self):
-        plain = " ".join(" ".join(self.rng.choice(WORDS) for _ in range(self.rng.randint(5, 14))) + "." for _ in range(self.rng.randint(1, 6)))
+        plain = " ".join(sentence.rstrip(".") + "." for sentence in self.rng.sample(PROSE, self.rng.randint(1, 6)))
         return getattr(plain, self.rng.choice(["lower", "upper", "capitalize"]))()
 
     def text(self):
@@ -120,7 +129,7 @@ class Texts:
 
     def answer(self, row):
         """An answer that keeps most instructions of an official record, with a line around it now and then."""
-        text = self.rng.choice([self.english, self.prose, self.text])()
+        text = self.rng.choice([self.english, self.english, self.prose, self.text])()
         for name, kwargs in zip(row["instruction_id_list"], row["kwargs"]):
             if self.rng.random() < 0.8:
                 text = self.keep(name, kwargs, text)
@@ -132,7 +141,7 @@ class Texts:
             case "punctuation:no_comma":
                 return text.replace(",", "")
             case "length_constraints:number_words":
-                return text + " word" * kwargs["num_words"] if kwargs["relation"] == "at least" else " ".join(text.split()[:20])
+                return text + " " + " ".join(self.english() for _ in range(kwargs["num_words"] // 8)) if kwargs["relation"] == "at least" else " ".join(text.split()[:20])
             case "length_constraints:number_sentences":
                 sentences = [self.english().capitalize() for _ in range(kwargs["num_sentences"])]
                 return text + " " + " ".join(sentences) if kwargs["relation"] == "at least" else text[:80]
