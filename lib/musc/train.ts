@@ -1,10 +1,19 @@
 import type { PairRow, WeighedRow } from "../data/schema"
+import { Spool } from "../data/spool"
 import type { LocalModel } from "../engine/local"
 import { InputError } from "../errors"
 import { initLora, type Lora } from "../model/lora"
 import type { StepLog } from "../train/loop"
 import { type PreferenceOptions, preferenceDefaults } from "../train/losses"
-import { encodePairs, type FitOptions, type PairItem, trainPreference, trainSft } from "../train/pairs"
+import {
+  encodePairs,
+  type FitOptions,
+  type PairItem,
+  type SftItem,
+  trainPreference,
+  trainSft,
+  withReference,
+} from "../train/pairs"
 import { preferenceOf } from "./respond"
 import type { Outcome } from "./row"
 import type { Rows } from "./run-stage"
@@ -69,7 +78,7 @@ export const trainVersion = 1
  * Stage 6 (paper: token-aware preference optimization): weighed pairs -> LoRA adapter. The reference log-probs are those
  * of the weigh stage, which scored the same answers under the same prompt; weights that it did not compute are made from
  * its signals here. Pairs without signals (those of the baselines) can only be weighed uniformly. Failed rows are passed
- * over. The caller disposes the adapter's tensors.
+ * over. Pairs wait in a temporary file, so their number is bound by the disk. The caller disposes the adapter's tensors.
  * @throws InputError without pairs, or without the signals of a weighting; StoppedError when aborted, after writing the checkpoint.
  */
 export async function trainAdapter(
@@ -78,24 +87,40 @@ export async function trainAdapter(
   settings: TrainSettings,
   control: Pick<FitOptions, "checkpoint" | "signal"> & { onStep?: (log: StepLog) => void | Promise<void> } = {},
 ): Promise<Lora> {
-  const items: PairItem[] = []
-  for await (const row of pairs) {
-    if (!row.failure) items.push(...encodePairs(local.tokenizer, [pairText(row, settings)], settings.cutoff))
-  }
-  if (!items.length) {
-    throw new InputError("training needs at least one pair, got none; look for the reasons in the stages before")
-  }
   const { rank, alpha, seed, lr, epochs, batchSize, warmup, tokenBudget, gradientCheckpointing } = settings
-  const lora = initLora(local.config, { rank, alpha, seed })
-  const shared = { lr, epochs, batchSize, seed, warmup, tokenBudget, gradientCheckpointing }
-  const fit = { model: local.model, lora, ...shared, ...control }
-  if (settings.kind === "preference") await trainPreference(items, { ...fit, preference: settings.preference })
-  else
-    await trainSft(
-      items.map(({ prompt, chosen }) => ({ prompt, response: chosen })),
-      fit,
-    )
-  return lora
+  const items = new Spool<PairItem>()
+  try {
+    for await (const some of encoded(local, pairs, settings)) {
+      const ready = settings.kind === "sft" ? some : withReference(local.model, some, tokenBudget)
+      for (const item of ready) items.push(item)
+    }
+    if (!items.length) {
+      throw new InputError("training needs at least one pair, got none; look for the reasons in the stages before")
+    }
+    const lora = initLora(local.config, { rank, alpha, seed })
+    const shared = { lr, epochs, batchSize, seed, warmup, tokenBudget, gradientCheckpointing }
+    const fit = { model: local.model, lora, ...shared, ...control }
+    if (settings.kind === "preference") await trainPreference(items, { ...fit, preference: settings.preference })
+    else {
+      const chosen = (i: number): SftItem => ({ prompt: items.at(i)!.prompt, response: items.at(i)!.chosen })
+      await trainSft({ length: items.length, at: chosen }, fit)
+    }
+    return lora
+  } finally {
+    items.dispose()
+  }
+}
+
+/** The pairs as ids, a few hundred at a time. */
+async function* encoded({ tokenizer }: LocalModel, pairs: Rows<Outcome<TrainRow>>, settings: TrainSettings) {
+  let some: PairItem[] = []
+  for await (const row of pairs) {
+    if (!row.failure) some.push(...encodePairs(tokenizer, [pairText(row, settings)], settings.cutoff))
+    if (some.length < 256) continue
+    yield some
+    some = []
+  }
+  yield some
 }
 
 function pairText({ signals, weights: known, ...row }: TrainRow, settings: TrainSettings) {

@@ -76,23 +76,31 @@ export interface StepLog {
   [name: string]: number
 }
 
+/** Items by their place, as an array has them, wherever they are kept. */
+export interface Items<Item> {
+  readonly length: number
+  at(index: number): Item | undefined
+}
+
 /** Shuffles anew each epoch by the seed and deals out batches; the last one of an epoch may be short. */
 export function epochs<Item>(
-  items: readonly Item[],
+  items: Items<Item>,
   options: { epochs: number; batchSize: number; seed: number },
 ): Batches<Item> {
   const perEpoch = Math.ceil(items.length / options.batchSize)
-  const orders = new Map<number, readonly Item[]>()
+  const places = Array.from({ length: items.length }, (_, i) => i)
+  const orders = new Map<number, readonly number[]>()
   return {
     steps: Math.ceil(perEpoch * options.epochs),
     at(step) {
       const epoch = Math.floor(step / perEpoch)
       if (!orders.has(epoch)) {
         orders.clear()
-        orders.set(epoch, rng(options.seed, "epoch", epoch).shuffle(items))
+        orders.set(epoch, rng(options.seed, "epoch", epoch).shuffle(places))
       }
       const start = (step % perEpoch) * options.batchSize
-      return orders.get(epoch)!.slice(start, start + options.batchSize)
+      const dealt = orders.get(epoch)!.slice(start, start + options.batchSize)
+      return dealt.map((place) => items.at(place)!)
     },
   }
 }

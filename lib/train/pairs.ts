@@ -8,7 +8,7 @@ import { bind, type Lora, release } from "../model/lora"
 import type { Bound, Model } from "../model/transformer"
 import { encodeChat } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
-import { epochs, type TrainOptions, train } from "./loop"
+import { epochs, type Items, type TrainOptions, train } from "./loop"
 import { type PreferenceOptions, preferenceLoss, sftLoss, sumByResponse } from "./losses"
 
 /** Preference pairs and supervised examples as token ids, and the two ways of training on them. */
@@ -32,7 +32,7 @@ export interface PairItem {
   rejected: readonly number[]
   chosenWeights: readonly number[]
   rejectedWeights: readonly number[]
-  /** log π_ref of each token; filled in by `trainPreference` where absent */
+  /** log π_ref of each token; filled in by `withReference` where absent */
   chosenReference?: readonly number[]
   rejectedReference?: readonly number[]
 }
@@ -96,20 +96,15 @@ const packPairs = (items: readonly PairItem[]) =>
   pack(items.map(({ prompt, chosen, rejected }) => ({ prompt, responses: [chosen, rejected] })))
 
 /**
- * Token-weighted DPO and its relatives (see losses.ts); weights all 1 and `loss: "dpo"` is plain DPO. The reference is
- * the model without the adapter; its log-probs are computed once where the items lack them. Logs a step: rewards of
- * both sides (β Σ w Δ), their margin, and accuracy (share of pairs with a positive margin).
+ * Token-weighted DPO and its relatives (see losses.ts); weights all 1 and `loss: "dpo"` is plain DPO. Items must have
+ * their reference log-probs: see `withReference`. Logs a step: rewards of both sides (β Σ w Δ), their margin, and accuracy
+ * (share of pairs with a positive margin).
  */
-export async function trainPreference(
-  items: readonly PairItem[],
-  options: FitOptions & { preference: PreferenceOptions },
-) {
-  const { model, preference, epochs: rounds, batchSize, seed, ...rest } = options
-  const ready = withReference(model, items, options.tokenBudget ?? 4096)
+export async function trainPreference(items: Items<PairItem>, options: FitOptions & { preference: PreferenceOptions }) {
+  const { preference, epochs: rounds, batchSize, seed, ...rest } = options
   await train<PairItem>({
     ...rest,
-    model,
-    batches: epochs(ready, { epochs: rounds, batchSize, seed }),
+    batches: epochs(items, { epochs: rounds, batchSize, seed }),
     ...preferenceObjective(preference),
   })
 }
@@ -194,7 +189,7 @@ export interface SftItem {
 }
 
 /** Supervised fine-tuning: mean cross-entropy of the response tokens of each step. */
-export async function trainSft(items: readonly SftItem[], options: FitOptions): Promise<void> {
+export async function trainSft(items: Items<SftItem>, options: FitOptions): Promise<void> {
   const { epochs: rounds, batchSize, seed, ...rest } = options
   await train<SftItem>({
     ...rest,

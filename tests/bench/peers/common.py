@@ -8,7 +8,7 @@ job = json.loads(sys.argv[1])
 
 def rows(path):
     with open(path, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in lines][:job.get("count")]
 
 
 def model(adapter=None):
