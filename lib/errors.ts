@@ -34,13 +34,17 @@ export class ConfigError extends MuscError {
   }
 }
 
+/** Problems that a message shows; a model of another size has a thousand, all alike. */
+const shown = 50
+
 /** A checkpoint or adapter cannot be loaded as it is; `problems` lists every mismatch at once. */
 export class CheckpointError extends MuscError {
   constructor(
     where: string,
     readonly problems: readonly string[],
   ) {
-    super(`${where}: ${problems.join("; ")}`)
+    const more = problems.length > shown ? `; and ${problems.length - shown} more` : ""
+    super(`${where}: ${problems.slice(0, shown).join("; ")}${more}`)
   }
 }
 

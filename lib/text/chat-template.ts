@@ -16,7 +16,8 @@ export interface ChatTemplate {
 }
 
 const maxTemplateBytes = 2 ** 18
-const maxRange = 10_000
+/** Numbers that all calls of `range` in one rendering may give, so that nested loops end soon. */
+const maxRange = 20_000
 
 /**
  * `chat_template.jinja`, else `chat_template` of tokenizer_config.json (a text, or a list from which "default" is taken);
@@ -62,7 +63,8 @@ function compile(source: string, file: string): ChatTemplate {
   const render = (variables: Readonly<Record<string, unknown>>) =>
     guard("the chat template refuses these messages", () => {
       const environment = new Environment()
-      for (const [name, value] of Object.entries({ ...globals, ...variables })) environment.set(name, value)
+      for (const [name, value] of Object.entries({ ...globals, range: boundedRange(), ...variables }))
+        environment.set(name, value)
       return `${new Interpreter(environment).run(parsed).value}`
     })
   return { file, render }
@@ -93,10 +95,16 @@ const globals = {
     }
     return format.replace(/%([YmdbBHM%])/g, (_, part: string) => parts[part]!)
   },
-  range: (start: number, stop?: number | null, step?: number | null) => {
+}
+
+/** The template's `range`, which refuses to go on above `maxRange` numbers. */
+function boundedRange() {
+  let given = 0
+  return (start: number, stop?: number | null, step?: number | null) => {
     const [from, to] = typeof stop === "number" ? [start, stop] : [0, start]
     const length = Math.max(0, Math.ceil((to - from) / (step ?? 1)))
-    if (!(length <= maxRange)) raise(`range must have at most ${maxRange} steps, got ${length}`)
+    given += length
+    if (!(given <= maxRange)) raise(`range must give at most ${maxRange} numbers, got ${given}`)
     return Array.from({ length }, (_, i) => from + i * (step ?? 1))
-  },
+  }
 }

@@ -38,9 +38,16 @@ export function renderChat(
   })
 }
 
-/** Ids that generation starts from. The beginning-of-text token is in it as often as the template writes it. */
+/** Ids that generation starts from. The beginning-of-text token is in it as often as the template writes it. @throws InputError for none */
 export function encodePrompt(tokenizer: Tokenizer, messages: readonly Message[]): number[] {
-  return tokenizer.encode(renderChat(tokenizer, messages))
+  const ids = tokenizer.encode(renderChat(tokenizer, messages))
+  if (ids.length) return ids
+  throw new InputError(
+    "a prompt must be at least one token long, got none; use a chat template that writes the messages",
+    {
+      file: tokenizer.chatTemplate?.file ?? tokenizer.name,
+    },
+  )
 }
 
 /**

@@ -66,11 +66,11 @@ export function loadTokenizer(dir: string): Tokenizer {
   const eosIds = [...new Set([...field("eos"), ...special("eos")])]
   const bosId = [...special("bos"), ...field("bos")][0] ?? null
 
-  const encode = (text: string) => inner.encode(text, { add_special_tokens: false }).ids
+  const encode = (text: string) => runnable(file, () => inner.encode(text, { add_special_tokens: false }).ids)
   const decode = (ids: readonly number[], { skipSpecial = false } = {}) => {
     const kept = ids.filter((id) => inner.id_to_token(id) !== undefined && !(skipSpecial && specialIds.has(id)))
     // The library refuses an empty list, and tidies spaces by default, which would not be what the model wrote.
-    return kept.length ? inner.decode(kept, { clean_up_tokenization_spaces: false }) : ""
+    return kept.length ? runnable(file, () => inner.decode(kept, { clean_up_tokenization_spaces: false })) : ""
   }
   const tokenText = (ids: readonly number[]) => {
     const whole = decode(ids)
@@ -90,7 +90,7 @@ export function loadTokenizer(dir: string): Tokenizer {
     eosIds,
     bosId,
     padId: [...special("pad"), ...field("pad"), ...eosIds, 0][0]!,
-    addsBos: bosId !== null && inner.encode("a").ids[0] === bosId,
+    addsBos: bosId !== null && runnable(file, () => inner.encode("a").ids[0]) === bosId,
     specialIds,
     specialTexts,
     chatTemplate: readChatTemplate(dir, settings),
@@ -103,18 +103,33 @@ export function loadTokenizer(dir: string): Tokenizer {
 function construct(json: JsonObject, settings: JsonObject, file: string): Inner {
   if (!isJsonObject(json.model))
     throw new InputError(`must be an object, got ${show(json.model)}; ${missing}`, { file, field: "model" })
+  checkIds(json.model.vocab, json.added_tokens ?? [], file)
+  const defaults = { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null }
+  return runnable(file, () => new Inner({ ...defaults, ...json }, settings))
+}
+
+/** What the tokenizer library does, with its errors as ours. */
+function runnable<T>(file: string, work: () => T): T {
   try {
-    return new Inner(
-      { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...json },
-      settings,
-    )
+    return work()
   } catch (cause) {
-    throw new InputError(
-      `must be a tokenizer that can be run here, got "${(cause as Error).message}"; ${missing}`,
-      { file },
-      { cause },
-    )
+    const said = show((cause as Error).message)
+    throw new InputError(`must be a tokenizer that can be run here, got ${said}; ${missing}`, { file }, { cause })
   }
+}
+
+/** Ids become places in lists, so one of a billion would take the memory of a billion. */
+const maxId = 2 ** 24
+
+function checkIds(vocab: unknown, added: unknown, file: string): void {
+  if (!isJsonObject(vocab) && !Array.isArray(vocab))
+    throw new InputError(`must be an object or a list, got ${show(vocab)}; ${missing}`, { file, field: "model.vocab" })
+  if (!Array.isArray(added) || !added.every((token) => isJsonObject(token) && typeof token.content === "string"))
+    throw new InputError(`must be a list of tokens, got ${show(added)}; ${missing}`, { file, field: "added_tokens" })
+  const ids: unknown[] = [...(Array.isArray(vocab) ? [] : Object.values(vocab)), ...added.map(({ id }) => id)]
+  const at = ids.findIndex((id) => !Number.isInteger(id) || (id as number) < 0 || (id as number) >= maxId)
+  if (at >= 0)
+    throw new InputError(`token ids must be whole numbers below ${maxId}, got ${show(ids[at])}; ${missing}`, { file })
 }
 
 /** Token ids of a field that holds one, several or none. */
