@@ -193,7 +193,7 @@ const breaks: Record<string, (folder: Folder, random: Rng) => Folder> = {
         () => rest,
         () => ({ ...rest, [`${name}x`]: entry }),
         () => ({ ...header, [`${name}x`]: entry }),
-        () => ({ ...header, [`extra\u001b[31m`]: { dtype: "BF16", shape: [0], data_offsets: [0, 0] } }),
+        () => ({ ...header, "extra\u001b[31m": { dtype: "BF16", shape: [0], data_offsets: [0, 0] } }),
         () => ({ ...header, ...Object.fromEntries(Array.from({ length: 3000 }, (_, i) => [`t${i}`, entry])) }),
         () => ({ ...header, __metadata__: odd(random) }),
         () => JSON.stringify(header).replace("{", `{"__proto__":${JSON.stringify(entry)},`),

@@ -82,9 +82,10 @@ describe("chat templates", () => {
   })
 
   it("cannot loop without end", () => {
-    expect(() => renderChat(using("{% for i in range(1000000000) %}x{% endfor %}"), [])).toThrow(
-      /range must have at most 10000/,
-    )
+    const once = "{% for i in range(1000000000) %}x{% endfor %}"
+    const nested = "{% for i in range(9999) %}{% for j in range(9999) %}x{% endfor %}{% endfor %}"
+    expect(() => renderChat(using(nested), [])).toThrow(/range must give at most 20000 numbers/)
+    expect(() => renderChat(using(once), [])).toThrow(/range must give at most 20000 numbers, got 1000000000/)
   })
 })
 
