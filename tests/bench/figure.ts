@@ -43,10 +43,13 @@ export function benchFigures({ rows, growth }: Results): Figure[] {
     figures.push({ data: aimed.length ? [bars, targets] : [bars], layout })
   }
   if (growth.length) {
-    const panels = growth.flatMap(({ title, x, y }) => [
-      { heading: plain(title), x: axis(x, { type: "log" }), y: axis(y, { rangemode: "tozero" }) },
-      { heading: "memory", x: axis(x, { type: "log" }), y: axis("peak MiB", { rangemode: "tozero" }) },
-    ])
+    const panels = growth.flatMap(({ title, x, y, points }) => {
+      const across = axis(x, { type: "log", tickvals: points.map((point) => point.x) })
+      return [
+        { heading: plain(title), x: across, y: axis(y, { rangemode: "tozero" }) },
+        { heading: "memory", x: across, y: axis("peak MiB", { rangemode: "tozero" }) },
+      ]
+    })
     const data = growth.flatMap(({ points }, i) =>
       (["y", "peakMiB"] as const).map((key, k) => ({
         type: "scatter",
@@ -70,7 +73,10 @@ export function savePicture(figures: readonly Figure[], file: string): string | 
   const source = join(dir, "page.html")
   const height = figures.reduce((sum, { layout }) => sum + layout.height + 40, 80)
   try {
-    writeFileSync(source, page("bench", html`${figures.map((figure) => figureBlock(figure))}`))
+    writeFileSync(
+      source,
+      page("bench", html`<style>.modebar { display: none }</style>${figures.map((figure) => figureBlock(figure))}`),
+    )
     const shot = [`--screenshot=${file}`, `--window-size=1100,${height}`, "--virtual-time-budget=10000"]
     const args = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", ...shot, source]
     execFileSync(process.env.CHROMIUM ?? "chromium", args, { stdio: "ignore" })
