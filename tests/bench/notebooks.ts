@@ -94,6 +94,9 @@ async function open(browser: Browser, url: string, name: string): Promise<Page> 
     () => page.evaluate(() => !!window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session?.kernel),
     120,
   )
+  await page.evaluate(() => void window.jupyterapp.commands.execute("application:toggle-left-area"))
+  const news = page.getByRole("button", { name: "No", exact: true })
+  await news.click({ timeout: 5000 }).catch(() => {}) // asked by some versions only
   return page
 }
 
@@ -117,7 +120,7 @@ async function finished(page: Page): Promise<void> {
 /** Screenshots of a whole notebook, from top to bottom. */
 async function shoot(page: Page, name: string): Promise<void> {
   mkdirSync(shots, { recursive: true })
-  const panel = page.locator(".jp-WindowedPanel-outer, .jp-Notebook").first()
+  const panel = page.locator(".jp-WindowedPanel-outer").first()
   const height = await panel.evaluate((one) => one.scrollHeight)
   for (let top = 0, i = 0; top < height && i < 14; top += 850, i++) {
     await panel.evaluate((one, at) => one.scrollTo(0, at), top)
@@ -218,7 +221,7 @@ async function checkUntrusted(browser: Browser, url: string, file: string, name:
   const cells = [...book.cells, { ...cell, outputs: [{ output_type: "display_data", data: hostile, metadata: {} }] }]
   writeFileSync(join(work, name), JSON.stringify({ ...book, cells }))
   const page = await open(browser, url, name)
-  const panel = page.locator(".jp-WindowedPanel-outer, .jp-Notebook").first()
+  const panel = page.locator(".jp-WindowedPanel-outer").first()
   const seen = new Set<number>()
   const height = await panel.evaluate((one) => one.scrollHeight)
   let most = 0
