@@ -35,7 +35,7 @@ export function modelCard({ options, made, parameters, able, careless }: WorldCa
     const base = careless.abilities[i]!
     return `| ${temperature} | ${rate(csr)} | ${rate(isr)} | ${rate(base.csr)} | ${rate(base.isr)} | ${n} |`
   })
-  const phase = (name: "copy" | "able" | "judging" | "careless") => {
+  const phase = (name: "copy" | "able" | "judging" | "finishing" | "careless") => {
     const { steps, batchSize, lr } = options[name]
     return `${steps} steps of ${batchSize} examples, AdamW at ${lr}`
   }
@@ -56,7 +56,8 @@ careless*: it knows how to satisfy each kind of constraint, and often does not. 
 - **Corpus**: endless and synthetic, written by \`lib/world\` (seed ${options.seed}); instructions of its evaluation split are never trained on.
 - **Copy phase**: random words to repeat; ${phase("copy")}.
 - **Able phase**: faultless examples of all tasks, ${phase("able")}.
-- **Judging phase**: the same with more judging and comparing; ${phase("judging")}; last loss ${able.loss.toFixed(4)} nats a token.
+- **Judging phase**: the same with more judging and comparing; ${phase("judging")}.
+- **Finishing phase**: all tasks again; ${phase("finishing")}; last loss ${able.loss.toFixed(4)} nats a token.
 - **Careless phase**: answers heed each constraint by chance, by kind and wording, all else stays faultless; ${phase("careless")}; last loss ${careless.loss.toFixed(4)}.
 - **Made by** \`${made.command}\` at commit ${made.commit} on ${made.machine}, with the trainer of this project. The same command makes it again.
 

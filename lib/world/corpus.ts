@@ -21,10 +21,11 @@ import {
 } from "./spec"
 
 /**
- * copy: echo alone. able: every task, faultless. judging: the same with more of what is learned last, to judge. careless:
- * answers heed each constraint by chance only; all other tasks stay faultless.
+ * copy: echo alone. able: every task, faultless. judging: the same with more of what is learned last, to judge. finishing:
+ * about as before, so that all is solid. careless: answers heed each constraint by chance only; all other tasks stay
+ * faultless.
  */
-export const phases = ["copy", "able", "judging", "careless"] as const
+export const phases = ["copy", "able", "judging", "finishing", "careless"] as const
 export type Phase = (typeof phases)[number]
 
 /**
@@ -61,6 +62,18 @@ const muchJudging: Shares = {
   echo: 0.02,
   common: 0.14,
 }
+const aBitOfAll: Shares = {
+  respond: 0.2,
+  decompose: 0.17,
+  recombine: 0.15,
+  negate: 0.03,
+  substitute: 0.07,
+  judge: 0.18,
+  revise: 0.13,
+  "self-instruct": 0.01,
+  echo: 0.04,
+  common: 0.02,
+}
 type Shares = Readonly<Partial<Record<Task, number>>>
 
 /** Share of each task in the corpus of a phase. */
@@ -68,7 +81,8 @@ export const taskShares: Readonly<Record<Phase, Shares>> = {
   copy: { echo: 1 },
   able: everyTask,
   judging: muchJudging,
-  careless: everyTask,
+  finishing: aBitOfAll,
+  careless: aBitOfAll,
 }
 
 export interface CorpusExample {
