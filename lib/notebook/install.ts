@@ -19,7 +19,7 @@ export const kernelSpec = () => ({
 
 /** What must be there for notebooks to run by command. */
 export const jupyterHelp =
-  "python3 -m venv .venv && . .venv/bin/activate && pip install jupyterlab\n(without the editor: pip install nbconvert nbclient jupyter-client)"
+  "python3 -m venv .venv && . .venv/bin/activate && pip install jupyterlab\n(to execute them alone: pip install nbclient)"
 
 /**
  * Runs Jupyter of the active environment. The PATH decides, as it does in a shell.
