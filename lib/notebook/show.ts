@@ -80,11 +80,13 @@ const asText = (value: unknown): View => {
   return { html: html`<pre style="white-space:pre-wrap;margin:0">${text}</pre>`, text }
 }
 
-/** HTML without its tags, for front ends that show text alone. */
+/** HTML without its tags, for front ends that show text alone; changes are marked as `git diff --word-diff` does. */
 const textOf = ({ text }: Html): string =>
   text
     .replace(/<(br|\/p|\/tr|\/div|\/li|\/h\d)[^>]*>/g, "\n")
     .replace(/<\/t[dh]>/g, "  ")
+    .replace(/<del[^>]*>([\s\S]*?)<\/del>/g, "[-$1-]")
+    .replace(/<ins[^>]*>([\s\S]*?)<\/ins>/g, "{+$1+}")
     .replace(/<[^>]*>/g, "")
     .replace(/&lt;/g, "<")
     .replace(/&gt;/g, ">")

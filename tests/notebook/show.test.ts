@@ -47,6 +47,7 @@ describe("views", () => {
     expect(viewOf(decomposed).html.text).toContain('<ol start="0"')
     expect(viewOf(corrupted).html.text).toMatch(/negate<\/b> <del/)
     expect(viewOf(recombined).html.text).toMatch(/<del[^>]*>clean<\/del>.*<ins[^>]*>noised<\/ins>/)
+    expect(viewOf(recombined).text).toContain("[-clean-]{+noised+}")
     expect(viewOf(pair).html.text).toMatch(/<b>chosen<\/b>[\s\S]*<b>rejected<\/b>/)
     expect(viewOf(weighed).html.text).toContain("weight: kl")
     expect(viewOf(failedRow).html.text).toContain("failed in decompose")
