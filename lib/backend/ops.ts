@@ -174,14 +174,14 @@ function swiglu(gate: Tensor2D, up: Tensor2D): Tensor2D {
     [gate, up],
     (save) => {
       const s = tf.sigmoid(gate)
-      save([gate, up, s])
-      return tf.mul(tf.mul(gate, s), up) as Tensor2D
+      const gs = tf.mul(gate, s)
+      save([up, s, gs])
+      return tf.mul(gs, up) as Tensor2D
     },
-    (dy, [g, u, s]) => {
-      const gs = tf.mul(g!, s!)
+    (dy, [u, s, gs]) => {
       // silu' = s + g s (1 - s)
-      const slope = tf.sub(tf.add(s!, gs), tf.mul(gs, s!))
-      return [tf.mul(tf.mul(dy, u!), slope), tf.mul(dy, gs)]
+      const slope = tf.sub(tf.add(s!, gs!), tf.mul(gs!, s!))
+      return [tf.mul(tf.mul(dy, u!), slope), tf.mul(dy, gs!)]
     },
   )
 }

@@ -1,4 +1,5 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs"
+import { matMul } from "../backend/ops"
 import { tf } from "../backend/tf"
 import { rng } from "../rng"
 import type { Adapter, Matrix } from "./adapter"
@@ -87,9 +88,9 @@ export function bind(
     if (!updates.length) return { weight: base, bias, lora: [], train: trainAll }
     const weight = tf.tidy(() => {
       const deltas = parts.map(({ A, B, target }) =>
-        A && B ? tf.matMul(A, B) : (tf.zeros(targetShape(config, target)) as Tensor2D),
+        A && B ? matMul(A, tf.mul(B, lora!.scale)) : (tf.zeros(targetShape(config, target)) as Tensor2D),
       )
-      return tf.add(base, tf.mul(tf.concat(deltas, 1), lora!.scale)) as Tensor2D
+      return tf.add(base, deltas.length > 1 ? tf.concat(deltas, 1) : deltas[0]!) as Tensor2D
     })
     return { weight, bias, lora: updates, train: false }
   }
