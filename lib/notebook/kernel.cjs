@@ -39,8 +39,8 @@ function compileFast() {
       if (!source || !isLibrary(source)) {
         const [cancelled, onlyTypes, transformers] = rest
         const checker = builder.getProgram().getTypeChecker()
-        const expand = (context) => (file) => expandShorthand(ts, checker, context, file)
-        const after = [expand, ...(transformers?.after ?? [])]
+        const writeOut = (context) => (file) => writeNamesOut(ts, checker, context, file)
+        const after = [writeOut, ...(transformers?.after ?? [])]
         return emit(source, write, cancelled, onlyTypes, { ...transformers, after })
       }
       const { outDir, ...options } = builder.getCompilerOptions()
@@ -64,20 +64,27 @@ function compileFast() {
   require.cache[file].exports = { ...ts, createWatchCompilerHost, getPreEmitDiagnosticsOfFiles }
 }
 
-/** `{ seed }` where `seed` is of an earlier cell: tslab finds such names everywhere but there. */
-function expandShorthand(ts, checker, context, file) {
+/**
+ * tslab writes names of earlier cells as `exports.name`. It passes over those in `{ name }`, and takes the first name in
+ * `const { name: other } = …` for one where an earlier cell made the object; here both are written out for it.
+ */
+function writeNamesOut(ts, checker, context, file) {
   const { factory } = ts
   const isEarlier = ({ declarations = [] }) =>
     declarations.some((one) => one.getSourceFile().fileName.endsWith("/__prev__.d.ts"))
   const visit = (node) => {
-    if (!ts.isShorthandPropertyAssignment(node)) return ts.visitEachChild(node, visit, context)
-    const value = checker.getShorthandAssignmentValueSymbol(node)
-    if (!value || !isEarlier(value)) return node
-    const name = node.name.text
-    return factory.createPropertyAssignment(
-      name,
-      factory.createPropertyAccessExpression(factory.createIdentifier("exports"), name),
-    )
+    if (ts.isShorthandPropertyAssignment(node)) {
+      const value = checker.getShorthandAssignmentValueSymbol(node)
+      if (!value || !isEarlier(value)) return node
+      const { text } = node.name
+      const earlier = factory.createPropertyAccessExpression(factory.createIdentifier("exports"), text)
+      return factory.createPropertyAssignment(text, earlier)
+    }
+    const inside = ts.visitEachChild(node, visit, context)
+    if (!ts.isBindingElement(inside) || !inside.propertyName || !ts.isIdentifier(inside.propertyName)) return inside
+    const { dotDotDotToken, propertyName, name, initializer } = inside
+    const quoted = factory.createStringLiteral(propertyName.text)
+    return factory.updateBindingElement(inside, dotDotDotToken, quoted, name, initializer)
   }
   return ts.visitEachChild(file, visit, context)
 }

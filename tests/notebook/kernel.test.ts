@@ -50,6 +50,8 @@ describe("the kernel", () => {
       "const made = { n, kind: typeof openaiGenerator, draw: rng(1, 'a').int(n) }\nmade.n",
     )
     expect(second).toMatchObject({ stdout: "3\n", stderr: "", reply: { status: "ok" } })
+    const third = await kernel.run("const { n: again, kind = 'none' } = made\nconsole.log(again, kind)")
+    expect(third).toMatchObject({ stdout: "3 function\n", stderr: "", reply: { status: "ok" } })
   })
 
   it("checks cells by strict rules, and does not run one with a type error", async () => {
