@@ -291,7 +291,7 @@ export function targetLogProbs(
     (save) => {
       const logps = starts.map((at) => {
         const [logp, slope] = scoreRows(rows(h, at) as Tensor2D, table, rows(targets, at) as Tensor1D, softcap)
-        unit?.push(matMul(slope, table))
+        unit?.push(tf.tidy(() => tf.neg(matMul(slope, table))))
         slope.dispose()
         return logp
       })
@@ -304,7 +304,7 @@ export function targetLogProbs(
         tf.tidy(() => {
           const hs = rows(saved!, at) as Tensor2D
           const [, slope] = scoreRows(hs, table, rows(ids!, at) as Tensor1D, softcap)
-          const dLogits = tf.mul(slope, tf.expandDims(rows(dy, at), 1)) as Tensor2D
+          const dLogits = tf.mul(slope, tf.neg(tf.expandDims(rows(dy, at), 1))) as Tensor2D
           return [matMul(dLogits, table), matMul(dLogits, hs, true)] as [Tensor2D, Tensor2D]
         }),
       )
@@ -313,7 +313,7 @@ export function targetLogProbs(
   )
 }
 
-/** [log p(target), d log p / d (h · tableᵀ)] of a few rows: shapes [m] and [m, V]. */
+/** [log p(target), -d log p / d (h · tableᵀ)] of a few rows: shapes [m] and [m, V]. */
 function scoreRows(h: Tensor2D, table: Tensor2D, targets: Tensor1D, softcap: number | null): [Tensor1D, Tensor2D] {
   return tf.tidy(() => {
     const { logits, slope } = cappedLogits(h, table, softcap)
@@ -331,7 +331,7 @@ export function cappedLogits(h: Tensor2D, table: Tensor2D, softcap: number | nul
   })
 }
 
-/** [log p(target), onehot(target) - p] for logits [m, V] and targets [m]. */
+/** [log p(target), p - onehot(target)] for logits [m, V] and targets [m]. */
 function logProbAndGradient(logits: Tensor2D, targets: Tensor1D): [Tensor1D, Tensor2D] {
   const backend = native()
   if (backend) {
@@ -342,7 +342,7 @@ function logProbAndGradient(logits: Tensor2D, targets: Tensor1D): [Tensor1D, Ten
       [logits, targets],
       2,
     )
-    return [tf.neg(loss as Tensor1D), tf.neg(gradient as Tensor2D)]
+    return [tf.neg(loss as Tensor1D), gradient as Tensor2D]
   }
   const shifted = tf.sub(logits, tf.max(logits, 1, true))
   const p = tf.softmax(logits)
@@ -350,7 +350,7 @@ function logProbAndGradient(logits: Tensor2D, targets: Tensor1D): [Tensor1D, Ten
   // Σ exp(shifted) by the same kernels as softmax: log p = shifted[target] - log Σ exp(shifted)
   const logSum = tf.log(tf.sum(tf.exp(shifted), 1))
   const logp = tf.sub(tf.sum(tf.mul(shifted, hot), 1), logSum)
-  return [logp as Tensor1D, tf.sub(hot, p) as Tensor2D]
+  return [logp as Tensor1D, tf.sub(p, hot) as Tensor2D]
 }
 
 /**
