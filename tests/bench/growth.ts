@@ -70,17 +70,16 @@ function sweeps(adapter: string): Record<string, Sweep> {
 
 export const growthNames = Object.keys(sweeps(""))
 
-/** Large models get a quarter of the values, the smallest. */
+/** Measures all values of one of `growthNames`. */
 export async function measureGrowth(
   name: string,
   base: Job,
   adapter: string,
   run: (job: Job) => Promise<Answer>,
-  few: boolean,
 ): Promise<Growth> {
   const { title, x, y, values, job, shown } = sweeps(adapter)[name]!
   const points: Growth["points"] = []
-  for (const value of few ? values.slice(0, 2) : values) {
+  for (const value of values) {
     const answer = await run({ ...base, ...job(value) })
     points.push({
       x: value,
