@@ -51,7 +51,10 @@ function byKind(graded: readonly (readonly Graded[])[]): Shares {
   return kinds
 }
 
-/** Does `n` held-out examples of each task at temperature 0; right is exact or equivalent (see `checkTask`). */
+/**
+ * Does `n` held-out examples of each task at temperature 0, but 1 for self-instruct, whose prompt is always the same; right
+ * is exact or equivalent (see `checkTask`).
+ */
 export async function measureTasks(
   engine: Generator,
   { n, seed, tasks }: { n: number; seed: number; tasks: readonly Task[] },
@@ -67,7 +70,7 @@ export async function measureTasks(
     const answer: Promise<Completion> = engine.generate({
       messages: [{ role: "user", content: example.prompt }],
       seed: streamKey(seed, "measure-tasks", i),
-      temperature: 0,
+      temperature: example.task === "self-instruct" ? 1 : 0,
       maxTokens: metaTokens,
     })
     pending.push(answer.then(({ text }) => count(shares, example.task, checkTask(example.task, example, text))))
