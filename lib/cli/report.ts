@@ -1,5 +1,6 @@
 import type { Command } from "commander"
 import { writeReport } from "../runs/report"
+import { writeReportFigures } from "../runs/report-figures"
 import { readStudy } from "../runs/study-record"
 import { writeStudyReport } from "../runs/study-report"
 
@@ -11,15 +12,19 @@ export function register(program: Command): void {
         "training curves, answers won and lost. One file that needs no network.",
     )
     .argument("<run>", "folder of a run, finished or not, or of a study")
+    .option("--figures <folder>", "write the figures as .svg and .png files too")
     .addHelpText(
       "after",
       `
 Example:
   musc report runs/smoke
+  musc report runs/smoke --figures figures
 
 A run that was stopped is reported as far as it went. Writing the report again does no harm.`,
     )
-    .action(async (run: string) => {
-      console.log(await (readStudy(run) ? writeStudyReport(run) : writeReport(run)))
+    .action(async (run: string, { figures }: { figures?: string }) => {
+      const report = await (readStudy(run) ? writeStudyReport(run) : writeReport(run))
+      console.log(report)
+      if (figures) for (const file of await writeReportFigures(report, figures)) console.log(file)
     })
 }

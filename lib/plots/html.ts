@@ -49,6 +49,12 @@ export const figureBlock = (figure: Figure, caption?: Part): Html =>
   )}</script>${caption && html`<figcaption>${caption}</figcaption>`}</figure>
 `
 
+/** The figures of a page, in order. */
+export const figuresIn = (page: string): Figure[] =>
+  [...page.matchAll(/<div class="plot"[^>]*><\/div><script type="application\/json">(.*?)<\/script>/gs)].map(
+    ([, json]) => JSON.parse(json!),
+  )
+
 /** A table; cells of the columns named in `numeric` (by position) are set flush right. */
 export function table(
   head: readonly Part[],

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { writeAtomic } from "../data/jsonl"
 import { InputError } from "../errors"
@@ -76,11 +77,14 @@ function optional<Module>(name: string): Module {
   }
 }
 
-/** A figure as SVG text that stands alone. @throws InputError without the optional packages */
-export function figureSvg({ data, layout }: Figure, { width = 860 }: PictureOptions = {}): Promise<string> {
+/** A figure as SVG text that stands alone, the same each time. @throws InputError without the optional packages */
+export async function figureSvg({ data, layout }: Figure, { width = 860 }: PictureOptions = {}): Promise<string> {
   const { height } = layout
   const figure = structuredClone({ data, layout: { ...layout, width } }) // plotly writes into what it is given
-  return openPlotly().toImage(figure, { format: "svg", width, height, imageDataOnly: true })
+  const name = createHash("sha256").update(JSON.stringify(figure)).digest("hex").slice(0, 12)
+  const svg = await openPlotly().toImage(figure, { format: "svg", width, height, imageDataOnly: true })
+  const drawn = /id="defs-(\w+)"/.exec(svg)?.[1] // plotly's random part of all ids
+  return drawn ? svg.replaceAll(drawn, name) : svg
 }
 
 /** A figure as a PNG image, in a sans-serif font of the machine. @throws InputError without the optional packages */

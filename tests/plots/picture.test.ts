@@ -1,12 +1,14 @@
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { inflateSync } from "node:zlib"
 import { describe, expect, it } from "vitest"
 import { barFigure } from "../../lib/plots/bars"
+import { figureBlock, figuresIn, html, page } from "../../lib/plots/html"
 import { figurePng, figureSvg, saveFigure } from "../../lib/plots/picture"
 import { indexedPng } from "../../lib/plots/png"
 import { innerBox, pageBox, type SvgElement, textWidth } from "../../lib/plots/text-box"
+import { writeReportFigures } from "../../lib/runs/report-figures"
 
 /** The pixels of an indexed PNG whose rows have no filter, as red, green, blue; and its size. */
 function decode(png: Buffer) {
@@ -56,6 +58,24 @@ describe("pictures without a browser", () => {
     expect(readFileSync(join(folder, "a.svg"), "utf8")).toMatch(/^<svg/)
     expect(readFileSync(join(folder, "a.png")).toString("latin1", 1, 4)).toBe("PNG")
     await expect(saveFigure(figure, join(folder, "a.gif"))).rejects.toThrow("must end in .svg or .png")
+    rmSync(folder, { recursive: true })
+  })
+
+  it("of a report are those on its page", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "musc-figures-"))
+    const report = join(folder, "report.html")
+    const other = barFigure({ all: { a: 1 } }, { title: "Rows </script> & more", value: "rows" })
+    const text = page("Report", html`${figureBlock(figure, "A caption")}<p>text</p>${figureBlock(other)}`)
+    expect(figuresIn(text)).toEqual([figure, other])
+    writeFileSync(report, text)
+    const files = await writeReportFigures(report, join(folder, "figures"))
+    expect(files.map((file) => basename(file))).toEqual([
+      "01-kept-constraints.svg",
+      "01-kept-constraints.png",
+      "02-rows-more.svg",
+      "02-rows-more.png",
+    ])
+    expect(readFileSync(files[0]!, "utf8")).toBe(await figureSvg(figure))
     rmSync(folder, { recursive: true })
   })
 
