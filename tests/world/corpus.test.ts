@@ -24,14 +24,15 @@ test("every faultless response solves its task, read with the stage's own parser
 })
 
 test("in the careless phase only answers change, and meta-tasks stay faultless", () => {
+  let changed = 0
   careless.forEach((example, i) => {
+    const faultless = corpusExample(i, { seed: 2, phase: "finishing" })
     const { response, others: _, ...rest } = example
-    expect(able[i]).toMatchObject(rest)
-    if (example.task !== "respond") expect(response).toBe(able[i]!.response)
+    expect(faultless).toMatchObject(rest)
+    if (example.task !== "respond") expect(response).toBe(faultless.response)
+    else if (response !== faultless.response) changed++
   })
-  expect(
-    of("respond", careless).filter((example, i) => example.response !== of("respond")[i]!.response).length,
-  ).toBeGreaterThan(of("respond").length / 2)
+  expect(changed).toBeGreaterThan(of("respond", careless).length / 2)
 })
 
 test("careless answers keep the topic always and other wishes with a chance of .25 to .65, besides what holds by chance", () => {

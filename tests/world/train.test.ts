@@ -116,8 +116,8 @@ describe("measuring", () => {
   it("gives 1 for every task to an engine that knows the answers, 0 to one that is silent", async () => {
     const seed = 5
     const known = new Map<string, string>()
-    const examples = Array.from({ length: 600 }, (_, i) =>
-      corpusExample(i, { seed: streamKey(seed, "measure-tasks"), phase: "able", split: "eval" }),
+    const examples = Array.from({ length: 2000 }, (_, i) =>
+      corpusExample(i, { seed: streamKey(seed, "measure-tasks"), phase: "finishing", split: "eval" }),
     )
     for (const { prompt, response } of examples) known.set(prompt, response)
     const knowing = scripted(({ messages }) => known.get(messages.at(-1)!.content) ?? new Error("was not asked for"))
@@ -130,7 +130,8 @@ describe("measuring", () => {
       expect(right[task], task).toEqual({ solved: 3, n: 3 })
       expect(wrong[task], task).toEqual({ solved: 0, n: 3 })
     }
-    expect(knowing.requests.every(({ temperature }) => temperature === 0)).toBe(true)
+    // only self-instruct, whose prompt never changes, is sampled
+    expect(knowing.requests.filter(({ temperature }) => temperature > 0)).toHaveLength(3)
   })
 })
 
@@ -165,7 +166,7 @@ describe("the model card", () => {
     for (const text of ["1.83 M parameters", "seed 77", "`musc world build` at commit abc1234 on 2 cores"]) {
       expect(card).toContain(text)
     }
-    const { steps, batchSize, lr } = worldBuildDefaults.able
+    const { steps, batchSize, lr } = worldBuildDefaults.finishing
     expect(card).toContain(`${steps} steps of ${batchSize} examples, AdamW at ${lr}; last loss 0.1235 nats`)
     expect(card).toContain("last loss 0.4567")
     expect(card).toMatch(/^---\nlanguage: en\n/)
