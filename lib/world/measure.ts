@@ -52,7 +52,7 @@ function byKind(graded: readonly (readonly Graded[])[]): Shares {
 }
 
 /**
- * Does `n` held-out examples of each task at temperature 0, but 1 for self-instruct, whose prompt is always the same; right
+ * Does `n` held-out examples of each task at temperature 0, but .5 for self-instruct, whose prompt is always the same; right
  * is exact or equivalent (see `checkTask`).
  */
 export async function measureTasks(
@@ -70,7 +70,7 @@ export async function measureTasks(
     const answer: Promise<Completion> = engine.generate({
       messages: [{ role: "user", content: example.prompt }],
       seed: streamKey(seed, "measure-tasks", i),
-      temperature: example.task === "self-instruct" ? 1 : 0,
+      temperature: example.task === "self-instruct" ? 0.5 : 0,
       maxTokens: metaTokens,
     })
     pending.push(answer.then(({ text }) => count(shares, example.task, checkTask(example.task, example, text))))
