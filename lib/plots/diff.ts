@@ -137,13 +137,13 @@ export function answersHtml(answers: readonly { name: string; text: string; verd
   const judged = answers.some(({ verdicts }) => verdicts.some(({ satisfied }) => satisfied !== undefined))
   return html`<table style="width:100%;border-collapse:collapse;table-layout:fixed"><tr>${answers.map(
     ({ name, text, verdicts }) =>
-      html`<td style="width:${share}%;vertical-align:top;border:0;padding:4px 14px 4px 0"><b>${name}</b><small>${kept(verdicts)}</small><div class="text" style="white-space:pre-wrap">${text}</div></td>`,
+      html`<td style="width:${share}%;vertical-align:top;text-align:left;border:0;padding:4px 14px 4px 0"><b>${name}</b><small>${kept(verdicts)}</small><div class="text" style="white-space:pre-wrap">${text}</div></td>`,
   )}</tr></table>
 ${judged ? verdictTable(answers) : html`<ul>${answers[0]?.verdicts.map(({ question }) => html`<li>${question}</li>`)}</ul>`}`
 }
 
 const verdictTable = (answers: readonly { name: string; verdicts: readonly Verdict[] }[]): Html =>
-  html`<table><thead><tr><th>constraint</th>${answers.map(({ name }) => html`<th class="mark" style="width:110px">${name}</th>`)}</tr></thead><tbody>${answers[0]?.verdicts.map(
+  html`<table><thead><tr><th style="text-align:left">constraint</th>${answers.map(({ name }) => html`<th class="mark" style="width:110px;text-align:center">${name}</th>`)}</tr></thead><tbody>${answers[0]?.verdicts.map(
     ({ question }, i) =>
-      html`<tr><td>${question}</td>${answers.map(({ verdicts }) => html`<td class="mark">${signs.get(verdicts[i]?.satisfied)}</td>`)}</tr>\n`,
+      html`<tr><td style="text-align:left">${question}</td>${answers.map(({ verdicts }) => html`<td class="mark" style="text-align:center">${signs.get(verdicts[i]?.satisfied)}</td>`)}</tr>\n`,
   )}</tbody></table>`

@@ -69,7 +69,7 @@ export function pairMap(
       const title = [JSON.stringify(token), `weight: ${named}`, ...signalLines(signals, t)].join("\n")
       return tokenSpan(token, weights, answer, title, { numbers, elements })
     })
-    return html`<td style="width:50%;vertical-align:top;border:0;padding:4px 14px 4px 0"><b>${answer}</b><div class="tokens" data-answer="${answer}" style="line-height:${numbers ? 1.3 : 1.9}">${tokens}${left > 0 && html` <i>… ${left} more tokens</i>`}</div></td>`
+    return html`<td style="width:50%;vertical-align:top;text-align:left;border:0;padding:4px 14px 4px 0"><b>${answer}</b><div class="tokens" data-answer="${answer}" style="line-height:${numbers ? 1.3 : 1.9}">${tokens}${left > 0 && html` <i>… ${left} more tokens</i>`}</div></td>`
   }
   return html`<table class="pair" style="width:100%;border-collapse:collapse;table-layout:fixed"><tr>${side("chosen")}${side("rejected")}</tr></table>
 `
