@@ -33,6 +33,7 @@ export async function examine(
   run: Run = runChild,
   load: Record<BackendName, Loader> = loaders,
   wanted = process.env.MUSC_BACKEND,
+  driver = "/proc/driver/nvidia/version",
 ): Promise<Fact[]> {
   return [
     ...system(),
@@ -40,7 +41,7 @@ export async function examine(
     await choice(load, wanted || undefined),
     ...nativeFacts(),
     ...(await packages()),
-    ...(await cuda(run)),
+    ...(await cuda(run, driver)),
     ...(await python(run)),
   ]
 }
@@ -205,39 +206,52 @@ const cudaLibraries = [
   "libcusparse.so.12",
 ]
 
-async function cuda(run: Run): Promise<Fact[]> {
-  const driver = "/proc/driver/nvidia/version"
-  if (!existsSync(driver)) {
-    return [{ topic: "cuda", name: "NVIDIA driver", state: "optional", value: "not loaded: no NVIDIA GPU is used" }]
-  }
-  const fact: Fact = {
-    topic: "cuda",
-    name: "NVIDIA driver",
-    state: "ok",
-    value: readFileSync(driver, "utf8").split("\n")[0]!,
-  }
+/**
+ * What a GPU needs: driver, a CUDA build of libtensorflow, and its libraries by name. Without a driver nothing of it is
+ * missed, but all is listed, so that a machine with a GPU can be set up from it.
+ */
+async function cuda(run: Run, driver: string): Promise<Fact[]> {
+  const present = existsSync(driver)
+  const lacking = present ? "missing" : "optional"
+  const facts: Fact[] = [
+    present
+      ? { topic: "cuda", name: "NVIDIA driver", state: "ok", value: readFileSync(driver, "utf8").split("\n")[0]! }
+      : {
+          ...{ topic: "cuda", name: "NVIDIA driver", state: "optional", value: "not loaded: no NVIDIA GPU is used" },
+          remedy: "for a GPU: install its driver (525 or later), then run `npx musc native --cuda`",
+        },
+  ]
   const build = nativeBuild()
-  if (!build?.library.cuda) {
-    const remedy = "run `npx musc native --cuda`"
-    return [fact, { topic: "cuda", name: "libtensorflow", state: "missing", value: "not built for CUDA", remedy }]
-  }
+  facts.push(
+    build?.library.cuda
+      ? { topic: "cuda", name: "libtensorflow", state: "ok", value: `${build.version}, built for CUDA` }
+      : {
+          ...{ topic: "cuda", name: "libtensorflow", state: lacking },
+          value: build ? `${build.version}, built for the CPU alone` : "not built here",
+          remedy: present ? "run `npx musc native --cuda`" : undefined,
+        },
+  )
   const known = await ldconfig(run)
-  const wheels = path.join(build.library.folder, "../nvidia")
+  const wheels = build && path.join(build.library.folder, "../nvidia")
   const folders = [
-    ...(existsSync(wheels) ? readdirSync(wheels).map((part) => path.join(wheels, part, "lib")) : []),
+    ...(wheels && existsSync(wheels) ? readdirSync(wheels).map((part) => path.join(wheels, part, "lib")) : []),
     ...(process.env.LD_LIBRARY_PATH ?? "").split(":").filter(Boolean),
   ]
-  const libraries = cudaLibraries.map((name): Fact => {
+  for (const name of cudaLibraries) {
     const folder = folders.find((place) => existsSync(path.join(place, name)))
-    if (folder || known.has(name))
-      return { topic: "cuda", name, state: "ok", value: folder ?? "in the system's folders" }
-    const remedy =
+    const found = folder ?? (known.has(name) ? "in the system's folders" : undefined)
+    const cure =
       name === "libcuda.so.1"
         ? "install the NVIDIA driver's libraries"
-        : "`pip install tensorflow[and-cuda]` into the active Python, then `npx musc native --force`"
-    return { topic: "cuda", name, state: "missing", value: "not found", remedy }
-  })
-  return [fact, ...libraries]
+        : "`npx musc native --cuda` fetches it, or `pip install tensorflow[and-cuda]` into the active Python and `npx musc native --force`"
+    const remedy = present ? cure : undefined
+    facts.push(
+      found
+        ? { topic: "cuda", name, state: "ok", value: found }
+        : { topic: "cuda", name, state: lacking, value: "not found", remedy },
+    )
+  }
+  return facts
 }
 
 /** Names of the shared libraries that the system's loader knows. */

@@ -115,6 +115,12 @@ function slots(config: ModelConfig): Slot[] {
   ]
 }
 
+/** Number of weights that a model of this shape has. */
+export const parameterCount = (config: ModelConfig): number =>
+  slots(config)
+    .flatMap(({ sources }) => sources)
+    .reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0)
+
 /** Names that a checkpoint may hold without our using them. */
 const ignorable = /(^lm_head\.weight$)|(rotary_emb\.inv_freq$)/
 

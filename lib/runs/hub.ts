@@ -26,6 +26,8 @@ export interface HubName {
 }
 
 export interface PullOptions extends Pick<DownloadOptions, "signal" | "stall" | "pause"> {
+  /** config and tokenizer alone, without weights */
+  settingsOnly?: boolean
   /** told megabytes on disk, all files together */
   onProgress?: (done: number, total: number) => void
 }
@@ -112,6 +114,7 @@ export async function pullModel(name: HubName, options: PullOptions = {}): Promi
     need(repo, files, ["config.json", "tokenizer.json", files.has(single) ? single : index])
     await fetchAll(first, 0, sizeOf(first))
     loadConfig(dir) // refuses an architecture before gigabytes of it are fetched
+    if (options.settingsOnly) return dir
     const weights = files.has(single) ? [single] : shardsOf(dir)
     need(repo, files, weights)
     const total = sizeOf(first) + sizeOf(weights)

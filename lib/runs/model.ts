@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs"
 import { basename, join } from "node:path"
 import { InputError } from "../errors"
-import { cachedModel, parseHubName, pullModel } from "./hub"
+import { cachedModel, type PullOptions, parseHubName, pullModel } from "./hub"
 import type { Progress } from "./workshop"
 
 /** Models that come with the package. */
@@ -14,14 +14,15 @@ const shipped = join(__dirname, "../../data/models")
  */
 export async function modelFolder(
   name: string,
-  { signal, onProgress = () => {} }: { signal?: AbortSignal; onProgress?: (progress: Progress) => void } = {},
+  options: Pick<PullOptions, "signal" | "settingsOnly"> & { onProgress?: (progress: Progress) => void } = {},
 ): Promise<string> {
   const found = [name, join(shipped, name)].find((dir) => existsSync(join(dir, "config.json")))
   if (found) return found
   const hub = parseHubName(name)
   if (hub && !existsSync(name)) {
-    const report = (done: number, total: number) => onProgress({ stage: `pull ${name}`, unit: "MB", done, total })
-    return cachedModel(hub) ?? pullModel(hub, { signal, onProgress: report })
+    const onProgress = (done: number, total: number) =>
+      options.onProgress?.({ stage: `pull ${name}`, unit: "MB", done, total })
+    return cachedModel(hub) ?? pullModel(hub, { ...options, onProgress })
   }
   throw new InputError(
     `a model must be a folder with config.json, org/name on the hub, or one that comes with musc, got ${name}; check the path`,

@@ -1,3 +1,6 @@
+import { mkdtempSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { expect, it } from "vitest"
 import { ChildError, type Run } from "../../lib/backend/child"
 import { examine, formatFacts } from "../../lib/backend/doctor"
@@ -52,6 +55,35 @@ it("lists the versions of Python packages that serve comparisons", async () => {
     { topic: "python", name: "python", state: "ok", value: "3.11.7" },
     { topic: "python", name: "peft", state: "optional", value: "not installed" },
   ])
+})
+
+const gpu = (facts: Awaited<ReturnType<typeof examine>>) => facts.filter(({ topic }) => topic === "cuda")
+
+it("names every CUDA and cuDNN library that a machine with a GPU lacks, and what brings it", async () => {
+  const driver = join(mkdtempSync(join(tmpdir(), "driver-")), "version")
+  writeFileSync(driver, "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54\nGCC version: 12\n")
+  const ldconfig: Run = async (command) => {
+    if (command.endsWith("ldconfig")) return "\tlibcuda.so.1 (libc6,x86-64) => /usr/lib/libcuda.so.1\n"
+    throw new ChildError(command, true, "ENOENT")
+  }
+  const facts = gpu(await examine(ldconfig, bare, "", driver))
+  expect(facts[0]).toMatchObject({ name: "NVIDIA driver", state: "ok", value: expect.stringContaining("550.54") })
+  expect(facts.find(({ name }) => name === "libcuda.so.1")).toMatchObject({ state: "ok" })
+  for (const name of ["libcudart.so.12", "libcublas.so.12", "libcudnn.so.9"]) {
+    const { state, remedy } = facts.find((fact) => fact.name === name)!
+    expect([state, remedy]).toEqual(["missing", expect.stringContaining("musc native --cuda")])
+  }
+})
+
+it("lists the same on a machine without a GPU, where none of it is missed", async () => {
+  const facts = gpu(await examine(noPython, bare, "", "/nowhere"))
+  expect(facts[0]).toMatchObject({
+    name: "NVIDIA driver",
+    state: "optional",
+    remedy: expect.stringContaining("driver"),
+  })
+  expect(facts.map(({ name }) => name)).toEqual(expect.arrayContaining(["libcudnn.so.9", "libcublas.so.12"]))
+  expect(facts.some(({ state }) => state === "missing")).toBe(false)
 })
 
 it("finds that danfojs-node shares our tfjs", async () => {

@@ -3,6 +3,8 @@ import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
+import { loadConfig } from "../../lib/model/config"
+import { parameterCount } from "../../lib/model/weights"
 import { configKeys } from "../../lib/runs/config"
 import { fixture } from "../support/tensors"
 
@@ -38,6 +40,33 @@ describe("the command line", () => {
     expect(stderr).toBe(
       "InputError: bad.jsonl, line 2: a record must have instruction, conversations, messages or prompt, got inst; rename the field\n",
     )
+  })
+
+  it("plans the memory of a model from its settings alone", () => {
+    const { stdout, status } = musc("plan", "--model", fixture("gemma3"), "--length", "64", "--batch", "2", "--json")
+    expect(status).toBe(0)
+    const { parameters, rows } = JSON.parse(stdout)
+    expect(parameters).toBe(parameterCount(loadConfig(fixture("gemma3"))))
+    expect(rows.map(({ name }: { name: string }) => name)).toContain("tensorflow, CPU")
+    const text = musc("plan", "--model", fixture("gemma3")).stdout
+    expect(text).toMatch(/load +generate +weigh +train +train, checkpointed\ntensorflow, CPU +\d\.\d\d/)
+  })
+
+  it("merges an adapter into a folder that it then loads", () => {
+    const adapter = join(fixture("llama"), "adapter")
+    const { stdout, status } = musc("merge", "--model", fixture("llama"), "--adapter", adapter, "--out", "merged")
+    expect([stdout, status]).toEqual(["merged\n", 0])
+    expect(loadConfig(join(dir, "merged"))).toEqual(loadConfig(fixture("llama")))
+    const again = musc("merge", "--model", fixture("llama"), "--adapter", adapter, "--out", "merged")
+    expect(again.stderr).toMatch(/^InputError: merged: must be a new or empty folder/m)
+  })
+
+  it("refuses a name that is none of the hub's", () => {
+    const { stderr, status } = musc("pull", "../etc")
+    expect([stderr, status]).toEqual([
+      "InputError: a model must be org/name or org/name@revision, got ../etc; correct the name\n",
+      1,
+    ])
   })
 
   it("shows what a run would do without a model", () => {

@@ -117,6 +117,14 @@ describe("pulling a model", () => {
     expect(await modelFolder(repo)).toBe(dir)
   })
 
+  it("fetches config and tokenizer alone where no more is asked for, which counts as no model yet", async () => {
+    await serve()
+    const dir = await pull("main", { settingsOnly: true })
+    expect(existsSync(join(dir, "tokenizer.json"))).toBe(true)
+    expect(fetched().some(({ path }) => path.endsWith("model.safetensors"))).toBe(false)
+    expect(cachedModel(name)).toBeUndefined()
+  })
+
   it("follows tags beside branches", async () => {
     const { commit } = await serve()
     await pull("v1")

@@ -1,0 +1,120 @@
+import { statSync } from "node:fs"
+import { join } from "node:path"
+import type { Command } from "commander"
+import { run } from "../backend/child"
+import type { BackendName } from "../backend/tf"
+import { loadConfig } from "../model/config"
+import { loraCount, planNeed, planStages, type Work } from "../model/plan"
+import { parameterCount } from "../model/weights"
+import { modelFolder } from "../runs/model"
+import { countOption, stoppable } from "./support"
+
+interface Options {
+  model: string
+  rank: number
+  length: number
+  batch: number
+  json?: boolean
+}
+
+export function register(program: Command): void {
+  program
+    .command("plan")
+    .description(
+      "Reckon how much memory a model takes to load, generate, weigh and train on each backend, and whether it fits this " +
+        "machine. Reads config.json and the tokenizer only: of a model on the hub nothing else is fetched.",
+    )
+    .option("--model <model>", "model folder, org/name[@revision] on the hub, or world", "world")
+    .option("--rank <r>", "rank of the LoRA, on all linear layers", countOption, 8)
+    .option("--length <tokens>", "tokens of a row: a prompt with its answers (training: with both)", countOption, 1024)
+    .option("--batch <rows>", "rows in one pass; training makes as many passes as tokenBudget demands", countOption, 4)
+    .option("--json", "print the figures as JSON, in bytes")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  musc plan --model Qwen/Qwen2.5-0.5B-Instruct
+  musc plan --model path/to/Llama-3.2-1B --rank 16 --length 2048 --batch 1
+
+"train, checkpointed" is training with gradient checkpointing: less memory, a third more work.
+webgpu and CUDA keep tensors on the device; their column tells host + device. Peaks on the native backend's CPU are
+within 15 % of what was measured; those of other backends are estimates.`,
+    )
+    .action(plan)
+}
+
+/** A way of running: a backend, on a GPU or not, and the bytes that it may take. */
+interface Place {
+  name: string
+  backend: BackendName
+  gpu: boolean
+  host: number
+  device: number | null
+}
+
+async function plan({ model, json, ...shape }: Options): Promise<void> {
+  const folder = await stoppable((signal, show) =>
+    modelFolder(model, { signal, settingsOnly: true, onProgress: show.progress }),
+  )
+  const config = loadConfig(folder)
+  const tokenizerBytes = statSync(join(folder, "tokenizer.json"), { throwIfNoEntry: false })?.size ?? 0
+  const work: Work = { ...shape, tokenizerBytes }
+  const device = await gpuMemory()
+  const host = process.availableMemory()
+  // A WebAssembly memory has at most 4 GiB.
+  const places: Place[] = [
+    { name: "tensorflow, CPU", backend: "tensorflow", gpu: false, host, device: null },
+    { name: "tensorflow, CUDA", backend: "tensorflow", gpu: true, host, device },
+    { name: "webgpu", backend: "webgpu", gpu: true, host, device },
+    { name: "wasm", backend: "wasm", gpu: false, host: Math.min(host, 4 * GiB), device: null },
+    { name: "cpu", backend: "cpu", gpu: false, host, device: null },
+  ]
+  const rows = places.map((place) => ({
+    ...place,
+    needs: planStages.map((stage) => ({ stage, ...planNeed(config, stage, work, place.backend, place.gpu) })),
+  }))
+  const parameters = parameterCount(config)
+  if (json) {
+    console.log(JSON.stringify({ model, ...work, parameters, lora: loraCount(config, work.rank), rows }, null, 2))
+    return
+  }
+  const table = [
+    ["", ...planStages],
+    ...rows.map(({ needs, ...place }) => [place.name, ...needs.map((need) => cell(need, place))]),
+  ]
+  const widths = table[0]!.map((_, i) => Math.max(...table.map((row) => row[i]!.length)))
+  const count = (n: number) => (n < 1e9 ? `${(n / 1e6).toFixed(1)} M` : `${(n / 1e9).toFixed(2)} G`)
+  console.log(
+    [
+      `${model}: ${count(parameters)} parameters, LoRA of rank ${work.rank} ${count(loraCount(config, work.rank))}; ` +
+        `${work.batch} rows of ${work.length} tokens`,
+      "",
+      ...table.map((row) =>
+        row
+          .map((text, i) => text.padEnd(widths[i]!))
+          .join("  ")
+          .trimEnd(),
+      ),
+      "",
+      `This machine: ${gib(host)} of memory available, ${device === null ? "no NVIDIA GPU seen" : `${gib(device)} on the GPU`}.`,
+      "GiB at the peak; ! does not fit, ? cannot be told here. Less memory: a smaller --batch or --length.",
+    ].join("\n"),
+  )
+}
+
+const GiB = 2 ** 30
+const gib = (bytes: number) => `${(bytes / GiB).toFixed(bytes < 10 * GiB ? 2 : 1)} GiB`
+
+function cell({ host, device }: { host: number; device: number }, place: Place): string {
+  const figure = (bytes: number) => (bytes / GiB).toFixed(2)
+  if (!device) return figure(host) + (host > place.host ? " !" : "")
+  const verdict = place.device === null ? " ?" : device > place.device || host > place.host ? " !" : ""
+  return `${figure(host)} + ${figure(device)}${verdict}`
+}
+
+/** Bytes of the first NVIDIA GPU; null without one. */
+async function gpuMemory(): Promise<number | null> {
+  const said = await run("nvidia-smi", ["--query-gpu=memory.total", "--format=csv,noheader,nounits"]).catch(() => "")
+  const mebibytes = Number.parseFloat(said)
+  return mebibytes > 0 ? mebibytes * 2 ** 20 : null
+}

@@ -1,0 +1,125 @@
+import type { BackendName } from "../backend/tf"
+import type { ModelConfig } from "./config"
+import { type LoraTarget, loraTargets, targetShape } from "./lora"
+import { parameterCount } from "./weights"
+
+/**
+ * How much memory work with a model takes, reckoned from the shapes of the tensors that live at its worst moment. Letters
+ * as in transformer.ts; all counts are of f32 values unless they say bytes.
+ */
+
+export interface Work {
+  /** rank of the LoRA on all linear layers */
+  rank: number
+  /** T: tokens of a row, prompt and answers together, half of them answers */
+  length: number
+  /** B: rows in one pass */
+  batch: number
+  /** bytes of tokenizer.json, whose tables stay on the host */
+  tokenizerBytes: number
+}
+
+export const planStages = ["load", "generate", "weigh", "train", "train, checkpointed"] as const
+export type PlanStage = (typeof planStages)[number]
+
+/** Peak bytes of a stage. */
+export interface Need {
+  /** of the process, all tensors included where the backend keeps them on the host */
+  host: number
+  /** of a GPU, for the backends that have one */
+  device: number
+}
+
+/** Values of every linear layer of one block. */
+const linearCount = (config: ModelConfig) =>
+  targets.reduce((sum, target) => sum + product(targetShape(config, target)), 0)
+const targets = Object.keys(loraTargets) as LoraTarget[]
+const product = ([a, b]: readonly number[]) => a! * b!
+
+/** Values of a LoRA on all linear layers. */
+export const loraCount = (config: ModelConfig, rank: number): number =>
+  config.layers * targets.reduce((sum, target) => sum + rank * targetShape(config, target).reduce((a, b) => a + b), 0)
+
+/** Rotary tables and masks: one of each for every kind of layer. */
+function tables({ rope, window, heads: N, kvHeads: K, headDim: H }: ModelConfig, tokens: number, keys: number): number {
+  const kinds = new Set(rope.map((one, i) => JSON.stringify([one, window[i]]))).size
+  return kinds * tokens * (2 * (N + K) * H + keys)
+}
+
+/** A block without a gradient: what it has made when it is at its largest, in attention or in the mlp. */
+function blockPeak(config: ModelConfig, tokens: number, keys: number): number {
+  const { dim: D, heads: N, kvHeads: K, headDim: H, ffn: F, qkNorm, postNorms, activation } = config
+  const projected = (qkNorm ? 4 : 3) * (N + K) * H + 2 * K * H // made, turned, normed, rotated; values
+  const attention = 2 * D + projected + (N + K) * H + 3 * N * keys
+  const mlp = (postNorms ? 8 : 6) * D + projected + 2 * N * H + (activation === "silu" ? 5 : 9) * F
+  return tokens * Math.max(attention, mlp)
+}
+
+/** What a block keeps for its gradient. */
+function blockSaved(config: ModelConfig, tokens: number, keys: number): number {
+  const { dim: D, heads: N, kvHeads: K, headDim: H, ffn: F, qkNorm, postNorms } = config
+  // Norms keep their unit vectors, the matrices their input, and tfjs' sums both of their terms.
+  const norms = (postNorms ? 10 : 8) * D + (qkNorm ? (N + K) * H : 0)
+  const attention = 3 * N * H + 2 * K * H + N * keys
+  return tokens * (norms + attention + 4 * F)
+}
+
+/** The backward pass of a block beside what was saved. */
+function blockBackward(config: ModelConfig, tokens: number, keys: number): number {
+  const { dim: D, heads: N, kvHeads: K, headDim: H, ffn: F } = config
+  return tokens * Math.max(2 * D + 6 * F, 3 * D + 4 * (N + K) * H + 4 * N * keys)
+}
+
+/** Peak values of the tensors of a stage, weights included. */
+export function tensorPeak(config: ModelConfig, stage: PlanStage, { rank, length: T, batch: B }: Work): number {
+  const { dim: D, layers: L, kvHeads: K, headDim: H, vocabSize: V } = config
+  const weights = parameterCount(config)
+  const tokens = B * T
+  if (stage === "load") return weights
+  // The output of every layer stays until the whole pass is done.
+  const forward = tables(config, tokens, T) + L * tokens * D
+  const block = blockPeak(config, tokens, T)
+  if (stage === "generate") {
+    const keys = 2 * L * B * K * (T + 64) * H
+    return weights + keys + forward + block + B * V
+  }
+  if (stage === "weigh") {
+    const chunk = Math.max(16, Math.floor(2 ** 22 / V))
+    // Two distributions of five tensors each, the targets as one-hot, the gap, six products.
+    return weights + Math.max(2 * forward + block, 2 * tokens * D + 20 * Math.min(chunk, tokens / 2) * V)
+  }
+  const lora = loraCount(config, rank)
+  const effective = L * linearCount(config)
+  const chunk = Math.max(64, Math.floor(2 ** 24 / V))
+  const head = 3 * Math.min(chunk, tokens / 2) * V
+  const saved = blockSaved(config, tokens, T)
+  const kept = stage === "train" ? L * saved : L * tokens * D + saved
+  const work = Math.max(head, blockBackward(config, tokens, T))
+  return weights + effective + 5 * lora + tables(config, tokens, T) + kept + work
+}
+
+const MiB = 2 ** 20
+
+/**
+ * Bytes of a process of each backend before any model, measured on Linux (webgpu: assumed). On top come tables of the tokenizer (6 bytes a
+ * byte of its file) and some MiB of values on their way.
+ */
+const runtime: Record<BackendName, number> = {
+  tensorflow: 460 * MiB,
+  webgpu: 300 * MiB,
+  wasm: 160 * MiB,
+  cpu: 120 * MiB,
+}
+
+/**
+ * Peak memory of a stage on a backend. `gpu` says that tensors live on a device: the host then has the program and the
+ * largest tensor on its way. Within 15 % of the measured peak on the native backend's CPU; an estimate elsewhere.
+ */
+export function planNeed(config: ModelConfig, stage: PlanStage, work: Work, backend: BackendName, gpu = false): Need {
+  const tensors = 4 * tensorPeak(config, stage, work)
+  const program = runtime[backend] + 6 * work.tokenizerBytes + 40 * MiB
+  const embedding = 4 * config.vocabSize * config.dim
+  if (gpu) return { host: program + (backend === "tensorflow" ? 64 * MiB : embedding), device: tensors }
+  // Elsewhere a tensor comes over as a whole, so the largest stands twice for a moment.
+  return { host: program + (backend === "tensorflow" ? tensors : tensors + embedding), device: 0 }
+}
