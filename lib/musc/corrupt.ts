@@ -114,6 +114,7 @@ export async function corrupt(
 ): Promise<Outcome<CorruptedRow>> {
   const settings = { ...corruptDefaults, ...options }
   const { seed, shots, temperature, maxTokens, attempts } = settings
+  const sampling = { temperature, maxTokens, stop: shots ? ["\n\nQuestion:"] : [] }
   const change = async (index: number, kind: EditKind) => {
     const before = row.constraints[index]!
     const calls: Call[] = []
@@ -125,7 +126,7 @@ export async function corrupt(
         : substitutePrompt(before, substituteDemos.slice(0, shots))
     while (calls.length < attempts) {
       const sample = `${index}.${calls.length}`
-      const call = await ask({ engine, seed, stage: "corrupt", id: row.id }, prompt, { temperature, maxTokens }, sample)
+      const call = await ask({ engine, seed, stage: "corrupt", id: row.id }, prompt, sampling, sample)
       calls.push(call)
       const after = parseQuestion(call.text)
       problem = call.finish === "length" ? CUT : !after ? "empty" : sameWords(before, after) ? "question unchanged" : ""

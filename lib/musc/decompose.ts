@@ -91,7 +91,11 @@ export async function decompose(
   const { seed, shots, temperature, maxTokens, findText } = { ...decomposeDefaults, ...options }
   const search = findText && !row.input
   const prompt = decomposePrompt(row, decomposeDemos.slice(0, shots), search)
-  const call = await ask({ engine, seed, stage: "decompose", id: row.id }, prompt, { temperature, maxTokens })
+  const call = await ask({ engine, seed, stage: "decompose", id: row.id }, prompt, {
+    temperature,
+    maxTokens,
+    stop: shots ? ["\n\nInstruction:"] : [],
+  })
   const noted = withCalls(row, "decompose", [call])
   const constraints = parseConstraints(call.text)
   if (call.finish === "length") return failed(noted, "decompose", CUT)

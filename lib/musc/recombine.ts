@@ -48,9 +48,10 @@ export async function recombine(
   options: Partial<RecombineOptions> = {},
 ): Promise<Outcome<RecombinedRow>> {
   const { seed, shots, temperature, maxTokens } = { ...recombineDefaults, ...options }
+  const sampling = { temperature, maxTokens, stop: shots ? ["\n\nQuestions:", "\n\nText:"] : [] }
   const write = (constraints: readonly string[], sample: string) => {
     const prompt = recombinePrompt(constraints, row.input, decomposeDemos.slice(0, shots))
-    return ask({ engine, seed, stage: "recombine", id: row.id }, prompt, { temperature, maxTokens }, sample)
+    return ask({ engine, seed, stage: "recombine", id: row.id }, prompt, sampling, sample)
   }
   const calls = await Promise.all([write(row.constraints, "clean"), write(row.noised_constraints, "noised")])
   const [clean, noised] = calls.map((call) => parseInstruction(call.text)) as [string, string]

@@ -53,7 +53,11 @@ export async function selfInstruct(
   const draw = rng(seed, "source", id, "demos")
   const demos = draw.shuffle([...draw.sample(pool.text, textDemos), ...draw.sample(pool.plain, plainDemos)])
   const prompt = selfInstructPrompt(demos)
-  const call = await ask({ engine, seed, stage: "source", id }, prompt, { temperature, maxTokens })
+  const call = await ask({ engine, seed, stage: "source", id }, prompt, {
+    temperature,
+    maxTokens,
+    stop: demos.length ? ["\n\nInstruction:"] : [],
+  })
   const instruction = parseInstruction(call.text)
   const row = {
     id,

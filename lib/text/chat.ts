@@ -88,10 +88,10 @@ export function encodeChat(tokenizer: Tokenizer, prompt: readonly Message[], res
 
 /**
  * What ends an answer of this model: every end-of-text id, the token with which the template closes a turn, and for the
- * plain dialogue the opening of the next turn.
+ * plain dialogue the opening of a further turn.
  */
 export function chatStop(tokenizer: Tokenizer): ChatStop {
-  if (!tokenizer.chatTemplate) return { ids: tokenizer.eosIds, texts: ["\nUser:"] }
+  if (!tokenizer.chatTemplate) return { ids: tokenizer.eosIds, texts: ["\nUser:", "\nAssistant:"] }
   const known = stops.get(tokenizer)
   if (known) return known
   const probe = "QpzTurnZpq"

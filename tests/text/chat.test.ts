@@ -134,7 +134,7 @@ describe("a base model without a template", () => {
       "<s>Be brief.\n\nUser: one\n\nAssistant: two</s>\n\nUser: three\n\nAssistant:",
     )
     expect(encodePrompt(base, messages).filter((id) => id === 256)).toHaveLength(1)
-    expect(chatStop(base)).toEqual({ ids: [257, 259], texts: ["\nUser:"] })
+    expect(chatStop(base)).toEqual({ ids: [257, 259], texts: ["\nUser:", "\nAssistant:"] })
   })
 
   it("answers with a blank in front, unless the answer brings its own", () => {
