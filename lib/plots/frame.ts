@@ -18,7 +18,10 @@ const isNumber = (value: unknown): value is number => typeof value === "number"
 /** A cell as text: numbers short, nothing for what is missing, lists and objects as JSON. */
 function cellText(value: unknown, precision: number): string {
   if (value === null || value === undefined || Number.isNaN(value)) return "–"
-  if (isNumber(value)) return Number.isInteger(value) ? `${value}` : `${Number(value.toPrecision(precision))}`
+  if (isNumber(value)) {
+    if (Number.isInteger(value)) return `${value}`
+    return Math.abs(value) < 1e-3 ? value.toExponential(1) : `${Number(value.toPrecision(precision))}`
+  }
   const text = typeof value === "object" ? JSON.stringify(value) : `${value}`
   return text.length > 300 ? `${text.slice(0, 300)} …` : text
 }

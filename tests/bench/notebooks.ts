@@ -103,7 +103,7 @@ async function open(browser: Browser, url: string, name: string): Promise<Page> 
 const command = (page: Page, name: string) => page.evaluate((one) => void window.jupyterapp.commands.execute(one), name)
 const status = (page: Page) =>
   page.evaluate(() => window.jupyterapp.shell.currentWidget.context.sessionContext.session?.kernel?.status)
-const texts = (page: Page, selector: string) => page.locator(selector).allInnerTexts()
+const texts = (page: Page, selector: string) => page.locator(selector).allTextContents()
 
 /** Waits for the end: the kernel idle for a while. */
 async function finished(page: Page): Promise<void> {
@@ -174,6 +174,7 @@ async function interruptAndGoOn(page: Page): Promise<void> {
   const stepOf = async () =>
     Number(/musc: step (\d+) of/.exec((await texts(page, ".jp-OutputArea-output")).join("\n"))?.[1] ?? 0)
   await until("training", async () => (await stepOf()) >= 3)
+  await page.locator(".jp-Cell", { hasText: "await musc.run()" }).first().scrollIntoViewIfNeeded()
   await page.screenshot({ path: join(shots, "05-training.png") })
   await page.evaluate(() => window.jupyterapp.shell.currentWidget.context.sessionContext.session?.kernel?.interrupt())
   await finished(page)
