@@ -61,12 +61,17 @@ export function formatConstraints(questions: readonly string[]): string {
  * lines; anything around them is passed over, repeats (but for case and spaces) are dropped.
  */
 export function parseConstraints(text: string): string[] {
+  const seen = new Set<string>()
+  return questionsIn(text).filter((question) => !seen.has(question.toLowerCase()) && seen.add(question.toLowerCase()))
+}
+
+/** The questions of a reply as they stand there, repeated ones too. */
+function questionsIn(text: string): string[] {
   const marked = text.split(/##\s*\d+\s*[.):]/).slice(1)
   const found = marked.length ? marked : [...text.matchAll(/^\s*\d+\s*[.):](.*)$/gm)].map((match) => match[1]!)
-  const seen = new Set<string>()
   return found
     .map((part) => part.trim().split("\n")[0]!.replaceAll("**", "").replace(/\s+/g, " ").trim())
-    .filter((question) => question && !seen.has(question.toLowerCase()) && seen.add(question.toLowerCase()))
+    .filter((question) => question)
 }
 
 /**
@@ -79,9 +84,9 @@ export function parseText(reply: string, instruction: string): string | null {
 }
 
 /**
- * Stage 1 (paper: instruction decomposition). Rejects a reply of fewer than 2 constraints and one that was cut off. The
- * text found stays apart as `input` and later follows the recombined instruction word by word, where the released code
- * has the model write it out again.
+ * Stage 1 (paper: instruction decomposition). Rejects a reply of fewer than 2 constraints and one that was cut off
+ * before it repeated itself. The text found stays apart as `input` and later follows the recombined instruction word by
+ * word, where the released code has the model write it out again.
  */
 export async function decompose(
   engine: Generator,
@@ -97,8 +102,12 @@ export async function decompose(
     stop: shots ? ["\n\nInstruction:"] : [],
   })
   const noted = withCalls(row, "decompose", [call])
-  const constraints = parseConstraints(call.text)
-  if (call.finish === "length") return failed(noted, "decompose", CUT)
+  const cut = call.finish === "length"
+  const whole = cut ? call.text.slice(0, call.text.lastIndexOf("\n") + 1) : call.text
+  const constraints = parseConstraints(whole)
+  // A list that has begun to repeat itself has nothing more to say, so being cut off there loses nothing.
+  const repeats = questionsIn(whole).length > constraints.length
+  if (cut && !repeats) return failed(noted, "decompose", CUT)
   if (constraints.length < 2) return failed(noted, "decompose", "fewer than 2 constraints")
   const input = search ? parseText(call.text, row.instruction) : row.input
   return { ...noted, input, constraints, failure: undefined }

@@ -47,6 +47,11 @@ describe("decompose", () => {
     expect(instructionRow.parse(row).calls.decompose).toHaveLength(1)
   })
 
+  it("keeps a list that was cut off after it had begun to repeat itself, without the broken last line", async () => {
+    const engine = scripted(() => ({ text: "1. A?\n2. B?\n3. A?\n4. C", finish: "length" as const }))
+    expect(await decompose(engine, start)).toMatchObject({ constraints: ["A?", "B?"], failure: undefined })
+  })
+
   it("finds the text inside an instruction when asked to, and leaves a given one alone", async () => {
     const engine = scripted(() => "##1. A?\n##2. B?\nText: two lines")
     expect((await decompose(engine, start, { findText: true })).input).toBe("two lines")
