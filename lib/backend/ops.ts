@@ -279,11 +279,10 @@ export function targetLogProbs(
   targets: Tensor1D,
   options: { trainTable?: boolean; softcap?: number | null; chunk?: number } = {},
 ): Tensor1D {
-  const M = h.shape[0]
   const softcap = options.softcap ?? null
-  const chunk = options.chunk ?? Math.max(64, Math.floor(2 ** 24 / table.shape[0]))
-  const starts = Array.from({ length: Math.ceil(M / chunk) }, (_, i) => i * chunk)
-  const rows = (x: Tensor, at: number) => tf.slice(x, at, Math.min(chunk, M - at))
+  const chunk = options.chunk ?? chunkOf(table)
+  const starts = startsOf(h, chunk)
+  const rows = (x: Tensor, at: number) => rowsAt(x, at, chunk)
   // dh for dy = 1 costs one matmul while the logits are at hand; a trained table needs dy first, hence recomputation.
   const unit = options.trainTable ? null : ([] as Tensor2D[])
   return withGradient(
@@ -321,6 +320,14 @@ function scoreRows(h: Tensor2D, table: Tensor2D, targets: Tensor1D, softcap: num
     return [logp, slope ? (tf.mul(dLogits, slope) as Tensor2D) : dLogits]
   })
 }
+
+/** Tokens whose logits are held at once, for a table [V, D]. */
+export const chunkOf = (table: Tensor2D) => Math.max(64, Math.floor(2 ** 24 / table.shape[0]))
+/** Where the chunks of rows [M, …] begin, and the rows of one. */
+export const startsOf = ({ shape: [M] }: Tensor2D, chunk: number) =>
+  Array.from({ length: Math.ceil(M / chunk) }, (_, i) => i * chunk)
+export const rowsAt = <T extends Tensor>(x: T, at: number, chunk: number): T =>
+  tf.slice(x, at, Math.min(chunk, x.shape[0]! - at)) as T
 
 /** Logits [M, V] with the soft cap, and the cap's slope (null without one). Without a gradient. */
 export function cappedLogits(h: Tensor2D, table: Tensor2D, softcap: number | null) {

@@ -1,4 +1,5 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import { distribution, divergence } from "../backend/distribution"
 import { cappedLogits, lookup, targetLogProbs } from "../backend/ops"
 import { tf, valuesOf } from "../backend/tf"
 import { type Bound, contexts, forward, type Places } from "./transformer"
@@ -81,10 +82,29 @@ export function responseStates(model: Bound, batch: Packed): Tensor2D {
 
 /** log p(token | prompt, answer so far) of every response token -> [M], in nats. Differentiable in what `model` trains. */
 export function responseLogProbs(model: Bound, batch: Packed): Tensor1D {
-  return targetLogProbs(responseStates(model, batch), model.head, tf.tensor1d(batch.targets), {
-    trainTable: model.trainAll,
-    softcap: model.config.logitSoftcap,
-  })
+  return logProbsAt(model, responseStates(model, batch), batch)
+}
+
+/**
+ * As responseLogProbs, and KL(p_reference || p) of the next-token distributions at the same places -> [M], in nats. No gradient
+ * goes to the reference; the head must be frozen.
+ */
+export function responseDivergence(
+  model: Bound,
+  reference: Bound,
+  batch: Packed,
+): { logProbs: Tensor1D; divergence: Tensor1D } {
+  const states = responseStates(model, batch)
+  const softcap = model.config.logitSoftcap
+  return {
+    logProbs: logProbsAt(model, states, batch),
+    divergence: divergence(states, () => responseStates(reference, batch), model.head, { softcap }),
+  }
+}
+
+function logProbsAt(model: Bound, states: Tensor2D, batch: Packed): Tensor1D {
+  const options = { trainTable: model.trainAll, softcap: model.config.logitSoftcap }
+  return targetLogProbs(states, model.head, tf.tensor1d(batch.targets), options)
 }
 
 /** Statistics of every response token under a clean and another prompt, each [M], in nats. */
@@ -110,7 +130,9 @@ export async function contrast(model: Bound, clean: Packed, other: Packed): Prom
     for (let at = 0; at < M; at += chunk) {
       const m = Math.min(chunk, M - at)
       const sums = await valuesOf(() => {
-        const [p, q] = states.map((all) => distribution(model, tf.slice(all, at, m))) as [Distribution, Distribution]
+        const [p, q] = states.map((all) =>
+          distribution(cappedLogits(tf.slice(all, at, m), model.head, model.config.logitSoftcap).logits),
+        ) as [Distribution, Distribution]
         const hot = tf.oneHot(tf.tensor1d(clean.targets.slice(at, at + m)), model.config.vocabSize)
         const gap = tf.sub(p.logp, q.logp)
         const total = (x: Tensor, y: Tensor) => tf.sum(tf.mul(x, y), 1)
@@ -141,15 +163,4 @@ export async function contrast(model: Bound, clean: Packed, other: Packed): Prom
   return { logprob, logprobOther, entropy, entropyOther, kl, klReverse }
 }
 
-interface Distribution {
-  p: Tensor2D
-  logp: Tensor2D
-}
-
-/** p and log p [m, V] at hidden states [m, D]. */
-function distribution(model: Bound, states: Tensor2D): Distribution {
-  const { logits } = cappedLogits(states, model.head, model.config.logitSoftcap)
-  const p = tf.softmax(logits)
-  const shifted = tf.sub(logits, tf.max(logits, 1, true))
-  return { p, logp: tf.sub(shifted, tf.log(tf.sum(tf.exp(shifted), 1, true))) }
-}
+type Distribution = ReturnType<typeof distribution>

@@ -43,17 +43,17 @@ const known: Readonly<Record<string, { colour: string; symbol: string }>> = {
   "self-reward-verifier": { colour: "#332288", symbol: "hourglass" },
   "self-correct": { colour: colours.green, symbol: "triangle-down" },
   coarse: { colour: colours.sky, symbol: "diamond" },
+  tdpo1: { colour: "#44AA99", symbol: "bowtie" },
+  tdpo2: { colour: "#117733", symbol: "star-diamond" },
   musc: { colour: colours.blue, symbol: "star" },
   able: { colour: colours.black, symbol: "cross" },
 }
 const spare = [
   { colour: colours.vermillion, symbol: "pentagon" },
   { colour: "#999933", symbol: "x" },
-  { colour: "#44AA99", symbol: "bowtie" },
   { colour: "#882255", symbol: "hexagon" },
   { colour: "#7B6FD0", symbol: "star-square" },
   { colour: "#888888", symbol: "diamond-wide" },
-  { colour: "#117733", symbol: "star-diamond" },
   { colour: "#6699CC", symbol: "circle-cross" },
   { colour: "#DDAA33", symbol: "square-cross" },
 ]

@@ -93,14 +93,14 @@ export const recipes: Readonly<Record<string, Recipe>> = {
     },
   },
   "ablation-weights": {
-    summary: "every token weighting on the same pairs, three seeds",
+    summary: "every token weighting on the same pairs, and TDPO, three seeds",
     config: {
       ...embedded,
       repeat: 3,
       weightings: Object.keys(weightings) as WeightingName[],
       methods: [
         ...(["base", "coarse", "musc-random", "musc-logprob", "musc-contrast", "musc-pmi", "musc-entropy"] as const),
-        ...(["musc-kl", "musc-kl-reverse", "musc-bi-kl", "musc-ratio", "musc-tis-dpo"] as const),
+        ...(["musc-kl", "musc-kl-reverse", "musc-bi-kl", "musc-ratio", "musc-tis-dpo", "tdpo1", "tdpo2"] as const),
       ],
     },
     otherModels: standard,

@@ -24,6 +24,8 @@ export const methodNames = [
   "sft",
   ...baselineNames,
   "coarse",
+  "tdpo1",
+  "tdpo2",
   "musc",
   ...weightingNames.map((name) => `musc-${name}` as const),
 ] as const
@@ -128,8 +130,8 @@ export const runConfig = z.strictObject({
     .min(1)
     .default(["base", "sft", "coarse", "musc"])
     .describe(
-      "what to compare: base, sft (on chosen answers), coarse (plain DPO), musc, musc-<weighting>, self-correct, self-reward-yesno, " +
-        "-points, -external (a server judges), -verifier (the embedded world's exact checks judge)",
+      "what to compare: base, sft (on chosen answers), coarse (plain DPO), tdpo1, tdpo2 (coarse with that loss), musc, musc-<weighting>, " +
+        "self-correct, self-reward-yesno, -points, -external (a server judges), -verifier (the embedded world's exact checks judge)",
     ),
   pairs: count(0).default(0).describe("pairs to train on, at most; 0 takes all"),
   weighting: z.enum(weightingNames).default("contrast").describe("token weighting of the method musc"),
@@ -147,6 +149,12 @@ export const runConfig = z.strictObject({
   lengthNormalised: z.boolean().default(false).describe("whether each answer's sum is divided by its tokens"),
   sftWeight: z.number().min(0).max(100).default(0).describe("weight of an SFT term on the chosen answer; 0 to 1"),
   simpoMargin: z.number().min(0).max(100).default(0.5).describe("target margin of SimPO; .3 to 1.6"),
+  tdpoAlpha: z
+    .number()
+    .min(0)
+    .max(100)
+    .default(0.5)
+    .describe("weight of the divergences in tdpo2; 0 is dpo, its paper .5"),
   rank: count(1, 1024).default(8).describe("rank of the LoRA; 4 to 64, paper 8"),
   alpha: z.number().gt(0).max(4096).default(16).describe("alpha of the LoRA, usually twice the rank; paper 16"),
   lr: rate.default(5e-6).describe("peak learning rate of preference training; paper 5e-6, small models up to 1e-3"),

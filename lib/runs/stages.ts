@@ -71,20 +71,24 @@ export function trainSettings(config: RunConfig, method: MethodName, seed: numbe
   const { rank, alpha, epochs, batchSize, warmup, tokenBudget, gradientCheckpointing, cutoff } = config
   const shared = { seed, rank, alpha, epochs, batchSize, warmup, tokenBudget, gradientCheckpointing, cutoff }
   if (method === "sft") return { ...shared, kind: "sft", lr: config.sftLr }
+  const tdpo = method === "tdpo1" || method === "tdpo2"
   const weighting =
-    method === "coarse" || isBaseline(method)
+    method === "coarse" || tdpo || isBaseline(method)
       ? "uniform"
       : method === "musc"
         ? config.weighting
         : method.slice("musc-".length)
-  const { loss, beta, labelSmoothing, lengthNormalised, sftWeight, simpoMargin, firstTokenZero } = config
+  const { loss, beta, labelSmoothing, lengthNormalised, sftWeight, simpoMargin, tdpoAlpha, firstTokenZero } = config
   return {
     ...shared,
     kind: "preference",
     lr: config.lr,
     weighting: weighting as RunConfig["weighting"],
     firstTokenZero: firstTokenZero && !isBaseline(method),
-    preference: { loss, beta, labelSmoothing, lengthNormalised, sftWeight, simpoMargin },
+    preference: {
+      loss: tdpo ? method : loss,
+      ...{ beta, labelSmoothing, lengthNormalised, sftWeight, simpoMargin, tdpoAlpha },
+    },
   }
 }
 

@@ -1,4 +1,5 @@
 import type { Scalar, Tensor1D } from "@tensorflow/tfjs"
+import { withGradient } from "../backend/ops"
 import { tf } from "../backend/tf"
 
 /**
@@ -37,10 +38,16 @@ export interface PairScores {
   rejectedLogProb: Tensor1D
   chosenTokens: Tensor1D
   rejectedTokens: Tensor1D
+  /** Σ_t KL(π_ref || π) over the places of the chosen answers, in nats, unweighted: for TDPO, which needs them */
+  chosenDivergence?: Tensor1D
+  rejectedDivergence?: Tensor1D
 }
 
-export const preferenceLosses = ["dpo", "ipo", "hinge", "simpo", "orpo"] as const
+export const preferenceLosses = ["dpo", "tdpo1", "tdpo2", "ipo", "hinge", "simpo", "orpo"] as const
 export type PreferenceLoss = (typeof preferenceLosses)[number]
+
+/** Whether a loss compares whole distributions with the reference's, not log-probs of tokens alone. */
+export const needsDivergence = (loss: PreferenceLoss): boolean => loss === "tdpo1" || loss === "tdpo2"
 
 export interface PreferenceOptions {
   loss: PreferenceLoss
@@ -54,6 +61,8 @@ export interface PreferenceOptions {
   sftWeight: number
   /** SimPO's target margin γ, in units of β-scaled mean log-prob */
   simpoMargin: number
+  /** TDPO2's α: weight of the divergences; .5 in its paper, 0 is DPO */
+  tdpoAlpha: number
 }
 
 export const preferenceDefaults: PreferenceOptions = {
@@ -63,6 +72,7 @@ export const preferenceDefaults: PreferenceOptions = {
   lengthNormalised: false,
   sftWeight: 0,
   simpoMargin: 0.5,
+  tdpoAlpha: 0.5,
 }
 
 /** Loss of each pair, and the rewards β·s that it compares, for logging; each [P]. */
@@ -75,15 +85,18 @@ export interface PreferenceResult {
 /**
  * Token-weighted DPO (the paper's fine-grained loss; musc eq. of the loss) and its relatives.
  * dpo: Rafailov 2023 eq. 7, cDPO: Mitchell 2023; ipo: Azar 2023 eq. 17 (on per-token means, as in TRL); hinge: SLiC,
- * Zhao 2023; simpo: Meng 2024 eq. 6; orpo: Hong 2024 eq. 6-7 (its λ is `beta`, its SFT term is always there).
+ * Zhao 2023; simpo: Meng 2024 eq. 6; orpo: Hong 2024 eq. 6-7 (its λ is `beta`, its SFT term is always there);
+ * tdpo1, tdpo2: Zeng 2024 (arXiv 2404.11999), a KL term at each place in the stead of token weights: with
+ * D = Σ_t KL(π_ref || π), s + D (tdpo1) or s + α D (tdpo2, whose chosen D has no gradient) takes the place of s.
  * The released code sums only in its weighted branch and applies plain DPO token by token; here both sum.
  */
 export function preferenceLoss(pairs: PairScores, options: PreferenceOptions): PreferenceResult {
   const { beta, labelSmoothing: eps } = options
   const perToken = options.lengthNormalised || options.loss === "ipo"
   const mean = (sum: Tensor1D, tokens: Tensor1D) => tf.div(sum, tokens) as Tensor1D
-  const chosen = perToken ? mean(pairs.chosen, pairs.chosenTokens) : pairs.chosen
-  const rejected = perToken ? mean(pairs.rejected, pairs.rejectedTokens) : pairs.rejected
+  const values = needsDivergence(options.loss) ? withDivergence(pairs, options) : pairs
+  const chosen = perToken ? mean(values.chosen, pairs.chosenTokens) : values.chosen
+  const rejected = perToken ? mean(values.rejected, pairs.rejectedTokens) : values.rejected
   const chosenMean = mean(pairs.chosenLogProb, pairs.chosenTokens)
   const rejectedMean = mean(pairs.rejectedLogProb, pairs.rejectedTokens)
 
@@ -102,6 +115,9 @@ export function preferenceLoss(pairs: PairScores, options: PreferenceOptions): P
   const byName: Record<PreferenceLoss, () => Tensor1D> = {
     // -log σ(β s_chosen - β s_rejected)
     dpo: () => smoothed(margin),
+    // -log σ(β s_chosen - β s_rejected - α (β D_rejected - β D_chosen)), α = 1 in tdpo1
+    tdpo1: () => smoothed(margin),
+    tdpo2: () => smoothed(margin),
     // (s_chosen - s_rejected - 1 / 2β)²
     ipo: () => tf.square(tf.sub(tf.sub(chosen, rejected), 1 / (2 * beta))) as Tensor1D,
     // max(0, 1 - margin)
@@ -119,3 +135,21 @@ export function preferenceLoss(pairs: PairScores, options: PreferenceOptions): P
   const losses = options.sftWeight ? (tf.sub(base, tf.mul(chosenMean, options.sftWeight)) as Tensor1D) : base
   return { losses, chosenRewards, rejectedRewards }
 }
+
+/** What TDPO puts in the place of s, [P] each. */
+function withDivergence(pairs: PairScores, { loss, tdpoAlpha }: PreferenceOptions) {
+  const [chosen, rejected] = [pairs.chosenDivergence!, pairs.rejectedDivergence!]
+  const [alpha, held] = loss === "tdpo1" ? [1, chosen] : [tdpoAlpha, constant(chosen)]
+  return {
+    chosen: tf.add(pairs.chosen, tf.mul(held, alpha)) as Tensor1D,
+    rejected: tf.add(pairs.rejected, tf.mul(rejected, alpha)) as Tensor1D,
+  }
+}
+
+/** `x`, through which no gradient goes. */
+const constant = (x: Tensor1D) =>
+  withGradient(
+    [x],
+    () => tf.clone(x),
+    (dy) => [tf.zerosLike(dy)],
+  )

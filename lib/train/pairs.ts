@@ -3,13 +3,13 @@ import { tf } from "../backend/tf"
 import type { Message, PairWeights } from "../data/schema"
 import { InputError } from "../errors"
 import { microBatches } from "../model/batch"
-import { type Packed, pack, responseLogProbs } from "../model/logprobs"
+import { type Packed, pack, responseDivergence, responseLogProbs } from "../model/logprobs"
 import { bind, type Lora, release } from "../model/lora"
 import type { Bound, Model } from "../model/transformer"
 import { encodeChat } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 import { epochs, type Items, type TrainOptions, train } from "./loop"
-import { type PreferenceOptions, preferenceLoss, sftLoss, sumByResponse } from "./losses"
+import { needsDivergence, type PreferenceOptions, preferenceLoss, sftLoss, sumByResponse } from "./losses"
 
 /** Preference pairs and supervised examples as token ids, and the two ways of training on them. */
 
@@ -105,19 +105,36 @@ export async function trainPreference(items: Items<PairItem>, options: FitOption
   await train<PairItem>({
     ...rest,
     batches: epochs(items, { epochs: rounds, batchSize, seed }),
-    ...preferenceObjective(preference),
+    ...preferenceObjective(preference, options.model),
   })
 }
 
-/** Mean preference loss over the pairs of a step, for `train`. Items must have their reference log-probs. */
-export function preferenceObjective(preference: PreferenceOptions): Pick<TrainOptions<PairItem>, "tokensOf" | "loss"> {
-  return { tokensOf, loss: (bound, some, step) => preferenceOf(bound, some, step.length, preference) }
+/**
+ * Mean preference loss over the pairs of a step, for `train`. Items must have their reference log-probs; TDPO needs the
+ * reference model too, which then reads each micro-batch as well.
+ * @throws InputError for TDPO without it
+ */
+export function preferenceObjective(
+  preference: PreferenceOptions,
+  reference?: Model,
+): Pick<TrainOptions<PairItem>, "tokensOf" | "loss"> {
+  if (needsDivergence(preference.loss) && !reference) {
+    throw new InputError(`preference loss ${preference.loss}: needs the reference model, got none; pass it too`)
+  }
+  return { tokensOf, loss: (bound, some, step) => preferenceOf(bound, some, step.length, preference, reference) }
 }
 
 /** Loss of some pairs of a step of `total` pairs. */
-function preferenceOf(bound: Bound, items: readonly PairItem[], total: number, options: PreferenceOptions) {
+function preferenceOf(
+  bound: Bound,
+  items: readonly PairItem[],
+  total: number,
+  options: PreferenceOptions,
+  model?: Model,
+) {
   const batch = packPairs(items)
-  const logProbs = responseLogProbs(bound, batch)
+  const compared = needsDivergence(options.loss) ? responseDivergence(bound, bind(model!), batch) : null
+  const logProbs = compared?.logProbs ?? responseLogProbs(bound, batch)
   const perToken = (of: (item: PairItem) => readonly number[]) => Float32Array.from(items.flatMap(of))
   const weights = perToken((item) => [...item.chosenWeights, ...item.rejectedWeights])
   const reference = perToken((item) => [...item.chosenReference!, ...item.rejectedReference!])
@@ -125,6 +142,7 @@ function preferenceOf(bound: Bound, items: readonly PairItem[], total: number, o
   const ones = new Float32Array(weights.length).fill(1)
   const [chosen, rejected] = sides(delta, batch, weights)
   const [chosenLogProb, rejectedLogProb] = sides(logProbs, batch, ones)
+  const [chosenDivergence, rejectedDivergence] = compared ? sides(compared.divergence, batch, ones) : []
   const tokens = (of: (item: PairItem) => readonly number[]) =>
     tf.tensor1d(
       items.map((item) => of(item).length),
@@ -138,6 +156,8 @@ function preferenceOf(bound: Bound, items: readonly PairItem[], total: number, o
       rejectedLogProb,
       chosenTokens: tokens((item) => item.chosen),
       rejectedTokens: tokens((item) => item.rejected),
+      chosenDivergence,
+      rejectedDivergence,
     },
     options,
   )
