@@ -11,7 +11,7 @@
  *
  *     const weighed = await Promise.all(pairs.map((pair) => weigh(engine, pair)))
  *     const lora = await trainAdapter(local, weighed, { ...trainDefaults, lr: 1e-3 })
- *     writeAdapter("adapter", toAdapter(lora, local.config), local.name)
+ *     await writeAdapter("adapter", await toAdapter(lora, local.config), local.name)
  */
 export { type BackendChoice, type BackendName, backendNames, tf, useBackend } from "./backend/tf"
 export { judgePrompt, parseVerdict } from "./baselines/judge"

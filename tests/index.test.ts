@@ -31,7 +31,7 @@ it("five lines lead from instructions to pairs, and three from pairs to an adapt
 
   const weighed = await Promise.all(pairs.map((pair) => weigh(engine, pair)))
   const lora = await trainAdapter(local, weighed, { ...trainDefaults, lr: 1e-3, batchSize: 1 })
-  writeAdapter(join(dir, "adapter"), toAdapter(lora, local.config), local.name)
+  await writeAdapter(join(dir, "adapter"), await toAdapter(lora, local.config), local.name)
 
   expect(pairs.length).toBeGreaterThan(1)
   const read = openAdapter(join(dir, "adapter"), local)

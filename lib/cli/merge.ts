@@ -46,7 +46,7 @@ async function merge({ model, adapter, out, dtype, backend, force }: Options): P
   await stoppable(async (signal, show) => {
     const folder = await modelFolder(model, { signal, onProgress: show.progress })
     show.note((await useBackend(backend)).reason)
-    mergeAdapter(folder, adapter, out, {
+    await mergeAdapter(folder, adapter, out, {
       dtype: dtype?.toUpperCase() as FloatDtype | undefined,
       force,
       onTensor: (done, total) => show.progress({ stage: "merge", unit: "tensors", done, total }),

@@ -125,7 +125,12 @@ export function readAdapter(dir: string, config?: ModelConfig): Adapter {
  * Writes a folder that Python PEFT loads (`PeftModel.from_pretrained`). `baseModel` is the name or path of the model that
  * the adapter belongs to. adapter_config.json comes last, so a folder that has one is complete.
  */
-export function writeAdapter(dir: string, adapter: Adapter, baseModel: string, dtype: FloatDtype = "F32"): void {
+export async function writeAdapter(
+  dir: string,
+  adapter: Adapter,
+  baseModel: string,
+  dtype: FloatDtype = "F32",
+): Promise<void> {
   mkdirSync(dir, { recursive: true })
   const tensors: TensorData[] = []
   for (const [key, { A, B }] of adapter.tensors) {
@@ -134,7 +139,7 @@ export function writeAdapter(dir: string, adapter: Adapter, baseModel: string, d
       { name: `${prefix}${key}.lora_B.weight`, dtype, ...B },
     )
   }
-  writeSafetensors(join(dir, "adapter_model.safetensors"), tensors)
+  await writeSafetensors(join(dir, "adapter_model.safetensors"), tensors)
   const json = {
     peft_type: "LORA",
     task_type: "CAUSAL_LM",

@@ -1,6 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs"
 import { matMul } from "../backend/ops"
-import { tf } from "../backend/tf"
+import { tf, valuesOf } from "../backend/tf"
 import { rng } from "../rng"
 import type { Adapter, Matrix } from "./adapter"
 import type { ModelConfig } from "./config"
@@ -153,17 +153,16 @@ export function merge(model: Model, lora: Lora): Model {
 }
 
 /** The adapter in PEFT's form: A [r, in], B [out, r], on the host. */
-export function toAdapter(lora: Lora, config: ModelConfig): Adapter {
-  const transposed = (name: string): Matrix => {
+export async function toAdapter(lora: Lora, config: ModelConfig): Promise<Adapter> {
+  const transposed = async (name: string): Promise<Matrix> => {
     const [rows, columns] = lora.params[name]!.shape as [number, number]
-    const data = tf.tidy(() => tf.transpose(lora.params[name]!).dataSync() as Float32Array)
-    return { shape: [columns, rows], data }
+    return { shape: [columns, rows], data: await valuesOf(() => tf.transpose(lora.params[name]!)) }
   }
   const tensors: Adapter["tensors"] = new Map()
   for (let i = 0; i < config.layers; i++) {
     for (const target of lora.targets) {
       const name = `layers.${i}.${target}`
-      const parts = { A: transposed(`${name}.A`), B: transposed(`${name}.B`) }
+      const parts = { A: await transposed(`${name}.A`), B: await transposed(`${name}.B`) }
       tensors.set(`layers.${i}.${loraTargets[target]}`, parts)
     }
   }

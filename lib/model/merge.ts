@@ -1,6 +1,6 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { basename, join, resolve } from "node:path"
-import { tf } from "../backend/tf"
+import { tf, valuesOf } from "../backend/tf"
 import { readJsonFile } from "../data/json-file"
 import { CheckpointError, InputError } from "../errors"
 import { type Adapter, linearNames, readAdapter } from "./adapter"
@@ -50,7 +50,12 @@ export interface MergeOptions {
  * @throws InputError: another base model, an `out` that holds files; CheckpointError: tensors that do not fit, values
  * that F16 cannot hold
  */
-export function mergeAdapter(modelDir: string, adapterDir: string, out: string, options: MergeOptions = {}): void {
+export async function mergeAdapter(
+  modelDir: string,
+  adapterDir: string,
+  out: string,
+  options: MergeOptions = {},
+): Promise<void> {
   const { dtype, force = false, onTensor = () => {} } = options
   const config = loadConfig(modelDir)
   const adapter = readAdapter(adapterDir, config)
@@ -75,8 +80,8 @@ export function mergeAdapter(modelDir: string, adapterDir: string, out: string, 
         name,
         shape: entry.shape,
         dtype: target,
-        get data() {
-          const data = mergedTensor(checkpoint, name, adapter)
+        async data() {
+          const data = await mergedTensor(checkpoint, name, adapter)
           if (target === "F16" && data.some((x) => Math.abs(x) >= 65520)) {
             throw new CheckpointError(file, [`${name} must be below 65504 for f16, got more; use bf16`])
           }
@@ -85,7 +90,7 @@ export function mergeAdapter(modelDir: string, adapterDir: string, out: string, 
         },
       }
     })
-    writeSafetensors(file, tensors)
+    await writeSafetensors(file, tensors)
   } finally {
     checkpoint.close()
   }
@@ -102,13 +107,11 @@ export function mergeAdapter(modelDir: string, adapterDir: string, out: string, 
 const weightName = new RegExp(`^model\\.(layers\\.\\d+\\.(?:${linearNames.join("|")}))\\.weight$`)
 
 /** A tensor of the base with what the adapter adds to it: both are [out, in] in the files, so nothing is turned. */
-function mergedTensor(checkpoint: TensorFile, name: string, { tensors, scale }: Adapter): Float32Array {
+async function mergedTensor(checkpoint: TensorFile, name: string, { tensors, scale }: Adapter): Promise<Float32Array> {
   const base = checkpoint.read(name)
   const pair = tensors.get(weightName.exec(name)?.[1] ?? "")
   if (!pair) return base
   const { A, B } = pair
-  const delta = tf.tidy(() => tf.matMul(tf.tensor2d(B.data, [...B.shape]), tf.tensor2d(A.data, [...A.shape])))
-  const values = delta.dataSync()
-  delta.dispose()
+  const values = await valuesOf(() => tf.matMul(tf.tensor2d(B.data, [...B.shape]), tf.tensor2d(A.data, [...A.shape])))
   return base.map((w, i) => w + scale * values[i]!)
 }

@@ -136,19 +136,20 @@ export interface TensorData {
   shape: readonly number[]
   /** as stored; rounded to nearest, ties to even */
   dtype: FloatDtype
-  data: Float32Array
+  /** [product of `shape`], or a function that makes them when it is their turn */
+  data: Float32Array | (() => Float32Array | Promise<Float32Array>)
 }
 
 /**
  * Writes a safetensors file, tensor by tensor, under a temporary name; it appears complete or not at all. `tensors` is
- * gone through twice (header, then data), so it must be re-iterable; `data` may be a getter that makes the array.
+ * gone through twice (header, then data), so it must be re-iterable.
  * @throws CheckpointError: a name twice, or a shape that does not fit its data.
  */
-export function writeSafetensors(
+export async function writeSafetensors(
   file: string,
   tensors: Iterable<TensorData>,
   metadata: Readonly<Record<string, string>> = { format: "pt" },
-): void {
+): Promise<void> {
   const header: JsonObject = Object.assign(Object.create(null), { __metadata__: metadata })
   let offset = 0
   for (const { name, shape, dtype } of tensors) {
@@ -169,12 +170,13 @@ export function writeSafetensors(
     writeAll(fd, head)
     for (const { name, shape, dtype, data } of tensors) {
       const size = shape.reduce((a, b) => a * b, 1)
-      if (size !== data.length) {
+      const values = typeof data === "function" ? await data() : data
+      if (size !== values.length) {
         throw new CheckpointError(file, [
-          `${name} must have ${size} values for shape [${shape.join(", ")}], got ${data.length}`,
+          `${name} must have ${size} values for shape [${shape.join(", ")}], got ${values.length}`,
         ])
       }
-      writeAll(fd, toBytes(data, dtype))
+      writeAll(fd, toBytes(values, dtype))
     }
     fsyncSync(fd)
     closeSync(fd)

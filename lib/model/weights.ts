@@ -1,6 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
 import { writeRows } from "../backend/ops"
-import { tf } from "../backend/tf"
+import { tf, valuesOf } from "../backend/tf"
 import { show } from "../data/json-file"
 import { CheckpointError } from "../errors"
 import type { ModelConfig } from "./config"
@@ -204,22 +204,17 @@ function readTensor(checkpoint: TensorFile, name: string, shape: number[]): Tens
 }
 
 /** Writes `model.safetensors` under Hugging Face names, one tensor in memory at a time. */
-export function saveModel(file: string, model: Model, dtype: TensorData["dtype"] = "BF16"): void {
+export async function saveModel(file: string, model: Model, dtype: TensorData["dtype"] = "BF16"): Promise<void> {
   const tensors = slots(model.config).flatMap((slot) =>
     slot.sources.map(
       (source, i): TensorData => ({
         ...source,
         dtype,
-        get data() {
-          const tensor = tf.tidy(() => slot.store(model.params[slot.name]!)[i]!)
-          const values = tensor.dataSync() as Float32Array
-          if (tensor !== model.params[slot.name]) tensor.dispose()
-          return values
-        },
+        data: () => valuesOf(() => slot.store(model.params[slot.name]!)[i]!.clone()),
       }),
     ),
   )
-  writeSafetensors(file, tensors)
+  await writeSafetensors(file, tensors)
 }
 
 /** A fresh model: normal(0, std), residual outputs scaled by 1/sqrt(2 layers) as in GPT-2, norms 1, biases 0. */

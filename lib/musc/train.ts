@@ -91,7 +91,7 @@ export async function trainAdapter(
   const items = new Spool<PairItem>()
   try {
     for await (const some of encoded(local, pairs, settings)) {
-      const ready = settings.kind === "sft" ? some : withReference(local.model, some, tokenBudget)
+      const ready = settings.kind === "sft" ? some : await withReference(local.model, some, tokenBudget)
       for (const item of ready) items.push(item)
     }
     if (!items.length) {

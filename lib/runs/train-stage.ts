@@ -82,7 +82,7 @@ export async function runTraining(stage: TrainStage): Promise<string> {
   await writer.close()
   try {
     await rm(`${adapter}.tmp`, { recursive: true, force: true })
-    writeAdapter(`${adapter}.tmp`, toAdapter(lora, local.config), local.name)
+    await writeAdapter(`${adapter}.tmp`, await toAdapter(lora, local.config), local.name)
     await rm(adapter, { recursive: true, force: true })
     await rename(`${adapter}.tmp`, adapter)
   } catch (error) {

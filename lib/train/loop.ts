@@ -120,7 +120,7 @@ export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
       if (options.signal?.aborted) throw new StoppedError("training stopped")
       const step = state.step
       const items = batches.at(step)
-      const { loss, grads, logs, tokens } = stepGradients(options, items)
+      const { loss, grads, logs, tokens } = await stepGradients(options, items)
       if (!Number.isFinite(loss)) {
         tf.dispose(grads)
         throw new MuscError(
@@ -128,7 +128,7 @@ export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
         )
       }
       const lr = options.lr * rate(step, batches.steps)
-      const updated = adamStep(params, grads, state, lr, adam)
+      const updated = await adamStep(params, grads, state, lr, adam)
       tf.dispose(grads)
       state = updated.state
       await options.onStep?.({
@@ -141,11 +141,11 @@ export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
         ...logs,
       })
       if (checkpoint && (state.step % checkpoint.every === 0 || state.step === batches.steps))
-        save(checkpoint, params, state)
+        await save(checkpoint, params, state)
       await new Promise((resolve) => setImmediate(resolve))
     }
   } catch (error) {
-    if (checkpoint && error instanceof StoppedError) save(checkpoint, params, state)
+    if (checkpoint && error instanceof StoppedError) await save(checkpoint, params, state)
     throw error
   } finally {
     tf.dispose([state.m, state.v])
@@ -153,7 +153,7 @@ export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
 }
 
 /** Loss and gradients of one step, summed over its micro-batches, by parameter name. The caller disposes `grads`. */
-export function stepGradients<Item>(
+export async function stepGradients<Item>(
   options: Pick<TrainOptions<Item>, "model" | "lora" | "tokensOf" | "loss" | "tokenBudget" | "gradientCheckpointing">,
   items: readonly Item[],
 ) {
@@ -167,26 +167,33 @@ export function stepGradients<Item>(
   for (const micro of microBatches(items, options.tokensOf, options.tokenBudget ?? 4096)) {
     tokens += micro.length * Math.max(...micro.map(options.tokensOf))
     const previous: Tensor[] | null = sum
-    sum = tf.tidy((): Tensor[] => {
+    let logged: string[] = []
+    const [values, ...grads]: Tensor[] = tf.tidy((): Tensor[] => {
       // Effective LoRA matrices stay off the tape; with all weights trained there are none and everything is on it.
       const bound = options.lora ? bind(options.model, { lora: options.lora, recompute }) : null
       const kept: Record<string, Tensor> = {}
       const taped: { value: Tensor; grads: Tensor[] } = tf.engine().gradients(
         (): Scalar => {
           const result = options.loss(bound ?? bind(options.model, { trainAll: true, recompute }), micro, items)
-          for (const [name, tensor] of Object.entries(result.logs ?? {})) kept[name] = tf.keep(tensor.clone())
+          for (const [name, tensor] of Object.entries(result.logs ?? {})) kept[name] = tf.keep(tf.sum(tensor))
           return result.loss
         },
         names.map((name) => params[name]!),
       )
-      loss += taped.value.dataSync()[0]!
-      for (const [name, tensor] of Object.entries(kept)) {
-        logs[name] = (logs[name] ?? 0) + (tensor.dataSync() as Float32Array).reduce((a, b) => a + b, 0)
-        tensor.dispose()
-      }
-      return previous ? taped.grads.map((g, i) => tf.add(g, previous[i]!)) : taped.grads
+      logged = Object.keys(kept)
+      const values = tf.stack([taped.value, ...Object.values(kept)])
+      tf.dispose(kept)
+      return [values, ...taped.grads.map((g, i) => (previous ? tf.add(g, previous[i]!) : g))]
     })
+    sum = grads
     tf.dispose(previous ?? [])
+    // One read a micro-batch: on a GPU each waits for all that was sent.
+    const [share, ...sums] = await values!.data()
+    values!.dispose()
+    loss += share!
+    logged.forEach((name, i) => {
+      logs[name] = (logs[name] ?? 0) + sums[i]!
+    })
   }
   const grads = Object.fromEntries(names.map((name, i) => [name, sum![i]!]))
   return { loss, grads, logs, tokens }
@@ -194,15 +201,15 @@ export function stepGradients<Item>(
 
 type Checkpoint = NonNullable<TrainOptions<unknown>["checkpoint"]>
 
-function save({ file, key }: Checkpoint, params: Params, state: AdamState): void {
+async function save({ file, key }: Checkpoint, params: Params, state: AdamState): Promise<void> {
   const all: Params = { ...params, "adam.m": state.m, "adam.v": state.v }
   const tensors = Object.entries(all).map(([name, tensor]) => ({
     name,
     shape: tensor.shape,
     dtype: "F32" as const,
-    data: tensor.dataSync() as Float32Array,
+    data: async () => (await tensor.data()) as Float32Array,
   }))
-  writeSafetensors(file, tensors, { step: `${state.step}`, key })
+  await writeSafetensors(file, tensors, { step: `${state.step}`, key })
 }
 
 /** Reads the state back into `params`. A checkpoint of another run (`key` differs) is refused. */

@@ -31,7 +31,7 @@ export function adamInit(params: Params): AdamState {
  * `state`; borrows `grads`, one tensor a parameter under its name.
  * @returns the new state and the global norm of the gradients before clipping
  */
-export function adamStep(params: Params, grads: Params, state: AdamState, lr: number, options: AdamOptions) {
+export async function adamStep(params: Params, grads: Params, state: AdamState, lr: number, options: AdamOptions) {
   const { beta1, beta2, eps, weightDecay, maxGradNorm } = options
   const names = Object.keys(params)
   const flat = (tensors: Params) => tf.concat(names.map((name) => tf.reshape(tensors[name]!, [-1]))) as Tensor1D
@@ -56,7 +56,7 @@ export function adamStep(params: Params, grads: Params, state: AdamState, lr: nu
     at += old.size
     old.dispose()
   }
-  const gradNorm = norm.dataSync()[0]!
+  const gradNorm = (await norm.data())[0]!
   tf.dispose([next, norm, state.m, state.v])
   return { state: { step, m, v }, gradNorm }
 }

@@ -1,5 +1,5 @@
 import type { Tensor1D } from "@tensorflow/tfjs"
-import { tf } from "../backend/tf"
+import { tf, valuesOf } from "../backend/tf"
 import type { Message, PairWeights } from "../data/schema"
 import { InputError } from "../errors"
 import { microBatches } from "../model/batch"
@@ -182,12 +182,16 @@ function sides(values: Tensor1D, batch: Packed, weights: Float32Array): [Tensor1
 }
 
 /** The items with reference log-probs, under the model without an adapter, where they lack them. */
-export function withReference(model: Model, items: readonly PairItem[], tokenBudget: number): PairItem[] {
+export async function withReference(
+  model: Model,
+  items: readonly PairItem[],
+  tokenBudget: number,
+): Promise<PairItem[]> {
   const known = new Map<PairItem, PairItem>()
   const missing = items.filter((item) => !item.chosenReference || !item.rejectedReference)
   const bound = bind(model)
   for (const some of microBatches(missing, tokensOf, tokenBudget)) {
-    const logProbs = tf.tidy(() => responseLogProbs(bound, packPairs(some)).dataSync() as Float32Array)
+    const logProbs = await valuesOf(() => responseLogProbs(bound, packPairs(some)))
     let at = 0
     const take = (n: number) => {
       at += n

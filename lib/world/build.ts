@@ -21,10 +21,6 @@ export interface WorldBuildOptions {
   /** words repeated, nothing else: without it each kind of constraint learns to copy for itself, and late */
   copy: Omit<PhaseOptions, "phase" | "seed">
   able: Omit<PhaseOptions, "phase" | "seed">
-  /** to compare comes last, and slowly, hence a phase that is full of it */
-  judging: Omit<PhaseOptions, "phase" | "seed">
-  /** its end is the able model */
-  finishing: Omit<PhaseOptions, "phase" | "seed">
   careless: Omit<PhaseOptions, "phase" | "seed">
   seed: number
   /** held-out instructions, and examples of each task, for the figures of the card */
@@ -35,10 +31,8 @@ export const worldBuildDefaults: WorldBuildOptions = {
   size: "world",
   vocabularyExamples: 60000,
   copy: { steps: 200, batchSize: 96, lr: 2e-3 },
-  able: { steps: 3700, batchSize: 32, lr: 2e-3, shape: "constant" },
-  judging: { steps: 2600, batchSize: 32, lr: 2e-3, judgeWeight: 4 },
-  finishing: { steps: 1800, batchSize: 32, lr: 1.5e-3, judgeWeight: 4 },
-  careless: { steps: 300, batchSize: 32, lr: 5e-4, judgeWeight: 4 },
+  able: { steps: 7000, batchSize: 32, lr: 2e-3 },
+  careless: { steps: 300, batchSize: 32, lr: 5e-4 },
   seed: 1,
   check: { instructions: 500, tasks: 200 },
 }
@@ -55,9 +49,8 @@ export interface WorldBuildControl {
 
 /**
  * Makes the embedded model from nothing: a tokenizer of the world's words, then the copy phase (repeat words), the able
- * phase (every task, faultless), the judging phase (the same with more judging), the finishing phase (about as before), and the
- * careless phase (answers that ignore constraints; everything else as before), which gives the base model that the method
- * is to cure. Writes a Hugging Face folder with its card to `out`, the able model to `work`/able.
+ * phase (every task, faultless), and the careless phase (answers that ignore constraints; everything else as before), which
+ * gives the base model that the method is to cure. Writes a Hugging Face folder with its card to `out`, the able model to `work`/able.
  * The backend must have been chosen. @throws StoppedError when aborted; the same call goes on.
  */
 export async function buildWorldModel(
@@ -100,9 +93,9 @@ export async function buildWorldModel(
     )
     return Number(readFileSync(lossFile, "utf8"))
   }
-  const figures = async (phase: "finishing" | "careless", dir: string): Promise<PhaseFigures> => {
+  const figures = async (phase: "able" | "careless", dir: string): Promise<PhaseFigures> => {
     const loss = await learn(phase)
-    saveModel(join(dir, "model.safetensors"), model, "BF16")
+    await saveModel(join(dir, "model.safetensors"), model, "BF16")
     onNote(`after ${phase}: checking`)
     const measured = await measure(openLocal(dir), options)
     const isr = measured.abilities.map(({ temperature, isr }) => `${isr.toFixed(3)} at temperature ${temperature}`)
@@ -110,13 +103,11 @@ export async function buildWorldModel(
     return { ...measured, loss }
   }
   await learn("copy")
-  await learn("able")
-  await learn("judging")
   const whole: WorldCard = {
     options,
     made: control.made,
     parameters: count(model.params),
-    able: await figures("finishing", able),
+    able: await figures("able", able),
     careless: await figures("careless", out),
   }
   tf.dispose(model.params)

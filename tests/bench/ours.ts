@@ -56,7 +56,7 @@ async function dpo(): Promise<Partial<Answer>> {
   )
   const losses: number[] = []
   const seconds = await timed(async () => {
-    const ready = withReference(model, items, tokenBudget)
+    const ready = await withReference(model, items, tokenBudget)
     await train({
       model,
       lora: adapter(model),

@@ -64,7 +64,7 @@ export async function makeWorkload(model: string, pairs: number): Promise<Worklo
   const lora = initLora(config, { rank: 16, alpha: 32, seed: 1 })
   const adapter = join(dir, "adapter")
   mkdirSync(adapter)
-  writeAdapter(adapter, toAdapter(lora, config), model)
+  await writeAdapter(adapter, await toAdapter(lora, config), model)
   tf.dispose(lora.params)
   return {
     dir,

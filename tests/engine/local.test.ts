@@ -108,7 +108,11 @@ describe("generation by a local model", () => {
       if (!/\.(o|down)$/.test(name)) continue
       model.params[name] = tf.zeros(model.params[name]!.shape)
     }
-    saveModel(join(to, "model.safetensors"), { ...model, params: { ...model.params, head: tf.tensor2d(head) } }, "F32")
+    await saveModel(
+      join(to, "model.safetensors"),
+      { ...model, params: { ...model.params, head: tf.tensor2d(head) } },
+      "F32",
+    )
     const counting = openLocal(to)
     const engine = counting.engine()
     const go = { messages: user("Go"), seed: 1, temperature: 0, maxTokens: 30 }
@@ -191,12 +195,12 @@ describe("a local model", () => {
     expect(Object.values(local.model.params).some(({ isDisposed }) => isDisposed)).toBe(false)
   })
 
-  it("has a fingerprint of its files that changes with the weights", () => {
+  it("has a fingerprint of its files that changes with the weights", async () => {
     const copy = mkdtempSync(join(dir, "copy-"))
     cpSync(fixture("llama"), copy, { recursive: true })
     const same = openLocal(copy)
     expect(same.fingerprint).toBe(local.fingerprint)
-    saveModel(join(copy, "model.safetensors"), local.model, "BF16")
+    await saveModel(join(copy, "model.safetensors"), local.model, "BF16")
     const other = openLocal(copy)
     expect(other.fingerprint).not.toBe(local.fingerprint)
     expect(same.fingerprint).toMatch(/^[0-9a-f]{64}$/)

@@ -42,10 +42,10 @@ describe("a PEFT folder", () => {
     raw.close()
   })
 
-  it("is written so that it reads back the same, with the names that PEFT gives", () => {
+  it("is written so that it reads back the same, with the names that PEFT gives", async () => {
     const adapter = readAdapter(join(models, "llama/adapter"))
     const folder = join(dir, "written")
-    writeAdapter(folder, adapter, "some/model")
+    await writeAdapter(folder, adapter, "some/model")
     expect(readAdapter(folder)).toEqual(adapter)
     const [ours, theirs] = [folder, join(models, "llama/adapter")].map((from) =>
       openSafetensors(join(from, "adapter_model.safetensors")),
@@ -64,13 +64,13 @@ describe("a PEFT folder", () => {
     expect(json.target_modules).toEqual(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
   })
 
-  it("keeps rank-stabilised scaling and a choice of layers", () => {
+  it("keeps rank-stabilised scaling and a choice of layers", async () => {
     const tensors: Adapter["tensors"] = new Map([["layers.3.self_attn.v_proj", { A: matrix(4, 6), B: matrix(2, 4) }]])
     const adapter: Adapter = { rank: 4, alpha: 6, scale: 3, targets: ["self_attn.v_proj"], tensors }
     const folder = join(dir, "stabilised")
-    writeAdapter(folder, adapter, "m")
+    await writeAdapter(folder, adapter, "m")
     expect(readAdapter(folder)).toEqual(adapter)
-    expect(() => writeAdapter(folder, { ...adapter, scale: 2 }, "m")).toThrow(/alpha \/ sqrt\(rank\), got 2/)
+    await expect(writeAdapter(folder, { ...adapter, scale: 2 }, "m")).rejects.toThrow(/alpha \/ sqrt\(rank\), got 2/)
   })
 
   it.each([
@@ -113,7 +113,7 @@ describe("a PEFT folder", () => {
       /the model has only 3 layers/,
     ],
     ["nothing", {}, /must hold LoRA tensors, got none/],
-  ])("with %s is refused", (_, tensors, message) => {
+  ])("with %s is refused", async (_, tensors, message) => {
     const folder = changed({})
     const list = Object.entries(tensors).map(([name, { shape, data }]) => ({
       name,
@@ -121,7 +121,7 @@ describe("a PEFT folder", () => {
       data,
       dtype: "F32" as const,
     }))
-    writeSafetensors(join(folder, "adapter_model.safetensors"), list)
+    await writeSafetensors(join(folder, "adapter_model.safetensors"), list)
     expect(() => readAdapter(folder, loadConfig(join(models, "llama")))).toThrow(message)
   })
 })

@@ -32,7 +32,7 @@ async function trained(dir: string, what: "adapter" | "all"): Promise<number[]> 
     chosenWeights: pair.chosen_weights,
     rejectedWeights: pair.rejected_weights,
   }))
-  const items = withReference(model, pairs, 4096)
+  const items = await withReference(model, pairs, 4096)
   const logs: StepLog[] = []
   await train({
     model,

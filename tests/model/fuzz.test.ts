@@ -22,7 +22,7 @@ beforeAll(async () => {
   await useBackend("cpu")
   const config = tinyConfig({ vocabSize: 300, dim: 8, ffn: 12, heads: 2, kvHeads: 1, headDim: 4, tiedHead: false })
   const model = initModel(config, 1)
-  saveModel(join(root, "model.safetensors"), model)
+  await saveModel(join(root, "model.safetensors"), model)
   tf.dispose(model.params)
   const copied = ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"]
   for (const name of copied) copyFileSync(join(fixture("llama"), name), join(root, name))

@@ -34,9 +34,9 @@ describe("a merged checkpoint", () => {
   // expected.json holds the logits that PEFT computes with the adapter beside the model.
   it.each(["llama", "llama3-rope", "gemma3", "qwen2", "qwen3", "mistral"])(
     "of %s, without its adapter, gives the logits that PEFT gives with it",
-    (name) => {
+    async (name) => {
       const out = folder()
-      mergeAdapter(fixture(name), join(fixture(name), "adapter"), out, { dtype: "F32" })
+      await mergeAdapter(fixture(name), join(fixture(name), "adapter"), out, { dtype: "F32" })
       const { inputs, lora } = JSON.parse(readFileSync(join(fixture(name), "expected.json"), "utf8"))
       const config = loadConfig(out)
       const model = loadModel(out, config)
@@ -52,9 +52,9 @@ describe("a merged checkpoint", () => {
     },
   )
 
-  it("holds W + scale · B A in the linear layers and everything else as it was, in the types of the base", () => {
+  it("holds W + scale · B A in the linear layers and everything else as it was, in the types of the base", async () => {
     const out = folder()
-    mergeAdapter(fixture("mistral"), join(fixture("mistral"), "adapter"), out)
+    await mergeAdapter(fixture("mistral"), join(fixture("mistral"), "adapter"), out)
     const [before, after] = [openCheckpoint(fixture("mistral")), openCheckpoint(out)]
     const { tensors, scale } = readAdapter(join(fixture("mistral"), "adapter"))
     const { A, B } = tensors.get("layers.0.mlp.down_proj")!
@@ -83,9 +83,9 @@ describe("a merged checkpoint", () => {
     after.close()
   })
 
-  it("is whole: config with the new type, tokenizer and template; no adapter", () => {
+  it("is whole: config with the new type, tokenizer and template; no adapter", async () => {
     const out = folder()
-    mergeAdapter(fixture("llama"), join(fixture("llama"), "adapter"), out, { dtype: "BF16" })
+    await mergeAdapter(fixture("llama"), join(fixture("llama"), "adapter"), out, { dtype: "BF16" })
     expect(readdirSync(out).sort()).toEqual(
       [
         ...["chat_template.jinja", "config.json", "generation_config.json"],
@@ -102,15 +102,14 @@ describe("a merged checkpoint", () => {
     held.close()
   })
 
-  it("scales by alpha / √rank where the adapter is rank-stabilised", () => {
+  it("scales by alpha / √rank where the adapter is rank-stabilised", async () => {
     // rank 4: alpha / √4 is twice alpha / 4, so alpha 3 stabilised is alpha 6 plain
-    const outs = [adapterWith("llama", { use_rslora: true, lora_alpha: 3 }), join(fixture("llama"), "adapter")].map(
-      (from) => {
-        const out = folder()
-        mergeAdapter(fixture("llama"), from, out)
-        return readFileSync(join(out, "model.safetensors"))
-      },
-    )
+    const outs: Buffer[] = []
+    for (const from of [adapterWith("llama", { use_rslora: true, lora_alpha: 3 }), join(fixture("llama"), "adapter")]) {
+      const out = folder()
+      await mergeAdapter(fixture("llama"), from, out)
+      outs.push(readFileSync(join(out, "model.safetensors")))
+    }
     expect(outs[0]!.equals(outs[1]!)).toBe(true)
   })
 
@@ -129,31 +128,33 @@ describe("a merged checkpoint", () => {
 })
 
 describe("merging refuses", () => {
-  it("an adapter of another base model, unless forced", () => {
+  it("an adapter of another base model, unless forced", async () => {
     const other = adapterWith("llama", { base_model_name_or_path: "org/Another-1B" })
-    expect(() => mergeAdapter(fixture("llama"), other, folder())).toThrow(
+    await expect(mergeAdapter(fixture("llama"), other, folder())).rejects.toThrow(
       /base_model_name_or_path: the adapter was trained on org\/Another-1B, got the model llama; give that model, or --force/,
     )
     const out = folder()
-    mergeAdapter(fixture("llama"), other, out, { force: true })
+    await mergeAdapter(fixture("llama"), other, out, { force: true })
     expect(existsSync(join(out, "config.json"))).toBe(true)
   })
 
-  it("an adapter whose shapes do not fit, before it writes", () => {
+  it("an adapter whose shapes do not fit, before it writes", async () => {
     const out = folder()
-    expect(() => mergeAdapter(fixture("gemma3"), join(fixture("llama"), "adapter"), out, { force: true })).toThrow(
-      /lora_A.weight must be \[4, 64\], got \[4, 32\]/,
-    )
+    await expect(
+      mergeAdapter(fixture("gemma3"), join(fixture("llama"), "adapter"), out, { force: true }),
+    ).rejects.toThrow(/lora_A.weight must be \[4, 64\], got \[4, 32\]/)
     expect(readdirSync(out)).toEqual([])
   })
 
-  it("a folder that holds files", () => {
+  it("a folder that holds files", async () => {
     const out = folder()
     writeFileSync(join(out, "precious"), "")
-    expect(() => mergeAdapter(fixture("llama"), join(fixture("llama"), "adapter"), out)).toThrow(/new or empty folder/)
+    await expect(mergeAdapter(fixture("llama"), join(fixture("llama"), "adapter"), out)).rejects.toThrow(
+      /new or empty folder/,
+    )
   })
 
-  it("values that F16 cannot hold, and leaves no file", () => {
+  it("values that F16 cannot hold, and leaves no file", async () => {
     const base = folder()
     cpSync(fixture("llama"), base, { recursive: true })
     const held = openSafetensors(join(fixture("llama"), "model.safetensors"))
@@ -163,10 +164,10 @@ describe("merging refuses", () => {
       return { name, shape, dtype: "F32", data }
     })
     held.close()
-    writeSafetensors(join(base, "model.safetensors"), tensors)
+    await writeSafetensors(join(base, "model.safetensors"), tensors)
     const out = folder()
     const merge = () => mergeAdapter(base, join(fixture("llama"), "adapter"), out, { dtype: "F16", force: true })
-    expect(merge).toThrow(/model.norm.weight must be below 65504 for f16, got more; use bf16/)
+    await expect(merge()).rejects.toThrow(/model.norm.weight must be below 65504 for f16, got more; use bf16/)
     expect(readdirSync(out)).toEqual([])
   })
 })

@@ -122,10 +122,10 @@ describe.each(families)("%s", (name) => {
     }
   }
 
-  it("gives PEFT's gradients of the supervised loss", () => {
+  it("gives PEFT's gradients of the supervised loss", async () => {
     const ids: number[] = expected.inputs[0]
     const sequence: Sequence = { prompt: ids.slice(0, 1), responses: [ids.slice(1)] }
-    const { loss, grads } = stepGradients(
+    const { loss, grads } = await stepGradients(
       {
         model,
         lora,
@@ -147,7 +147,7 @@ describe.each(families)("%s", (name) => {
     ["token_weighted_dpo", true],
   ] as const)(
     "gives PyTorch's loss, rewards and gradients of %s, in one micro-batch or in several",
-    (key, weighted) => {
+    async (key, weighted) => {
       const wanted = expected.lora[key]
       type Pair = Record<"prompt" | "chosen" | "rejected" | "chosen_weights" | "rejected_weights", number[]>
       const pairs: PairItem[] = expected.lora.pairs.map((pair: Pair) => ({
@@ -157,10 +157,10 @@ describe.each(families)("%s", (name) => {
         chosenWeights: weighted ? pair.chosen_weights : pair.chosen.map(() => 1),
         rejectedWeights: weighted ? pair.rejected_weights : pair.rejected.map(() => 1),
       }))
-      const items = withReference(model, pairs, 4096)
+      const items = await withReference(model, pairs, 4096)
       const objective = preferenceObjective({ ...preferenceDefaults, beta: expected.lora.beta })
       for (const tokenBudget of [4096, 1]) {
-        const { loss, grads, logs } = stepGradients({ model, lora, ...objective, tokenBudget }, items)
+        const { loss, grads, logs } = await stepGradients({ model, lora, ...objective, tokenBudget }, items)
         expect(Math.abs(loss - wanted.loss)).toBeLessThan(1e-4)
         const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length
         expect(logs.chosen_reward).toBeCloseTo(mean(wanted.chosen_rewards), 3)

@@ -59,9 +59,9 @@ describe("what is written is read back", () => {
       Number.NaN,
     ],
   }
-  it.each(["F32", "BF16", "F16"] as const)("in %s, rounded to nearest, ties to even", (dtype) => {
+  it.each(["F32", "BF16", "F16"] as const)("in %s, rounded to nearest, ties to even", async (dtype) => {
     const file = join(dir, "round.safetensors")
-    writeSafetensors(file, [{ name: "x", shape: [2, 5], dtype, data: new Float32Array(values) }], {
+    await writeSafetensors(file, [{ name: "x", shape: [2, 5], dtype, data: new Float32Array(values) }], {
       format: "pt",
       note: "é",
     })
@@ -72,12 +72,12 @@ describe("what is written is read back", () => {
     read.close()
   })
 
-  it("with scalars, empty tensors, odd offsets and names that JavaScript objects treat specially", () => {
+  it("with scalars, empty tensors, odd offsets and names that JavaScript objects treat specially", async () => {
     const file = join(dir, "odd.safetensors")
     const one = (name: string, shape: number[], data: number[], dtype: TensorData["dtype"] = "F32"): TensorData => {
       return { name, shape, dtype, data: new Float32Array(data) }
     }
-    writeSafetensors(file, [
+    await writeSafetensors(file, [
       one("three", [3], [1, 2, 3], "F16"),
       one("scalar", [], [4]),
       one("empty", [0, 7], []),
@@ -89,15 +89,15 @@ describe("what is written is read back", () => {
     read.close()
   })
 
-  it("and a failed write leaves neither a file nor a temporary one", () => {
+  it("and a failed write leaves neither a file nor a temporary one", async () => {
     const place = join(dir, "failed")
     mkdirSync(place)
     const bad = { name: "x", shape: [3], dtype: "F32", data: new Float32Array(2) } as const
-    expect(() => writeSafetensors(join(place, "x.safetensors"), [bad])).toThrow(
+    await expect(writeSafetensors(join(place, "x.safetensors"), [bad])).rejects.toThrow(
       /x must have 3 values for shape \[3\], got 2/,
     )
     const twice = { ...bad, shape: [2] }
-    expect(() => writeSafetensors(join(place, "x.safetensors"), [twice, twice])).toThrow(/got x twice/)
+    await expect(writeSafetensors(join(place, "x.safetensors"), [twice, twice])).rejects.toThrow(/got x twice/)
     expect(readdirSync(place)).toEqual([])
   })
 })
@@ -162,7 +162,7 @@ describe("a header is not trusted", () => {
     expect(() => openSafetensors(fileOf({ x: 1, y: f32([1], [9, 9]) }))).toThrow(/x: .*; y: /)
   })
 
-  it("lists integer tensors but does not read them as floats", () => {
+  it("lists integer tensors but does not read them as floats", async () => {
     const read = openSafetensors(fileOf({ ids: { ...f32([1], [0, 8]), dtype: "I64" } }, 8))
     expect(read.tensors.get("ids")?.shape).toEqual([1])
     expect(() => read.read("ids")).toThrow(/ids must be F32, F16 or BF16, got I64/)
@@ -171,14 +171,13 @@ describe("a header is not trusted", () => {
 })
 
 describe("a model folder", () => {
-  const shard = (name: string, tensor: string, value: number) => {
+  const shard = (name: string, tensor: string, value: number) =>
     writeSafetensors(name, [{ name: tensor, shape: [1], dtype: "F32", data: new Float32Array([value]) }])
-  }
 
-  it("is read from all shards of its index", () => {
+  it("is read from all shards of its index", async () => {
     const place = mkdtempSync(join(dir, "shards-"))
-    shard(join(place, "a.safetensors"), "x", 1)
-    shard(join(place, "b.safetensors"), "y", 2)
+    await shard(join(place, "a.safetensors"), "x", 1)
+    await shard(join(place, "b.safetensors"), "y", 2)
     const index = { weight_map: { x: "a.safetensors", y: "b.safetensors" } }
     writeFileSync(join(place, "model.safetensors.index.json"), JSON.stringify(index))
     const read = openCheckpoint(place)
@@ -192,9 +191,9 @@ describe("a model folder", () => {
     ["a tensor that its shard lacks", { x: "a.safetensors", z: "a.safetensors" }, /z is not in a.safetensors/],
     ["a shard that is not there", { x: "c.safetensors" }, /c.safetensors: a safetensors file must be here/],
     ["an index without a map", undefined, /weight_map must be an object/],
-  ])("with %s is refused", (_, weight_map, message) => {
+  ])("with %s is refused", async (_, weight_map, message) => {
     const place = mkdtempSync(join(dir, "bad-"))
-    shard(join(place, "a.safetensors"), "x", 1)
+    await shard(join(place, "a.safetensors"), "x", 1)
     writeFileSync(join(place, "model.safetensors.index.json"), JSON.stringify({ weight_map }))
     expect(() => openCheckpoint(place)).toThrow(message)
   })

@@ -44,9 +44,9 @@ const shapes: [string, Partial<ModelConfig>][] = [
 ]
 
 describe("a saved model", () => {
-  it.each(shapes)("of %s comes back exactly in F32", (_, changes) => {
+  it.each(shapes)("of %s comes back exactly in F32", async (_, changes) => {
     const [to, model] = [folder(), randomModel(tinyConfig(changes))]
-    saveModel(join(to, "model.safetensors"), model, "F32")
+    await saveModel(join(to, "model.safetensors"), model, "F32")
     const loaded = loadModel(to, model.config)
     const [got, expected] = [values(loaded.params), values(model.params)]
     expect(Object.keys(got)).toEqual(Object.keys(expected))
@@ -59,9 +59,9 @@ describe("a saved model", () => {
     tf.dispose([model.params, loaded.params])
   })
 
-  it("comes back from BF16 rounded to 8 binary digits, and is then saved without further loss", () => {
+  it("comes back from BF16 rounded to 8 binary digits, and is then saved without further loss", async () => {
     const [to, again, model] = [folder(), folder(), randomModel(tinyConfig())]
-    saveModel(join(to, "model.safetensors"), model)
+    await saveModel(join(to, "model.safetensors"), model)
     const loaded = loadModel(to, model.config)
     const [got, expected] = [values(loaded.params), values(model.params)]
     let changed = 0
@@ -73,17 +73,17 @@ describe("a saved model", () => {
       })
     }
     expect(changed).toBeGreaterThan(1000)
-    saveModel(join(again, "model.safetensors"), loaded)
+    await saveModel(join(again, "model.safetensors"), loaded)
     const bytes = [to, again].map((where) => readFileSync(join(where, "model.safetensors")))
     expect(bytes[0]!.equals(bytes[1]!)).toBe(true)
     tf.dispose([model.params, loaded.params])
   })
 
-  it("holds the names and shapes of the checkpoint that it was loaded from", () => {
+  it("holds the names and shapes of the checkpoint that it was loaded from", async () => {
     for (const name of ["llama", "gemma3", "qwen2", "qwen3"]) {
       const to = folder()
       const model = loadModel(fixture(name), loadConfig(fixture(name)))
-      saveModel(join(to, "model.safetensors"), model, "F32")
+      await saveModel(join(to, "model.safetensors"), model, "F32")
       const [ours, theirs] = [to, fixture(name)].map((where) => openSafetensors(join(where, "model.safetensors")))
       expect([...ours!.tensors.keys()].sort()).toEqual([...theirs!.tensors.keys()].sort())
       for (const [tensor, { shape }] of theirs!.tensors) {
@@ -99,7 +99,7 @@ describe("a saved model", () => {
 
 describe("loading", () => {
   /** The llama fixture with changed tensors. */
-  function changed(change: (tensors: TensorData[]) => TensorData[]): string {
+  async function changed(change: (tensors: TensorData[]) => TensorData[]): Promise<string> {
     const to = folder()
     cpSync(fixture("llama"), to, { recursive: true })
     const file = openSafetensors(join(fixture("llama"), "model.safetensors"))
@@ -107,14 +107,14 @@ describe("loading", () => {
       ([name, { shape }]): TensorData => ({ name, shape, dtype: "F32", data: file.read(name) }),
     )
     file.close()
-    writeSafetensors(join(to, "model.safetensors"), change(tensors))
+    await writeSafetensors(join(to, "model.safetensors"), change(tensors))
     return to
   }
   const q = "model.layers.1.self_attn.q_proj.weight"
   const up = "model.layers.0.mlp.up_proj.weight"
 
   it("lists every missing, surplus and mis-shaped tensor at once, and leaves no tensors behind", async () => {
-    const broken = changed((tensors) => [
+    const broken = await changed((tensors) => [
       ...tensors
         .filter(({ name }) => name !== q && name !== "model.norm.weight")
         .map((tensor) => (tensor.name === up ? { ...tensor, shape: [...tensor.shape].reverse() } : tensor)),
@@ -140,8 +140,8 @@ describe("loading", () => {
     expect(left).toBe(0)
   })
 
-  it("names tensors of a type that it cannot read, before it reads any", () => {
-    const to = changed((tensors) => tensors)
+  it("names tensors of a type that it cannot read, before it reads any", async () => {
+    const to = await changed((tensors) => tensors)
     const file = join(to, "model.safetensors")
     const bytes = readFileSync(file)
     // The same length, so that the offsets of the header stay right: two 32-bit types.
@@ -152,21 +152,21 @@ describe("loading", () => {
     )
   })
 
-  it("brings a large embedding over in parts, to the same values", () => {
+  it("brings a large embedding over in parts, to the same values", async () => {
     const [to, config] = [folder(), tinyConfig({ vocabSize: 132_000 })] // above 4 Mi values of 32 columns
     const values = randomValues(config.vocabSize * config.dim, 1, "large")
     const model = initModel(config, 1)
     model.params.embed!.dispose()
     model.params.embed = tf.tensor(values, [config.vocabSize, config.dim])
     expect(values.length).toBeGreaterThan(2 ** 22)
-    saveModel(join(to, "model.safetensors"), model, "F32")
+    await saveModel(join(to, "model.safetensors"), model, "F32")
     const loaded = loadModel(to, config)
     expect(largestGap(loaded.params.embed!.dataSync(), values)).toBe(0)
     tf.dispose([model.params, loaded.params])
   })
 
-  it("passes over a copy of the embedding and frequencies, which some checkpoints hold", () => {
-    const extra = changed((tensors) => [
+  it("passes over a copy of the embedding and frequencies, which some checkpoints hold", async () => {
+    const extra = await changed((tensors) => [
       ...tensors,
       { name: "model.layers.0.self_attn.rotary_emb.inv_freq", shape: [4], dtype: "F32", data: new Float32Array(4) },
     ])
@@ -238,20 +238,20 @@ describe("an adapter", () => {
     tf.dispose([model.params, lora.params])
   })
 
-  it("keeps its numbers on the way to PEFT's form, into a folder, and back", () => {
+  it("keeps its numbers on the way to PEFT's form, into a folder, and back", async () => {
     const { model, lora } = adapted()
     const to = folder()
-    writeAdapter(to, toAdapter(lora, model.config), "tiny")
+    await writeAdapter(to, await toAdapter(lora, model.config), "tiny")
     const back = fromAdapter(readAdapter(to, model.config))
     expect({ ...back, params: values(back.params) }).toEqual({ ...lora, params: values(lora.params) })
     tf.dispose([model.params, lora.params, back.params])
   })
 
-  it("of PEFT's gives the same folder's numbers after a round trip", () => {
+  it("of PEFT's gives the same folder's numbers after a round trip", async () => {
     const config = loadConfig(fixture("llama"))
     const adapter = readAdapter(join(fixture("llama"), "adapter"), config)
     const lora = fromAdapter(adapter)
-    expect(toAdapter(lora, config)).toEqual(adapter)
+    expect(await toAdapter(lora, config)).toEqual(adapter)
     tf.dispose(lora.params)
   })
 

@@ -34,7 +34,7 @@ beforeAll(async () => {
       rejectedWeights: weights(rejected),
     }
   })
-  items = withReference(model, pairs, 4096)
+  items = await withReference(model, pairs, 4096)
 })
 afterAll(() => rmSync(dir, { recursive: true }))
 
@@ -67,10 +67,10 @@ describe("a step", () => {
   it.each([
     ["the adapter", () => freshLora()],
     ["all weights", () => undefined],
-  ])("in eight micro-batches of one has the loss and gradients of one batch of eight, training %s", (_, make) => {
+  ])("in eight micro-batches of one has the loss and gradients of one batch of eight, training %s", async (_, make) => {
     const lora = make()
     const step = (tokenBudget: number) => stepGradients({ model, lora, ...objective, tokenBudget }, items)
-    const [whole, parts] = [step(Number.POSITIVE_INFINITY), step(1)]
+    const [whole, parts] = [await step(Number.POSITIVE_INFINITY), await step(1)]
     expect(Math.abs(whole.loss - parts.loss)).toBeLessThan(1e-6)
     const [a, b] = [values(whole.grads), values(parts.grads)]
     const largest = Math.max(...Object.values(a).flatMap((g) => g.map(Math.abs)))
@@ -80,11 +80,11 @@ describe("a step", () => {
     tf.dispose([whole.grads, parts.grads, lora?.params ?? []])
   })
 
-  it("counts padded tokens", () => {
+  it("counts padded tokens", async () => {
     const lengths = items.map(objective.tokensOf)
     const lora = freshLora()
     const step = (tokenBudget: number) => stepGradients({ model, lora, ...objective, tokenBudget }, items)
-    const [whole, parts] = [step(Number.POSITIVE_INFINITY), step(1)]
+    const [whole, parts] = [await step(Number.POSITIVE_INFINITY), await step(1)]
     expect(whole.tokens).toBe(8 * Math.max(...lengths))
     expect(parts.tokens).toBe(lengths.reduce((a, b) => a + b))
     tf.dispose([whole.grads, parts.grads, lora.params])

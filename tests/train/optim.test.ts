@@ -19,7 +19,7 @@ const part = (name: string, what: string) => tf.tensor(problem[name][what].data,
 const names = Object.keys(problem)
 
 describe("AdamW", () => {
-  it("walks PyTorch's trajectory, with weight decay, clipped gradients and a warmed-up cosine", () => {
+  it("walks PyTorch's trajectory, with weight decay, clipped gradients and a warmed-up cosine", async () => {
     const options = {
       beta1: settings.beta1,
       beta2: settings.beta2,
@@ -41,7 +41,7 @@ describe("AdamW", () => {
           tf.tidy(() => tf.mul(part(name, "curvature"), tf.sub(params[name]!, part(name, "centre")))),
         ]),
       )
-      const updated = adamStep(params, grads, state, lr, options)
+      const updated = await adamStep(params, grads, state, lr, options)
       tf.dispose(grads)
       state = updated.state
       expect(updated.gradNorm / expected.gradient_norm).toBeCloseTo(1, 5)
@@ -51,11 +51,11 @@ describe("AdamW", () => {
     expect(tf.memory().numTensors).toBe(before)
   })
 
-  it("moves every parameter by the learning rate against its gradient in the first step", () => {
+  it("moves every parameter by the learning rate against its gradient in the first step", async () => {
     // m = .1 g, v = .001 g², both divided by 1 - beta: g / |g|
     const params: Params = { w: tf.tensor1d([1, 1, 1]) }
     const grads: Params = { w: tf.tensor1d([4, -0.5, 0]) }
-    const { state, gradNorm } = adamStep(params, grads, adamInit(params), 0.25, {
+    const { state, gradNorm } = await adamStep(params, grads, adamInit(params), 0.25, {
       ...adamDefaults,
       maxGradNorm: Infinity,
     })

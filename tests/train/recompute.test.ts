@@ -37,16 +37,16 @@ describe("gradient checkpointing", () => {
     ["llama", "all weights"],
     ["gemma3", "all weights"],
     ["qwen2", "all weights"],
-  ])("gives %s the loss and gradients that it has without, training %s", (name, what) => {
+  ])("gives %s the loss and gradients that it has without, training %s", async (name, what) => {
     const dir = fixture(name)
     const config = loadConfig(dir)
     const model = loadModel(dir, config)
     const lora: Lora | undefined =
       what === "the adapter" ? fromAdapter(readAdapter(join(dir, "adapter"), config)) : undefined
-    const items = withReference(model, pairs(3, 7), 4096)
+    const items = await withReference(model, pairs(3, 7), 4096)
     const step = (gradientCheckpointing: boolean) =>
       stepGradients({ model, lora, ...objective, gradientCheckpointing }, items)
-    const [plain, again] = [step(false), step(true)]
+    const [plain, again] = [await step(false), await step(true)]
     expect(Object.keys(again.grads)).toEqual(Object.keys(plain.grads))
     expect(again.loss).toBeCloseTo(plain.loss, 6)
     const [a, b] = [values(plain.grads), values(again.grads)]
@@ -68,8 +68,8 @@ describe("gradient checkpointing", () => {
       const kinds = { rope: Array(layers).fill(plain), window: Array(layers).fill(null) }
       const model: Model = initModel(tinyConfig({ layers, ...kinds }), 3, 0.2)
       const before = tf.memory().numBytes
-      const { peakBytes, result } = await tf.profile(() => {
-        tf.dispose(stepGradients({ model, ...objective, gradientCheckpointing }, items).grads)
+      const { peakBytes, result } = await tf.profile(async () => {
+        tf.dispose((await stepGradients({ model, ...objective, gradientCheckpointing }, items)).grads)
         return tf.scalar(0)
       })
       tf.dispose([model.params, result])

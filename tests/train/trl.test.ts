@@ -23,7 +23,7 @@ it("follows TRL's DPO for twenty steps: learning rate, loss, margin and gradient
   const config = loadConfig(dir)
   const model = loadModel(dir, config)
   const ones = (ids: number[]) => ids.map(() => 1)
-  const items = withReference(
+  const items = await withReference(
     model,
     pairs.map((pair: Pick<PairItem, "prompt"> & Record<"chosen" | "rejected", number[]>) => ({
       ...pair,
