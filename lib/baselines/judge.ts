@@ -1,15 +1,16 @@
 import { blocks, fields } from "../musc/prompt"
 
 /**
- * User message that asks whether an answer satisfies one constraint, the question. The finding comes before the verdict: a
- * verdict alone is one token, which small models guess.
+ * User message that asks whether an answer satisfies one constraint, the question, which stands alone. The question comes
+ * before the answer, so that the answer is read with it in mind, and the finding before the verdict: a verdict alone is one
+ * token, which small models guess.
  */
-export function judgePrompt(instruction: string, answer: string, question: string): string {
+export function judgePrompt(question: string, input: string | null, answer: string): string {
   return blocks(
-    "Read the instruction and the answer, then judge the answer by the question. Name what the answer has in that respect, then write yes or no on a line of its own.",
-    fields({ Instruction: instruction }),
-    fields({ Answer: answer }),
+    "Judge the answer by the question. Name what the answer has in that respect, then write yes or no on a line of its own.",
     fields({ Question: question }),
+    fields({ Input: input }),
+    fields({ Answer: answer }),
   )
 }
 

@@ -2,7 +2,6 @@ import { judgePrompt, parseVerdict } from "../baselines/judge"
 import { decomposedRow, type InstructionRow, type PairRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import type { Grader, Verdicts } from "../eval/grader"
-import { blocks } from "../musc/prompt"
 import { ask } from "../musc/row"
 import { readInstruction } from "../world/inverse"
 import { gradeAnswer, worldSpec } from "../world/spec"
@@ -21,9 +20,9 @@ export const worldGrader: Grader = async (row, answer) =>
  */
 export function judgeGrader(engine: Generator, { maxTokens }: { maxTokens: number }): Grader {
   return async (row, answer) => {
-    const { instruction, input, constraints } = decomposedRow.parse(row)
+    const { input, constraints } = decomposedRow.parse(row)
     const judge = async (question: string, index: number): Promise<Verdicts[number]> => {
-      const prompt = judgePrompt(blocks(instruction, input), answer, question)
+      const prompt = judgePrompt(question, input, answer)
       const call = await ask(
         { engine, seed: 0, stage: "judge", id: row.id },
         prompt,

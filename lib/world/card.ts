@@ -1,4 +1,5 @@
 import type { WorldBuildOptions } from "./build"
+import type { Phase } from "./corpus"
 import type { Ability, Shares } from "./measure"
 
 /** What is known of an embedded model: how it was made, and how able it was after each phase. */
@@ -35,7 +36,7 @@ export function modelCard({ options, made, parameters, able, careless }: WorldCa
     const base = careless.abilities[i]!
     return `| ${temperature} | ${rate(csr)} | ${rate(isr)} | ${rate(base.csr)} | ${rate(base.isr)} | ${n} |`
   })
-  const phase = (name: "copy" | "able" | "judging" | "finishing" | "careless") => {
+  const phase = (name: Phase) => {
     const { steps, batchSize, lr } = options[name]
     return `${steps} steps of ${batchSize} examples, AdamW at ${lr}`
   }
@@ -55,9 +56,7 @@ careless*: it knows how to satisfy each kind of constraint, and often does not. 
 
 - **Corpus**: endless and synthetic, written by \`lib/world\` (seed ${options.seed}); instructions of its evaluation split are never trained on.
 - **Copy phase**: random words to repeat; ${phase("copy")}.
-- **Able phase**: faultless examples of all tasks, ${phase("able")}.
-- **Judging phase**: the same with more judging and comparing; ${phase("judging")}.
-- **Finishing phase**: all tasks again; ${phase("finishing")}; last loss ${able.loss.toFixed(4)} nats a token.
+- **Able phase**: faultless examples of all tasks; ${phase("able")}; last loss ${able.loss.toFixed(4)} nats a token.
 - **Careless phase**: answers heed each constraint by chance, by kind and wording, all else stays faultless; ${phase("careless")}; last loss ${careless.loss.toFixed(4)}.
 - **Made by** \`${made.command}\` at commit ${made.commit} on ${made.machine}, with the trainer of this project. The same command makes it again.
 

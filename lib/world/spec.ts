@@ -92,12 +92,12 @@ const shares: Readonly<Record<Exclude<KindName, "topic">, number>> = {
 const bag = Object.entries(shares).flatMap(([kind, share]) => Array<KindName>(share).fill(kind as KindName))
 
 /** Bans on kinds of few values are hard to learn unless they are frequent. */
-const oftenBanned: ReadonlySet<KindName> = new Set(["word", "sentences", "mark"])
+const oftenBanned: ReadonlySet<KindName> = new Set(["word", "end", "company", "sentences", "mark"])
 
-/** A value of the kind that no other constraint uses. */
-function freshValue(kind: KindName, used: readonly Constraint[], random: Rng): string {
-  const taken = new Set(used.map(({ value }) => value))
-  return random.pick(kinds[kind].values.filter((value) => !taken.has(value)))
+/** Values of the kind that no other constraint uses. */
+function unused(kind: KindName, list: readonly Constraint[]): string[] {
+  const taken = new Set(list.map(({ value }) => value))
+  return kinds[kind].values.filter((value) => !taken.has(value))
 }
 
 /** `n` constraints at random, the topic first; no two use the same value, so that all can be kept together. */
@@ -108,16 +108,19 @@ export function sampleConstraints(n: number, random: Rng): Constraint[] {
     const alike = out.filter((other) => other.kind === kind)
     if (alike.length >= (kind === "word" ? 2 : 1)) continue
     const negated = random.next() < (oftenBanned.has(kind) ? 0.4 : 0.25)
-    out.push({ kind, value: freshValue(kind, out, random), negated })
+    out.push({ kind, value: random.pick(unused(kind, out)), negated })
   }
   return out
 }
 
-/** Another value of the same kind, not used in the list. */
-export const substitute = (item: Constraint, list: readonly Constraint[], random: Rng): Constraint => ({
-  ...item,
-  value: freshValue(item.kind, list, random),
-})
+/**
+ * Another value of the same kind, not used in the list. Value k is drawn about 1 / k as often as the first: were all equally
+ * likely, a model at temperature 0 would have no favourite and say the value that it was given.
+ */
+export function substitute(item: Constraint, list: readonly Constraint[], random: Rng): Constraint {
+  const values = unused(item.kind, list)
+  return { ...item, value: values[Math.floor((values.length + 1) ** random.next()) - 1]! }
+}
 
 /** `count` constraints at random and a wording, from the given split. */
 export function sampleSpec(count: number, split: Split, random: Rng): WorldSpec {

@@ -50,12 +50,8 @@ export interface PhaseOptions {
   steps: number
   /** examples a step */
   batchSize: number
-  /** peak learning rate, reached after `warmupSteps` */
+  /** peak learning rate, reached after `warmupSteps`; falls to 0 over the last fifth */
   lr: number
-  /** `plateau` (default) brings the rate to 0 over the last fifth, `constant` holds it */
-  shape?: "plateau" | "constant"
-  /** how much more than others an example of judging weighs; its verdict is one token (default 1) */
-  judgeWeight?: number
   seed: number
 }
 
@@ -68,18 +64,15 @@ const warmupSteps = 40
 export function trainPhase(
   model: Model,
   tokenizer: Tokenizer,
-  { phase, steps, batchSize, lr, shape = "plateau", judgeWeight = 1, seed }: PhaseOptions,
-  control: Pick<TrainOptions<Weighted>, "checkpoint" | "signal" | "onStep"> = {},
+  { phase, steps, batchSize, lr, seed }: PhaseOptions,
+  control: Pick<TrainOptions<Sequence>, "checkpoint" | "signal" | "onStep"> = {},
 ): Promise<void> {
-  const total = (sequences: readonly Weighted[]) =>
+  const total = (sequences: readonly Sequence[]) =>
     sequences
-      .flatMap(({ responses, weight }) => responses.map(({ length }) => weight * Math.sqrt(length)))
+      .flatMap(({ responses }) => responses.map(({ length }) => Math.sqrt(length)))
       .reduce((sum, part) => sum + part, 0)
-  const example = (i: number): Weighted => {
-    const { task, ...texts } = corpusExample(i, { seed, phase })
-    return { ...encode(tokenizer, texts), weight: task === "judge" ? judgeWeight : 1 }
-  }
-  return train<Weighted>({
+  const example = (i: number) => encode(tokenizer, corpusExample(i, { seed, phase }))
+  return train<Sequence>({
     model,
     batches: {
       steps,
@@ -88,21 +81,19 @@ export function trainPhase(
     tokensOf: ({ prompt, responses }) => responses.reduce((n, { length }) => n + length, prompt.length),
     loss: (bound, sequences, all) => {
       const scale = 1 / total(all)
-      const weights = sequences.flatMap(({ responses, weight }) =>
-        responses.flatMap(({ length }) => Array<number>(length).fill((weight * scale) / Math.sqrt(length))),
+      const weights = sequences.flatMap(({ responses }) =>
+        responses.flatMap(({ length }) => Array<number>(length).fill(scale / Math.sqrt(length))),
       )
       return { loss: sftLoss(responseLogProbs(bound, pack(sequences)), tf.tensor1d(weights)) }
     },
     lr,
-    shape,
+    shape: "plateau",
     warmup: warmupSteps / steps,
     adam: { beta2: 0.98, weightDecay: 0.01 },
     tokenBudget: 2048,
     ...control,
   })
 }
-
-type Weighted = Sequence & { weight: number }
 
 function encode(
   tokenizer: Tokenizer,

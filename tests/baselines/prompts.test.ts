@@ -3,9 +3,9 @@ import { judgePrompt, parseVerdict } from "../../lib/baselines/judge"
 import { parseRevision, revisePrompt } from "../../lib/baselines/revise"
 
 describe("judge", () => {
-  it("shows instruction, answer and question in this order", () => {
-    expect(judgePrompt("Do it.", "Done.", "Is it done?")).toMatch(
-      /on a line of its own\.\n\nInstruction: Do it\.\n\nAnswer: Done\.\n\nQuestion: Is it done\?$/,
+  it("shows the question, then the answer", () => {
+    expect(judgePrompt("Is it done?", null, "Done.")).toMatch(
+      /on a line of its own\.\n\nQuestion: Is it done\?\n\nAnswer: Done\.$/,
     )
   })
 
