@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
 import { closeSync, openSync, readdirSync, readSync } from "node:fs"
-import { join } from "node:path"
-import { valuesOf } from "../backend/tf"
+import { join, resolve } from "node:path"
+import { tf, valuesOf } from "../backend/tf"
 import type { Message, TokenSignals } from "../data/schema"
 import { microBatches } from "../model/batch"
 import { loadConfig, type ModelConfig } from "../model/config"
@@ -9,12 +9,13 @@ import { type Generated, generate } from "../model/generate"
 import { contrast, pack, responseLogProbs, type Sequence } from "../model/logprobs"
 import { bind, type Lora, release } from "../model/lora"
 import { modelName } from "../model/merge"
-import type { Bound, Model } from "../model/transformer"
+import type { Bound, Model, Params } from "../model/transformer"
 import { loadModel } from "../model/weights"
 import { chatStop, encodeChat, encodePrompt } from "../text/chat"
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer"
 import { batching } from "./batcher"
 import type { Completion, GenerateRequest, ScoreRequest, Scorer } from "./engine"
+import { usualWorkers, WorkerPool } from "./workers"
 
 /** A checkpoint in this process. */
 export interface LocalModel {
@@ -25,6 +26,8 @@ export interface LocalModel {
   model: Model
   /** sha256 over the files that decide what the model says: config, tokenizer, weights */
   fingerprint: string
+  /** Processes that its engines work with; null where all is done in this one. */
+  pool: WorkerPool | null
   /** Writes and scores with the model, with `lora` added if given; `dispose` frees what that took, not the model. */
   engine(lora?: Lora | null, options?: LocalOptions): LocalEngine
 }
@@ -43,69 +46,113 @@ export type LocalEngine = Scorer & { dispose(): void }
 /** Parameters above which fewer answers are made together. */
 const large = 100e6
 
+/** Parameters times tokens asked for, at most, from which starting processes takes less time than it saves. */
+const worthStarting = 1e10
+
+export interface OpenOptions {
+  onLoad?: (done: number, total: number) => void
+  /**
+   * Processes that write and score at once, each with a copy of the model: 1 (if not given) for this one alone, 0 for as
+   * many as fit the machine (`usualWorkers`) once there is enough to do. Answers are the same whatever their number.
+   */
+  workers?: number
+}
+
 /**
  * Loads a Hugging Face folder. The backend must have been chosen (`useBackend`).
  * @throws CheckpointError, InputError naming the file that is missing, broken or not supported
  */
-export function openLocal(dir: string, options: { onLoad?: (done: number, total: number) => void } = {}): LocalModel {
+export function openLocal(dir: string, { onLoad, workers = 1 }: OpenOptions = {}): LocalModel {
   const config = loadConfig(dir)
   const tokenizer = loadTokenizer(dir)
-  const model = loadModel(dir, config, options.onLoad)
-  const name = modelName(dir)
+  const model = loadModel(dir, config, onLoad)
+  const size = Object.values(model.params).reduce((n, p) => n + p.size, 0)
+  const count = workers || usualWorkers(size)
+  const pool = count > 1 ? new WorkerPool(count, { dir: resolve(dir), backend: tf.getBackend() }) : null
+  const shared = { name: modelName(dir), model, tokenizer, size, pool, startAt: workers ? 0 : worthStarting }
   let print: string | null = null
   return {
-    name,
+    name: shared.name,
     dir,
     config,
     tokenizer,
     model,
+    pool,
     get fingerprint() {
       print ??= fingerprint(dir)
       return print
     },
-    engine: (lora = null, engineOptions = {}) => localEngine(name, model, tokenizer, lora, engineOptions),
+    engine: (lora = null, options = {}) => localEngine(shared, lora, options),
   }
 }
 
+/** What the engines of a model share. */
+interface Shared {
+  name: string
+  model: Model
+  tokenizer: Tokenizer
+  /** parameters */
+  size: number
+  pool: WorkerPool | null
+  /** see worthStarting */
+  startAt: number
+}
+
 function localEngine(
-  name: string,
-  model: Model,
-  tokenizer: Tokenizer,
+  { name, model, tokenizer, size, pool, startAt }: Shared,
   lora: Lora | null,
   options: LocalOptions,
 ): LocalEngine {
   const bound = bind(model, { lora })
-  const size = Object.values(model.params).reduce((n, p) => n + p.size, 0)
   const maxBatch = options.batchSize ?? (size > large ? 16 : 128)
+  // The adapter is read when processes start; a clone stays what it is until then.
+  const kept = pool && lora && { ...lora, params: cloned(lora.params) }
+  const helpers = pool?.open({ ...options, lora: kept, batchSize: maxBatch })
+  let asked = 0
+  const outside = () => helpers !== undefined && asked * size >= startAt
+  const lanes = () => (outside() ? pool!.size : 1)
   const promptIds = new WeakMap<GenerateRequest, number[]>()
   const write = batching<GenerateRequest, Completion>(
-    (requests) =>
-      complete(
-        bound,
-        tokenizer,
-        requests.map((request) => ({ request, prompt: promptIds.get(request)! })),
-        options,
-      ),
-    { maxBatch, order: (request) => promptIds.get(request)!.length },
+    async (requests) => {
+      if (outside()) return (await helpers!.run("generate", requests)) as Completion[]
+      const rows = requests.map((request) => ({ request, prompt: promptIds.get(request)! }))
+      return complete(bound, tokenizer, rows, options)
+    },
+    { maxBatch, lanes, order: (request) => promptIds.get(request)!.length },
   )
   const score = batching<ScoreRequest, TokenSignals[]>(
     async (requests) => {
+      if (outside()) return (await helpers!.run("score", requests)) as TokenSignals[][]
       await new Promise((resolve) => setImmediate(resolve))
       return scoreAll(bound, tokenizer, requests)
     },
-    { maxBatch: Math.max(1, maxBatch >> 2), order: ({ responses }) => responses.join("").length },
+    { maxBatch: Math.max(1, maxBatch >> 2), lanes, order: ({ responses }) => responses.join("").length },
   )
   return {
     name,
-    concurrency: 4 * maxBatch,
+    concurrency: 4 * maxBatch * (pool?.size ?? 1),
     generate(request) {
+      asked += request.maxTokens
       promptIds.set(request, encodePrompt(tokenizer, request.messages))
       return write(request)
     },
-    score,
-    dispose: () => release(bound),
+    score(request) {
+      asked += scoreTokens
+      return score(request)
+    },
+    dispose() {
+      helpers?.close()
+      if (kept) tf.dispose(kept.params)
+      release(bound)
+    },
   }
 }
+
+/** A scored pair takes about as long as writing so many tokens. */
+const scoreTokens = 20
+
+const cloned = (params: Params): Params =>
+  Object.fromEntries(Object.entries(params).map(([name, tensor]) => [name, tensor.clone()]))
 
 /** Prompt tokens, padding included, read in one pass: bounds the memory that long prompts take. */
 const promptBudget = 16384

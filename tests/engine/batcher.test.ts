@@ -53,6 +53,32 @@ describe("batching", () => {
     ])
   })
 
+  it("shares calls out among lanes, so many at once, and gives what is left to the lane that is free first", async () => {
+    const sizes: number[] = []
+    let [running, most] = [0, 0]
+    const call = batching(
+      async (batch: number[]) => {
+        sizes.push(batch.length)
+        most = Math.max(most, ++running)
+        await pause(batch.includes(0) ? 200 : 1)
+        running--
+        return batch.map((n) => 2 * n)
+      },
+      { maxBatch: 64, lanes: () => 2 },
+    )
+    const calls = Array.from({ length: 130 }, (_, n) => n)
+    expect(await Promise.all(calls.map(call))).toEqual(calls.map((n) => 2 * n))
+    expect(most).toBe(2)
+    // 130 / 2 is more than a batch holds; the two that are left wait for the second lane, as the first is slow
+    expect(sizes).toEqual([64, 64, 2])
+    sizes.length = 0
+    await Promise.all(calls.slice(0, 50).map(call))
+    expect(sizes).toEqual([25, 25])
+    sizes.length = 0
+    await Promise.all(calls.slice(0, 20).map(call))
+    expect(sizes).toEqual([16, 4])
+  })
+
   it("rejects the calls of a failed batch alone", async () => {
     const call = batching(
       async (batch: number[]) => {
