@@ -37,7 +37,7 @@ The embedded model knows single turns only: each line starts anew.`,
 }
 
 async function chat({ adapter, temperature, maxTokens, system, ...given }: Options): Promise<void> {
-  const config = readConfig(given)
+  const config = readConfig({ ...given, workers: 1 })
   const show = display()
   const local = await openModel(config, show)
   show.end()

@@ -18,6 +18,7 @@ export interface EngineOptions {
   model?: string
   adapter?: string
   backend?: RunConfig["backend"]
+  workers?: number
   endpoint?: URL
   endpointModel?: string
   judge?: URL
@@ -76,7 +77,7 @@ export async function openEngines(
   }
   const own = options.endpoint && server("answers", options.endpoint, options.endpointModel!, options.keyVariable)
   const local = options.model
-    ? await openModel(readConfig({ model: options.model, backend: options.backend }), show)
+    ? await openModel(readConfig({ model: options.model, backend: options.backend, workers: options.workers }), show)
     : undefined
   const cached: Record<string, CachedGenerator> = {}
   const keep = async (role: "answers" | "judge", { engine, id }: { engine: Generator; id: string }) => {

@@ -24,6 +24,7 @@ import {
   stoppable,
   withRecipe,
   withSettings,
+  withWorkers,
 } from "./support"
 
 interface Options extends SettingOptions {
@@ -44,7 +45,7 @@ export function register(program: Command): void {
     .requiredOption("-o, --out <file>", "JSONL file of graded answers")
     .option("--adapter <folder>", "PEFT adapter to answer with; the judge is always the model without it")
     .option("--name <name>", "name of what is evaluated, in the output (default: base, or the adapter's folder)")
-  withSettings(withRecipe(command))
+  withWorkers(withSettings(withRecipe(command)))
     .option("--limit <n>", "only the first instructions", countOption)
     .option("--force", "start anew where the output was made with other settings")
     .addHelpText(

@@ -17,6 +17,7 @@ import {
   settingsHelp,
   stoppable,
   withSettings,
+  withWorkers,
 } from "./support"
 
 interface Options extends SettingOptions {
@@ -35,7 +36,7 @@ export function register(program: Command): void {
         "stopped, and a changed setting repeats only the stages that it matters to.",
     )
     .argument("<recipe>", "name of a recipe, or a .yaml or .json file of settings")
-  withSettings(command)
+  withWorkers(withSettings(command))
     .option("--seeds <file>", "seed file (ShareGPT, Alpaca, JSONL with `instruction`), world or self-instruct")
     .option("--models <list>", "recipes of several runs: models to run all of them with, separated by commas", (text) =>
       text.split(","),

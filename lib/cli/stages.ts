@@ -39,6 +39,7 @@ import {
   stoppable,
   withRecipe,
   withSettings,
+  withWorkers,
 } from "./support"
 
 /** A stage as a command: rows in, rows out. */
@@ -126,7 +127,7 @@ function command<Row extends InstructionRow, Engine extends Generator>(stage: St
       own
         .argument("<in>", input)
         .requiredOption("-o, --out <file>", "JSONL file to write; a row that fails is kept with its reason")
-      withSettings(withRecipe(own)).option("--limit <n>", "only the first rows", countOption)
+      withWorkers(withSettings(withRecipe(own))).option("--limit <n>", "only the first rows", countOption)
       if (textOnly) {
         own
           .option(

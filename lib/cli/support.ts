@@ -16,6 +16,7 @@ export interface SettingOptions {
   model?: string
   recipe?: string
   backend?: RunConfig["backend"]
+  workers?: number
   seeds?: string
   limit?: number
   repeat?: number
@@ -32,6 +33,14 @@ export function withSettings(command: Command): Command {
     .option("--set <key=value>", "change a setting; may be repeated", (text, all: string[] = []) => [...all, text])
     .option("--backend <name>", `TensorFlow.js backend: ${backendNames.join(", ")} (default: the fastest that runs)`)
 }
+
+/** Adds the option of commands whose model writes or scores much. */
+export const withWorkers = (command: Command): Command =>
+  command.option(
+    "--workers <n>",
+    "processes that write and score at once, each with a copy of the model (default: one a core where memory allows)",
+    countOption,
+  )
 
 /** Base settings for a command that is not given a recipe: those that fit the model. */
 export const withRecipe = (command: Command): Command =>
@@ -52,7 +61,7 @@ export function readConfig(
   const model = `${sets.model ?? given.model ?? "world"}`
   const base = baseSettings(recipe ?? (isEmbedded(model) ? "smoke" : "paper"), model)
   const named = Object.fromEntries(
-    (["model", "backend", "seeds", "repeat"] as const).flatMap((key) =>
+    (["model", "backend", "workers", "seeds", "repeat"] as const).flatMap((key) =>
       given[key] === undefined ? [] : [[key, given[key]]],
     ),
   )
@@ -118,7 +127,7 @@ export async function openModel(
   note((await useBackend(config.backend === "auto" ? undefined : config.backend)).reason)
   const onLoad = (done: number, total: number) =>
     progress({ stage: `load ${config.model}`, unit: "tensors", done, total })
-  return openLocal(folder, { onLoad })
+  return openLocal(folder, { onLoad, workers: config.workers })
 }
 
 /**

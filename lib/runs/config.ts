@@ -53,6 +53,12 @@ export const runConfig = z.strictObject({
     .enum(["auto", ...backendNames])
     .default("auto")
     .describe("TensorFlow.js backend; auto takes the fastest that runs"),
+  workers: count(0, 256)
+    .default(0)
+    .describe(
+      "processes that write and score at once, each with a copy of the model; 0: one a core where half of the free memory holds them, " +
+        "1 on a GPU; changes no result",
+    ),
   seeds: z
     .string()
     .min(1)
