@@ -20,7 +20,7 @@ import { decompose } from "../musc/decompose"
 import { stageVersion } from "../musc/pipeline"
 import { recombine } from "../musc/recombine"
 import { respond } from "../musc/respond"
-import type { Outcome } from "../musc/row"
+import { hasPassed, type Outcome } from "../musc/row"
 import { weigh } from "../musc/weigh"
 import type { RunConfig } from "../runs/config"
 import { recorder, shown } from "../runs/dry-run"
@@ -184,7 +184,7 @@ async function runCommand<Row extends InstructionRow, Engine extends Generator>(
       return runRows<Outcome<Row>, Outcome<InstructionRow>>({
         ...{ stage: name, file: options.out, key, signal },
         rows: () => rows,
-        work: async (row) => (row.failure ? row : work(engine as unknown as Engine, row, config)),
+        work: async (row) => (hasPassed(row) ? work(engine as unknown as Engine, row, config) : row),
         chunk: options.endpoint ? 8 * engine.concurrency : engine.concurrency,
         replay: !options.endpoint,
         onRow: (done) => show.progress({ stage: name, unit: "rows", done, total: rows.length }),
@@ -231,7 +231,7 @@ async function dryRun<Row extends InstructionRow, Engine extends Generator>(
   config: RunConfig,
 ): Promise<void> {
   const engine = recorder()
-  for (const row of rows) if (!row.failure) await work(engine as unknown as Engine, row, config)
+  for (const row of rows) if (hasPassed(row)) await work(engine as unknown as Engine, row, config)
   const { requests, scored } = engine
   const calls = scored.length ? `${scored.length} pairs to score` : `at most ${requests.length} calls`
   console.log(`${name}: ${rows.length} rows, ${calls}; the first:\n`)

@@ -21,7 +21,9 @@ export const evalItem = z.object({
 })
 export type EvalItem = z.infer<typeof evalItem>
 
-const interval = z.tuple([z.number(), z.number()]).describe("95 % bootstrap interval over instructions")
+const pair: z.ZodType = z.tuple([z.number(), z.number()])
+/** Declared by hand: without strict null checks, as in plain tslab, zod takes the numbers for optional. */
+const interval = (pair as z.ZodType<[number, number]>).describe("95 % bootstrap interval over instructions")
 
 /** Constraint and instruction satisfaction of one method at one temperature, over all seeds. */
 export const score = z.object({

@@ -1,5 +1,5 @@
 import { setTimeout } from "node:timers/promises"
-import OpenAI, { APIError } from "openai"
+import OpenAI, { APIError } from "openai/index"
 import pLimit from "p-limit"
 import { InputError, MuscError } from "../errors"
 import { uniformAt } from "../rng"

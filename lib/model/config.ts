@@ -308,8 +308,10 @@ function ropes(json: JsonObject, gemma: boolean, theta: number, problems: string
   const parameters = isJsonObject(json.rope_parameters) ? json.rope_parameters : null
   const local = { theta: gemma ? number("rope_local_base_freq", 1e4) : oldTheta, scaling: { type: "none" } as const }
   if (parameters && (isJsonObject(parameters.full_attention) || isJsonObject(parameters.sliding_attention))) {
-    const part = (name: string, fallback: number) =>
-      read(isJsonObject(parameters[name]) ? parameters[name] : {}, `rope_parameters.${name}.`, fallback)
+    const part = (name: string, fallback: number) => {
+      const own = parameters[name]
+      return read(isJsonObject(own) ? own : {}, `rope_parameters.${name}.`, fallback)
+    }
     return { global: part("full_attention", oldTheta), local: part("sliding_attention", local.theta) }
   }
   const from = parameters ?? (isJsonObject(json.rope_scaling) ? json.rope_scaling : {})

@@ -1,10 +1,10 @@
-import type { InstructionRow, PairRow, StageName } from "../data/schema"
+import type { CorruptedRow, DecomposedRow, InstructionRow, PairRow, RecombinedRow, StageName } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { type CorruptOptions, corrupt } from "./corrupt"
 import { type DecomposeOptions, decompose } from "./decompose"
 import { type RecombineOptions, recombine } from "./recombine"
 import { type RespondOptions, respond } from "./respond"
-import type { Outcome } from "./row"
+import type { FailedRow, Outcome } from "./row"
 import { type Rows, runStage } from "./run-stage"
 
 /** Part of the key of a stage's stored output. To be raised when a change makes the stage write something else. */
@@ -36,7 +36,7 @@ export interface PairOptions {
  */
 export async function* makePairs(
   engine: Generator,
-  rows: Rows<Outcome<InstructionRow>>,
+  rows: Rows<InstructionRow | FailedRow>,
   { concurrency = engine.concurrency, onRow, signal, ...options }: PairOptions = {},
 ): AsyncGenerator<Outcome<PairRow>> {
   const run = (stage: StageName) => ({
@@ -44,8 +44,20 @@ export async function* makePairs(
     signal,
     onRow: (row: Outcome<InstructionRow>) => onRow?.(stage, row),
   })
-  const decomposed = runStage(rows, (row) => decompose(engine, row, options.decompose), run("decompose"))
-  const corrupted = runStage(decomposed, (row) => corrupt(engine, row, options.corrupt), run("corrupt"))
-  const recombined = runStage(corrupted, (row) => recombine(engine, row, options.recombine), run("recombine"))
-  yield* runStage(recombined, (row) => respond(engine, row, options.respond), run("respond"))
+  const decomposed = runStage<InstructionRow, DecomposedRow>(
+    rows,
+    (row) => decompose(engine, row, options.decompose),
+    run("decompose"),
+  )
+  const corrupted = runStage<DecomposedRow, CorruptedRow>(
+    decomposed,
+    (row) => corrupt(engine, row, options.corrupt),
+    run("corrupt"),
+  )
+  const recombined = runStage<CorruptedRow, RecombinedRow>(
+    corrupted,
+    (row) => recombine(engine, row, options.recombine),
+    run("recombine"),
+  )
+  yield* runStage<RecombinedRow, PairRow>(recombined, (row) => respond(engine, row, options.respond), run("respond"))
 }

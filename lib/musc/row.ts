@@ -8,6 +8,12 @@ export type FailedRow = InstructionRow & { failure: Failure }
 /** What a stage makes of a row. `failure` tells the two apart. */
 export type Outcome<Row> = (Row & { failure?: undefined }) | FailedRow
 
+/**
+ * Whether a row goes on. `row.failure` says it too, but compilers without strict null checks, such as that of plain tslab,
+ * learn nothing from it.
+ */
+export const hasPassed = <Row extends object>(row: Row | FailedRow): row is Row => !("failure" in row && row.failure)
+
 /** Calls that a stage makes for one row: the model, and the random stream (run seed, stage, row) that answers come from. */
 export interface Asker {
   engine: Generator

@@ -2,7 +2,7 @@ import pLimit from "p-limit"
 import type { AnyStage, Failure, InstructionRow, StageName } from "../data/schema"
 import { stageName } from "../data/schema"
 import { StoppedError } from "../errors"
-import type { FailedRow, Outcome } from "./row"
+import { type FailedRow, hasPassed, type Outcome } from "./row"
 
 /** Rows as they come: an array, a file being read, or the output of another stage. */
 export type Rows<Row> = AsyncIterable<Row> | Iterable<Row>
@@ -23,7 +23,7 @@ export interface StageRunOptions<Row> {
  * after the rows before it.
  */
 export async function* runStage<In extends InstructionRow, Out extends InstructionRow>(
-  rows: Rows<Outcome<In>>,
+  rows: Rows<In | FailedRow>,
   stage: (row: In) => Promise<Outcome<Out>>,
   { concurrency, onRow, signal }: StageRunOptions<Outcome<Out>>,
 ): AsyncGenerator<Outcome<Out>> {
@@ -41,8 +41,8 @@ export async function* runStage<In extends InstructionRow, Out extends Instructi
     check(signal)
     return stage(row)
   }
-  const start = (row: Outcome<In>) => {
-    const result = row.failure ? Promise.resolve<FailedRow>(row) : limit(startStage, row)
+  const start = (row: In | FailedRow) => {
+    const result = hasPassed(row) ? limit(startStage, row) : Promise.resolve<FailedRow>(row)
     result.catch(() => {}) // it is thrown when its turn comes
     pending.push(result)
   }

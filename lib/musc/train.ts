@@ -15,7 +15,7 @@ import {
   withReference,
 } from "../train/pairs"
 import { preferenceOf } from "./respond"
-import type { Outcome } from "./row"
+import { type FailedRow, hasPassed } from "./row"
 import type { Rows } from "./run-stage"
 import { type WeightingName, weightsOf } from "./weigh"
 
@@ -83,7 +83,7 @@ export const trainVersion = 1
  */
 export async function trainAdapter(
   local: LocalModel,
-  pairs: Rows<Outcome<TrainRow>>,
+  pairs: Rows<TrainRow | FailedRow>,
   settings: TrainSettings,
   control: Pick<FitOptions, "checkpoint" | "signal"> & { onStep?: (log: StepLog) => void | Promise<void> } = {},
 ): Promise<Lora> {
@@ -112,10 +112,10 @@ export async function trainAdapter(
 }
 
 /** The pairs as ids, a few hundred at a time. */
-async function* encoded({ tokenizer }: LocalModel, pairs: Rows<Outcome<TrainRow>>, settings: TrainSettings) {
+async function* encoded({ tokenizer }: LocalModel, pairs: Rows<TrainRow | FailedRow>, settings: TrainSettings) {
   let some: PairItem[] = []
   for await (const row of pairs) {
-    if (!row.failure) some.push(...encodePairs(tokenizer, [pairText(row, settings)], settings.cutoff))
+    if (hasPassed(row)) some.push(...encodePairs(tokenizer, [pairText(row, settings)], settings.cutoff))
     if (some.length < 256) continue
     yield some
     some = []

@@ -5,7 +5,7 @@ import { type JudgedRow, judgeByConstraint, judgeByPoints, selfReward } from "..
 import type { DecomposedRow } from "../data/schema"
 import { openaiGenerator } from "../engine/openai"
 import type { Grader } from "../eval/grader"
-import { failed, type Outcome } from "../musc/row"
+import { failed, hasPassed, type Outcome } from "../musc/row"
 import { worldSpec } from "../world/spec"
 import type { BaselineName, RunConfig } from "./config"
 import { judgeGrader, worldGrader } from "./graders"
@@ -104,14 +104,14 @@ function stage<In extends DecomposedRow>(
     key: keyOf(name.split("/").at(-1), version, made, input.key),
     total: input.rows,
     rows: () => readOutput<Outcome<In>>(input),
-    work: async (row) => (row.failure ? row : work(row)),
+    work: async (row) => (hasPassed(row) ? work(row) : row),
   })
 }
 
 async function countUnreadable(judged: StageOutput): Promise<number> {
   let count = 0
   for await (const { verdicts, scores } of passed<JudgedRow>(judged)) {
-    const read = verdicts ? verdicts.flat().map(({ satisfied }) => satisfied) : scores
+    const read: readonly unknown[] = verdicts ? verdicts.flat().map(({ satisfied }) => satisfied) : scores
     count += read.filter((value) => value === null).length
   }
   return count

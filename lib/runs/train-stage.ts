@@ -10,7 +10,7 @@ import { readAdapter, writeAdapter } from "../model/adapter"
 import { fromAdapter, type Lora, toAdapter } from "../model/lora"
 import { baseMismatch } from "../model/merge"
 import { openSafetensors } from "../model/safetensors"
-import type { Outcome } from "../musc/row"
+import type { FailedRow } from "../musc/row"
 import { type TrainRow, type TrainSettings, trainAdapter } from "../musc/train"
 import type { StepLog } from "../train/loop"
 
@@ -20,7 +20,7 @@ export interface TrainStage {
   /** See keyOf: training version, settings, the model, the key of the pairs. */
   key: string
   local: LocalModel
-  pairs: () => AsyncIterable<Outcome<TrainRow>>
+  pairs: () => AsyncIterable<TrainRow | FailedRow>
   settings: TrainSettings
   checkpointEvery: number
   /** Folder of finished trainings by key, shared by runs. */

@@ -2,7 +2,7 @@ import { join } from "node:path"
 import type { InstructionRow } from "../data/schema"
 import type { LocalEngine, LocalModel } from "../engine/local"
 import { stageVersion } from "../musc/pipeline"
-import type { Outcome } from "../musc/row"
+import { hasPassed, type Outcome } from "../musc/row"
 import type { RunConfig } from "./config"
 import { keyOf, type RowStage, readOutput, runRows, type StageOutput } from "./store"
 
@@ -69,13 +69,13 @@ export function methodStage<In extends InstructionRow, Options extends object>(
     key: keyOf(stage, stageVersion[stage], options, shop.local.fingerprint, input.key),
     total: input.rows,
     rows: () => readOutput<Outcome<In>>(input),
-    work: async (row) => (row.failure ? row : work(row, options)),
+    work: async (row) => (hasPassed(row) ? work(row, options) : row),
   })
 }
 
 /** The rows of an output that did not fail. */
 export async function* passed<Row extends InstructionRow>(output: StageOutput): AsyncGenerator<Row> {
-  for await (const row of readOutput<Outcome<Row>>(output)) if (!row.failure) yield row
+  for await (const row of readOutput<Outcome<Row>>(output)) if (hasPassed(row)) yield row
 }
 
 /** The first `n` of some rows. */

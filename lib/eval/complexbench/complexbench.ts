@@ -108,7 +108,7 @@ function ownVerdict(
   const text = (scoring === "official" ? judgement?.replies[0] : judgement?.replies.at(-1))?.text ?? ""
   if (rule === null) return parseVerdict(text, scoring)
   const objects = parseExtraction(text, response, scoring)
-  return objects && checkRule(rule, objects, scoring)
+  return objects ? checkRule(rule, objects, scoring) : null
 }
 
 function score(
