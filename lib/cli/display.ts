@@ -1,4 +1,5 @@
 import { SingleBar } from "cli-progress"
+import { paceOf } from "../runs/pace"
 import type { Progress } from "../runs/workshop"
 
 /** Seconds between lines where output goes to a file. */
@@ -23,13 +24,7 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
   let last: Progress | undefined
 
   const seconds = () => (Date.now() - began) / 1000
-  const facts = ({ unit, done, total, note }: Progress) => {
-    const rate = (done - start) / Math.max(0.001, seconds())
-    const left = rate > 0 && total > done ? `${duration((total - done) / rate)} left` : ""
-    const speed = rate > 0 ? `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} ${unit}/s` : ""
-    const tokens = made ? `${Math.round(made / Math.max(0.001, seconds()))} tokens/s` : ""
-    return [speed, tokens, note, left].filter(Boolean).join(", ")
-  }
+  const facts = (progress: Progress) => paceOf(progress, { seconds: seconds(), start, tokens: made })
   const line = (progress: Progress) => {
     told = Date.now()
     stream.write(`${progress.stage}: ${progress.done} of ${progress.total} ${progress.unit}, ${facts(progress)}\n`)
@@ -77,10 +72,4 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
     },
     end: close,
   }
-}
-
-/** `75 s`, `12 min`, `3.5 h` */
-function duration(seconds: number): string {
-  if (seconds < 100) return `${Math.round(seconds)} s`
-  return seconds < 6000 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`
 }

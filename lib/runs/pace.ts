@@ -1,0 +1,20 @@
+import type { Progress } from "./workshop"
+
+/** How fast work goes and how long it will take: `12 rows/s, 350 tokens/s, loss 0.412, 40 s left`. */
+export function paceOf(
+  { unit, done, total, note }: Omit<Progress, "stage">,
+  { seconds, start = 0, tokens = 0 }: { seconds: number; start?: number; tokens?: number },
+): string {
+  const time = Math.max(0.001, seconds)
+  const rate = (done - start) / time
+  const left = rate > 0 && total > done ? `${duration((total - done) / rate)} left` : ""
+  const speed = rate > 0 ? `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} ${unit}/s` : ""
+  const written = tokens ? `${Math.round(tokens / time)} tokens/s` : ""
+  return [speed, written, note, left].filter(Boolean).join(", ")
+}
+
+/** `75 s`, `12 min`, `3.5 h` */
+function duration(seconds: number): string {
+  if (seconds < 100) return `${Math.round(seconds)} s`
+  return seconds < 6000 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`
+}
