@@ -25,6 +25,9 @@ export class InputError extends MuscError {
   }
 }
 
+/** An engine does not take this one request, however often it is asked; it may well take others. */
+export class RefusedError extends InputError {}
+
 /** A run configuration has unknown keys or values out of range; `problems` lists all of them. */
 export class ConfigError extends MuscError {
   constructor(readonly problems: readonly string[]) {

@@ -27,7 +27,8 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
   const facts = (progress: Progress) => paceOf(progress, { seconds: seconds(), start, tokens: made })
   const line = (progress: Progress) => {
     told = Date.now()
-    stream.write(`${progress.stage}: ${progress.done} of ${progress.total} ${progress.unit}, ${facts(progress)}\n`)
+    const count = `${progress.stage}: ${progress.done} of ${progress.total} ${progress.unit}`
+    stream.write(`${[count, facts(progress)].filter(Boolean).join(", ")}\n`)
   }
   const close = () => {
     if (bar) bar.stop()

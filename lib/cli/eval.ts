@@ -4,7 +4,8 @@ import { InputError } from "../errors"
 import type { Benchmark, Scoring } from "../eval/benchmark"
 import { judgeDefaults } from "../eval/judge"
 import { readAnswers } from "../eval/responses"
-import { type AnswerSource, benchmarkPlan, firstItems, runBenchmark } from "../runs/benchmark"
+import { type AnswerSource, runBenchmark } from "../runs/benchmark"
+import { benchmarkPlan, firstItems } from "../runs/benchmark-plan"
 import { benchmarkOf, benchmarks, checkData, download, sourceText } from "../runs/benchmarks"
 import { type EngineOptions, openEngines, type Totals } from "./engines"
 import { countOption, stoppable } from "./support"
@@ -34,6 +35,11 @@ export function register(program: Command): void {
     .option("--model <folder>", "model folder, or the name of one that comes with musc, to answer")
     .option("--adapter <folder>", "PEFT adapter to answer with")
     .option("--backend <name>", "TensorFlow.js backend (default: the fastest that runs)")
+    .option(
+      "--workers <n>",
+      "processes that a local model answers with (default: one a core where memory allows)",
+      countOption,
+    )
     .option("--endpoint <url>", "OpenAI-compatible server to answer, e.g. http://127.0.0.1:8000/v1", url)
     .option("--endpoint-model <name>", "model name as the server knows it")
     .option("--judge <url>", "OpenAI-compatible server to judge", url)

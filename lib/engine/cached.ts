@@ -2,7 +2,7 @@ import { createHash } from "node:crypto"
 import pLimit from "p-limit"
 import { z } from "zod"
 import { appendJsonl, readJsonl } from "../data/jsonl"
-import { StoppedError } from "../errors"
+import { RefusedError, StoppedError } from "../errors"
 import type { Completion, GenerateRequest, Generator } from "./engine"
 
 export interface CacheOptions {
@@ -42,7 +42,7 @@ const cachedCall = z.object({
 /**
  * A Generator that keeps each answer on disk before it hands it on, and never asks for it again: the key is a hash of the
  * engine's `id` and everything in the request, the seed included, which tells attempts apart. Equal requests under way
- * share one call. After a failed call no new one is begun.
+ * share one call. After a failed call no new one is begun, unless the engine refused that one request alone (RefusedError).
  * @throws InputError naming file and line for a line that is none of a cache (a torn last one is dropped), or a file that
  * cannot be written.
  */
@@ -72,7 +72,7 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
       known.set(key, answer)
       return answer
     } catch (error) {
-      failure ??= error
+      if (!(error instanceof RefusedError)) failure ??= error
       throw error
     } finally {
       pending.delete(key)

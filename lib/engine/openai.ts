@@ -1,7 +1,7 @@
 import { setTimeout } from "node:timers/promises"
 import OpenAI, { APIError } from "openai/index"
 import pLimit from "p-limit"
-import { InputError, MuscError } from "../errors"
+import { InputError, MuscError, RefusedError } from "../errors"
 import { uniformAt } from "../rng"
 import type { Completion, GenerateRequest, Generator } from "./engine"
 
@@ -33,7 +33,8 @@ export interface OpenAIOptions {
  * A Generator that asks an OpenAI-compatible chat server. It has no distributions, so it cannot weigh tokens. `topK` is
  * sent when set, which only some servers know. Tokens count as 0 where the server reports none.
  * @throws InputError when the key variable is empty and no server of one's own is named; from `generate`: InputError for a
- * refused key, model or request (400 to 404, 422), MuscError when the server stays out of reach or keeps failing.
+ * refused key, model or address (401 to 405), RefusedError for a refused request (400, 413, 422 and their like), MuscError
+ * when the server stays out of reach or keeps failing.
  */
 export function openaiGenerator({
   model,
@@ -96,7 +97,7 @@ export function openaiGenerator({
         const problem = signal.aborted ? `no whole reply in ${timeout} s` : messageOf(error)
         const status = error instanceof APIError ? error.status : undefined
         const pause = askedPause(error) ?? Math.min(8, 0.5 * 2 ** (tries - 1)) * (1 - uniformAt(wanted.seed, tries) / 4)
-        if (isRefusal(status)) throw refused(problem, status)
+        if (isRefusal(status)) throw refused(problem, status!)
         if (tries > maxRetries || pause > timeout) throw givenUp(problem, tries, status, pause)
         onRetry?.(problem, pause)
         await setTimeout(pause * 1000)
@@ -107,10 +108,15 @@ export function openaiGenerator({
   const messageOf = (error: unknown) =>
     `${error instanceof Error ? error.message : error}`.replaceAll(key || "\0", "[key]").slice(0, 300)
 
-  const refused = (problem: string, status?: number): Error =>
-    status === 401 || status === 403
-      ? new InputError(`${where} must accept the key, got: ${problem}; set the right key`, { field: keyVariable })
-      : new InputError(`${where} must accept a request for model ${model}, got: ${problem}; check model and options`)
+  const refused = (problem: string, status: number): Error => {
+    if (status === 401 || status === 403)
+      return new InputError(`${where} must accept the key, got: ${problem}; set the right key`, { field: keyVariable })
+    if (status > 401 && status < 406)
+      return new InputError(`${where} must have model ${model}, got: ${problem}; check address and model`)
+    return new RefusedError(
+      `${where} must accept a request for model ${model}, got: ${problem}; check model and options`,
+    )
+  }
 
   const givenUp = (problem: string, tries: number, status: number | undefined, pause: number): Error => {
     const number = `${tries} ${tries === 1 ? "try" : "tries"}`

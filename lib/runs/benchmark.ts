@@ -1,17 +1,19 @@
+import { existsSync } from "node:fs"
+import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
+import { readJsonFile } from "../data/json-file"
 import { writeAtomic } from "../data/jsonl"
 import type { Message } from "../data/schema"
 import type { Generator } from "../engine/engine"
-import { StoppedError } from "../errors"
+import { InputError, RefusedError, StoppedError } from "../errors"
 import type { Benchmark, BenchmarkItem, Judge, Scoring } from "../eval/benchmark"
 import type { BootstrapOptions } from "../eval/bootstrap"
 import { type Figure, figuresTable, type Scored, withIntervals } from "../eval/figures"
-import { estimateTokens, silentJudge } from "../eval/judge"
 import { streamKey } from "../rng"
 import { lockFolder } from "./lock"
 import { versions } from "./manifest"
-import { keyOf, readOutput, runRows, type StageOutput } from "./store"
+import { keyFileOf, keyOf, readOutput, readState, runRows, type StageOutput } from "./store"
 import { collect, type Progress } from "./workshop"
 
 /** Version of the files below: a change makes answers and replies anew. */
@@ -59,6 +61,7 @@ export const benchmarkScores = z.looseObject({
   subject: z.string(),
   judge: z.string().nullable(),
   items: z.int(),
+  refused: z.int().default(0).describe("items left out since an engine refused their request"),
   data: z.record(z.string(), z.string()).describe("sha256 of each data file"),
   figures: z.record(z.string(), z.object({ value: number, interval: z.tuple([number, number]) })),
   notes: z.array(z.string()),
@@ -71,13 +74,29 @@ interface Answered {
   responses: readonly string[]
   /** Turns that the token limit cut off. */
   cut: number
+  failure?: Failure
 }
+
+/** What the outputs are called for people. */
+const stageNames = { answers: "answer", collected: "judge" } as const
+type StageName = keyof typeof stageNames
+
+/** Why an item has no result. */
+export interface Failure {
+  stage: string
+  reason: string
+}
+
+/** So many first items refused, and none answered, is no matter of the items. */
+const HOPELESS = 10
 
 /**
  * Answers, asks the judge, scores. In the folder: `answers.jsonl` and `collected.jsonl`, which are made once and resumed;
  * `items.jsonl`, `scores.json` and `table.md`, which are made from them each time, so that another scoring needs no call.
- * Items without an answer are left out.
- * @throws StoppedError when aborted; what engine, judge and disk throw. Finished work is kept.
+ * Items without an answer are left out. So are those whose request is refused: they keep the reason, are counted, and are
+ * asked for again by the next run.
+ * @throws StoppedError when aborted; InputError when the first items are all refused; what engine, judge and disk throw.
+ * Finished work is kept.
  */
 export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: BenchmarkScores; table: string }> {
   const { benchmark, dir, scoring, judge, signal, onProgress } = run
@@ -86,18 +105,23 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
   const unlock = lockFolder(dir)
   try {
     const stage = <Out extends object>(
-      name: string,
+      name: StageName,
       key: string,
       { chunk, replay }: { chunk: number; replay: boolean },
       work: (item: BenchmarkItem, i: number) => Promise<Out>,
-    ): Promise<StageOutput> =>
-      runRows({
+    ): Promise<StageOutput> => {
+      const kept = keepRefused(stageNames[name], Math.min(HOPELESS, items.length), work)
+      return runRows({
         ...{ stage: name, file: join(dir, `${name}.jsonl`), key, chunk, replay, signal },
         rows: () => items.map((item, i) => ({ item, i })),
-        work: ({ item, i }) => work(item, i),
-        onRow: (done) => onProgress?.({ stage: name, unit: "rows", done, total: items.length }),
+        work: ({ item, i }) => kept(item, i),
+        onRow: (done) => onProgress?.({ stage: stageNames[name], unit: "rows", done, total: items.length }),
       })
+    }
     const made = "answers" in source
+    // Finished calls of servers are kept, so all but refused ones come from disk; another scoring shall need no call at all.
+    const again: StageName[] = made || source.local ? ["collected"] : ["answers", "collected"]
+    if (scoringOf(dir) === scoring) await forgetRefused(dir, again)
     const output = await stage(
       "answers",
       keyOf(version, benchmark.name, items, made ? [...source.answers] : [source.id, source.seed]),
@@ -108,20 +132,29 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
           : answer(item, benchmark.name, source),
     )
     const answers = await collect(readOutput<Answered>(output))
-    let collected: { collected: unknown }[] | undefined
+    let collected: { collected: unknown; failure?: Failure }[] | undefined
     if (benchmark.judged && judge) {
       const key = keyOf(version, output.key, judge.id)
       const limits = { chunk: 4 * judge.concurrency, replay: true }
-      const file = await stage("collected", key, limits, async (item, i) => ({
-        id: item.id,
-        collected: await benchmark.collect(item, answers[i]!.responses, judge.ask),
-      }))
-      collected = await collect(readOutput<{ collected: unknown }>(file))
+      const file = await stage("collected", key, limits, async ({ id, ...item }, i) => {
+        const { failure, responses } = answers[i]!
+        return failure
+          ? { id, failure }
+          : { id, collected: await benchmark.collect({ id, ...item }, responses, judge.ask) }
+      })
+      collected = await collect(readOutput<{ collected: unknown; failure?: Failure }>(file))
     }
-    const rows: Scored[] = items.map((item, i) => {
-      const result = benchmark.score(item, answers[i]!.responses, collected?.[i]?.collected ?? null, scoring)
-      return { id: item.id, unit: item.unit, result }
+    const lines = items.map(({ id, unit, ...item }, i): (Scored & { failure?: undefined }) | Refused => {
+      const failure = answers[i]!.failure ?? collected?.[i]?.failure
+      if (failure) return { id, unit, failure }
+      const reply = collected?.[i]?.collected ?? null
+      return { id, unit, result: benchmark.score({ id, unit, ...item }, answers[i]!.responses, reply, scoring) }
     })
+    const rows = lines.filter((line) => !line.failure) as Scored[]
+    const refused = lines.flatMap((line) => (line.failure ? [line] : []))
+    if (!rows.length) {
+      throw new InputError(`${benchmark.name}: must have an item to score, got none; ${refusedNote(refused)}`)
+    }
     const results = rows.map(({ result }) => result)
     const figures = withIntervals((some) => benchmark.figures(some, scoring), rows, run.bootstrap)
     const cut = answers.filter((row) => row.cut).length
@@ -132,10 +165,12 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
       subject: run.subject,
       judge: collected ? judge!.name : null,
       items: rows.length,
+      refused: refused.length,
       data: { ...run.data },
       figures: withoutNaN(figures),
       notes: [
         ...(run.notes ?? []),
+        ...(refused.length ? [refusedNote(refused)] : []),
         ...(cut ? [`${cut} answers were cut off at the token limit; they are scored as they are`] : []),
         ...(benchmark.notes?.(results, scoring) ?? []),
       ],
@@ -144,7 +179,7 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
     const table = scoresTable(scores, figures)
     await writeAtomic(
       join(dir, "items.jsonl"),
-      rows.map((row) => `${JSON.stringify(row)}\n`),
+      lines.map((line) => `${JSON.stringify(line)}\n`),
     )
     await writeAtomic(join(dir, "table.md"), `${table}\n`)
     await writeAtomic(join(dir, "scores.json"), `${JSON.stringify(scores, null, 2)}\n`)
@@ -157,6 +192,53 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
   } finally {
     unlock()
   }
+}
+
+/** A line of `items.jsonl` without a result. */
+interface Refused {
+  id: string
+  unit: string
+  failure: Failure
+}
+
+const refusedNote = (refused: readonly Refused[]) =>
+  `${refused.length} items are left out, as their request was refused; the same command asks for them again: ` +
+  `${refused[0]!.id} (${refused[0]!.failure.stage}: ${refused[0]!.failure.reason})${refused.length > 1 ? ", …" : ""}`
+
+/** Work whose refused requests become rows with the reason, unless the first ones are all refused. */
+function keepRefused<Out extends object>(
+  stage: string,
+  first: number,
+  work: (item: BenchmarkItem, i: number) => Promise<Out>,
+): (item: BenchmarkItem, i: number) => Promise<Out | { id: string; failure: Failure }> {
+  let hopeless = 0
+  return async (item, i) => {
+    try {
+      return await work(item, i)
+    } catch (error) {
+      if (!(error instanceof RefusedError)) throw error
+      if (i < first && ++hopeless === first) {
+        throw new InputError(`all of the first ${first} items were refused: ${error.message}`, {}, { cause: error })
+      }
+      return { id: item.id, failure: { stage, reason: error.message } }
+    }
+  }
+}
+
+/** Lets finished outputs (in order of their making) be made again where requests were refused. */
+async function forgetRefused(dir: string, stages: readonly StageName[]): Promise<void> {
+  let stale = false
+  for (const name of stages) {
+    const file = join(dir, `${name}.jsonl`)
+    stale ||= Object.keys(readState(file)?.failures ?? {}).length > 0
+    if (stale) await rm(keyFileOf(file), { force: true })
+  }
+}
+
+/** How the results of a folder were scored; undefined for a folder without. */
+function scoringOf(dir: string): Scoring | undefined {
+  const file = join(dir, "scores.json")
+  return existsSync(file) ? benchmarkScores.safeParse(readJsonFile(file)).data?.scoring : undefined
 }
 
 /** The answers to all turns of an item, each with the conversation so far. */
@@ -204,58 +286,4 @@ function scoresTable(scores: BenchmarkScores, figures: Readonly<Record<string, F
   return [head, figuresTable(figures), ...(notes.length ? [notes.map((note) => `- ${note}`).join("\n")] : [])].join(
     "\n\n",
   )
-}
-
-/** At most `limit` items from the front, without cutting a unit of resampling in two (but for the first). */
-export function firstItems(items: readonly BenchmarkItem[], limit: number): BenchmarkItem[] {
-  const sizes = new Map<string, number>()
-  for (const { unit } of items) sizes.set(unit, (sizes.get(unit) ?? 0) + 1)
-  const taken = new Set<string>()
-  let count = 0
-  for (const [unit, size] of sizes) {
-    if (taken.size && count + size > limit) break
-    taken.add(unit)
-    count += size
-  }
-  return items.filter(({ unit }) => taken.has(unit))
-}
-
-/** What stands for an answer that is yet to be made in a plan. */
-const unknownAnswer = "[the answer]"
-
-/**
- * What a run would ask, without asking: numbers of calls and tokens, and the first prompts. Questions that depend on a
- * reply are taken to be asked; repeated tries are not counted.
- */
-export async function benchmarkPlan(
-  benchmark: Benchmark,
-  items: readonly BenchmarkItem[],
-  answers?: ReadonlyMap<string, readonly string[]>,
-): Promise<string> {
-  const { judge, requests } = silentJudge()
-  const asked = answers ? items.filter(({ id }) => answers.has(id)) : items
-  if (benchmark.judged) {
-    for (const item of asked) {
-      await benchmark.collect(item, answers?.get(item.id) ?? item.turns.map(() => unknownAnswer), judge)
-    }
-  }
-  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
-  const tokensOf = (messages: readonly Message[]) => sum(messages.map(({ content }) => estimateTokens(content)))
-  const count = (value: number) => value.toLocaleString("en")
-  const turns = items.flatMap((item) => item.turns.map((text) => ({ text, most: item.maxTokens })))
-  const answering = answers
-    ? `answers: ${count(asked.length)} of ${count(items.length)} items, made elsewhere`
-    : `answers: ${count(turns.length)} calls, about ${count(sum(turns.map(({ text }) => estimateTokens(text))))} tokens of ` +
-      `prompts, at most ${count(sum(turns.map(({ most }) => most)))} tokens of answers`
-  const judging = benchmark.judged
-    ? `judge: ${count(requests.length)} calls, about ${count(sum(requests.map(({ messages }) => tokensOf(messages))))} tokens ` +
-      `of prompts${answers ? "" : " without the answers"}, at most ${count(sum(requests.map(({ maxTokens }) => maxTokens)))} of replies`
-    : "judge: none needed"
-  const prompts = (answers ? [] : turns.slice(0, 2).map(({ text }) => `--- a prompt to answer\n${text}`)).concat(
-    requests.slice(0, 3).map(({ messages, temperature, maxTokens }) => {
-      const head = `--- to the judge, temperature ${temperature}, at most ${maxTokens} tokens`
-      return [head, ...messages.map(({ role, content }) => `[${role}] ${content}`)].join("\n")
-    }),
-  )
-  return [`${benchmark.name}: ${count(items.length)} items`, answering, judging, ...prompts].join("\n")
 }

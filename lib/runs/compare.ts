@@ -8,7 +8,10 @@ import { type BenchmarkScores, benchmarkScores } from "./benchmark"
 import { benchmarkOf } from "./benchmarks"
 import { collect } from "./workshop"
 
-const itemRow = z.object({ id: z.string(), unit: z.string(), result: z.unknown() })
+const itemRow = z.object({
+  ...{ id: z.string(), unit: z.string(), result: z.unknown().optional() },
+  failure: z.unknown().optional().describe("why the item has no result"),
+})
 
 export interface Comparison {
   benchmark: string
@@ -79,5 +82,6 @@ function namesOf(a: string, b: string): [string, string] {
 async function readResults(dir: string): Promise<{ scores: BenchmarkScores; rows: Scored[] }> {
   const file = join(dir, "scores.json")
   const scores = parseRecord(benchmarkScores, readJsonFile(file, { missing: "name a folder of musc eval" }), { file })
-  return { scores, rows: await collect(readJsonl(join(dir, "items.jsonl"), itemRow)) }
+  const rows = await collect(readJsonl(join(dir, "items.jsonl"), itemRow))
+  return { scores, rows: rows.flatMap(({ failure, id, unit, result }) => (failure ? [] : [{ id, unit, result }])) }
 }

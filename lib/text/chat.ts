@@ -1,5 +1,5 @@
 import type { Message } from "../data/schema"
-import { InputError } from "../errors"
+import { InputError, RefusedError } from "../errors"
 import type { Tokenizer } from "./tokenizer"
 
 /** What ends an answer: an id (part of the answer), or a text (not part of it). */
@@ -38,11 +38,11 @@ export function renderChat(
   })
 }
 
-/** Ids that generation starts from. The beginning-of-text token is in it as often as the template writes it. @throws InputError for none */
+/** Ids that generation starts from. The beginning-of-text token is in it as often as the template writes it. @throws RefusedError for none */
 export function encodePrompt(tokenizer: Tokenizer, messages: readonly Message[]): number[] {
   const ids = tokenizer.encode(renderChat(tokenizer, messages))
   if (ids.length) return ids
-  throw new InputError(
+  throw new RefusedError(
     "a prompt must be at least one token long, got none; use a chat template that writes the messages",
     {
       file: tokenizer.chatTemplate?.file ?? tokenizer.name,

@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process"
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import type { ServerResponse } from "node:http"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Command } from "commander"
@@ -72,6 +73,7 @@ const withJudge = (...more: string[]) => [
   ...["eval", "infobench", "--data", data, "--responses", responses],
   ...["--judge", server!.url, "--judge-model", "scripted", "--samples", "50", ...more],
 ]
+const withJudgeAt = (name: string) => () => withJudge("--out", place(name))
 
 beforeAll(() => {
   data = put("data.jsonl", records)
@@ -239,6 +241,83 @@ describe("a judge that misbehaves", () => {
     expect(server.bodies.slice(5).filter((body) => finished.has(JSON.stringify(body)))).toEqual([])
     expect(read("killed", "items.jsonl")).toBe(read("steady", "items.jsonl"))
     expect(read("killed", "table.md")).toBe(read("steady", "table.md"))
+  })
+})
+
+describe("a server that refuses the request of one item", () => {
+  const refuse = (response: ServerResponse, status = 400) => {
+    response.writeHead(status, { "content-type": "application/json" })
+    response.end('{"error":{"message":"the prompt is too long"}}')
+    return undefined
+  }
+  const about = (text: string, { messages }: ChatBody) => messages[0]!.content.includes(text)
+  const lines = (...path: string[]) =>
+    read(...path)
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line))
+
+  it("as judge leaves that item out with its reason, keeps the rest, and is asked for it alone by the next run", async () => {
+    const args = withJudgeAt("refused")
+    server = await chatServer((body, response) => (about("owl", body) ? refuse(response) : judging(body)))
+    const scores = JSON.parse(await musc(...args(), "--json"))
+    // e1 yes no, e2 yes no; h1 is refused
+    expect(scores).toMatchObject({ items: 2, refused: 1, figures: { DRFR: { value: 2 / 4 } } })
+    const reason = expect.stringMatching(/must accept a request for model scripted, got: 400 .*prompt is too long/)
+    expect(lines("refused", "items.jsonl").at(-1)).toEqual({
+      id: "h1",
+      unit: "h1",
+      failure: { stage: "judge", reason },
+    })
+    expect(scores.notes.join()).toMatch(
+      /1 items are left out, as their request was refused; .*: h1 \(judge: .*too long/,
+    )
+    server.close()
+    // another scoring needs no server
+    const corrected = JSON.parse(await musc(...args(), "--scoring", "corrected", "--json", "--retries", "1"))
+    expect(corrected).toMatchObject({ items: 2, refused: 1, calls: { judge: { calls: 0 } } })
+    server = await chatServer(judging)
+    await musc(...args(), "--scoring", "corrected")
+    expect(server.bodies.every((body) => about("owl", body))).toBe(true)
+    expect(server.bodies).toHaveLength(4)
+    await musc(...args())
+    expect(server.bodies).toHaveLength(4)
+    expect(read("refused", "items.jsonl")).toBe(read("steady", "items.jsonl"))
+    expect(read("refused", "table.md")).toBe(read("steady", "table.md"))
+  })
+
+  it("as answerer leaves that item out, and results are compared over the others", async () => {
+    const answer = (body: ChatBody) => (about("Generated Text", body) ? judging(body) : "owl")
+    server = await chatServer((body, response) => (about("Translate.", body) ? refuse(response, 422) : answer(body)))
+    const endpoint = () => ["--endpoint", server!.url, "--endpoint-model", "m", "--judge-self"]
+    const args = ["eval", "infobench", "--data", data, "--samples", "50", "--out", place("unanswered")]
+    const table = await musc(...args, ...endpoint())
+    expect(table).toMatch(/- 1 items are left out, .*: e2 \(answer: .*got: 422/)
+    expect(server.bodies).toHaveLength(3 + 2 + 4)
+    expect(await musc("compare", place("steady"), place("unanswered"))).toContain("2 items in common")
+    server.close()
+    server = await chatServer(answer)
+    await musc(...args, ...endpoint())
+    expect(server.bodies).toHaveLength(1 + 4)
+    expect(lines("unanswered", "items.jsonl").map(({ id }) => id)).toEqual(["e1", "e2", "h1"])
+  })
+
+  it("stops at once for all items, a refused key, or an unknown address", async () => {
+    const stopped = async (status: number) => {
+      server = await chatServer((_, response) => refuse(response, status))
+      const run = musc(...withJudgeAt(`stopped-${status}`)())
+      const message = await run.then(
+        () => "no error",
+        (error: Error) => error.message,
+      )
+      server.close()
+      return message
+    }
+    expect(await stopped(400)).toMatch(
+      /^all of the first 3 items were refused: http.*got: 400 .*check model and options/,
+    )
+    expect(await stopped(401)).toMatch(/must accept the key, got: 401/)
+    expect(await stopped(404)).toMatch(/must have model scripted, got: 404 .*check address and model/)
   })
 })
 

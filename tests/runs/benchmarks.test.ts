@@ -6,7 +6,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import type { Benchmark } from "../../lib/eval/benchmark"
-import { firstItems } from "../../lib/runs/benchmark"
+import { firstItems } from "../../lib/runs/benchmark-plan"
 import { checkData, download } from "../../lib/runs/benchmarks"
 
 const sha256 = (text: string) => createHash("sha256").update(text).digest("hex")

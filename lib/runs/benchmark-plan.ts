@@ -1,0 +1,57 @@
+import type { Message } from "../data/schema"
+import type { Benchmark, BenchmarkItem } from "../eval/benchmark"
+import { estimateTokens, silentJudge } from "../eval/judge"
+
+/** At most `limit` items from the front, without cutting a unit of resampling in two (but for the first). */
+export function firstItems(items: readonly BenchmarkItem[], limit: number): BenchmarkItem[] {
+  const sizes = new Map<string, number>()
+  for (const { unit } of items) sizes.set(unit, (sizes.get(unit) ?? 0) + 1)
+  const taken = new Set<string>()
+  let count = 0
+  for (const [unit, size] of sizes) {
+    if (taken.size && count + size > limit) break
+    taken.add(unit)
+    count += size
+  }
+  return items.filter(({ unit }) => taken.has(unit))
+}
+
+/** What stands for an answer that is yet to be made in a plan. */
+const unknownAnswer = "[the answer]"
+
+/**
+ * What a run would ask, without asking: numbers of calls and tokens, and the first prompts. Questions that depend on a
+ * reply are taken to be asked; repeated tries are not counted.
+ */
+export async function benchmarkPlan(
+  benchmark: Benchmark,
+  items: readonly BenchmarkItem[],
+  answers?: ReadonlyMap<string, readonly string[]>,
+): Promise<string> {
+  const { judge, requests } = silentJudge()
+  const asked = answers ? items.filter(({ id }) => answers.has(id)) : items
+  if (benchmark.judged) {
+    for (const item of asked) {
+      await benchmark.collect(item, answers?.get(item.id) ?? item.turns.map(() => unknownAnswer), judge)
+    }
+  }
+  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
+  const tokensOf = (messages: readonly Message[]) => sum(messages.map(({ content }) => estimateTokens(content)))
+  const count = (value: number) => value.toLocaleString("en")
+  const turns = items.flatMap((item) => item.turns.map((text) => ({ text, most: item.maxTokens })))
+  const answering = answers
+    ? `answers: ${count(asked.length)} of ${count(items.length)} items, made elsewhere`
+    : `answers: ${count(turns.length)} calls, about ${count(sum(turns.map(({ text }) => estimateTokens(text))))} tokens of ` +
+      `prompts, at most ${count(sum(turns.map(({ most }) => most)))} tokens of answers`
+  const judging = benchmark.judged
+    ? `judge: ${count(requests.length)} calls, about ${count(sum(requests.map(({ messages }) => tokensOf(messages))))} tokens ` +
+      `of prompts${answers ? "" : " without the answers"}, at most ${count(sum(requests.map(({ maxTokens }) => maxTokens)))} of replies`
+    : "judge: none needed"
+  const prompts = (answers ? [] : turns.slice(0, 2).map(({ text }) => `--- a prompt to answer\n${text}`)).concat(
+    requests.slice(0, 3).map(({ messages, temperature, maxTokens }) => {
+      const head = `--- to the judge, temperature ${temperature}, at most ${maxTokens} tokens`
+      return [head, ...messages.map(({ role, content }) => `[${role}] ${content}`)].join("\n")
+    }),
+  )
+  return [`${benchmark.name}: ${count(items.length)} items`, answering, judging, ...prompts].join("\n")
+}
