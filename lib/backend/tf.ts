@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import path from "node:path"
 import util from "node:util"
 import * as tf from "@tensorflow/tfjs"
@@ -44,17 +44,38 @@ export interface BackendChoice extends Loaded {
 export type Loader = () => Promise<Loaded>
 
 /**
- * Chooses the backend of the process: tensorflow, then webgpu, wasm, cpu; `wanted` or the environment variable
- * MUSC_BACKEND forces one. May be called again, e.g. to compare backends.
- * @throws BackendError when the forced one is unknown or cannot run here
+ * How the native backend multiplies f32 matrices: `bf16` lets oneDNN round the factors to 8 binary digits, which
+ * processors with AMX do faster; sums stay in f32. Other backends always compute in f32.
  */
-export async function useBackend(wanted = process.env.MUSC_BACKEND): Promise<BackendChoice> {
+export const mathNames = ["f32", "bf16"] as const
+export type Maths = (typeof mathNames)[number]
+
+/** The maths of this process, and of those that it starts: oneDNN reads it from the environment. */
+export const maths = (): Maths => (process.env.ONEDNN_DEFAULT_FPMATH_MODE?.toUpperCase() === "BF16" ? "bf16" : "f32")
+
+/**
+ * Chooses the backend of the process: tensorflow, then webgpu, wasm, cpu; `wanted` or the environment variable
+ * MUSC_BACKEND forces one. May be called again, e.g. to compare backends; `math` only before the native one was loaded.
+ * @throws BackendError when the forced one is unknown or cannot run here, or `math` comes too late
+ */
+export async function useBackend(wanted = process.env.MUSC_BACKEND, math = maths()): Promise<BackendChoice> {
+  if (math !== maths()) {
+    if (tf.engine().registryFactory.tensorflow)
+      throw new BackendError(`math: must be ${maths()} as when the native backend was loaded, got ${math}; start anew`)
+    process.env.ONEDNN_DEFAULT_FPMATH_MODE = math === "bf16" ? "BF16" : "STRICT"
+  }
   const choice = await chooseBackend(wanted || undefined, loaders)
   if (!(await tf.setBackend(choice.name)))
     throw new BackendError(`backend ${choice.name}: tfjs could not start it; run \`npx musc doctor\` for the facts`)
   await tf.ready()
   assertOneCore()
-  return choice
+  return math === "bf16" ? { ...choice, reason: `${choice.reason}, ${bf16Effect(choice.name)}` } : choice
+}
+
+function bf16Effect(name: BackendName): string {
+  if (name !== "tensorflow") return "bf16 maths asked for, but only the native backend has it: f32"
+  const known = existsSync("/proc/cpuinfo") && readFileSync("/proc/cpuinfo", "latin1")
+  return !known || /amx_bf16/.test(known) ? "bf16 maths" : "bf16 maths, which gains nothing without AMX"
 }
 
 /** The choice itself, apart from this machine. A software GPU is slower than wasm, so it is taken only when forced. */

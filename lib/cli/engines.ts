@@ -18,6 +18,7 @@ export interface EngineOptions {
   model?: string
   adapter?: string
   backend?: RunConfig["backend"]
+  math?: RunConfig["math"]
   workers?: number
   endpoint?: URL
   endpointModel?: string
@@ -77,7 +78,10 @@ export async function openEngines(
   }
   const own = options.endpoint && server("answers", options.endpoint, options.endpointModel!, options.keyVariable)
   const local = options.model
-    ? await openModel(readConfig({ model: options.model, backend: options.backend, workers: options.workers }), show)
+    ? await openModel(
+        readConfig({ model: options.model, backend: options.backend, math: options.math, workers: options.workers }),
+        show,
+      )
     : undefined
   const cached: Record<string, CachedGenerator> = {}
   const keep = async (role: "answers" | "judge", { engine, id }: { engine: Generator; id: string }) => {

@@ -16,6 +16,7 @@ export interface SettingOptions {
   model?: string
   recipe?: string
   backend?: RunConfig["backend"]
+  math?: RunConfig["math"]
   workers?: number
   seeds?: string
   limit?: number
@@ -32,6 +33,7 @@ export function withSettings(command: Command): Command {
     )
     .option("--set <key=value>", "change a setting; may be repeated", (text, all: string[] = []) => [...all, text])
     .option("--backend <name>", `TensorFlow.js backend: ${backendNames.join(", ")} (default: the fastest that runs)`)
+    .option("--math <kind>", "how the native backend multiplies: f32 (default) or bf16, faster with AMX and less exact")
 }
 
 /** Adds the option of commands whose model writes or scores much. */
@@ -61,7 +63,7 @@ export function readConfig(
   const model = `${sets.model ?? given.model ?? "world"}`
   const base = baseSettings(recipe ?? (isEmbedded(model) ? "smoke" : "paper"), model)
   const named = Object.fromEntries(
-    (["model", "backend", "workers", "seeds", "repeat"] as const).flatMap((key) =>
+    (["model", "backend", "math", "workers", "seeds", "repeat"] as const).flatMap((key) =>
       given[key] === undefined ? [] : [[key, given[key]]],
     ),
   )
@@ -124,7 +126,7 @@ export async function openModel(
   signal?: AbortSignal,
 ): Promise<LocalModel> {
   const folder = await modelFolder(config.model, { signal, onProgress: progress })
-  note((await useBackend(config.backend === "auto" ? undefined : config.backend)).reason)
+  note((await useBackend(config.backend === "auto" ? undefined : config.backend, config.math)).reason)
   const onLoad = (done: number, total: number) =>
     progress({ stage: `load ${config.model}`, unit: "tensors", done, total })
   return openLocal(folder, { onLoad, workers: config.workers })

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
 import { closeSync, openSync, readdirSync, readSync } from "node:fs"
 import { join, resolve } from "node:path"
-import { tf, valuesOf } from "../backend/tf"
+import { maths, tf, valuesOf } from "../backend/tf"
 import type { Message, TokenSignals } from "../data/schema"
 import { microBatches } from "../model/batch"
 import { loadConfig, type ModelConfig } from "../model/config"
@@ -24,7 +24,7 @@ export interface LocalModel {
   config: ModelConfig
   tokenizer: Tokenizer
   model: Model
-  /** sha256 over the files that decide what the model says: config, tokenizer, weights */
+  /** sha256 over what decides what the model says: config, tokenizer, weights, and maths other than f32 */
   fingerprint: string
   /** Processes that its engines work with; null where all is done in this one. */
   pool: WorkerPool | null
@@ -231,6 +231,7 @@ async function scoreAll(
 
 function fingerprint(dir: string): string {
   const hash = createHash("sha256")
+  if (maths() !== "f32") hash.update(`${maths()} maths\n`)
   const names = readdirSync(dir).filter((name) =>
     /^(config|generation_config|tokenizer.*)\.json$|\.safetensors$|\.jinja$/.test(name),
   )

@@ -1,5 +1,5 @@
 import { z } from "zod"
-import { backendNames } from "../backend/tf"
+import { backendNames, mathNames } from "../backend/tf"
 import { show } from "../data/json-file"
 import { ConfigError } from "../errors"
 import { type WeightingName, weightings } from "../musc/weigh"
@@ -53,6 +53,10 @@ export const runConfig = z.strictObject({
     .enum(["auto", ...backendNames])
     .default("auto")
     .describe("TensorFlow.js backend; auto takes the fastest that runs"),
+  math: z
+    .enum(mathNames)
+    .default("f32")
+    .describe("how the native backend multiplies matrices; bf16 is faster on processors with AMX and less exact"),
   workers: count(0, 256)
     .default(0)
     .describe(

@@ -76,7 +76,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
   }
 }
 
-async function backendOf({ backend }: RunConfig, local?: LocalModel): Promise<string> {
+async function backendOf({ backend, math }: RunConfig, local?: LocalModel): Promise<string> {
   if (local) return `backend: ${tf.getBackend()}`
-  return (await useBackend(backend === "auto" ? undefined : backend)).reason
+  return (await useBackend(backend === "auto" ? undefined : backend, math)).reason
 }

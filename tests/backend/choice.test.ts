@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest"
-import { type BackendName, chooseBackend, type Loader } from "../../lib/backend/tf"
+import { nativeBuild } from "../../lib/backend/native"
+import { type BackendName, chooseBackend, type Loader, maths, useBackend } from "../../lib/backend/tf"
 import { BackendError } from "../../lib/errors"
 
 const runs =
@@ -81,3 +82,29 @@ describe("the choice of a backend", () => {
 const neverLoaded: Loader = async () => {
   throw new Error("was loaded although another backend was forced")
 }
+
+describe("maths", () => {
+  it("are set for this process and its children, said where the backend is named, and fixed once the native one is loaded", async () => {
+    const held = process.env.ONEDNN_DEFAULT_FPMATH_MODE
+    try {
+      delete process.env.ONEDNN_DEFAULT_FPMATH_MODE
+      expect(maths()).toBe("f32")
+      expect((await useBackend("cpu")).reason).not.toMatch(/bf16/)
+      expect((await useBackend("cpu", "bf16")).reason).toMatch(
+        /bf16 maths asked for, but only the native backend has it/,
+      )
+      expect(process.env.ONEDNN_DEFAULT_FPMATH_MODE).toBe("BF16")
+      expect(maths()).toBe("bf16")
+      await useBackend("cpu", "f32")
+      expect(maths()).toBe("f32")
+      if (!nativeBuild()) return
+      expect((await useBackend("tensorflow", "bf16")).reason).toMatch(/, bf16 maths/)
+      await expect(useBackend("tensorflow", "f32")).rejects.toThrow(
+        "math: must be bf16 as when the native backend was loaded, got f32; start anew",
+      )
+    } finally {
+      if (held === undefined) delete process.env.ONEDNN_DEFAULT_FPMATH_MODE
+      else process.env.ONEDNN_DEFAULT_FPMATH_MODE = held
+    }
+  })
+})

@@ -2,6 +2,7 @@ import { execFile, execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import type { Maths } from "../../lib/backend/tf"
 import type { Answer, Job } from "./jobs"
 
 /** The last line of a program that answers a job. */
@@ -14,9 +15,6 @@ function run(command: string, args: readonly string[], env: Record<string, strin
     })
   })
 }
-
-/** How fp32 products are computed. */
-export type Maths = "f32" | "bf16"
 
 export const runOurs = (job: Job, maths: Maths): Promise<Answer> =>
   run(process.execPath, ["-r", "tsx/cjs", join(__dirname, "ours.ts"), JSON.stringify(job)], {
