@@ -35,6 +35,7 @@ export function register(program: Command): void {
     .option("--model <folder>", "model folder, or the name of one that comes with musc, to answer")
     .option("--adapter <folder>", "PEFT adapter to answer with")
     .option("--backend <name>", "TensorFlow.js backend (default: the fastest that runs)")
+    .option("--math <kind>", "how the native backend multiplies: f32 (default) or bf16, faster with AMX and less exact")
     .option(
       "--workers <n>",
       "processes that a local model answers with (default: one a core where memory allows)",
