@@ -181,7 +181,7 @@ export function loadModel(
 }
 
 /** Values that are on the host at a time while a large tensor is loaded. */
-const hostValues = 2 ** 22
+const hostValues = 2 ** 20
 
 /**
  * A tensor of a file. The native backend would hold an embedding twice, on the host until it is first used and then as its
