@@ -1,4 +1,4 @@
-import type { Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
 import { writeRows } from "../backend/ops"
 import { tf } from "../backend/tf"
 import type { ModelConfig } from "./config"
@@ -25,6 +25,15 @@ export class KVCache {
 
   get columns(): number {
     return this.capacity
+  }
+
+  /** Buffers and the rows to be written by name, for a graph that writes them in place. */
+  get inputs(): Record<string, Tensor> {
+    const buffers = this.layers.flatMap(({ k, v }, i) => [
+      [`k.${i}`, k],
+      [`v.${i}`, v],
+    ])
+    return { ...Object.fromEntries(buffers), at: this.at! }
   }
 
   layer(i: number): LayerCache {

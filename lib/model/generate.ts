@@ -5,6 +5,7 @@ import { StoppedError } from "../errors"
 import { uniformAt } from "../rng"
 import { KVCache } from "./cache"
 import { drawToken, type TokenSampling } from "./sampler"
+import { type StepGraph, stepGraph } from "./step-graph"
 import { type Bound, contexts, forward, type Places } from "./transformer"
 
 /** One continuation wanted. */
@@ -63,6 +64,7 @@ export async function generate(
   }))
   const most = Math.max(...items.map((item) => item.maxTokens))
   const cache = new KVCache(model.config, items.length, longest + Math.min(most, 64))
+  const graph = stepGraph(model)
   try {
     let logits = await prefill(model, items, longest, cache)
     for (;;) {
@@ -88,10 +90,11 @@ export async function generate(
       // Hands control back now and then, so that signals and timers are served.
       if (left[0]!.ids.length % 8 === 0) await new Promise((resolve) => setImmediate(resolve))
       if (options.signal?.aborted) throw new StoppedError("generation stopped")
-      logits = await step(model, active, longest, cache)
+      logits = await step(model, active, longest, cache, graph)
     }
   } finally {
     cache.dispose()
+    graph?.dispose()
   }
 }
 
@@ -121,9 +124,18 @@ function prefill(model: Bound, items: readonly GenerateItem[], T: number, cache:
 }
 
 /** Logits [B · V] after the newest token of each row. */
-function step(model: Bound, active: readonly Row[], longest: number, cache: KVCache): Promise<Float32Array> {
+function step(
+  model: Bound,
+  active: readonly Row[],
+  longest: number,
+  cache: KVCache,
+  graph: StepGraph | null,
+): Promise<Float32Array> {
   const B = active.length
   cache.advance()
+  const newest = Int32Array.from(active, (row) => row.ids[row.ids.length - 1]!)
+  const positions = Int32Array.from(active, ({ padding, ids }) => longest - padding + ids.length - 1)
+  if (graph) return valuesOf(() => graph.logits(newest, positions, cache))
   const S = cache.columns
   const keys: Places = {
     rows: B,
