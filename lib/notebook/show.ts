@@ -83,7 +83,7 @@ const asText = (value: unknown): View => {
 /** HTML without its tags, for front ends that show text alone; changes are marked as `git diff --word-diff` does. */
 const textOf = ({ text }: Html): string =>
   text
-    .replace(/<(br|\/p|\/tr|\/div|\/li|\/h\d)[^>]*>/g, "\n")
+    .replace(/<(br|\/?(p|tr|div|li|h\d|table))\b[^>]*>/g, "\n")
     .replace(/<\/t[dh]>/g, "  ")
     .replace(/<del[^>]*>([\s\S]*?)<\/del>/g, "[-$1-]")
     .replace(/<ins[^>]*>([\s\S]*?)<\/ins>/g, "{+$1+}")
@@ -93,7 +93,7 @@ const textOf = ({ text }: Html): string =>
     .replace(/&quot;/g, '"')
     .replace(/&#39;/g, "'")
     .replace(/&amp;/g, "&")
-    .replace(/\n{3,}/g, "\n\n")
+    .replace(/(?:[ \t]*\n){2,}/g, "\n")
     .trim()
 
 /** Records by how far they have come, the furthest first. */

@@ -36,15 +36,17 @@ export function frameCells({ columns, values }: FrameLike, { head = 20, precisio
 
 const isText = (value: unknown) => value !== null && value !== undefined && typeof value !== "number"
 
-/** A data frame as an HTML table that needs no style sheet; numbers flush right. */
+/** A data frame as an HTML table that needs no style sheet; numbers flush right, also where styles are taken away. */
 export function frameHtml(frame: FrameLike, options: FrameOptions = {}): Html {
   const { columns, numeric, rows, more } = frameCells(frame, options)
+  const side = (c: number) => (numeric[c] ? "right" : "left")
   const style = (c: number, line: string) =>
-    `text-align:${numeric[c] ? "right" : "left"};vertical-align:top;padding:4px 10px;border-bottom:${line};max-width:46em`
+    `text-align:${side(c)};vertical-align:top;padding:4px 10px;border-bottom:${line};max-width:46em`
   return html`<table style="border-collapse:collapse;font-size:13px;margin:4px 0"><thead><tr>${columns.map(
-    (name, c) => html`<th style="${style(c, "2px solid #9aa3af")}">${name}</th>`,
+    (name, c) => html`<th align="${side(c)}" style="${style(c, "2px solid #9aa3af")}">${name}</th>`,
   )}</tr></thead><tbody>${rows.map(
-    (row) => html`<tr>${row.map((cell, c) => html`<td style="${style(c, "1px solid #e6e9ee")}">${cell}</td>`)}</tr>\n`,
+    (row) =>
+      html`<tr>${row.map((cell, c) => html`<td align="${side(c)}" style="${style(c, "1px solid #e6e9ee")}">${cell}</td>`)}</tr>\n`,
   )}</tbody></table>${more && html`<small>${more}</small>`}`
 }
 

@@ -1,7 +1,7 @@
 import type { TokenSignals, WeighedRow } from "../data/schema"
 import { InputError } from "../errors"
 import { MAX_WEIGHT } from "../musc/weigh"
-import { dataBlock, type Html, html } from "./html"
+import { dataBlock, type Html, html, type Part } from "./html"
 import { answerRgb } from "./theme"
 
 type Answer = "chosen" | "rejected"
@@ -42,7 +42,7 @@ export interface MapOptions {
   numbers?: boolean
   /** Most tokens drawn of one answer. */
   maxTokens?: number
-  /** Whether heavy tokens stand in `<u>` and `<b>` too, for viewers that take styles away. */
+  /** Whether heavy tokens stand in `<ins>` and `<b>` too, for viewers that take styles away. */
   elements?: boolean
 }
 
@@ -85,8 +85,7 @@ function tokenSpan(
   const [weight = 0] = weights
   const all = weights.map((value) => value.toFixed(2)).join(" ")
   const text = token === "" ? "∅" : token.replaceAll("\n", "↵\n")
-  const heavy = elements && weight >= 1.25
-  const shown = !heavy ? text : weight >= 1.75 ? html`<b><u>${text}</u></b>` : html`<u>${text}</u>`
+  const shown = elements ? marked(text, weight) : text
   const layout = numbers ? "display:inline-block;white-space:pre;text-align:center;" : "white-space:pre-wrap;"
   const below =
     numbers &&
@@ -95,13 +94,19 @@ function tokenSpan(
   return html`<span class="token" title="${title}" data-w="${all}" style="${style}">${shown}${below}</span>`
 }
 
+/** Heavy tokens by elements: underlined, and bold. */
+function marked(text: Part, weight: number): Part {
+  if (weight < 1.25) return text
+  return weight < 1.75 ? html`<ins>${text}</ins>` : html`<b><ins>${text}</ins></b>`
+}
+
 /** What the shades mean, with sample weights of both answers. */
 export function mapLegend(): Html {
   const sample = (answer: Answer) =>
     [0, 0.5, 1, 1.5, 2].map(
-      (weight) => html`<span style="padding:1px 7px;margin-right:3px;${tokenStyle(weight, answer)}">${weight}</span>`,
+      (weight) => html`<span style="padding:1px 7px;${tokenStyle(weight, answer)}">${marked(weight, weight)}</span> `,
     )
-  return html`<div style="font-size:13px;margin:8px 0">weight in chosen ${sample("chosen")} in rejected ${sample("rejected")}
+  return html`<div style="font-size:13px;margin:8px 0">weight in chosen: ${sample("chosen")} · in rejected: ${sample("rejected")}<br>
 <span style="color:#52606d">underlined from 1.25, bold from 1.75; point at a token for its numbers</span></div>`
 }
 

@@ -171,7 +171,7 @@ export const checks: Readonly<Record<string, Check>> = {
   ),
 
   "detectable_format:title": check({}, (response) =>
-    (response.match(/<<[^\n]+>>/g) ?? []).some((title) => strip(title.replace(/^<+|>+$/g, "")) !== ""),
+    (response.match(/<<[^\n]+>>/g) ?? []).some((title: string) => strip(title.replace(/^<+|>+$/g, "")) !== ""),
   ),
 
   "detectable_format:number_highlighted_sections": check({ num_highlights: count }, (response, { num_highlights }) => {
