@@ -98,7 +98,7 @@ async function evalCommand(name: string, options: Options): Promise<void> {
     return
   }
   if (!options.data && benchmark.source.files.length) {
-    const rule = "must name the benchmark's official data, got nothing; fetch it with --download <folder>, or yourself"
+    const rule = "must name the benchmark's official data, got nothing; fetch it by --download <folder>, or yourself"
     throw new InputError(`${rule}:\n${sourceText(benchmark)}`, { field: "--data" })
   }
   const { warnings, data } = options.data ? await checkData(benchmark, options.data) : { warnings: [], data: {} }

@@ -1,12 +1,12 @@
-import { existsSync, statSync } from "node:fs"
+import { existsSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { z } from "zod"
-import { readRecords } from "../data/json-array"
 import { parseRecord, readLines } from "../data/jsonl"
 import { InputError } from "../errors"
 import { rng } from "../rng"
 import type { Benchmark, BenchmarkItem, JudgeReply, JudgeRequest, Scoring } from "./benchmark"
 import { type GamedRow, lengthControlledRate } from "./length-controlled"
+import { fileIn, uniqueRecords } from "./records"
 
 /** A record of the official outputs of the baseline, which hold the instructions as well. */
 export const alpacaRecord = z.object({
@@ -96,26 +96,11 @@ export function shareOfM({ first = [] }: JudgeReply, scoring: Scoring): number |
 }
 
 async function load(path: string): Promise<BenchmarkItem<AlpacaData>[]> {
-  const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory()
-  const folder = isFolder ? path : dirname(path)
-  const file = isFolder ? OUTPUTS.map((name) => join(path, name)).find((candidate) => existsSync(candidate)) : path
-  if (!file) {
-    throw new InputError(`must hold ${OUTPUTS.join(" or ")}, got neither; put the baseline's outputs there`, {
-      file: path,
-    })
-  }
-  const gamedFile = join(folder, GAMED)
+  const file = fileIn(path, ...OUTPUTS)
+  const gamedFile = join(dirname(file), GAMED)
   const gamed = existsSync(gamedFile) ? await readGamed(gamedFile) : undefined
-  const seen = new Map<string, number>()
   const items: BenchmarkItem<AlpacaData>[] = []
-  for await (const { value, place } of readRecords(file)) {
-    const record = parseRecord(alpacaRecord, value, place)
-    const before = seen.get(record.instruction)
-    if (before !== undefined) {
-      const problem = `must be unique, got that of line ${before} again; remove one of the two`
-      throw new InputError(problem, { ...place, field: "instruction" })
-    }
-    seen.set(record.instruction, place.line)
+  for await (const { record } of uniqueRecords([file], alpacaRecord, "instruction")) {
     const id = `${items.length}`
     const rows = gamed?.get(items.length) ?? null
     if (gamed && !rows) {

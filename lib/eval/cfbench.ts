@@ -1,8 +1,9 @@
 import { z } from "zod"
-import { readRecords } from "../data/json-array"
-import { parseRecord } from "../data/jsonl"
-import { InputError } from "../errors"
-import type { Benchmark, Judgement, JudgeRequest } from "./benchmark"
+import type { Benchmark, BenchmarkItem, Judgement, JudgeRequest } from "./benchmark"
+import { typeShares } from "./figures"
+import { fileIn, uniqueRecords } from "./records"
+
+const DATA = "cfbench_data.json"
 
 const criterion = z.tuple([z.string().min(1), z.enum(["主需", "次需"]), z.string(), z.string()])
 
@@ -205,16 +206,7 @@ function figures(results: readonly CfbenchResult[]): Record<string, number> {
       out[`${name.toUpperCase()}${split}`] = mean(values)
     }
   }
-  const types = new Map<string, [kept: number, all: number]>()
-  for (const { criteria } of results) {
-    for (const { type, satisfied } of criteria) {
-      const [kept, all] = types.get(type) ?? [0, 0]
-      types.set(type, satisfied === null ? [kept, all] : [kept + Number(satisfied), all + 1])
-    }
-  }
-  for (const [type, [kept, all]] of [...types].sort(([a], [b]) => (a < b ? -1 : 1)))
-    out[`type: ${type || "none"}`] = kept / all
-  return out
+  return { ...out, ...typeShares(results.flatMap(({ criteria }) => criteria)) }
 }
 
 function notes(results: readonly CfbenchResult[], scoring: "official" | "corrected"): string[] {
@@ -231,16 +223,8 @@ function notes(results: readonly CfbenchResult[], scoring: "official" | "correct
 }
 
 async function load(path: string) {
-  const seen = new Map<number, number>()
-  const items = []
-  for await (const { value, place } of readRecords(path)) {
-    const data = parseRecord(cfbenchRecord, value, place)
-    const before = seen.get(data.idx)
-    if (before !== undefined) {
-      const problem = `must be unique, got ${data.idx} again (first on line ${before}); remove one of the two`
-      throw new InputError(problem, { ...place, field: "idx" })
-    }
-    seen.set(data.idx, place.line)
+  const items: BenchmarkItem<CfbenchRecord>[] = []
+  for await (const { record: data } of uniqueRecords([fileIn(path, DATA)], cfbenchRecord, "idx")) {
     const id = `${data.idx}`
     items.push({ id, unit: id, turns: [data.prompt], temperature: 0, maxTokens: 2048, data })
   }
@@ -258,7 +242,7 @@ export const cfbench: Benchmark<CfbenchRecord, Judgement, CfbenchResult> = {
     home: "https://github.com/PKU-Baichuan-MLSystemLab/CFBench",
     files: [
       {
-        name: "cfbench_data.json",
+        name: DATA,
         url: "https://raw.githubusercontent.com/PKU-Baichuan-MLSystemLab/CFBench/main/data/cfbench_data.json",
         sha256: "f28bfe94420ff61063183712179988718c6caedcdd3d0635cc6d0383289796fc",
       },

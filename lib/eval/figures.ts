@@ -21,7 +21,7 @@ export function withIntervals<Result>(
   rows: readonly Scored<Result>[],
   options: BootstrapOptions,
 ): Record<string, Figure> {
-  const units = [...byUnit(rows, ({ result }) => result).values()]
+  const units = [...groupBy(rows, unitOf, ({ result }) => result).values()]
   const whole = figures(rows.map(({ result }) => result))
   const found = Object.keys(whole).map((name) => ({ name, values: new Float64Array(options.samples) }))
   let sample = 0
@@ -55,8 +55,8 @@ export function pairedDifferences<Result>(
 ): { items: number; figures: Record<string, PairedDifference> } {
   const other = new Map(b.map(({ id, result }) => [id, result]))
   const shared = a.filter(({ id }) => other.has(id))
-  const left = [...byUnit(shared, ({ result }) => result).values()]
-  const right = [...byUnit(shared, ({ id }) => other.get(id)!).values()]
+  const left = [...groupBy(shared, unitOf, ({ result }) => result).values()]
+  const right = [...groupBy(shared, unitOf, ({ id }) => other.get(id)!).values()]
   const [wholeA, wholeB] = [figures(left.flat()), figures(right.flat())]
   const names = Object.keys(wholeA).filter((name) => name in wholeB)
   const found = names.map((name) => ({ name, values: new Float64Array(options.samples) }))
@@ -73,18 +73,35 @@ export function pairedDifferences<Result>(
   return { items: shared.length, figures: Object.fromEntries(differences) }
 }
 
-function byUnit<Row extends { unit: string }, Value>(
-  rows: readonly Row[],
-  take: (row: Row) => Value,
-): Map<string, Value[]> {
-  const units = new Map<string, Value[]>()
-  for (const row of rows) {
-    const unit = units.get(row.unit)
-    if (unit) unit.push(take(row))
-    else units.set(row.unit, [take(row)])
+/** What `take` gives of the values, by key, in the order of appearance. */
+export function groupBy<T, Key, Value>(
+  values: readonly T[],
+  keyOf: (value: T) => Key,
+  take: (value: T) => Value,
+): Map<Key, Value[]> {
+  const groups = new Map<Key, Value[]>()
+  for (const value of values) {
+    const own = groups.get(keyOf(value))
+    if (own) own.push(take(value))
+    else groups.set(keyOf(value), [take(value)])
   }
-  return units
+  return groups
 }
+
+/** Share of what is kept by type, as figures "type: …" in the order of the types; null counts in none. */
+export function typeShares(checks: readonly { type: string; satisfied: boolean | null }[]): Record<string, number> {
+  const sums = new Map<string, [kept: number, all: number]>()
+  for (const { type, satisfied } of checks) {
+    const sum = sums.get(type) ?? [0, 0]
+    sums.set(type, sum)
+    sum[0] += Number(satisfied)
+    sum[1] += Number(satisfied !== null)
+  }
+  const sorted = [...sums].sort(([a], [b]) => (a < b ? -1 : 1))
+  return Object.fromEntries(sorted.map(([type, [kept, all]]) => [`type: ${type || "none"}`, kept / all]))
+}
+
+const unitOf = ({ unit }: { unit: string }) => unit
 
 function pick<Value>(units: readonly (readonly Value[])[], drawn: Int32Array): Value[] {
   const values: Value[] = []

@@ -1,11 +1,11 @@
 import { existsSync, readFileSync, statSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { z } from "zod"
-import { readRecords } from "../data/json-array"
-import { fileError, parseRecord } from "../data/jsonl"
+import { fileError } from "../data/jsonl"
 import type { Message } from "../data/schema"
 import { InputError } from "../errors"
-import type { Benchmark, Scoring } from "./benchmark"
+import type { Benchmark, BenchmarkItem, Scoring } from "./benchmark"
+import { uniqueRecords } from "./records"
 
 /**
  * InFoBench (Qin et al. 2024): 500 instructions, each with questions that a judge answers by yes or no. DRFR is the share
@@ -107,38 +107,28 @@ export function infobenchOf({ single }: { single: boolean }): Benchmark<Data, Co
     async load(path) {
       const folder = statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
       const rules = officialRules(join(folder ? path : dirname(path), script))
-      const seen = new Map<string, string>()
-      const items = []
-      for (const file of folder ? filesIn(path) : [path]) {
-        for await (const { value, place } of readRecords(file)) {
-          const row = parseRecord(record, value, place)
-          const before = seen.get(row.id)
-          if (before) {
-            const rule = `must be unique, got ${row.id} of ${before} again; remove one of the two`
-            throw new InputError(rule, { ...place, field: "id" })
-          }
-          if (row.question_label.length !== row.decomposed_questions.length) {
-            const rule = `must have an entry for each of the ${row.decomposed_questions.length} questions`
-            const problem = `${rule}, got ${row.question_label.length}; correct the record`
-            throw new InputError(problem, { ...place, field: "question_label" })
-          }
-          seen.set(row.id, `${place.file}, line ${place.line}`)
-          const input = row.input ?? ""
-          items.push({
-            id: row.id,
-            unit: row.id,
-            turns: [input ? `${row.instruction}\n\n${input}` : row.instruction],
-            // Greedy as the official README advises; the official script's own default is .7.
-            temperature: 0,
-            maxTokens: 1024,
-            data: {
-              input,
-              questions: row.decomposed_questions.map((question, i) => ({ question, labels: row.question_label[i]! })),
-              hard: row.subset === "Hard_set",
-              rules,
-            },
-          })
+      const items: BenchmarkItem<Data>[] = []
+      for await (const { record: row, place } of uniqueRecords(folder ? filesIn(path) : [path], record, "id")) {
+        if (row.question_label.length !== row.decomposed_questions.length) {
+          const rule = `must have an entry for each of the ${row.decomposed_questions.length} questions`
+          const problem = `${rule}, got ${row.question_label.length}; correct the record`
+          throw new InputError(problem, { ...place, field: "question_label" })
         }
+        const input = row.input ?? ""
+        items.push({
+          id: row.id,
+          unit: row.id,
+          turns: [input ? `${row.instruction}\n\n${input}` : row.instruction],
+          // Greedy as the official README advises; the official script's own default is .7.
+          temperature: 0,
+          maxTokens: 1024,
+          data: {
+            input,
+            questions: row.decomposed_questions.map((question, i) => ({ question, labels: row.question_label[i]! })),
+            hard: row.subset === "Hard_set",
+            rules,
+          },
+        })
       }
       return items
     },

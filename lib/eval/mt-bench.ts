@@ -1,9 +1,10 @@
 import { existsSync, statSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { z } from "zod"
-import { type Place, parseJson, parseRecord, readLines } from "../data/jsonl"
+import type { Place } from "../data/jsonl"
 import { InputError } from "../errors"
 import type { Benchmark, BenchmarkItem, Judgement, JudgeRequest, Scoring } from "./benchmark"
+import { uniqueRecords } from "./records"
 
 /** Sampling temperature of each category. */
 const temperatures = {
@@ -229,21 +230,13 @@ async function load(path: string): Promise<BenchmarkItem<MtBenchData>[]> {
   })
 }
 
-/** The records of a JSONL file by a field that no two share. */
+/** The records of a file by a field that no two share. */
 async function unique<Schema extends z.ZodType<object>, Key extends keyof z.output<Schema> & string>(
   file: string,
   schema: Schema,
   key: Key,
 ): Promise<Map<z.output<Schema>[Key], { record: z.output<Schema>; place: Place }>> {
   const found = new Map<z.output<Schema>[Key], { record: z.output<Schema>; place: Place }>()
-  for await (const { line, text } of readLines(file)) {
-    const place = { file, line }
-    const record = parseRecord(schema, parseJson(text, place), place)
-    if (found.has(record[key])) {
-      const problem = `must be new, got ${record[key]} of line ${found.get(record[key])!.place.line}`
-      throw new InputError(`${problem}; remove one of the two`, { ...place, field: key })
-    }
-    found.set(record[key], { record, place })
-  }
+  for await (const one of uniqueRecords([file], schema, key)) found.set(one.record[key], one)
   return found
 }

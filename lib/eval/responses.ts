@@ -2,6 +2,7 @@ import { z } from "zod"
 import { parseJson, parseRecord, readLines } from "../data/jsonl"
 import { InputError } from "../errors"
 import type { BenchmarkItem } from "./benchmark"
+import { groupBy } from "./figures"
 
 /** No model's answer is longer; longer lines are refused before they reach a pattern. */
 const MAX_LINE_BYTES = 4 * 2 ** 20
@@ -41,7 +42,11 @@ export interface Answers {
  */
 export async function readAnswers(file: string, items: readonly BenchmarkItem[]): Promise<Answers> {
   const byId = new Map(items.map((item) => [item.id, item]))
-  const byPrompt = groupBy(items, ({ turns }) => turns[0]!)
+  const byPrompt = groupBy(
+    items,
+    ({ turns }) => turns[0]!,
+    (item) => item,
+  )
   const answers = new Map<string, readonly string[]>()
   const lines = new Map<string, number>()
   const forPrompt = new Map<string, { turns: readonly string[]; line: number }[]>()
@@ -118,13 +123,3 @@ const some = (items: readonly BenchmarkItem[]) =>
     .slice(0, 5)
     .map(({ id }) => id)
     .join(", ") + (items.length > 5 ? ", …" : "")
-
-function groupBy<T>(values: readonly T[], keyOf: (value: T) => string): Map<string, T[]> {
-  const groups = new Map<string, T[]>()
-  for (const value of values) {
-    const group = groups.get(keyOf(value))
-    if (group) group.push(value)
-    else groups.set(keyOf(value), [value])
-  }
-  return groups
-}

@@ -32,9 +32,14 @@ export function benchmarkOf(name: string): Benchmark {
 /** Where the official files come from, for people. */
 export function sourceText({ name, source: { home, files, licence } }: Benchmark): string {
   const lines = files.map(({ name, url, sha256 }) =>
-    [`  ${name}`, url && `    from ${url}`, `    SHA-256 ${sha256 ?? "not known"}`].filter(Boolean).join("\n"),
+    [
+      `  ${name}`,
+      `    ${url ? `from ${url}` : "a part of the data that is taken too, not fetched"}`,
+      `    SHA-256 ${sha256 ?? "not known"}`,
+    ].join("\n"),
   )
-  return `${name}: official data from ${home} (licence ${licence})\n${lines.join("\n")}`
+  const fetched = `musc eval ${name} --download data/${name}`
+  return `${name}: official data from ${home} (licence ${licence})\n${lines.join("\n")}\nto fetch it: ${fetched}`
 }
 
 /**

@@ -1,9 +1,9 @@
 import type { z } from "zod"
-import { readJsonl } from "../data/jsonl"
 import { instructionRow } from "../data/schema"
-import { InputError } from "../errors"
 import type { Benchmark } from "../eval/benchmark"
+import { groupBy, typeShares } from "../eval/figures"
 import { constraintShare, type Verdicts } from "../eval/grader"
+import { uniqueRecords } from "../eval/records"
 import { respondMessages } from "../musc/respond"
 import { gradeAnswer, type WorldSpec, worldInstructions, worldSpec } from "./spec"
 
@@ -24,12 +24,7 @@ export const world: Benchmark<WorldSpec, null, Verdicts> = {
     const rows = new Map<string, z.output<typeof worldRow>>()
     if (!path) for (const row of worldInstructions(heldOut)) rows.set(row.id, row)
     else {
-      for await (const row of readJsonl(path, worldRow)) {
-        if (rows.has(row.id)) {
-          throw new InputError(`must be unique, got ${row.id} twice; remove one`, { file: path, field: "id" })
-        }
-        rows.set(row.id, row)
-      }
+      for await (const { record } of uniqueRecords([path], worldRow, "id")) rows.set(record.id, record)
     }
     return [...rows.values()].map(({ id, instruction, input, world }) => ({
       id,
@@ -50,37 +45,17 @@ export const world: Benchmark<WorldSpec, null, Verdicts> = {
     const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
     const csr = (some: readonly Verdicts[]) => mean(some.map(constraintShare))
     const isr = (some: readonly Verdicts[]) => mean(some.map((verdicts) => Number(constraintShare(verdicts) === 1)))
-    const byCount = group(results, ({ length }) => length)
-    const byKind = group(results.flat(), ({ kind }) => kind)
+    const byCount = groupBy(
+      results,
+      ({ length }) => length,
+      (verdicts) => verdicts,
+    )
+    const counts = [...byCount].sort(([a], [b]) => a - b)
     return {
       CSR: csr(results),
       ISR: isr(results),
-      ...named(byCount, (count) => `ISR of ${count} constraints`, isr),
-      ...named(
-        byKind,
-        (kind) => `type: ${kind}`,
-        (verdicts) => constraintShare(verdicts),
-      ),
+      ...Object.fromEntries(counts.map(([count, some]) => [`ISR of ${count} constraints`, isr(some)])),
+      ...typeShares(results.flatMap((verdicts) => verdicts.map(({ kind, satisfied }) => ({ type: kind, satisfied })))),
     }
   },
-}
-
-function group<T, Key>(values: readonly T[], keyOf: (value: T) => Key): Map<Key, T[]> {
-  const groups = new Map<Key, T[]>()
-  for (const value of values) {
-    const own = groups.get(keyOf(value))
-    if (own) own.push(value)
-    else groups.set(keyOf(value), [value])
-  }
-  return groups
-}
-
-/** Figures of the groups in the order of their keys. */
-function named<Key, T>(
-  groups: ReadonlyMap<Key, T[]>,
-  name: (key: Key) => string,
-  figure: (values: T[]) => number,
-): Record<string, number> {
-  const sorted = [...groups].sort(([a], [b]) => (a < b ? -1 : 1))
-  return Object.fromEntries(sorted.map(([key, values]) => [name(key), figure(values)]))
 }

@@ -88,7 +88,7 @@ describe("MT-Bench's files", () => {
       (all) => (questions(all)[2]!.question_id = 81),
       "question.jsonl",
       { line: 3, field: "question_id" },
-      /got 81 of line 1/,
+      /must be unique, got 81 again .first on line 1./,
     ],
     [
       "no reference",

@@ -1,11 +1,13 @@
 import { z } from "zod"
-import { readRecords } from "../../data/json-array"
-import { type Place, parseRecord } from "../../data/jsonl"
+import type { Place } from "../../data/jsonl"
 import { InputError } from "../../errors"
-import type { Benchmark, Judge, Judgement, Scoring } from "../benchmark"
+import type { Benchmark, BenchmarkItem, Judge, Judgement, Scoring } from "../benchmark"
+import { fileIn, uniqueRecords } from "../records"
 import { type ComplexbenchResult, complexbenchFigures, type Verdict } from "./figures"
 import { type Asked, extractionPrompt, parseExtraction, parseVerdict, questionPrompt } from "./prompts"
 import { checkRule } from "./rules"
+
+const DATA = "data_final.json"
 
 const names = z.array(z.string())
 
@@ -42,16 +44,9 @@ export type Language = "zh" | "en"
 export type ComplexbenchData = Omit<ComplexbenchRecord, "instruction_en">
 
 async function load(path: string, language: Language) {
-  const seen = new Map<number, number>()
-  const items = []
-  for await (const { value, place } of readRecords(path)) {
-    const record = inLanguage(parseRecord(complexbenchRecord, value, place), language, place)
-    const before = seen.get(record.main_id)
-    if (before !== undefined) {
-      const problem = `must be unique, got ${record.main_id} again (first on line ${before}); remove one of the two`
-      throw new InputError(problem, { ...place, field: "main_id" })
-    }
-    seen.set(record.main_id, place.line)
+  const items: BenchmarkItem<ComplexbenchData>[] = []
+  for await (const { record: both, place } of uniqueRecords([fileIn(path, DATA)], complexbenchRecord, "main_id")) {
+    const record = inLanguage(both, language, place)
     const count = record.scoring_questions.length
     for (const [i, { dep }] of record.scoring_questions.entries()) {
       const wrong = dep.find((other) => other >= count || other === i)
@@ -154,7 +149,7 @@ const complexbenchIn = (language: Language): Benchmark<ComplexbenchData, Judgeme
     home: "https://github.com/thu-coai/ComplexBench",
     files: [
       {
-        name: "data_final.json",
+        name: DATA,
         url: "https://raw.githubusercontent.com/thu-coai/ComplexBench/main/data/data_final.json",
       },
     ],

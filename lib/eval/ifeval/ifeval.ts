@@ -1,13 +1,14 @@
-import { statSync } from "node:fs"
-import { join } from "node:path"
 import { z } from "zod"
-import { readRecords } from "../../data/json-array"
 import { type Place, parseRecord } from "../../data/jsonl"
 import { InputError } from "../../errors"
 import type { Benchmark, BenchmarkItem, Scoring } from "../benchmark"
+import { typeShares } from "../figures"
+import { fileIn, uniqueRecords } from "../records"
 import { checks } from "./checks"
 import { loadLanguages } from "./language"
 import { strip } from "./python"
+
+const DATA = "input_data.jsonl"
 
 const record = z.object({
   key: z.int(),
@@ -56,28 +57,24 @@ export function gradeIfeval({ instructions }: IfevalPrompt, response: string, sc
 
 /** Shares of prompts with all instructions followed and of instructions, strict and loose; strict by instruction. */
 function figures(results: readonly IfevalResult[]): Record<string, number> {
-  const types = new Map<string, [followed: number, all: number]>()
   const sums = { promptStrict: 0, promptLoose: 0, strict: 0, loose: 0, all: 0 }
   for (const result of results) {
     sums.promptStrict += Number(result.every(({ strict }) => strict))
     sums.promptLoose += Number(result.every(({ loose }) => loose))
-    for (const { id, strict, loose } of result) {
+    for (const { strict, loose } of result) {
       sums.strict += Number(strict)
       sums.loose += Number(loose)
       sums.all++
-      const [followed, all] = types.get(id) ?? [0, 0]
-      types.set(id, [followed + Number(strict), all + 1])
     }
   }
-  const out: Record<string, number> = {
+  const types = results.flatMap((result) => result.map(({ id, strict }) => ({ type: id, satisfied: strict })))
+  return {
     "prompt strict": sums.promptStrict / results.length,
     "inst strict": sums.strict / sums.all,
     "prompt loose": sums.promptLoose / results.length,
     "inst loose": sums.loose / sums.all,
+    ...typeShares(types),
   }
-  for (const [id, [followed, all]] of [...types].sort(([a], [b]) => (a < b ? -1 : 1)))
-    out[`type: ${id}`] = followed / all
-  return out
 }
 
 /** The arguments without those that are null, which some copies of the data pad with, checked against the instruction. */
@@ -94,21 +91,13 @@ function instruction(id: string, kwargs: Record<string, unknown>, index: number,
 
 async function load(path: string): Promise<BenchmarkItem<IfevalPrompt>[]> {
   await loadLanguages()
-  const folder = statSync(path, { throwIfNoEntry: false })?.isDirectory()
-  const seen = new Map<number, number>()
-  const items = []
-  for await (const { value, place } of readRecords(folder ? join(path, "input_data.jsonl") : path)) {
-    const { key, prompt, instruction_id_list: ids, kwargs } = parseRecord(record, value, place)
+  const items: BenchmarkItem<IfevalPrompt>[] = []
+  for await (const { record: row, place } of uniqueRecords([fileIn(path, DATA)], record, "key")) {
+    const { key, prompt, instruction_id_list: ids, kwargs } = row
     if (ids.length !== kwargs.length) {
       const problem = `must have an entry for each of the ${ids.length} instructions, got ${kwargs.length}; correct the record`
       throw new InputError(problem, { ...place, field: "kwargs" })
     }
-    const before = seen.get(key)
-    if (before !== undefined) {
-      const problem = `must be unique, got ${key} again (first on line ${before}); remove one of the two`
-      throw new InputError(problem, { ...place, field: "key" })
-    }
-    seen.set(key, place.line)
     const instructions = ids.map((id, i) => instruction(id, kwargs[i]!, i, place))
     const id = `${key}`
     items.push({ id, unit: id, turns: [prompt], temperature: 0, maxTokens: 1280, data: { key, prompt, instructions } })
@@ -127,7 +116,7 @@ export const ifeval: Benchmark<IfevalPrompt, null, IfevalResult> = {
     home: "https://github.com/google-research/google-research/tree/master/instruction_following_eval",
     files: [
       {
-        name: "input_data.jsonl",
+        name: DATA,
         url: "https://raw.githubusercontent.com/google-research/google-research/master/instruction_following_eval/data/input_data.jsonl",
         sha256: "67ffeee0fcb87c317c5b08a2de85557b4a7e96ada6178aa645b4954fe4b53d49",
       },
