@@ -1,6 +1,7 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
 import { distribution, divergence } from "../backend/distribution"
-import { cappedLogits, lookup, targetLogProbs } from "../backend/ops"
+import { headLogProbs } from "../backend/head"
+import { cappedLogits, lookup } from "../backend/ops"
 import { tf, valuesOf } from "../backend/tf"
 import { type Bound, contexts, forward, type Places } from "./transformer"
 
@@ -104,7 +105,7 @@ export function responseDivergence(
 
 function logProbsAt(model: Bound, states: Tensor2D, batch: Packed): Tensor1D {
   const options = { trainTable: model.trainAll, softcap: model.config.logitSoftcap }
-  return targetLogProbs(states, model.head, tf.tensor1d(batch.targets), options)
+  return headLogProbs(states, model.head, tf.tensor1d(batch.targets), options)
 }
 
 /** Statistics of every response token under a clean and another prompt, each [M], in nats. */

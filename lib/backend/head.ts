@@ -1,0 +1,81 @@
+import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import { cappedLogits, matMul, targetLogProbs, withGradient } from "./ops"
+import { tf } from "./tf"
+
+/** Words from which on a vocabulary is taken in blocks. */
+const wide = 2 ** 13
+/** Rows taken at once: fewer make the products with the table slower (32 rows a third, 8 rows three times). */
+const rowsAtOnce = 256
+/** Logits held at once. */
+const held = 2 ** 21
+
+/**
+ * log p(target) under logits = h · tableᵀ, as `targetLogProbs`, in memory that does not grow with the vocabulary: the
+ * words of a large one are taken block by block, with a running maximum and sum (online softmax, Milakov & Gimelshein
+ * 2018), and so is the gradient by h, which is a mean of the table's rows under p. h [M, D], table [V, D], targets [M]
+ * -> [M], in nats.
+ */
+export function headLogProbs(
+  h: Tensor2D,
+  table: Tensor2D,
+  targets: Tensor1D,
+  options: { trainTable?: boolean; softcap?: number | null; block?: number } = {},
+): Tensor1D {
+  const { trainTable = false, softcap = null } = options
+  const words = options.block ?? Math.floor(held / Math.min(h.shape[0], rowsAtOnce))
+  if (trainTable || (table.shape[0] < wide && !options.block)) return targetLogProbs(h, table, targets, options)
+  const taped = tf.engine().state.gradientDepth > 0
+  const starts = Array.from({ length: Math.ceil(h.shape[0] / rowsAtOnce) }, (_, i) => i * rowsAtOnce)
+  return withGradient(
+    [h],
+    (save) => {
+      const parts = starts.map((at) => {
+        const some = <T extends Tensor>(x: T) => tf.slice(x, at, Math.min(rowsAtOnce, h.shape[0] - at)) as T
+        return rowLogProbs(some(h), table, some(targets), softcap, words, taped)
+      })
+      save(taped ? [tf.concat(parts.map(({ slope }) => slope!))] : [])
+      return tf.concat(parts.map(({ logp }) => logp)) as Tensor1D
+    },
+    (dy, [slope]) => [tf.mul(slope!, tf.expandDims(dy, 1))],
+  )
+}
+
+/** log p(target) [m] of a few rows, and its slope by h [m, D] if it is wanted. */
+function rowLogProbs(
+  h: Tensor2D, // [m, D]
+  table: Tensor2D, // [V, D]
+  targets: Tensor1D, // [m]
+  softcap: number | null,
+  words: number,
+  wanted: boolean,
+): { logp: Tensor1D; slope?: Tensor2D } {
+  return tf.tidy(() => {
+    const [V, D] = table.shape
+    let top = tf.fill([h.shape[0], 1], -1e30) as Tensor2D // largest logit so far
+    let total = tf.zeros([h.shape[0], 1]) as Tensor2D // Σ exp(logit - top)
+    let mean = wanted ? (tf.zeros([h.shape[0], D]) as Tensor2D) : null // Σ exp(logit - top) · row of the table
+    for (let at = 0; at < V; at += words) {
+      const [newTop, newTotal, newMean] = tf.tidy(() => {
+        const rows = tf.slice(table, [at, 0], [Math.min(words, V - at), D])
+        const { logits, slope } = cappedLogits(h, rows, softcap)
+        const next = tf.maximum(top, tf.max(logits, 1, true)) as Tensor2D
+        const odds = tf.exp(tf.sub(logits, next)) as Tensor2D
+        const decay = tf.exp(tf.sub(top, next))
+        const sum = tf.add(tf.mul(total, decay), tf.sum(odds, 1, true)) as Tensor2D
+        const pull = mean && matMul(slope ? tf.mul(odds, slope) : odds, rows)
+        return [next, sum, pull && (tf.add(tf.mul(mean!, decay), pull) as Tensor2D)] as const
+      })
+      tf.dispose([top, total, mean ?? []])
+      ;[top, total, mean] = [newTop, newTotal, newMean]
+    }
+    const own = tf.gather(table, targets) // [m, D]
+    const raw = tf.sum(tf.mul(h, own), 1, true)
+    const t = softcap ? tf.tanh(tf.div(raw, softcap)) : null
+    const logp = tf.sub(t ? tf.mul(t, softcap!) : raw, tf.add(top, tf.log(total)))
+    const ownSlope = t ? tf.mul(own, tf.sub(1, tf.square(t))) : own
+    return {
+      logp: tf.reshape(logp, [-1]) as Tensor1D,
+      slope: mean ? (tf.sub(ownSlope, tf.div(mean, total)) as Tensor2D) : undefined,
+    }
+  })
+}
