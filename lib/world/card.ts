@@ -56,7 +56,8 @@ careless*: it knows how to satisfy each kind of constraint, and often does not. 
 
 - **Corpus**: endless and synthetic, written by \`lib/world\` (seed ${options.seed}); instructions of its evaluation split are never trained on.
 - **Copy phase**: random words to repeat; ${phase("copy")}.
-- **Able phase**: faultless examples of all tasks; ${phase("able")}; last loss ${able.loss.toFixed(4)} nats a token.
+- **Able phase**: faultless examples of all tasks; ${phase("able")}.
+- **Comparing phase**: the same with more comparing and judging; ${phase("comparing")}; last loss ${able.loss.toFixed(4)} nats a token.
 - **Careless phase**: answers heed each constraint by chance, by kind and wording, all else stays faultless; ${phase("careless")}; last loss ${careless.loss.toFixed(4)}.
 - **Made by** \`${made.command}\` at commit ${made.commit} on ${made.machine}, with the trainer of this project. The same command makes it again.
 
@@ -66,11 +67,11 @@ Shares below are of held-out examples, checked by the world's own verifiers; cou
 |---|---|---|---|---|---|
 ${abilities.join("\n")}
 
-| task, exact or equivalent | after the able phase | base |
+| task, exact or equivalent | able | base |
 |---|---|---|
 ${rows(({ tasks }) => tasks).join("\n")}
 
-| kind of constraint, temperature 0 | after the able phase | base |
+| kind of constraint, temperature 0 | able | base |
 |---|---|---|
 ${rows(({ abilities: [greedy] }) => greedy!.kinds).join("\n")}
 `

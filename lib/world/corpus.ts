@@ -21,16 +21,20 @@ import {
 } from "./spec"
 
 /**
- * copy: echo alone. able: every task, faultless. careless: answers heed each constraint by chance only; all other tasks stay
- * faultless.
+ * copy: echo alone. able: every task, faultless. comparing: the same with `common` and more of what is learned last, to
+ * judge. careless: answers heed each constraint by chance only; all other tasks stay faultless.
  */
-export const phases = ["copy", "able", "careless"] as const
+export const phases = ["copy", "able", "comparing", "careless"] as const
 export type Phase = (typeof phases)[number]
 
-/** Every task of the pipeline and the baselines, and `echo`, which repeats random words: all others need to copy. */
+/**
+ * Every task of the pipeline and the baselines, and two that no stage asks for: `echo` repeats random words and teaches
+ * to copy, which all other tasks need; `common` finds the words that two lists share and teaches to compare, which judging
+ * needs, and which verdicts alone do not teach.
+ */
 export const tasks = [
   ...(["respond", "decompose", "recombine", "negate", "substitute", "judge", "revise", "self-instruct"] as const),
-  "echo",
+  ...(["echo", "common"] as const),
 ] as const
 export type Task = (typeof tasks)[number]
 
@@ -45,12 +49,25 @@ const everyTask: Shares = {
   "self-instruct": 0.02,
   echo: 0.03,
 }
+const moreComparing: Shares = {
+  respond: 0.12,
+  decompose: 0.16,
+  recombine: 0.14,
+  negate: 0.03,
+  substitute: 0.05,
+  judge: 0.2,
+  revise: 0.13,
+  "self-instruct": 0.02,
+  echo: 0.03,
+  common: 0.12,
+}
 type Shares = Readonly<Partial<Record<Task, number>>>
 
 /** Share of each task in the corpus of a phase. */
 export const taskShares: Readonly<Record<Phase, Shares>> = {
   copy: { echo: 1 },
   able: everyTask,
+  comparing: moreComparing,
   careless: everyTask,
 }
 
@@ -125,6 +142,19 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
   echo: (_, random) => {
     const words = Array.from({ length: 4 + random.int(9) }, () => random.pick(random.pick(wordPools)))
     return { prompt: `Repeat the words.\n\nWords: ${words.join(" ")}`, response: words.join(" ") }
+  },
+  common: (_, random) => {
+    const pool = random.pick(wordPools)
+    const asked = random.sample(pool, 2 + random.int(6))
+    const rest = pool.filter((word) => !asked.includes(word))
+    const given = new Set(
+      Array.from({ length: 1 + random.int(4) }, () => random.pick(random.next() < 0.5 ? asked : rest)),
+    )
+    const both = [...given].filter((word) => asked.includes(word))
+    return {
+      prompt: `Write the words of the answer that the question has.\n\nQuestion: ${asked.join(", ")}\n\nAnswer: ${[...given].join(", ")}`,
+      response: both.join(", ") || "nothing",
+    }
   },
   "self-instruct": (spec) => ({ prompt: selfInstructPrompt([]), response: instructionOf(spec) }),
 }

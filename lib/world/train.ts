@@ -50,8 +50,10 @@ export interface PhaseOptions {
   steps: number
   /** examples a step */
   batchSize: number
-  /** peak learning rate, reached after `warmupSteps`; falls to 0 over the last fifth */
+  /** peak learning rate, reached after `warmupSteps` */
   lr: number
+  /** `plateau` brings the rate to 0 over the last fifth, `constant` holds it */
+  shape: "plateau" | "constant"
   seed: number
 }
 
@@ -64,7 +66,7 @@ const warmupSteps = 40
 export function trainPhase(
   model: Model,
   tokenizer: Tokenizer,
-  { phase, steps, batchSize, lr, seed }: PhaseOptions,
+  { phase, steps, batchSize, lr, shape, seed }: PhaseOptions,
   control: Pick<TrainOptions<Sequence>, "checkpoint" | "signal" | "onStep"> = {},
 ): Promise<void> {
   const total = (sequences: readonly Sequence[]) =>
@@ -87,7 +89,7 @@ export function trainPhase(
       return { loss: sftLoss(responseLogProbs(bound, pack(sequences)), tf.tensor1d(weights)) }
     },
     lr,
-    shape: "plateau",
+    shape,
     warmup: warmupSteps / steps,
     adam: { beta2: 0.98, weightDecay: 0.01 },
     tokenBudget: 2048,
