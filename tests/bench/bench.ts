@@ -4,6 +4,7 @@
  *
  *     npm run bench -- [--model DIR] [--only dpo,step-lora,…] [--rounds 3] [--peers none|PYTHON] [--math bf16] [--json]
  *
+ * `--only growth` measures how time and memory grow with pairs, streamed pairs, length, vocabulary and batch.
  * `--peers` takes a Python that has tests/bench/peers/requirements.txt; without it one is made in .venv/bench. Results go to
  * `--out`, by default data/results/bench-MODEL.json, with a figure beside it.
  */
@@ -118,7 +119,7 @@ async function main() {
   const known = [...works.map(({ name }) => name), "checkpointing", "bf16", ...growthNames]
   // Growth is shown on a small model, where it takes minutes.
   const usual = large(config) ? known.filter((one) => !growthNames.includes(one)) : known
-  const wanted = options.only?.split(",") ?? usual
+  const wanted = options.only?.split(",").flatMap((one) => (one === "growth" ? growthNames : [one])) ?? usual
   const unknown = wanted.filter((one) => !known.includes(one))
   if (unknown.length) throw new Error(`--only: must be of ${known.join(", ")}, got ${unknown.join(", ")}`)
   try {
