@@ -1,8 +1,11 @@
 import { frameHtml, frameOf, frameText } from "../plots/frame"
 import { display } from "./display"
 
-/** Mime type under which a notebook leaves its key numbers for the check that they have not drifted. */
-export const numbersType = "application/vnd.musc.numbers+json"
+/**
+ * Mime type under which a notebook leaves its key numbers for the check that they have not drifted. Not `application/vnd.…`:
+ * VS Code would show that before the table.
+ */
+export const numbersType = "application/x-musc-numbers+json"
 
 /** Numbers by name. */
 export type Numbers = Readonly<Record<string, number>>

@@ -165,6 +165,9 @@ async function runAll(browser: Browser, url: string, number: string, figures: nu
   await finished(page)
   const errors = await texts(page, '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]')
   check(`${number}: no errors`, errors.length === 0, errors.join("\n").slice(0, 500))
+  const [line, done, total] =
+    /pairs: (\d+) of (\d+) rows.*/.exec((await texts(page, ".jp-OutputArea-output")).join("\n")) ?? []
+  check(`${number}: progress of the pairs, to its end`, done !== undefined && done === total, line?.slice(0, 80))
   await checkFigures(page, number, figures)
   return page
 }
@@ -249,10 +252,10 @@ async function checkSite(browser: Browser): Promise<void> {
   for (const file of notebookFiles()) {
     const name = basename(file, ".ipynb")
     const html = join(site, `${name}.html`)
-    // As viewers that sanitise do: no scripts, no frames, no styles of elements.
+    // As viewers that sanitise do: no scripts, no frames, no styles of elements or of the page.
     const bare = join(site, `${name}-bare.html`)
     const text = readFileSync(html, "utf8")
-      .replace(/<(script|iframe)\b[\s\S]*?<\/\1>/gi, "")
+      .replace(/<(script|iframe|style)\b[\s\S]*?<\/\1>/gi, "")
       .replace(/ style="[^"]*"/g, "")
     writeFileSync(bare, text)
     for (const [kind, path] of [

@@ -1,15 +1,19 @@
-import { readFileSync, statSync } from "node:fs"
-import { basename } from "node:path"
+import { spawnSync } from "node:child_process"
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { basename, delimiter, join, resolve } from "node:path"
 import { describe, expect, it } from "vitest"
 import {
   findNotebook,
   type Notebook,
   notebookFiles,
+  numbersOf,
   readNotebook,
   tidied,
   withParameters,
 } from "../../lib/notebook/batch"
 import { kernelName, kernelSpec } from "../../lib/notebook/install"
+import { drifts, numbersType } from "../../lib/notebook/numbers"
 
 const code = (source: string, tags?: string[]) => ({
   ...{ id: "a", cell_type: "code", source, execution_count: 3, metadata: { tags, execution: { started: "now" } } },
@@ -51,6 +55,38 @@ it("describes the kernel by absolute paths, to be interrupted by signal", () => 
   expect([argv[2], interrupt_mode, language]).toEqual(["{connection_file}", "signal", "typescript"])
 })
 
+it("fails a notebook whose key numbers have drifted, and passes over none that it should have", () => {
+  const folder = mkdtempSync(join(tmpdir(), "musc-drift-"))
+  const file = join(folder, "drift.ipynb")
+  const musc = { ranges: { share: [0.2, 0.3] } }
+  writeFileSync(file, JSON.stringify({ ...book, metadata: { ...book.metadata, musc }, nbformat: 4, nbformat_minor: 5 }))
+  // In the place of Jupyter: each cell "shows" what stands in the variable SHOWN.
+  const jupyter = `#!${process.execPath}
+const fs = require("node:fs")
+const book = JSON.parse(fs.readFileSync(process.argv[3], "utf8"))
+const data = { "text/plain": "", "${numbersType}": JSON.parse(process.env.SHOWN) }
+book.cells[0].outputs = [{ output_type: "display_data", metadata: {}, data }]
+fs.writeFileSync(process.argv[3], JSON.stringify(book))
+`
+  writeFileSync(join(folder, "jupyter"), jupyter, { mode: 0o755 })
+  const run = (shown: object) => {
+    const env = { ...process.env, PATH: `${folder}${delimiter}${process.env.PATH}`, SHOWN: JSON.stringify(shown) }
+    const bin = resolve(__dirname, "../../lib/cli/bin.cjs")
+    return spawnSync(process.execPath, [bin, "notebook", "run", file], { env, encoding: "utf8" })
+  }
+  expect(run({ share: 0.25 })).toMatchObject({ status: 0, stderr: "" })
+  for (const [shown, got] of [
+    [{ share: 0.35 }, "share: must lie in 0.2 to 0.3, got 0.35"],
+    [{}, "share: must be among the key numbers, got none"],
+  ] as const) {
+    const { status, stderr } = run(shown)
+    expect(status).toBe(1)
+    expect(stderr).toContain("a key number has drifted")
+    expect(stderr).toContain(got)
+  }
+  rmSync(folder, { recursive: true })
+}, 60_000)
+
 describe("the notebooks", () => {
   const books = notebookFiles().map((file) => [basename(file), readNotebook(file)] as const)
   const textOf = (source: string | string[]) => [source].flat().join("")
@@ -70,15 +106,24 @@ describe("the notebooks", () => {
     },
   )
 
-  it.each(books)("%s has cells of at most 18 lines, one of them for parameters", (name, { cells }) => {
+  it.each(books)("%s has cells of at most 15 lines, one of them for parameters", (name, { cells }) => {
     const sources = cells
       .filter(({ cell_type }) => cell_type === "code")
       .map(({ source }) => textOf(source).split("\n").length)
-    expect(Math.max(...sources)).toBeLessThanOrEqual(18)
+    expect(Math.max(...sources)).toBeLessThanOrEqual(15)
     expect(
       cells.filter(({ metadata }) => metadata.tags?.includes("parameters")),
       name,
     ).toHaveLength(1)
+  })
+
+  it.each(books)("%s is kept with key numbers, all of them within ranges that exclude something", (_, book) => {
+    const { ranges = {} } = book.metadata.musc ?? {}
+    const numbers = numbersOf(book)
+    expect(Object.keys(ranges).sort()).toEqual(Object.keys(numbers).sort())
+    expect(Object.keys(numbers).length).toBeGreaterThan(0)
+    expect(drifts(numbers, ranges)).toEqual([])
+    for (const [low, high] of Object.values(ranges)) expect([low, high]).not.toEqual([0, 1])
   })
 
   it.each(books)("%s is kept with outputs that need no script, in less than 400 KB", (name, { cells }) => {

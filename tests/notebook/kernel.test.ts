@@ -119,6 +119,56 @@ const work = (signal: AbortSignal) => new Promise<void>((end) => {
     expect((await kernel.run("console.log(done.every((value, i) => value === i))")).stdout).toBe("true\n")
   }, 300_000)
 
+  it("shows how far a stage is, stops it, and lets nothing go on behind", async () => {
+    const define = `import { each } from "./lib/notebook/progress"
+let begun = 0
+const double = async (row: number) => {
+  begun++
+  await new Promise((done) => setTimeout(done, 20))
+  return 2 * row
+}
+const rows = Array.from({ length: 8000 }, (_, i) => i)`
+    expect((await kernel.run(define)).stderr).toBe("")
+    const running = kernel.run('await each("double", rows, { concurrency: 4 }, double)')
+    await wait(4000)
+    kernel.interrupt()
+    const { stderr, displays } = await running
+    const [, done] = /^StoppedError: double: stopped after (\d+) of 8000 rows; run the cell again\n/.exec(stderr) ?? []
+    expect(Number(done)).toBeGreaterThan(0)
+    const lines = displays.map((data) => `${data["text/plain"]}`)
+    expect(lines.length).toBeGreaterThan(3)
+    expect(lines.at(-2)).toMatch(/^double: \d+ of 8000 rows, [\d.]+ rows\/s, .* left$/)
+    expect(displays.at(-1)!["text/html"]).toContain(`<progress value="${done}" max="8000"`)
+    await wait(250)
+    const { stdout } = await kernel.run("console.log(begun)")
+    expect(Number(stdout)).toBeLessThanOrEqual(Number(done) + 4)
+    await wait(250)
+    expect((await kernel.run("console.log(begun)")).stdout).toBe(stdout)
+    const again = await kernel.run('const few = await each("double", [1, 2], { concurrency: 4 }, double)\nfew.join()')
+    expect(again).toMatchObject({ stdout: "2,4\n", stderr: "" })
+    expect(again.displays.at(-1)!["text/plain"]).toMatch(/^double: 2 of 2 rows/)
+  }, 60_000)
+
+  it("stops the making of pairs within a step, after which the model answers again", async () => {
+    const define = `import { makePairs, openLocal, useBackend, worldInstructions } from "./lib/index"
+import { cell, watch } from "./lib/notebook/progress"
+await useBackend()
+const engine = openLocal("data/models/world").engine(null, cell)
+const asked = worldInstructions({ n: 20000, seed: 1, split: "train", constraints: [3, 5] })`
+    expect((await kernel.run(define)).stderr).toBe("")
+    const running = kernel.run('await watch("pairs", makePairs(engine, asked), asked.length)')
+    await wait(5000)
+    kernel.interrupt()
+    const { stderr, displays } = await running
+    expect(stderr).toMatch(/^StoppedError: pairs: stopped after \d+ of 20000 rows; run the cell again\n/)
+    expect(`${displays.at(-1)!["text/plain"]}`).toMatch(/\d+ tokens\/s/)
+    await wait(250)
+    const some = await kernel.run(
+      'const some = await watch("pairs", makePairs(engine, asked.slice(0, 8)), 8)\nsome.length',
+    )
+    expect(some).toMatchObject({ stdout: "8\n", stderr: "" })
+  }, 120_000)
+
   it("gives up a cell that cannot stop by itself", async () => {
     const running = kernel.run("await new Promise(() => {})")
     await wait(500)

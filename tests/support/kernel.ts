@@ -29,7 +29,21 @@ interface Received {
   content: any
 }
 
-const launcher = resolve(__dirname, "../../lib/notebook/kernel.cjs")
+const root = resolve(__dirname, "../..")
+
+/** How a kernel is started: what Node runs, the path of the connection file behind it, and where. */
+interface Start {
+  args: readonly string[]
+  cwd: string
+}
+const ours: Start = { args: [join(root, "lib/notebook/kernel.cjs")], cwd: tmpdir() }
+
+/** tslab as its own `tslab install` has it started, in the project. */
+export const plainTslab: Start = {
+  args: [require.resolve("tslab/bin/tslab"), "kernel", "--config-path"],
+  cwd: root,
+}
+
 const delimiter = "<IDS|MSG>"
 
 const freePort = () =>
@@ -46,8 +60,8 @@ function decode(frames: readonly Buffer[]): Received {
   return { type: header.msg_type, parent: parent.msg_id, content }
 }
 
-/** Starts the project's kernel and waits until it answers. */
-export async function startKernel(env: Record<string, string> = {}): Promise<Kernel> {
+/** Starts a kernel, the project's if not said otherwise, and waits until it answers. */
+export async function startKernel(env: Record<string, string> = {}, { args, cwd } = ours): Promise<Kernel> {
   const key = randomUUID()
   const names = ["shell", "iopub", "control", "stdin", "hb"]
   const ports = Object.fromEntries(await Promise.all(names.map(async (name) => [`${name}_port`, await freePort()])))
@@ -55,8 +69,8 @@ export async function startKernel(env: Record<string, string> = {}): Promise<Ker
   const file = join(folder, "connection.json")
   const place = { ip: "127.0.0.1", transport: "tcp", signature_scheme: "hmac-sha256" }
   writeFileSync(file, JSON.stringify({ ...ports, ...place, key }))
-  const child: ChildProcess = spawn(process.execPath, [launcher, file], {
-    cwd: tmpdir(),
+  const child: ChildProcess = spawn(process.execPath, [...args, file], {
+    cwd,
     env: { ...process.env, ...env },
     stdio: "inherit",
   })
