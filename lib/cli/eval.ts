@@ -26,7 +26,7 @@ export function register(program: Command): void {
     .command("eval")
     .description(
       "Score a model, or answers made elsewhere, on a benchmark. Every figure comes with a 95 % bootstrap interval. The " +
-        "same command goes on where it stopped, asks no finished call again, and scores anew without any.",
+        "same command goes on where it stopped, asks no finished call again, and scores anew without any. An item whose request a server refuses is left out and counted.",
     )
     .argument("<name>", benchmarks.map(({ name }) => name).join(", "))
     .option("--data <path>", "file or folder of the benchmark's official data")
@@ -166,10 +166,11 @@ function subjectOf({ responses, endpointModel, adapter, model }: Options): strin
 
 function totalsLine([role, totals]: [string, Totals]): string {
   const count = (value = 0) => value.toLocaleString("en")
-  const { calls, cached, promptTokens, tokens, retries, again, unparsed } = totals
+  const read = totals.promptTokens ? `${count(totals.promptTokens)} tokens of prompts and ` : "" // a model in process tells none
+  const { calls, cached, tokens, retries, again, unparsed } = totals
   const parts = [
     `${count(calls)} calls, ${count(cached)} more from disk`,
-    `${count(promptTokens)} tokens of prompts and ${count(tokens)} of replies`,
+    `${read}${count(tokens)} tokens of replies`,
     `${count(retries)} retries`,
     ...(again === undefined ? [] : [`${count(again)} asked again, ${count(unparsed)} never readable`]),
   ]

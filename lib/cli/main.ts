@@ -81,9 +81,13 @@ function createProgram(args: readonly string[]): Command {
   return program.addHelpText("after", "\nEvery command explains itself: musc <command> --help")
 }
 
+/** Control characters spelt out: a message may quote a file that would otherwise speak to the terminal. */
+const printable = (text: string) =>
+  text.replace(/(?!\n)\p{Cc}/gu, (char) => `\\x${char.codePointAt(0)!.toString(16).padStart(2, "0")}`)
+
 /** Prints an error and returns its exit code: our own errors speak for themselves, others keep their stack. */
 function reportError(error: unknown): number {
-  if (error instanceof MuscError) console.error(`${error.name}: ${error.message}`)
+  if (error instanceof MuscError) console.error(printable(`${error.name}: ${error.message}`))
   else console.error(error)
   return error instanceof StoppedError ? 130 : 1
 }

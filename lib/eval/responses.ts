@@ -97,10 +97,10 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
   const missing = items.filter(({ id }) => !answers.has(id))
   const empty = [...answers.values()].filter((turns) => turns.some((turn) => !turn.trim())).length
   const notes = [
-    missing.length && `${missing.length} of ${items.length} items have no answer and are left out: ${some(missing)}`,
-    unanswered && `${unanswered} answers are null, which counts as no answer`,
-    unknown.length && `${unknown.length} answers are for none of the items, the first on line ${unknown[0]}`,
-    empty && `${empty} answers are empty; they are scored as they are`,
+    missing.length && `without an answer and left out: ${missing.length} of ${items.length} items (${some(missing)})`,
+    unanswered && `answers that are null, which counts as none: ${unanswered}`,
+    unknown.length && `answers for none of the items: ${unknown.length}, the first on line ${unknown[0]}`,
+    empty && `empty answers, scored as they are: ${empty}`,
   ].filter((note) => typeof note === "string")
   return { answers, notes }
 }

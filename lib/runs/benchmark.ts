@@ -171,7 +171,7 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
       notes: [
         ...(run.notes ?? []),
         ...(refused.length ? [refusedNote(refused)] : []),
-        ...(cut ? [`${cut} answers were cut off at the token limit; they are scored as they are`] : []),
+        ...(cut ? [`answers cut off at the token limit, scored as they are: ${cut}`] : []),
         ...(benchmark.notes?.(results, scoring) ?? []),
       ],
       bootstrap: { samples: run.bootstrap.samples, seed: run.bootstrap.seed },
@@ -202,8 +202,8 @@ interface Refused {
 }
 
 const refusedNote = (refused: readonly Refused[]) =>
-  `${refused.length} items are left out, as their request was refused; the same command asks for them again: ` +
-  `${refused[0]!.id} (${refused[0]!.failure.stage}: ${refused[0]!.failure.reason})${refused.length > 1 ? ", …" : ""}`
+  `left out because their request was refused, to be asked for again by the same command: ${refused.length} ` +
+  `(${refused[0]!.id}, ${refused[0]!.failure.stage}: ${refused[0]!.failure.reason}${refused.length > 1 ? "; …" : ""})`
 
 /** Work whose refused requests become rows with the reason, unless the first ones are all refused. */
 function keepRefused<Out extends object>(

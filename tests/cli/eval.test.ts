@@ -269,9 +269,7 @@ describe("a server that refuses the request of one item", () => {
       unit: "h1",
       failure: { stage: "judge", reason },
     })
-    expect(scores.notes.join()).toMatch(
-      /1 items are left out, as their request was refused; .*: h1 \(judge: .*too long/,
-    )
+    expect(scores.notes.join()).toMatch(/left out because their request was refused, .*: 1 \(h1, judge: .*too long/)
     server.close()
     // another scoring needs no server
     const corrected = JSON.parse(await musc(...args(), "--scoring", "corrected", "--json", "--retries", "1"))
@@ -292,7 +290,7 @@ describe("a server that refuses the request of one item", () => {
     const endpoint = () => ["--endpoint", server!.url, "--endpoint-model", "m", "--judge-self"]
     const args = ["eval", "infobench", "--data", data, "--samples", "50", "--out", place("unanswered")]
     const table = await musc(...args, ...endpoint())
-    expect(table).toMatch(/- 1 items are left out, .*: e2 \(answer: .*got: 422/)
+    expect(table).toMatch(/- left out because their request was refused, .*: 1 \(e2, answer: .*got: 422/)
     expect(server.bodies).toHaveLength(3 + 2 + 4)
     expect(await musc("compare", place("steady"), place("unanswered"))).toContain("2 items in common")
     server.close()
@@ -347,7 +345,7 @@ describe("bad input", () => {
   const wrong = (change: object) => [records[0], { ...records[1], ...change }]
   const problems: [string, readonly unknown[], RegExp][] = [
     ["a missing field", wrong({ instruction: undefined }), /bad\.jsonl, line 2, instruction: .*string.*got undefined/],
-    ["an id twice", wrong({ id: "e1" }), /bad\.jsonl, line 2, id: must be unique, got e1 of .*line 1 again/],
+    ["an id twice", wrong({ id: "e1" }), /bad\.jsonl, line 2, id: must be unique, got e1 again .first on line 1./],
     [
       "labels that do not match",
       wrong({ question_label: [[]] }),

@@ -16,7 +16,7 @@ const read = async (...lines: (object | string | Buffer)[]) => {
 }
 const toBuffer = (line: object | string | Buffer) =>
   Buffer.isBuffer(line) ? line : Buffer.from(typeof line === "string" ? line : JSON.stringify(line))
-const missing = (...ids: string[]) => `${ids.length} of 4 items have no answer and are left out: ${ids.join(", ")}`
+const missing = (...ids: string[]) => `without an answer and left out: ${ids.length} of 4 items (${ids.join(", ")})`
 
 describe("answers made elsewhere", () => {
   it("are found by id in any of its names, as text or number, and by prompt", async () => {
@@ -44,9 +44,9 @@ describe("answers made elsewhere", () => {
     expect(answers).toEqual({ 1: [""] })
     expect(notes).toEqual([
       missing("2", "3", "4"),
-      "1 answers are null, which counts as no answer",
-      "2 answers are for none of the items, the first on line 3",
-      "1 answers are empty; they are scored as they are",
+      "answers that are null, which counts as none: 1",
+      "answers for none of the items: 2, the first on line 3",
+      "empty answers, scored as they are: 1",
     ])
   })
 

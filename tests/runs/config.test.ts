@@ -6,6 +6,7 @@ import { ConfigError } from "../../lib/errors"
 import { recipes } from "../../lib/recipes/recipes"
 import { configDefaults, nearest, parseConfig } from "../../lib/runs/config"
 import { parseSets, readSettings } from "../../lib/runs/settings"
+import { trainSettings } from "../../lib/runs/stages"
 
 function problemsOf(given: Record<string, unknown>): readonly string[] {
   try {
@@ -102,4 +103,14 @@ describe("settings files", () => {
     expect(() => readSettings(file("c.yaml", "a: [1"))).toThrow(/c\.yaml: must be YAML or JSON/)
     expect(() => readSettings(file("d.yaml", "- 1"))).toThrow(/d\.yaml: must hold settings/)
   })
+})
+
+it("tdpo1 and tdpo2 are coarse training with their loss, and one of the ablation's methods each", () => {
+  const config = parseConfig({ weighting: "kl", tdpoAlpha: 0.3 })
+  const [coarse, one, two] = (["coarse", "tdpo1", "tdpo2"] as const).map((method) => trainSettings(config, method, 4))
+  const preference = { ...(coarse as { preference: object }).preference }
+  expect(coarse).toMatchObject({ weighting: "uniform", preference: { loss: "dpo" } })
+  expect(one).toEqual({ ...coarse, preference: { ...preference, loss: "tdpo1" } })
+  expect(two).toEqual({ ...coarse, preference: { ...preference, loss: "tdpo2", tdpoAlpha: 0.3 } })
+  expect(recipes["ablation-weights"]!.config.methods).toEqual(expect.arrayContaining(["tdpo1", "tdpo2"]))
 })
