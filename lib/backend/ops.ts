@@ -88,13 +88,14 @@ export interface LowRank {
   /** [r, O] */
   B: Tensor2D
   offset: number
-  scale: number
+  /** scale · A and scale · B */
+  scaled: { A: Tensor2D; B: Tensor2D }
 }
 
 /**
  * x · weight, with gradients only for what is trained: x [M, D], weight [D, O] -> [M, O].
  * With `lora`, `weight` already holds the updates (W + scale · A · B, made once a step), so forward and dx cost one
- * matmul each and dA = scale · xᵀ(dy Bᵀ), dB = scale · (xA)ᵀ dy are small products.
+ * matmul each and dA = xᵀ(dy (scale B)ᵀ), dB = (x scale A)ᵀ dy are small products.
  */
 export function linear(
   x: Tensor2D,
@@ -113,10 +114,11 @@ export function linear(
     (dy: Tensor2D, saved) => {
       const input = saved[0] as Tensor2D
       const grads: Tensor[] = [matMul(dy, weight, false, true)]
-      for (const { A, B, offset, scale } of lora) {
-        const part = B.shape[1] === dy.shape[1] ? dy : tf.slice(dy, [0, offset], [-1, B.shape[1]])
-        const dU = matMul(part, B, false, true) // [M, r]
-        grads.push(tf.mul(matMul(input, dU, true), scale), tf.mul(matMul(matMul(input, A), part, true), scale))
+      for (const { scaled, offset } of lora) {
+        const O = scaled.B.shape[1]
+        const part = O === dy.shape[1] ? dy : tf.slice(dy, [0, offset], [-1, O])
+        grads.push(matMul(input, matMul(part, scaled.B, false, true), true))
+        grads.push(matMul(matMul(input, scaled.A), part, true))
       }
       if (options.trainWeight) grads.push(matMul(input, dy, true))
       return grads
@@ -175,13 +177,14 @@ function swiglu(gate: Tensor2D, up: Tensor2D): Tensor2D {
     (save) => {
       const s = tf.sigmoid(gate)
       const gs = tf.mul(gate, s)
-      save([up, s, gs])
-      return tf.mul(gs, up) as Tensor2D
+      const y = tf.mul(gs, up) as Tensor2D
+      save([up, s, gs, y])
+      return y
     },
-    (dy, [u, s, gs]) => {
-      // silu' = s + g s (1 - s)
-      const slope = tf.sub(tf.add(s!, gs!), tf.mul(gs!, s!))
-      return [tf.mul(tf.mul(dy, u!), slope), tf.mul(dy, gs!)]
+    (dy, [u, s, gs, y]) => {
+      // silu' = s + g s (1 - s), so silu' u = y + s (u - y)
+      const slope = tf.add(y!, tf.mul(s!, tf.sub(u!, y!)))
+      return [tf.mul(dy, slope), tf.mul(dy, gs!)]
     },
   )
 }
@@ -226,46 +229,87 @@ export function rotate(x: Tensor4D, { cos, sin, rotation }: RopeTable): Tensor4D
   )
 }
 
+/** From where along an axis, and how many. */
+export type Span = readonly [from: number, count: number]
+
+/** Some queries, and the keys that one of them or more may look at. */
+export interface AttentionBlock {
+  queries: Span
+  keys: Span
+  /** [B, 1, queries, keys], added to the scores: 0, or -1e9 where a query may not look */
+  mask: Tensor4D
+}
+
 /**
- * softmax(q kᵀ + mask) v for q [B, N, T, H] (already scaled), k and v [B, K, S, H], mask [B, 1, T, S] additive.
- * Grouped queries: N is a multiple of K, and heads of a group are consecutive. `qk` is q and k stacked along axis 1 in
- * training (S = T); with a cache, keys come from `cached` and `qk` holds the queries alone.
+ * softmax(q kᵀ + mask) v for q [B, N, T, H] (already scaled), k and v [B, K, S, H], a block of queries at a time: what no
+ * query of a block may look at costs nothing. Grouped queries: N is a multiple of K, and heads of a group are consecutive.
+ * `qk` is q and k stacked along axis 1 in training (S = T); with a cache, keys come from `cached` and `qk` holds the queries
+ * alone.
  */
-export function attend(qk: Tensor4D, v: Tensor4D, mask: Tensor4D, kvHeads: number, cached?: Tensor4D): Tensor4D {
+export function attend(
+  qk: Tensor4D,
+  v: Tensor4D,
+  blocks: readonly AttentionBlock[],
+  kvHeads: number,
+  cached?: Tensor4D,
+): Tensor4D {
   const [B, stacked, T, H] = qk.shape
   const N = cached ? stacked : stacked - kvHeads
-  const S = v.shape[2]
-  const grouped = (x: Tensor4D) => tf.reshape(x, [B, kvHeads, (N / kvHeads) * T, x.shape[3]]) as Tensor4D
-  const heads = (x: Tensor4D) => tf.reshape(x, [B, N, T, x.shape[3]]) as Tensor4D
-  const probabilities = (q: Tensor4D, k: Tensor4D) =>
-    softmax(tf.add(heads(batchMatMul(grouped(q), k, false, true)), mask) as Tensor4D) // [B, N, T, S]
-  if (cached) return tf.tidy(() => heads(batchMatMul(grouped(probabilities(qk, cached)), v)))
+  const grouped = (x: Tensor4D) => tf.reshape(x, [B, kvHeads, -1, x.shape[3]]) as Tensor4D
+  const heads = (x: Tensor4D) => tf.reshape(x, [B, N, -1, x.shape[3]]) as Tensor4D
+  const joined = (parts: Tensor4D[]) => (parts.length > 1 ? tf.concat(parts, 2) : parts[0]!) // [B, N, T, H]
+  /** All that the gradient of a block needs, queries of a group one after another: q, k, v, p [B, K, N/K t, s] and p v. */
+  const forward = (q: Tensor4D, k: Tensor4D, { queries, keys, mask }: AttentionBlock) => {
+    const asked = grouped(along(q, queries))
+    const [named, values] = [along(k, keys), along(v, keys)]
+    const scores = heads(batchMatMul(asked, named, false, true))
+    const p = grouped(tf.softmax(tf.add(scores, mask) as Tensor4D))
+    return [asked, named, values, p, batchMatMul(p, values)] as const
+  }
+  if (cached) return tf.tidy(() => joined(blocks.map((block) => heads(forward(qk, cached, block)[4]))))
   return withGradient(
     [qk, v],
     (save) => {
       const q = tf.slice(qk, [0, 0, 0, 0], [B, N, T, H])
-      const k = tf.slice(qk, [0, N, 0, 0], [B, kvHeads, S, H])
-      const p = probabilities(q, k)
-      const out = heads(batchMatMul(grouped(p), v))
-      save([q, k, v, p, out])
-      return out
+      const k = tf.slice(qk, [0, N, 0, 0], [B, kvHeads, T, H])
+      const parts = blocks.map((block) => forward(q, k, block))
+      save(parts.flat())
+      return joined(parts.map(([, , , , out]) => heads(out)))
     },
     (dy, saved) => {
-      const [q, k, value, p, out] = saved as [Tensor4D, Tensor4D, Tensor4D, Tensor4D, Tensor4D]
-      const dOut = grouped(dy)
-      const dP = heads(batchMatMul(dOut, value, false, true))
-      // softmax: dS = P (dP - Σ_s dP P), and Σ_s dP P = Σ_h dO O
-      const along = tf.sum(tf.mul(dy, out), -1, true)
-      const dS = grouped(tf.mul(p, tf.sub(dP, along)) as Tensor4D)
-      const dq = heads(batchMatMul(dS, k))
-      const dk = batchMatMul(dS, grouped(q), true)
-      return [tf.concat([dq, dk], 1), batchMatMul(grouped(p), dOut, true)]
+      const grads = blocks.map(({ queries, keys }, i) => {
+        const [q, k, values, p, out] = saved.slice(5 * i, 5 * i + 5) as [
+          Tensor4D,
+          Tensor4D,
+          Tensor4D,
+          Tensor4D,
+          Tensor4D,
+        ]
+        const dOut = grouped(along(dy, queries))
+        const dP = batchMatMul(dOut, values, false, true)
+        // softmax: dS = P (dP - Σ_s dP P), and Σ_s dP P = Σ_h dO O
+        const dS = tf.mul(p, tf.sub(dP, tf.sum(tf.mul(dOut, out), -1, true))) as Tensor4D
+        const back = (x: Tensor4D) => padded(x, keys, T)
+        return [heads(batchMatMul(dS, k)), back(batchMatMul(dS, q, true)), back(batchMatMul(p, dOut, true))] as const
+      })
+      const dq = joined(grads.map(([dq]) => dq))
+      const dk = total(grads.map(([, dk]) => dk))
+      return [tf.concat([dq, dk], 1), total(grads.map(([, , dv]) => dv))]
     },
   )
 }
 
-function softmax(x: Tensor4D): Tensor4D {
-  return tf.softmax(x) as Tensor4D
+const total = (parts: Tensor4D[]) => (parts.length > 1 ? tf.addN(parts) : parts[0]!)
+
+/** Places `span` of the third axis. */
+function along(x: Tensor4D, [from, count]: Span): Tensor4D {
+  return count === x.shape[2] ? x : tf.slice(x, [0, 0, from, 0], [-1, -1, count, -1])
+}
+
+/** The opposite of `along`: zeros around, so that the third axis has `size` places. */
+function padded(x: Tensor4D, [from, count]: Span, size: number): Tensor4D {
+  const around: [number, number] = [from, size - from - count]
+  return count === size ? x : (tf.pad(x, [[0, 0], [0, 0], around, [0, 0]]) as Tensor4D)
 }
 
 /**
@@ -283,14 +327,14 @@ export function targetLogProbs(
   const chunk = options.chunk ?? chunkOf(table)
   const starts = startsOf(h, chunk)
   const rows = (x: Tensor, at: number) => rowsAt(x, at, chunk)
-  // dh for dy = 1 costs one matmul while the logits are at hand; a trained table needs dy first, hence recomputation.
+  // dh for dy = -1 costs one matmul while the logits are at hand; a trained table needs dy first, hence recomputation.
   const unit = options.trainTable ? null : ([] as Tensor2D[])
   return withGradient(
     options.trainTable ? [h, table] : [h],
     (save) => {
       const logps = starts.map((at) => {
         const [logp, slope] = scoreRows(rows(h, at) as Tensor2D, table, rows(targets, at) as Tensor1D, softcap)
-        unit?.push(tf.tidy(() => tf.neg(matMul(slope, table))))
+        unit?.push(matMul(slope, table))
         slope.dispose()
         return logp
       })
@@ -298,7 +342,7 @@ export function targetLogProbs(
       return tf.concat(logps) as Tensor1D
     },
     (dy, [saved, ids]) => {
-      if (unit) return [tf.mul(saved!, tf.expandDims(dy, 1))]
+      if (unit) return [tf.mul(saved!, tf.neg(tf.expandDims(dy, 1)))]
       const parts = starts.map((at) =>
         tf.tidy(() => {
           const hs = rows(saved!, at) as Tensor2D

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs"
-import { matMul } from "../backend/ops"
+import { flatten, unflatten } from "../backend/flat"
+import { type LowRank, matMul } from "../backend/ops"
 import { tf, valuesOf } from "../backend/tf"
 import { rng } from "../rng"
 import type { Adapter, Matrix } from "./adapter"
@@ -74,22 +75,26 @@ export function bind(
   const { config, params } = model
   const lora = options.lora ?? null
   const trainAll = options.trainAll ?? false
+  const scaled = lora ? times(lora.params, lora.scale) : {}
   const projection = (i: number, name: string, targets: readonly LoraTarget[]): Projection => {
     const base = params[`layers.${i}.${name}`] as Tensor2D
     const bias = params[`layers.${i}.${name}Bias`] as Tensor1D | undefined
     const starts = targets.map((_, at) => targets.slice(0, at).reduce((sum, t) => sum + targetShape(config, t)[1], 0))
-    const parts = targets.map((target, at) => ({
-      A: lora?.params[`layers.${i}.${target}.A`] as Tensor2D | undefined,
-      B: lora?.params[`layers.${i}.${target}.B`] as Tensor2D | undefined,
-      target,
-      offset: starts[at]!,
-    }))
-    const updates = parts.flatMap(({ A, B, offset }) => (A && B ? [{ A, B, offset, scale: lora!.scale }] : []))
+    const pair = (of: Params, target: LoraTarget) => ({
+      A: of[`layers.${i}.${target}.A`] as Tensor2D,
+      B: of[`layers.${i}.${target}.B`] as Tensor2D,
+    })
+    const updates = targets.flatMap((target, at): LowRank[] =>
+      `layers.${i}.${target}.A` in scaled
+        ? [{ ...pair(lora!.params, target), scaled: pair(scaled, target), offset: starts[at]! }]
+        : [],
+    )
     if (!updates.length) return { weight: base, bias, lora: [], train: trainAll }
     const weight = tf.tidy(() => {
-      const deltas = parts.map(({ A, B, target }) =>
-        A && B ? matMul(A, tf.mul(B, lora!.scale)) : (tf.zeros(targetShape(config, target)) as Tensor2D),
-      )
+      const deltas = targets.map((target, at) => {
+        const update = updates.find(({ offset }) => offset === starts[at])
+        return update ? matMul(update.A, update.scaled.B) : (tf.zeros(targetShape(config, target)) as Tensor2D)
+      })
       return tf.add(base, deltas.length > 1 ? tf.concat(deltas, 1) : deltas[0]!) as Tensor2D
     })
     return { weight, bias, lora: updates, train: false }
@@ -122,29 +127,45 @@ export function bind(
   }
 }
 
+/** All of `params` times `factor`. */
+function times(params: Params, factor: number): Params {
+  const tensors = Object.values(params)
+  const scaled = tf.tidy(() => unflatten(tf.mul(flatten(tensors), factor), tensors))
+  return Object.fromEntries(Object.keys(params).map((name, i) => [name, scaled[i]!]))
+}
+
 /** Norm weights of all heads, queries then keys: [H], [H] -> [N + K, 1, H]. */
 function headNorms(q: Tensor1D, k: Tensor1D, { heads: N, kvHeads: K, headDim: H }: ModelConfig): Tensor3D {
   const repeat = (w: Tensor1D, n: number) => tf.tile(tf.reshape(w, [1, 1, H]), [n, 1, 1])
   return tf.tidy(() => tf.concat([repeat(q, N), repeat(k, K)], 0)) as Tensor3D
 }
 
-/** Disposes the effective matrices that `bind` made; the model's own weights stay. */
+/** Disposes what `bind` made; the model's own weights and the adapter's stay. */
 export function release(bound: Bound): void {
   for (const layer of bound.layers) {
+    for (const part of projectionsOf(layer)) if (part.lora.length) part.weight.dispose()
+  }
+  releaseParts(bound)
+}
+
+/** Disposes what `bind` made but for the effective matrices. */
+function releaseParts(bound: Bound): void {
+  for (const layer of bound.layers) {
     layer.qkNorm?.dispose()
-    for (const part of [layer.qk, layer.v, layer.o, layer.gate, layer.up, layer.down]) {
-      if (part.lora.length) part.weight.dispose()
-    }
+    for (const { lora } of projectionsOf(layer)) tf.dispose(lora.map(({ scaled }) => [scaled.A, scaled.B]))
   }
 }
+
+const projections = ["qk", "v", "o", "gate", "up", "down"] as const
+const projectionsOf = (layer: Layer) => projections.map((name) => layer[name])
 
 /** The model with the adapter added into its matrices for good; a new set of tensors for the changed ones. */
 export function merge(model: Model, lora: Lora): Model {
   const bound = bind(model, { lora })
   const params: Params = { ...model.params }
-  for (const layer of bound.layers) layer.qkNorm?.dispose()
+  releaseParts(bound)
   bound.layers.forEach((layer, i) => {
-    for (const name of ["qk", "v", "o", "gate", "up", "down"] as const) {
+    for (const name of projections) {
       const part = layer[name]
       if (part.lora.length) params[`layers.${i}.${name}`] = part.weight as Tensor
     }

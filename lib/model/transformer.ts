@@ -1,5 +1,15 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
-import { attend, gated, type LowRank, linear, lookup, type RopeTable, rmsNorm, rotate } from "../backend/ops"
+import {
+  type AttentionBlock,
+  attend,
+  gated,
+  type LowRank,
+  linear,
+  lookup,
+  type RopeTable,
+  rmsNorm,
+  rotate,
+} from "../backend/ops"
 import { recomputed } from "../backend/recompute"
 import { tf } from "../backend/tf"
 import type { KVCache } from "./cache"
@@ -71,7 +81,7 @@ export interface Places {
 /** Tables that layers of one kind (same rope, same window) share. */
 export interface Context {
   rope: RopeTable // cos, sin [B, N + K, T, H]
-  mask: Tensor4D // [B, 1, T, S]
+  attention: AttentionBlock[]
 }
 
 /** One context a layer; layers of one kind get the same object. `keys` are the places of the cached keys. */
@@ -80,7 +90,10 @@ export function contexts(config: ModelConfig, queries: Places, keys: Places = qu
   return config.rope.map((rope, i) => {
     const window = config.window[i]!
     const key = JSON.stringify([rope, window])
-    const context = made.get(key) ?? { rope: ropeTable(config, rope, queries), mask: mask(queries, keys, window) }
+    const context = made.get(key) ?? {
+      rope: ropeTable(config, rope, queries),
+      attention: attention(queries, keys, window),
+    }
     made.set(key, context)
     return context
   })
@@ -136,7 +149,7 @@ function selfAttention(
   layer: Layer,
   { config, trainAll }: Bound,
   { rows: B, length: T }: Places,
-  { rope, mask }: Context,
+  { rope, attention }: Context,
   cache?: LayerCache,
 ): Tensor2D {
   const { heads: N, kvHeads: K, headDim: H } = config
@@ -147,8 +160,8 @@ function selfAttention(
   qk = rotate(qk, rope)
   const stored = cache?.append(tf.slice(qk, [0, N, 0, 0], [B, K, T, H]), v)
   const out = stored
-    ? attend(tf.slice(qk, [0, 0, 0, 0], [B, N, T, H]), stored.v, mask, K, stored.k)
-    : attend(qk, v, mask, K)
+    ? attend(tf.slice(qk, [0, 0, 0, 0], [B, N, T, H]), stored.v, attention, K, stored.k)
+    : attend(qk, v, attention, K)
   return tf.reshape(tf.transpose(out, [0, 2, 1, 3]), [B * T, N * H])
 }
 
@@ -158,28 +171,44 @@ function project(x: Tensor2D, { weight, bias, lora, train }: Projection): Tensor
 }
 
 const hidden = -1e9
+/** Queries that attend together. */
+const queryBlock = 64
 
-/** 0 where a query may look at a key, else -1e9. Padding looks at itself, so that its softmax stays finite. */
-function mask(queries: Places, keys: Places, window: number | null): Tensor4D {
+/**
+ * Who looks at whom, a block of queries after another, each with the keys from the first that it needs on. Padding looks at
+ * padding, so that its softmax stays finite.
+ */
+function attention(queries: Places, keys: Places, window: number | null): AttentionBlock[] {
   const { rows: B, length: T } = queries
   const S = keys.length
-  const out = new Float32Array(B * T * S).fill(hidden)
-  for (let b = 0; b < B; b++) {
-    for (let t = 0; t < T; t++) {
-      const q = b * T + t
-      const segment = queries.segments[q]!
-      const position = queries.positions[q]!
+  // Tokens of one call look at themselves and at what is left of them; cached keys stay in one piece.
+  const same = queries === keys
+  const starts = Array.from({ length: Math.ceil(T / queryBlock) }, (_, i) => i * queryBlock)
+  return starts.map((from) => {
+    const n = Math.min(queryBlock, T - from)
+    const end = same ? from + n : S
+    const scores = new Float32Array(B * n * end).fill(hidden)
+    let first = same ? end - 1 : 0
+    for (let row = 0; row < B * n; row++) {
+      const b = Math.floor(row / n)
+      const t = from + (row % n)
+      const segment = queries.segments[b * T + t]!
+      const position = queries.positions[b * T + t]!
       const oldest = window === null ? 0 : position - window + 1
-      for (let s = 0; s < S; s++) {
+      for (let s = 0; s < (same ? t + 1 : S); s++) {
         const k = b * S + s
         const keySegment = keys.segments[k]!
         if (keySegment !== segment && (keySegment !== 0 || segment < 0)) continue
         const keyPosition = keys.positions[k]!
-        if (keyPosition <= position && keyPosition >= oldest) out[q * S + s] = 0
+        if (keyPosition > position || keyPosition < oldest) continue
+        scores[row * end + s] = 0
+        if (s < first) first = s
       }
     }
-  }
-  return tf.tensor4d(out, [B, 1, T, S])
+    const mask = tf.tensor4d(scores, [B, 1, n, end])
+    const needed: Tensor4D = first ? tf.slice(mask, [0, 0, 0, first]) : mask
+    return { queries: [from, n], keys: [first, end - first], mask: needed }
+  })
 }
 
 /** Turns by position · frequency. Queries' rows also carry the factor of q·k, which then costs nothing. */

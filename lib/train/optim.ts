@@ -1,4 +1,5 @@
 import type { Tensor, Tensor1D } from "@tensorflow/tfjs"
+import { flatten, unflatten } from "../backend/flat"
 import { tf } from "../backend/tf"
 import type { Params } from "../model/transformer"
 
@@ -34,7 +35,7 @@ export function adamInit(params: Params): AdamState {
 export async function adamStep(params: Params, grads: Params, state: AdamState, lr: number, options: AdamOptions) {
   const { beta1, beta2, eps, weightDecay, maxGradNorm } = options
   const names = Object.keys(params)
-  const flat = (tensors: Params) => tf.concat(names.map((name) => tf.reshape(tensors[name]!, [-1]))) as Tensor1D
+  const flat = (tensors: Params) => flatten(names.map((name) => tensors[name]!))
   const step = state.step + 1
   const [next, m, v, norm] = tf.tidy(() => {
     const raw = flat(grads)
@@ -49,13 +50,11 @@ export async function adamStep(params: Params, grads: Params, state: AdamState, 
     const next = tf.sub(weightDecay ? tf.mul(p, 1 - lr * weightDecay) : p, update)
     return [next, m, v, norm] as [Tensor1D, Tensor1D, Tensor1D, Tensor]
   })
-  let at = 0
-  for (const name of names) {
-    const old = params[name]!
-    params[name] = tf.tidy(() => tf.reshape(tf.slice(next, at, old.size), old.shape))
-    at += old.size
-    old.dispose()
-  }
+  const old = names.map((name) => params[name]!)
+  unflatten(next, old).forEach((tensor, i) => {
+    params[names[i]!] = tensor
+  })
+  tf.dispose(old)
   const gradNorm = (await norm.data())[0]!
   tf.dispose([next, norm, state.m, state.v])
   return { state: { step, m, v }, gradNorm }

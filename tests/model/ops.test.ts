@@ -63,6 +63,31 @@ const mask = () => {
   return tf.tensor4d(values, [B, 1, T, T])
 }
 
+/** Hides what is `window` places back or more. */
+const windowMask = (window: number) => {
+  const values = Float32Array.from({ length: T * T }, (_, i) => (Math.floor(i / T) - (i % T) >= window ? -1e9 : 0))
+  return tf.tensor4d(values, [1, 1, T, T])
+}
+/** All queries in one block. */
+const whole = (masked: Tensor): ops.AttentionBlock[] => [
+  { queries: [0, masked.shape[2]!], keys: [0, T], mask: masked as Tensor4D },
+]
+/** Queries and keys of three blocks. */
+const spans: [ops.Span, ops.Span][] = [
+  [
+    [0, 2],
+    [0, 2],
+  ],
+  [
+    [2, 1],
+    [0, 3],
+  ],
+  [
+    [3, 2],
+    [1, 4],
+  ],
+]
+
 const plainNorm = (x: Tensor, w: Tensor) => tf.mul(tf.div(x, tf.sqrt(tf.add(tf.mean(tf.mul(x, x), -1, true), 1e-5))), w)
 const heads = (x: Tensor, from: number, n: number) => tf.slice(x, [0, from, 0, 0], [B, n, T, H])
 const plainAttention = (q: Tensor, k: Tensor, v: Tensor, masked: Tensor) => {
@@ -110,15 +135,17 @@ const cases: Case[] = [
     constants: ([, a1, b1, a2, b2]) => {
       const weight = uniform([D, O], "weight")
       const update = tf.concat([tf.matMul(a1!, b1!), tf.matMul(a2!, b2!)], 1)
-      return [weight, tf.add(weight, tf.mul(update, scale))]
+      return [weight, tf.add(weight, tf.mul(update, scale)), ...[a1, b1, a2, b2].map((x) => tf.mul(x!, scale))]
     },
-    ours: (x, a1, b1, a2, b2, _, effective) =>
-      ops.linear(x as Tensor2D, effective as Tensor2D, {
+    ours: (x, a1, b1, a2, b2, _, effective, ...scaled) => {
+      const [sa1, sb1, sa2, sb2] = scaled as Tensor2D[]
+      return ops.linear(x as Tensor2D, effective as Tensor2D, {
         lora: [
-          { A: a1 as Tensor2D, B: b1 as Tensor2D, offset: 0, scale },
-          { A: a2 as Tensor2D, B: b2 as Tensor2D, offset: 4, scale },
+          { A: a1 as Tensor2D, B: b1 as Tensor2D, offset: 0, scaled: { A: sa1!, B: sb1! } },
+          { A: a2 as Tensor2D, B: b2 as Tensor2D, offset: 4, scaled: { A: sa2!, B: sb2! } },
         ],
-      }),
+      })
+    },
     plain: (x, a1, b1, a2, b2, weight) => {
       const low = tf.concat([tf.matMul(tf.matMul(x!, a1!), b1!), tf.matMul(tf.matMul(x!, a2!), b2!)], 1)
       return tf.add(tf.matMul(x!, weight!), tf.mul(low, scale))
@@ -193,7 +220,24 @@ const cases: Case[] = [
       [B, K, T, H],
     ],
     constants: () => [mask()],
-    ours: (qk, v, masked) => ops.attend(qk as Tensor4D, v as Tensor4D, masked as Tensor4D, K),
+    ours: (qk, v, masked) => ops.attend(qk as Tensor4D, v as Tensor4D, whole(masked!), K),
+    plain: (qk, v, masked) => plainAttention(heads(qk!, 0, N), heads(qk!, N, K), v!, masked!),
+  },
+  {
+    // a window of three: queries 0 and 1 see keys 0 and 1, query 2 keys 0 to 2, queries 3 and 4 keys 1 to 4
+    name: "attend in blocks of queries",
+    shapes: [
+      [B, N + K, T, H],
+      [B, K, T, H],
+    ],
+    constants: () => {
+      const masked = tf.add(mask(), windowMask(3)) as Tensor4D
+      return [masked, ...spans.map(([[q, nq], [k, nk]]) => tf.slice(masked, [0, 0, q, k], [B, 1, nq, nk]))]
+    },
+    ours: (qk, v, _, ...masks) => {
+      const blocks = spans.map(([queries, keys], i) => ({ queries, keys, mask: masks[i] as Tensor4D }))
+      return ops.attend(qk as Tensor4D, v as Tensor4D, blocks, K)
+    },
     plain: (qk, v, masked) => plainAttention(heads(qk!, 0, N), heads(qk!, N, K), v!, masked!),
   },
   ...([null, 2] as const).flatMap((softcap): Case[] => {
@@ -287,10 +331,10 @@ describe.each(backends)("on %s", (backend) => {
       const keys = heads(qk, N, K) as Tensor4D
       const masked = mask()
       const before = tf.memory().numTensors
-      const stepwise = ops.attend(last, v, lastMask, K, keys)
+      const stepwise = ops.attend(last, v, whole(lastMask), K, keys)
       expect(tf.memory().numTensors - before).toBe(1)
-      const whole = tf.slice(ops.attend(qk, v, masked, K), [0, 0, T - 1, 0], [B, N, 1, H])
-      expect(largestGap(stepwise.dataSync(), whole.dataSync())).toBeLessThan(1e-6)
+      const all = tf.slice(ops.attend(qk, v, whole(masked), K), [0, 0, T - 1, 0], [B, N, 1, H])
+      expect(largestGap(stepwise.dataSync(), all.dataSync())).toBeLessThan(1e-6)
     })
   })
 

@@ -1,0 +1,45 @@
+import type { Tensor, Tensor1D } from "@tensorflow/tfjs"
+import { tf } from "./tf"
+
+/**
+ * Many small tensors as one vector and back. Those with rows of one shape lie together, so that a few joins serve all: a
+ * reshape of its own for each tensor costs more than the arithmetic between.
+ */
+
+/** Places of tensors by the shape of their rows, in the order in which the vector holds them. */
+function groups(tensors: readonly Tensor[]): number[][] {
+  const byRow = new Map<string, number[]>()
+  tensors.forEach(({ shape }, i) => {
+    const row = shape.slice(1).join()
+    byRow.set(row, [...(byRow.get(row) ?? []), i])
+  })
+  return [...byRow.values()]
+}
+
+const rowsOf = ({ shape }: Tensor) => shape[0] ?? 1
+
+/** All values of `tensors`, which have at least one axis. */
+export function flatten(tensors: readonly Tensor[]): Tensor1D {
+  return tf.tidy(() => {
+    const parts = groups(tensors).map((group) => tf.reshape(tf.concat(group.map((i) => tensors[i]!)), [-1]))
+    return tf.concat(parts) as Tensor1D
+  })
+}
+
+/** The tensors that `flatten` made `vector` of, in the shapes of `like`. */
+export function unflatten(vector: Tensor1D, like: readonly Tensor[]): Tensor[] {
+  return tf.tidy(() => {
+    const grouped = groups(like)
+    const sizes = grouped.map((group) => group.reduce((sum, i) => sum + like[i]!.size, 0))
+    const out: Tensor[] = []
+    tf.split(vector, sizes).forEach((part, g) => {
+      const group = grouped[g]!
+      const rows = group.map((i) => rowsOf(like[i]!))
+      const whole = tf.reshape(part, [-1, ...like[group[0]!]!.shape.slice(1)])
+      tf.split(whole, rows).forEach((tensor, j) => {
+        out[group[j]!] = tensor
+      })
+    })
+    return out
+  })
+}

@@ -1,0 +1,43 @@
+import { beforeAll, describe, expect, it } from "vitest"
+import { flatten, unflatten } from "../../lib/backend/flat"
+import { tf, useBackend } from "../../lib/backend/tf"
+import { backends } from "../support/tensors"
+
+const shapes = [[2, 3], [4], [5, 3], [3, 2], [1], [1, 3]]
+
+describe.each(backends)("on %s", (backend) => {
+  beforeAll(async () => {
+    await useBackend(backend)
+  })
+
+  it("tensors come back from one vector as they were, those with equal rows side by side in it", () => {
+    let next = 0
+    const tensors = shapes.map((shape) => {
+      const size = shape.reduce((a, b) => a * b, 1)
+      return tf.tensor(
+        Array.from({ length: size }, () => next++),
+        shape,
+        "float32",
+      )
+    })
+    const before = tf.memory().numTensors
+    const vector = flatten(tensors)
+    const again = unflatten(vector, tensors)
+    expect(tf.memory().numTensors - before).toBe(1 + shapes.length)
+    // rows of three: 0 … 5, 10 … 24 and 32 … 34; single values: 6 … 9 and 31; rows of two: 25 … 30
+    const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i)
+    expect([...vector.dataSync()]).toEqual([
+      ...range(0, 5),
+      ...range(10, 24),
+      ...range(32, 34),
+      ...range(6, 9),
+      31,
+      ...range(25, 30),
+    ])
+    again.forEach((tensor, i) => {
+      expect(tensor.shape).toEqual(shapes[i])
+      expect([...tensor.dataSync()]).toEqual([...tensors[i]!.dataSync()])
+    })
+    tf.dispose([tensors, vector, again])
+  })
+})
