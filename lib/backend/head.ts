@@ -55,7 +55,7 @@ function rowLogProbs(
     let total = tf.zeros([h.shape[0], 1]) as Tensor2D // Σ exp(logit - top)
     let mean = wanted ? (tf.zeros([h.shape[0], D]) as Tensor2D) : null // Σ exp(logit - top) · row of the table
     for (let at = 0; at < V; at += words) {
-      const [newTop, newTotal, newMean] = tf.tidy(() => {
+      const [newTop, newTotal, newMean] = tf.tidy((): Tensor2D[] => {
         const rows = tf.slice(table, [at, 0], [Math.min(words, V - at), D])
         const { logits, slope } = cappedLogits(h, rows, softcap)
         const next = tf.maximum(top, tf.max(logits, 1, true)) as Tensor2D
@@ -63,10 +63,10 @@ function rowLogProbs(
         const decay = tf.exp(tf.sub(top, next))
         const sum = tf.add(tf.mul(total, decay), tf.sum(odds, 1, true)) as Tensor2D
         const pull = mean && matMul(slope ? tf.mul(odds, slope) : odds, rows)
-        return [next, sum, pull && (tf.add(tf.mul(mean!, decay), pull) as Tensor2D)] as const
+        return [next, sum, ...(pull ? [tf.add(tf.mul(mean!, decay), pull) as Tensor2D] : [])]
       })
       tf.dispose([top, total, mean ?? []])
-      ;[top, total, mean] = [newTop, newTotal, newMean]
+      ;[top, total, mean] = [newTop!, newTotal!, newMean ?? null]
     }
     const own = tf.gather(table, targets) // [m, D]
     const raw = tf.sum(tf.mul(h, own), 1, true)
