@@ -1,5 +1,4 @@
 import pLimit from "p-limit"
-import type { LocalOptions } from "../engine/local"
 import { StoppedError } from "../errors"
 import { html } from "../plots/html"
 import { paceOf } from "../runs/pace"
@@ -14,7 +13,7 @@ interface Work {
 let current: Work | undefined
 
 /** Options of an engine for notebooks: it counts its tokens where `watch` and `each` show them, and stops with them. */
-export const cell: Pick<LocalOptions, "signal" | "onTokens"> = {
+export const cell: { readonly signal: AbortSignal | undefined; onTokens(count: number): void } = {
   get signal() {
     return current?.signal
   },

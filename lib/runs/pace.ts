@@ -1,8 +1,14 @@
-import type { Progress } from "./workshop"
+/** Work done; `unit` says what is counted, `note` what else there is to say. */
+interface Done {
+  unit: string
+  done: number
+  total: number
+  note?: string
+}
 
 /** How fast work goes and how long it will take: `12 rows/s, 350 tokens/s, loss 0.412, 40 s left`. */
 export function paceOf(
-  { unit, done, total, note }: Omit<Progress, "stage">,
+  { unit, done, total, note }: Done,
   { seconds, start = 0, tokens = 0 }: { seconds: number; start?: number; tokens?: number },
 ): string {
   const time = Math.max(0.001, seconds)

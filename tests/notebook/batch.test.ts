@@ -102,7 +102,9 @@ describe("the notebooks", () => {
       const prose = cells.filter(({ cell_type }) => cell_type === "markdown").map(({ source }) => textOf(source))
       expect(prose[0]).toMatch(/^# \d\d · [\s\S]*\*\*Claim\.\*\*/)
       expect(prose.some((text) => text.startsWith("**Beside the paper.**"))).toBe(true)
-      expect(prose.at(-1)).toMatch(/^## Exercises[\s\S]*<details><summary>Solutions?<\/summary>[\s\S]*<\/details>/)
+      expect(prose.at(-1)).toMatch(
+        /^## Exercises[\s\S]*<details><summary>Solutions?<\/summary>[\s\S]*\n\n<\/details>\s*$/,
+      )
     },
   )
 

@@ -16,7 +16,8 @@ export interface CellResult {
 
 /** A started kernel, spoken to as Jupyter does. */
 export interface Kernel {
-  run(code: string): Promise<CellResult>
+  /** Runs a cell; `onDisplay` gets each bundle, also each update, as it comes. */
+  run(code: string, onDisplay?: (data: Record<string, unknown>) => void): Promise<CellResult>
   /** The interrupt button. */
   interrupt(): void
   stop(): Promise<void>
@@ -60,6 +61,8 @@ function decode(frames: readonly Buffer[]): Received {
   return { type: header.msg_type, parent: parent.msg_id, content }
 }
 
+const isDisplay = ({ type }: Received) => /^(update_)?display_data$/.test(type)
+
 /** Starts a kernel, the project's if not said otherwise, and waits until it answers. */
 export async function startKernel(env: Record<string, string> = {}, { args, cwd } = ours): Promise<Kernel> {
   const key = randomUUID()
@@ -97,7 +100,7 @@ export async function startKernel(env: Record<string, string> = {}, { args, cwd 
     return id
   }
   /** Everything that answers a request, until the kernel is idle again and has replied. */
-  const ask = (type: string, content: object) =>
+  const ask = (type: string, content: object, onMessage: (message: Received) => void = () => {}) =>
     new Promise<Received[]>((done) => {
       const seen: Received[] = []
       let id = ""
@@ -105,6 +108,7 @@ export async function startKernel(env: Record<string, string> = {}, { args, cwd 
       const listener = (message: Received, from: "shell" | "iopub") => {
         if (message.parent !== id) return
         seen.push(message)
+        onMessage(message)
         if (from === "shell") replied = true
         if (message.type === "status" && message.content.execution_state === "idle") idle = true
         if (!idle || !replied) return
@@ -122,13 +126,14 @@ export async function startKernel(env: Record<string, string> = {}, { args, cwd 
     if (await Promise.race([answered, new Promise((done) => setTimeout(done, 2000, false))])) break
   }
   return {
-    async run(code) {
-      const seen = await ask("execute_request", { code, silent: false, store_history: true, allow_stdin: false })
+    async run(code, onDisplay = () => {}) {
+      const request = { code, silent: false, store_history: true, allow_stdin: false }
+      const seen = await ask("execute_request", request, (message) => {
+        if (isDisplay(message)) onDisplay(message.content.data)
+      })
       const stream = (name: string) =>
         seen.flatMap(({ type, content }) => (type === "stream" && content.name === name ? content.text : [])).join("")
-      const displays = seen
-        .filter(({ type }) => /^(update_)?display_data$/.test(type))
-        .map(({ content }) => content.data)
+      const displays = seen.filter(isDisplay).map(({ content }) => content.data)
       const reply = seen.find(({ type }) => type === "execute_reply")!.content
       return { stdout: stream("stdout"), stderr: stream("stderr"), displays, reply }
     },
