@@ -11,7 +11,7 @@ export type Message = z.infer<typeof message>
 
 /** One call of a model: the user prompt that was sent and the raw text that came back. */
 export const call = z.object({
-  prompt: z.string().describe("user message as sent, before the chat template"),
+  prompt: z.string().describe("last user message as sent, before the chat template, without demonstrations"),
   text: z.string().describe("raw model text, untrimmed"),
   tokens: z.int().describe("tokens generated, end-of-turn included"),
   finish: z.enum(["stop", "length"]).describe("length: cut off at the token limit"),

@@ -1,8 +1,8 @@
 import type { Call, CorruptedRow, DecomposedRow, Edit, EditKind } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { rng } from "../rng"
-import { type EditDemo, negateDemos, substituteDemos } from "./demos"
-import { bare, blocks, fields } from "./prompt"
+import { negateDemos, substituteDemos } from "./demos"
+import { bare, blocks, type Demonstration, fewShot, fields } from "./prompt"
 import { ask, CUT, failed, type Outcome, sameWords, withCalls } from "./row"
 
 export interface CorruptOptions {
@@ -39,30 +39,19 @@ export const corruptDefaults: CorruptOptions = {
 }
 
 /** User message that asks for the opposite of a constraint. */
-export function negatePrompt(question: string, demos: readonly EditDemo[]): string {
-  return editPrompt(
-    "Change the question so that it asks for the opposite. Write only the new question.",
-    question,
-    demos,
-  )
+export function negatePrompt(question: string): string {
+  return editPrompt("Change the question so that it asks for the opposite. Write only the new question.", question)
 }
 
 /** User message that asks for another constraint of the same kind in place of this one. */
-export function substitutePrompt(question: string, demos: readonly EditDemo[]): string {
+export function substitutePrompt(question: string): string {
   return editPrompt(
     "Change the question so that it asks for something else of the same kind. Write only the new question.",
     question,
-    demos,
   )
 }
 
-function editPrompt(task: string, question: string, demos: readonly EditDemo[]): string {
-  return blocks(
-    task,
-    ...demos.map((demo) => fields({ Question: demo.question, "New question": demo.changed })),
-    `${fields({ Question: question })}\nNew question:`,
-  )
-}
+const editPrompt = (task: string, question: string) => blocks(task, `${fields({ Question: question })}\nNew question:`)
 
 /** The changed question of a reply: its first line, without label, number or quotes; empty when there is none. */
 export function parseQuestion(text: string): string {
@@ -114,19 +103,19 @@ export async function corrupt(
 ): Promise<Outcome<CorruptedRow>> {
   const settings = { ...corruptDefaults, ...options }
   const { seed, shots, temperature, maxTokens, attempts } = settings
-  const sampling = { temperature, maxTokens, stop: shots ? ["\n\nQuestion:"] : [] }
   const change = async (index: number, kind: EditKind) => {
     const before = row.constraints[index]!
     const calls: Call[] = []
     let problem = ""
     if (kind === "constraint-dropout") return { calls, edit: { index, kind, before, after: null } }
-    const prompt =
-      kind === "constraint-negate"
-        ? negatePrompt(before, negateDemos.slice(0, shots))
-        : substitutePrompt(before, substituteDemos.slice(0, shots))
+    const [prompt, demos] =
+      kind === "constraint-negate" ? [negatePrompt, negateDemos] : [substitutePrompt, substituteDemos]
+    const examples = demos.slice(0, shots).map((demo): Demonstration => [prompt(demo.question), demo.changed])
+    const messages = fewShot(examples, prompt(before))
     while (calls.length < attempts) {
       const sample = `${index}.${calls.length}`
-      const call = await ask({ engine, seed, stage: "corrupt", id: row.id }, prompt, sampling, sample)
+      const asker = { engine, seed, stage: "corrupt", id: row.id }
+      const call = await ask(asker, messages, { temperature, maxTokens }, sample)
       calls.push(call)
       const after = parseQuestion(call.text)
       problem = call.finish === "length" ? CUT : !after ? "empty" : sameWords(before, after) ? "question unchanged" : ""

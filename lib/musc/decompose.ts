@@ -1,7 +1,7 @@
 import type { DecomposedRow, InstructionRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { type DecomposeDemo, decomposeDemos } from "./demos"
-import { blocks, fields } from "./prompt"
+import { blocks, type Demonstration, fewShot, fields } from "./prompt"
 import { ask, CUT, failed, type Outcome, withCalls } from "./row"
 
 export interface DecomposeOptions {
@@ -28,27 +28,24 @@ export const decomposeDefaults: DecomposeOptions = {
   findText: false,
 }
 
-/**
- * User message that asks for the constraints of an instruction. With `findText`, the examples show the text inside the
- * instruction and the reply repeats it after the questions.
- */
-export function decomposePrompt(
-  row: { instruction: string; input: string | null },
-  demos: readonly DecomposeDemo[],
-  findText = false,
-): string {
-  const given = (of: { instruction: string; input: string | null }) =>
-    findText
-      ? `Instruction: ${blocks(of.instruction, of.input)}`
-      : fields({ Instruction: of.instruction, Text: of.input })
-  const reply = (demo: DecomposeDemo) =>
-    formatConstraints(demo.questions) + (findText ? `\nText: ${demo.input ?? "none"}` : "")
+/** User message that asks for the constraints of an instruction; with `findText`, also for a text that it holds. */
+export function decomposePrompt(row: { instruction: string; input: string | null }, findText = false): string {
+  const given = findText
+    ? `Instruction: ${blocks(row.instruction, row.input)}`
+    : fields({ Instruction: row.instruction, Text: row.input })
   return blocks(
     "Split the instruction into its constraints. Write each as a yes/no question about the answer, one a line, starting with ##1. for the task itself.",
     findText && "Then repeat the text that the instruction works on, after Text:, or write none.",
-    ...demos.map((demo) => `${given(demo)}\nQuestions:\n${reply(demo)}`),
-    `${given(row)}\nQuestions:`,
+    `${given}\nQuestions:`,
   )
+}
+
+/** Examples; with `findText`, the text stands inside the instruction and the reply repeats it after the questions. */
+function demonstrations(demos: readonly DecomposeDemo[], findText: boolean): Demonstration[] {
+  return demos.map((demo) => [
+    decomposePrompt(demo, findText),
+    formatConstraints(demo.questions) + (findText ? `\nText: ${demo.input ?? "none"}` : ""),
+  ])
 }
 
 /** Lines of the form `##1. question`. */
@@ -95,12 +92,8 @@ export async function decompose(
 ): Promise<Outcome<DecomposedRow>> {
   const { seed, shots, temperature, maxTokens, findText } = { ...decomposeDefaults, ...options }
   const search = findText && !row.input
-  const prompt = decomposePrompt(row, decomposeDemos.slice(0, shots), search)
-  const call = await ask({ engine, seed, stage: "decompose", id: row.id }, prompt, {
-    temperature,
-    maxTokens,
-    stop: shots ? ["\n\nInstruction:"] : [],
-  })
+  const messages = fewShot(demonstrations(decomposeDemos.slice(0, shots), search), decomposePrompt(row, search))
+  const call = await ask({ engine, seed, stage: "decompose", id: row.id }, messages, { temperature, maxTokens })
   const noted = withCalls(row, "decompose", [call])
   const cut = call.finish === "length"
   const whole = cut ? call.text.slice(0, call.text.lastIndexOf("\n") + 1) : call.text

@@ -9,10 +9,10 @@ import { type Rows, runStage } from "./run-stage"
 
 /** Part of the key of a stage's stored output. To be raised when a change makes the stage write something else. */
 export const stageVersion: Readonly<Record<StageName, number>> = {
-  source: 2,
-  decompose: 2,
-  corrupt: 2,
-  recombine: 2,
+  source: 3,
+  decompose: 3,
+  corrupt: 3,
+  recombine: 3,
   respond: 1,
   weigh: 1,
 }

@@ -1,4 +1,21 @@
+import type { Message } from "../data/schema"
+
 /** Helpers shared by the prompts of all stages: blocks of text in, one clean text out. */
+
+/** What a demonstration asks for, and the reply to it. */
+export type Demonstration = readonly [asked: string, reply: string]
+
+/**
+ * Demonstrations as earlier turns of the conversation. Chat models see replies where their own will stand; base models go on
+ * with the dialogue, and its next turn ends their reply.
+ */
+export function fewShot(demos: readonly Demonstration[], asked: string): Message[] {
+  const earlier = demos.flatMap(([content, reply]): Message[] => [
+    { role: "user", content },
+    { role: "assistant", content: reply },
+  ])
+  return [...earlier, { role: "user", content: asked }]
+}
 
 /** Joins the parts that exist with an empty line between them. */
 export function blocks(...parts: readonly (string | null | undefined | false)[]): string {

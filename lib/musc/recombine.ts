@@ -1,8 +1,8 @@
 import type { CorruptedRow, RecombinedRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { formatConstraints } from "./decompose"
-import { type DecomposeDemo, decomposeDemos } from "./demos"
-import { bare, blocks } from "./prompt"
+import { decomposeDemos } from "./demos"
+import { bare, blocks, type Demonstration, fewShot } from "./prompt"
 import { ask, CUT, failed, type Outcome, sameWords, withCalls } from "./row"
 
 export interface RecombineOptions {
@@ -18,18 +18,11 @@ export interface RecombineOptions {
 
 export const recombineDefaults: RecombineOptions = { seed: 0, shots: 2, temperature: 0.1, maxTokens: 1024 }
 
-/** User message that asks for one instruction out of a list of constraints; the demos are those of decompose, inverted. */
-export function recombinePrompt(
-  constraints: readonly string[],
-  input: string | null,
-  demos: readonly DecomposeDemo[],
-): string {
-  const example = (demo: { input: string | null; questions: readonly string[] }) =>
-    `${demo.input ? `Text: ${demo.input}\n` : ""}Questions:\n${formatConstraints(demo.questions)}`
+/** User message that asks for one instruction out of a list of constraints. */
+export function recombinePrompt(constraints: readonly string[], input: string | null): string {
   return blocks(
     "Write one instruction for which a good answer gets a yes to each question. Write only the instruction, in plain sentences.",
-    ...demos.map((demo) => `${example(demo)}\nInstruction: ${demo.instruction}`),
-    `${example({ input, questions: constraints })}\nInstruction:`,
+    `${input ? `Text: ${input}\n` : ""}Questions:\n${formatConstraints(constraints)}\nInstruction:`,
   )
 }
 
@@ -39,7 +32,7 @@ export function parseInstruction(text: string): string {
 }
 
 /**
- * Stage 3 (paper: recombination): both constraint lists become instructions, with the same examples. Rejects a result
+ * Stage 3 (paper: recombination): both constraint lists become instructions, with the same examples, those of decompose inverted. Rejects a result
  * that is empty, was cut off, holds a `**word**` label, or that says the same in both versions.
  */
 export async function recombine(
@@ -48,10 +41,12 @@ export async function recombine(
   options: Partial<RecombineOptions> = {},
 ): Promise<Outcome<RecombinedRow>> {
   const { seed, shots, temperature, maxTokens } = { ...recombineDefaults, ...options }
-  const sampling = { temperature, maxTokens, stop: shots ? ["\n\nQuestions:", "\n\nText:"] : [] }
+  const demos = decomposeDemos
+    .slice(0, shots)
+    .map((demo): Demonstration => [recombinePrompt(demo.questions, demo.input), demo.instruction])
   const write = (constraints: readonly string[], sample: string) => {
-    const prompt = recombinePrompt(constraints, row.input, decomposeDemos.slice(0, shots))
-    return ask({ engine, seed, stage: "recombine", id: row.id }, prompt, sampling, sample)
+    const messages = fewShot(demos, recombinePrompt(constraints, row.input))
+    return ask({ engine, seed, stage: "recombine", id: row.id }, messages, { temperature, maxTokens }, sample)
   }
   const calls = await Promise.all([write(row.constraints, "clean"), write(row.noised_constraints, "noised")])
   const [clean, noised] = calls.map((call) => parseInstruction(call.text)) as [string, string]

@@ -22,11 +22,7 @@ export interface Asker {
   id: string
 }
 
-/**
- * One call for a row. Where demonstrations are shown, `sampling.stop` should hold the label that the next one would begin
- * with: models without instruction tuning go on with it.
- * `sample` numbers the calls of a stage for this row, each with a random stream of its own.
- */
+/** One call for a row. `sample` numbers the calls of a stage for this row, each with a random stream of its own. */
 export async function ask(
   { engine, seed, stage, id }: Asker,
   prompt: string | readonly Message[],

@@ -2,7 +2,7 @@ import type { InstructionRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { rng, streamKey } from "../rng"
 import { selfInstructDemos } from "./demos"
-import { blocks } from "./prompt"
+import { blocks, type Demonstration, fewShot } from "./prompt"
 import { parseInstruction } from "./recombine"
 import { ask, CUT, failed, type Outcome } from "./row"
 import type { Rows } from "./run-stage"
@@ -28,14 +28,11 @@ export const selfInstructDefaults: SelfInstructOptions = {
   plainDemos: 2,
 }
 
-/** User message that asks for a new instruction in the manner of the examples (self-instruct). */
-export function selfInstructPrompt(demos: readonly string[]): string {
-  return blocks(
-    "Write one new instruction on another topic, with more than five constraints on the answer. Write only the instruction.",
-    ...demos.map((demo) => `Instruction: ${demo}`),
-    "Instruction:",
-  )
-}
+/** User message that asks for a new instruction (self-instruct). */
+export const selfInstructPrompt = blocks(
+  "Write one new instruction on another topic, with more than five constraints on the answer. Write only the instruction.",
+  "Instruction:",
+)
 
 /**
  * Stage 0, self-instruct: the `index`-th new instruction, from 2 + 2 examples drawn for it in random order. `pool` takes
@@ -52,12 +49,9 @@ export async function selfInstruct(
   const id = `self-${index}`
   const draw = rng(seed, "source", id, "demos")
   const demos = draw.shuffle([...draw.sample(pool.text, textDemos), ...draw.sample(pool.plain, plainDemos)])
-  const prompt = selfInstructPrompt(demos)
-  const call = await ask({ engine, seed, stage: "source", id }, prompt, {
-    temperature,
-    maxTokens,
-    stop: demos.length ? ["\n\nInstruction:"] : [],
-  })
+  const examples = demos.map((demo): Demonstration => [selfInstructPrompt, demo])
+  const messages = fewShot(examples, selfInstructPrompt)
+  const call = await ask({ engine, seed, stage: "source", id }, messages, { temperature, maxTokens })
   const instruction = parseInstruction(call.text)
   const row = {
     id,

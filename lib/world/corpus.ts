@@ -104,21 +104,21 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
     return { prompt, response: answer(), others: [answer()] }
   },
   decompose: (spec) => ({
-    prompt: decomposePrompt({ instruction: instructionOf(spec), input: null }, []),
+    prompt: decomposePrompt({ instruction: instructionOf(spec), input: null }),
     response: formatConstraints(spec.constraints.map(questionOf)),
   }),
   recombine: (spec) => ({
-    prompt: recombinePrompt(spec.constraints.map(questionOf), null, []),
+    prompt: recombinePrompt(spec.constraints.map(questionOf), null),
     response: instructionOf(spec),
   }),
   negate: (spec, random) => {
     const asked = random.pick(spec.constraints.slice(1))
-    return { asked, prompt: negatePrompt(questionOf(asked), []), response: questionOf(negate(asked)) }
+    return { asked, prompt: negatePrompt(questionOf(asked)), response: questionOf(negate(asked)) }
   },
   substitute: (spec, random) => {
     const asked = random.pick(spec.constraints.slice(1))
     const other = substitute(asked, spec.constraints, random)
-    return { asked, prompt: substitutePrompt(questionOf(asked), []), response: questionOf(other) }
+    return { asked, prompt: substitutePrompt(questionOf(asked)), response: questionOf(other) }
   },
   judge: (spec, random) => {
     const index = random.int(spec.constraints.length)
@@ -156,7 +156,7 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
       response: both.join(", ") || "nothing",
     }
   },
-  "self-instruct": (spec) => ({ prompt: selfInstructPrompt([]), response: instructionOf(spec) }),
+  "self-instruct": (spec) => ({ prompt: selfInstructPrompt, response: instructionOf(spec) }),
 }
 
 /** What a text has of a kind, in the order of its words: "lantern, rope". */

@@ -17,14 +17,14 @@ const options = { method: "base", seed: 0, temperature: 0.5, maxTokens: 20 }
 describe("an evaluation", () => {
   it("holds the answer and a verdict on each constraint; a reply that is neither yes nor no is null", async () => {
     const replies: Record<string, string> = {
-      "haiku?": "Yes.",
-      "rain?": "No, it is about snow.",
-      "good?": "Hard to say",
+      "Is it a haiku?": "Yes.",
+      "Is it about rain?": "No, it is about snow.",
+      "Is it good?": "Hard to say",
     }
     const judge = scripted(({ messages }) => {
       const prompt = messages[0]!.content
       expect(prompt).toContain("Answer: snow falls")
-      return Object.entries(replies).find(([end]) => prompt.endsWith(end))![1]
+      return Object.entries(replies).find(([question]) => prompt.includes(`Question: ${question}`))![1]
     })
     const writer = scripted({ [row.instruction]: " snow falls \n" })
     const item = await evaluate(writer, row, judgeGrader(judge, { maxTokens: 4 }), options)

@@ -118,7 +118,7 @@ describe("makePairs", () => {
   const model = () =>
     scripted(async ({ messages, seed }) => {
       await pause(seed % 3)
-      const prompt = messages[0]!.content
+      const prompt = messages.at(-1)!.content
       const lines = /Write (\d+) lines/g.exec(prompt.split("\n\n").at(-1)!)?.[1]
       if (prompt.startsWith("Split")) {
         return lines === "3" ? "no idea" : `##1. Is it text?\n##2. Has it ${lines} lines?\n##3. Does it rhyme?`

@@ -1,36 +1,39 @@
 import { describe, expect, it } from "vitest"
+import { scripted } from "../../lib/engine/scripted"
 import { negatePrompt, parseQuestion, substitutePrompt } from "../../lib/musc/corrupt"
-import { decomposePrompt, formatConstraints, parseConstraints, parseText } from "../../lib/musc/decompose"
-import { decomposeDemos, negateDemos, selfInstructDemos, substituteDemos } from "../../lib/musc/demos"
+import { decompose, decomposePrompt, formatConstraints, parseConstraints, parseText } from "../../lib/musc/decompose"
+import { decomposeDemos, negateDemos, substituteDemos } from "../../lib/musc/demos"
 import { parseInstruction, recombinePrompt } from "../../lib/musc/recombine"
 import { respondMessages } from "../../lib/musc/respond"
-import { selfInstructPrompt } from "../../lib/musc/source"
 
 describe("prompts", () => {
   const row = { instruction: "Count to three in French.", input: null }
 
-  it("end with the row itself and hold no example at 0 shots", () => {
-    expect(decomposePrompt(row, [])).toMatch(/\n\nInstruction: Count to three in French\.\nQuestions:$/)
-    expect(recombinePrompt(["Is it French?"], null, [])).toMatch(/\n\nQuestions:\n##1\. Is it French\?\nInstruction:$/)
-    expect(negatePrompt("Is it red?", [])).toMatch(/opposite.*\n\nQuestion: Is it red\?\nNew question:$/)
-    expect(substitutePrompt("Is it red?", [])).toMatch(/\n\nQuestion: Is it red\?\nNew question:$/)
+  it("end with the row itself", () => {
+    expect(decomposePrompt(row)).toMatch(/\n\nInstruction: Count to three in French\.\nQuestions:$/)
+    expect(recombinePrompt(["Is it French?"], null)).toMatch(/\n\nQuestions:\n##1\. Is it French\?\nInstruction:$/)
+    expect(negatePrompt("Is it red?")).toMatch(/opposite.*\n\nQuestion: Is it red\?\nNew question:$/)
+    expect(substitutePrompt("Is it red?")).toMatch(/\n\nQuestion: Is it red\?\nNew question:$/)
   })
 
-  it("show each example in the form in which the row is asked for", () => {
+  it("put the text behind the instruction, or into it when it is to be found", () => {
     const [demo] = decomposeDemos
-    const prompt = decomposePrompt(row, [demo!])
-    expect(prompt).toContain(`Instruction: ${demo!.instruction}\nText: ${demo!.input}\nQuestions:\n##1. `)
-    expect(recombinePrompt(["Q?"], "some text", [demo!])).toContain(
-      `\nInstruction: ${demo!.instruction}\n\nText: some text\n`,
-    )
-    expect(selfInstructPrompt(selfInstructDemos.plain.slice(0, 2)).match(/^Instruction:/gm)).toHaveLength(3)
+    expect(decomposePrompt(demo!)).toContain(`Instruction: ${demo!.instruction}\nText: ${demo!.input}\nQuestions:`)
+    expect(decomposePrompt(demo!, true)).toContain(`${demo!.instruction}\n\n${demo!.input}\nQuestions:`)
+    expect(recombinePrompt(["Q?"], "some text")).toContain("\n\nText: some text\nQuestions:\n##1. Q?\n")
   })
 
-  it("put the text into the instruction of the examples when it is to be found", () => {
-    const [demo] = decomposeDemos
-    const prompt = decomposePrompt(row, [demo!], true)
-    expect(prompt).toContain(`${demo!.instruction}\n\n${demo!.input}\nQuestions:`)
-    expect(prompt).toContain(`\nText: ${demo!.input}\n\nInstruction: Count`)
+  it("show examples as earlier turns, in the form in which the row is asked for", async () => {
+    const engine = scripted(() => "##1. Is it a count?\n##2. Is it French?\nText: none")
+    await decompose(engine, { id: "a", source: "test", calls: {}, ...row }, { shots: 2, findText: true })
+    const [first, second] = decomposeDemos
+    expect(engine.requests[0]!.messages).toEqual([
+      { role: "user", content: decomposePrompt(first!, true) },
+      { role: "assistant", content: `${formatConstraints(first!.questions)}\nText: ${first!.input}` },
+      { role: "user", content: decomposePrompt(second!, true) },
+      { role: "assistant", content: `${formatConstraints(second!.questions)}\nText: none` },
+      { role: "user", content: decomposePrompt(row, true) },
+    ])
   })
 
   it("have the examples that the method asks for", () => {

@@ -11,14 +11,19 @@ describe("self-instruct", () => {
     const engine = scripted(() => "Instruction: Do this.")
     const row = await selfInstruct(engine, 7)
     expect(instructionRow.parse(row)).toMatchObject({ id: "self-7", instruction: "Do this.", source: "self-instruct" })
-    const prompt = row.calls.source![0]!.prompt
-    expect(selfInstructDemos.text.filter((demo) => prompt.includes(demo))).toHaveLength(2)
-    expect(selfInstructDemos.plain.filter((demo) => prompt.includes(demo))).toHaveLength(2)
-    const prompts = await Promise.all(
-      [0, 1, 2, 3].map(async (i) => (await selfInstruct(engine, i)).calls.source![0]!.prompt),
-    )
-    expect(new Set(prompts).size).toBe(4)
-    expect((await selfInstruct(engine, 7)).calls.source![0]!.prompt).toBe(prompt)
+    const shown = async (index: number) => {
+      await selfInstruct(engine, index)
+      return engine.requests
+        .at(-1)!
+        .messages.filter(({ role }) => role === "assistant")
+        .map(({ content }) => content)
+    }
+    const demos = await shown(7)
+    expect(demos.filter((demo) => selfInstructDemos.text.includes(demo))).toHaveLength(2)
+    expect(demos.filter((demo) => selfInstructDemos.plain.includes(demo))).toHaveLength(2)
+    expect(await shown(7)).toEqual(demos)
+    const others = [await shown(0), await shown(1), await shown(2), await shown(3)]
+    expect(new Set(others.map((some) => some.join())).size).toBe(4)
   })
 
   it("keeps an empty reply as a failed row that can be stored", async () => {

@@ -118,7 +118,7 @@ describe("corrupt", () => {
 
   it("asks again, from another stream, for a question that stayed the same, and then fails", async () => {
     const same = scripted(({ messages }) =>
-      /Question: (.*)\nNew question:$/.exec(messages[0]!.content)![1]!.toUpperCase(),
+      /Question: (.*)\nNew question:$/.exec(messages.at(-1)!.content)![1]!.toUpperCase(),
     )
     const row = await corrupt(same, decomposed, { drop: 0, attempts: 3, substitute: 0 })
     expect(row.failure).toEqual({ stage: "corrupt", reason: "constraint-negate: question unchanged" })
@@ -141,16 +141,15 @@ describe("corrupt", () => {
 
 describe("recombine", () => {
   const writing = (clean: string, noised: string) =>
-    scripted(({ messages }) => (messages[0]!.content.includes("two lines?") ? clean : noised))
+    scripted(({ messages }) => (messages.at(-1)!.content.includes("two lines?") ? clean : noised))
 
   it("writes both instructions with the same examples, from streams of their own", async () => {
     const engine = writing("Instruction: Tea in two lines.", "Tea.")
     const row = recombinedRow.parse(await recombine(engine, corrupted, { shots: 2 }))
     expect([row.clean_instruction, row.noised_instruction]).toEqual(["Tea in two lines.", "Tea."])
-    const heads = engine.requests.map(
-      ({ messages }) => messages[0]!.content.split("Questions:\n##1. Is it about tea?")[0],
-    )
-    expect(heads[0]).toBe(heads[1])
+    const [clean, noised] = engine.requests.map(({ messages }) => messages.slice(0, -1))
+    expect(clean).toHaveLength(4)
+    expect(clean).toEqual(noised)
     expect(engine.requests[0]!.seed).not.toBe(engine.requests[1]!.seed)
   })
 

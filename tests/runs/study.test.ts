@@ -74,7 +74,7 @@ describe("a run with baselines", () => {
   it("judges once for the baselines that share a judge, and does nothing again when started again", async () => {
     const sampled = lines(join(dir, "seed-0/sample.jsonl")).filter(({ failure }) => !failure)
     const asked = sampled.reduce((n, { answers, constraints }) => n + answers.length * constraints.length, 0)
-    expect(local.calls["Read the instruction"]).toBe(asked)
+    expect(local.calls["Judge the answer by the question"]).toBe(asked)
     const again = oracleModel()
     await run(settings, { dir, cache: null, local: again })
     expect(again.calls).toEqual({})
@@ -117,7 +117,7 @@ describe("an external judge", () => {
     request.on("end", () => {
       const { model, messages } = JSON.parse(body)
       asked.push({ model })
-      const answer = /\n\nAnswer: (.*)\n\nQuestion: /s.exec(messages[0].content)![1]!
+      const answer = /\n\nAnswer: (.*)$/s.exec(messages[0].content)![1]!
       const message = { role: "assistant", content: answer.length % 2 ? "It is odd.\nno" : "It is even.\nyes" }
       response.setHeader("content-type", "application/json")
       response.end(JSON.stringify({ choices: [{ message, finish_reason: "stop" }] }))

@@ -30,10 +30,9 @@ const tasks: Record<string, (prompt: string, seed: number) => string> = {
   },
   "Write one new instruction": (_, seed) => instructionOf(sampleSpec(6, "train", rng(seed))),
   "Read the instruction and the answer. The answer gets": () => "It is fine.",
-  "Read the instruction": (prompt) => {
-    const answer = prompt.slice(prompt.indexOf("Answer: ") + 8, prompt.lastIndexOf("\n\nQuestion: "))
-    const asked = readQuestion(prompt.slice(prompt.lastIndexOf("Question: ") + 10))!
-    return satisfies(asked, answer) ? "Yes" : "no."
+  "Judge the answer by the question": (prompt) => {
+    const [question, answer] = behind(prompt, "\n\nQuestion: ", "").split("\n\nAnswer: ") as [string, string]
+    return satisfies(readQuestion(question)!, answer) ? "Yes" : "no."
   },
   "The answer to the instruction gets a no": (prompt, seed) => {
     const asked = readInstruction(prompt.slice(prompt.indexOf("Instruction: ") + 13, prompt.indexOf("\n\nAnswer: ")))!
