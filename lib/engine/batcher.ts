@@ -8,7 +8,7 @@ export interface BatchingOptions<Req> {
 }
 
 /** Calls that are worth a batch of their own where several run at once. */
-const leastShare = 16
+const leastShare = 4
 
 /**
  * Turns a batched function into one that takes a call at a time. Calls wait until the current turn of the event loop is

@@ -33,20 +33,23 @@ export type FromWorker =
 const processBytes = 600 * 2 ** 20
 /** More processes bring little: batches get small. */
 const mostWorkers = 16
+/** Size of a model (f32) from which its products are large enough for all threads to share them well. */
+const sharedBytes = 512 * 2 ** 20
 
 /** Threads that this program may use: all, or as many as the user grants TensorFlow. */
 const allThreads = () => Number(process.env.TF_NUM_INTRAOP_THREADS) || availableParallelism()
 
 /**
- * Processes that are worth having for a model of so many parameters: one a core where their copies (f32) fit in half of
- * the free memory, since one thread each gets more done than all threads on the same small products. One on a GPU, which
- * a single process keeps busy.
+ * Processes that are worth having for a model of so many parameters. Small ones: one a core where half of the free memory
+ * holds their copies, since one thread each gets more done than all threads on the same small products. Large ones, and
+ * models on a GPU: one, which keeps all of it busy.
  */
 export function usualWorkers(parameters: number): number {
   const { isUsingGpuDevice } = tf.backend() as { isUsingGpuDevice?: boolean }
   const onCpu = ["wasm", "cpu"].includes(tf.getBackend()) || isUsingGpuDevice === false
-  const fitting = Math.floor(process.availableMemory() / 2 / (4 * parameters + processBytes))
-  return onCpu ? Math.max(1, Math.min(allThreads(), mostWorkers, fitting)) : 1
+  const bytes = 4 * parameters
+  const fitting = Math.floor(process.availableMemory() / 2 / (bytes + processBytes))
+  return onCpu && bytes < sharedBytes ? Math.max(1, Math.min(allThreads(), mostWorkers, fitting)) : 1
 }
 
 interface Job {

@@ -60,8 +60,8 @@ export const runConfig = z.strictObject({
   workers: count(0, 256)
     .default(0)
     .describe(
-      "processes that write and score at once, each with a copy of the model; 0: one a core where half of the free memory holds them, " +
-        "1 on a GPU; changes no result",
+      "processes that write and score at once, each with a copy of the model; 0: one a core for models below .5 GB where half of the " +
+        "free memory holds them, otherwise 1; changes no result",
     ),
   seeds: z
     .string()

@@ -1,4 +1,6 @@
 /** One job in a process of its own: `ours.ts JOB`, a JSON object, answered by one JSON line. */
+import { fork } from "node:child_process"
+import { once } from "node:events"
 import { readFileSync, writeFileSync } from "node:fs"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
@@ -6,13 +8,14 @@ import { matmulSpeed } from "../../lib/backend/doctor"
 import { tf, useBackend } from "../../lib/backend/tf"
 import type { Message } from "../../lib/data/schema"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
+import { usualWorkers } from "../../lib/engine/workers"
 import { readAdapter } from "../../lib/model/adapter"
 import { loadConfig } from "../../lib/model/config"
 import { generate } from "../../lib/model/generate"
 import { pack, responseLogProbs, type Sequence } from "../../lib/model/logprobs"
 import { bind, fromAdapter, initLora, type Lora, release } from "../../lib/model/lora"
 import type { Model } from "../../lib/model/transformer"
-import { initModel, loadModel } from "../../lib/model/weights"
+import { initModel, loadModel, parameterCount } from "../../lib/model/weights"
 import { rng } from "../../lib/rng"
 import { train } from "../../lib/train/loop"
 import { preferenceDefaults, sftLoss } from "../../lib/train/losses"
@@ -153,10 +156,41 @@ async function signals(): Promise<Partial<Answer>> {
   return { done: all.length, seconds }
 }
 
+/** By as many processes as the library would take, each with its share of the prompts. */
 async function generation(): Promise<Partial<Answer>> {
+  const workers = job.workers ?? usualWorkers(parameterCount(loadConfig(job.model)))
+  return workers > 1 && !job.part ? generateTogether(workers) : generateAlone()
+}
+
+async function generateTogether(workers: number): Promise<Partial<Answer>> {
+  const threads = `${Math.max(1, Math.floor(job.threads / workers))}`
+  const children = Array.from({ length: workers }, (_, i) =>
+    fork(__filename, [JSON.stringify({ ...job, part: [i, workers] })], {
+      execArgv: process.execArgv,
+      env: { ...process.env, TF_NUM_INTRAOP_THREADS: threads },
+      stdio: ["ignore", "ignore", "inherit", "ipc"],
+    }),
+  )
+  const heard = () => Promise.all(children.map(async (child) => (await once(child, "message"))[0] as Partial<Answer>))
+  await heard()
+  const answering = heard()
+  const seconds = await timed(() => {
+    for (const child of children) child.send("go")
+    return answering
+  })
+  const answers = await answering
+  const sum = (values: number[]) => Math.round(values.reduce((a, b) => a + b))
+  const peakMiB = sum([memory("VmHWM"), ...answers.map(({ peakMiB }) => peakMiB!)])
+  return { done: sum(answers.map(({ done }) => done!)), seconds, peakMiB }
+}
+
+async function generateAlone(): Promise<Partial<Answer>> {
   const model = load()
   const bound = bind(model)
-  const prompts = rows<{ prompt: number[] }>(job.prompts).slice(0, job.batch)
+  const [index, of] = job.part ?? [0, 1]
+  const prompts = rows<{ prompt: number[] }>(job.prompts)
+    .slice(0, job.batch)
+    .filter((_, i) => i % of === index)
   const write = (maxTokens: number) =>
     generate(
       bound,
@@ -164,9 +198,18 @@ async function generation(): Promise<Partial<Answer>> {
       { eosIds: [] },
     )
   await write(2)
+  if (job.part) {
+    process.send!({})
+    await once(process, "message")
+  }
   const seconds = await timed(() => write(job.tokens!))
   release(bound)
-  return { done: prompts.length * job.tokens!, seconds }
+  const answer = { done: prompts.length * job.tokens!, seconds }
+  if (job.part) {
+    process.send!({ ...answer, peakMiB: memory("VmHWM") })
+    process.disconnect()
+  }
+  return answer
 }
 
 /** Log-probs of the answers, to compare one arithmetic with another. */
@@ -201,7 +244,7 @@ async function main() {
   const { reason } = await useBackend(job.backend)
   process.stderr.write(`${reason}\n`)
   const answer = await works[job.work]()
-  console.log(JSON.stringify({ ...answer, peakMiB: Math.round(memory("VmHWM")) }))
+  console.log(JSON.stringify({ peakMiB: Math.round(memory("VmHWM")), ...answer }))
 }
 
 main()
