@@ -34,7 +34,7 @@ export const worldBuildDefaults: WorldBuildOptions = {
   vocabularyExamples: 60000,
   copy: { steps: 200, batchSize: 96, lr: 2e-3, shape: "plateau" },
   able: { steps: 3600, batchSize: 32, lr: 2e-3, shape: "constant" },
-  comparing: { steps: 3600, batchSize: 32, lr: 2e-3, shape: "plateau" },
+  comparing: { steps: 4400, batchSize: 32, lr: 2e-3, shape: "plateau" },
   careless: { steps: 300, batchSize: 32, lr: 5e-4, shape: "plateau" },
   seed: 1,
   check: { instructions: 500, tasks: 200 },
