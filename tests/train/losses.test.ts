@@ -2,9 +2,7 @@ import type { Tensor1D } from "@tensorflow/tfjs"
 import { beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/backend/tf"
 import { pack, responseLogProbs } from "../../lib/model/logprobs"
-import { bind, initLora, type Lora } from "../../lib/model/lora"
-import type { Model } from "../../lib/model/transformer"
-import { initModel } from "../../lib/model/weights"
+import { bind, type Lora } from "../../lib/model/lora"
 import { stepGradients, train } from "../../lib/train/loop"
 import {
   type PairScores,
@@ -16,7 +14,8 @@ import {
   sumByResponse,
 } from "../../lib/train/losses"
 import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
-import { largestGap, randomIds, randomValues, tensorsLeft, tinyConfig } from "../support/tensors"
+import { free, setting } from "../support/setting"
+import { largestGap, randomIds, randomValues, tensorsLeft } from "../support/tensors"
 
 beforeAll(async () => {
   await useBackend()
@@ -125,20 +124,6 @@ const pair = (name: string, prompt: number, chosen: number, rejected: number): P
   rejectedWeights: Array.from(randomValues(rejected, 1, name, "rw"), (w) => 1 + w),
 })
 const pairs = [pair("a", 4, 6, 3), pair("b", 7, 2, 5)]
-
-/** Model and adapter; with `moved` the adapter's B is no longer zero. */
-function setting(moved: boolean): { model: Model; lora: Lora } {
-  const model = initModel(tinyConfig(), 3, 0.3)
-  const lora = initLora(model.config, { rank: 4, alpha: 8, seed: 5 })
-  if (moved) {
-    for (const [name, old] of Object.entries(lora.params).filter(([key]) => key.endsWith(".B"))) {
-      lora.params[name] = tf.tensor(randomValues(old.size, 0.3, name), old.shape)
-      old.dispose()
-    }
-  }
-  return { model, lora }
-}
-const free = ({ model, lora }: { model: Model; lora: Lora }) => tf.dispose([model.params, lora.params])
 
 describe("a step of preference training", () => {
   it("has the loss ln 2 and zero rewards under a fresh adapter, whatever the weights", async () => {

@@ -3,13 +3,13 @@ import { beforeAll, describe, expect, it } from "vitest"
 import { divergence } from "../../lib/backend/distribution"
 import { tf, useBackend } from "../../lib/backend/tf"
 import { pack, responseStates } from "../../lib/model/logprobs"
-import { bind, initLora, type Lora } from "../../lib/model/lora"
+import { bind, type Lora } from "../../lib/model/lora"
 import type { Model } from "../../lib/model/transformer"
-import { initModel } from "../../lib/model/weights"
 import { stepGradients, train } from "../../lib/train/loop"
 import { type PairScores, type PreferenceOptions, preferenceDefaults, preferenceLoss } from "../../lib/train/losses"
 import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
-import { backends, largestGap, randomIds, randomValues, tensorsLeft, tinyConfig } from "../support/tensors"
+import { free, setting } from "../support/setting"
+import { backends, largestGap, randomIds, randomValues, tensorsLeft } from "../support/tensors"
 
 beforeAll(async () => {
   await useBackend()
@@ -118,20 +118,6 @@ const pair = (name: string, prompt: number, chosen: number, rejected: number): P
   rejectedWeights: Array.from({ length: rejected }, () => 1),
 })
 const pairs = [pair("a", 4, 6, 3), pair("b", 7, 2, 5)]
-
-/** Model and adapter; with `moved` the adapter's B is no longer zero. */
-function setting(moved: boolean): { model: Model; lora: Lora } {
-  const model = initModel(tinyConfig(), 3, 0.3)
-  const lora = initLora(model.config, { rank: 4, alpha: 8, seed: 5 })
-  if (moved) {
-    for (const [name, old] of Object.entries(lora.params).filter(([key]) => key.endsWith(".B"))) {
-      lora.params[name] = tf.tensor(randomValues(old.size, 0.3, name), old.shape)
-      old.dispose()
-    }
-  }
-  return { model, lora }
-}
-const free = ({ model, lora }: { model: Model; lora: Lora }) => tf.dispose([model.params, lora.params])
 
 /** log p of every token of the vocabulary at each place of a response, by plain arithmetic from the model's logits. */
 function distributions(model: Model, lora: Lora | null, prompt: readonly number[], response: readonly number[]) {
