@@ -7,8 +7,9 @@ import { tf } from "./tf"
 /** p and log p [M, V] of logits. Without a gradient. */
 export function distribution(logits: Tensor2D): { p: Tensor2D; logp: Tensor2D } {
   const shifted = tf.sub(logits, tf.max(logits, 1, true))
-  // Σ exp(shifted) by the same kernels as softmax, so that Σ p log p fits both
-  return { p: tf.softmax(logits), logp: tf.sub(shifted, tf.log(tf.sum(tf.exp(shifted), 1, true))) }
+  const odds = tf.exp(shifted)
+  const total = tf.sum(odds, 1, true)
+  return { p: tf.div(odds, total), logp: tf.sub(shifted, tf.log(total)) }
 }
 
 /**

@@ -328,7 +328,8 @@ export function targetLogProbs(
   const starts = startsOf(h, chunk)
   const rows = (x: Tensor, at: number) => rowsAt(x, at, chunk)
   // dh for dy = -1 costs one matmul while the logits are at hand; a trained table needs dy first, hence recomputation.
-  const unit = options.trainTable ? null : ([] as Tensor2D[])
+  const taped = tf.engine().state.gradientDepth > 0
+  const unit = options.trainTable || !taped ? null : ([] as Tensor2D[])
   return withGradient(
     options.trainTable ? [h, table] : [h],
     (save) => {

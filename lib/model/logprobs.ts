@@ -134,12 +134,12 @@ export async function contrast(model: Bound, clean: Packed, other: Packed): Prom
         const [p, q] = states.map((all) =>
           distribution(cappedLogits(tf.slice(all, at, m), model.head, model.config.logitSoftcap).logits),
         ) as [Distribution, Distribution]
-        const hot = tf.oneHot(tf.tensor1d(clean.targets.slice(at, at + m)), model.config.vocabSize)
+        const targets = clean.targets.slice(at, at + m).map((id, i) => i * model.config.vocabSize + id)
         const gap = tf.sub(p.logp, q.logp)
         const total = (x: Tensor, y: Tensor) => tf.sum(tf.mul(x, y), 1)
         return tf.stack([
-          total(p.logp, hot),
-          total(q.logp, hot),
+          tf.gather(tf.reshape(p.logp, [-1]), targets),
+          tf.gather(tf.reshape(q.logp, [-1]), targets),
           tf.neg(total(p.p, p.logp)),
           tf.neg(total(q.p, q.logp)),
           total(p.p, gap),
