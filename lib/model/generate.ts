@@ -65,7 +65,11 @@ export async function generate(
   const most = Math.max(...items.map((item) => item.maxTokens))
   const cache = new KVCache(model.config, items.length, longest + Math.min(most, 64))
   const graph = stepGraph(model)
+  const look = () => {
+    if (options.signal?.aborted) throw new StoppedError("generation stopped")
+  }
   try {
+    look()
     let logits = await prefill(model, items, longest, cache)
     for (;;) {
       const V = model.config.vocabSize
@@ -89,7 +93,7 @@ export async function generate(
       }
       // Hands control back now and then, so that signals and timers are served.
       if (left[0]!.ids.length % 8 === 0) await new Promise((resolve) => setImmediate(resolve))
-      if (options.signal?.aborted) throw new StoppedError("generation stopped")
+      look()
       logits = await step(model, active, longest, cache, graph)
     }
   } finally {
