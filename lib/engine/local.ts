@@ -15,7 +15,7 @@ import { chatStop, encodeChat, encodePrompt } from "../text/chat"
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer"
 import { batching } from "./batcher"
 import type { Completion, GenerateRequest, ScoreRequest, Scorer } from "./engine"
-import { usualWorkers, WorkerPool } from "./workers"
+import { hasWorkers, usualWorkers, WorkerPool } from "./workers"
 
 /** A checkpoint in this process. */
 export interface LocalModel {
@@ -53,7 +53,8 @@ export interface OpenOptions {
   onLoad?: (done: number, total: number) => void
   /**
    * Processes that write and score at once, each with a copy of the model: 1 (if not given) for this one alone, 0 for as
-   * many as fit the machine (`usualWorkers`) once there is enough to do. Answers are the same whatever their number.
+   * many as fit the machine (`usualWorkers`) once there is enough to do. Answers are the same whatever their number, scores
+   * to their last bits. Always 1 in notebooks.
    */
   workers?: number
 }
@@ -68,7 +69,7 @@ export function openLocal(dir: string, { onLoad, workers = 1 }: OpenOptions = {}
   const model = loadModel(dir, config, onLoad)
   const size = Object.values(model.params).reduce((n, p) => n + p.size, 0)
   const count = workers || usualWorkers(size)
-  const pool = count > 1 ? new WorkerPool(count, { dir: resolve(dir), backend: tf.getBackend() }) : null
+  const pool = count > 1 && hasWorkers ? new WorkerPool(count, { dir: resolve(dir), backend: tf.getBackend() }) : null
   const shared = { name: modelName(dir), model, tokenizer, size, pool, startAt: workers ? 0 : worthStarting }
   let print: string | null = null
   return {

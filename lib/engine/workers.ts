@@ -1,4 +1,5 @@
 import { type ChildProcess, fork } from "node:child_process"
+import { existsSync } from "node:fs"
 import type { Socket } from "node:net"
 import { availableParallelism } from "node:os"
 import { extname, join } from "node:path"
@@ -35,6 +36,11 @@ const processBytes = 600 * 2 ** 20
 const mostWorkers = 16
 /** Size of a model (f32) from which its products are large enough for all threads to share them well. */
 const sharedBytes = 512 * 2 ** 20
+
+/** Where the processes start: TypeScript in a checkout, compiled in a package. */
+const program = join(__dirname, `worker${extname(__filename)}`)
+/** Whether there is such a file; notebooks compile only what they import. */
+export const hasWorkers = existsSync(program)
 
 /** Threads that this program may use: all, or as many as the user grants TensorFlow. */
 const allThreads = () => Number(process.env.TF_NUM_INTRAOP_THREADS) || availableParallelism()
@@ -144,12 +150,10 @@ export class WorkerPool {
   }
 
   private launch(index: number): Worker {
-    // In a checkout this file is TypeScript and so is the worker.
-    const kind = extname(__filename)
     const threads = `${Math.max(1, Math.floor(allThreads() / this.size))}`
-    const child = fork(join(__dirname, `worker${kind}`), [JSON.stringify(this.start)], {
+    const child = fork(program, [JSON.stringify(this.start)], {
       serialization: "advanced",
-      execArgv: kind === ".ts" ? ["-r", require.resolve("tsx/cjs")] : [],
+      execArgv: program.endsWith(".ts") ? ["-r", require.resolve("tsx/cjs")] : [],
       env: { ...process.env, TF_NUM_INTRAOP_THREADS: threads, OMP_NUM_THREADS: threads },
       stdio: ["ignore", "ignore", "pipe", "ipc"],
     })
