@@ -47,7 +47,7 @@ export type LocalEngine = Scorer & { dispose(): void }
 const large = 100e6
 
 /** Parameters times tokens asked for, at most, from which starting processes takes less time than it saves. */
-const worthStarting = 1e10
+const worthStarting = 5e10
 
 export interface OpenOptions {
   onLoad?: (done: number, total: number) => void
