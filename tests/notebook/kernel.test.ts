@@ -159,21 +159,23 @@ const rows = Array.from({ length: 8000 }, (_, i) => i)`
   }, 240_000)
 
   it("stops the making of pairs within a step, after which the model answers again", async () => {
-    const define = `import { makePairs, openLocal, useBackend, worldInstructions } from "./lib/index"
+    const define = `import { makePairs, openLocal, parseConfig, recipeOf, useBackend, worldInstructions } from "./lib/index"
 import { cell, watch } from "./lib/notebook/progress"
+import { stageOptions } from "./lib/runs/stages"
 await useBackend()
 const engine = openLocal("data/models/world").engine(null, cell)
-const asked = worldInstructions({ n: 1000, seed: 1, split: "train", constraints: [3, 5] })`
+const options = stageOptions(parseConfig(recipeOf("smoke").config), 1)
+const asked = worldInstructions({ n: 2000, seed: 1, split: "train", constraints: [3, 5] })`
     expect((await kernel.run(define)).stderr).toBe("")
     const { stderr, displays } = await kernel.run(
-      'await watch("pairs", makePairs(engine, asked), asked.length)',
+      'await watch("pairs", makePairs(engine, asked, options), asked.length)',
       interruptAt(/ \d+ tokens\/s/),
     )
-    expect(stderr).toMatch(/^StoppedError: pairs: stopped after \d+ of 1000 rows; run the cell again\n/)
+    expect(stderr).toMatch(/^StoppedError: pairs: stopped after \d+ of 2000 rows; run the cell again\n/)
     expect(`${displays.at(-1)!["text/plain"]}`).toMatch(/\d+ tokens\/s/)
     await wait(250)
     const some = await kernel.run(
-      'const some = await watch("pairs", makePairs(engine, asked.slice(0, 8)), 8)\nsome.length',
+      'const some = await watch("pairs", makePairs(engine, asked.slice(0, 8), options), 8)\nsome.length',
     )
     expect(some).toMatchObject({ stdout: "8\n", stderr: "" })
   }, 240_000)
