@@ -144,7 +144,8 @@ export function rmsNorm<T extends Tensor>(x: T, weight: Tensor, eps: number, tra
   return withGradient(
     trainWeight ? [x, weight] : [x],
     (save) => {
-      const r = tf.rsqrt(tf.add(tf.mean(tf.square(x), -1, true), eps))
+      // Not rsqrt, whose last digit depends on where in the batch a row stands: vectors of 16 are reckoned otherwise than the rest.
+      const r = tf.div(1, tf.sqrt(tf.add(tf.mean(tf.square(x), -1, true), eps)))
       const unit = tf.mul(x, r)
       save([unit, r, weight])
       return tf.mul(unit, weight) as T

@@ -6,7 +6,7 @@ import type { Message, TokenSignals } from "../data/schema"
 import { microBatches } from "../model/batch"
 import { loadConfig, type ModelConfig } from "../model/config"
 import { type Generated, generate } from "../model/generate"
-import { contrast, pack, responseLogProbs, type Sequence } from "../model/logprobs"
+import { contrast, pack, responseLogProbs, type Sequence, STEADY } from "../model/logprobs"
 import { bind, type Lora, release } from "../model/lora"
 import { modelName } from "../model/merge"
 import type { Bound, Model, Params } from "../model/transformer"
@@ -207,9 +207,8 @@ async function scoreAll(
       return { prompt: encoded[0]!.promptIds, responses: encoded.map(({ responseIds }) => responseIds) }
     })
   const clean = under("clean")
-  const packed = pack(clean)
-  const both = await contrast(bound, packed, pack(under("noised")))
-  const empty = await valuesOf(() => responseLogProbs(bound, pack(under("empty"))))
+  const both = await contrast(bound, pack(clean, STEADY), pack(under("noised"), STEADY))
+  const empty = await valuesOf(() => responseLogProbs(bound, pack(under("empty"), STEADY)))
   let at = 0
   return clean.map(({ responses }) =>
     responses.map((ids) => {

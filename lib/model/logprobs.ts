@@ -30,10 +30,19 @@ export interface Packed extends Places {
   responses: number // R
 }
 
-/** Lays sequences side by side, padded on the right. */
-export function pack(sequences: readonly Sequence[]): Packed {
+/**
+ * Padding to this many tokens makes the values of a row the same to the last digit whatever batch it is in: vector units
+ * add up and reckon remainders of less otherwise than the rest.
+ */
+export const STEADY = 32
+
+/**
+ * Lays sequences side by side, padded on the right. Rows are a multiple of `multiple` tokens long, and predictors, whose
+ * padding has the owner R, a multiple of it in all.
+ */
+export function pack(sequences: readonly Sequence[], multiple = 1): Packed {
   const lengths = sequences.map(({ prompt, responses }) => responses.reduce((n, r) => n + r.length, prompt.length))
-  const T = Math.max(...lengths)
+  const T = multiple * Math.ceil(Math.max(...lengths) / multiple)
   const B = sequences.length
   const ids = new Int32Array(B * T)
   const positions = new Int32Array(B * T)
@@ -62,6 +71,11 @@ export function pack(sequences: readonly Sequence[]): Packed {
       owner++
     })
   })
+  while (targets.length % multiple) {
+    predictors.push(0)
+    targets.push(0)
+    owners.push(owner)
+  }
   return {
     rows: B,
     length: T,
@@ -124,7 +138,7 @@ export interface Contrast {
  */
 export async function contrast(model: Bound, clean: Packed, other: Packed): Promise<Contrast> {
   const M = clean.targets.length
-  const chunk = Math.max(16, Math.floor(2 ** 22 / model.config.vocabSize))
+  const chunk = STEADY * Math.ceil(2 ** 22 / STEADY / model.config.vocabSize)
   const columns = Array.from({ length: 6 }, () => new Float32Array(M))
   const states = tf.tidy(() => [responseStates(model, clean), responseStates(model, other)])
   try {

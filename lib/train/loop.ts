@@ -201,6 +201,9 @@ export async function stepGradients<Item>(
 
 type Checkpoint = NonNullable<TrainOptions<unknown>["checkpoint"]>
 
+/** Of what a checkpoint holds; to be raised when the order inside the optimizer's state changes. */
+const layout = "2"
+
 async function save({ file, key }: Checkpoint, params: Params, state: AdamState): Promise<void> {
   const all: Params = { ...params, "adam.m": state.m, "adam.v": state.v }
   const tensors = Object.entries(all).map(([name, tensor]) => ({
@@ -209,16 +212,16 @@ async function save({ file, key }: Checkpoint, params: Params, state: AdamState)
     dtype: "F32" as const,
     data: async () => (await tensor.data()) as Float32Array,
   }))
-  await writeSafetensors(file, tensors, { step: `${state.step}`, key })
+  await writeSafetensors(file, tensors, { step: `${state.step}`, layout, key })
 }
 
 /** Reads the state back into `params`. A checkpoint of another run (`key` differs) is refused. */
 function restore({ file, key }: Checkpoint, params: Params): AdamState {
   const held = openSafetensors(file)
   try {
-    if (held.metadata.key !== key) {
+    if (held.metadata.key !== key || held.metadata.layout !== layout) {
       throw new CheckpointError(file, [
-        "this training state belongs to a run with other settings; delete it to start anew",
+        "this training state belongs to a run with other settings or another version; delete it to start anew",
       ])
     }
     const read = (name: string, shape: number[]) => tf.tensor(held.read(name), shape, "float32")

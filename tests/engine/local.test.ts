@@ -140,10 +140,11 @@ describe("generation by a local model", () => {
 })
 
 describe("scoring by a local model", () => {
-  it("gives each pair the signals of its own rows, whatever it is scored with", async () => {
+  it("gives each pair the signals of its own rows, the same to the last digit whatever it is scored with", async () => {
     const engine = local.engine(lora, { batchSize: 16 })
     const requests = [0, 1, 2, 3, 4].map(scoreRequest)
     const scored = await Promise.all(requests.map(engine.score))
+    for (const [i, request] of requests.entries()) expect(await engine.score(request)).toEqual(scored[i])
     const bound = bind(local.model, { lora })
     for (const [i, one] of requests.entries()) {
       for (const [r, response] of one.responses.entries()) {

@@ -9,7 +9,7 @@ import { usualWorkers } from "../../lib/engine/workers"
 import { StoppedError } from "../../lib/errors"
 import { initLora, type Lora } from "../../lib/model/lora"
 import { worldInstructions } from "../../lib/world/spec"
-import { largestGap, randomValues } from "../support/tensors"
+import { randomValues } from "../support/tensors"
 
 const dir = join(__dirname, "../../data/models/world")
 const root = join(__dirname, "../..")
@@ -74,14 +74,7 @@ describe("workers", () => {
       expect(answers).toEqual(await Promise.all(requests.map(one.generate)))
       expect(made.reduce((a, b) => a + b)).toBe(answers.reduce((n, { tokens }) => n + tokens, 0))
       const [scores, expected] = await Promise.all([many, one].map((engine) => Promise.all(pairs.map(engine.score))))
-      scores!.forEach((signals, i) => {
-        signals.forEach(({ tokens, ...lists }, r) => {
-          expect(tokens).toEqual(expected![i]![r]!.tokens)
-          // Sums of other batch shapes on other numbers of threads differ in their last bits.
-          for (const [name, list] of Object.entries(lists) as [keyof typeof lists, number[]][])
-            expect(largestGap(list, expected![i]![r]![name])).toBeLessThan(2e-5)
-        })
-      })
+      expect(scores).toEqual(expected)
       many.dispose()
       one.dispose()
     }
