@@ -151,7 +151,7 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
       return { id, unit, result: benchmark.score({ id, unit, ...item }, answers[i]!.responses, reply, scoring) }
     })
     const rows = lines.filter((line) => !line.failure) as Scored[]
-    const refused = lines.flatMap((line) => (line.failure ? [line] : []))
+    const refused = lines.filter((line): line is Refused => !!line.failure)
     if (!rows.length) {
       throw new InputError(`${benchmark.name}: must have an item to score, got none; ${refusedNote(refused)}`)
     }
