@@ -21,13 +21,7 @@ export function withIntervals<Result>(
   rows: readonly Scored<Result>[],
   options: BootstrapOptions,
 ): Record<string, Figure> {
-  const units = [
-    ...groupBy(
-      rows,
-      ({ unit }) => unit,
-      ({ result }) => result,
-    ).values(),
-  ]
+  const units = [...groupBy(rows, unitOf, ({ result }) => result).values()]
   const whole = figures(rows.map(({ result }) => result))
   const found = Object.keys(whole).map((name) => ({ name, values: new Float64Array(options.samples) }))
   let sample = 0
@@ -61,20 +55,8 @@ export function pairedDifferences<Result>(
 ): { items: number; figures: Record<string, PairedDifference> } {
   const other = new Map(b.map(({ id, result }) => [id, result]))
   const shared = a.filter(({ id }) => other.has(id))
-  const left = [
-    ...groupBy(
-      shared,
-      ({ unit }) => unit,
-      ({ result }) => result,
-    ).values(),
-  ]
-  const right = [
-    ...groupBy(
-      shared,
-      ({ unit }) => unit,
-      ({ id }) => other.get(id)!,
-    ).values(),
-  ]
+  const left = [...groupBy(shared, unitOf, ({ result }) => result).values()]
+  const right = [...groupBy(shared, unitOf, ({ id }) => other.get(id)!).values()]
   const [wholeA, wholeB] = [figures(left.flat()), figures(right.flat())]
   const names = Object.keys(wholeA).filter((name) => name in wholeB)
   const found = names.map((name) => ({ name, values: new Float64Array(options.samples) }))
@@ -118,6 +100,8 @@ export function typeShares(checks: readonly { type: string; satisfied: boolean |
   const sorted = [...sums].sort(([a], [b]) => (a < b ? -1 : 1))
   return Object.fromEntries(sorted.map(([type, [kept, all]]) => [`type: ${type || "none"}`, kept / all]))
 }
+
+const unitOf = <Row extends { unit: string }>({ unit }: Row) => unit
 
 function pick<Value>(units: readonly (readonly Value[])[], drawn: Int32Array): Value[] {
   const values: Value[] = []
