@@ -45,7 +45,15 @@ describe("a phase of training", () => {
   const run = async (changes: { seed?: number; steps?: number } = {}) => {
     const model = fresh()
     const losses: number[] = []
-    const options = { phase: "able" as const, steps: 30, batchSize: 4, lr: 0.02, shape: "plateau" as const, seed: 1, ...changes }
+    const options = {
+      phase: "able" as const,
+      steps: 30,
+      batchSize: 4,
+      lr: 0.02,
+      shape: "plateau" as const,
+      seed: 1,
+      ...changes,
+    }
     await trainPhase(model, tokenizer, options, { onStep: ({ loss }) => void losses.push(loss) })
     const norm = [...model.params.norm!.dataSync()]
     tf.dispose(model.params)
