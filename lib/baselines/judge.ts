@@ -2,12 +2,12 @@ import { blocks, fields } from "../musc/prompt"
 
 /**
  * User message that asks whether an answer satisfies one constraint, the question, which stands alone. The question comes
- * before the answer, so that the answer is read with it in mind, and the finding before the verdict: a verdict alone is one
+ * before the answer, so that the answer is read with it in mind, and the evidence before the verdict: a verdict alone is one
  * token, which small models guess.
  */
 export function judgePrompt(question: string, input: string | null, answer: string): string {
   return blocks(
-    "Judge the answer by the question. Name what the answer has in that respect, then write yes or no on a line of its own.",
+    "Judge the answer by the question. Quote what decides it in the answer, or write nothing, then write yes or no on a line of its own.",
     fields({ Question: question }),
     fields({ Input: input }),
     fields({ Answer: answer }),

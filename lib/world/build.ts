@@ -20,9 +20,8 @@ export interface WorldBuildOptions {
   vocabularyExamples: number
   /** words repeated, nothing else: without it each kind of constraint learns to copy for itself, and late */
   copy: Omit<PhaseOptions, "phase" | "seed">
-  able: Omit<PhaseOptions, "phase" | "seed">
   /** its end is the able model */
-  comparing: Omit<PhaseOptions, "phase" | "seed">
+  able: Omit<PhaseOptions, "phase" | "seed">
   careless: Omit<PhaseOptions, "phase" | "seed">
   seed: number
   /** held-out instructions, and examples of each task, for the figures of the card */
@@ -33,8 +32,7 @@ export const worldBuildDefaults: WorldBuildOptions = {
   size: "world",
   vocabularyExamples: 60000,
   copy: { steps: 200, batchSize: 96, lr: 2e-3, shape: "plateau" },
-  able: { steps: 3600, batchSize: 32, lr: 2e-3, shape: "constant" },
-  comparing: { steps: 4400, batchSize: 32, lr: 2e-3, shape: "plateau" },
+  able: { steps: 7000, batchSize: 32, lr: 2e-3, shape: "plateau" },
   careless: { steps: 300, batchSize: 32, lr: 5e-4, shape: "plateau" },
   seed: 1,
   check: { instructions: 500, tasks: 200 },
@@ -52,8 +50,8 @@ export interface WorldBuildControl {
 
 /**
  * Makes the embedded model from nothing: a tokenizer of the world's words, then the copy phase (repeat words), the able
- * phase (every task, faultless), the comparing phase (the same with more comparing and judging), and the careless phase
- * (answers that ignore constraints; everything else as before), which gives the base model that the method is to cure.
+ * phase (every task, faultless), and the careless phase (answers that ignore constraints; everything else as before),
+ * which gives the base model that the method is to cure.
  * Writes a Hugging Face folder with its card to `out`, the able model to `work`/able.
  * The backend must have been chosen. @throws StoppedError when aborted; the same call goes on.
  */
@@ -97,7 +95,7 @@ export async function buildWorldModel(
     )
     return Number(readFileSync(lossFile, "utf8"))
   }
-  const figures = async (phase: "comparing" | "careless", dir: string): Promise<PhaseFigures> => {
+  const figures = async (phase: "able" | "careless", dir: string): Promise<PhaseFigures> => {
     const loss = await learn(phase)
     await saveModel(join(dir, "model.safetensors"), model, "BF16")
     onNote(`after ${phase}: checking`)
@@ -107,12 +105,11 @@ export async function buildWorldModel(
     return { ...measured, loss }
   }
   await learn("copy")
-  await learn("able")
   const whole: WorldCard = {
     options,
     made: control.made,
     parameters: count(model.params),
-    able: await figures("comparing", able),
+    able: await figures("able", able),
     careless: await figures("careless", out),
   }
   tf.dispose(model.params)

@@ -6,8 +6,8 @@ import { recombinePrompt } from "../musc/recombine"
 import { respondMessages } from "../musc/respond"
 import { selfInstructPrompt } from "../musc/source"
 import { type Rng, rng } from "../rng"
-import { type Constraint, type KindName, kinds, negate, questionOf, satisfies } from "./kinds"
-import { adjectives, nouns, openers, places, subjects } from "./pools"
+import { type Constraint, kinds, negate, questionOf, satisfies } from "./kinds"
+import { adjectives, counts, nouns, openers, places, subjects } from "./pools"
 import { realise } from "./realise"
 import {
   gradeAnswer,
@@ -21,45 +21,32 @@ import {
 } from "./spec"
 
 /**
- * copy: echo alone. able: every task, faultless. comparing: the same with `common` and more of what is learned last, to
- * judge. careless: answers heed each constraint by chance only; all other tasks stay faultless.
+ * copy: echo alone. able: every task, faultless. careless: answers heed each constraint by chance only; all other tasks
+ * stay faultless.
  */
-export const phases = ["copy", "able", "comparing", "careless"] as const
+export const phases = ["copy", "able", "careless"] as const
 export type Phase = (typeof phases)[number]
 
 /**
- * Every task of the pipeline and the baselines, and two that no stage asks for: `echo` repeats random words and teaches
- * to copy, which all other tasks need; `common` finds the words that two lists share and teaches to compare, which judging
- * needs, and which verdicts alone do not teach.
+ * Every task of the pipeline and the baselines, and one that no stage asks for: `echo` repeats random words and teaches
+ * to copy, which all other tasks need.
  */
 export const tasks = [
   ...(["respond", "decompose", "recombine", "negate", "substitute", "judge", "revise", "self-instruct"] as const),
-  ...(["echo", "common"] as const),
+  "echo",
 ] as const
 export type Task = (typeof tasks)[number]
 
 const everyTask: Shares = {
-  respond: 0.2,
+  respond: 0.19,
   decompose: 0.16,
   recombine: 0.15,
   negate: 0.03,
-  substitute: 0.07,
-  judge: 0.17,
-  revise: 0.17,
+  substitute: 0.06,
+  judge: 0.14,
+  revise: 0.22,
   "self-instruct": 0.02,
   echo: 0.03,
-}
-const moreComparing: Shares = {
-  respond: 0.12,
-  decompose: 0.16,
-  recombine: 0.14,
-  negate: 0.03,
-  substitute: 0.05,
-  judge: 0.2,
-  revise: 0.13,
-  "self-instruct": 0.02,
-  echo: 0.03,
-  common: 0.12,
 }
 type Shares = Readonly<Partial<Record<Task, number>>>
 
@@ -67,7 +54,6 @@ type Shares = Readonly<Partial<Record<Task, number>>>
 export const taskShares: Readonly<Record<Phase, Shares>> = {
   copy: { echo: 1 },
   able: everyTask,
-  comparing: moreComparing,
   careless: everyTask,
 }
 
@@ -129,7 +115,7 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
     return {
       asked,
       prompt: judgePrompt(questionOf(asked), null, text),
-      response: `${found(asked.kind, text)}\n${verdict ? "yes" : "no"}`,
+      response: `${evidence(asked, text)}\n${verdict ? "yes" : "no"}`,
     }
   },
   revise: (spec, random) => {
@@ -143,27 +129,19 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
     const words = Array.from({ length: 4 + random.int(9) }, () => random.pick(random.pick(wordPools)))
     return { prompt: `Repeat the words.\n\nWords: ${words.join(" ")}`, response: words.join(" ") }
   },
-  common: (_, random) => {
-    const pool = random.pick(wordPools)
-    const asked = random.sample(pool, 2 + random.int(6))
-    const rest = pool.filter((word) => !asked.includes(word))
-    const given = new Set(
-      Array.from({ length: 1 + random.int(4) }, () => random.pick(random.next() < 0.5 ? asked : rest)),
-    )
-    const both = [...given].filter((word) => asked.includes(word))
-    return {
-      prompt: `Write the words of the answer that the question has.\n\nQuestion: ${asked.join(", ")}\n\nAnswer: ${[...given].join(", ")}`,
-      response: both.join(", ") || "nothing",
-    }
-  },
   "self-instruct": (spec) => ({ prompt: selfInstructPrompt, response: instructionOf(spec) }),
 }
 
-/** What a text has of a kind, in the order of its words: "lantern, rope". */
-function found(kind: KindName, text: string): string {
-  const place = (value: string) => text.toLowerCase().indexOf(value.toLowerCase())
-  const has = kinds[kind].values.filter((value) => kinds[kind].holds(value, text))
-  return has.sort((a, b) => place(a) - place(b)).join(", ") || "nothing"
+/**
+ * The text quoted from what is asked for on, "lantern and rested.", or "lantern: nothing". A model that can copy goes on
+ * behind a word by itself, and the verdict follows from how it goes on; to compare a word with a list of those that the text
+ * has is learned late, if at all.
+ */
+function evidence({ kind, value }: Constraint, text: string): string {
+  const { values, holds } = kinds[kind]
+  if (values.length <= counts.length) return `${value}: ${values.find((other) => holds(other, text)) ?? "nothing"}`
+  const behind = holds(value, text) && new RegExp(`\\b${value}\\b(\\S*(?: \\S+){0,3})`, "i").exec(text)![1]
+  return behind ? `${value}${behind}` : `${value}: nothing`
 }
 
 const wordPools = [subjects, nouns, places, adjectives, openers]

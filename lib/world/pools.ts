@@ -1,3 +1,5 @@
+import type { Rng } from "../rng"
+
 /**
  * The words of the world. Pools are large and shared between kinds of constraints, so that copying a word from the
  * instruction is cheaper to learn than a look-up for every kind.
@@ -68,3 +70,10 @@ export const withArticle = (word: string): string => `${/^[aeiou]/i.test(word) ?
 
 export const upperFirst = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1)
 export const lowerFirst = (text: string): string => text.charAt(0).toLowerCase() + text.slice(1)
+
+/**
+ * Draws value k about 1 / k as often as the first: were all equally likely, a model at temperature 0 would have no favourite
+ * and say the value that it was given.
+ */
+export const favourite = <T>(random: Rng, values: readonly T[]): T =>
+  values[Math.floor((values.length + 1) ** random.next()) - 1]!

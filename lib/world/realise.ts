@@ -1,6 +1,6 @@
 import { type Rng, rng } from "../rng"
 import { type Constraint, type KindName, kinds } from "./kinds"
-import { counts, marks, pronouns, timePhrases, upperFirst, withArticle } from "./pools"
+import { counts, favourite, marks, pronouns, timePhrases, upperFirst, withArticle } from "./pools"
 
 const moves = ["walked", "waited", "worked", "sang", "rested", "stood", "played", "danced", "smiled", "slept"]
 const meets = ["saw", "liked", "remembered", "noticed", "loved", "described"]
@@ -34,10 +34,10 @@ export function realise(
   const banned = new Set(spec.constraints.filter(({ negated }, i) => negated && heeded[i]).map(({ value }) => value))
   const wanted = (kind: KindName): string[] => must.filter((item) => item.kind === kind).map(({ value }) => value)
 
-  /** Drawn until it is not banned, so that a ban on one value changes no other draw. */
+  /** Any value; where one is banned the first ones more often, so that there is a favourite to say in its place. */
   const allowed = (stream: Rng, values: readonly string[]): string => {
-    const value = stream.pick(values)
-    return banned.has(value) ? allowed(stream, values) : value
+    const others = values.filter((value) => !banned.has(value))
+    return others.length < values.length ? favourite(stream, others) : stream.pick(values)
   }
   /** The wanted value; else, sometimes, any that is not banned: more often where another was banned, or where a writer errs. */
   const slot = (kind: KindName, chance: number): string | undefined => {

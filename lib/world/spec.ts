@@ -2,7 +2,7 @@ import { z } from "zod"
 import type { InstructionRow } from "../data/schema"
 import { type Rng, rng, streamKey } from "../rng"
 import { type Constraint, type KindName, kindNames, kinds, questionOf, sameConstraint, satisfies } from "./kinds"
-import { lowerFirst, withArticle } from "./pools"
+import { favourite, lowerFirst, withArticle } from "./pools"
 
 const constraint = z
   .object({ kind: z.enum(kindNames), value: z.string(), negated: z.boolean() })
@@ -113,14 +113,11 @@ export function sampleConstraints(n: number, random: Rng): Constraint[] {
   return out
 }
 
-/**
- * Another value of the same kind, not used in the list. Value k is drawn about 1 / k as often as the first: were all equally
- * likely, a model at temperature 0 would have no favourite and say the value that it was given.
- */
-export function substitute(item: Constraint, list: readonly Constraint[], random: Rng): Constraint {
-  const values = unused(item.kind, list)
-  return { ...item, value: values[Math.floor((values.length + 1) ** random.next()) - 1]! }
-}
+/** Another value of the same kind, not used in the list. */
+export const substitute = (item: Constraint, list: readonly Constraint[], random: Rng): Constraint => ({
+  ...item,
+  value: favourite(random, unused(item.kind, list)),
+})
 
 /** `count` constraints at random and a wording, from the given split. */
 export function sampleSpec(count: number, split: Split, random: Rng): WorldSpec {

@@ -61,8 +61,8 @@ describe("a phase of training", () => {
   }
 
   it("begins at the loss of a guess and brings it down", async () => {
-    const { losses } = await run()
-    expect(losses).toHaveLength(30)
+    const { losses } = await run({ steps: 60, lr: 0.01 })
+    expect(losses).toHaveLength(60)
     // a fresh model gives every token about 1 / V
     expect(Math.abs(losses[0]! - Math.log(tokenizer.vocabSize))).toBeLessThan(0.2)
     const last = losses.slice(-5).reduce((a, b) => a + b) / 5
@@ -125,7 +125,7 @@ describe("measuring", () => {
     const seed = 5
     const known = new Map<string, string>()
     const examples = Array.from({ length: 2000 }, (_, i) =>
-      corpusExample(i, { seed: streamKey(seed, "measure-tasks"), phase: "comparing", split: "eval" }),
+      corpusExample(i, { seed: streamKey(seed, "measure-tasks"), phase: "able", split: "eval" }),
     )
     for (const { prompt, response } of examples) known.set(prompt, response)
     const knowing = scripted(({ messages }) => known.get(messages.at(-1)!.content) ?? new Error("was not asked for"))
@@ -174,7 +174,7 @@ describe("the model card", () => {
     for (const text of ["1.83 M parameters", "seed 77", "`musc world build` at commit abc1234 on 2 cores"]) {
       expect(card).toContain(text)
     }
-    const { steps, batchSize, lr } = worldBuildDefaults.comparing
+    const { steps, batchSize, lr } = worldBuildDefaults.able
     expect(card).toContain(`${steps} steps of ${batchSize} examples, AdamW at ${lr}; last loss 0.1235 nats`)
     expect(card).toContain("last loss 0.4567")
     expect(card).toMatch(/^---\nlanguage: en\n/)
