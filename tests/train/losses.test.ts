@@ -5,7 +5,6 @@ import { pack, responseLogProbs } from "../../lib/model/logprobs"
 import { bind, type Lora } from "../../lib/model/lora"
 import { stepGradients, train } from "../../lib/train/loop"
 import {
-  type PairScores,
   type PreferenceOptions,
   preferenceDefaults,
   preferenceLoss,
@@ -14,6 +13,7 @@ import {
   sumByResponse,
 } from "../../lib/train/losses"
 import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
+import { ln2, ln3, simpleOdds } from "../support/pair-scores"
 import { free, setting } from "../support/setting"
 import { largestGap, randomIds, randomValues, tensorsLeft } from "../support/tensors"
 
@@ -22,26 +22,9 @@ beforeAll(async () => {
 })
 
 const { log, sqrt } = Math
-const ln2 = log(2)
-const ln3 = log(3)
-
-/*
- * Two pairs whose odds are simple, with β = 1/2.
- *            s chosen   s rejected   β (s_c - s_r)   σ of it    tokens    mean log-prob
- *   first     ln 3       -ln 3         ln 3           3/4       4 and 3   ln 1/2 and ln 1/3
- *   second   -3 ln 2     -ln 2        -ln 2           1/3       2 and 2   ln 1/3 and ln 1/2
- */
-const scores = (): PairScores => ({
-  chosen: tf.tensor1d([ln3, -3 * ln2]),
-  rejected: tf.tensor1d([-ln3, -ln2]),
-  chosenLogProb: tf.tensor1d([-4 * ln2, -2 * ln3]),
-  rejectedLogProb: tf.tensor1d([-3 * ln3, -2 * ln2]),
-  chosenTokens: tf.tensor1d([4, 2]),
-  rejectedTokens: tf.tensor1d([3, 2]),
-})
 const evaluate = (options: Partial<PreferenceOptions>) =>
   tf.tidy(() => {
-    const result = preferenceLoss(scores(), { ...preferenceDefaults, beta: 0.5, ...options })
+    const result = preferenceLoss(simpleOdds(), { ...preferenceDefaults, beta: 0.5, ...options })
     return {
       losses: [...result.losses.dataSync()],
       chosen: [...result.chosenRewards.dataSync()],
@@ -83,7 +66,7 @@ describe("a preference loss", () => {
   })
 
   it("stays finite where a margin is far out", () => {
-    const far = () => ({ ...scores(), chosen: tf.tensor1d([-2000, 2000]) })
+    const far = () => ({ ...simpleOdds(), chosen: tf.tensor1d([-2000, 2000]) })
     const losses = tf.tidy(() => [...preferenceLoss(far(), { ...preferenceDefaults, beta: 1 }).losses.dataSync()])
     expect(losses[0]! / (2000 - ln3)).toBeCloseTo(1, 6)
     expect(losses[1]).toBeCloseTo(0, 6)

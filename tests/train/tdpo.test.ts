@@ -8,6 +8,7 @@ import type { Model } from "../../lib/model/transformer"
 import { stepGradients, train } from "../../lib/train/loop"
 import { type PairScores, type PreferenceOptions, preferenceDefaults, preferenceLoss } from "../../lib/train/losses"
 import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
+import { ln2, ln3, ln6, simpleOdds } from "../support/pair-scores"
 import { free, setting } from "../support/setting"
 import { backends, largestGap, randomIds, randomValues, tensorsLeft } from "../support/tensors"
 
@@ -16,11 +17,10 @@ beforeAll(async () => {
 })
 
 const { exp, log, log1p, sqrt } = Math
-const [ln2, ln3, ln6] = [log(2), log(3), log(6)]
 const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0)
 
 /*
- * Two pairs with β = 1/2. TDPO1 takes δ = β (D_r - D_c) from DPO's margin u = β (s_c - s_r); TDPO2 takes α δ.
+ * The two pairs of `simpleOdds`. TDPO1 takes δ = β (D_r - D_c) from DPO's margin u = β (s_c - s_r); TDPO2 takes α δ.
  *            s chosen   s rejected   u        D chosen   D rejected   δ         u - δ
  *   first     ln 3       -ln 3        ln 3     2 ln 2     4 ln 2       ln 2      ln 3/2    σ = 3/5
  *   second   -3 ln 2     -ln 2       -ln 2     2 ln 6     0           -ln 6      ln 3      σ = 3/4
@@ -28,12 +28,7 @@ const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0)
  */
 const divergences = { chosen: [2 * ln2, 2 * ln6], rejected: [4 * ln2, 0] }
 const scores = (): PairScores => ({
-  chosen: tf.tensor1d([ln3, -3 * ln2]),
-  rejected: tf.tensor1d([-ln3, -ln2]),
-  chosenLogProb: tf.tensor1d([-4 * ln2, -2 * ln3]),
-  rejectedLogProb: tf.tensor1d([-3 * ln3, -2 * ln2]),
-  chosenTokens: tf.tensor1d([4, 2]),
-  rejectedTokens: tf.tensor1d([3, 2]),
+  ...simpleOdds(),
   chosenDivergence: tf.tensor1d(divergences.chosen),
   rejectedDivergence: tf.tensor1d(divergences.rejected),
 })

@@ -42,7 +42,7 @@ describe("a phase of training", () => {
       0.05,
     )
   }
-  const run = async (changes: { seed?: number; steps?: number } = {}) => {
+  const run = async (changes: { seed?: number; steps?: number; lr?: number } = {}) => {
     const model = fresh()
     const losses: number[] = []
     const options = {
