@@ -15,6 +15,7 @@ import { chatStop, encodeChat, encodePrompt } from "../text/chat"
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer"
 import { batching } from "./batcher"
 import type { Completion, GenerateRequest, ScoreRequest, Scorer } from "./engine"
+import { Prefixes, sharedIds } from "./prefixes"
 import { hasWorkers, usualWorkers, WorkerPool } from "./workers"
 
 /** A checkpoint in this process. */
@@ -113,11 +114,12 @@ function localEngine(
   const outside = () => helpers !== undefined && asked * size >= startAt
   const lanes = () => (outside() ? pool!.size : 1)
   const promptIds = new WeakMap<GenerateRequest, number[]>()
+  const prefixes = new Prefixes(bound)
   const write = batching<GenerateRequest, Completion>(
     async (requests) => {
       if (outside()) return (await helpers!.run("generate", requests)) as Completion[]
       const rows = requests.map((request) => ({ request, prompt: promptIds.get(request)! }))
-      return complete(bound, tokenizer, rows, options)
+      return complete(bound, tokenizer, rows, prefixes, options)
     },
     { maxBatch, lanes, order: (request) => promptIds.get(request)!.length },
   )
@@ -144,6 +146,7 @@ function localEngine(
     dispose() {
       helpers?.close()
       if (kept) tf.dispose(kept.params)
+      prefixes.dispose()
       release(bound)
     },
   }
@@ -162,6 +165,7 @@ async function complete(
   bound: Bound,
   tokenizer: Tokenizer,
   rows: readonly { request: GenerateRequest; prompt: number[] }[],
+  prefixes: Prefixes,
   { onTokens, signal }: LocalOptions,
 ): Promise<Completion[]> {
   const stop = chatStop(tokenizer)
@@ -173,7 +177,16 @@ async function complete(
     return places.length ? Math.min(...places) : -1
   }
   const answers = new Map<(typeof rows)[number], Generated>()
-  for (const some of microBatches(rows, ({ prompt }) => prompt.length, promptBudget)) {
+  const groups = new Map<string, (typeof rows)[number][]>()
+  for (const row of rows) {
+    const key = sharedIds(tokenizer, row.request.messages, row.prompt).join()
+    groups.set(key, [...(groups.get(key) ?? []), row])
+  }
+  const batches = [...groups].flatMap(([key, group]) =>
+    microBatches(group, ({ prompt }) => prompt.length, promptBudget).map((some) => ({ key, some })),
+  )
+  for (const { key, some } of batches) {
+    const prefix = prefixes.get(key)
     const items = some.map(({ request, prompt }) => {
       const stops = stopsOf(request)
       // A stop text is at most as many tokens as it has bytes, so only the tail needs a look.
@@ -181,7 +194,7 @@ async function complete(
       const done = stops.length ? (ids: readonly number[]) => stopAt(text(ids.slice(-tail)), stops) >= 0 : undefined
       return { ...request, prompt, done }
     })
-    const made = await generate(bound, items, { eosIds: stop.ids, onTokens, signal })
+    const made = await generate(bound, items, { eosIds: stop.ids, prefix, onTokens, signal })
     some.forEach((row, i) => {
       answers.set(row, made[i]!)
     })

@@ -27,6 +27,8 @@ export interface Generated {
 
 export interface GenerateOptions {
   eosIds: readonly number[]
+  /** what all prompts begin with, read before: see `readPrefix` */
+  prefix?: KVCache
   /** called after each step with the tokens made by it */
   onTokens?: (count: number) => void
   signal?: AbortSignal
@@ -70,7 +72,7 @@ export async function generate(
   }
   try {
     look()
-    let logits = await prefill(model, items, longest, cache)
+    let logits = await prefill(model, items, longest, cache, options.prefix)
     for (;;) {
       const V = model.config.vocabSize
       const draw = (row: Row, r: number) => {
@@ -102,26 +104,53 @@ export async function generate(
   }
 }
 
-/** Logits [B · V] after the last prompt token of each row; fills the cache. */
-function prefill(model: Bound, items: readonly GenerateItem[], T: number, cache: KVCache): Promise<Float32Array> {
-  const B = items.length
-  const ids = new Int32Array(B * T)
-  const places: Places = {
-    rows: B,
-    length: T,
-    positions: new Int32Array(B * T),
-    segments: new Int32Array(B * T).fill(-1),
-  }
-  items.forEach(({ prompt }, b) => {
-    const start = (b + 1) * T - prompt.length
-    prompt.forEach((id, i) => {
-      ids[start + i] = id
-      places.positions[start + i] = i
-      places.segments[start + i] = 0
-    })
+/**
+ * Reads the tokens that many prompts begin with once, so that `generate` need not read them for each. Pays where tasks are
+ * shown by demonstrations. Not tidied: call `dispose`.
+ */
+export function readPrefix(model: Bound, ids: readonly number[]): KVCache {
+  const P = ids.length
+  const cache = new KVCache(model.config, 1, P)
+  const places: Places = { rows: 1, length: P, positions: Int32Array.from(ids.keys()), segments: new Int32Array(P) }
+  tf.tidy(() => {
+    forward(model, tf.tensor1d(Int32Array.from(ids)), places, contexts(model.config, places), cache)
   })
+  return cache
+}
+
+/** Logits [B · V] after the last prompt token of each row, `longest` columns in all; fills the cache. */
+function prefill(
+  model: Bound,
+  items: readonly GenerateItem[],
+  longest: number,
+  cache: KVCache,
+  prefix?: KVCache,
+): Promise<Float32Array> {
+  const B = items.length
+  const P = prefix?.length ?? 0
+  const T = longest - P
+  const paddings = items.map(({ prompt }) => longest - prompt.length)
+  /** The last columns of each row; its tokens but for the first `skipped`, the others padding. */
+  const places = (length: number, skipped: number): Places => {
+    const [positions, segments] = [new Int32Array(B * length), new Int32Array(B * length).fill(-1)]
+    paddings.forEach((padding, b) => {
+      for (let position = skipped; position < longest - padding; position++) {
+        const at = (b + 1) * length - longest + padding + position
+        positions[at] = position
+        segments[at] = 0
+      }
+    })
+    return { rows: B, length, positions, segments }
+  }
+  const queries = places(T, P)
+  const keys = prefix ? places(longest, 0) : queries
+  const ids = new Int32Array(B * T)
+  items.forEach(({ prompt }, b) => {
+    ids.set(prompt.slice(P), (b + 1) * T - prompt.length + P)
+  })
+  if (prefix) cache.startWith(prefix, paddings, T)
   return valuesOf(() => {
-    const hidden = forward(model, tf.tensor1d(ids), places, contexts(model.config, places), cache)
+    const hidden = forward(model, tf.tensor1d(ids), queries, contexts(model.config, queries, keys), cache)
     const last = tf.tensor1d(Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1))
     return logitsOf(model, lookup(hidden, last))
   })

@@ -9,10 +9,11 @@ import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { StoppedError } from "../../lib/errors"
 import { readAdapter } from "../../lib/model/adapter"
 import { loadConfig } from "../../lib/model/config"
+import { generate } from "../../lib/model/generate"
 import { contrast, pack, responseLogProbs } from "../../lib/model/logprobs"
-import { bind, fromAdapter, type Lora } from "../../lib/model/lora"
+import { bind, fromAdapter, type Lora, release } from "../../lib/model/lora"
 import { loadModel, saveModel } from "../../lib/model/weights"
-import { encodeChat, encodePrompt } from "../../lib/text/chat"
+import { chatStop, encodeChat, encodePrompt } from "../../lib/text/chat"
 import { fixture, largestGap, tensorsLeft } from "../support/tensors"
 
 const dir = mkdtempSync(join(tmpdir(), "local-"))
@@ -57,6 +58,32 @@ describe("generation by a local model", () => {
       engine.dispose()
     }
     alone.dispose()
+  })
+
+  it("reads demonstrations once, and answers as if each prompt had been read whole", async () => {
+    // six lists of demonstrations, more than are kept, and none
+    const shown = (i: number): Message[] =>
+      i % 7 === 6
+        ? []
+        : [0, 1].flatMap((k): Message[] => [
+            { role: "user", content: `Example ${i % 7} of ${k}: ${"words and ".repeat(6)}` },
+            { role: "assistant", content: `That is ${i % 7}.` },
+          ])
+    const requests = Array.from({ length: 16 }, (_, i) => {
+      const one = request(i)
+      return { ...one, messages: [...shown(i), ...one.messages] }
+    })
+    const bound = bind(local.model)
+    const whole = requests.map((one) => ({ ...one, prompt: encodePrompt(local.tokenizer, one.messages) }))
+    const expected = await generate(bound, whole, { eosIds: chatStop(local.tokenizer).ids })
+    release(bound)
+    const texts = expected.map(({ ids }) => local.tokenizer.decode(ids, { skipSpecial: true }))
+    for (const batchSize of [1, 16]) {
+      const engine = local.engine(null, { batchSize })
+      const answers = await Promise.all(requests.map(engine.generate))
+      expect(answers.map(({ text }) => text)).toEqual(texts)
+      engine.dispose()
+    }
   })
 
   it("counts tokens and says why an answer ended", async () => {

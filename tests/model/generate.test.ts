@@ -3,7 +3,7 @@ import { cappedLogits } from "../../lib/backend/ops"
 import { tf, useBackend } from "../../lib/backend/tf"
 import { StoppedError } from "../../lib/errors"
 import type { ModelConfig } from "../../lib/model/config"
-import { type GenerateItem, type GenerateOptions, generate } from "../../lib/model/generate"
+import { type GenerateItem, type GenerateOptions, generate, readPrefix } from "../../lib/model/generate"
 import { pack } from "../../lib/model/logprobs"
 import { bind } from "../../lib/model/lora"
 import { drawToken } from "../../lib/model/sampler"
@@ -96,6 +96,34 @@ describe("a row", () => {
     const answers = await idsOf(windowed, items)
     expect(answers.map(({ length }) => length)).toEqual([140, 140])
     expect(answers).toEqual(items.map((one, i) => withoutCache(windowed, one, answers[i]!)))
+  })
+})
+
+describe("a prefix read before", () => {
+  it.each([0, 0.8])("changes no answer, with and without windows, at temperature %s", async (temperature) => {
+    const shared = randomIds(9, "shared")
+    const items = Array.from({ length: 6 }, (_, i) => {
+      const one = item(i, { temperature, maxTokens: 12 })
+      return { ...one, prompt: [...shared, ...one.prompt] }
+    })
+    for (const model of [plain, windowed]) {
+      const left = await tensorsLeft(async () => {
+        const prefix = readPrefix(model, shared)
+        const answers = await idsOf(model, items, { ...noEnd, prefix })
+        expect(answers).toEqual(await idsOf(model, items))
+        // it serves any number of batches, of any size
+        for (const i of [0, 5]) expect(await idsOf(model, [items[i]!], { ...noEnd, prefix })).toEqual([answers[i]])
+        prefix.dispose()
+      })
+      expect(left).toBe(0)
+    }
+  })
+
+  it("is what the answers go by", async () => {
+    const prefix = readPrefix(plain, randomIds(9, "other"))
+    const one = item(1, { prompt: [...randomIds(9, "shared"), ...randomIds(3, "own")] })
+    expect(await idsOf(plain, [one], { ...noEnd, prefix })).not.toEqual(await idsOf(plain, [one]))
+    prefix.dispose()
   })
 })
 

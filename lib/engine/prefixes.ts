@@ -1,0 +1,50 @@
+import type { Message } from "../data/schema"
+import type { KVCache } from "../model/cache"
+import { readPrefix } from "../model/generate"
+import type { Bound } from "../model/transformer"
+import { renderChat } from "../text/chat"
+import type { Tokenizer } from "../text/tokenizer"
+
+/** Demonstrations shorter than this are read anew with each prompt. */
+const worthSharing = 32
+
+/**
+ * The tokens of a prompt that its demonstrations take, which other prompts begin with too; none where there are none. They
+ * depend on the request alone, so that an answer does not depend on which others are made with it.
+ */
+export function sharedIds(tokenizer: Tokenizer, messages: readonly Message[], prompt: readonly number[]): number[] {
+  if (messages.at(-2)?.role !== "assistant") return []
+  const earlier = tokenizer.encode(renderChat(tokenizer, messages.slice(0, -1), { addGenerationPrompt: false }))
+  const differs = earlier.findIndex((id, i) => id !== prompt[i])
+  const length = Math.min(differs < 0 ? earlier.length : differs, prompt.length - 1)
+  return length < worthSharing ? [] : earlier.slice(0, length)
+}
+
+/** Demonstrations that were read, the last few of them: stages ask one after another, each with its own. */
+export class Prefixes {
+  private readonly kept = new Map<string, KVCache>()
+
+  constructor(
+    private readonly bound: Bound,
+    private readonly most = 4,
+  ) {}
+
+  /** What was read of the tokens of `key`, ids joined by commas; nothing for none. */
+  get(key: string): KVCache | undefined {
+    if (!key) return undefined
+    const found = this.kept.get(key) ?? readPrefix(this.bound, key.split(",").map(Number))
+    this.kept.delete(key)
+    this.kept.set(key, found)
+    for (const [oldest, cache] of this.kept) {
+      if (this.kept.size <= this.most) break
+      cache.dispose()
+      this.kept.delete(oldest)
+    }
+    return found
+  }
+
+  dispose(): void {
+    for (const cache of this.kept.values()) cache.dispose()
+    this.kept.clear()
+  }
+}
