@@ -14,7 +14,7 @@
  *     await writeAdapter("adapter", await toAdapter(lora, local.config), local.name)
  */
 export { type BackendChoice, type BackendName, backendNames, tf, useBackend } from "./backend/tf"
-export { judgePrompt, parseVerdict } from "./baselines/judge"
+export { judgeMessages, judgePrompt, parseVerdict } from "./baselines/judge"
 export { parsePoints, pointsOf, pointsPrompt } from "./baselines/points"
 export { parseRevision, revisePrompt } from "./baselines/revise"
 export { type SampledRow, type SampleOptions, sample, sampleDefaults } from "./baselines/sample"

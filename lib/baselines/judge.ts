@@ -1,4 +1,5 @@
-import { blocks, fields } from "../musc/prompt"
+import type { Message } from "../data/schema"
+import { blocks, type Demonstration, fewShot, fields } from "../musc/prompt"
 
 /**
  * User message that asks whether an answer satisfies one constraint, the question, which stands alone. The question comes
@@ -13,6 +14,37 @@ export function judgePrompt(question: string, input: string | null, answer: stri
     fields({ Answer: answer }),
   )
 }
+
+/** `judgePrompt` behind the first `shots` of its demonstrations, 0 to 4. */
+export function judgeMessages(question: string, input: string | null, answer: string, shots: number): Message[] {
+  const examples = demos
+    .slice(0, shots)
+    .map(({ question, answer, reply }): Demonstration => [judgePrompt(question, null, answer), reply])
+  return fewShot(examples, judgePrompt(question, input, answer))
+}
+
+const demos = [
+  {
+    question: "Is the answer a letter to a neighbour?",
+    answer: "Dear Mrs. Okafor, thank you for watering my tomatoes all week. I owe you a jar of sauce! Your Emil",
+    reply: '"Dear Mrs. Okafor, thank you for watering my tomatoes"\nyes',
+  },
+  {
+    question: "Does the answer name a price?",
+    answer: "The lamp is small, made of blue glass, and bright enough to read by.",
+    reply: "nothing\nno",
+  },
+  {
+    question: "Is the answer free of the word never?",
+    answer: "1. Knead the dough for ten minutes.\n2. Let it rest, but never in the sun.",
+    reply: '"but never in the sun"\nno',
+  },
+  {
+    question: "Does the answer have exactly two sentences?",
+    answer: "The ferry was late again. We shared an orange on the pier.",
+    reply: '"The ferry was late again." "We shared an orange on the pier."\nyes',
+  },
+] as const
 
 /** The verdict in the last line, else at the beginning: yes true, no false; undefined when neither is there. */
 export function parseVerdict(text: string): boolean | undefined {

@@ -7,7 +7,7 @@ import type { InstructionRow } from "../data/schema"
 import { InputError } from "../errors"
 import { evaluate } from "../musc/evaluate"
 import type { RunConfig } from "../runs/config"
-import { graderOf } from "../runs/graders"
+import { graderOf, judgeOptions } from "../runs/graders"
 import { lockFolder } from "../runs/lock"
 import { sha256File } from "../runs/manifest"
 import { resultsOf, resultsTable } from "../runs/results"
@@ -83,7 +83,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
       const engine = adapter
         ? local.engine(openAdapter(adapter, local, show.note), { signal, onTokens: show.tokens })
         : base
-      const grade = graderOf(base, { maxTokens: config.judgeMaxTokens })
+      const grade = graderOf(base, judgeOptions(config))
       const { seed, evalMaxTokens: maxTokens } = config
       return runRows({
         ...{ stage: "evaluate", file: out, key, signal },
@@ -107,7 +107,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
   }
 }
 
-const settingsOf = ({ seed, evalMaxTokens, judgeMaxTokens }: RunConfig) => ({ seed, evalMaxTokens, judgeMaxTokens })
+const settingsOf = (config: RunConfig) => [config.seed, config.evalMaxTokens, judgeOptions(config)]
 
 /** `adapters/musc/adapter` and `adapters/musc` are both called musc. */
 function nameOf(adapter: string): string {

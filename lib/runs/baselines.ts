@@ -8,7 +8,7 @@ import type { Grader } from "../eval/grader"
 import { failed, hasPassed, type Outcome } from "../musc/row"
 import { worldSpec } from "../world/spec"
 import type { BaselineName, RunConfig } from "./config"
-import { judgeGrader, worldGrader } from "./graders"
+import { judgeGrader, judgeOptions, worldGrader } from "./graders"
 import { stageOptions } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
 import { passed, rowsStage, type Workshop } from "./workshop"
@@ -73,13 +73,13 @@ function judgeOf({ pointsFrom }: RunConfig, method: BaselineName): Judge {
 
 /** All that decides what a judge says of the same answers. */
 function judgeKey({ config, local }: Workshop, judge: Judge): unknown[] {
-  const { judgeEndpoint, judgeModel, judgeMaxTokens } = config
+  const { judgeEndpoint, judgeModel } = config
   if (judge === "verifier") return [judge]
-  return [judge, judgeMaxTokens, ...(judge === "external" ? [judgeEndpoint, judgeModel] : [local.fingerprint])]
+  return [judge, judgeOptions(config), ...(judge === "external" ? [judgeEndpoint, judgeModel] : [local.fingerprint])]
 }
 
 function judgeWith({ base, config }: Workshop, judge: Judge): (row: SampledRow) => Promise<Outcome<JudgedRow>> {
-  const options = { maxTokens: config.judgeMaxTokens }
+  const options = judgeOptions(config)
   if (judge === "points") return (row) => judgeByPoints(base, row, options)
   const external = () => openaiGenerator({ model: config.judgeModel, baseURL: config.judgeEndpoint })
   const grade: Grader =

@@ -93,7 +93,9 @@ export const runConfig = z.strictObject({
 
   shots: count(0, 5)
     .default(5)
-    .describe("few-shot examples in prompts; paper 5 (recombine 2, edits 4 at most); 0 for the embedded model"),
+    .describe(
+      "few-shot examples in prompts; paper 5 (recombine 2, edits and verdicts 4 at most); 0 for the embedded model",
+    ),
   findText: z.boolean().default(false).describe("whether decompose looks for a text inside the instruction; for chats"),
   selfInstructTemperature: temperature.default(0.5).describe("sampling temperature; paper .5"),
   selfInstructMaxTokens: tokens.default(512).describe("tokens of a new instruction, at most"),

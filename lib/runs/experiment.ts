@@ -16,7 +16,7 @@ import { weigh } from "../musc/weigh"
 import { worldSpec } from "../world/spec"
 import { baselinePairs } from "./baselines"
 import { isBaseline, type MethodName } from "./config"
-import { type GradedPair, gradePair, graderOf } from "./graders"
+import { type GradedPair, gradePair, graderOf, judgeOptions } from "./graders"
 import { type Graded, meanShares, type PairCount, resultsOf } from "./results"
 import { holdoutStage, type Source, sourceStage } from "./source"
 import { shortNumbers, stageOptions, trainSettings } from "./stages"
@@ -126,11 +126,12 @@ async function contrastStages(shop: Workshop, seed: number, decomposed: StageOut
 }
 
 async function gradePairs(shop: Workshop, name: string, pairs: StageOutput, n: number): Promise<GradedPair[]> {
-  const { gradedPairs, judgeMaxTokens } = shop.config
-  const grade = graderOf(shop.base, { maxTokens: judgeMaxTokens })
+  const { gradedPairs } = shop.config
+  const options = judgeOptions(shop.config)
+  const grade = graderOf(shop.base, options)
   const checked = await rowsStage<PairRow, GradedPair>(shop, {
     name,
-    key: keyOf("pairs", evaluateVersion, pairs.key, shop.local.fingerprint, gradedPairs, judgeMaxTokens),
+    key: keyOf("pairs", evaluateVersion, pairs.key, shop.local.fingerprint, gradedPairs, options),
     total: Math.min(n, gradedPairs),
     rows: () => first(gradedPairs, passed<PairRow>(pairs)),
     work: (row) => gradePair(row, grade),
@@ -202,7 +203,7 @@ async function evaluateMethod(
       },
     )
   }
-  const grade = graderOf(base, { maxTokens: config.judgeMaxTokens })
+  const grade = graderOf(base, judgeOptions(config))
   let lora: Lora | undefined
   let engine: LocalEngine | undefined
   const opened = () => {
@@ -214,7 +215,7 @@ async function evaluateMethod(
   try {
     for (const temperature of config.evalTemperatures) {
       const options = { method, seed, temperature, maxTokens: config.evalMaxTokens }
-      const made = [local.fingerprint, adapter?.key ?? "base", holdout.key, config.judgeMaxTokens]
+      const made = [local.fingerprint, adapter?.key ?? "base", holdout.key, judgeOptions(config)]
       const output = await rowsStage(shop, {
         name: `seed-${seed}/evaluate/${method}-T${temperature}`,
         key: keyOf("evaluate", evaluateVersion, options, ...made),

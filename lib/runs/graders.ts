@@ -1,10 +1,11 @@
-import { judgePrompt, parseVerdict } from "../baselines/judge"
+import { judgeMessages, parseVerdict } from "../baselines/judge"
 import { decomposedRow, type InstructionRow, type PairRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import type { Grader, Verdicts } from "../eval/grader"
 import { ask } from "../musc/row"
 import { readInstruction } from "../world/inverse"
 import { gradeAnswer, worldSpec } from "../world/spec"
+import type { RunConfig } from "./config"
 
 /** Exact verdicts for instructions of the embedded world. */
 export const worldGrader: Grader = async (row, answer) =>
@@ -14,15 +15,29 @@ export const worldGrader: Grader = async (row, answer) =>
     satisfied,
   }))
 
+/** How a model is asked for verdicts. */
+export interface JudgeOptions {
+  /** most tokens of a reply */
+  maxTokens: number
+  /** demonstrations shown (default 0) */
+  shots?: number
+}
+
+/** What a run's settings say of its judge. */
+export const judgeOptions = ({ judgeMaxTokens, shots }: RunConfig): Required<JudgeOptions> => ({
+  maxTokens: judgeMaxTokens,
+  shots: Math.min(4, shots),
+})
+
 /**
  * Verdicts of a model that is asked one question a constraint, the row's own (greedily). A reply that is neither yes nor
  * no gives null, where the released code counts .9.
  */
-export function judgeGrader(engine: Generator, { maxTokens }: { maxTokens: number }): Grader {
+export function judgeGrader(engine: Generator, { maxTokens, shots = 0 }: JudgeOptions): Grader {
   return async (row, answer) => {
     const { input, constraints } = decomposedRow.parse(row)
     const judge = async (question: string, index: number): Promise<Verdicts[number]> => {
-      const prompt = judgePrompt(question, input, answer)
+      const prompt = judgeMessages(question, input, answer, shots)
       const call = await ask(
         { engine, seed: 0, stage: "judge", id: row.id },
         prompt,
@@ -36,7 +51,7 @@ export function judgeGrader(engine: Generator, { maxTokens }: { maxTokens: numbe
 }
 
 /** The exact grader for rows of the embedded world, the model's own judgement for all others. */
-export function graderOf(judge: Generator, options: { maxTokens: number }): Grader {
+export function graderOf(judge: Generator, options: JudgeOptions): Grader {
   const ask = judgeGrader(judge, options)
   return (row, answer) => (worldSpec.safeParse(row.world).success ? worldGrader : ask)(row, answer)
 }

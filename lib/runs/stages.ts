@@ -31,7 +31,10 @@ export const stageSettings = {
     ...(["simpoMargin", "rank", "alpha", "lr", "sftLr", "epochs", "batchSize", "warmup", "tokenBudget"] as const),
     ...(["gradientCheckpointing", "cutoff", "checkpointEvery"] as const),
   ],
-  evaluate: ["evalInstructions", "evalTemperatures", "evalMaxTokens", "judgeMaxTokens", "bootstrapSamples"],
+  evaluate: [
+    ...(["evalInstructions", "evalTemperatures", "evalMaxTokens", "shots", "judgeMaxTokens"] as const),
+    "bootstrapSamples",
+  ],
 } as const satisfies Record<StageName | "train" | "evaluate", readonly ConfigKey[]>
 
 export interface StageOptions {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { judgePrompt, parseVerdict } from "../../lib/baselines/judge"
+import { judgeMessages, judgePrompt, parseVerdict } from "../../lib/baselines/judge"
 import { parseRevision, revisePrompt } from "../../lib/baselines/revise"
 
 describe("judge", () => {
@@ -7,6 +7,21 @@ describe("judge", () => {
     expect(judgePrompt("Is it done?", null, "Done.")).toMatch(
       /on a line of its own\.\n\nQuestion: Is it done\?\n\nAnswer: Done\.$/,
     )
+  })
+
+  it("shows demonstrations as earlier turns, each with a verdict that can be read", () => {
+    const bare = judgeMessages("Is it done?", null, "Done.", 0)
+    expect(bare).toEqual([{ role: "user", content: judgePrompt("Is it done?", null, "Done.") }])
+    const shown = judgeMessages("Is it done?", null, "Done.", 4)
+    expect(shown.slice(-1)).toEqual(bare)
+    expect(shown.map(({ role }) => role).join(" ")).toBe(`${"user assistant ".repeat(4)}user`)
+    const verdicts = shown.filter(({ role }) => role === "assistant").map(({ content }) => parseVerdict(content))
+    expect(verdicts).toEqual([true, false, false, true])
+    // what they quote stands in their answers
+    shown.forEach(({ role, content }, i) => {
+      if (role === "assistant")
+        for (const [, quoted] of content.matchAll(/"([^"]+)"/g)) expect(shown[i - 1]!.content).toContain(quoted)
+    })
   })
 
   it.each([
