@@ -129,7 +129,7 @@ function localEngine(
       await new Promise((resolve) => setImmediate(resolve))
       return scoreAll(bound, tokenizer, requests)
     },
-    { maxBatch: Math.max(1, maxBatch >> 2), lanes, order: ({ responses }) => responses.join("").length },
+    { maxBatch: Math.max(1, maxBatch >> 2), lanes, order: rowLength },
   )
   return {
     name,
@@ -151,6 +151,11 @@ function localEngine(
     },
   }
 }
+
+/** Characters of the longest row that is read for a pair: alike in length, pairs take little padding. */
+const rowLength = ({ clean, noised, responses }: ScoreRequest): number =>
+  Math.max(...[clean, noised].map((messages) => messages.reduce((n, { content }) => n + content.length, 0))) +
+  responses.reduce((n, response) => n + response.length, 0)
 
 /** A scored pair takes about as long as writing so many tokens. */
 const scoreTokens = 20
