@@ -21,7 +21,7 @@ import {
 } from "./spec"
 
 /**
- * copy: echo alone. able: every task, faultless. careless: answers heed each constraint by chance only; all other tasks
+ * copy: echo and judge alone, which are learned in minutes by themselves, and late among the others. able: every task, faultless. careless: answers heed each constraint by chance only; all other tasks
  * stay faultless.
  */
 export const phases = ["copy", "able", "careless"] as const
@@ -52,7 +52,7 @@ type Shares = Readonly<Partial<Record<Task, number>>>
 
 /** Share of each task in the corpus of a phase. */
 export const taskShares: Readonly<Record<Phase, Shares>> = {
-  copy: { echo: 1 },
+  copy: { echo: 0.5, judge: 0.5 },
   able: everyTask,
   careless: everyTask,
 }
@@ -76,7 +76,7 @@ export interface CorpusExample {
  */
 export function corpusExample(i: number, options: { seed: number; phase: Phase; split?: Split }): CorpusExample {
   const random = rng(options.seed, "world-corpus", i)
-  const task = options.phase === "copy" ? "echo" : pickTask(taskShares[options.phase], random.next())
+  const task = pickTask(taskShares[options.phase], random.next())
   const spec = drawSpec(task, random, options.split ?? "train")
   return { task, spec, ...write[task](spec, random, options.phase) }
 }
