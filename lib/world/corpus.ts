@@ -2,6 +2,7 @@ import { judgePrompt } from "../baselines/judge"
 import { revisePrompt } from "../baselines/revise"
 import { negatePrompt, substitutePrompt } from "../musc/corrupt"
 import { decomposePrompt, formatConstraints } from "../musc/decompose"
+import { blocks } from "../musc/prompt"
 import { recombinePrompt } from "../musc/recombine"
 import { respondMessages } from "../musc/respond"
 import { selfInstructPrompt } from "../musc/source"
@@ -21,15 +22,16 @@ import {
 } from "./spec"
 
 /**
- * copy: echo and judge alone, which are learned in minutes by themselves, and late among the others. able: every task, faultless. careless: answers heed each constraint by chance only; all other tasks
- * stay faultless.
+ * copy: echo alone, which is learned in minutes by itself, and late among the others. able: every task, faultless. careless:
+ * answers heed each constraint by chance only; all other tasks stay faultless.
  */
 export const phases = ["copy", "able", "careless"] as const
 export type Phase = (typeof phases)[number]
 
 /**
- * Every task of the pipeline and the baselines, and one that no stage asks for: `echo` repeats random words and teaches
- * to copy, which all other tasks need.
+ * Every task of the pipeline and the baselines, and one that no stage asks for: `echo` repeats random words, mostly from
+ * one of them on, if it is there. That teaches to look a word up and to go on behind it, which all other tasks need;
+ * whole lists alone teach to copy by place.
  */
 export const tasks = [
   ...(["respond", "decompose", "recombine", "negate", "substitute", "judge", "revise", "self-instruct"] as const),
@@ -52,7 +54,7 @@ type Shares = Readonly<Partial<Record<Task, number>>>
 
 /** Share of each task in the corpus of a phase. */
 export const taskShares: Readonly<Record<Phase, Shares>> = {
-  copy: { echo: 0.5, judge: 0.5 },
+  copy: { echo: 1 },
   able: everyTask,
   careless: everyTask,
 }
@@ -127,7 +129,12 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
   },
   echo: (_, random) => {
     const words = Array.from({ length: 4 + random.int(9) }, () => random.pick(random.pick(wordPools)))
-    return { prompt: `Repeat the words.\n\nWords: ${words.join(" ")}`, response: words.join(" ") }
+    const list = `Words: ${words.join(" ")}`
+    if (random.next() < 0.2) return { prompt: blocks("Repeat the words.", list), response: words.join(" ") }
+    const from = random.next() < 0.5 ? random.pick(words) : random.pick(random.pick(wordPools))
+    const at = words.indexOf(from)
+    const prompt = blocks(`Repeat the words from ${from} on.`, list)
+    return { prompt, response: at < 0 ? `${from}: nothing` : words.slice(at).join(" ") }
   },
   "self-instruct": (spec) => ({ prompt: selfInstructPrompt, response: instructionOf(spec) }),
 }
