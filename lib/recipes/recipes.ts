@@ -55,6 +55,7 @@ export const recipes: Readonly<Record<string, Recipe>> = {
       corruptMaxTokens: 64,
       recombineMaxTokens: 256,
       respondMaxTokens: 128,
+      judgeMaxTokens: 64,
       evalMaxTokens: 128,
       cutoff: 2048,
       rank: 8,
