@@ -31,7 +31,7 @@ export interface WorldBuildOptions {
 export const worldBuildDefaults: WorldBuildOptions = {
   size: "world",
   vocabularyExamples: 60000,
-  copy: { steps: 800, batchSize: 96, lr: 2e-3, shape: "constant" },
+  copy: { steps: 1000, batchSize: 96, lr: 2e-3, shape: "constant" },
   able: { steps: 5500, batchSize: 32, lr: 2e-3, shape: "plateau" },
   careless: { steps: 300, batchSize: 32, lr: 5e-4, shape: "plateau" },
   seed: 1,
