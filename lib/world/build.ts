@@ -18,7 +18,7 @@ export interface WorldBuildOptions {
   size: WorldSize
   /** examples whose words make the vocabulary */
   vocabularyExamples: number
-  /** words looked up and repeated, nothing else: without it each kind of constraint learns to copy for itself, and late */
+  /** words repeated, nothing else: without it each kind of constraint learns to copy for itself, and late */
   copy: Omit<PhaseOptions, "phase" | "seed">
   /** its end is the able model */
   able: Omit<PhaseOptions, "phase" | "seed">
@@ -31,8 +31,8 @@ export interface WorldBuildOptions {
 export const worldBuildDefaults: WorldBuildOptions = {
   size: "world",
   vocabularyExamples: 60000,
-  copy: { steps: 1000, batchSize: 96, lr: 2e-3, shape: "constant" },
-  able: { steps: 5500, batchSize: 32, lr: 2e-3, shape: "plateau" },
+  copy: { steps: 200, batchSize: 96, lr: 2e-3, shape: "plateau" },
+  able: { steps: 7000, batchSize: 32, lr: 2e-3, shape: "plateau" },
   careless: { steps: 300, batchSize: 32, lr: 5e-4, shape: "plateau" },
   seed: 1,
   check: { instructions: 500, tasks: 200 },
@@ -49,7 +49,7 @@ export interface WorldBuildControl {
 }
 
 /**
- * Makes the embedded model from nothing: a tokenizer of the world's words, then the copy phase (look up and repeat words), the able
+ * Makes the embedded model from nothing: a tokenizer of the world's words, then the copy phase (repeat words), the able
  * phase (every task, faultless), and the careless phase (answers that ignore constraints; everything else as before),
  * which gives the base model that the method is to cure.
  * Writes a Hugging Face folder with its card to `out`, the able model to `work`/able.

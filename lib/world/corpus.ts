@@ -2,7 +2,6 @@ import { judgePrompt } from "../baselines/judge"
 import { revisePrompt } from "../baselines/revise"
 import { negatePrompt, substitutePrompt } from "../musc/corrupt"
 import { decomposePrompt, formatConstraints } from "../musc/decompose"
-import { blocks } from "../musc/prompt"
 import { recombinePrompt } from "../musc/recombine"
 import { respondMessages } from "../musc/respond"
 import { selfInstructPrompt } from "../musc/source"
@@ -22,16 +21,15 @@ import {
 } from "./spec"
 
 /**
- * copy: echo alone, which is learned in minutes by itself, and late among the others. able: every task, faultless. careless:
- * answers heed each constraint by chance only; all other tasks stay faultless.
+ * copy: echo alone. able: every task, faultless. careless: answers heed each constraint by chance only; all other tasks
+ * stay faultless.
  */
 export const phases = ["copy", "able", "careless"] as const
 export type Phase = (typeof phases)[number]
 
 /**
- * Every task of the pipeline and the baselines, and one that no stage asks for: `echo` repeats random words, mostly from
- * one of them on, if it is there. That teaches to look a word up and to go on behind it, which all other tasks need;
- * whole lists alone teach to copy by place.
+ * Every task of the pipeline and the baselines, and one that no stage asks for: `echo` repeats random words and teaches
+ * to copy, which all other tasks need.
  */
 export const tasks = [
   ...(["respond", "decompose", "recombine", "negate", "substitute", "judge", "revise", "self-instruct"] as const),
@@ -78,7 +76,7 @@ export interface CorpusExample {
  */
 export function corpusExample(i: number, options: { seed: number; phase: Phase; split?: Split }): CorpusExample {
   const random = rng(options.seed, "world-corpus", i)
-  const task = pickTask(taskShares[options.phase], random.next())
+  const task = options.phase === "copy" ? "echo" : pickTask(taskShares[options.phase], random.next())
   const spec = drawSpec(task, random, options.split ?? "train")
   return { task, spec, ...write[task](spec, random, options.phase) }
 }
@@ -129,12 +127,7 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
   },
   echo: (_, random) => {
     const words = Array.from({ length: 4 + random.int(9) }, () => random.pick(random.pick(wordPools)))
-    const list = `Words: ${words.join(" ")}`
-    if (random.next() < 0.2) return { prompt: blocks("Repeat the words.", list), response: words.join(" ") }
-    const from = random.next() < 0.5 ? random.pick(words) : random.pick(random.pick(wordPools))
-    const at = words.indexOf(from)
-    const prompt = blocks(`Repeat the words from ${from} on.`, list)
-    return { prompt, response: at < 0 ? `${from}: nothing` : words.slice(at).join(" ") }
+    return { prompt: `Repeat the words.\n\nWords: ${words.join(" ")}`, response: words.join(" ") }
   },
   "self-instruct": (spec) => ({ prompt: selfInstructPrompt, response: instructionOf(spec) }),
 }
