@@ -12,6 +12,7 @@ import { sha256File } from "../runs/manifest"
 import { stageSettings, trainSettings } from "../runs/stages"
 import { keyOf } from "../runs/store"
 import { runTraining, trainingKey } from "../runs/train-stage"
+import { stepProgress } from "../runs/workshop"
 import {
   openModel,
   readConfig,
@@ -80,8 +81,7 @@ async function trainCommand(file: string, { out, method: name, force, ...given }
         ...{ dir: out, key, local, settings, signal },
         pairs: () => readPairs(file),
         checkpointEvery: config.checkpointEvery,
-        onStep: ({ step, steps, loss }) =>
-          show.progress({ stage: name, unit: "steps", done: step, total: steps, note: `loss ${loss.toFixed(3)}` }),
+        onStep: stepProgress(name, { onProgress: show.progress, onNote: show.note }),
       })
     })
     console.log(`adapter: ${adapter}\nmetrics: ${join(out, "metrics.jsonl")}`)

@@ -22,7 +22,7 @@ import { holdoutStage, type Source, sourceStage } from "./source"
 import { shortNumbers, stageOptions, trainSettings } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
 import { openAdapter, runTraining } from "./train-stage"
-import { collect, first, methodStage, passed, rowsStage, type Workshop } from "./workshop"
+import { collect, first, methodStage, passed, rowsStage, stepProgress, type Workshop } from "./workshop"
 
 /** Part of the key of evaluations; to be raised when a change makes them write something else. */
 const evaluateVersion = 2
@@ -163,7 +163,7 @@ async function trainMethod(
   method: MethodName,
   { output, key: made }: PairSource,
 ): Promise<Adapter | null> {
-  const { config, dir, local, cache, signal, onProgress } = shop
+  const { config, dir, local, cache, signal } = shop
   const settings = trainSettings(config, method, seed)
   if (!settings) return null
   const stage = `seed-${seed}/train/${method}`
@@ -178,8 +178,7 @@ async function trainMethod(
     checkpointEvery: config.checkpointEvery,
     cache,
     signal,
-    onStep: ({ step, steps, loss }) =>
-      onProgress({ stage, unit: "steps", done: step, total: steps, note: `loss ${loss.toFixed(3)}` }),
+    onStep: stepProgress(stage, shop),
   })
   return { dir: adapter, key }
 }

@@ -3,6 +3,7 @@ import type { InstructionRow } from "../data/schema"
 import type { LocalEngine, LocalModel } from "../engine/local"
 import { stageVersion } from "../musc/pipeline"
 import { hasPassed, type Outcome } from "../musc/row"
+import type { StepLog } from "../train/loop"
 import type { RunConfig } from "./config"
 import { keyOf, type RowStage, readOutput, runRows, type StageOutput } from "./store"
 
@@ -33,6 +34,19 @@ export interface Workshop {
   onTokens?: (count: number) => void
   /** One line of news: the backend chosen, a finished stage. */
   onNote: (line: string) => void
+}
+
+/** Shows the steps of a training, and warns where there is but one, whose rate the warm-up leaves at 0. */
+export function stepProgress(
+  stage: string,
+  { onProgress, onNote }: Pick<Workshop, "onProgress" | "onNote">,
+): (log: StepLog) => void {
+  return ({ step, steps, loss, lr }) => {
+    onProgress({ stage, unit: "steps", done: step, total: steps, note: `loss ${loss.toFixed(3)}` })
+    if (steps === 1 && lr === 0) {
+      onNote(`${stage}: nothing was learned in a single step, which is warm-up; lower batchSize or raise epochs`)
+    }
+  }
 }
 
 export interface NamedStage<In, Out extends object> extends Pick<RowStage<In, Out>, "key" | "rows" | "work"> {
