@@ -39,7 +39,7 @@ export function register(program: Command): void {
   world
     .command("train")
     .description(
-      "Make the embedded model from nothing: tokenizer, copy, able and careless phase, measurements, model card. " +
+      "Make the embedded model from nothing: tokenizer, copy, able, searching, finishing and careless phase, measurements, model card. " +
         "About an hour on two cores; stopped at any time, the same command goes on.",
     )
     .addOption(new Option("--size <size>", "which embedded model").choices(Object.keys(worldSizes)).default("world"))

@@ -21,19 +21,20 @@ import {
 } from "./spec"
 
 /**
- * copy: echo alone. able: every task, faultless. careless: answers heed each constraint by chance only; all other tasks
- * stay faultless.
+ * copy: echo alone. able: every task, faultless. searching: look-up alone. finishing: every task again. careless: answers heed
+ * each constraint by chance only; all other tasks stay faultless.
  */
-export const phases = ["copy", "able", "careless"] as const
+export const phases = ["copy", "able", "searching", "finishing", "careless"] as const
 export type Phase = (typeof phases)[number]
 
 /**
- * Every task of the pipeline and the baselines, and one that no stage asks for: `echo` repeats random words and teaches
- * to copy, which all other tasks need.
+ * Every task of the pipeline and the baselines, and two that no stage asks for. `echo` repeats random words and teaches to
+ * copy, which all other tasks need, but by place; `look-up` repeats them from one of them on, if it is there, and teaches to
+ * find a word or miss it, which judging needs and verdicts alone do not teach.
  */
 export const tasks = [
   ...(["respond", "decompose", "recombine", "negate", "substitute", "judge", "revise", "self-instruct"] as const),
-  "echo",
+  ...(["echo", "look-up"] as const),
 ] as const
 export type Task = (typeof tasks)[number]
 
@@ -48,12 +49,26 @@ const everyTask: Shares = {
   "self-instruct": 0.02,
   echo: 0.03,
 }
+const onceMore: Shares = {
+  respond: 0.17,
+  decompose: 0.16,
+  recombine: 0.16,
+  negate: 0.03,
+  substitute: 0.06,
+  judge: 0.18,
+  revise: 0.16,
+  "self-instruct": 0.02,
+  echo: 0.02,
+  "look-up": 0.04,
+}
 type Shares = Readonly<Partial<Record<Task, number>>>
 
 /** Share of each task in the corpus of a phase. */
 export const taskShares: Readonly<Record<Phase, Shares>> = {
   copy: { echo: 1 },
   able: everyTask,
+  searching: { "look-up": 1 },
+  finishing: onceMore,
   careless: everyTask,
 }
 
@@ -128,6 +143,15 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
   echo: (_, random) => {
     const words = Array.from({ length: 4 + random.int(9) }, () => random.pick(random.pick(wordPools)))
     return { prompt: `Repeat the words.\n\nWords: ${words.join(" ")}`, response: words.join(" ") }
+  },
+  "look-up": (_, random) => {
+    const words = Array.from({ length: 4 + random.int(9) }, () => random.pick(random.pick(wordPools)))
+    const from = random.pick(random.next() < 0.5 ? words : random.pick(wordPools))
+    const at = words.indexOf(from)
+    return {
+      prompt: `Repeat the words from ${from} on.\n\nWords: ${words.join(" ")}`,
+      response: at < 0 ? `${from}: nothing` : words.slice(at).join(" "),
+    }
   },
   "self-instruct": (spec) => ({ prompt: selfInstructPrompt, response: instructionOf(spec) }),
 }
