@@ -141,11 +141,11 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
     return { prompt: revisePrompt(instructionOf(spec), text, failed), response: realise(spec, rng(key)) }
   },
   echo: (_, random) => {
-    const words = Array.from({ length: 4 + random.int(9) }, () => random.pick(random.pick(wordPools)))
+    const words = someWords(random)
     return { prompt: `Repeat the words.\n\nWords: ${words.join(" ")}`, response: words.join(" ") }
   },
   "look-up": (_, random) => {
-    const words = Array.from({ length: 4 + random.int(9) }, () => random.pick(random.pick(wordPools)))
+    const words = someWords(random)
     const from = random.pick(random.next() < 0.5 ? words : random.pick(wordPools))
     const at = words.indexOf(from)
     return {
@@ -169,6 +169,9 @@ function evidence({ kind, value }: Constraint, text: string): string {
 }
 
 const wordPools = [subjects, nouns, places, adjectives, openers]
+
+const someWords = (random: Rng): string[] =>
+  Array.from({ length: 4 + random.int(9) }, () => random.pick(random.pick(wordPools)))
 
 /** An answer that heeds some constraints, redrawn until it is as wanted, and the key of its stream. */
 function draft(
