@@ -60,7 +60,7 @@ describe("generation by a local model", () => {
     alone.dispose()
   })
 
-  it("reads demonstrations once, and answers as if each prompt had been read whole", async () => {
+  it("answers behind demonstrations as if each prompt had been read whole", async () => {
     // six lists of demonstrations, more than are kept, and none
     const shown = (i: number): Message[] =>
       i % 7 === 6
