@@ -93,18 +93,19 @@ export interface LowRank {
 }
 
 /**
- * x · weight, with gradients only for what is trained: x [M, D], weight [D, O] -> [M, O].
+ * x · weight, with gradients only for what is trained, and for x unless it is constant: x [M, D], weight [D, O] -> [M, O].
  * With `lora`, `weight` already holds the updates (W + scale · A · B, made once a step), so forward and dx cost one
  * matmul each and dA = xᵀ(dy (scale B)ᵀ), dB = (x scale A)ᵀ dy are small products.
  */
 export function linear(
   x: Tensor2D,
   weight: Tensor2D,
-  options: { trainWeight?: boolean; lora?: readonly LowRank[] } = {},
-) {
-  const lora = options.lora ?? []
-  const inputs: Tensor[] = [x, ...lora.flatMap(({ A, B }) => [A, B])]
-  if (options.trainWeight) inputs.push(weight)
+  options: { trainWeight?: boolean; lora?: readonly LowRank[]; constantInput?: boolean } = {},
+): Tensor2D {
+  const { lora = [], trainWeight, constantInput } = options
+  const inputs: Tensor[] = lora.flatMap(({ A, B }) => [A, B])
+  if (!constantInput) inputs.unshift(x)
+  if (trainWeight) inputs.push(weight)
   return withGradient(
     inputs,
     (save) => {
@@ -113,14 +114,14 @@ export function linear(
     },
     (dy: Tensor2D, saved) => {
       const input = saved[0] as Tensor2D
-      const grads: Tensor[] = [matMul(dy, weight, false, true)]
+      const grads: Tensor[] = constantInput ? [] : [matMul(dy, weight, false, true)]
       for (const { scaled, offset } of lora) {
         const O = scaled.B.shape[1]
         const part = O === dy.shape[1] ? dy : tf.slice(dy, [0, offset], [-1, O])
         grads.push(matMul(input, matMul(part, scaled.B, false, true), true))
         grads.push(matMul(matMul(input, scaled.A), part, true))
       }
-      if (options.trainWeight) grads.push(matMul(input, dy, true))
+      if (trainWeight) grads.push(matMul(input, dy, true))
       return grads
     },
   )
@@ -243,7 +244,8 @@ export interface AttentionBlock {
 
 /**
  * softmax(q kᵀ + mask) v for q [B, N, T, H] (already scaled), k and v [B, K, S, H], a block of queries at a time: what no
- * query of a block may look at costs nothing. Grouped queries: N is a multiple of K, and heads of a group are consecutive.
+ * query of a block may look at costs nothing. The blocks go on to the last query from a first one, t0, and so does the result
+ * [B, N, T - t0, H]. Grouped queries: N is a multiple of K, and heads of a group are consecutive.
  * `qk` is q and k stacked along axis 1 in training (S = T); with a cache, keys come from `cached` and `qk` holds the queries
  * alone.
  */
@@ -258,7 +260,8 @@ export function attend(
   const N = cached ? stacked : stacked - kvHeads
   const grouped = (x: Tensor4D) => tf.reshape(x, [B, kvHeads, -1, x.shape[3]]) as Tensor4D
   const heads = (x: Tensor4D) => tf.reshape(x, [B, N, -1, x.shape[3]]) as Tensor4D
-  const joined = (parts: Tensor4D[]) => (parts.length > 1 ? tf.concat(parts, 2) : parts[0]!) // [B, N, T, H]
+  const joined = (parts: Tensor4D[]) => (parts.length > 1 ? tf.concat(parts, 2) : parts[0]!) // [B, N, T - t0, H]
+  const t0 = blocks[0]!.queries[0]
   /** All that the gradient of a block needs, queries of a group one after another: q, k, v, p [B, K, N/K t, s] and p v. */
   const forward = (q: Tensor4D, k: Tensor4D, { queries, keys, mask }: AttentionBlock) => {
     const asked = grouped(along(q, queries))
@@ -286,14 +289,14 @@ export function attend(
           Tensor4D,
           Tensor4D,
         ]
-        const dOut = grouped(along(dy, queries))
+        const dOut = grouped(along(dy, [queries[0] - t0, queries[1]]))
         const dP = batchMatMul(dOut, values, false, true)
         // softmax: dS = P (dP - Σ_s dP P), and Σ_s dP P = Σ_h dO O
         const dS = tf.mul(p, tf.sub(dP, tf.sum(tf.mul(dOut, out), -1, true))) as Tensor4D
         const back = (x: Tensor4D) => padded(x, keys, T)
         return [heads(batchMatMul(dS, k)), back(batchMatMul(dS, q, true)), back(batchMatMul(p, dOut, true))] as const
       })
-      const dq = joined(grads.map(([dq]) => dq))
+      const dq = padded(joined(grads.map(([dq]) => dq)), [t0, T - t0], T)
       const dk = total(grads.map(([, dk]) => dk))
       return [tf.concat([dq, dk], 1), total(grads.map(([, , dv]) => dv))]
     },

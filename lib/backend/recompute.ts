@@ -4,8 +4,8 @@ import { tf } from "./tf"
 
 /**
  * `f(input)`, keeping nothing but `input` for the gradient: the backward pass computes the rest again (gradient
- * checkpointing, Chen et al. 2016). `input` is a tree of objects, lists and tensors, all of them f32, and `f` uses no
- * other tensor that was made on the tape.
+ * checkpointing, Chen et al. 2016). `input` is a tree of objects, lists and tensors, and `f` uses no other tensor that was
+ * made on the tape.
  */
 export function recomputed<Input, T extends Tensor>(input: Input, f: (input: Input) => T): T {
   const tensors: Tensor[] = []
@@ -22,9 +22,10 @@ export function recomputed<Input, T extends Tensor>(input: Input, f: (input: Inp
     (dy, saved) => {
       let at = 0
       const again = mapTensors(input, () => saved[at++]!)
-      const grads = gradients(() => f(again), saved, dy)
-      // A frozen weight gets no gradient, and nobody asks for one.
-      return grads.map((grad) => grad ?? tf.scalar(0))
+      const differentiable = saved.filter(({ dtype }) => dtype === "float32")
+      const grads = gradients(() => f(again), differentiable, dy)
+      // Indices and frozen weights get no gradient, and nobody asks for one.
+      return saved.map((tensor) => grads[differentiable.indexOf(tensor)] ?? tf.scalar(0))
     },
   )
 }

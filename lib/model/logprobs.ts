@@ -1,7 +1,7 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
 import { distribution, divergence } from "../backend/distribution"
 import { headLogProbs } from "../backend/head"
-import { cappedLogits, lookup } from "../backend/ops"
+import { cappedLogits } from "../backend/ops"
 import { tf, valuesOf } from "../backend/tf"
 import { type Bound, contexts, forward, type Places } from "./transformer"
 
@@ -72,7 +72,7 @@ export function pack(sequences: readonly Sequence[], multiple = 1): Packed {
     })
   })
   while (targets.length % multiple) {
-    predictors.push(0)
+    predictors.push(predictors[0]!)
     targets.push(0)
     owners.push(owner)
   }
@@ -91,8 +91,8 @@ export function pack(sequences: readonly Sequence[], multiple = 1): Packed {
 
 /** Hidden states at the predictors of all response tokens -> [M, D]; only these go through the head. */
 export function responseStates(model: Bound, batch: Packed): Tensor2D {
-  const hidden = forward(model, tf.tensor1d(batch.ids), batch, contexts(model.config, batch))
-  return lookup(hidden, tf.tensor1d(batch.predictors))
+  const options = { asked: batch.predictors }
+  return forward(model, tf.tensor1d(batch.ids), batch, contexts(model.config, batch), options)
 }
 
 /** log p(token | prompt, answer so far) of every response token -> [M], in nats. Differentiable in what `model` trains. */

@@ -97,7 +97,7 @@ export function bind(
       })
       return tf.add(base, deltas.length > 1 ? tf.concat(deltas, 1) : deltas[0]!) as Tensor2D
     })
-    return { weight, bias, lora: updates, train: false }
+    return { weight, bias, lora: updates, train: false, constantInput: i === 0 && (name === "qk" || name === "v") }
   }
   const layers = Array.from({ length: config.layers }, (_, i): Layer => {
     const vector = (name: string) => params[`layers.${i}.${name}`] as Tensor1D

@@ -38,6 +38,8 @@ export interface Projection {
   bias?: Tensor1D // [out]
   lora: LowRank[]
   train: boolean
+  /** What it is applied to depends on nothing that is trained: the first layer's input under an adapter. */
+  constantInput?: boolean
 }
 
 export interface Layer {
@@ -82,6 +84,11 @@ export interface Places {
 export interface Context {
   rope: RopeTable // cos, sin [B, N + K, T, H]
   attention: AttentionBlock[]
+  /** The tokens with which a layer goes on after attention, where not with all: [M] each. */
+  asked?: {
+    tokens: Tensor1D // into B · T
+    attended: Tensor1D // into B · (T - t0), t0 being the first query of `attention`
+  }
 }
 
 /** One context a layer; layers of one kind get the same object. `keys` are the places of the cached keys. */
@@ -99,24 +106,41 @@ export function contexts(config: ModelConfig, queries: Places, keys: Places = qu
   })
 }
 
-/** Hidden states of tokens `ids` [B · T] after the last norm -> [B · T, D]. With a cache, keys and values are kept there. */
+/**
+ * Hidden states of tokens `ids` [B · T] after the last norm -> [B · T, D], or [M, D] of those `asked` for, M places in B · T.
+ * With a cache, keys and values are kept there.
+ */
 export function forward(
   model: Bound,
   ids: Tensor1D,
   places: Places,
   perLayer: readonly Context[],
-  cache?: KVCache,
+  { cache, asked }: { cache?: KVCache; asked?: Int32Array } = {},
 ): Tensor2D {
   const { config } = model
+  const last = model.layers.length - 1
   let x = lookup(model.embed, ids) // [B T, D]
   if (config.embedScale !== 1) x = tf.mul(x, config.embedScale)
   model.layers.forEach((layer, i) => {
-    const input = { x, layer, context: perLayer[i]! }
+    const context = perLayer[i]!
+    const input = { x, layer, context: i === last && asked ? narrowed(context, asked, places) : context }
     const run = ({ x, layer, context }: typeof input) => block(x, layer, model, places, context, cache?.layer(i))
     // Frees what the gradient does not need as soon as a layer is done.
     x = model.recompute ? recomputed(input, run) : tf.tidy(() => run(input))
   })
   return rmsNorm(x, model.norm, config.normEps, model.trainAll)
+}
+
+/**
+ * Nobody looks at what the last layer makes of a token whose final state is not asked for, so that there it needs to give keys
+ * and values alone: of a prompt to be trained on, all but its last token.
+ */
+function narrowed(context: Context, asked: Int32Array, { length: T }: Places): Context {
+  const first = asked.reduce((least, at) => Math.min(least, at % T), T - 1)
+  const attention = context.attention.filter(({ queries: [from, count] }) => from + count > first)
+  const start = attention[0]!.queries[0]
+  const attended = asked.map((at) => Math.floor(at / T) * (T - start) + (at % T) - start)
+  return { ...context, attention, asked: { tokens: tf.tensor1d(asked), attended: tf.tensor1d(attended) } }
 }
 
 /** x + attention(norm(x)), then x + mlp(norm(x)); some families norm the outputs as well. */
@@ -130,8 +154,10 @@ function block(
 ): Tensor2D {
   const { config, trainAll } = model
   const norm = (y: Tensor2D, weight?: Tensor) => (weight ? rmsNorm(y, weight, config.normEps, trainAll) : y)
-  const attention = project(selfAttention(norm(x, layer.norm1), layer, model, places, context, cache), layer.o)
-  const y = tf.add(x, norm(attention, layer.postNorm1)) as Tensor2D
+  const { asked } = context
+  const attended = selfAttention(norm(x, layer.norm1), layer, model, places, context, cache)
+  const attention = project(asked ? lookup(attended, asked.attended) : attended, layer.o)
+  const y = tf.add(asked ? lookup(x, asked.tokens) : x, norm(attention, layer.postNorm1)) as Tensor2D
   const z = norm(y, layer.norm2)
   const mlp = project(gated(project(z, layer.gate), project(z, layer.up), config.activation), layer.down)
   return tf.add(y, norm(mlp, layer.postNorm2))
@@ -143,7 +169,7 @@ export interface LayerCache {
   append(k: Tensor4D, v: Tensor4D): { k: Tensor4D; v: Tensor4D } | null
 }
 
-/** [B T, D] -> [B T, N H] */
+/** [B T, D] -> [B T, N H], or [B (T - t0), N H] where only queries from t0 on attend. */
 function selfAttention(
   x: Tensor2D,
   layer: Layer,
@@ -162,11 +188,11 @@ function selfAttention(
   const out = stored
     ? attend(tf.slice(qk, [0, 0, 0, 0], [B, N, T, H]), stored.v, attention, K, stored.k)
     : attend(qk, v, attention, K)
-  return tf.reshape(tf.transpose(out, [0, 2, 1, 3]), [B * T, N * H])
+  return tf.reshape(tf.transpose(out, [0, 2, 1, 3]), [-1, N * H])
 }
 
-function project(x: Tensor2D, { weight, bias, lora, train }: Projection): Tensor2D {
-  const y = linear(x, weight, { trainWeight: train, lora })
+function project(x: Tensor2D, { weight, bias, lora, train, constantInput }: Projection): Tensor2D {
+  const y = linear(x, weight, { trainWeight: train, lora, constantInput })
   return bias ? (tf.add(y, bias) as Tensor2D) : y
 }
 
