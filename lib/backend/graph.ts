@@ -11,14 +11,14 @@ import { tf } from "./tf"
  */
 
 /** DataType of types.proto. */
-export const dtypes = { float32: 1, int32: 3 } as const
+export const dtypes = { float32: 1, int32: 3, int64: 9, bool: 10 } as const
 export type GraphType = keyof typeof dtypes
 
-/** A node's first output, by name. */
+/** A node's first output, by name; the others are `name:1`, `name:2`, … */
 export type GraphNode = string
 
-/** Types by name, truth values, or whole numbers. */
-export type GraphAttrs = Readonly<Record<string, GraphType | boolean | number>>
+/** Types by name, truth values, whole numbers and lists of them. */
+export type GraphAttrs = Readonly<Record<string, GraphType | boolean | number | readonly number[]>>
 
 interface GraphBackend {
   isUsingGpuDevice: boolean
@@ -53,11 +53,11 @@ export class GraphBuilder {
   /** A list of whole numbers, or one. */
   ints(values: number | readonly number[]): GraphNode {
     const list = [values].flat() as number[]
-    return this.constant(Buffer.from(Int32Array.from(list).buffer), "int32", Array.isArray(values) ? [list.length] : [])
+    return this.constant(list, "int32", Array.isArray(values) ? [list.length] : [])
   }
 
   number(value: number): GraphNode {
-    return this.constant(Buffer.from(Float32Array.of(value).buffer), "float32", [])
+    return this.constant([value], "float32", [])
   }
 
   op(type: string, inputs: readonly GraphNode[], attrs: GraphAttrs = {}): GraphNode {
@@ -72,7 +72,7 @@ export class GraphBuilder {
       writeFileSync(join(dir, "saved_model.pb"), this.savedModel())
       const id = backend.loadSavedModelMetaGraph(dir, tag)
       const infos = this.inputs.map((name) => ({ name: `${name}:0` }))
-      const wanted = outputs.map((name) => `${name}:0`)
+      const wanted = outputs.map((name) => (name.includes(":") ? name : `${name}:0`))
       return {
         run: (given) => {
           const tensors = this.inputs.map((name) => given[name]!)
@@ -85,7 +85,8 @@ export class GraphBuilder {
     }
   }
 
-  private constant(content: Buffer, dtype: GraphType, shape: readonly number[]): GraphNode {
+  constant(values: readonly number[], dtype: GraphType, shape: readonly number[]): GraphNode {
+    const content = Buffer.from((dtype === "float32" ? Float32Array : Int32Array).from(values).buffer)
     const dims = shape.map((size) => bytes(2, varint(1, size)))
     const tensor = Buffer.concat([varint(1, dtypes[dtype]), bytes(2, Buffer.concat(dims)), bytes(4, content)])
     return this.node(`n${this.nodes.length}`, "Const", [], { dtype }, [attr("value", bytes(8, tensor))])
@@ -95,7 +96,9 @@ export class GraphBuilder {
     const parts = [bytes(1, name), bytes(2, op), ...inputs.map((input) => bytes(3, input))]
     for (const [key, value] of Object.entries(attrs)) {
       if (typeof value === "string") parts.push(attr(key, varint(6, dtypes[value])))
-      else parts.push(attr(key, typeof value === "boolean" ? varint(5, Number(value)) : varint(3, value)))
+      else if (typeof value === "boolean") parts.push(attr(key, varint(5, Number(value))))
+      else if (typeof value === "number") parts.push(attr(key, varint(3, value)))
+      else parts.push(attr(key, bytes(1, Buffer.concat(value.map((entry) => varint(3, entry))))))
     }
     this.nodes.push(bytes(1, Buffer.concat([...parts, ...more])))
     return name

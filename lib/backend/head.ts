@@ -1,5 +1,5 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
-import { cappedLogits, matMul, targetLogProbs, withGradient } from "./ops"
+import { cappedLogits, isTaped, matMul, targetLogProbs, withGradient } from "./ops"
 import { tf } from "./tf"
 
 /** Words from which on a vocabulary is taken in blocks. */
@@ -24,7 +24,7 @@ export function headLogProbs(
   const { trainTable = false, softcap = null } = options
   const words = options.block ?? Math.floor(held / Math.min(h.shape[0], rowsAtOnce))
   if (trainTable || (table.shape[0] < wide && !options.block)) return targetLogProbs(h, table, targets, options)
-  const taped = tf.engine().state.gradientDepth > 0
+  const taped = isTaped()
   const starts = Array.from({ length: Math.ceil(h.shape[0] / rowsAtOnce) }, (_, i) => i * rowsAtOnce)
   return withGradient(
     [h],

@@ -57,6 +57,9 @@ export function withGradient<T extends Tensor>(
   return op(...inputs) as T
 }
 
+/** Whether operations are recorded, for a gradient to be taken. */
+export const isTaped = (): boolean => tf.engine().state.gradientDepth > 0
+
 /** a · b for matrices, either one transposed first. Without a gradient: for use inside an op that brings its own. */
 export function matMul(a: Tensor2D, b: Tensor2D, transposeA = false, transposeB = false): Tensor2D {
   const backend = native()
@@ -332,7 +335,7 @@ export function targetLogProbs(
   const starts = startsOf(h, chunk)
   const rows = (x: Tensor, at: number) => rowsAt(x, at, chunk)
   // dh for dy = -1 costs one matmul while the logits are at hand; a trained table needs dy first, hence recomputation.
-  const taped = tf.engine().state.gradientDepth > 0
+  const taped = isTaped()
   const unit = options.trainTable || !taped ? null : ([] as Tensor2D[])
   return withGradient(
     options.trainTable ? [h, table] : [h],

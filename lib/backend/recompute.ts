@@ -30,19 +30,23 @@ export function recomputed<Input, T extends Tensor>(input: Input, f: (input: Inp
   )
 }
 
-/** Gradients of y = f() by `xs` for dy, null where y does not depend on one. May be called from a backward pass. */
-function gradients(f: () => Tensor, xs: Tensor[], dy: Tensor): (Tensor | null)[] {
+/** Gradients of y = f() by `xs` for dy, null where y does not depend on one. May be called from a pass on the tape. */
+export function gradients(f: () => Tensor, xs: Tensor[], dy: Tensor): (Tensor | null)[] {
   // tfjs has one tape, and the inner call ends by clearing it.
   const { state } = tf.engine()
   const outer = state.activeTape
+  state.activeTape = []
   try {
     return tf.engine().gradients(f, xs, dy, true).grads
   } finally {
+    // Where an outer tape is being written, the inner one is left as it is.
+    if (state.gradientDepth > 0) tf.dispose(state.activeTape?.map(({ saved }) => saved) ?? [])
     state.activeTape = outer
   }
 }
 
-function mapTensors<Tree>(tree: Tree, change: (tensor: Tensor) => Tensor): Tree {
+/** A tree of objects and lists with `change(tensor)` in the place of each tensor. */
+export function mapTensors<Tree>(tree: Tree, change: (tensor: Tensor) => Tensor): Tree {
   if (tree instanceof tf.Tensor) return change(tree) as Tree
   if (Array.isArray(tree)) return tree.map((part) => mapTensors(part, change)) as Tree
   if (typeof tree !== "object" || tree === null) return tree

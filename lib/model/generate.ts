@@ -113,7 +113,7 @@ export function readPrefix(model: Bound, ids: readonly number[]): KVCache {
   const cache = new KVCache(model.config, 1, P)
   const places: Places = { rows: 1, length: P, positions: Int32Array.from(ids.keys()), segments: new Int32Array(P) }
   tf.tidy(() => {
-    forward(model, tf.tensor1d(Int32Array.from(ids)), places, contexts(model.config, places), { cache })
+    forward(model, tf.tensor1d(Int32Array.from(ids)), places, contexts(model.config, places), cache)
   })
   return cache
 }
@@ -151,8 +151,8 @@ function prefill(
   if (prefix) cache.startWith(prefix, paddings, T)
   return valuesOf(() => {
     const last = Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1)
-    const all = contexts(model.config, queries, keys)
-    return logitsOf(model, forward(model, tf.tensor1d(ids), queries, all, { cache, asked: last }))
+    const perLayer = contexts(model.config, queries, { keys, asked: last })
+    return logitsOf(model, forward(model, tf.tensor1d(ids), queries, perLayer, cache))
   })
 }
 
@@ -190,7 +190,7 @@ function step(
   }
   return valuesOf(() => {
     const ids = tf.tensor1d(Int32Array.from(active, (row) => row.ids[row.ids.length - 1]!))
-    return logitsOf(model, forward(model, ids, queries, contexts(model.config, queries, keys), { cache }))
+    return logitsOf(model, forward(model, ids, queries, contexts(model.config, queries, { keys }), cache))
   })
 }
 

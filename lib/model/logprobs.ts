@@ -3,6 +3,7 @@ import { distribution, divergence } from "../backend/distribution"
 import { headLogProbs } from "../backend/head"
 import { cappedLogits } from "../backend/ops"
 import { tf, valuesOf } from "../backend/tf"
+import { evenStarts } from "./layer-graph"
 import { type Bound, contexts, forward, type Places } from "./transformer"
 
 /**
@@ -91,8 +92,9 @@ export function pack(sequences: readonly Sequence[], multiple = 1): Packed {
 
 /** Hidden states at the predictors of all response tokens -> [M, D]; only these go through the head. */
 export function responseStates(model: Bound, batch: Packed): Tensor2D {
-  const options = { asked: batch.predictors }
-  return forward(model, tf.tensor1d(batch.ids), batch, contexts(model.config, batch), options)
+  const starts = model.graphs ? evenStarts(batch, batch.predictors) : undefined
+  const perLayer = contexts(model.config, batch, { asked: batch.predictors, starts })
+  return forward(model, tf.tensor1d(batch.ids), batch, perLayer)
 }
 
 /** log p(token | prompt, answer so far) of every response token -> [M], in nats. Differentiable in what `model` trains. */

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs"
 import { flatten, unflatten } from "../backend/flat"
+import { runsGraphs } from "../backend/graph"
 import { type LowRank, matMul } from "../backend/ops"
 import { tf, valuesOf } from "../backend/tf"
 import { rng } from "../rng"
@@ -70,7 +71,7 @@ export function initLora(
  */
 export function bind(
   model: Model,
-  options: { lora?: Lora | null; trainAll?: boolean; recompute?: boolean } = {},
+  options: { lora?: Lora | null; trainAll?: boolean; recompute?: boolean; graphs?: boolean } = {},
 ): Bound {
   const { config, params } = model
   const lora = options.lora ?? null
@@ -124,6 +125,7 @@ export function bind(
     layers,
     trainAll,
     recompute: options.recompute ?? false,
+    graphs: (options.graphs ?? false) && lora !== null && runsGraphs(),
   }
 }
 

@@ -3,6 +3,7 @@ import {
   type AttentionBlock,
   attend,
   gated,
+  isTaped,
   type LowRank,
   linear,
   lookup,
@@ -14,6 +15,7 @@ import { recomputed } from "../backend/recompute"
 import { tf } from "../backend/tf"
 import type { KVCache } from "./cache"
 import type { ModelConfig, Rope } from "./config"
+import { type LayerInput, layerByGraph } from "./layer-graph"
 
 /**
  * The whole decoder, for every family: they differ by the values in `ModelConfig` only. One `forward` serves training,
@@ -67,6 +69,8 @@ export interface Bound {
   trainAll: boolean
   /** Training computes each layer twice instead of keeping what its gradient needs. */
   recompute: boolean
+  /** Training runs each layer as a graph, where it can: see layer-graph.ts. */
+  graphs: boolean
 }
 
 /**
@@ -91,42 +95,55 @@ export interface Context {
   }
 }
 
-/** One context a layer; layers of one kind get the same object. `keys` are the places of the cached keys. */
-export function contexts(config: ModelConfig, queries: Places, keys: Places = queries): Context[] {
+export interface ContextOptions {
+  /** places of the cached keys; those of the queries if not given */
+  keys?: Places
+  /** places in B · T whose final states are wanted, [M]; all if not given */
+  asked?: Int32Array
+  /** first queries of the blocks that attend together; every 64th if not given */
+  starts?: readonly number[]
+}
+
+/** One context a layer; layers of one kind get the same object, but for the last one where some tokens are asked for. */
+export function contexts(config: ModelConfig, queries: Places, options: ContextOptions = {}): Context[] {
+  const { keys = queries, asked, starts = everyNth(queries.length, queryBlock) } = options
   const made = new Map<string, Context>()
-  return config.rope.map((rope, i) => {
+  const perLayer = config.rope.map((rope, i) => {
     const window = config.window[i]!
     const key = JSON.stringify([rope, window])
     const context = made.get(key) ?? {
       rope: ropeTable(config, rope, queries),
-      attention: attention(queries, keys, window),
+      attention: attention(queries, keys, window, starts),
     }
     made.set(key, context)
     return context
   })
+  if (asked) perLayer.push(narrowed(perLayer.pop()!, asked, queries))
+  return perLayer
 }
 
 /**
- * Hidden states of tokens `ids` [B · T] after the last norm -> [B · T, D], or [M, D] of those `asked` for, M places in B · T.
- * With a cache, keys and values are kept there.
+ * Hidden states of tokens `ids` [B · T] after the last norm -> [B · T, D], or [M, D] where `perLayer` asks for M of them. With
+ * a cache, keys and values are kept there.
  */
 export function forward(
   model: Bound,
   ids: Tensor1D,
   places: Places,
   perLayer: readonly Context[],
-  { cache, asked }: { cache?: KVCache; asked?: Int32Array } = {},
+  cache?: KVCache,
 ): Tensor2D {
   const { config } = model
-  const last = model.layers.length - 1
   let x = lookup(model.embed, ids) // [B T, D]
   if (config.embedScale !== 1) x = tf.mul(x, config.embedScale)
   model.layers.forEach((layer, i) => {
-    const context = perLayer[i]!
-    const input = { x, layer, context: i === last && asked ? narrowed(context, asked, places) : context }
-    const run = ({ x, layer, context }: typeof input) => block(x, layer, model, places, context, cache?.layer(i))
+    const input = { x, layer, context: perLayer[i]! }
+    const run = ({ x, layer, context }: LayerInput, at = places) => block(x, layer, model, at, context, cache?.layer(i))
+    const contextAt = (at: Places, options: ContextOptions) => contexts(config, at, options)[i]!
+    if (model.recompute) x = recomputed(input, run)
+    else if (model.graphs && isTaped()) x = layerByGraph(input, { config, places, run, contextAt })
     // Frees what the gradient does not need as soon as a layer is done.
-    x = model.recompute ? recomputed(input, run) : tf.tidy(() => run(input))
+    else x = tf.tidy(() => run(input))
   })
   return rmsNorm(x, model.norm, config.normEps, model.trainAll)
 }
@@ -199,19 +216,19 @@ function project(x: Tensor2D, { weight, bias, lora, train, constantInput }: Proj
 const hidden = -1e9
 /** Queries that attend together. */
 const queryBlock = 64
+const everyNth = (length: number, n: number) => Array.from({ length: Math.ceil(length / n) }, (_, i) => i * n)
 
 /**
  * Who looks at whom, a block of queries after another, each with the keys from the first that it needs on. Padding looks at
  * padding, so that its softmax stays finite.
  */
-function attention(queries: Places, keys: Places, window: number | null): AttentionBlock[] {
+function attention(queries: Places, keys: Places, window: number | null, starts: readonly number[]): AttentionBlock[] {
   const { rows: B, length: T } = queries
   const S = keys.length
   // Tokens of one call look at themselves and at what is left of them; cached keys stay in one piece.
   const same = queries === keys
-  const starts = Array.from({ length: Math.ceil(T / queryBlock) }, (_, i) => i * queryBlock)
-  return starts.map((from) => {
-    const n = Math.min(queryBlock, T - from)
+  return starts.map((from, i) => {
+    const n = (starts[i + 1] ?? T) - from
     const end = same ? from + n : S
     const scores = new Float32Array(B * n * end).fill(hidden)
     let first = same ? end - 1 : 0

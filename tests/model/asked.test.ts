@@ -5,7 +5,7 @@ import { tf, useBackend } from "../../lib/backend/tf"
 import { loadConfig } from "../../lib/model/config"
 import { pack } from "../../lib/model/logprobs"
 import { bind } from "../../lib/model/lora"
-import { contexts, forward } from "../../lib/model/transformer"
+import { type ContextOptions, contexts, forward } from "../../lib/model/transformer"
 import { loadModel } from "../../lib/model/weights"
 import { backends, fixture, largestGap, randomIds, tensorsLeft } from "../support/tensors"
 
@@ -25,11 +25,9 @@ describe.each(backends)("forward, asked for some tokens, on %s", (backend) => {
       )
       const states = (asked: boolean) => () => {
         const ids = tf.tensor1d(batch.ids)
-        const all = (options: { asked?: Int32Array }) => {
-          const bound = bind(model, { trainAll: true })
-          return forward(bound, ids, batch, contexts(model.config, batch), options)
-        }
-        const some = asked ? all({ asked: batch.predictors }) : lookup(all({}), tf.tensor1d(batch.predictors))
+        const from = (options: ContextOptions) =>
+          forward(bind(model, { trainAll: true }), ids, batch, contexts(model.config, batch, options))
+        const some = asked ? from({ asked: batch.predictors }) : lookup(from({}), tf.tensor1d(batch.predictors))
         expect(some.shape).toEqual([28, model.config.dim])
         return tf.sum(tf.mul(some, tf.reshape(tf.range(0, some.size), some.shape))).asScalar()
       }

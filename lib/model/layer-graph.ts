@@ -1,0 +1,105 @@
+import type { Tensor2D } from "@tensorflow/tfjs"
+import { runsGraphs } from "../backend/graph"
+import { tf } from "../backend/tf"
+import { replayed, type Sizes, type Traced, trace } from "../backend/trace"
+import type { ModelConfig } from "./config"
+import type { Context, ContextOptions, Layer, Places } from "./transformer"
+
+/**
+ * Layers and their gradients as graphs, for training with an adapter: a quarter of a small model's time goes into calling
+ * kernels one by one and into fresh memory for each. A graph is made by watching a layer on three tiny batches, and serves
+ * all layers of its kind and batches of all sizes.
+ */
+
+export interface LayerInput {
+  x: Tensor2D
+  layer: Layer
+  context: Context
+}
+
+export interface LayerRun {
+  config: ModelConfig
+  places: Places
+  run(input: LayerInput, places: Places): Tensor2D
+  /** The context that the layer would have at other places. */
+  contextAt(places: Places, options: ContextOptions): Context
+}
+
+/** `run(input, places)` by graph; one by one where a window keeps the first tokens out of sight, and where no graph can be made. */
+export function layerByGraph(input: LayerInput, layer: LayerRun): Tensor2D {
+  const { attention, asked } = input.context
+  const graph = attention.every(({ keys: [from] }) => from === 0) ? graphOf(input, layer) : null
+  if (!graph) return tf.tidy(() => layer.run(input, layer.places))
+  const { rows, length } = layer.places
+  return replayed(input, graph, { rows, asked: asked?.tokens.size ?? 0, cuts: cutsOf(input.context, length) })
+}
+
+/** First queries of all blocks, from 0 to the row's length, whether or not queries from 0 on attend. */
+const cutsOf = ({ attention }: Context, length: number) => [
+  ...new Set([0, ...attention.map(({ queries: [from] }) => from), length]),
+]
+
+/** Projections of a layer, in the order of its inputs. */
+const projectionsOf = ({ qk, v, o, gate, up, down }: Layer) => [qk, v, o, gate, up, down]
+
+/** By what decides which kernels a layer calls; null where none can be made. */
+const graphs = new Map<string, Traced | null>()
+
+function graphOf(input: LayerInput, layer: LayerRun): Traced | null {
+  const { attention, asked } = input.context
+  const late = attention[0]!.queries[0] > 0
+  const projections = projectionsOf(input.layer).map(({ lora, bias, constantInput }) => [
+    lora.map(({ offset }) => offset),
+    bias !== undefined,
+    constantInput ?? false,
+  ])
+  const key = JSON.stringify([layer.config, projections, attention.length, late, asked !== undefined])
+  const known = graphs.get(key)
+  if (known !== undefined) return known
+  let made: Traced | null = null
+  if (runsGraphs()) {
+    try {
+      tf.tidy(() => {
+        made = trace([2, 3, 5].map((rows) => exampleOf(input, layer, rows, late)))
+      })
+    } catch {
+      // No room for a temporary file, or a layer that differs between sizes in more than lengths: one by one, then.
+    }
+  }
+  graphs.set(key, made)
+  return made
+}
+
+/** The layer on a tiny batch of as many blocks; batches of 2, 3 and 5 rows agree in no length. */
+function exampleOf({ layer, context }: LayerInput, { config, run, contextAt }: LayerRun, rows: number, late: boolean) {
+  const blocks = context.attention.length
+  const first = late ? 5 + rows * rows : 0
+  const cut = (i: number) => first + i * i + i * rows
+  const starts = Array.from({ length: blocks }, (_, i) => cut(i))
+  const length = cut(blocks)
+  const positions = Int32Array.from({ length: rows * length }, (_, i) => i % length)
+  const places: Places = { rows, length, positions, segments: new Int32Array(rows * length) }
+  const asked = context.asked && positions.map((_, i) => i).filter((i) => i > first && i % length >= first)
+  const input: LayerInput = {
+    x: tf.ones([rows * length, config.dim]),
+    layer,
+    context: contextAt(places, { asked, starts: late ? [0, ...starts] : starts }),
+  }
+  const sizes: Sizes = { rows, asked: asked?.length ?? 0, cuts: cutsOf(input.context, length) }
+  const trained = projectionsOf(layer).flatMap(({ lora }) => lora.flatMap(({ A, B }) => [A, B]))
+  const dy = tf.ones([asked?.length ?? rows * length, config.dim])
+  return { sizes, input, by: [input.x, ...trained], dy, run: () => run(input, places) }
+}
+
+/**
+ * First queries of blocks that attend together, for graphs: few numbers of blocks, so that few graphs serve all batches.
+ * Blocks are the same parts of a row, of at most some 64 tokens, and one begins where the first asked token is.
+ */
+export function evenStarts({ length: T }: Places, asked: Int32Array): number[] {
+  const first = asked.reduce((least, at) => Math.min(least, at % T), T - 1)
+  const parts = (from: number, to: number, n: number) =>
+    Array.from({ length: n }, (_, i) => from + Math.round((i * (to - from)) / n))
+  const factor = 2 ** Math.max(0, Math.ceil(Math.log2(T / 320)))
+  const narrow = Math.min(first, T - first) >= 4 * factor
+  return narrow ? [...parts(0, first, 2 * factor), ...parts(first, T, 3 * factor)] : parts(0, T, 4 * factor)
+}

@@ -1,0 +1,88 @@
+import { join } from "node:path"
+import { beforeAll, describe, expect, it, vi } from "vitest"
+import { tf, useBackend } from "../../lib/backend/tf"
+import { readAdapter } from "../../lib/model/adapter"
+import { loadConfig } from "../../lib/model/config"
+import { evenStarts } from "../../lib/model/layer-graph"
+import { pack, responseLogProbs } from "../../lib/model/logprobs"
+import { bind, fromAdapter, release } from "../../lib/model/lora"
+import { loadModel } from "../../lib/model/weights"
+import { backends, fixture, largestGap, randomIds, tensorsLeft } from "../support/tensors"
+
+beforeAll(async () => {
+  await useBackend()
+})
+
+/** Rows of a prompt and two answers, each a little longer than the one before. */
+const batchOf = (rows: number, prompt: number, answer: number) =>
+  pack(
+    Array.from({ length: rows }, (_, i) => ({
+      prompt: randomIds(prompt + i, i, "p"),
+      responses: [randomIds(answer + 2 * i, i, "c"), randomIds(answer + 3, i, "r")],
+    })),
+  )
+
+describe.runIf(backends[0] === "tensorflow")("layers as graphs", () => {
+  // gemma3 has norms on queries, keys and behind its blocks, a window of 4 in some layers, GeGLU; qwen2 has biases
+  it.each(["llama", "gemma3", "qwen2", "qwen3"])(
+    "give %s the log-probs and gradients that it has without, in batches of any size",
+    async (name) => {
+      const dir = fixture(name)
+      const config = loadConfig(dir)
+      const model = loadModel(dir, config)
+      const lora = fromAdapter(readAdapter(join(dir, "adapter"), config))
+      const sizes = [
+        [3, 40, 13],
+        [1, 21, 60],
+        [4, 1, 9],
+        [2, 200, 90],
+        [5, 7, 1],
+      ] as const
+      for (const [rows, prompt, answer] of sizes) {
+        const batch = batchOf(rows, prompt, answer)
+        const found = (graphs: boolean): Float32Array[] => {
+          const bound = bind(model, { lora, graphs })
+          expect(bound.graphs).toBe(graphs)
+          const results = tf.tidy(() => {
+            const loss = () => {
+              const logProbs = responseLogProbs(bound, batch)
+              return tf.sum(tf.mul(logProbs, tf.range(0, logProbs.size))).asScalar()
+            }
+            const { value, grads } = tf.engine().gradients(loss, Object.values(lora.params))
+            return [value, ...grads]
+          })
+          release(bound)
+          const values = results.map((tensor) => tensor.dataSync() as Float32Array)
+          tf.dispose(results)
+          return values
+        }
+        found(true) // makes the graphs
+        const runs = vi.spyOn(tf.backend() as unknown as { runSavedModel(): void }, "runSavedModel")
+        const left = await tensorsLeft(async () => {
+          const [plain, replayed] = [found(false), found(true)]
+          plain.forEach((values, i) => {
+            const largest = values.reduce((most, x) => Math.max(most, Math.abs(x)), 0)
+            expect(largestGap(values, replayed[i]!) / largest).toBeLessThan(2e-5)
+          })
+        })
+        expect(left).toBe(0)
+        expect(runs.mock.calls.length).toBeGreaterThanOrEqual(2)
+        runs.mockRestore()
+      }
+      tf.dispose([model.params, lora.params])
+    },
+  )
+
+  it("attend in blocks of which one begins where the first response is predicted", () => {
+    const starts = (prompt: number, answer: number) => {
+      const batch = batchOf(1, prompt, answer)
+      return evenStarts(batch, batch.predictors)
+    }
+    // 100 + 80 + 83 tokens; the first response is predicted at the 100th
+    expect(starts(100, 80)).toEqual([0, 50, 99, 154, 208])
+    // one token before the responses is too little for blocks of its own: 1 + 80 + 83 tokens in quarters
+    expect(starts(1, 80)).toEqual([0, 41, 82, 123])
+    // from 321 tokens on twice as many
+    expect(starts(100, 110)).toHaveLength(10)
+  })
+})
