@@ -259,14 +259,15 @@ function ropeTable(config: ModelConfig, rope: Rope, { rows: B, length: T, positi
   const { heads: N, kvHeads: K, headDim: H } = config
   const half = H / 2
   const frequencies = ropeFrequencies(rope, H)
-  const cos = new Float32Array(B * T * H)
-  const sin = new Float32Array(B * T * H)
-  for (let i = 0; i < B * T; i++) {
-    for (let h = 0; h < H; h++) {
-      const angle = positions[i]! * frequencies[h % half]!
-      cos[i * H + h] = Math.cos(angle)
-      sin[i * H + h] = Math.sin(angle)
-    }
+  // Rows share most of their positions.
+  const last = positions.reduce((most, position) => Math.max(most, position), 0)
+  const spread = (f: (angle: number) => number) => {
+    const at = Float32Array.from({ length: (last + 1) * H }, (_, i) => f(Math.floor(i / H) * frequencies[i % half]!))
+    const out = new Float32Array(B * T * H)
+    positions.forEach((position, i) => {
+      out.set(at.subarray(position * H, (position + 1) * H), i * H)
+    })
+    return out
   }
   // swap(x) = [-x2, x1] as x · rotation
   const rotation = new Float32Array(H * H)
@@ -279,7 +280,7 @@ function ropeTable(config: ModelConfig, rope: Rope, { rows: B, length: T, positi
     [1, N + K, 1, 1],
   )
   const table = (values: Float32Array) => tf.mul(tf.tensor4d(values, [B, 1, T, H]), scale) as Tensor4D
-  return { cos: table(cos), sin: table(sin), rotation: tf.tensor2d(rotation, [H, H]) }
+  return { cos: table(spread(Math.cos)), sin: table(spread(Math.sin)), rotation: tf.tensor2d(rotation, [H, H]) }
 }
 
 /** theta^(-2i/H) for i in [0, H/2), stretched as the config says (Llama 3.1 keeps the short wavelengths). */
