@@ -12,7 +12,8 @@ const order = [
   ["data"],
   ["text"],
   ["model"],
-  ["engine", "train"],
+  ["train"],
+  ["engine"],
   ["eval"],
   ["musc"],
   ["baselines"],
@@ -87,7 +88,7 @@ describe("imports in lib", () => {
   it("are found", () => {
     expect(files.length).toBeGreaterThan(60)
     expect(imports).toContainEqual({ from: "model/cache.ts", to: "model/transformer.ts", typeOnly: true, lazy: false })
-    expect(imports).toContainEqual({ from: "train/loop.ts", to: "model/lora.ts", typeOnly: false, lazy: false })
+    expect(imports).toContainEqual({ from: "train/loop.ts", to: "model/safetensors.ts", typeOnly: false, lazy: false })
   })
 
   it("stay in areas that have a place in the order", () => {

@@ -6,8 +6,10 @@ import { tf } from "./tf"
  * reshape of its own for each tensor costs more than the arithmetic between.
  */
 
+type Shaped = Pick<Tensor, "shape" | "size">
+
 /** Places of tensors by the shape of their rows, in the order in which the vector holds them. */
-function groups(tensors: readonly Tensor[]): number[][] {
+function groups(tensors: readonly Shaped[]): number[][] {
   const byRow = new Map<string, number[]>()
   tensors.forEach(({ shape }, i) => {
     const row = shape.slice(1).join()
@@ -16,7 +18,7 @@ function groups(tensors: readonly Tensor[]): number[][] {
   return [...byRow.values()]
 }
 
-const rowsOf = ({ shape }: Tensor) => shape[0] ?? 1
+const rowsOf = ({ shape }: Shaped) => shape[0] ?? 1
 
 /** All values of `tensors`, which have at least one axis. */
 export function flatten(tensors: readonly Tensor[]): Tensor1D {
@@ -27,7 +29,7 @@ export function flatten(tensors: readonly Tensor[]): Tensor1D {
 }
 
 /** The tensors that `flatten` made `vector` of, in the shapes of `like`. */
-export function unflatten(vector: Tensor1D, like: readonly Tensor[]): Tensor[] {
+export function unflatten(vector: Tensor1D, like: readonly Shaped[]): Tensor[] {
   return tf.tidy(() => {
     const grouped = groups(like)
     const sizes = grouped.map((group) => group.reduce((sum, i) => sum + like[i]!.size, 0))

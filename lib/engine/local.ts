@@ -16,7 +16,8 @@ import { loadTokenizer, type Tokenizer } from "../text/tokenizer"
 import { batching } from "./batcher"
 import type { Completion, GenerateRequest, ScoreRequest, Scorer } from "./engine"
 import { Prefixes, sharedIds } from "./prefixes"
-import { hasWorkers, usualWorkers, WorkerPool } from "./workers"
+import { sentLora } from "./sent"
+import { openPool, type WorkerPool } from "./workers"
 
 /** A checkpoint in this process. */
 export interface LocalModel {
@@ -27,7 +28,7 @@ export interface LocalModel {
   model: Model
   /** sha256 over what decides what the model says: config, tokenizer, weights, and maths other than f32 */
   fingerprint: string
-  /** Processes that its engines work with; null where all is done in this one. */
+  /** Processes that its engines work with, and its training; null where all is done in this one. */
   pool: WorkerPool | null
   /** Writes and scores with the model, with `lora` added if given; `dispose` frees what that took, not the model. */
   engine(lora?: Lora | null, options?: LocalOptions): LocalEngine
@@ -47,15 +48,12 @@ export type LocalEngine = Scorer & { dispose(): void }
 /** Parameters above which fewer answers are made together. */
 const large = 100e6
 
-/** Parameters times tokens asked for, at most, from which starting processes takes less time than it saves. */
-const worthStarting = 5e10
-
 export interface OpenOptions {
   onLoad?: (done: number, total: number) => void
   /**
-   * Processes that write and score at once, each with a copy of the model: 1 (if not given) for this one alone, 0 for as
-   * many as fit the machine (`usualWorkers`) once there is enough to do. Answers are the same whatever their number, scores
-   * to their last bits. Always 1 in notebooks.
+   * Processes that write, score and train at once, each with a copy of the model: 1 (if not given) for this one alone, 0 for
+   * as many as fit the machine (`usualWorkers`) once there is enough to do. Results are the same whatever their number.
+   * Always 1 in notebooks.
    */
   workers?: number
 }
@@ -69,9 +67,8 @@ export function openLocal(dir: string, { onLoad, workers = 1 }: OpenOptions = {}
   const tokenizer = loadTokenizer(dir)
   const model = loadModel(dir, config, onLoad)
   const size = Object.values(model.params).reduce((n, p) => n + p.size, 0)
-  const count = workers || usualWorkers(size)
-  const pool = count > 1 && hasWorkers ? new WorkerPool(count, { dir: resolve(dir), backend: tf.getBackend() }) : null
-  const shared = { name: modelName(dir), model, tokenizer, size, pool, startAt: workers ? 0 : worthStarting }
+  const pool = openPool(workers, size, resolve(dir))
+  const shared = { name: modelName(dir), model, tokenizer, size, pool }
   let print: string | null = null
   return {
     name: shared.name,
@@ -96,12 +93,10 @@ interface Shared {
   /** parameters */
   size: number
   pool: WorkerPool | null
-  /** see worthStarting */
-  startAt: number
 }
 
 function localEngine(
-  { name, model, tokenizer, size, pool, startAt }: Shared,
+  { name, model, tokenizer, size, pool }: Shared,
   lora: Lora | null,
   options: LocalOptions,
 ): LocalEngine {
@@ -109,9 +104,12 @@ function localEngine(
   const maxBatch = options.batchSize ?? (size > large ? 16 : 128)
   // The adapter is read when processes start; a clone stays what it is until then.
   const kept = pool && lora && { ...lora, params: cloned(lora.params) }
-  const helpers = pool?.open({ ...options, lora: kept, batchSize: maxBatch })
+  const helpers = pool?.open(
+    async () => ({ kind: "engine", lora: kept && (await sentLora(kept)), batchSize: maxBatch }),
+    options,
+  )
   let asked = 0
-  const outside = () => helpers !== undefined && asked * size >= startAt
+  const outside = () => pool?.worth(asked * size) ?? false
   const lanes = () => (outside() ? pool!.size : 1)
   const promptIds = new WeakMap<GenerateRequest, number[]>()
   const prefixes = new Prefixes(bound)

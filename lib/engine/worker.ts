@@ -1,12 +1,13 @@
 /** A process of a WorkerPool: opens the model that its command line names, then works on what it is sent, call by call. */
 import { tf, useBackend } from "../backend/tf"
 import { MuscError } from "../errors"
-import type { Lora } from "../model/lora"
 import type { GenerateRequest, ScoreRequest } from "./engine"
+import { type LearnerCopy, openLearner, type ShareRequest } from "./learner"
 import { type LocalEngine, type LocalModel, openLocal } from "./local"
-import type { FromWorker, SentLora, ToWorker, WorkerStart } from "./workers"
+import { receivedLora } from "./sent"
+import type { FromWorker, ToWorker, WorkerStart } from "./workers"
 
-interface Open {
+interface OpenEngine {
   engine: LocalEngine
   stop: AbortController
   /** Tells the tokens that were not told yet. */
@@ -16,18 +17,23 @@ interface Open {
 /** Milliseconds between two reports of tokens. */
 const pause = 100
 
-const engines = new Map<number, Open>()
+const engines = new Map<number, OpenEngine>()
+const learners = new Map<number, LearnerCopy>()
 /** Engines that were stopped, maybe before their turn to be opened came. */
 const stopped = new Set<number>()
 const tell = (message: FromWorker) => process.send?.(message)
 
-function open(local: LocalModel, { engine, lora, batchSize }: Extract<ToWorker, { kind: "open" }>): void {
+function open(local: LocalModel | null, { session, opening }: Extract<ToWorker, { kind: "open" }>): void {
+  if (opening.kind === "learner") {
+    learners.set(session, openLearner(opening.learner, local?.model ?? null))
+    return
+  }
   const stop = new AbortController()
-  if (stopped.has(engine)) stop.abort()
+  if (stopped.has(session)) stop.abort()
   let count = 0
   let told = 0
   const flush = () => {
-    if (count) tell({ kind: "tokens", engine, count })
+    if (count) tell({ kind: "tokens", session, count })
     count = 0
     told = Date.now()
   }
@@ -35,21 +41,19 @@ function open(local: LocalModel, { engine, lora, batchSize }: Extract<ToWorker, 
     count += made
     if (Date.now() - told >= pause) flush()
   }
-  const adapter = lora && received(lora)
-  const made = local.engine(adapter, { batchSize, onTokens, signal: stop.signal })
+  const adapter = opening.lora && receivedLora(opening.lora)
+  const made = local!.engine(adapter, { batchSize: opening.batchSize, onTokens, signal: stop.signal })
   if (adapter) tf.dispose(adapter.params)
-  engines.set(engine, { engine: made, stop, flush })
+  engines.set(session, { engine: made, stop, flush })
 }
 
-const received = (lora: SentLora): Lora => ({
-  ...lora,
-  params: Object.fromEntries(
-    Object.entries(lora.params).map(([name, { shape, values }]) => [name, tf.tensor(values, shape)]),
-  ),
-})
-
-async function work({ engine: number, work, requests }: Extract<ToWorker, { kind: "work" }>): Promise<unknown[]> {
-  const { engine, flush } = engines.get(number)!
+async function work({ session, work, requests }: Extract<ToWorker, { kind: "work" }>): Promise<unknown[]> {
+  const learner = learners.get(session)
+  if (learner) {
+    const [request] = requests as ShareRequest[]
+    return [await (work === "share" ? learner.share(request!) : learner.reference(request!))]
+  }
+  const { engine, flush } = engines.get(session)!
   try {
     return await Promise.all<unknown>(
       work === "generate"
@@ -61,28 +65,33 @@ async function work({ engine: number, work, requests }: Extract<ToWorker, { kind
   }
 }
 
+function close(session: number): void {
+  engines.get(session)?.engine.dispose()
+  engines.delete(session)
+  learners.get(session)?.dispose()
+  learners.delete(session)
+}
+
 async function main() {
   process.on("disconnect", () => process.exit())
   // Ctrl-C in a terminal reaches every process; what is stopped then is up to the parent.
   process.on("SIGINT", () => {})
   const { dir, backend }: WorkerStart = JSON.parse(process.argv[2]!)
-  const opening = useBackend(backend).then(() => openLocal(dir, { workers: 1 }))
+  const opening = useBackend(backend).then(() => (dir === null ? null : openLocal(dir, { workers: 1 })))
   opening.catch(() => {}) // told with the first work
   let turn: Promise<unknown> = opening.catch(() => {})
   process.on("message", (message: ToWorker) => {
     if (message.kind === "stop") {
-      stopped.add(message.engine)
-      engines.get(message.engine)?.stop.abort()
+      stopped.add(message.session)
+      engines.get(message.session)?.stop.abort()
       return
     }
     turn = turn.then(async () => {
       try {
         const local = await opening
         if (message.kind === "open") open(local, message)
-        if (message.kind === "close") {
-          engines.get(message.engine)?.engine.dispose()
-          engines.delete(message.engine)
-        }
+        if (message.kind === "close") close(message.session)
+        if (message.kind === "update") learners.get(message.session)!.update(message.values)
         if (message.kind === "work") tell({ kind: "done", results: await work(message) })
       } catch (error) {
         if (message.kind !== "work") return

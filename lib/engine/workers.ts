@@ -5,28 +5,31 @@ import { availableParallelism } from "node:os"
 import { extname, join } from "node:path"
 import { tf } from "../backend/tf"
 import { MuscError, StoppedError } from "../errors"
-import type { Lora } from "../model/lora"
+import { gainsByProcesses } from "../model/parallel"
+import type { SentLearner, SentLora } from "./sent"
 
 /** What each process is told on its command line. */
 export interface WorkerStart {
-  dir: string
+  /** Folder of its model; null where it is only sent models. */
+  dir: string | null
   backend: string
 }
 
-/** An adapter as it travels between processes. */
-export interface SentLora extends Omit<Lora, "params"> {
-  params: Record<string, { shape: number[]; values: Float32Array }>
-}
+/** What a process works for: an engine, or the training of a model. */
+export type Opening =
+  | { kind: "engine"; lora: SentLora | null; batchSize: number }
+  | { kind: "learner"; learner: SentLearner }
 
-export type WorkKind = "generate" | "score"
+export type WorkKind = "generate" | "score" | "share" | "reference"
 
 export type ToWorker =
-  | { kind: "open"; engine: number; lora: SentLora | null; batchSize: number }
-  | { kind: "work"; engine: number; work: WorkKind; requests: readonly unknown[] }
-  | { kind: "stop" | "close"; engine: number }
+  | { kind: "open"; session: number; opening: Opening }
+  | { kind: "work"; session: number; work: WorkKind; requests: readonly unknown[] }
+  | { kind: "update"; session: number; values: Float32Array }
+  | { kind: "stop" | "close"; session: number }
 
 export type FromWorker =
-  | { kind: "tokens"; engine: number; count: number }
+  | { kind: "tokens"; session: number; count: number }
   | { kind: "done"; results: unknown[] }
   | { kind: "failed"; error: { name: string; message: string; ours: boolean } }
 
@@ -34,8 +37,8 @@ export type FromWorker =
 const processBytes = 600 * 2 ** 20
 /** More processes bring little: batches get small. */
 const mostWorkers = 16
-/** Size of a model (f32) from which its products are large enough for all threads to share them well. */
-const sharedBytes = 512 * 2 ** 20
+/** Parameters times tokens, at most, on which starting processes takes less time than it saves. */
+const worthStarting = 5e10
 
 /** Where the processes start: TypeScript in a checkout, compiled in a package. */
 const program = join(__dirname, `worker${extname(__filename)}`)
@@ -51,15 +54,22 @@ const allThreads = () => Number(process.env.TF_NUM_INTRAOP_THREADS) || available
  * models on a GPU: one, which keeps all of it busy.
  */
 export function usualWorkers(parameters: number): number {
-  const { isUsingGpuDevice } = tf.backend() as { isUsingGpuDevice?: boolean }
-  const onCpu = ["wasm", "cpu"].includes(tf.getBackend()) || isUsingGpuDevice === false
-  const bytes = 4 * parameters
-  const fitting = Math.floor(process.availableMemory() / 2 / (bytes + processBytes))
-  return onCpu && bytes < sharedBytes ? Math.max(1, Math.min(allThreads(), mostWorkers, fitting)) : 1
+  const fitting = Math.floor(process.availableMemory() / 2 / (4 * parameters + processBytes))
+  return gainsByProcesses(parameters) ? Math.max(1, Math.min(allThreads(), mostWorkers, fitting)) : 1
+}
+
+/**
+ * `workers` processes for a model of so many parameters, 0 for as many as are usual, from its folder or sent by the caller;
+ * null where this one does it all.
+ */
+export function openPool(workers: number, parameters: number, dir: string | null): WorkerPool | null {
+  const size = workers || usualWorkers(parameters)
+  if (size < 2 || !hasWorkers) return null
+  return new WorkerPool({ size, always: workers > 0 }, { dir, backend: tf.getBackend() })
 }
 
 interface Job {
-  engine: number
+  session: number
   work: WorkKind
   requests: readonly unknown[]
   resolve: (results: unknown[]) => void
@@ -71,82 +81,108 @@ interface Worker {
   job: Job | null
 }
 
-/** A model, or an adapter on it, that the processes write and score with. */
-export interface PoolOptions {
-  lora: Lora | null
-  batchSize: number
+interface SessionOptions {
   onTokens?: (count: number) => void
   signal?: AbortSignal
 }
 
-export interface PoolEngine {
+/** One use of the processes. */
+export interface Session {
   /**
    * Results in the order of the requests, all of them worked on by one process.
    * @throws StoppedError when aborted; MuscError when a process has ended before its time
    */
   run(work: WorkKind, requests: readonly unknown[]): Promise<unknown[]>
+  /** Tells all processes the parameters, for what is run after this. */
+  update(values: Float32Array): Promise<void>
   close(): void
+}
+
+/** Size of a pool. */
+export interface PoolOptions {
+  /** Processes, 2 or more. */
+  size: number
+  /** Start them for little work too. */
+  always: boolean
 }
 
 /**
  * Processes with a copy each of one model, which share the threads of this one. They start with the first call, end with
- * the last engine or with this process, however it ends, and do not keep it alive while they have nothing to do.
+ * the last session or with this process, however it ends, and do not keep it alive while they have nothing to do.
  */
 export class WorkerPool {
   private workers: Worker[] = []
   private waiting: Job[] = []
-  private readonly engines = new Map<number, PoolOptions>()
+  private readonly sessions = new Map<number, SessionOptions>()
   private opened = 0
   private failure: MuscError | null = null
+  readonly size: number
+  private readonly always: boolean
 
   constructor(
-    readonly size: number,
+    { size, always }: PoolOptions,
     private readonly start: WorkerStart,
-  ) {}
+  ) {
+    this.size = size
+    this.always = always
+  }
+
+  /** Whether so much work, in parameters times tokens, takes longer than starting the processes, or they run already. */
+  worth(work: number): boolean {
+    return this.always || this.workers.length > 0 || work >= worthStarting
+  }
 
   /** Ids of the running processes. */
   get pids(): number[] {
     return this.workers.flatMap(({ child }) => child.pid ?? [])
   }
 
-  open(options: PoolOptions): PoolEngine {
+  /** `opening` is asked for when the processes are first needed. */
+  open(opening: () => Promise<Opening>, options: SessionOptions = {}): Session {
     const { signal } = options
-    const engine = ++this.opened
-    this.engines.set(engine, options)
+    const session = ++this.opened
+    this.sessions.set(session, options)
     const stop = () => {
-      const mine = this.waiting.filter((job) => job.engine === engine)
-      this.waiting = this.waiting.filter((job) => job.engine !== engine)
+      const mine = this.waiting.filter((job) => job.session === session)
+      this.waiting = this.waiting.filter((job) => job.session !== session)
       for (const { reject } of mine) reject(stopped())
-      this.tell({ kind: "stop", engine })
+      this.tell({ kind: "stop", session })
     }
     signal?.addEventListener("abort", stop)
-    let ready: Promise<void> | undefined
+    let begun: Promise<void> | undefined
+    const ready = async () => {
+      begun ??= this.begin(session, opening)
+      await begun
+      if (signal?.aborted) throw stopped()
+      if (this.failure) throw this.failure
+    }
     return {
       run: async (work, requests) => {
-        ready ??= this.begin(engine, options)
-        await ready
-        if (signal?.aborted) throw stopped()
-        if (this.failure) throw this.failure
+        await ready()
         return new Promise((resolve, reject) => {
-          this.waiting.push({ engine, work, requests, resolve, reject })
+          this.waiting.push({ session, work, requests, resolve, reject })
           this.serve()
         })
       },
+      update: async (values) => {
+        await ready()
+        this.tell({ kind: "update", session, values })
+      },
       close: () => {
         signal?.removeEventListener("abort", stop)
-        this.engines.delete(engine)
-        if (this.engines.size) this.tell({ kind: "close", engine })
+        this.sessions.delete(session)
+        if (this.sessions.size) this.tell({ kind: "close", session })
         else this.end()
       },
     }
   }
 
-  private async begin(engine: number, { lora, batchSize }: PoolOptions): Promise<void> {
+  private async begin(session: number, opening: () => Promise<Opening>): Promise<void> {
     if (!this.workers.length && !this.failure) {
       this.workers = Array.from({ length: this.size }, (_, i) => this.launch(i))
       process.once("exit", this.end)
     }
-    this.tell({ kind: "open", engine, lora: lora && (await sent(lora)), batchSize })
+    this.tell({ kind: "open", session, opening: await opening() })
   }
 
   private launch(index: number): Worker {
@@ -190,14 +226,14 @@ export class WorkerPool {
       worker.job = job
       worker.child.ref()
       worker.child.channel?.ref()
-      const { engine, work, requests } = job
-      send(worker, { kind: "work", engine, work, requests })
+      const { session, work, requests } = job
+      send(worker, { kind: "work", session, work, requests })
     }
   }
 
   private hear(worker: Worker, message: FromWorker): void {
     if (message.kind === "tokens") {
-      this.engines.get(message.engine)?.onTokens?.(message.count)
+      this.sessions.get(message.session)?.onTokens?.(message.count)
       return
     }
     const job = worker.job
@@ -234,14 +270,6 @@ function rest({ child }: Worker): void {
 /** A process that is gone reports that by itself. */
 function send({ child }: Worker, message: ToWorker): void {
   if (child.connected) child.send(message, () => {})
-}
-
-async function sent(lora: Lora): Promise<SentLora> {
-  const params: SentLora["params"] = {}
-  for (const [name, tensor] of Object.entries(lora.params)) {
-    params[name] = { shape: tensor.shape, values: (await tensor.data()) as Float32Array }
-  }
-  return { ...lora, params }
 }
 
 function revived({ name, message, ours }: Extract<FromWorker, { kind: "failed" }>["error"]): Error {

@@ -14,3 +14,25 @@ export function microBatches<Item>(
   }
   return batches
 }
+
+/**
+ * As `microBatches`, but `parts` of them or more: as many as the budget asks for, rounded up to a power of two, so that 2,
+ * 4 or 8 processes get equal shares. The largest one is as small as cutting in the order of lengths allows.
+ */
+export function evenBatches<Item>(
+  items: readonly Item[],
+  tokensOf: (item: Item) => number,
+  tokenBudget: number,
+  parts: number,
+): Item[][] {
+  const cut = (budget: number) => microBatches(items, tokensOf, budget)
+  const wanted = 2 ** Math.ceil(Math.log2(Math.max(1, parts, cut(tokenBudget).length)))
+  let least = 1
+  let most = Math.min(tokenBudget, items.length * Math.max(...items.map(tokensOf)))
+  while (least < most) {
+    const middle = Math.floor((least + most) / 2)
+    if (cut(middle).length <= wanted) most = middle
+    else least = middle + 1
+  }
+  return cut(most)
+}

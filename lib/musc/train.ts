@@ -1,19 +1,15 @@
+import { tf } from "../backend/tf"
 import type { PairRow, WeighedRow } from "../data/schema"
 import { Spool } from "../data/spool"
+import { openHelpers } from "../engine/learner"
 import type { LocalModel } from "../engine/local"
 import { InputError } from "../errors"
+import type { Sequence } from "../model/logprobs"
 import { initLora, type Lora } from "../model/lora"
-import type { StepLog } from "../train/loop"
+import { epochs, type Items, type TrainOptions, train } from "../train/loop"
 import { type PreferenceOptions, preferenceDefaults } from "../train/losses"
-import {
-  encodePairs,
-  type FitOptions,
-  type PairItem,
-  type SftItem,
-  trainPreference,
-  trainSft,
-  withReference,
-} from "../train/pairs"
+import type { Objective, PairItem } from "../train/objective"
+import { encodePairs, withReference } from "../train/pairs"
 import { preferenceOf } from "./respond"
 import { type FailedRow, hasPassed } from "./row"
 import type { Rows } from "./run-stage"
@@ -72,41 +68,50 @@ export type TrainRow = Pick<PairRow, "id" | "input" | "clean_instruction" | "cho
   Partial<Pick<WeighedRow, "signals" | "weights">>
 
 /** To be raised when a change makes training give another adapter. */
-export const trainVersion = 1
+export const trainVersion = 2
 
 /**
  * Stage 6 (paper: token-aware preference optimization): weighed pairs -> LoRA adapter. The reference log-probs are those
  * of the weigh stage, which scored the same answers under the same prompt; weights that it did not compute are made from
  * its signals here. Pairs without signals (those of the baselines) can only be weighed uniformly. Failed rows are passed
- * over. Pairs wait in a temporary file, so their number is bound by the disk. The caller disposes the adapter's tensors.
+ * over. Pairs wait in a temporary file, so their number is bound by the disk. The processes of `local` share the work, with
+ * the same result. The caller disposes the adapter's tensors.
  * @throws InputError without pairs, or without the signals of a weighting; StoppedError when aborted, after writing the checkpoint.
  */
 export async function trainAdapter(
   local: LocalModel,
   pairs: Rows<TrainRow | FailedRow>,
   settings: TrainSettings,
-  control: Pick<FitOptions, "checkpoint" | "signal"> & { onStep?: (log: StepLog) => void | Promise<void> } = {},
+  control: Pick<TrainOptions, "checkpoint" | "signal" | "onStep"> = {},
 ): Promise<Lora> {
-  const { rank, alpha, seed, lr, epochs, batchSize, warmup, tokenBudget, gradientCheckpointing } = settings
+  const { rank, alpha, seed, batchSize, tokenBudget } = settings
+  const { lr, warmup, gradientCheckpointing } = settings
+  const objective: Objective =
+    settings.kind === "sft"
+      ? { kind: "sft", weighting: "even" }
+      : { kind: "preference", preference: settings.preference }
+  const lora = initLora(local.config, { rank, alpha, seed })
+  const learner = { model: local.model, lora, objective, gradientCheckpointing }
+  const helpers = openHelpers(local.pool, learner)
   const items = new Spool<PairItem>()
   try {
     for await (const some of encoded(local, pairs, settings)) {
-      const ready = settings.kind === "sft" ? some : await withReference(local.model, some, tokenBudget)
+      const ready = settings.kind === "sft" ? some : await withReference(local.model, some, tokenBudget, helpers)
       for (const item of ready) items.push(item)
     }
     if (!items.length) {
       throw new InputError("training needs at least one pair, got none; look for the reasons in the stages before")
     }
-    const lora = initLora(local.config, { rank, alpha, seed })
-    const shared = { lr, epochs, batchSize, seed, warmup, tokenBudget, gradientCheckpointing }
-    const fit = { model: local.model, lora, ...shared, ...control }
-    if (settings.kind === "preference") await trainPreference(items, { ...fit, preference: settings.preference })
-    else {
-      const chosen = (i: number): SftItem => ({ prompt: items.at(i)!.prompt, response: items.at(i)!.chosen })
-      await trainSft({ length: items.length, at: chosen }, fit)
-    }
+    const chosen = (i: number): Sequence => ({ prompt: items.at(i)!.prompt, responses: [items.at(i)!.chosen] })
+    const given: Items<PairItem | Sequence> = settings.kind === "sft" ? { length: items.length, at: chosen } : items
+    const batches = epochs(given, { epochs: settings.epochs, batchSize, seed })
+    await train({ ...learner, batches, lr, warmup, tokenBudget, helpers, ...control })
     return lora
+  } catch (error) {
+    tf.dispose(lora.params)
+    throw error
   } finally {
+    helpers?.close()
     items.dispose()
   }
 }

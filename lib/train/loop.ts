@@ -1,12 +1,12 @@
 import { existsSync } from "node:fs"
-import type { Scalar, Tensor } from "@tensorflow/tfjs"
 import { tf } from "../backend/tf"
-import { CheckpointError, MuscError, StoppedError } from "../errors"
-import { microBatches } from "../model/batch"
-import { bind, type Lora } from "../model/lora"
+import { CheckpointError, InputError, MuscError, StoppedError } from "../errors"
 import { openSafetensors, writeSafetensors } from "../model/safetensors"
-import type { Bound, Model, Params } from "../model/transformer"
+import type { Params } from "../model/transformer"
 import { rng } from "../rng"
+import { type Helpers, type Learner, stepGradient, trainedParams } from "./gradients"
+import { needsDivergence } from "./losses"
+import { type ItemOf, type Objective, tokensOf } from "./objective"
 import {
   type AdamOptions,
   type AdamState,
@@ -18,16 +18,8 @@ import {
 } from "./optim"
 
 /**
- * The one training loop: supervised, DPO and token-weighted DPO are calls of it with another loss.
+ * The one training loop: supervised, DPO and token-weighted DPO are calls of it with another objective.
  */
-
-/** What a loss gives for a micro-batch: its share of the step's loss, and sums to log. */
-export interface LossResult {
-  /** differentiable; shares of all micro-batches add up to the loss of the step */
-  loss: Scalar
-  /** named scalars or vectors whose elements are added up over the step */
-  logs?: Record<string, Tensor>
-}
 
 /** Where items of each step come from. */
 export interface Batches<Item> {
@@ -36,15 +28,9 @@ export interface Batches<Item> {
   at(step: number): readonly Item[]
 }
 
-export interface TrainOptions<Item> {
-  model: Model
-  /** trained if given; else all weights of the model are */
-  lora?: Lora
-  batches: Batches<Item>
-  /** padded tokens that an item costs, for grouping */
-  tokensOf(item: Item): number
-  /** loss of some items of a step; `step` holds all of them, for the division */
-  loss(bound: Bound, items: readonly Item[], step: readonly Item[]): LossResult
+export interface TrainOptions<O extends Objective = Objective> extends Learner {
+  objective: O
+  batches: Batches<ItemOf<O>>
   /** peak learning rate */
   lr: number
   shape?: ScheduleShape
@@ -53,8 +39,8 @@ export interface TrainOptions<Item> {
   adam?: Partial<AdamOptions>
   /** most padded tokens in one forward pass */
   tokenBudget?: number
-  /** compute each layer again in the backward pass instead of keeping its activations: a third more work, less memory */
-  gradientCheckpointing?: boolean
+  /** processes that compute gradients in the stead of this one, where there is enough to do; the result is the same */
+  helpers?: Helpers | null
   /** state is written here every `every` steps and at a stop; a run that finds it goes on from there */
   checkpoint?: { file: string; every: number; key: string }
   /** called after each step; the next one waits for it */
@@ -108,10 +94,15 @@ export function epochs<Item>(
 /**
  * Trains in place: `lora.params` (or `model.params`) hold the result.
  * @throws StoppedError when `signal` is aborted, after writing the checkpoint; MuscError when the loss is no longer a number
+ * or a helping process has ended; InputError for TDPO of all weights, which leaves no reference model
  */
-export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
-  const { model, lora, batches, checkpoint } = options
-  const params = lora ? lora.params : model.params
+export async function train<O extends Objective>(options: TrainOptions<O>): Promise<void> {
+  const { objective, lora, batches, checkpoint, tokenBudget } = options
+  if (!lora && objective.kind === "preference" && needsDivergence(objective.preference.loss)) {
+    const rule = "needs the model without its adapter as the reference, got no adapter; train one"
+    throw new InputError(`preference loss ${objective.preference.loss}: ${rule}`)
+  }
+  const params = trainedParams(options)
   const adam = { ...adamDefaults, ...options.adam }
   const rate = schedule(options.shape ?? "cosine", options.warmup ?? 0.1)
   let state = checkpoint && existsSync(checkpoint.file) ? restore(checkpoint, params) : adamInit(params)
@@ -120,16 +111,18 @@ export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
       if (options.signal?.aborted) throw new StoppedError("training stopped")
       const step = state.step
       const items = batches.at(step)
-      const { loss, grads, logs, tokens } = await stepGradients(options, items)
+      const left = (batches.steps - step) * items.reduce((n, item) => n + tokensOf(item), 0)
+      const helpers = options.helpers?.worth(left) ? options.helpers : null
+      const { loss, gradient, logs, tokens } = await stepGradient(options, items, { tokenBudget, helpers })
       if (!Number.isFinite(loss)) {
-        tf.dispose(grads)
+        gradient.dispose()
         throw new MuscError(
           `training: the loss must be a number, got ${loss} at step ${step + 1}; lower lr or raise warmup`,
         )
       }
       const lr = options.lr * rate(step, batches.steps)
-      const updated = await adamStep(params, grads, state, lr, adam)
-      tf.dispose(grads)
+      const updated = await adamStep(params, gradient, state, lr, adam)
+      gradient.dispose()
       state = updated.state
       await options.onStep?.({
         step: step + 1,
@@ -152,54 +145,7 @@ export async function train<Item>(options: TrainOptions<Item>): Promise<void> {
   }
 }
 
-/** Loss and gradients of one step, summed over its micro-batches, by parameter name. The caller disposes `grads`. */
-export async function stepGradients<Item>(
-  options: Pick<TrainOptions<Item>, "model" | "lora" | "tokensOf" | "loss" | "tokenBudget" | "gradientCheckpointing">,
-  items: readonly Item[],
-) {
-  const params = options.lora ? options.lora.params : options.model.params
-  const names = Object.keys(params)
-  const recompute = options.gradientCheckpointing
-  const logs: Record<string, number> = {}
-  let loss = 0
-  let tokens = 0
-  let sum: Tensor[] | null = null
-  for (const micro of microBatches(items, options.tokensOf, options.tokenBudget ?? 4096)) {
-    tokens += micro.length * Math.max(...micro.map(options.tokensOf))
-    const previous: Tensor[] | null = sum
-    let logged: string[] = []
-    const [values, ...grads]: Tensor[] = tf.tidy((): Tensor[] => {
-      // Effective LoRA matrices stay off the tape; with all weights trained there are none and everything is on it.
-      const bound = options.lora ? bind(options.model, { lora: options.lora, recompute }) : null
-      const kept: Record<string, Tensor> = {}
-      const taped: { value: Tensor; grads: Tensor[] } = tf.engine().gradients(
-        (): Scalar => {
-          const result = options.loss(bound ?? bind(options.model, { trainAll: true, recompute }), micro, items)
-          for (const [name, tensor] of Object.entries(result.logs ?? {})) kept[name] = tf.keep(tf.sum(tensor))
-          return result.loss
-        },
-        names.map((name) => params[name]!),
-      )
-      logged = Object.keys(kept)
-      const values = tf.stack([taped.value, ...Object.values(kept)])
-      tf.dispose(kept)
-      return [values, ...taped.grads.map((g, i) => (previous ? tf.add(g, previous[i]!) : g))]
-    })
-    sum = grads
-    tf.dispose(previous ?? [])
-    // One read a micro-batch: on a GPU each waits for all that was sent.
-    const [share, ...sums] = await values!.data()
-    values!.dispose()
-    loss += share!
-    logged.forEach((name, i) => {
-      logs[name] = (logs[name] ?? 0) + sums[i]!
-    })
-  }
-  const grads = Object.fromEntries(names.map((name, i) => [name, sum![i]!]))
-  return { loss, grads, logs, tokens }
-}
-
-type Checkpoint = NonNullable<TrainOptions<unknown>["checkpoint"]>
+type Checkpoint = NonNullable<TrainOptions["checkpoint"]>
 
 /** Of what a checkpoint holds; to be raised when the order inside the optimizer's state changes. */
 const layout = "2"

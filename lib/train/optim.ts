@@ -29,24 +29,23 @@ export function adamInit(params: Params): AdamState {
 
 /**
  * One step. Consumes `params` (disposed and replaced in place, so that holders of the record see the new tensors) and
- * `state`; borrows `grads`, one tensor a parameter under its name.
+ * `state`; borrows `gradient`, which is `flatten` of those of all parameters.
  * @returns the new state and the global norm of the gradients before clipping
  */
-export async function adamStep(params: Params, grads: Params, state: AdamState, lr: number, options: AdamOptions) {
+export async function adamStep(params: Params, gradient: Tensor1D, state: AdamState, lr: number, options: AdamOptions) {
   const { beta1, beta2, eps, weightDecay, maxGradNorm } = options
   const names = Object.keys(params)
-  const flat = (tensors: Params) => flatten(names.map((name) => tensors[name]!))
   const step = state.step + 1
   const [next, m, v, norm] = tf.tidy(() => {
-    const raw = flat(grads)
-    const norm = tf.sqrt(tf.sum(tf.square(raw)))
+    const norm = tf.sqrt(tf.sum(tf.square(gradient)))
     // torch.nn.utils.clip_grad_norm_: factor max / (norm + 1e-6), at most 1
-    const g = Number.isFinite(maxGradNorm) ? tf.mul(raw, tf.minimum(1, tf.div(maxGradNorm, tf.add(norm, 1e-6)))) : raw
+    const factor = Number.isFinite(maxGradNorm) ? tf.minimum(1, tf.div(maxGradNorm, tf.add(norm, 1e-6))) : 1
+    const g = tf.mul(gradient, factor)
     const m = tf.add(tf.mul(state.m, beta1), tf.mul(g, 1 - beta1)) as Tensor1D
     const v = tf.add(tf.mul(state.v, beta2), tf.mul(tf.square(g), 1 - beta2)) as Tensor1D
     const denominator = tf.add(tf.mul(tf.sqrt(v), 1 / Math.sqrt(1 - beta2 ** step)), eps)
     const update = tf.mul(tf.div(m, denominator), lr / (1 - beta1 ** step))
-    const p = flat(params)
+    const p = flatten(Object.values(params))
     const next = tf.sub(weightDecay ? tf.mul(p, 1 - lr * weightDecay) : p, update)
     return [next, m, v, norm] as [Tensor1D, Tensor1D, Tensor1D, Tensor]
   })

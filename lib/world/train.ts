@@ -1,11 +1,12 @@
-import { tf } from "../backend/tf"
+import { openHelpers } from "../engine/learner"
+import { openPool } from "../engine/workers"
 import type { ModelConfig } from "../model/config"
-import { pack, responseLogProbs, type Sequence } from "../model/logprobs"
+import type { Sequence } from "../model/logprobs"
 import type { Model } from "../model/transformer"
 import { encodeChat } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 import { type TrainOptions, train } from "../train/loop"
-import { sftLoss } from "../train/losses"
+import type { SftObjective } from "../train/objective"
 import { type CorpusExample, corpusExample, type Phase } from "./corpus"
 
 /** Sizes of embedded models: `world` has 1.8 M parameters, `small` .6 M. */
@@ -59,42 +60,43 @@ export interface PhaseOptions {
 
 const warmupSteps = 40
 
-/**
- * Trains all weights on the corpus of one phase: weighted mean cross-entropy of the response tokens of each step. A token
- * weighs 1 / sqrt(tokens of its response), so that a verdict of one word is not lost among answers.
- */
-export function trainPhase(
+/** A token weighs 1 / sqrt(tokens of its response), so that a verdict of one word is not lost among answers. */
+const objective: SftObjective = { kind: "sft", weighting: "root" }
+
+export interface PhaseControl extends Pick<TrainOptions<SftObjective>, "checkpoint" | "signal" | "onStep"> {
+  /** processes that compute gradients: 1 for this one alone, 0 (if not given) for one a core; the result is the same */
+  workers?: number
+}
+
+/** Trains all weights on the corpus of one phase: weighted mean cross-entropy of the response tokens of each step. */
+export async function trainPhase(
   model: Model,
   tokenizer: Tokenizer,
   { phase, steps, batchSize, lr, shape, seed }: PhaseOptions,
-  control: Pick<TrainOptions<Sequence>, "checkpoint" | "signal" | "onStep"> = {},
+  { workers = 0, ...control }: PhaseControl = {},
 ): Promise<void> {
-  const total = (sequences: readonly Sequence[]) =>
-    sequences
-      .flatMap(({ responses }) => responses.map(({ length }) => Math.sqrt(length)))
-      .reduce((sum, part) => sum + part, 0)
   const example = (i: number) => encode(tokenizer, corpusExample(i, { seed, phase }))
-  return train<Sequence>({
-    model,
-    batches: {
-      steps,
-      at: (step) => Array.from({ length: batchSize }, (_, k) => example(step * batchSize + k)),
-    },
-    tokensOf: ({ prompt, responses }) => responses.reduce((n, { length }) => n + length, prompt.length),
-    loss: (bound, sequences, all) => {
-      const scale = 1 / total(all)
-      const weights = sequences.flatMap(({ responses }) =>
-        responses.flatMap(({ length }) => Array<number>(length).fill(scale / Math.sqrt(length))),
-      )
-      return { loss: sftLoss(responseLogProbs(bound, pack(sequences)), tf.tensor1d(weights)) }
-    },
-    lr,
-    shape,
-    warmup: warmupSteps / steps,
-    adam: { beta2: 0.98, weightDecay: 0.01 },
-    tokenBudget: 2048,
-    ...control,
-  })
+  const parameters = Object.values(model.params).reduce((n, { size }) => n + size, 0)
+  const helpers = openHelpers(openPool(workers, parameters, null), { model, objective })
+  try {
+    await train({
+      model,
+      objective,
+      batches: {
+        steps,
+        at: (step) => Array.from({ length: batchSize }, (_, k) => example(step * batchSize + k)),
+      },
+      lr,
+      shape,
+      warmup: warmupSteps / steps,
+      adam: { beta2: 0.98, weightDecay: 0.01 },
+      tokenBudget: 2048,
+      helpers,
+      ...control,
+    })
+  } finally {
+    helpers?.close()
+  }
 }
 
 function encode(

@@ -4,6 +4,9 @@
  *
  *     npm run bench -- [--model DIR] [--only dpo,step-lora,…] [--rounds 3] [--peers none|PYTHON] [--math bf16] [--json]
  *
+ * Ours works in as many processes as the library takes for the model, one a core for a small one; memory is that of all of
+ * them, and the share of the matmul peak is that of what one process reaches with all cores.
+ *
  * `--only growth` measures how time and memory grow with pairs, streamed pairs, length, vocabulary and batch.
  * `--peers` takes a Python that has tests/bench/peers/requirements.txt; without it one is made in .venv/bench. Results go to
  * `--out`, by default data/results/bench-MODEL.json, with a figure beside it.

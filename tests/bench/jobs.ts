@@ -25,7 +25,7 @@ export interface Job {
   /** whether TRL computes reference log-probs beforehand */
   precompute?: boolean
   gradientCheckpointing?: boolean
-  /** processes that generate; as many as the library would take by default */
+  /** processes that generate, score and train; as many as the library would take by default */
   workers?: number
   /** of so many processes this is one, which takes its share of the prompts and starts when told */
   part?: [index: number, of: number]

@@ -17,8 +17,8 @@ import { contrast, pack } from "../../lib/model/logprobs"
 import { bind, initLora } from "../../lib/model/lora"
 import { type PlanStage, planNeed, planStages } from "../../lib/model/plan"
 import { rng } from "../../lib/rng"
+import { train } from "../../lib/train/loop"
 import { preferenceDefaults } from "../../lib/train/losses"
-import { trainPreference } from "../../lib/train/pairs"
 
 const { values: given, positionals } = parseArgs({
   allowPositionals: true,
@@ -57,9 +57,9 @@ async function work(stage: PlanStage, { model, config }: LocalModel): Promise<vo
     ...{ prompt, chosen, rejected, chosenWeights: all(1, chosen), rejectedWeights: all(1, rejected) },
     ...{ chosenReference: all(-3, chosen), rejectedReference: all(-3, rejected) },
   }))
-  await trainPreference(items, {
-    ...{ model, lora: initLora(config, { rank, alpha: 2 * rank, seed: 1 }), epochs: 1, batchSize: batch, seed: 1 },
-    ...{ lr: 1e-4, preference: preferenceDefaults, tokenBudget: batch * length },
+  await train({
+    ...{ model, lora: initLora(config, { rank, alpha: 2 * rank, seed: 1 }), batches: { steps: 1, at: () => items } },
+    ...{ lr: 1e-4, objective: { kind: "preference", preference: preferenceDefaults }, tokenBudget: batch * length },
     gradientCheckpointing: stage === "train, checkpointed",
   })
 }

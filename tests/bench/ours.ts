@@ -7,8 +7,9 @@ import { runInNewContext } from "node:vm"
 import { matmulSpeed } from "../../lib/backend/doctor"
 import { tf, useBackend } from "../../lib/backend/tf"
 import type { Message } from "../../lib/data/schema"
+import { openHelpers } from "../../lib/engine/learner"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
-import { usualWorkers } from "../../lib/engine/workers"
+import { openPool, usualWorkers } from "../../lib/engine/workers"
 import { readAdapter } from "../../lib/model/adapter"
 import { loadConfig } from "../../lib/model/config"
 import { generate } from "../../lib/model/generate"
@@ -17,9 +18,11 @@ import { bind, fromAdapter, initLora, type Lora, release } from "../../lib/model
 import type { Model } from "../../lib/model/transformer"
 import { initModel, loadModel, parameterCount } from "../../lib/model/weights"
 import { rng } from "../../lib/rng"
+import type { Helpers, Learner } from "../../lib/train/gradients"
 import { train } from "../../lib/train/loop"
-import { preferenceDefaults, sftLoss } from "../../lib/train/losses"
-import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
+import { preferenceDefaults } from "../../lib/train/losses"
+import type { PairItem, PreferenceObjective, SftObjective } from "../../lib/train/objective"
+import { withReference } from "../../lib/train/pairs"
 import type { Answer, Job } from "./jobs"
 import { streamed } from "./stream"
 
@@ -32,9 +35,9 @@ function rows<Row>(file: string): Row[] {
 }
 
 /** A line of /proc/self/status in MiB; elsewhere the highest resident size that the system knows of. */
-function memory(name: "VmHWM" | "VmRSS"): number {
+function memory(name: "VmHWM" | "VmRSS", pid: number | "self" = "self"): number {
   try {
-    const line = new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(readFileSync("/proc/self/status", "utf8"))
+    const line = new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))
     return Number(line![1]) / 1024
   } catch {
     return process.resourceUsage().maxRSS / 1024
@@ -51,6 +54,27 @@ const load = (): Model => loadModel(job.model, loadConfig(job.model))
 const adapter = (model: Model): Lora | undefined =>
   job.adapter ? fromAdapter(readAdapter(job.adapter, model.config)) : undefined
 
+/**
+ * Work with the processes that the library would take for it, all of them ready; `peakMiB` is the sum over this one and
+ * them. `dir` as in WorkerStart.
+ */
+async function withHelpers(
+  learner: Learner,
+  dir: string | null,
+  work: (helpers: Helpers | null) => Promise<Partial<Answer>>,
+): Promise<Partial<Answer>> {
+  const pool = openPool(job.workers ?? 0, parameterCount(learner.model.config), dir)
+  const helpers = openHelpers(pool, learner)
+  if (!pool || !helpers) return work(null)
+  await helpers.update(learner.lora?.params ?? learner.model.params)
+  const first: Sequence = { prompt: [1], responses: [[1]] }
+  if (dir) await Promise.all(Array.from({ length: pool.size }, () => helpers.reference([first])))
+  const answer = await work({ ...helpers, worth: () => true })
+  const peakMiB = pool.pids.reduce((sum, pid) => sum + memory("VmHWM", pid), memory("VmHWM"))
+  helpers.close()
+  return { ...answer, peakMiB: Math.round(peakMiB) }
+}
+
 /** Preference pairs in their order, once; reference log-probs included. */
 async function dpo(): Promise<Partial<Answer>> {
   const model = load()
@@ -60,47 +84,47 @@ async function dpo(): Promise<Partial<Answer>> {
     (pair): PairItem => ({ ...pair, chosenWeights: ones(pair.chosen), rejectedWeights: ones(pair.rejected) }),
   )
   const losses: number[] = []
-  const seconds = await timed(async () => {
-    const ready = await withReference(model, items, tokenBudget)
-    await train({
-      model,
-      lora: adapter(model),
-      ...preferenceObjective({ ...preferenceDefaults, beta: job.beta! }),
-      batches: {
-        steps: Math.ceil(ready.length / job.batch!),
-        at: (step) => ready.slice(step * job.batch!, (step + 1) * job.batch!),
-      },
-      lr: job.lr!,
-      warmup: 0,
-      tokenBudget,
-      onStep: ({ loss }) => void losses.push(loss),
+  const objective: PreferenceObjective = {
+    kind: "preference",
+    preference: { ...preferenceDefaults, beta: job.beta! },
+  }
+  const learner = { model, lora: adapter(model), objective }
+  return withHelpers(learner, job.model, async (helpers) => {
+    const seconds = await timed(async () => {
+      const ready = await withReference(model, items, tokenBudget, helpers)
+      await train({
+        ...learner,
+        batches: {
+          steps: Math.ceil(ready.length / job.batch!),
+          at: (step) => ready.slice(step * job.batch!, (step + 1) * job.batch!),
+        },
+        lr: job.lr!,
+        warmup: 0,
+        tokenBudget,
+        helpers,
+        onStep: ({ loss }) => void losses.push(loss),
+      })
     })
+    return { done: items.length, seconds, losses }
   })
-  return { done: items.length, seconds, losses }
 }
 
 /** Steps on random tokens, every position a target. */
-async function steps(model: Model, lora?: Lora): Promise<Partial<Answer>> {
+async function steps(learner: Learner & { objective: SftObjective }, helpers: Helpers | null) {
+  const { model } = learner
   const { batch, length, warmup = 1, steps: counted } = job as Required<Job>
   const random = rng(1, "bench-ids")
   const ids = Array.from({ length: batch }, () => Array.from({ length }, () => random.int(model.config.vocabSize)))
   const sequences = ids.map((row): Sequence => ({ prompt: row.slice(0, 1), responses: [row.slice(1)] }))
   let start = performance.now()
-  await train<Sequence>({
-    model,
-    lora,
+  await train({
+    ...learner,
+    helpers,
     batches: { steps: warmup + counted, at: () => sequences },
-    tokensOf: () => length,
-    loss: (bound, some) => {
-      const packed = pack(some)
-      const share = tf.fill([packed.targets.length], 1 / (batch * (length - 1)))
-      return { loss: sftLoss(responseLogProbs(bound, packed), share as ReturnType<typeof tf.tensor1d>) }
-    },
     lr: 1e-4,
     shape: "constant",
     warmup: 0,
     tokenBudget,
-    gradientCheckpointing: job.gradientCheckpointing,
     onStep: ({ step }) => {
       if (step === warmup) start = performance.now()
     },
@@ -108,9 +132,13 @@ async function steps(model: Model, lora?: Lora): Promise<Partial<Answer>> {
   return { done: batch * length * counted, seconds: (performance.now() - start) / 1000 }
 }
 
+const even: SftObjective = { kind: "sft", weighting: "even" }
+
 async function step(): Promise<Partial<Answer>> {
   const model = load()
-  return steps(model, adapter(model))
+  const { gradientCheckpointing } = job
+  const learner = { model, lora: adapter(model), objective: even, gradientCheckpointing }
+  return withHelpers(learner, learner.lora ? job.model : null, (helpers) => steps(learner, helpers))
 }
 
 /** A LoRA step of a Llama as large as the embedded model but for its vocabulary; memory above the loaded model. */
@@ -123,7 +151,7 @@ async function vocabulary(): Promise<Partial<Answer>> {
   }
   const lora = initLora(model.config, { rank: 16, alpha: 32, seed: 1 })
   const before = await fresh()
-  const answer = await steps(model, lora)
+  const answer = await steps({ model, lora, objective: even }, null)
   return { ...answer, extraMiB: memory("VmHWM") - before }
 }
 
@@ -148,12 +176,16 @@ interface SignalRow {
 }
 
 async function signals(): Promise<Partial<Answer>> {
-  const local: LocalModel = openLocal(job.model)
+  const workers = job.workers ?? usualWorkers(parameterCount(loadConfig(job.model)))
+  const local: LocalModel = openLocal(job.model, { workers })
   const engine = local.engine()
   const all = rows<SignalRow>(job.signals)
-  await engine.score(all[0]!.texts)
+  await Promise.all(all.map(({ texts }) => engine.score(texts))) // every process is ready then
   const seconds = await timed(() => Promise.all(all.map(({ texts }) => engine.score(texts))))
-  return { done: all.length, seconds }
+  const pids = local.pool?.pids ?? []
+  const peakMiB = Math.round(pids.reduce((sum, pid) => sum + memory("VmHWM", pid), memory("VmHWM")))
+  engine.dispose()
+  return { done: all.length, seconds, peakMiB }
 }
 
 /** By as many processes as the library would take, each with its share of the prompts. */

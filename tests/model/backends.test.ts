@@ -12,7 +12,9 @@ import { contexts, forward } from "../../lib/model/transformer"
 import { loadModel } from "../../lib/model/weights"
 import { type StepLog, train } from "../../lib/train/loop"
 import { preferenceDefaults } from "../../lib/train/losses"
-import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
+import type { PairItem } from "../../lib/train/objective"
+import { withReference } from "../../lib/train/pairs"
+import { preferring } from "../support/step"
 import { backends, fixture, largestGap } from "../support/tensors"
 
 // One backend = another: everything that a run asks of one is done on each, and compared with plain JavaScript.
@@ -37,7 +39,7 @@ async function trained(dir: string, what: "adapter" | "all"): Promise<number[]> 
   await train({
     model,
     lora,
-    ...preferenceObjective({ ...preferenceDefaults, sftWeight: 0.1, labelSmoothing: 0.1 }),
+    ...preferring({ ...preferenceDefaults, sftWeight: 0.1, labelSmoothing: 0.1 }),
     batches: { steps: 3, at: () => items },
     lr: 1e-3,
     warmup: 0,

@@ -1,9 +1,8 @@
-import type { Scalar } from "@tensorflow/tfjs"
 import { beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/backend/tf"
-import { pack, responseLogProbs, type Sequence } from "../../lib/model/logprobs"
+import type { Sequence } from "../../lib/model/logprobs"
 import { initModel } from "../../lib/model/weights"
-import { stepGradients } from "../../lib/train/loop"
+import { stepGradients } from "../support/step"
 import { largestGap, randomIds, tinyConfig } from "../support/tensors"
 
 // Attention goes through 64 queries at a time. Rows of one block stand against rows of several with the same answers.
@@ -29,11 +28,10 @@ describe.each(Object.entries(windows))("with %s", (_, window) => {
     )
     const alone = pairs.flatMap(({ prompt, responses }) => responses.map((one) => ({ prompt, responses: [one] })))
     const gradients = (rows: Sequence[], tokenBudget: number) =>
-      stepGradients<Sequence>(
+      stepGradients(
         {
           model,
-          tokensOf: ({ prompt, responses }) => prompt.length + responses.flat().length,
-          loss: (bound, some) => ({ loss: tf.sum(responseLogProbs(bound, pack(some))) as Scalar }),
+          objective: { kind: "sft", weighting: "even" },
           tokenBudget,
         },
         rows,

@@ -11,9 +11,10 @@ import { contrast, pack, responseLogProbs, type Sequence } from "../../lib/model
 import { bind, fromAdapter, type Lora, loraTargets, merge } from "../../lib/model/lora"
 import { type Bound, contexts, forward, type Model } from "../../lib/model/transformer"
 import { loadModel } from "../../lib/model/weights"
-import { stepGradients } from "../../lib/train/loop"
-import { preferenceDefaults, sftLoss } from "../../lib/train/losses"
-import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
+import { preferenceDefaults } from "../../lib/train/losses"
+import type { PairItem } from "../../lib/train/objective"
+import { withReference } from "../../lib/train/pairs"
+import { preferring, stepGradients } from "../support/step"
 
 // Every expected number was computed by transformers, PEFT and PyTorch: see tests/reference/README.md.
 
@@ -129,12 +130,7 @@ describe.each(families)("%s", (name) => {
       {
         model,
         lora,
-        tokensOf: () => ids.length,
-        loss: (weights, [one]: readonly Sequence[]) => {
-          const batch = pack([one!])
-          const n = batch.targets.length
-          return { loss: sftLoss(responseLogProbs(weights, batch), tf.fill([n], 1 / n)) }
-        },
+        objective: { kind: "sft", weighting: "even" },
       },
       [sequence],
     )
@@ -158,7 +154,7 @@ describe.each(families)("%s", (name) => {
         rejectedWeights: weighted ? pair.rejected_weights : pair.rejected.map(() => 1),
       }))
       const items = await withReference(model, pairs, 4096)
-      const objective = preferenceObjective({ ...preferenceDefaults, beta: expected.lora.beta })
+      const objective = preferring({ ...preferenceDefaults, beta: expected.lora.beta })
       for (const tokenBudget of [4096, 1]) {
         const { loss, grads, logs } = await stepGradients({ model, lora, ...objective, tokenBudget }, items)
         expect(Math.abs(loss - wanted.loss)).toBeLessThan(1e-4)

@@ -13,7 +13,8 @@ import { contexts, forward } from "../../lib/model/transformer"
 import { loadModel } from "../../lib/model/weights"
 import { type StepLog, train } from "../../lib/train/loop"
 import { preferenceDefaults } from "../../lib/train/losses"
-import { preferenceObjective, withReference } from "../../lib/train/pairs"
+import { withReference } from "../../lib/train/pairs"
+import { preferring } from "./step"
 
 export interface WebgpuAnswer {
   /** why there is no device; the rest is absent then */
@@ -69,7 +70,7 @@ async function trained(): Promise<Pick<WebgpuAnswer, "steps" | "moved">> {
   const items = await withReference(model, pairs, 4096)
   const steps: StepLog[] = []
   await train({
-    ...{ model, lora, ...preferenceObjective({ ...preferenceDefaults, beta: expected.lora.beta }, model) },
+    ...{ model, lora, ...preferring({ ...preferenceDefaults, beta: expected.lora.beta }) },
     ...{ batches: { steps: 2, at: () => items }, lr: 1e-3, warmup: 0, onStep: (log: StepLog) => void steps.push(log) },
   })
   const after = await toAdapter(lora, config)

@@ -1,18 +1,19 @@
 import { copyFileSync, existsSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import type { Scalar, Tensor } from "@tensorflow/tfjs"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/backend/tf"
 import { CheckpointError, StoppedError } from "../../lib/errors"
-import { microBatches } from "../../lib/model/batch"
+import { evenBatches, microBatches } from "../../lib/model/batch"
 import { initLora, type Lora } from "../../lib/model/lora"
 import type { Model, Params } from "../../lib/model/transformer"
 import { initModel } from "../../lib/model/weights"
 import { rng } from "../../lib/rng"
-import { epochs, type StepLog, stepGradients, type TrainOptions, train } from "../../lib/train/loop"
+import { epochs, type StepLog, type TrainOptions, train } from "../../lib/train/loop"
 import { preferenceDefaults } from "../../lib/train/losses"
-import { type PairItem, preferenceObjective, trainSft, withReference } from "../../lib/train/pairs"
+import { type PairItem, type PreferenceObjective, type SftObjective, tokensOf } from "../../lib/train/objective"
+import { withReference } from "../../lib/train/pairs"
+import { preferring, stepGradients } from "../support/step"
 import { largestGap, randomIds, tensorsLeft, tinyConfig } from "../support/tensors"
 
 const dir = mkdtempSync(join(tmpdir(), "loop-"))
@@ -39,12 +40,12 @@ beforeAll(async () => {
 afterAll(() => rmSync(dir, { recursive: true }))
 
 const freshLora = () => initLora(model.config, { rank: 4, alpha: 8, seed: 5 })
-const objective = preferenceObjective({ ...preferenceDefaults, beta: 1 })
+const objective = preferring({ ...preferenceDefaults, beta: 1 })
 const values = (params: Params) =>
   Object.fromEntries(Object.entries(params).map(([name, p]) => [name, [...p.dataSync()]]))
 
 /** A run of six steps of four pairs: its log and the adapter that it ends with. */
-async function run(changes: Partial<TrainOptions<PairItem>> = {}, lora: Lora = freshLora()) {
+async function run(changes: Partial<TrainOptions<PreferenceObjective>> = {}, lora: Lora = freshLora()) {
   const logs: StepLog[] = []
   await train({
     model,
@@ -81,7 +82,7 @@ describe("a step", () => {
   })
 
   it("counts padded tokens", async () => {
-    const lengths = items.map(objective.tokensOf)
+    const lengths = items.map(tokensOf)
     const lora = freshLora()
     const step = (tokenBudget: number) => stepGradients({ model, lora, ...objective, tokenBudget }, items)
     const [whole, parts] = [await step(Number.POSITIVE_INFINITY), await step(1)]
@@ -197,23 +198,23 @@ describe("a run", () => {
   })
 
   it("of a thousand steps leaves as many tensors as there were", async () => {
-    // the loss (w - 3)², whose minimum a run with a falling rate must find
-    const params: Params = { w: tf.tensor1d([0]) }
+    const tiny = initModel(
+      tinyConfig({ layers: 1, rope: [{ theta: 10000, scaling: { type: "none" } }], window: [null] }),
+      3,
+    )
+    const losses: number[] = []
     const left = await tensorsLeft(() =>
-      train<number>({
-        model: { config: tinyConfig({ layers: 0, rope: [], window: [] }), params },
-        batches: { steps: 1000, at: () => [3] },
-        tokensOf: () => 1,
-        loss: (_, [goal]) => {
-          const loss = tf.sum(tf.square(tf.sub(params.w!, goal!))) as Scalar
-          return { loss, logs: { loss_again: loss as Tensor } }
-        },
+      train<SftObjective>({
+        model: tiny,
+        objective: { kind: "sft", weighting: "even" },
+        batches: { steps: 1000, at: () => [{ prompt: [1], responses: [[2, 3]] }] },
         lr: 0.05,
+        onStep: ({ loss }) => void losses.push(loss),
       }),
     )
     expect(left).toBe(0)
-    expect(params.w!.dataSync()[0]).toBeCloseTo(3, 3)
-    tf.dispose(params)
+    expect(losses.at(-1)).toBeLessThan(1e-3)
+    tf.dispose(tiny.params)
   })
 
   it("of supervised training has the mean cross-entropy of the step's tokens as its loss", async () => {
@@ -222,9 +223,16 @@ describe("a run", () => {
     for (const [name, p] of Object.entries(model.params)) zero.params[name] = tf.zeros(p.shape)
     const lora = freshLora()
     const losses: number[] = []
-    const examples = items.map(({ prompt, chosen }) => ({ prompt, response: chosen }))
-    const onStep = ({ loss }: StepLog) => void losses.push(loss)
-    await trainSft(examples, { model: zero, lora, lr: 0.01, epochs: 1, batchSize: 3, seed: 1, tokenBudget: 20, onStep })
+    const examples = items.map(({ prompt, chosen }) => ({ prompt, responses: [chosen] }))
+    await train<SftObjective>({
+      model: zero,
+      lora,
+      objective: { kind: "sft", weighting: "even" },
+      batches: epochs(examples, { epochs: 1, batchSize: 3, seed: 1 }),
+      lr: 0.01,
+      tokenBudget: 20,
+      onStep: ({ loss }) => void losses.push(loss),
+    })
     expect(largestGap(losses, [Math.log(40), Math.log(40), Math.log(40)])).toBeLessThan(1e-5)
     tf.dispose([zero.params, lora.params])
   })
@@ -280,5 +288,33 @@ describe("microBatches", () => {
       [5, 5],
       [2, 1, 1],
     ])
+  })
+})
+
+describe("evenBatches", () => {
+  const random = rng("even")
+  const lengths = Array.from({ length: 32 }, () => 60 + random.int(100))
+  const padded = (batch: readonly number[]) => batch.length * Math.max(...batch)
+
+  it("are a power of two, at least as many as asked for, of nearly one size and within the budget", () => {
+    for (const [budget, parts, wanted] of [
+      [Number.POSITIVE_INFINITY, 1, 1],
+      [Number.POSITIVE_INFINITY, 2, 2],
+      [2500, 2, 2],
+      [1500, 2, 4],
+      [700, 2, 8],
+    ] as const) {
+      const batches = evenBatches(lengths, (n) => n, budget, parts)
+      expect(batches).toHaveLength(wanted)
+      expect(batches.flat().sort((a, b) => a - b)).toEqual([...lengths].sort((a, b) => a - b))
+      const sizes = batches.map(padded)
+      expect(Math.max(...sizes)).toBeLessThanOrEqual(budget)
+      expect(Math.min(...sizes) / Math.max(...sizes)).toBeGreaterThan(0.6)
+    }
+  })
+
+  it("are no more than items", () => {
+    expect(evenBatches([7], (n) => n, 4096, 2)).toEqual([[7]])
+    expect(evenBatches([5, 5, 5], (n) => n, 1, 2)).toEqual([[5], [5], [5]])
   })
 })

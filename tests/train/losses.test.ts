@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/backend/tf"
 import { pack, responseLogProbs } from "../../lib/model/logprobs"
 import { bind, type Lora } from "../../lib/model/lora"
-import { stepGradients, train } from "../../lib/train/loop"
+import { train } from "../../lib/train/loop"
 import {
   type PreferenceOptions,
   preferenceDefaults,
@@ -12,9 +12,11 @@ import {
   sftLoss,
   sumByResponse,
 } from "../../lib/train/losses"
-import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
+import type { PairItem } from "../../lib/train/objective"
+import { withReference } from "../../lib/train/pairs"
 import { ln2, ln3, simpleOdds } from "../support/pair-scores"
 import { free, setting } from "../support/setting"
+import { preferring, stepGradients } from "../support/step"
 import { largestGap, randomIds, randomValues, tensorsLeft } from "../support/tensors"
 
 beforeAll(async () => {
@@ -112,7 +114,7 @@ describe("a step of preference training", () => {
   it("has the loss ln 2 and zero rewards under a fresh adapter, whatever the weights", async () => {
     const both = setting(false)
     const items = await withReference(both.model, pairs, 4096)
-    const { loss, grads, logs } = await stepGradients({ ...both, ...preferenceObjective(preferenceDefaults) }, items)
+    const { loss, grads, logs } = await stepGradients({ ...both, ...preferring(preferenceDefaults) }, items)
     expect(Math.abs(loss - ln2)).toBeLessThan(1e-6)
     for (const name of ["chosen_reward", "rejected_reward", "margin", "accuracy"]) expect(logs[name]).toBeCloseTo(0, 6)
     tf.dispose(grads)
@@ -136,7 +138,7 @@ describe("a step of preference training", () => {
       chosenWeights: item.chosen.map(() => 1),
       rejectedWeights: item.rejected.map(() => 1),
     }))
-    const dpo = preferenceObjective({ ...preferenceDefaults, beta })
+    const dpo = preferring({ ...preferenceDefaults, beta })
     const { loss, grads } = await stepGradients({ ...both, ...dpo }, await withReference(both.model, ones, 4096))
     expect(Math.abs(loss - (expected[0]! + expected[1]!) / 2)).toBeLessThan(1e-5)
     expect(Math.abs(expected[0]! - ln2)).toBeGreaterThan(0.01) // the adapter does something
@@ -149,13 +151,13 @@ describe("a step of preference training", () => {
     const before = await withReference(both.model, pairs, 4096)
     await train({
       ...both,
-      ...preferenceObjective(preferenceDefaults),
+      ...preferring(preferenceDefaults),
       batches: { steps: 3, at: () => before },
       lr: 0.05,
       warmup: 0,
     })
     expect(await withReference(both.model, pairs, 4096)).toEqual(before)
-    const { loss, grads } = await stepGradients({ ...both, ...preferenceObjective(preferenceDefaults) }, before)
+    const { loss, grads } = await stepGradients({ ...both, ...preferring(preferenceDefaults) }, before)
     expect(loss).toBeLessThan(ln2 - 0.01)
     tf.dispose(grads)
     free(both)
@@ -176,7 +178,7 @@ describe("a step of preference training", () => {
     const both = setting(true)
     const options = { ...preferenceDefaults, loss, beta: 0.3, labelSmoothing: 0.1, sftWeight: 0.2 }
     const items = await withReference(both.model, pairs, 4096)
-    const slope = () => stepGradients({ ...both, ...preferenceObjective(options, both.model) }, items)
+    const slope = () => stepGradients({ ...both, ...preferring(options) }, items)
     const { grads } = await slope()
     // along the gradient itself the derivative is its norm: (L(p + h u) - L(p - h u)) / 2h with u = g / |g|
     const norm = Math.sqrt(Object.values(grads).reduce((n, g) => n + tf.tidy(() => g.square().sum().dataSync()[0]!), 0))
@@ -202,10 +204,7 @@ describe("a step of preference training", () => {
     const both = setting(true)
     const left = await tensorsLeft(async () => {
       const items = await withReference(both.model, pairs, 10)
-      const { grads } = await stepGradients(
-        { ...both, ...preferenceObjective(preferenceDefaults), tokenBudget: 1 },
-        items,
-      )
+      const { grads } = await stepGradients({ ...both, ...preferring(preferenceDefaults), tokenBudget: 1 }, items)
       tf.dispose(grads)
     })
     expect(left).toBe(0)

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { beforeAll, describe, expect, it } from "vitest"
+import { flatten } from "../../lib/backend/flat"
 import { tf, useBackend } from "../../lib/backend/tf"
 import type { Params } from "../../lib/model/transformer"
 import { adamDefaults, adamInit, adamStep, schedule } from "../../lib/train/optim"
@@ -35,14 +36,11 @@ describe("AdamW", () => {
       const lr = settings.lr * rate(step, settings.steps)
       expect(lr).toBeCloseTo(expected.lr, 12)
       // the loss Σ a/2 (w - c)² has the gradient a (w - c)
-      const grads: Params = Object.fromEntries(
-        names.map((name) => [
-          name,
-          tf.tidy(() => tf.mul(part(name, "curvature"), tf.sub(params[name]!, part(name, "centre")))),
-        ]),
+      const gradient = tf.tidy(() =>
+        flatten(names.map((name) => tf.mul(part(name, "curvature"), tf.sub(params[name]!, part(name, "centre"))))),
       )
-      const updated = await adamStep(params, grads, state, lr, options)
-      tf.dispose(grads)
+      const updated = await adamStep(params, gradient, state, lr, options)
+      gradient.dispose()
       state = updated.state
       expect(updated.gradNorm / expected.gradient_norm).toBeCloseTo(1, 5)
       for (const name of names) expect(largestGap(params[name]!.dataSync(), expected.weights[name])).toBeLessThan(2e-6)
@@ -54,15 +52,15 @@ describe("AdamW", () => {
   it("moves every parameter by the learning rate against its gradient in the first step", async () => {
     // m = .1 g, v = .001 g², both divided by 1 - beta: g / |g|
     const params: Params = { w: tf.tensor1d([1, 1, 1]) }
-    const grads: Params = { w: tf.tensor1d([4, -0.5, 0]) }
-    const { state, gradNorm } = await adamStep(params, grads, adamInit(params), 0.25, {
+    const gradient = tf.tensor1d([4, -0.5, 0])
+    const { state, gradNorm } = await adamStep(params, gradient, adamInit(params), 0.25, {
       ...adamDefaults,
       maxGradNorm: Infinity,
     })
     expect(largestGap(params.w!.dataSync(), [0.75, 1.25, 1])).toBeLessThan(1e-6)
     expect(gradNorm).toBeCloseTo(Math.sqrt(16.25), 5)
-    expect(grads.w!.isDisposed).toBe(false)
-    tf.dispose([params, grads, state.m, state.v])
+    expect(gradient.isDisposed).toBe(false)
+    tf.dispose([params, gradient, state.m, state.v])
   })
 })
 

@@ -7,16 +7,17 @@ import { loadConfig } from "../../lib/model/config"
 import { fromAdapter, type Lora } from "../../lib/model/lora"
 import type { Model, Params } from "../../lib/model/transformer"
 import { initModel, loadModel } from "../../lib/model/weights"
-import { stepGradients } from "../../lib/train/loop"
 import { preferenceDefaults } from "../../lib/train/losses"
-import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
+import type { PairItem } from "../../lib/train/objective"
+import { withReference } from "../../lib/train/pairs"
+import { preferring, stepGradients } from "../support/step"
 import { fixture, largestGap, randomIds, tensorsLeft, tinyConfig } from "../support/tensors"
 
 beforeAll(async () => {
   await useBackend()
 })
 
-const objective = preferenceObjective({ ...preferenceDefaults, beta: 1 })
+const objective = preferring({ ...preferenceDefaults, beta: 1 })
 const pairs = (n: number, length: number): PairItem[] =>
   Array.from({ length: n }, (_, i) => {
     const [prompt, chosen, rejected] = ["p", "c", "r"].map((side) => randomIds(length, i, side)) as [

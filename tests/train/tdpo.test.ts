@@ -5,11 +5,13 @@ import { tf, useBackend } from "../../lib/backend/tf"
 import { pack, responseStates } from "../../lib/model/logprobs"
 import { bind, type Lora } from "../../lib/model/lora"
 import type { Model } from "../../lib/model/transformer"
-import { stepGradients, train } from "../../lib/train/loop"
+import { train } from "../../lib/train/loop"
 import { type PairScores, type PreferenceOptions, preferenceDefaults, preferenceLoss } from "../../lib/train/losses"
-import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
+import type { PairItem } from "../../lib/train/objective"
+import { withReference } from "../../lib/train/pairs"
 import { ln2, ln3, ln6, simpleOdds } from "../support/pair-scores"
 import { free, setting } from "../support/setting"
+import { preferring, stepGradients } from "../support/step"
 import { backends, largestGap, randomIds, randomValues, tensorsLeft } from "../support/tensors"
 
 beforeAll(async () => {
@@ -149,7 +151,7 @@ describe("a step of TDPO training", () => {
       expect(Math.min(c.D, r.D)).toBeGreaterThan(0.01) // the adapter does something
       return log1p(exp(-beta * (c.s - r.s - alpha * (r.D - c.D))))
     })
-    const objective = preferenceObjective({ ...preferenceDefaults, beta, loss }, both.model)
+    const objective = preferring({ ...preferenceDefaults, beta, loss })
     const found = await stepGradients({ ...both, ...objective }, await withReference(both.model, pairs, 4096))
     expect(Math.abs(found.loss - sum(expected) / 2)).toBeLessThan(2e-5)
     tf.dispose(found.grads)
@@ -160,7 +162,7 @@ describe("a step of TDPO training", () => {
     const both = setting(false)
     const items = await withReference(both.model, pairs, 4096)
     const slope = async (loss: PreferenceOptions["loss"]) => {
-      const objective = preferenceObjective({ ...preferenceDefaults, loss }, both.model)
+      const objective = preferring({ ...preferenceDefaults, loss })
       const found = await stepGradients({ ...both, ...objective }, items)
       const grads = Object.values(found.grads).flatMap((grad) => [...grad.dataSync()])
       tf.dispose(found.grads)
@@ -183,21 +185,22 @@ describe("a step of TDPO training", () => {
     const seen: number[] = []
     await train({
       ...both,
-      ...preferenceObjective(preference, both.model),
+      ...preferring(preference),
       batches: { steps: 4, at: () => items },
       lr: 0.05,
       warmup: 0,
       onStep: ({ loss }) => void seen.push(loss),
     })
     expect(seen.at(-1)).toBeLessThan(ln2 - 0.01)
-    expect(() => preferenceObjective(preference)).toThrow(/tdpo2: needs the reference model, got none/)
+    const all = { model: both.model, ...preferring(preference), batches: { steps: 1, at: () => items }, lr: 0.05 }
+    await expect(train(all)).rejects.toThrow(/tdpo2: needs the model without its adapter/)
     free(both)
   })
 
   it("leaves no tensors behind but the gradients", async () => {
     const both = setting(true)
     const items = await withReference(both.model, pairs, 10)
-    const objective = preferenceObjective({ ...preferenceDefaults, loss: "tdpo1" }, both.model)
+    const objective = preferring({ ...preferenceDefaults, loss: "tdpo1" })
     const left = await tensorsLeft(async () => {
       tf.dispose((await stepGradients({ ...both, ...objective, tokenBudget: 1 }, items)).grads)
     })

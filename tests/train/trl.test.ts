@@ -8,7 +8,9 @@ import { fromAdapter } from "../../lib/model/lora"
 import { loadModel } from "../../lib/model/weights"
 import { type StepLog, train } from "../../lib/train/loop"
 import { preferenceDefaults } from "../../lib/train/losses"
-import { type PairItem, preferenceObjective, withReference } from "../../lib/train/pairs"
+import type { PairItem } from "../../lib/train/objective"
+import { withReference } from "../../lib/train/pairs"
+import { preferring } from "../support/step"
 import { fixture } from "../support/tensors"
 
 beforeAll(async () => {
@@ -37,7 +39,7 @@ it("follows TRL's DPO for twenty steps: learning rate, loss, margin and gradient
   await train({
     model,
     lora: fromAdapter(readAdapter(join(dir, "adapter"), config)),
-    ...preferenceObjective({ ...preferenceDefaults, beta: settings.beta }),
+    ...preferring({ ...preferenceDefaults, beta: settings.beta }),
     batches: {
       steps: settings.steps,
       at: (step) => {

@@ -1,0 +1,14 @@
+import { tf } from "../backend/tf"
+
+/** Size of a model (f32) from which its products are large enough for all threads to share them well. */
+const sharedBytes = 512 * 2 ** 20
+
+/**
+ * Whether several processes with one thread each get more done with a model of so many parameters than one process with
+ * all threads: on a CPU, where its products are too small to be shared.
+ */
+export function gainsByProcesses(parameters: number): boolean {
+  const { isUsingGpuDevice } = tf.backend() as { isUsingGpuDevice?: boolean }
+  const onCpu = ["wasm", "cpu"].includes(tf.getBackend()) || isUsingGpuDevice === false
+  return onCpu && 4 * parameters < sharedBytes
+}

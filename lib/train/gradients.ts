@@ -1,0 +1,148 @@
+import type { Scalar, Tensor, Tensor1D } from "@tensorflow/tfjs"
+import { flatten } from "../backend/flat"
+import { tf } from "../backend/tf"
+import { evenBatches, microBatches } from "../model/batch"
+import { bind, type Lora, release } from "../model/lora"
+import { gainsByProcesses } from "../model/parallel"
+import type { Bound, Model, Params } from "../model/transformer"
+import { type Item, lossOf, type Objective, tokensOf, weightOf } from "./objective"
+
+/**
+ * Loss and gradient of a step: its items are cut into micro-batches, each is computed by this process or by another, and
+ * what they give is added up in their order. How they are cut depends on nothing but items, budget and model, so the sums
+ * are the same to the last bit however many processes there are.
+ */
+
+/** All that a gradient depends on, but for the items. */
+export interface Learner {
+  model: Model
+  /** trained if given; else all weights of the model are */
+  lora?: Lora
+  objective: Objective
+  /** compute each layer again in the backward pass instead of keeping its activations: a third more work, less memory */
+  gradientCheckpointing?: boolean
+}
+
+/** What is trained, by name. */
+export const trainedParams = ({ model, lora }: Pick<Learner, "model" | "lora">): Params => (lora ?? model).params
+
+/** A micro-batch's share in the loss, in what is logged, and in the gradient, which is `flatten` of all parameters. */
+export interface Share<Gradient = Tensor1D> {
+  loss: number
+  logs: Record<string, number>
+  gradient: Gradient
+}
+
+/** Processes that compute for a learner, each with a copy of it. */
+export interface Helpers {
+  /** Whether work on so many tokens is worth having them, which takes seconds to start. */
+  worth(tokens: number): boolean
+  /** Tells them the trained parameters, for all that is asked from now on. */
+  update(params: Params): Promise<void>
+  /** Share of a micro-batch in a step whose items weigh `total`. @throws MuscError when a process has ended */
+  share(items: readonly Item[], total: number): Promise<Share<Float32Array>>
+  /** As `referenceOf`. @throws as `share` */
+  reference(items: readonly Item[]): Promise<Float32Array>
+}
+
+/** Padded tokens below which a micro-batch takes hardly less time than one of twice the size. */
+const leastTokens = 256
+
+/** The micro-batches of a step: for models that several processes gain with, two or more. */
+function cut<I extends Item>({ model }: Learner, items: readonly I[], tokenBudget: number): I[][] {
+  const parameters = Object.values(model.params).reduce((n, { size }) => n + size, 0)
+  if (!gainsByProcesses(parameters)) return microBatches(items, tokensOf, tokenBudget)
+  const padded = items.length * Math.max(...items.map(tokensOf))
+  return evenBatches(items, tokensOf, tokenBudget, padded >= 2 * leastTokens ? 2 : 1)
+}
+
+/** The model ready for a step; null where all weights are trained, which is done on the tape. */
+export const bound = ({ model, lora, gradientCheckpointing }: Learner): Bound | null =>
+  lora ? bind(model, { lora, recompute: gradientCheckpointing }) : null
+
+/** Share of some items in a step whose items weigh `total`. The caller disposes `gradient`. */
+export async function shareOf(
+  learner: Learner,
+  ready: Bound | null,
+  items: readonly Item[],
+  total: number,
+): Promise<Share> {
+  const { model, objective, gradientCheckpointing: recompute } = learner
+  let names: string[] = []
+  const [values, gradient] = tf.tidy((): [Tensor, Tensor1D] => {
+    const kept: Record<string, Tensor> = {}
+    const taped: { value: Tensor; grads: Tensor[] } = tf.engine().gradients(
+      (): Scalar => {
+        const trained = ready ?? bind(model, { trainAll: true, recompute })
+        const { loss, logs } = lossOf(objective, trained, items, total, model)
+        for (const [name, tensor] of Object.entries(logs)) kept[name] = tf.keep(tf.sum(tensor))
+        return loss
+      },
+      Object.values(trainedParams(learner)),
+    )
+    names = Object.keys(kept)
+    const values = tf.stack([taped.value, ...Object.values(kept)])
+    tf.dispose(kept)
+    return [values, flatten(taped.grads)]
+  })
+  // One read a micro-batch: on a GPU each waits for all that was sent.
+  const [loss, ...sums] = await values.data()
+  values.dispose()
+  return { loss: loss!, logs: Object.fromEntries(names.map((name, i) => [name, sums[i]!])), gradient }
+}
+
+/**
+ * Loss, gradient and logs of one step, and its padded tokens. The caller disposes `gradient`, which is `flatten` of those
+ * of all parameters.
+ */
+export async function stepGradient(
+  learner: Learner,
+  items: readonly Item[],
+  { tokenBudget = 4096, helpers = null }: { tokenBudget?: number; helpers?: Helpers | null } = {},
+): Promise<Share & { tokens: number }> {
+  const batches = cut(learner, items, tokenBudget)
+  const total = items.reduce((sum, item) => sum + weightOf(learner.objective, item), 0)
+  const shares = helpers ? helped(helpers, learner, batches, total) : alone(learner, batches, total)
+  const logs: Record<string, number> = {}
+  let loss = 0
+  let gradient: Tensor1D | null = null
+  try {
+    for await (const share of shares) {
+      loss += share.loss
+      for (const [name, value] of Object.entries(share.logs)) logs[name] = (logs[name] ?? 0) + value
+      const previous: Tensor1D | null = gradient
+      gradient = previous ? (tf.add(previous, share.gradient) as Tensor1D) : share.gradient
+      if (previous) tf.dispose([previous, share.gradient])
+    }
+  } catch (error) {
+    gradient?.dispose()
+    throw error
+  }
+  const tokens = batches.reduce((n, batch) => n + batch.length * Math.max(...batch.map(tokensOf)), 0)
+  return { loss, logs, gradient: gradient!, tokens }
+}
+
+async function* alone(learner: Learner, batches: readonly Item[][], total: number): AsyncGenerator<Share> {
+  const ready = bound(learner)
+  try {
+    for (const batch of batches) yield await shareOf(learner, ready, batch, total)
+  } finally {
+    if (ready) release(ready)
+  }
+}
+
+/** Shares in the order of the micro-batches, which are all under way at once. */
+async function* helped(
+  helpers: Helpers,
+  learner: Learner,
+  batches: readonly Item[][],
+  total: number,
+): AsyncGenerator<Share> {
+  await helpers.update(trainedParams(learner))
+  const shares = batches.map((batch) => helpers.share(batch, total))
+  for (const share of shares) share.catch(() => {}) // told when its turn comes
+  for (const share of shares) {
+    const { gradient, ...rest } = await share
+    yield { ...rest, gradient: tf.tensor1d(gradient) }
+  }
+}
