@@ -36,11 +36,11 @@ export function withSettings(command: Command): Command {
     .option("--math <kind>", "how the native backend multiplies: f32 (default) or bf16, faster with AMX and less exact")
 }
 
-/** Adds the option of commands whose model writes or scores much. */
+/** Adds the option of commands whose model writes, scores or learns much. */
 export const withWorkers = (command: Command): Command =>
   command.option(
     "--workers <n>",
-    "processes that write and score at once, each with a copy of the model (default: one a core where memory allows)",
+    "processes that write, score and train at once, each with a copy of the model (default: one a core where memory allows)",
     countOption,
   )
 

@@ -21,6 +21,7 @@ import {
   stoppable,
   withRecipe,
   withSettings,
+  withWorkers,
 } from "./support"
 
 interface Options extends SettingOptions {
@@ -43,7 +44,7 @@ export function register(program: Command): void {
       "musc, coarse (uniform weights: plain DPO), sft (on chosen answers), musc-<weighting>",
       "musc",
     )
-  withSettings(withRecipe(command))
+  withWorkers(withSettings(withRecipe(command)))
     .option("--force", "start anew where the folder holds a training with other settings")
     .addHelpText(
       "after",

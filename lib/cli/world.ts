@@ -7,7 +7,7 @@ import { buildWorldModel, type WorldBuildOptions, worldBuildDefaults } from "../
 import { corpusExample, type Phase, phases } from "../world/corpus"
 import { worldInstructions } from "../world/spec"
 import { type WorldSize, worldSizes } from "../world/train"
-import { commandLine, stoppable } from "./support"
+import { commandLine, countOption, stoppable } from "./support"
 
 export function register(program: Command): void {
   const world = program
@@ -53,6 +53,7 @@ export function register(program: Command): void {
     .option("--careless-steps <n>", "steps of the careless phase", `${worldBuildDefaults.careless.steps}`)
     .option("--seed <n>", "random seed", `${worldBuildDefaults.seed}`)
     .option("--backend <name>", "tensorflow, webgpu, wasm or cpu")
+    .option("--workers <n>", "processes that work at once, which changes no result (default: one a core)", countOption)
     .addHelpText(
       "after",
       `
@@ -76,6 +77,7 @@ interface TrainFlags {
   carelessSteps: string
   seed: string
   backend?: string
+  workers?: number
 }
 
 async function train(flags: TrainFlags): Promise<void> {
@@ -94,6 +96,7 @@ async function train(flags: TrainFlags): Promise<void> {
     await buildWorldModel(out, options, {
       work: flags.work ?? `runs/${name}`,
       made: { command: `npx ${commandLine()}`, commit: commit(), machine: machine() },
+      workers: flags.workers,
       signal,
       onNote: show.note,
       onStep: (phase, { step, steps, loss }) => {

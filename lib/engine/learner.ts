@@ -43,8 +43,8 @@ export interface LearnerCopy {
 
 /** `base` is what an adapter is trained on; null where all weights are trained, which come with each update. */
 export function openLearner(sent: SentLearner, base: Model | null): LearnerCopy {
-  const { config, objective, gradientCheckpointing, shapes } = sent
-  const learner: Learner = { model: sent.lora ? base! : { config, params: {} }, objective, gradientCheckpointing }
+  const { config, shapes, lora: _, ...how } = sent
+  const learner: Learner = { model: sent.lora ? base! : { config, params: {} }, ...how }
   let ready: Bound | null = null
   let frozen: Bound | null = null
   const dispose = () => {

@@ -29,18 +29,19 @@ export const receivedLora = (lora: SentLora): Lora => ({
 })
 
 /** A learner without its model, which is in a folder or comes with the parameters, nor its parameters. */
-export interface SentLearner extends Pick<Learner, "objective" | "gradientCheckpointing"> {
+export interface SentLearner extends Pick<Learner, "objective" | "gradientCheckpointing" | "graphs"> {
   config: ModelConfig
   lora: Omit<Lora, "params"> | null
   shapes: Record<string, number[]>
 }
 
 export function sentLearner(learner: Learner): SentLearner {
-  const { model, objective, gradientCheckpointing } = learner
+  const { model, objective, gradientCheckpointing, graphs } = learner
   const { params, ...lora } = learner.lora ?? { params: {} }
   const shapes = Object.entries(trainedParams(learner)).map(([name, { shape }]) => [name, shape])
   const plain = learner.lora ? (lora as Omit<Lora, "params">) : null
-  return { config: model.config, lora: plain, shapes: Object.fromEntries(shapes), objective, gradientCheckpointing }
+  const how = { objective, gradientCheckpointing, graphs }
+  return { config: model.config, lora: plain, shapes: Object.fromEntries(shapes), ...how }
 }
 
 /** All parameters, or gradients of all of them, as one vector. */

@@ -8,7 +8,7 @@ import type { Sequence } from "../model/logprobs"
 import { initLora, type Lora } from "../model/lora"
 import { epochs, type Items, type TrainOptions, train } from "../train/loop"
 import { type PreferenceOptions, preferenceDefaults } from "../train/losses"
-import type { Objective, PairItem } from "../train/objective"
+import { type Objective, type PairItem, tokensOf } from "../train/objective"
 import { encodePairs, withReference } from "../train/pairs"
 import { preferenceOf } from "./respond"
 import { type FailedRow, hasPassed } from "./row"
@@ -67,6 +67,9 @@ export const trainDefaults: TrainSettings = {
 export type TrainRow = Pick<PairRow, "id" | "input" | "clean_instruction" | "chosen" | "rejected"> &
   Partial<Pick<WeighedRow, "signals" | "weights">>
 
+/** Tokens of all pairs and epochs from which the seconds that graphs take to be made are won back, in two processes too. */
+const graphTokens = 100_000
+
 /** To be raised when a change makes training give another adapter. */
 export const trainVersion = 2
 
@@ -91,19 +94,24 @@ export async function trainAdapter(
       ? { kind: "sft", weighting: "even" }
       : { kind: "preference", preference: settings.preference }
   const lora = initLora(local.config, { rank, alpha, seed })
-  const learner = { model: local.model, lora, objective, gradientCheckpointing }
-  const helpers = openHelpers(local.pool, learner)
+  const plain = { model: local.model, lora, objective, gradientCheckpointing }
+  const readers = openHelpers(local.pool, plain)
+  let helpers: typeof readers = null
   const items = new Spool<PairItem>()
   try {
+    let tokens = 0
     for await (const some of encoded(local, pairs, settings)) {
-      const ready = settings.kind === "sft" ? some : await withReference(local.model, some, tokenBudget, helpers)
+      const ready = settings.kind === "sft" ? some : await withReference(local.model, some, tokenBudget, readers)
       for (const item of ready) items.push(item)
+      tokens += ready.reduce((sum, item) => sum + tokensOf(item), 0)
     }
     if (!items.length) {
       throw new InputError("training needs at least one pair, got none; look for the reasons in the stages before")
     }
     const chosen = (i: number): Sequence => ({ prompt: items.at(i)!.prompt, responses: [items.at(i)!.chosen] })
     const given: Items<PairItem | Sequence> = settings.kind === "sft" ? { length: items.length, at: chosen } : items
+    const learner = { ...plain, graphs: tokens * settings.epochs >= graphTokens }
+    helpers = openHelpers(local.pool, learner)
     const batches = epochs(given, { epochs: settings.epochs, batchSize, seed })
     await train({ ...learner, batches, lr, warmup, tokenBudget, helpers, ...control })
     return lora
@@ -112,6 +120,7 @@ export async function trainAdapter(
     throw error
   } finally {
     helpers?.close()
+    readers?.close()
     items.dispose()
   }
 }

@@ -60,7 +60,7 @@ export const runConfig = z.strictObject({
   workers: count(0, 256)
     .default(0)
     .describe(
-      "processes that write and score at once, each with a copy of the model; 0: one a core for models below .5 GB where half of the " +
+      "processes that write, score and train at once, each with a copy of the model; 0: one a core for models below .5 GB where half of the " +
         "free memory holds them, otherwise 1; changes no result",
     ),
   seeds: z

@@ -46,6 +46,8 @@ export interface WorldBuildControl {
   work: string
   /** command and commit for the card */
   made: { command: string; commit: string; machine: string }
+  /** processes that train and write: 1 for this one alone, 0 (if not given) for one a core; the model is the same */
+  workers?: number
   onStep?: (phase: Phase, log: StepLog) => void
   onNote?: (line: string) => void
   signal?: AbortSignal
@@ -90,6 +92,7 @@ export async function buildWorldModel(
           key: JSON.stringify([options.vocabularyExamples, seed, ...soFar(phase)]),
         },
         signal: control.signal,
+        workers: control.workers,
         onStep: (log) => {
           if (log.step === log.steps) writeFileSync(lossFile, `${log.loss}\n`)
           onStep(phase, log)
@@ -102,7 +105,7 @@ export async function buildWorldModel(
     const loss = await learn(phase)
     await saveModel(join(dir, "model.safetensors"), model, "BF16")
     onNote(`after ${phase}: checking`)
-    const measured = await measure(openLocal(dir), options)
+    const measured = await measure(openLocal(dir, { workers: control.workers ?? 0 }), options)
     const isr = measured.abilities.map(({ temperature, isr }) => `${isr.toFixed(3)} at temperature ${temperature}`)
     onNote(`after ${phase}: ISR ${isr.join(", ")}`)
     return { ...measured, loss }

@@ -74,6 +74,7 @@ describe("training with helping processes", () => {
   it.each([
     ["DPO", {}, false],
     ["TDPO", { objective: preferring("tdpo1") }, false],
+    ["DPO by graphs", { graphs: true }, false],
     ["DPO with gradient checkpointing", { gradientCheckpointing: true }, false],
     [
       "supervised training of all weights, which no folder holds",
