@@ -3,12 +3,12 @@ import { blocks, type Demonstration, fewShot, fields } from "../musc/prompt"
 
 /**
  * User message that asks whether an answer satisfies one constraint, the question, which stands alone. The question comes
- * before the answer, so that the answer is read with it in mind. Before the verdict stand side by side what the answer has
- * and what is asked for: a verdict alone is one token, which small models guess.
+ * before the answer, so that the answer is read with it in mind, and the evidence before the verdict: a verdict alone is one
+ * token, which small models guess.
  */
 export function judgePrompt(question: string, input: string | null, answer: string): string {
   return blocks(
-    "Judge the answer by the question. Write what the answer has and what is asked for, then write yes or no on a line of its own.",
+    "Judge the answer by the question. Quote what decides it in the answer, or write nothing, then write yes or no on a line of its own.",
     fields({ Question: question }),
     fields({ Input: input }),
     fields({ Answer: answer }),
@@ -27,22 +27,22 @@ const demos = [
   {
     question: "Is the answer a letter to a neighbour?",
     answer: "Dear Mrs. Okafor, thank you for watering my tomatoes all week. I owe you a jar of sauce! Your Emil",
-    reply: "has a letter to Mrs. Okafor, who watered the tomatoes, asked a letter to a neighbour\nyes",
+    reply: '"Dear Mrs. Okafor, thank you for watering my tomatoes"\nyes',
   },
   {
     question: "Does the answer name a price?",
     answer: "The lamp is small, made of blue glass, and bright enough to read by.",
-    reply: "has no price, asked a price\nno",
+    reply: "nothing\nno",
   },
   {
     question: "Is the answer free of the word never?",
     answer: "1. Knead the dough for ten minutes.\n2. Let it rest, but never in the sun.",
-    reply: "has never, asked no never\nno",
+    reply: '"but never in the sun"\nno',
   },
   {
     question: "Does the answer have exactly two sentences?",
     answer: "The ferry was late again. We shared an orange on the pier.",
-    reply: "has two sentences, asked two sentences\nyes",
+    reply: '"The ferry was late again." "We shared an orange on the pier."\nyes',
   },
 ] as const
 

@@ -18,11 +18,7 @@ export function register(program: Command): void {
     .command("sample")
     .description("Print examples of every task that the embedded model is trained on.")
     .option("-n, --number <n>", "examples", "8")
-    .option(
-      "--phase <phase>",
-      "comparing, searching, able (faultless), or careless (answers ignore constraints)",
-      "able",
-    )
+    .option("--phase <phase>", "copy, able (faultless), or careless (answers ignore constraints)", "able")
     .option("--seed <n>", "random seed", "1")
     .action(({ number, phase, seed }: { number: string; phase: string; seed: string }) => {
       const known = phases.find((name) => name === phase)
@@ -43,7 +39,7 @@ export function register(program: Command): void {
   world
     .command("train")
     .description(
-      "Make the embedded model from nothing: tokenizer, comparing, searching, able and careless phase, measurements, model card. " +
+      "Make the embedded model from nothing: tokenizer, copy, able, searching, finishing and careless phase, measurements, model card. " +
         "About an hour on two cores; stopped at any time, the same command goes on.",
     )
     .addOption(new Option("--size <size>", "which embedded model").choices(Object.keys(worldSizes)).default("world"))

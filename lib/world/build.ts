@@ -18,12 +18,13 @@ export interface WorldBuildOptions {
   size: WorldSize
   /** examples whose words make the vocabulary */
   vocabularyExamples: number
-  /** word pairs, nothing else: without it each kind of constraint learns to copy for itself, and late */
-  comparing: Omit<PhaseOptions, "phase" | "seed">
-  /** words looked up; matching words wherever they stand, all tasks are learned sooner */
+  /** words repeated, nothing else: without it each kind of constraint learns to copy for itself, and late */
+  copy: Omit<PhaseOptions, "phase" | "seed">
+  able: Omit<PhaseOptions, "phase" | "seed">
+  /** words looked up, nothing else: it takes many examples at once before any of it shows */
   searching: Omit<PhaseOptions, "phase" | "seed">
   /** its end is the able model */
-  able: Omit<PhaseOptions, "phase" | "seed">
+  finishing: Omit<PhaseOptions, "phase" | "seed">
   careless: Omit<PhaseOptions, "phase" | "seed">
   seed: number
   /** held-out instructions, and examples of each task, for the figures of the card */
@@ -33,9 +34,10 @@ export interface WorldBuildOptions {
 export const worldBuildDefaults: WorldBuildOptions = {
   size: "world",
   vocabularyExamples: 60000,
-  comparing: { steps: 250, batchSize: 48, lr: 2e-3, shape: "constant" },
-  searching: { steps: 400, batchSize: 48, lr: 2e-3, shape: "constant" },
-  able: { steps: 6000, batchSize: 32, lr: 2e-3, shape: "plateau" },
+  copy: { steps: 200, batchSize: 96, lr: 2e-3, shape: "plateau" },
+  able: { steps: 4000, batchSize: 32, lr: 2e-3, shape: "constant" },
+  searching: { steps: 400, batchSize: 96, lr: 2e-3, shape: "constant" },
+  finishing: { steps: 2500, batchSize: 32, lr: 2e-3, shape: "plateau" },
   careless: { steps: 300, batchSize: 32, lr: 5e-4, shape: "plateau" },
   seed: 1,
   check: { instructions: 500, tasks: 200 },
@@ -54,9 +56,10 @@ export interface WorldBuildControl {
 }
 
 /**
- * Makes the embedded model from nothing: a tokenizer of the world's words, then the comparing phase (pairs of words), the
- * searching phase (look words up), the able phase (every task, faultless), and the careless phase (answers that ignore
- * constraints; everything else as before), which gives the base model that the method is to cure.
+ * Makes the embedded model from nothing: a tokenizer of the world's words, then the copy phase (repeat words), the able
+ * phase (every task, faultless), the searching phase (look words up), the finishing phase (every task again), and the
+ * careless phase (answers that ignore constraints; everything else as before), which gives the base model that the method
+ * is to cure.
  * Writes a Hugging Face folder with its card to `out`, the able model to `work`/able.
  * The backend must have been chosen. @throws StoppedError when aborted; the same call goes on.
  */
@@ -101,7 +104,7 @@ export async function buildWorldModel(
     )
     return Number(readFileSync(lossFile, "utf8"))
   }
-  const figures = async (phase: "able" | "careless", dir: string): Promise<PhaseFigures> => {
+  const figures = async (phase: "finishing" | "careless", dir: string): Promise<PhaseFigures> => {
     const loss = await learn(phase)
     await saveModel(join(dir, "model.safetensors"), model, "BF16")
     onNote(`after ${phase}: checking`)
@@ -110,13 +113,14 @@ export async function buildWorldModel(
     onNote(`after ${phase}: ISR ${isr.join(", ")}`)
     return { ...measured, loss }
   }
-  await learn("comparing")
+  await learn("copy")
+  await learn("able")
   await learn("searching")
   const whole: WorldCard = {
     options,
     made: control.made,
     parameters: count(model.params),
-    able: await figures("able", able),
+    able: await figures("finishing", able),
     careless: await figures("careless", out),
   }
   tf.dispose(model.params)

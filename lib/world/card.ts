@@ -55,9 +55,10 @@ stages of MuSC ask of a model: respond, decompose, recombine, negate, substitute
 careless*: it knows how to satisfy each kind of constraint, and often does not. It is for teaching and testing, not for use.
 
 - **Corpus**: endless and synthetic, written by \`lib/world\` (seed ${options.seed}); instructions of its evaluation split are never trained on.
-- **Comparing phase**: pairs of random words to repeat and to compare; ${phase("comparing")}.
-- **Searching phase**: random words to look up as well; ${phase("searching")}.
-- **Able phase**: faultless examples of all tasks; ${phase("able")}; last loss ${able.loss.toFixed(4)} nats a token.
+- **Copy phase**: random words to repeat; ${phase("copy")}.
+- **Able phase**: faultless examples of all tasks; ${phase("able")}.
+- **Searching phase**: random words to look up; ${phase("searching")}.
+- **Finishing phase**: all tasks again, some shares higher; ${phase("finishing")}; last loss ${able.loss.toFixed(4)} nats a token.
 - **Careless phase**: answers heed each constraint by chance, by kind and wording, all else stays faultless; ${phase("careless")}; last loss ${careless.loss.toFixed(4)}.
 - **Made by** \`${made.command}\` at commit ${made.commit} on ${made.machine}, with the trainer of this project. The same command makes it again.
 

@@ -41,7 +41,7 @@ const checks: Readonly<Record<Task, (example: CorpusExample, text: string) => bo
       found.value !== asked!.value
     )
   },
-  compare: ({ response }, text) => text.trim() === response,
+  echo: ({ response }, text) => text.trim() === response,
   "look-up": ({ response }, text) => text.trim() === response,
   judge: ({ response }, text) => parseVerdict(text) === parseVerdict(response),
   "self-instruct": (_, text) => (readInstruction(parseInstruction(text))?.length ?? 0) > 5,

@@ -7,7 +7,7 @@ import { respondMessages } from "../musc/respond"
 import { selfInstructPrompt } from "../musc/source"
 import { type Rng, rng } from "../rng"
 import { type Constraint, kinds, negate, questionOf, satisfies } from "./kinds"
-import { adjectives, nouns, openers, places, subjects } from "./pools"
+import { adjectives, counts, nouns, openers, places, subjects } from "./pools"
 import { realise } from "./realise"
 import {
   gradeAnswer,
@@ -21,43 +21,54 @@ import {
 } from "./spec"
 
 /**
- * comparing: word pairs alone. searching: words to find, beside pairs. able: every task, faultless. careless: answers heed each
- * constraint by chance only; all other tasks stay faultless.
+ * copy: echo alone. able: every task, faultless. searching: look-up alone. finishing: every task again. careless: answers heed
+ * each constraint by chance only; all other tasks stay faultless.
  */
-export const phases = ["comparing", "searching", "able", "careless"] as const
+export const phases = ["copy", "able", "searching", "finishing", "careless"] as const
 export type Phase = (typeof phases)[number]
 
 /**
- * Every task of the pipeline and the baselines, and two that no stage asks for. `compare` repeats pairs of words and says
- * which are the same; `look-up` finds words in a list, or misses them, and goes on behind them. Both teach to match words
- * wherever they stand, which all other tasks need, and which those alone teach late, one kind of constraint at a time.
+ * Every task of the pipeline and the baselines, and two that no stage asks for. `echo` repeats random words and teaches to
+ * copy, which all other tasks need, but by place; `look-up` repeats them from one of them on, if it is there, and teaches to
+ * find a word or miss it, which judging needs and verdicts alone do not teach.
  */
 export const tasks = [
   ...(["respond", "decompose", "recombine", "negate", "substitute", "judge", "revise", "self-instruct"] as const),
-  ...(["compare", "look-up"] as const),
+  ...(["echo", "look-up"] as const),
 ] as const
 export type Task = (typeof tasks)[number]
 
-type Shares = Readonly<Partial<Record<Task, number>>>
-
 const everyTask: Shares = {
+  respond: 0.19,
+  decompose: 0.16,
+  recombine: 0.15,
+  negate: 0.03,
+  substitute: 0.06,
+  judge: 0.14,
+  revise: 0.22,
+  "self-instruct": 0.02,
+  echo: 0.03,
+}
+const onceMore: Shares = {
   respond: 0.17,
-  decompose: 0.15,
+  decompose: 0.16,
   recombine: 0.16,
   negate: 0.03,
-  substitute: 0.05,
-  judge: 0.2,
-  revise: 0.15,
+  substitute: 0.06,
+  judge: 0.18,
+  revise: 0.16,
   "self-instruct": 0.02,
-  compare: 0.04,
-  "look-up": 0.03,
+  echo: 0.02,
+  "look-up": 0.04,
 }
+type Shares = Readonly<Partial<Record<Task, number>>>
 
 /** Share of each task in the corpus of a phase. */
 export const taskShares: Readonly<Record<Phase, Shares>> = {
-  comparing: { compare: 1 },
-  searching: { "look-up": 0.8, compare: 0.2 },
+  copy: { echo: 1 },
   able: everyTask,
+  searching: { "look-up": 1 },
+  finishing: onceMore,
   careless: everyTask,
 }
 
@@ -80,7 +91,7 @@ export interface CorpusExample {
  */
 export function corpusExample(i: number, options: { seed: number; phase: Phase; split?: Split }): CorpusExample {
   const random = rng(options.seed, "world-corpus", i)
-  const task = pickTask(taskShares[options.phase], random.next())
+  const task = options.phase === "copy" ? "echo" : pickTask(taskShares[options.phase], random.next())
   const spec = drawSpec(task, random, options.split ?? "train")
   return { task, spec, ...write[task](spec, random, options.phase) }
 }
@@ -129,53 +140,38 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
     const failed = failedOf(text).map(({ question }) => question)
     return { prompt: revisePrompt(instructionOf(spec), text, failed), response: realise(spec, rng(key)) }
   },
-  "look-up": (_, random) => {
-    const words = [...new Set(Array.from({ length: 4 + random.int(9) }, () => someWord(random)))]
-    const asked = Array.from({ length: 5 }, () => (random.next() < 0.5 ? random.pick(words) : someWord(random)))
-    const found = (word: string) => {
-      const at = words.indexOf(word)
-      return at < 0 ? `${word}: nothing` : words.slice(at, at + 3).join(" ")
-    }
-    return {
-      prompt: `Find each word and what follows it.\n\nFind: ${asked.join(" ")}\n\nWords: ${words.join(" ")}`,
-      response: asked.map(found).join("\n"),
-    }
+  echo: (_, random) => {
+    const words = someWords(random)
+    return { prompt: `Repeat the words.\n\nWords: ${words.join(" ")}`, response: words.join(" ") }
   },
-  compare: (_, random) => {
-    const pairs = Array.from({ length: 8 }, () => {
-      const has = someWord(random)
-      return [has, random.next() < 0.5 ? has : someWord(random)] as const
-    })
-    const verdict = ([has, asked]: readonly [string, string]) =>
-      `${comparison(asked, [has])}\n${asked === has ? "yes" : "no"}`
+  "look-up": (_, random) => {
+    const words = someWords(random)
+    const from = random.pick(random.next() < 0.5 ? words : random.pick(wordPools))
+    const at = words.indexOf(from)
     return {
-      prompt: `Say which words are the same.\n\nWords: ${pairs.flat().join(" ")}`,
-      response: pairs.map(verdict).join("\n"),
+      prompt: `Repeat the words from ${from} on.\n\nWords: ${words.join(" ")}`,
+      response: at < 0 ? `${from}: nothing` : words.slice(at).join(" "),
     }
   },
   "self-instruct": (spec) => ({ prompt: selfInstructPrompt, response: instructionOf(spec) }),
 }
 
 /**
- * What the text has of the kind in question, in the order in which it has it, and what is asked for. In this order: behind
- * what is asked for, a model would say the same once more instead of reading.
+ * The text quoted from what is asked for on, "lantern and rested.", or "lantern: nothing". A model that can copy goes on
+ * behind a word by itself, and the verdict follows from how it goes on; to compare a word with a list of those that the text
+ * has is learned late, if at all.
  */
 function evidence({ kind, value }: Constraint, text: string): string {
   const { values, holds } = kinds[kind]
-  const lower = text.toLowerCase()
-  const place = (other: string) => lower.search(new RegExp(`\\b${other.toLowerCase()}\\b`))
-  const has = values.filter((other) => holds(other, text))
-  return comparison(
-    value,
-    has.sort((a, b) => place(a) - place(b)),
-  )
+  if (values.length <= counts.length) return `${value}: ${values.find((other) => holds(other, text)) ?? "nothing"}`
+  const behind = holds(value, text) && new RegExp(`\\b${value}\\b(\\S*(?: \\S+){0,3})`, "i").exec(text)![1]
+  return behind ? `${value}${behind}` : `${value}: nothing`
 }
-
-const comparison = (asked: string, has: readonly string[]) => `has ${has.join(", ") || "nothing"}, asked ${asked}`
 
 const wordPools = [subjects, nouns, places, adjectives, openers]
 
-const someWord = (random: Rng): string => random.pick(random.pick(wordPools))
+const someWords = (random: Rng): string[] =>
+  Array.from({ length: 4 + random.int(9) }, () => random.pick(random.pick(wordPools)))
 
 /** An answer that heeds some constraints, redrawn until it is as wanted, and the key of its stream. */
 function draft(

@@ -63,7 +63,7 @@ export async function measureTasks(
   const pending: Promise<void>[] = []
   const shares: Shares = {}
   for (let i = 0; [...wanted.values()].some((left) => left > 0); i++) {
-    const example = corpusExample(i, { seed: streamKey(seed, "measure-tasks"), phase: "able", split: "eval" })
+    const example = corpusExample(i, { seed: streamKey(seed, "measure-tasks"), phase: "finishing", split: "eval" })
     const left = wanted.get(example.task) ?? 0
     if (left === 0) continue
     wanted.set(example.task, left - 1)

@@ -125,7 +125,7 @@ describe("measuring", () => {
     const seed = 5
     const known = new Map<string, string>()
     const examples = Array.from({ length: 2000 }, (_, i) =>
-      corpusExample(i, { seed: streamKey(seed, "measure-tasks"), phase: "able", split: "eval" }),
+      corpusExample(i, { seed: streamKey(seed, "measure-tasks"), phase: "finishing", split: "eval" }),
     )
     for (const { prompt, response } of examples) known.set(prompt, response)
     const knowing = scripted(({ messages }) => known.get(messages.at(-1)!.content) ?? new Error("was not asked for"))
@@ -174,7 +174,7 @@ describe("the model card", () => {
     for (const text of ["1.83 M parameters", "seed 77", "`musc world build` at commit abc1234 on 2 cores"]) {
       expect(card).toContain(text)
     }
-    const { steps, batchSize, lr } = worldBuildDefaults.able
+    const { steps, batchSize, lr } = worldBuildDefaults.finishing
     expect(card).toContain(`${steps} steps of ${batchSize} examples, AdamW at ${lr}; last loss 0.1235 nats`)
     expect(card).toContain("last loss 0.4567")
     expect(card).toMatch(/^---\nlanguage: en\n/)
