@@ -6,6 +6,7 @@ import type { LocalModel } from "../engine/local"
 import { InputError } from "../errors"
 import type { Sequence } from "../model/logprobs"
 import { initLora, type Lora } from "../model/lora"
+import { worthGraphs } from "../train/gradients"
 import { epochs, type Items, type TrainOptions, train } from "../train/loop"
 import { type PreferenceOptions, preferenceDefaults } from "../train/losses"
 import { type Objective, type PairItem, tokensOf } from "../train/objective"
@@ -67,9 +68,6 @@ export const trainDefaults: TrainSettings = {
 export type TrainRow = Pick<PairRow, "id" | "input" | "clean_instruction" | "chosen" | "rejected"> &
   Partial<Pick<WeighedRow, "signals" | "weights">>
 
-/** Tokens of all pairs and epochs from which the seconds that graphs take to be made are won back, in two processes too. */
-const graphTokens = 100_000
-
 /** To be raised when a change makes training give another adapter. */
 export const trainVersion = 2
 
@@ -110,7 +108,7 @@ export async function trainAdapter(
     }
     const chosen = (i: number): Sequence => ({ prompt: items.at(i)!.prompt, responses: [items.at(i)!.chosen] })
     const given: Items<PairItem | Sequence> = settings.kind === "sft" ? { length: items.length, at: chosen } : items
-    const learner = { ...plain, graphs: tokens * settings.epochs >= graphTokens }
+    const learner = { ...plain, graphs: worthGraphs(tokens * settings.epochs) }
     helpers = openHelpers(local.pool, learner)
     const batches = epochs(given, { epochs: settings.epochs, batchSize, seed })
     await train({ ...learner, batches, lr, warmup, tokenBudget, helpers, ...control })

@@ -28,6 +28,9 @@ export interface Learner {
   graphs?: boolean
 }
 
+/** Whether a training of so many tokens in all wins back the second that graphs take to be made, in two processes too. */
+export const worthGraphs = (tokens: number): boolean => tokens >= 100_000
+
 /** What is trained, by name. */
 export const trainedParams = ({ model, lora }: Pick<Learner, "model" | "lora">): Params => (lora ?? model).params
 

@@ -18,10 +18,10 @@ import { bind, fromAdapter, initLora, type Lora, release } from "../../lib/model
 import type { Model } from "../../lib/model/transformer"
 import { initModel, loadModel, parameterCount } from "../../lib/model/weights"
 import { rng } from "../../lib/rng"
-import type { Helpers, Learner } from "../../lib/train/gradients"
+import { type Helpers, type Learner, worthGraphs } from "../../lib/train/gradients"
 import { train } from "../../lib/train/loop"
 import { preferenceDefaults } from "../../lib/train/losses"
-import type { PairItem, PreferenceObjective, SftObjective } from "../../lib/train/objective"
+import { type PairItem, type PreferenceObjective, type SftObjective, tokensOf } from "../../lib/train/objective"
 import { withReference } from "../../lib/train/pairs"
 import type { Answer, Job } from "./jobs"
 import { streamed } from "./stream"
@@ -88,7 +88,8 @@ async function dpo(): Promise<Partial<Answer>> {
     kind: "preference",
     preference: { ...preferenceDefaults, beta: job.beta! },
   }
-  const learner = { model, lora: adapter(model), objective }
+  const graphs = worthGraphs(items.reduce((sum, item) => sum + tokensOf(item), 0))
+  const learner = { model, lora: adapter(model), objective, graphs }
   return withHelpers(learner, job.model, async (helpers) => {
     const seconds = await timed(async () => {
       const ready = await withReference(model, items, tokenBudget, helpers)
@@ -109,7 +110,7 @@ async function dpo(): Promise<Partial<Answer>> {
   })
 }
 
-/** Steps on random tokens, every position a target. */
+/** Steps on random tokens, every position a target; with graphs, which the first ones make. */
 async function steps(learner: Learner & { objective: SftObjective }, helpers: Helpers | null) {
   const { model } = learner
   const { batch, length, warmup = 1, steps: counted } = job as Required<Job>
@@ -137,7 +138,7 @@ const even: SftObjective = { kind: "sft", weighting: "even" }
 async function step(): Promise<Partial<Answer>> {
   const model = load()
   const { gradientCheckpointing } = job
-  const learner = { model, lora: adapter(model), objective: even, gradientCheckpointing }
+  const learner = { model, lora: adapter(model), objective: even, gradientCheckpointing, graphs: true }
   return withHelpers(learner, learner.lora ? job.model : null, (helpers) => steps(learner, helpers))
 }
 

@@ -42,7 +42,7 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number):
       name: "dpo",
       title: "DPO, LoRA on all linear layers",
       unit: "pairs/s",
-      job: { work: "dpo", adapter, batch: big ? 4 : 8, count: big ? 12 : 128, lr: big ? 1e-4 : 1e-3, beta: 0.1 },
+      job: { work: "dpo", adapter, batch: big ? 4 : 8, count: big ? 12 : 512, lr: big ? 1e-4 : 1e-3, beta: 0.1 },
       peer: peer("dpo.py", { precompute: false }, { precompute: true }),
       target: big ? 5 : 3,
     },
