@@ -59,9 +59,9 @@ const leastTokens = 256
 /** The micro-batches of a step: for models that several processes gain with, two or more. */
 function cut<I extends Item>({ model }: Learner, items: readonly I[], tokenBudget: number): I[][] {
   const parameters = Object.values(model.params).reduce((n, { size }) => n + size, 0)
-  if (!gainsByProcesses(parameters)) return microBatches(items, tokensOf, tokenBudget)
+  if (!gainsByProcesses(parameters)) return microBatches<I>(items, tokensOf, tokenBudget)
   const padded = items.length * Math.max(...items.map(tokensOf))
-  return evenBatches(items, tokensOf, tokenBudget, padded >= 2 * leastTokens ? 2 : 1)
+  return evenBatches<I>(items, tokensOf, tokenBudget, padded >= 2 * leastTokens ? 2 : 1)
 }
 
 /** The model ready for a step; null where all weights are trained, which is done on the tape. */

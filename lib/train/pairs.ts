@@ -76,7 +76,7 @@ export async function withReference(
 ): Promise<PairItem[]> {
   const missing = items.filter((item) => !item.chosenReference || !item.rejectedReference)
   if (!missing.length) return [...items]
-  const batches = microBatches(missing, tokensOf, tokenBudget)
+  const batches = microBatches<PairItem>(missing, tokensOf, tokenBudget)
   const tokens = missing.reduce((n, item) => n + tokensOf(item), 0)
   const read = helpers?.worth(tokens)
     ? Promise.all(batches.map((batch) => helpers.reference(batch)))
