@@ -138,13 +138,41 @@ const quietSource = `#include "absl/log/globals.h"
 __attribute__((constructor)) static void quiet() { absl::SetMinLogLevel(absl::LogSeverityAtLeast::kWarning); }
 `
 
+// A signal handler runs on the stack of the thread that it interrupts, and matrix products that oneDNN compiles do not survive
+// that: a resized terminal, a child that ends, an interrupt or a profiler corrupts the heap (see data/log.md). So signals are
+// blocked in every thread that computes, while it does; other threads take them, or they wait for the end of the operation.
+const guarded = ["TFE_NewContext", "TFE_Execute", "TF_LoadSessionFromSavedModel", "TF_SessionRun"]
+const guardSource = `#include <signal.h>
+#include <initializer_list>
+#include "tensorflow/c/c_api.h"
+#include "tensorflow/c/eager/c_api.h"
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t signals;
+    sigfillset(&signals);
+    for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT}) sigdelset(&signals, fault);
+    pthread_sigmask(SIG_BLOCK, &signals, &former_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &former_, nullptr); }
+ private:
+  sigset_t former_;
+};
+template <auto function> struct Guarded;
+template <typename Result, typename... Args, Result (*function)(Args...)>
+struct Guarded<function> {
+  static Result call(Args... args) { SignalsBlocked blocked; return function(args...); }
+};
+${guarded.map((name) => `#define ${name} Guarded<&${name}>::call`).join("\n")}
+`
+
 function sources(folder: string): string[] {
   return ["binding/tfjs_backend.cc", "binding/tfjs_binding.cc"].map((file) => path.join(folder, file))
 }
 
 function recipeHash(folder: string): string {
   const hash = createHash("sha256")
-  for (const part of [...flags, quietSource, process.platform, process.arch]) hash.update(`${part}\0`)
+  for (const part of [...flags, quietSource, guardSource, process.platform, process.arch]) hash.update(`${part}\0`)
   for (const file of sources(folder)) hash.update(readFileSync(file))
   return hash.digest("hex").slice(0, 16)
 }
@@ -167,8 +195,11 @@ async function compile(source: string, folder: string, library: Library, run: Ru
       ...(quiet ? ["-l:libquiet.so"] : []),
       ...libraryFiles.map((file) => `-l:${file}`),
     ]
+    writeFileSync(path.join(folder, "guard.h"), guardSource)
     await run(compiler, [
       ...common,
+      "-include",
+      path.join(folder, "guard.h"),
       ...sources(source),
       "-o",
       path.join(folder, path.basename(bindingFile)),
