@@ -3,10 +3,11 @@ import { readJsonFile } from "../data/json-file"
 import { parseRecord, writeAtomic } from "../data/jsonl"
 import { type Results, results as resultsRecord } from "../data/results"
 import { InputError } from "../errors"
-import { type AxisCurve, satisfactionOver } from "../plots/comparison"
+import { type AxisCurve, methodComparison, satisfactionOver } from "../plots/comparison"
 import { trainingCurves } from "../plots/curves"
-import { temperaturesOf } from "../plots/figures"
+import { resultBars, temperaturesOf } from "../plots/figures"
 import { figureBlock, type Html, html, page, table } from "../plots/html"
+import type { Figure } from "../plots/theme"
 import { meaning } from "./config"
 import { currentOf } from "./current"
 import { type RunData, readOutcomes } from "./report-data"
@@ -35,7 +36,11 @@ function variantSection({ variants }: StudyRecord): Html {
 }
 
 /** The curves of a study whose variants change a setting in steps; one a model and trained method. */
-export function curvesOf({ axis, variants }: StudyRecord, results: Results, temperature: string): AxisCurve[] {
+export function curvesOf(
+  { axis, variants }: Pick<StudyRecord, "axis" | "variants">,
+  results: Results,
+  temperature: string,
+): AxisCurve[] {
   const models = new Set(variants.map(({ model }) => model))
   const curves = new Map<string, AxisCurve & { points: AxisCurve["points"][number][] }>()
   for (const { changes, model, methods, pairs } of variants) {
@@ -53,6 +58,20 @@ export function curvesOf({ axis, variants }: StudyRecord, results: Results, temp
     }
   }
   return [...curves.values()].filter(({ points }) => points.length > 1)
+}
+
+/**
+ * The one figure that says most of some results: satisfaction over the setting that every run of a study changes, if there is
+ * one, at the lowest temperature; else the methods compared, in bars where they are few.
+ */
+export function mainFigure(results: Results, study?: Pick<StudyRecord, "axis" | "variants">): Figure {
+  const { axis } = study ?? {}
+  if (study && axis && study.variants.every(({ changes }) => axis in changes)) {
+    const [temperature] = temperaturesOf(results)
+    const title = `${axis}, temperature ${temperature!.slice(1)}`
+    return satisfactionOver(title, curvesOf(study, results, temperature!), { log: axis === "pairs" })
+  }
+  return Object.keys(results.methods).length > 5 ? methodComparison(results) : resultBars(results)
 }
 
 async function outcomesOf(dir: string, { variants }: StudyRecord): Promise<Pick<RunData, "logs" | "items">> {

@@ -18,10 +18,11 @@ import { parseArgs } from "node:util"
 import type { Maths } from "../../lib/backend/tf"
 import { writeAtomic } from "../../lib/data/jsonl"
 import { loadConfig, type ModelConfig } from "../../lib/model/config"
+import { saveFigure } from "../../lib/plots/picture"
 import { modelFolder } from "../../lib/runs/model"
 import { commit, machine } from "../../lib/runs/origin"
 import { peerPython, runOurs, runPeer } from "./child"
-import { benchFigures, savePicture } from "./figure"
+import { benchFigures } from "./figure"
 import { type Growth, growthNames, measureGrowth } from "./growth"
 import type { Answer, Job } from "./jobs"
 import { makeWorkload } from "./workload"
@@ -153,13 +154,28 @@ async function main() {
     }
     const out = options.out ?? join(__dirname, `../../data/results/bench-${bench.name}.json`)
     await writeAtomic(out, `${JSON.stringify(results, null, 1)}\n`)
-    const picture = savePicture(benchFigures(results), out.replace(/\.json$/, ".png"))
-    note(`results: ${out}${picture ? `, ${picture}` : ""}`)
+    note(`results: ${[out, ...(await savePictures(results, out))].join(", ")}`)
     if (options.json) console.log(JSON.stringify(rows))
     else console.log(tableOf(results))
   } finally {
     rmSync(load.dir, { recursive: true, force: true })
   }
+}
+
+/** Draws `out`.png and `out`-growth.png, of what there is; their paths. */
+async function savePictures(results: Results, out: string): Promise<string[]> {
+  const { speed, growth } = benchFigures(results)
+  const stem = out.replace(/\.json$/, "")
+  const saved: string[] = []
+  for (const [figure, file] of [
+    [speed, `${stem}.png`],
+    [growth, `${stem}-growth.png`],
+  ] as const) {
+    if (!figure) continue
+    await saveFigure(figure, file)
+    saved.push(file)
+  }
+  return saved
 }
 
 /** Ours and the peer in turn, `rounds` times. */

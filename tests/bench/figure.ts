@@ -1,15 +1,10 @@
-import { execFileSync } from "node:child_process"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { figureBlock, html, page } from "../../lib/plots/html"
 import { axesOf, axis, colours, type Figure, gridLayout, layoutOf, plain } from "../../lib/plots/theme"
 import type { Results } from "./bench"
 
-/** Ratios to the peers with their spread and targets; below, how time and memory grow. */
-export function benchFigures({ rows, growth }: Results): Figure[] {
+/** Ratios to the peers with their spread and targets; how time and memory grow. */
+export function benchFigures({ rows, growth }: Results): { speed?: Figure; growth?: Figure } {
   const raced = rows.filter(({ ratio }) => ratio !== null).reverse()
-  const figures: Figure[] = []
+  const figures: { speed?: Figure; growth?: Figure } = {}
   if (raced.length) {
     const bars = {
       type: "bar",
@@ -40,14 +35,16 @@ export function benchFigures({ rows, growth }: Results): Figure[] {
       xaxis: axis("times as fast as the peer", { rangemode: "tozero" }),
       yaxis: axis("", { ticks: "" }),
     })
-    figures.push({ data: aimed.length ? [bars, targets] : [bars], layout })
+    figures.speed = { data: aimed.length ? [bars, targets] : [bars], layout }
   }
   if (growth.length) {
     const panels = growth.flatMap(({ title, x, y, points }) => {
-      const across = axis(x, { type: "log", tickvals: points.map((point) => point.x) })
+      const at = points.map((point) => point.x)
+      const across = axis(x, { type: "log", tickvals: at, ticktext: at.map((value) => value.toLocaleString("en")) })
+      const [work, memory = "memory"] = title.split(/, (?=memory)/)
       return [
-        { heading: plain(title), x: across, y: axis(y, { rangemode: "tozero" }) },
-        { heading: "memory", x: across, y: axis("peak MiB", { rangemode: "tozero" }) },
+        { heading: plain(work!), x: across, y: axis(y, { rangemode: "tozero" }) },
+        { heading: memory, x: across, y: axis("peak MiB", { rangemode: "tozero" }) },
       ]
     })
     const data = growth.flatMap(({ points }, i) =>
@@ -62,28 +59,7 @@ export function benchFigures({ rows, growth }: Results): Figure[] {
         yaxis: axesOf(2 * i + k).y,
       })),
     )
-    figures.push({ data, layout: gridLayout("Growth", panels, 2, 170, { legend: false }) })
+    figures.growth = { data, layout: gridLayout("Growth", panels, 2, 170, { legend: false }) }
   }
   return figures
-}
-
-/** Draws figures into a PNG with Chromium, where there is one; the path, else null. */
-export function savePicture(figures: readonly Figure[], file: string): string | null {
-  const dir = mkdtempSync(join(tmpdir(), "musc-figure-"))
-  const source = join(dir, "page.html")
-  const height = figures.reduce((sum, { layout }) => sum + layout.height + 40, 80)
-  try {
-    writeFileSync(
-      source,
-      page("bench", html`<style>.modebar { display: none }</style>${figures.map((figure) => figureBlock(figure))}`),
-    )
-    const shot = [`--screenshot=${file}`, `--window-size=1100,${height}`, "--virtual-time-budget=10000"]
-    const args = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", ...shot, source]
-    execFileSync(process.env.CHROMIUM ?? "chromium", args, { stdio: "ignore" })
-    return file
-  } catch {
-    return null
-  } finally {
-    rmSync(dir, { recursive: true, force: true })
-  }
 }

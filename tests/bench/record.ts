@@ -1,10 +1,10 @@
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { results as resultsSchema } from "../../lib/data/results"
-import { methodComparison } from "../../lib/plots/comparison"
-import { resultBars } from "../../lib/plots/figures"
 import { saveFigure } from "../../lib/plots/picture"
 import { commit, machine } from "../../lib/runs/origin"
+import { readStudy } from "../../lib/runs/study-record"
+import { mainFigure } from "../../lib/runs/study-report"
 
 /**
  * `npx tsx tests/bench/record.ts RUN NAME`: keeps the results of a run or study under data/results: NAME.json with command,
@@ -14,14 +14,13 @@ async function main([run, name]: string[]): Promise<void> {
   if (!run || !name) throw new Error("usage: npx tsx tests/bench/record.ts RUN NAME")
   const json = (file: string) => JSON.parse(readFileSync(join(run, file), "utf8"))
   const { command, ...made } = json(existsSync(join(run, "study.json")) ? "study.json" : "manifest.json")
-  const { backend, started, finished, model, variants } = made
+  const { backend, started, finished, model, axis, variants } = made
   const all = resultsSchema.parse(json("results.json"))
   const out = join("data/results", name)
-  const origin = { command, commit: commit(), machine: machine(), backend, started, finished, model, variants }
+  const origin = { command, commit: commit(), machine: machine(), backend, started, finished, model, axis, variants }
   writeFileSync(`${out}.json`, `${JSON.stringify({ ...origin, ...all }, null, 1)}\n`)
   for (const kind of ["md", "csv"]) cpSync(join(run, `results.${kind}`), `${out}.${kind}`)
-  const figure = Object.keys(all.methods).length > 5 ? methodComparison(all) : resultBars(all)
-  await saveFigure(figure, `${out}.png`)
+  await saveFigure(mainFigure(all, readStudy(run)), `${out}.png`)
 }
 
 main(process.argv.slice(2))
