@@ -18,7 +18,7 @@ export function register(program: Command): void {
     .command("sample")
     .description("Print examples of every task that the embedded model is trained on.")
     .option("-n, --number <n>", "examples", "8")
-    .option("--phase <phase>", "copy, able (faultless), or careless (answers ignore constraints)", "able")
+    .option("--phase <phase>", `${phases.join(", ")}: as named in the model card`, "able")
     .option("--seed <n>", "random seed", "1")
     .action(({ number, phase, seed }: { number: string; phase: string; seed: string }) => {
       const known = phases.find((name) => name === phase)
