@@ -68,7 +68,12 @@ export interface AxisCurve {
 }
 
 /** ISR against a setting, one curve a method (colour) and model (dash), with 95 % intervals; dotted grey: before training. */
-export function satisfactionOver(title: string, curves: readonly AxisCurve[], { log = false } = {}): Figure {
+export function satisfactionOver(
+  setting: string,
+  circumstances: string,
+  curves: readonly AxisCurve[],
+  { log = false } = {},
+): Figure {
   const look = methodLooks(curves.map(({ method }) => method))
   const models = [...new Set(curves.map(({ model }) => model))].reverse()
   const dashes = ["solid", "dash", "dashdot", "longdash"]
@@ -97,8 +102,8 @@ export function satisfactionOver(title: string, curves: readonly AxisCurve[], { 
     return base ? [curve, flat] : [curve]
   })
   const tickvals = [...new Set(curves.flatMap(({ points }) => points.map(({ at }) => at)))]
-  const layout = layoutOf(`Instructions kept whole by ${title}`, 320, {
-    xaxis: axis(plain(title), {
+  const layout = layoutOf(`Instructions kept whole by ${setting}, ${circumstances}`, 320, {
+    xaxis: axis(plain(setting), {
       tickvals,
       ticktext: tickvals.map((at) => `${Math.round(1000 * at) / 1000}`),
       ...(log && { type: "log" }),

@@ -68,8 +68,9 @@ export function mainFigure(results: Results, study?: Pick<StudyRecord, "axis" | 
   const { axis } = study ?? {}
   if (study && axis && study.variants.every(({ changes }) => axis in changes)) {
     const [temperature] = temperaturesOf(results)
-    const title = `${axis}, temperature ${temperature!.slice(1)}`
-    return satisfactionOver(title, curvesOf(study, results, temperature!), { log: axis === "pairs" })
+    return satisfactionOver(axis, `temperature ${temperature!.slice(1)}`, curvesOf(study, results, temperature!), {
+      log: axis === "pairs",
+    })
   }
   return Object.keys(results.methods).length > 5 ? methodComparison(results) : resultBars(results)
 }
@@ -114,8 +115,8 @@ export async function writeStudyReport(dir: string): Promise<string> {
   const name = dir.split(/[\\/]/).filter(Boolean).at(-1)!
   const figures = temperaturesOf(results).flatMap((temperature) => {
     const curves = curvesOf(study, results, temperature)
-    const title = `${study.axis}, temperature ${temperature.slice(1)}`
-    return curves.length ? figureBlock(satisfactionOver(title, curves, { log: study.axis === "pairs" })) : []
+    const at = `temperature ${temperature.slice(1)}`
+    return curves.length ? figureBlock(satisfactionOver(study.axis!, at, curves, { log: study.axis === "pairs" })) : []
   })
   const over = figures.length && study.axis ? html`<p>${study.axis}: ${meaning(study.axis)}.</p>${figures}` : undefined
   const few = shownOf(study)

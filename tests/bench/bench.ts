@@ -130,9 +130,9 @@ async function main() {
     const matmulPeak = rateOf(await runOurs(bench.base, "f32")) / 1e9
     const rows: Row[] = []
     for (const work of works.filter(({ name }) => wanted.includes(name))) {
-      const row = await race(bench, work)
-      rows.push(row)
-      if (work === long) rows.push(shareOfPeak(bench, row, matmulPeak))
+      const row = await race(bench, work).catch(missed)
+      if (row) rows.push(row)
+      if (row && work === long) rows.push(shareOfPeak(bench, row, matmulPeak))
     }
     if (wanted.includes("checkpointing")) rows.push(await checkpointing(bench, long))
     if (wanted.includes("bf16")) rows.push(await bf16(bench, works.find(({ name }) => name === "step-lora")!))
@@ -176,6 +176,12 @@ async function savePictures(results: Results, out: string): Promise<string[]> {
     saved.push(file)
   }
   return saved
+}
+
+/** A work that ends in an error has no row; those that were measured before it are kept. */
+function missed(error: Error): undefined {
+  note(error.message)
+  process.exitCode = 1
 }
 
 /** Ours and the peer in turn, `rounds` times. */

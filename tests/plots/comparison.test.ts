@@ -29,7 +29,7 @@ describe("satisfaction over a setting", () => {
       { at: 60, score: score(0.4) },
     ]
     const curves = ["small", "large"].map((model) => ({ method: "musc", model, points, base: score(0.3) }))
-    const { data, layout } = satisfactionOver("pairs", curves, { log: true })
+    const { data, layout } = satisfactionOver("pairs", "temperature 0", curves, { log: true })
     expect(data.map(({ name, x, y }) => [name, x, y])).toEqual([
       ["small musc", [60, 500], [0.4, 0.6]],
       [undefined, [60, 500], [0.3, 0.3]],

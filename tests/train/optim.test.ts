@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
+import type { Tensor1D } from "@tensorflow/tfjs"
 import { beforeAll, describe, expect, it } from "vitest"
 import { flatten } from "../../lib/backend/flat"
 import { tf, useBackend } from "../../lib/backend/tf"
@@ -47,6 +48,22 @@ describe("AdamW", () => {
     }
     expect(state.step).toBe(settings.steps)
     expect(tf.memory().numTensors).toBe(before)
+  })
+
+  it("steps vectors longer than a chunk as a whole, and keeps no tensor", async () => {
+    const size = 2 ** 24 + 48
+    const params: Params = { w: tf.range(0, size).div(size) }
+    const before = tf.memory().numTensors
+    const gradient = tf.tidy(() => tf.sign(tf.sub(params.w!, 0.5))) as Tensor1D
+    let state = adamInit(params)
+    for (let i = 0; i < 2; i++) ({ state } = await adamStep(params, gradient, state, 0.25, { ...adamDefaults }))
+    tf.dispose([gradient, state.m, state.v])
+    expect(tf.memory().numTensors).toBe(before)
+    // an even gradient moves each value by the rate in every step: .25 and .25 up below .5, down above
+    for (const at of [0, 2 ** 24 - 1, 2 ** 24, size - 1]) {
+      const [moved] = tf.slice(params.w!, at, 1).dataSync()
+      expect(moved! - at / size).toBeCloseTo(at / size < 0.5 ? 0.5 : -0.5, 4)
+    }
   })
 
   it("moves every parameter by the learning rate against its gradient in the first step", async () => {
