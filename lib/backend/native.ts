@@ -139,8 +139,8 @@ __attribute__((constructor)) static void quiet() { absl::SetMinLogLevel(absl::Lo
 `
 
 // A signal handler runs on the stack of the thread that it interrupts, and matrix products that oneDNN compiles do not survive
-// that: a resized terminal, a child that ends, an interrupt or a profiler corrupts the heap (see data/log.md). So signals are
-// blocked in every thread that computes, while it does; other threads take them, or they wait for the end of the operation.
+// that: SIGUSR2 and a profiler's SIGPROF were seen to corrupt the heap (see data/log.md). So signals are blocked in every thread
+// that computes, while it does; other threads take them, or they wait for the end of the operation.
 const guarded = ["TFE_NewContext", "TFE_Execute", "TF_LoadSessionFromSavedModel", "TF_SessionRun"]
 const guardSource = `#include <signal.h>
 #include <initializer_list>
@@ -195,16 +195,18 @@ async function compile(source: string, folder: string, library: Library, run: Ru
       ...(quiet ? ["-l:libquiet.so"] : []),
       ...libraryFiles.map((file) => `-l:${file}`),
     ]
-    writeFileSync(path.join(folder, "guard.h"), guardSource)
+    const guard = path.join(folder, "guard.h")
+    writeFileSync(guard, guardSource)
     await run(compiler, [
       ...common,
       "-include",
-      path.join(folder, "guard.h"),
+      guard,
       ...sources(source),
       "-o",
       path.join(folder, path.basename(bindingFile)),
       ...libraries,
     ])
+    rmSync(guard)
   } catch (cause) {
     if (!(cause instanceof ChildError)) throw cause
     throw new BackendError(
