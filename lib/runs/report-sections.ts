@@ -94,7 +94,7 @@ brackets 95 % bootstrap intervals over instructions; differences in percentage p
     .filter((method) => meanings[method])
     .map((method) => html`<b>${method}</b>: ${meanings[method]}. `)}</p>
 ${methods.length > 5 && figureBlock(methodComparison(results))}
-${methods.length <= 12 && figureBlock(resultBars(results), "Numbers in the bars are percent. An interval that covers another bar’s end is a warning, not a test: for that see the paired differences above.")}
+${methods.length <= 8 && figureBlock(resultBars(results), "Numbers in the bars are percent. An interval that covers another bar’s end is a warning, not a test: for that see the paired differences above.")}
 ${otherDifferences(results)}${seedTable(results)}`
 }
 
