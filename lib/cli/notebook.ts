@@ -11,8 +11,9 @@ export function register(program: Command): void {
   command
     .command("kernel")
     .description("install the kernel `musc` into the active Jupyter")
-    .action(async () => {
-      const folder = await installKernel()
+    .option("--user", "among the user's kernels, where VS Code finds it without its Python extension")
+    .action(async ({ user }: { user?: boolean }) => {
+      const folder = await installKernel(user)
       console.log(`kernel ${kernelName}: ${folder}\nopen a notebook: jupyter lab notebooks/00-start-here.ipynb`)
       console.log(`undo: jupyter kernelspec remove ${kernelName}`)
     })

@@ -53,6 +53,16 @@ export function display(data: Bundle): Slot {
   }
 }
 
+/**
+ * Waits until a display that is made in a cell that runs again can be changed later: VS Code empties such a cell a little
+ * late, and what was shown before keeps its first state.
+ */
+export const settled = (): Promise<void> =>
+  new Promise((resolve) => setTimeout(resolve, inNotebook() && mode() === "live" ? SETTLING : 0))
+
+/** Milliseconds; on a busy machine 150 were too few in one run of two. */
+export const SETTLING = 500
+
 /** Whether anybody can see more than text. */
 export const inNotebook = (): boolean => writer() !== undefined
 

@@ -1,7 +1,7 @@
 import { escapeHtml, html, jsonForScript, plotlyBundle } from "../plots/html"
 import { figurePng } from "../plots/picture"
 import type { Figure } from "../plots/theme"
-import { type Bundle, display, inNotebook, mode, type Slot } from "./display"
+import { type Bundle, display, inNotebook, mode, type Slot, settled } from "./display"
 
 const drawing = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] }
 
@@ -22,6 +22,7 @@ let loaded = false
 export async function loadPlotly(): Promise<void> {
   loaded = true
   if (mode() === "publish" || !inNotebook()) return
+  await settled()
   const code = `(function () { var define, module, exports; ${plotlyBundle()} }).call(window)`
   const slot = display({ "text/plain": "", "text/html": `<script>if (!window.Plotly) { ${code} }</script>` })
   await new Promise((resolve) => setTimeout(resolve, 800))
@@ -76,6 +77,7 @@ export interface LiveFigure {
 /** A place for a figure that grows. Published notebooks show its end alone. */
 export async function liveFigure(): Promise<LiveFigure> {
   if (!loaded) await loadPlotly()
+  else await settled()
   const element = `musc-figure-${process.pid}-${++figures}`
   const silent = mode() === "publish" || !inNotebook()
   const place: Slot | undefined = silent ? undefined : display(emptyPlace(element))

@@ -38,11 +38,11 @@ export async function jupyter(args: readonly string[]): Promise<string> {
 }
 
 /**
- * Tells the active Jupyter of the kernel: in its own environment, or where that is not ours to write, for the user. Returns
- * the folder of the kernel's description.
+ * Tells the active Jupyter of the kernel: in its own environment, or, if `forUser` or where that is not ours to write, among
+ * the user's kernels, which every program finds. Returns the folder of the kernel's description.
  * @throws InputError without Jupyter or tslab
  */
-export async function installKernel(): Promise<string> {
+export async function installKernel(forUser = false): Promise<string> {
   if (!packageFolder("tslab"))
     throw new InputError("the kernel needs the package tslab, which is not installed; run `npm install` again")
   const folder = mkdtempSync(join(tmpdir(), "musc-kernel-"))
@@ -50,8 +50,8 @@ export async function installKernel(): Promise<string> {
     writeFileSync(join(folder, "kernel.json"), `${JSON.stringify(kernelSpec(), null, 2)}\n`)
     const install = (place: string) =>
       jupyter(["kernelspec", "install", folder, "--name", kernelName, "--replace", place])
-    await install("--sys-prefix").catch((error) => {
-      if (/Permission|denied/i.test(`${error}`)) return install("--user")
+    await install(forUser ? "--user" : "--sys-prefix").catch((error) => {
+      if (!forUser && /Permission|denied/i.test(`${error}`)) return install("--user")
       throw error
     })
   } finally {

@@ -108,7 +108,9 @@ function shown(error) {
   const head = `${error.name}: ${error.message}`
   if (isOwn(Object.getPrototypeOf(error))) return head
   const frames = (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line))
-  const near = frames.filter((line) => !/node:|[\\/]tslab[\\/]|^\s+at <anonymous>$/.test(line)).slice(0, FRAMES)
+  const near = frames
+    .filter((line) => !/node:|[\\/]tslab[\\/]|[\\/]kernel\.cjs:|^\s+at <anonymous>$/.test(line))
+    .slice(0, FRAMES)
   const cause = error.cause instanceof Error ? [`caused by ${error.cause.name}: ${error.cause.message}`] : []
   return [head, ...near, ...cause].join("\n")
 }

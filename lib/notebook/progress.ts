@@ -2,7 +2,7 @@ import pLimit from "p-limit"
 import { StoppedError } from "../errors"
 import { html } from "../plots/html"
 import { paceOf } from "../runs/pace"
-import { type Bundle, display, inNotebook, mode } from "./display"
+import { type Bundle, display, inNotebook, mode, SETTLING, type Slot } from "./display"
 import { interruptible } from "./interrupt"
 
 /** What is under way in a cell. */
@@ -96,11 +96,18 @@ function progressLine(stage: string, total: number): (done: number, tokens?: num
     const bar = html`<progress value="${done}" max="${total}" style="width:200px;vertical-align:middle"></progress>`
     return { "text/plain": text, "text/html": `${html`<div style="font-size:13px">${bar} ${text}</div>`}` }
   }
-  const slot = display(bundle(0))
+  let slot: Slot | undefined
+  let last = 0
+  const first = setTimeout(() => {
+    slot = display(bundle(last))
+  }, SETTLING)
   return (done, tokens = 0, end = false) => {
     made += tokens
-    if (!end && Date.now() - shown < PAUSE) return
+    last = done
+    if (end) clearTimeout(first)
+    else if (!slot || Date.now() - shown < PAUSE) return
     shown = Date.now()
-    slot.set(bundle(done))
+    if (slot) slot.set(bundle(done))
+    else display(bundle(done))
   }
 }

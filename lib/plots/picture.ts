@@ -91,8 +91,7 @@ export async function figureSvg({ data, layout }: Figure, { width = 860 }: Pictu
 export async function figurePng(figure: Figure, { scale = 1.5, ...options }: PictureOptions = {}): Promise<Buffer> {
   const { Resvg } = optional<PngPackage>("@resvg/resvg-js")
   const svg = await figureSvg(figure, options)
-  const font = { loadSystemFonts: true, defaultFontFamily: "Liberation Sans", sansSerifFamily: "Liberation Sans" }
-  const image = new Resvg(svg, { background: "#fff", fitTo: { mode: "zoom", value: scale }, font }).render()
+  const image = new Resvg(svg, { background: "#fff", fitTo: { mode: "zoom", value: scale } }).render()
   return indexedPng(image)
 }
 

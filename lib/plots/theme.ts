@@ -78,7 +78,8 @@ export function methodLooks(names: Iterable<string>): (name: string) => { colour
     Object.hasOwn(known, name) ? known[name]! : spare[Math.max(0, others.indexOf(name)) % spare.length]!
 }
 
-const font = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+const font =
+  "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 const bottom = 56
 
 /** Black or white, whichever reads better on a colour "#RRGGBB" (WCAG contrast). */
