@@ -20,10 +20,16 @@ export interface WorldBuildOptions {
   vocabularyExamples: number
   /** words repeated, nothing else: without it each kind of constraint learns to copy for itself, and late */
   copy: Omit<PhaseOptions, "phase" | "seed">
-  able: Omit<PhaseOptions, "phase" | "seed">
+  /** all tasks but judging: what searching is made of comes with them */
+  writing: Omit<PhaseOptions, "phase" | "seed">
   /** words looked up, nothing else: it takes many examples at once before any of it shows */
   searching: Omit<PhaseOptions, "phase" | "seed">
-  /** its end is the able model */
+  /** all tasks, mostly verdicts and looking up, so that the one is made of the other */
+  judging: Omit<PhaseOptions, "phase" | "seed">
+  able: Omit<PhaseOptions, "phase" | "seed">
+  /** all tasks at a falling rate */
+  settling: Omit<PhaseOptions, "phase" | "seed">
+  /** all tasks, from two thirds of that rate; its end is the able model */
   finishing: Omit<PhaseOptions, "phase" | "seed">
   careless: Omit<PhaseOptions, "phase" | "seed">
   seed: number
@@ -35,9 +41,12 @@ export const worldBuildDefaults: WorldBuildOptions = {
   size: "world",
   vocabularyExamples: 60000,
   copy: { steps: 200, batchSize: 96, lr: 2e-3, shape: "plateau" },
-  able: { steps: 4000, batchSize: 32, lr: 2e-3, shape: "constant" },
-  searching: { steps: 400, batchSize: 96, lr: 2e-3, shape: "constant" },
-  finishing: { steps: 2500, batchSize: 32, lr: 2e-3, shape: "plateau" },
+  writing: { steps: 850, batchSize: 32, lr: 2e-3, shape: "constant" },
+  searching: { steps: 320, batchSize: 96, lr: 2e-3, shape: "constant" },
+  judging: { steps: 800, batchSize: 48, lr: 1e-3, shape: "constant" },
+  able: { steps: 1600, batchSize: 32, lr: 1.5e-3, shape: "constant" },
+  settling: { steps: 2000, batchSize: 32, lr: 1.2e-3, shape: "linear" },
+  finishing: { steps: 1500, batchSize: 32, lr: 8e-4, shape: "linear" },
   careless: { steps: 300, batchSize: 32, lr: 5e-4, shape: "plateau" },
   seed: 1,
   check: { instructions: 500, tasks: 200 },
@@ -56,10 +65,10 @@ export interface WorldBuildControl {
 }
 
 /**
- * Makes the embedded model from nothing: a tokenizer of the world's words, then the copy phase (repeat words), the able
- * phase (every task, faultless), the searching phase (look words up), the finishing phase (every task again), and the
- * careless phase (answers that ignore constraints; everything else as before), which gives the base model that the method
- * is to cure.
+ * Makes the embedded model from nothing: a tokenizer of the world's words, then the phases: copy (repeat words), writing
+ * (every task but judging), searching (look words up), judging (verdicts, which stand on looking up), able (every task),
+ * settling and finishing (the same at falling rates), and careless (answers that ignore constraints; everything else as
+ * before), which gives the base model that the method is to cure.
  * Writes a Hugging Face folder with its card to `out`, the able model to `work`/able.
  * The backend must have been chosen. @throws StoppedError when aborted; the same call goes on.
  */
@@ -114,8 +123,11 @@ export async function buildWorldModel(
     return { ...measured, loss }
   }
   await learn("copy")
-  await learn("able")
+  await learn("writing")
   await learn("searching")
+  await learn("judging")
+  await learn("able")
+  await learn("settling")
   const whole: WorldCard = {
     options,
     made: control.made,

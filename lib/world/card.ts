@@ -56,9 +56,12 @@ careless*: it knows how to satisfy each kind of constraint, and often does not. 
 
 - **Corpus**: endless and synthetic, written by \`lib/world\` (seed ${options.seed}); instructions of its evaluation split are never trained on.
 - **Copy phase**: random words to repeat; ${phase("copy")}.
-- **Able phase**: faultless examples of all tasks; ${phase("able")}.
-- **Searching phase**: random words to look up; ${phase("searching")}.
-- **Finishing phase**: all tasks again, some shares higher; ${phase("finishing")}; last loss ${able.loss.toFixed(4)} nats a token.
+- **Writing phase**: faultless examples of all tasks but judging; ${phase("writing")}.
+- **Searching phase**: words to look up, in random lists and in texts; ${phase("searching")}.
+- **Judging phase**: all tasks, verdicts and look-up two thirds of them; ${phase("judging")}.
+- **Able phase**: all tasks, faultless; ${phase("able")}.
+- **Settling phase**: the same, what is learned last a little more often, at a falling rate; ${phase("settling")}.
+- **Finishing phase**: once more; ${phase("finishing")}; last loss ${able.loss.toFixed(4)} nats a token.
 - **Careless phase**: answers heed each constraint by chance, by kind and wording, all else stays faultless; ${phase("careless")}; last loss ${careless.loss.toFixed(4)}.
 - **Made by** \`${made.command}\` at commit ${made.commit} on ${made.machine}, with the trainer of this project. The same command makes it again.
 

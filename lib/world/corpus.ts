@@ -21,16 +21,18 @@ import {
 } from "./spec"
 
 /**
- * copy: echo alone. able: every task, faultless. searching: look-up alone. finishing: every task again. careless: answers heed
- * each constraint by chance only; all other tasks stay faultless.
+ * copy: echo alone. writing: every task but judging, faultless. searching: look-up alone. judging: every task, verdicts and
+ * look-up most. able: every task. settling, finishing: every task, those most that are learned last. careless: answers
+ * heed each constraint by chance only; all other tasks stay faultless.
  */
-export const phases = ["copy", "able", "searching", "finishing", "careless"] as const
+export const phases = ["copy", "writing", "searching", "judging", "able", "settling", "finishing", "careless"] as const
 export type Phase = (typeof phases)[number]
 
 /**
  * Every task of the pipeline and the baselines, and two that no stage asks for. `echo` repeats random words and teaches to
- * copy, which all other tasks need, but by place; `look-up` repeats them from one of them on, if it is there, and teaches to
- * find a word or miss it, which judging needs and verdicts alone do not teach.
+ * copy, which all other tasks need, but by place; `look-up` quotes a text from given words on, or misses them, and teaches to
+ * find a word wherever it is. Judging stands on that, so it comes behind it: whoever meets verdicts first learns to look at
+ * the usual place, takes what is there for what was asked, and does not leave the habit.
  */
 export const tasks = [
   ...(["respond", "decompose", "recombine", "negate", "substitute", "judge", "revise", "self-instruct"] as const),
@@ -38,37 +40,59 @@ export const tasks = [
 ] as const
 export type Task = (typeof tasks)[number]
 
-const everyTask: Shares = {
-  respond: 0.19,
-  decompose: 0.16,
-  recombine: 0.15,
-  negate: 0.03,
-  substitute: 0.06,
-  judge: 0.14,
-  revise: 0.22,
-  "self-instruct": 0.02,
-  echo: 0.03,
-}
-const onceMore: Shares = {
-  respond: 0.17,
-  decompose: 0.16,
-  recombine: 0.16,
-  negate: 0.03,
-  substitute: 0.06,
-  judge: 0.18,
-  revise: 0.16,
-  "self-instruct": 0.02,
-  echo: 0.02,
-  "look-up": 0.04,
-}
 type Shares = Readonly<Partial<Record<Task, number>>>
+const everyTask: Shares = {
+  respond: 0.15,
+  decompose: 0.14,
+  recombine: 0.14,
+  negate: 0.03,
+  substitute: 0.06,
+  judge: 0.21,
+  revise: 0.14,
+  "self-instruct": 0.02,
+  echo: 0.01,
+  "look-up": 0.1,
+}
+
+const learnedLast: Shares = {
+  decompose: 0.14,
+  recombine: 0.12,
+  negate: 0.02,
+  substitute: 0.05,
+  judge: 0.26,
+  revise: 0.12,
+  "self-instruct": 0.02,
+  echo: 0.01,
+}
 
 /** Share of each task in the corpus of a phase. */
 export const taskShares: Readonly<Record<Phase, Shares>> = {
   copy: { echo: 1 },
-  able: everyTask,
+  writing: {
+    respond: 0.2,
+    decompose: 0.18,
+    recombine: 0.18,
+    negate: 0.04,
+    substitute: 0.07,
+    revise: 0.26,
+    "self-instruct": 0.03,
+    echo: 0.04,
+  },
   searching: { "look-up": 1 },
-  finishing: onceMore,
+  judging: {
+    respond: 0.08,
+    decompose: 0.07,
+    recombine: 0.07,
+    negate: 0.02,
+    substitute: 0.03,
+    judge: 0.35,
+    revise: 0.07,
+    "self-instruct": 0.01,
+    "look-up": 0.3,
+  },
+  able: everyTask,
+  settling: { ...learnedLast, respond: 0.13, "look-up": 0.13 },
+  finishing: { ...learnedLast, respond: 0.16, "look-up": 0.1 },
   careless: everyTask,
 }
 
@@ -91,7 +115,7 @@ export interface CorpusExample {
  */
 export function corpusExample(i: number, options: { seed: number; phase: Phase; split?: Split }): CorpusExample {
   const random = rng(options.seed, "world-corpus", i)
-  const task = options.phase === "copy" ? "echo" : pickTask(taskShares[options.phase], random.next())
+  const task = pickTask(taskShares[options.phase], random.next())
   const spec = drawSpec(task, random, options.split ?? "train")
   return { task, spec, ...write[task](spec, random, options.phase) }
 }
@@ -144,28 +168,35 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
     const words = someWords(random)
     return { prompt: `Repeat the words.\n\nWords: ${words.join(" ")}`, response: words.join(" ") }
   },
-  "look-up": (_, random) => {
-    const words = someWords(random)
-    const from = random.pick(random.next() < 0.5 ? words : random.pick(wordPools))
-    const at = words.indexOf(from)
+  "look-up": (spec, random) => {
+    const text = random.next() < 0.6 ? someWords(random).join(" ") : realise(spec, random)
+    const asked = new Set<string>()
+    const there = wordPools.flat().filter((word) => quote(word, text) !== undefined)
+    while (asked.size < 4)
+      asked.add(random.pick(random.next() < 0.5 && there.length > 0 ? there : random.pick(wordPools)))
     return {
-      prompt: `Repeat the words from ${from} on.\n\nWords: ${words.join(" ")}`,
-      response: at < 0 ? `${from}: nothing` : words.slice(at).join(" "),
+      prompt: lookUpPrompt([...asked], text),
+      response: [...asked].map((word) => quote(word, text) ?? `${word}: nothing`).join("\n"),
     }
   },
   "self-instruct": (spec) => ({ prompt: selfInstructPrompt, response: instructionOf(spec) }),
 }
 
-/**
- * The text quoted from what is asked for on, "lantern and rested.", or "lantern: nothing". A model that can copy goes on
- * behind a word by itself, and the verdict follows from how it goes on; to compare a word with a list of those that the text
- * has is learned late, if at all.
- */
+/** Laid out as a judge's prompt, so that what is learned here serves there. */
+const lookUpPrompt = (words: readonly string[], text: string): string =>
+  `Quote the answer from each word on, or write nothing.\n\nQuestion: ${words.join(" ")}\n\nAnswer: ${text}`
+
+/** What decides a verdict: the text quoted from the asked word on, "lantern and rested.", or "lantern: nothing". */
 function evidence({ kind, value }: Constraint, text: string): string {
   const { values, holds } = kinds[kind]
   if (values.length <= counts.length) return `${value}: ${values.find((other) => holds(other, text)) ?? "nothing"}`
-  const behind = holds(value, text) && new RegExp(`\\b${value}\\b(\\S*(?: \\S+){0,3})`, "i").exec(text)![1]
-  return behind ? `${value}${behind}` : `${value}: nothing`
+  return (holds(value, text) && quote(value, text)) || `${value}: nothing`
+}
+
+/** `word` and what follows it in `text`, two words at most; undefined where it is not. */
+function quote(word: string, text: string): string | undefined {
+  const behind = new RegExp(`\\b${word}\\b(\\S*(?: \\S+){0,2})`, "i").exec(text)?.[1]
+  return behind === undefined ? undefined : word + behind
 }
 
 const wordPools = [subjects, nouns, places, adjectives, openers]

@@ -53,8 +53,8 @@ export interface PhaseOptions {
   batchSize: number
   /** peak learning rate, reached after `warmupSteps` */
   lr: number
-  /** `plateau` brings the rate to 0 over the last fifth, `constant` holds it */
-  shape: "plateau" | "constant"
+  /** `linear` brings the rate to 0 from the start on, `plateau` over the last fifth, `constant` holds it */
+  shape: "linear" | "plateau" | "constant"
   seed: number
 }
 
