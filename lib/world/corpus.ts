@@ -41,19 +41,6 @@ export const tasks = [
 export type Task = (typeof tasks)[number]
 
 type Shares = Readonly<Partial<Record<Task, number>>>
-const everyTask: Shares = {
-  respond: 0.15,
-  decompose: 0.14,
-  recombine: 0.14,
-  negate: 0.03,
-  substitute: 0.06,
-  judge: 0.21,
-  revise: 0.14,
-  "self-instruct": 0.02,
-  echo: 0.01,
-  "look-up": 0.1,
-}
-
 const learnedLast: Shares = {
   decompose: 0.14,
   recombine: 0.12,
@@ -90,10 +77,21 @@ export const taskShares: Readonly<Record<Phase, Shares>> = {
     "self-instruct": 0.01,
     "look-up": 0.3,
   },
-  able: everyTask,
+  able: {
+    respond: 0.15,
+    decompose: 0.14,
+    recombine: 0.14,
+    negate: 0.03,
+    substitute: 0.06,
+    judge: 0.21,
+    revise: 0.14,
+    "self-instruct": 0.02,
+    echo: 0.01,
+    "look-up": 0.1,
+  },
   settling: { ...learnedLast, respond: 0.13, "look-up": 0.13 },
   finishing: { ...learnedLast, respond: 0.16, "look-up": 0.1 },
-  careless: everyTask,
+  careless: { ...learnedLast, respond: 0.16, "look-up": 0.1 },
 }
 
 export interface CorpusExample {
