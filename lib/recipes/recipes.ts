@@ -31,7 +31,7 @@ const embedded: Partial<RunConfig> = {
   cutoff: 512,
   rank: 16,
   alpha: 32,
-  lr: 1e-3,
+  lr: 5e-4,
   sftLr: 1e-3,
   epochs: 3,
   batchSize: 16,
