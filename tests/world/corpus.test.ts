@@ -130,3 +130,23 @@ test("another wording of the same constraints solves recombine", () => {
 test("self-instruct asks for more than five constraints", () => {
   for (const { response } of of("self-instruct")) expect(readInstruction(response)!.length).toBeGreaterThan(5)
 })
+
+test("look-up quotes what the text has from a word on, and misses only words that it has not", () => {
+  const lookUps = of("look-up")
+  expect(lookUps.length).toBeGreaterThan(300)
+  for (const { prompt, response } of lookUps) {
+    const [, asked, text] = /question: (.*)\n\nanswer: (.*)$/.exec(prompt.toLowerCase())!
+    const words = text!.match(/[a-z]+/g)!
+    response
+      .toLowerCase()
+      .split("\n")
+      .forEach((line, i) => {
+        const word = asked!.split(" ")[i]!
+        if (line === `${word}: nothing`) expect(words).not.toContain(word)
+        else {
+          expect(line.match(/[a-z]+/g)![0]).toBe(word)
+          expect(text).toContain(line)
+        }
+      })
+  }
+})
