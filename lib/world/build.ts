@@ -29,7 +29,7 @@ export interface WorldBuildOptions {
   able: Omit<PhaseOptions, "phase" | "seed">
   /** all tasks at a falling rate */
   settling: Omit<PhaseOptions, "phase" | "seed">
-  /** all tasks, from two thirds of that rate; its end is the able model */
+  /** all tasks, once more at a falling rate; its end is the able model */
   finishing: Omit<PhaseOptions, "phase" | "seed">
   careless: Omit<PhaseOptions, "phase" | "seed">
   seed: number
@@ -46,7 +46,7 @@ export const worldBuildDefaults: WorldBuildOptions = {
   judging: { steps: 800, batchSize: 48, lr: 1e-3, shape: "constant" },
   able: { steps: 1600, batchSize: 32, lr: 1.5e-3, shape: "constant" },
   settling: { steps: 2000, batchSize: 32, lr: 1.2e-3, shape: "linear" },
-  finishing: { steps: 1500, batchSize: 32, lr: 8e-4, shape: "linear" },
+  finishing: { steps: 3000, batchSize: 32, lr: 1e-3, shape: "linear" },
   careless: { steps: 300, batchSize: 32, lr: 5e-4, shape: "plateau" },
   seed: 1,
   check: { instructions: 500, tasks: 200 },

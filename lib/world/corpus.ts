@@ -45,9 +45,9 @@ const learnedLast: Shares = {
   decompose: 0.14,
   recombine: 0.12,
   negate: 0.02,
-  substitute: 0.05,
-  judge: 0.26,
-  revise: 0.12,
+  substitute: 0.07,
+  judge: 0.28,
+  revise: 0.13,
   "self-instruct": 0.02,
   echo: 0.01,
 }
@@ -89,9 +89,20 @@ export const taskShares: Readonly<Record<Phase, Shares>> = {
     echo: 0.01,
     "look-up": 0.1,
   },
-  settling: { ...learnedLast, respond: 0.13, "look-up": 0.13 },
-  finishing: { ...learnedLast, respond: 0.16, "look-up": 0.1 },
-  careless: { ...learnedLast, respond: 0.16, "look-up": 0.1 },
+  settling: {
+    respond: 0.13,
+    decompose: 0.14,
+    recombine: 0.12,
+    negate: 0.02,
+    substitute: 0.05,
+    judge: 0.26,
+    revise: 0.12,
+    "self-instruct": 0.02,
+    echo: 0.01,
+    "look-up": 0.13,
+  },
+  finishing: { ...learnedLast, respond: 0.12, "look-up": 0.09 },
+  careless: { ...learnedLast, respond: 0.15, "look-up": 0.06 },
 }
 
 export interface CorpusExample {
