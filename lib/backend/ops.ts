@@ -77,12 +77,25 @@ export function matMul(a: Tensor2D, b: Tensor2D, transposeA = false, transposeB 
 }
 
 /**
- * a · b for every leading index: [B, K, P, Q] x [B, K, Q, R] -> [B, K, P, R], either one transposed first. On `wasm` this is
- * a naive kernel (1 to 3 GFLOPS), yet faster than taking the batch apart for the fast one.
+ * a · b for every leading index: [B, K, P, Q] x [B, K, Q, R] -> [B, K, P, R], either one transposed first. On `wasm` a batch
+ * falls to a naive kernel (1 GFLOPS), so it is taken apart for the fast one; without a gradient there. For products of a
+ * single query, which are too small for that, use `tf.matMul`.
  */
 export function batchMatMul(a: Tensor4D, b: Tensor4D, transposeA = false, transposeB = false): Tensor4D {
-  return tf.matMul(a, b, transposeA, transposeB)
+  if (tf.getBackend() !== "wasm") return tf.matMul(a, b, transposeA, transposeB)
+  return tf.tidy(() => {
+    const [left, right] = [transposeA ? swapped(a) : a, transposeB ? swapped(b) : b]
+    const [B, K, P, Q] = left.shape
+    const R = right.shape[3]
+    const [rows, columns] = [tf.reshape(left, [-1, Q]), tf.reshape(right, [-1, R])]
+    const products = Array.from({ length: B * K }, (_, i) =>
+      tf.matMul(tf.slice(rows, i * P, P), tf.slice(columns, i * Q, Q)),
+    )
+    return tf.reshape(tf.concat(products), [B, K, P, R])
+  })
 }
+
+const swapped = (x: Tensor4D): Tensor4D => tf.transpose(x, [0, 1, 3, 2])
 
 /** One low-rank update of a block of a projection's outputs: columns [offset, offset + O) get scale · A · B. */
 export interface LowRank {
@@ -266,12 +279,13 @@ export function attend(
   const joined = (parts: Tensor4D[]) => (parts.length > 1 ? tf.concat(parts, 2) : parts[0]!) // [B, N, T - t0, H]
   const t0 = blocks[0]!.queries[0]
   /** All that the gradient of a block needs, queries of a group one after another: q, k, v, p [B, K, N/K t, s] and p v. */
+  const product: typeof batchMatMul = cached ? tf.matMul : batchMatMul
   const forward = (q: Tensor4D, k: Tensor4D, { queries, keys, mask }: AttentionBlock) => {
     const asked = grouped(along(q, queries))
     const [named, values] = [along(k, keys), along(v, keys)]
-    const scores = heads(batchMatMul(asked, named, false, true))
+    const scores = heads(product(asked, named, false, true))
     const p = grouped(tf.softmax(tf.add(scores, mask) as Tensor4D))
-    return [asked, named, values, p, batchMatMul(p, values)] as const
+    return [asked, named, values, p, product(p, values)] as const
   }
   if (cached) return tf.tidy(() => joined(blocks.map((block) => heads(forward(qk, cached, block)[4]))))
   return withGradient(

@@ -3,6 +3,7 @@ import path from "node:path"
 import util from "node:util"
 import * as tf from "@tensorflow/tfjs"
 import { BackendError } from "../errors"
+import { registerWasm } from "./wasm"
 import { registerWebgpu } from "./webgpu"
 
 /** The one TensorFlow.js of the process. Import it from here only, so that tensors of all modules and of danfojs mix. */
@@ -160,9 +161,7 @@ async function webgpu(): Promise<Loaded> {
 }
 
 async function wasm(): Promise<Loaded> {
-  const { setWasmPaths } = await import("@tensorflow/tfjs-backend-wasm")
-  const folder = packageFolder("@tensorflow/tfjs-backend-wasm")
-  if (tf.engine().findBackend("wasm") === undefined) setWasmPaths(`${folder}/dist/`)
+  await registerWasm()
   return { device: "cpu", detail: "WebAssembly SIMD, one thread" }
 }
 

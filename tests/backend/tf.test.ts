@@ -43,4 +43,48 @@ describe.each(names)("the backend %s", (name) => {
       for (const [i, value] of expected.entries()) expect(got[i]).toBeCloseTo(value, 5)
     }
   })
+
+  it("takes parts out of tensors, in one piece or not, of numbers, truths and words", async () => {
+    await useBackend(name)
+    const [rows, columns] = [4, 6]
+    const parts: [begin: [number, number], size: [number, number]][] = [
+      [
+        [1, 0],
+        [2, columns],
+      ],
+      [
+        [3, 2],
+        [1, 3],
+      ],
+      [
+        [0, 1],
+        [rows, 2],
+      ],
+      [
+        [2, 0],
+        [0, columns],
+      ],
+    ]
+    for (const [dtype, valueAt] of Object.entries({
+      float32: (i: number) => i + 0.5,
+      int32: (i: number) => i,
+      bool: (i: number) => i % 3 === 0,
+      string: (i: number) => `word ${i}`,
+    })) {
+      const values = Array.from({ length: rows * columns }, (_, i) => valueAt(i))
+      const whole = tf.tensor2d(values as number[], [rows, columns], dtype as "float32")
+      for (const [begin, size] of parts) {
+        const expected = values
+          .map((value, i) => ({ value, row: Math.floor(i / columns), column: i % columns }))
+          .filter(
+            ({ row, column }) =>
+              row >= begin[0] && row < begin[0] + size[0] && column >= begin[1] && column < begin[1] + size[1],
+          )
+          .map(({ value }) => (typeof value === "boolean" ? Number(value) : value))
+        const part = tf.slice(whole, begin, size)
+        expect(part.shape).toEqual(size)
+        expect([...((await part.data()) as Iterable<unknown>)]).toEqual(expected)
+      }
+    }
+  })
 })
