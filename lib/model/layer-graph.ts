@@ -1,4 +1,4 @@
-import type { Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor2D } from "@tensorflow/tfjs"
 import { runsGraphs } from "../backend/graph"
 import { tf } from "../backend/tf"
 import { replayed, type Sizes, type Traced, trace } from "../backend/trace"
@@ -6,8 +6,8 @@ import type { ModelConfig } from "./config"
 import type { Context, ContextOptions, Layer, Places } from "./transformer"
 
 /**
- * Layers and their gradients as graphs, for training with an adapter: a quarter of a small model's time goes into calling
- * kernels one by one and into fresh memory for each. A graph is made by watching a layer on three tiny batches, and serves
+ * Layers and their gradients as graphs, for training: a quarter of a small model's time goes into calling kernels one by one
+ * and into fresh memory for each. A graph is made by watching a layer on three tiny batches, and serves
  * all layers of its kind and batches of all sizes.
  */
 
@@ -42,16 +42,26 @@ const cutsOf = ({ attention }: Context, length: number) => [
 /** Projections of a layer, in the order of its inputs. */
 const projectionsOf = ({ qk, v, o, gate, up, down }: Layer) => [qk, v, o, gate, up, down]
 
+/** What is trained of a layer: its adapter, or all that it has. */
+function trainedOf(layer: Layer): Tensor[] {
+  const projections = projectionsOf(layer)
+  const { norm1, qkNorm, postNorm1, norm2, postNorm2 } = layer
+  if (!layer.qk.train) return projections.flatMap(({ lora }) => lora.flatMap(({ A, B }) => [A, B]))
+  const all = [norm1, qkNorm, postNorm1, norm2, postNorm2, ...projections.flatMap(({ weight, bias }) => [weight, bias])]
+  return all.filter((tensor) => tensor !== undefined)
+}
+
 /** By what decides which kernels a layer calls; null where none can be made. */
 const graphs = new Map<string, Traced | null>()
 
 function graphOf(input: LayerInput, layer: LayerRun): Traced | null {
   const { attention, asked } = input.context
   const late = attention[0]!.queries[0] > 0
-  const projections = projectionsOf(input.layer).map(({ lora, bias, constantInput }) => [
+  const projections = projectionsOf(input.layer).map(({ lora, bias, constantInput, train }) => [
     lora.map(({ offset }) => offset),
     bias !== undefined,
     constantInput ?? false,
+    train,
   ])
   const key = JSON.stringify([layer.config, projections, attention.length, late, asked !== undefined])
   const known = graphs.get(key)
@@ -86,9 +96,8 @@ function exampleOf({ layer, context }: LayerInput, { config, run, contextAt }: L
     context: contextAt(places, { asked, starts: late ? [0, ...starts] : starts }),
   }
   const sizes: Sizes = { rows, asked: asked?.length ?? 0, cuts: cutsOf(input.context, length) }
-  const trained = projectionsOf(layer).flatMap(({ lora }) => lora.flatMap(({ A, B }) => [A, B]))
   const dy = tf.ones([asked?.length ?? rows * length, config.dim])
-  return { sizes, input, by: [input.x, ...trained], dy, run: () => run(input, places) }
+  return { sizes, input, by: [input.x, ...trainedOf(layer)], dy, run: () => run(input, places) }
 }
 
 /**

@@ -75,13 +75,13 @@ export async function shareOf(
   items: readonly Item[],
   total: number,
 ): Promise<Share> {
-  const { model, objective, gradientCheckpointing: recompute } = learner
+  const { model, objective, gradientCheckpointing: recompute, graphs } = learner
   let names: string[] = []
   const [values, gradient] = tf.tidy((): [Tensor, Tensor1D] => {
     const kept: Record<string, Tensor> = {}
     const taped: { value: Tensor; grads: Tensor[] } = tf.engine().gradients(
       (): Scalar => {
-        const trained = ready ?? bind(model, { trainAll: true, recompute })
+        const trained = ready ?? bind(model, { trainAll: true, recompute, graphs })
         const { loss, logs } = lossOf(objective, trained, items, total, model)
         for (const [name, tensor] of Object.entries(logs)) kept[name] = tf.keep(tf.sum(tensor))
         return loss

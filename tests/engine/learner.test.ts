@@ -81,6 +81,11 @@ describe("training with helping processes", () => {
       { objective: { kind: "sft", weighting: "root" }, batches: { steps: 3, at: sequences } },
       true,
     ],
+    [
+      "the same by graphs",
+      { objective: { kind: "sft", weighting: "root" }, batches: { steps: 3, at: sequences }, graphs: true },
+      true,
+    ],
   ] as [string, Partial<TrainOptions>, boolean][])("gives %s the same to the last bit", async (_, options, all) => {
     const left = await tensorsLeft(async () => {
       const [one, two] = [await run(1, options, all), await run(2, options, all)]

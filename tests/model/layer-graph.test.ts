@@ -24,13 +24,16 @@ const batchOf = (rows: number, prompt: number, answer: number) =>
 
 describe.runIf(backends[0] === "tensorflow")("layers as graphs", () => {
   // gemma3 has norms on queries, keys and behind its blocks, a window of 4 in some layers, GeGLU; qwen2 has biases
-  it.each(["llama", "gemma3", "qwen2", "qwen3"])(
-    "give %s the log-probs and gradients that it has without, in batches of any size",
-    async (name) => {
+  it.each(
+    ["llama", "gemma3", "qwen2", "qwen3"].flatMap((name) => [[name, "an adapter"] as const, [name, "all"] as const]),
+  )(
+    "give %s the log-probs and gradients that it has without, in batches of any size, training %s",
+    async (name, trained) => {
       const dir = fixture(name)
       const config = loadConfig(dir)
       const model = loadModel(dir, config)
-      const lora = fromAdapter(readAdapter(join(dir, "adapter"), config))
+      const lora = trained === "all" ? null : fromAdapter(readAdapter(join(dir, "adapter"), config))
+      const params = (lora ?? model).params
       const sizes = [
         [3, 40, 13],
         [1, 21, 60],
@@ -41,17 +44,18 @@ describe.runIf(backends[0] === "tensorflow")("layers as graphs", () => {
       for (const [rows, prompt, answer] of sizes) {
         const batch = batchOf(rows, prompt, answer)
         const found = (graphs: boolean): Float32Array[] => {
-          const bound = bind(model, { lora, graphs })
-          expect(bound.graphs).toBe(graphs)
+          const adapted = lora && bind(model, { lora, graphs })
           const results = tf.tidy(() => {
             const loss = () => {
+              const bound = adapted ?? bind(model, { trainAll: true, graphs })
+              expect(bound.graphs).toBe(graphs)
               const logProbs = responseLogProbs(bound, batch)
               return tf.sum(tf.mul(logProbs, tf.range(0, logProbs.size))).asScalar()
             }
-            const { value, grads } = tf.engine().gradients(loss, Object.values(lora.params))
+            const { value, grads } = tf.engine().gradients(loss, Object.values(params))
             return [value, ...grads]
           })
-          release(bound)
+          if (adapted) release(adapted)
           const values = results.map((tensor) => tensor.dataSync() as Float32Array)
           tf.dispose(results)
           return values
@@ -69,7 +73,7 @@ describe.runIf(backends[0] === "tensorflow")("layers as graphs", () => {
         expect(runs.mock.calls.length).toBeGreaterThanOrEqual(2)
         runs.mockRestore()
       }
-      tf.dispose([model.params, lora.params])
+      tf.dispose([model.params, params])
     },
   )
 
