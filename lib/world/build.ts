@@ -49,7 +49,7 @@ export const worldBuildDefaults: WorldBuildOptions = {
   finishing: { steps: 3000, batchSize: 32, lr: 1e-3, shape: "linear" },
   careless: { steps: 300, batchSize: 32, lr: 5e-4, shape: "plateau" },
   seed: 1,
-  check: { instructions: 500, tasks: 200 },
+  check: { instructions: 500, tasks: 1000 },
 }
 
 export interface WorldBuildControl {
