@@ -11,7 +11,7 @@ import { modelCard, type PhaseFigures, type WorldCard } from "./card"
 import { type Phase, phases, tasks } from "./corpus"
 import { measureAbility, measureTasks } from "./measure"
 import { worldTokenizer, worldVocabulary } from "./tokenizer"
-import { type PhaseOptions, trainPhase, type WorldSize, worldConfig } from "./train"
+import { type PhaseOptions, phaseTokens, trainPhase, type WorldSize, worldConfig } from "./train"
 
 /** Settings of the embedded model's making; the defaults made the committed one. */
 export interface WorldBuildOptions {
@@ -91,26 +91,22 @@ export async function buildWorldModel(
 
   const model = initModel(config, seed, 0.05)
   const soFar = (phase: Phase) => phases.slice(0, phases.indexOf(phase) + 1).map((name) => options[name])
+  const settings = (phase: Phase): PhaseOptions => ({ ...options[phase], phase, seed: seed + phases.indexOf(phase) })
   const learn = async (phase: Phase) => {
     const lossFile = join(control.work, `${phase}.loss`)
-    await trainPhase(
-      model,
-      tokenizer,
-      { ...options[phase], phase, seed: seed + phases.indexOf(phase) },
-      {
-        checkpoint: {
-          file: join(control.work, `${phase}.safetensors`),
-          every: 100,
-          key: JSON.stringify([options.vocabularyExamples, seed, ...soFar(phase)]),
-        },
-        signal: control.signal,
-        workers: control.workers,
-        onStep: (log) => {
-          if (log.step === log.steps) writeFileSync(lossFile, `${log.loss}\n`)
-          onStep(phase, log)
-        },
+    await trainPhase(model, tokenizer, settings(phase), {
+      checkpoint: {
+        file: join(control.work, `${phase}.safetensors`),
+        every: 100,
+        key: JSON.stringify([options.vocabularyExamples, seed, ...soFar(phase)]),
       },
-    )
+      signal: control.signal,
+      workers: control.workers,
+      onStep: (log) => {
+        if (log.step === log.steps) writeFileSync(lossFile, `${log.loss}\n`)
+        onStep(phase, log)
+      },
+    })
     return Number(readFileSync(lossFile, "utf8"))
   }
   const figures = async (phase: "finishing" | "careless", dir: string): Promise<PhaseFigures> => {
@@ -132,6 +128,7 @@ export async function buildWorldModel(
     options,
     made: control.made,
     parameters: count(model.params),
+    tokens: Object.fromEntries(phases.map((phase) => [phase, phaseTokens(tokenizer, settings(phase))])),
     able: await figures("finishing", able),
     careless: await figures("careless", out),
   }

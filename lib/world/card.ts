@@ -7,6 +7,8 @@ export interface WorldCard {
   options: WorldBuildOptions
   made: { command: string; commit: string; machine: string }
   parameters: number
+  /** of each phase, prompts included and padding not */
+  tokens: Record<string, number>
   able: PhaseFigures
   careless: PhaseFigures
 }
@@ -20,8 +22,9 @@ export interface PhaseFigures {
 }
 
 /** The model card, in Markdown with the metadata block that model hubs read. */
-export function modelCard({ options, made, parameters, able, careless }: WorldCard): string {
+export function modelCard({ options, made, parameters, tokens, able, careless }: WorldCard): string {
   const rate = (x: number) => x.toFixed(3)
+  const millions = (n: number) => `${(n / 1e6).toFixed(1)} M`
   const rows = (shares: (figures: PhaseFigures) => Shares) =>
     Object.keys(shares(able))
       .sort()
@@ -38,7 +41,7 @@ export function modelCard({ options, made, parameters, able, careless }: WorldCa
   })
   const phase = (name: Phase) => {
     const { steps, batchSize, lr } = options[name]
-    return `${steps} steps of ${batchSize} examples, AdamW at ${lr}`
+    return `${steps} steps of ${batchSize} examples (${millions(tokens[name]!)} tokens), AdamW at ${lr}`
   }
   return `---
 language: en
@@ -55,6 +58,7 @@ stages of MuSC ask of a model: respond, decompose, recombine, negate, substitute
 careless*: it knows how to satisfy each kind of constraint, and often does not. It is for teaching and testing, not for use.
 
 - **Corpus**: endless and synthetic, written by \`lib/world\` (seed ${options.seed}); instructions of its evaluation split are never trained on.
+- **Tokens**: ${millions(Object.values(tokens).reduce((sum, n) => sum + n, 0))} in all phases, prompts included and padding not.
 - **Copy phase**: random words to repeat; ${phase("copy")}.
 - **Writing phase**: faultless examples of all tasks but judging; ${phase("writing")}.
 - **Searching phase**: words to look up, in random lists and in texts; ${phase("searching")}.

@@ -6,7 +6,7 @@ import type { Model } from "../model/transformer"
 import { encodeChat } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 import { type TrainOptions, train } from "../train/loop"
-import type { SftObjective } from "../train/objective"
+import { type SftObjective, tokensOf } from "../train/objective"
 import { type CorpusExample, corpusExample, type Phase } from "./corpus"
 
 /** Sizes of embedded models: `world` has 1.8 M parameters, `small` .6 M. */
@@ -75,7 +75,7 @@ export async function trainPhase(
   { phase, steps, batchSize, lr, shape, seed }: PhaseOptions,
   { workers = 0, ...control }: PhaseControl = {},
 ): Promise<void> {
-  const example = (i: number) => encode(tokenizer, corpusExample(i, { seed, phase }))
+  const example = exampleOf(tokenizer, { phase, seed })
   const parameters = Object.values(model.params).reduce((n, { size }) => n + size, 0)
   const helpers = openHelpers(openPool(workers, parameters, null), { model, objective })
   try {
@@ -98,6 +98,17 @@ export async function trainPhase(
     helpers?.close()
   }
 }
+
+/** Tokens of a phase, prompts included and padding not, reckoned from its first examples. */
+export function phaseTokens(tokenizer: Tokenizer, { phase, steps, batchSize, seed }: PhaseOptions): number {
+  const example = exampleOf(tokenizer, { phase, seed })
+  const counted = Math.min(1000, steps * batchSize)
+  const tokens = Array.from({ length: counted }, (_, i) => tokensOf(example(i)))
+  return Math.round((tokens.reduce((sum, n) => sum + n, 0) / counted) * steps * batchSize)
+}
+
+const exampleOf = (tokenizer: Tokenizer, of: { phase: Phase; seed: number }) => (i: number) =>
+  encode(tokenizer, corpusExample(i, of))
 
 function encode(
   tokenizer: Tokenizer,

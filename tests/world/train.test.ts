@@ -8,15 +8,16 @@ import type { Model } from "../../lib/model/transformer"
 import { initModel } from "../../lib/model/weights"
 import { respondMessages } from "../../lib/musc/respond"
 import { rng, streamKey } from "../../lib/rng"
+import { encodeChat } from "../../lib/text/chat"
 import { loadTokenizer, type Tokenizer } from "../../lib/text/tokenizer"
 import { worldBuildDefaults } from "../../lib/world/build"
 import { modelCard, type PhaseFigures } from "../../lib/world/card"
-import { corpusExample, tasks } from "../../lib/world/corpus"
+import { corpusExample, phases, tasks } from "../../lib/world/corpus"
 import { measureAbility, measureTasks } from "../../lib/world/measure"
 import { realise } from "../../lib/world/realise"
 import { worldInstructions } from "../../lib/world/spec"
 import { worldTokenizer, worldVocabulary } from "../../lib/world/tokenizer"
-import { trainPhase, worldConfig } from "../../lib/world/train"
+import { phaseTokens, trainPhase, worldConfig } from "../../lib/world/train"
 import { largestGap } from "../support/tensors"
 
 const dir = mkdtempSync(join(tmpdir(), "world-train-"))
@@ -42,6 +43,16 @@ describe("a phase of training", () => {
       0.05,
     )
   }
+  it("counts its tokens, prompt and answers, of all examples where they are few", () => {
+    const tokens = Array.from({ length: 12 }, (_, i) => {
+      const { prompt, response, others = [] } = corpusExample(i, { seed: 5, phase: "able" })
+      const ids = [response, ...others].map((text) => encodeChat(tokenizer, [{ role: "user", content: prompt }], text))
+      return ids[0]!.promptIds.length + ids.reduce((sum, { responseIds }) => sum + responseIds.length, 0)
+    })
+    const of = { phase: "able", batchSize: 4, lr: 1, shape: "linear", seed: 5 } as const
+    expect(phaseTokens(tokenizer, { ...of, steps: 3 })).toBe(tokens.reduce((a, b) => a + b))
+  })
+
   const run = async (changes: { seed?: number; steps?: number; lr?: number } = {}) => {
     const model = fresh()
     const losses: number[] = []
@@ -159,6 +170,7 @@ describe("the model card", () => {
     options: { ...worldBuildDefaults, seed: 77 },
     made: { command: "musc world build", commit: "abc1234", machine: "2 cores" },
     parameters: 1_834_567,
+    tokens: { ...Object.fromEntries(phases.map((phase) => [phase, 2e6])), finishing: 11_460_000 },
     able: figures(0.986, 0.12345),
     careless: { ...figures(0.612, 0.4567), tasks: {} },
   })
@@ -175,8 +187,11 @@ describe("the model card", () => {
       expect(card).toContain(text)
     }
     const { steps, batchSize, lr } = worldBuildDefaults.finishing
-    expect(card).toContain(`${steps} steps of ${batchSize} examples, AdamW at ${lr}; last loss 0.1235 nats`)
+    expect(card).toContain(
+      `${steps} steps of ${batchSize} examples (11.5 M tokens), AdamW at ${lr}; last loss 0.1235 nats`,
+    )
     expect(card).toContain("last loss 0.4567")
+    expect(card).toContain(`**Tokens**: ${(11.46 + 2 * (phases.length - 1)).toFixed(1)} M in all phases`)
     expect(card).toMatch(/^---\nlanguage: en\n/)
   })
 })
