@@ -16,7 +16,7 @@ import { type Browser, chromium, type Page } from "playwright-core"
 import { findNotebook, notebookFiles, notebookSite, readNotebook } from "../../lib/notebook/batch"
 import { kernelName, kernelSpec } from "../../lib/notebook/install"
 
-const shots = resolve(process.argv[2] ?? "dist/screenshots")
+const shots = resolve(process.argv[2] ?? "runs/screenshots")
 const only = process.argv[3]?.split(",")
 const work = mkdtempSync(join(tmpdir(), "musc-lab-"))
 const wait = (ms: number) => new Promise((done) => setTimeout(done, ms))
