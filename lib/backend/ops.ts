@@ -1,5 +1,5 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
-import { tf } from "./tf"
+import { maths, tf } from "./tf"
 
 /**
  * The few operations that a decoder needs, each with a hand-written gradient: fewer passes over memory and fewer tape
@@ -63,8 +63,8 @@ export const isTaped = (): boolean => tf.engine().state.gradientDepth > 0
 /** a · b for matrices, either one transposed first. Without a gradient: for use inside an op that brings its own. */
 export function matMul(a: Tensor2D, b: Tensor2D, transposeA = false, transposeB = false): Tensor2D {
   const backend = native()
-  // tfjs sends every product to BatchMatMulV2, which costs .1 ms more a call than MatMul.
-  if (backend) {
+  // tfjs sends every product to BatchMatMulV2, which costs .1 ms more a call than MatMul. But MatMul knows no bf16.
+  if (backend && maths() === "f32") {
     const attrs = [
       floatType(backend, "T"),
       flag(backend, "transpose_a", transposeA),
