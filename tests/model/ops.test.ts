@@ -1,5 +1,5 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
-import { beforeAll, describe, expect, it } from "vitest"
+import { beforeAll, describe, expect, it, vi } from "vitest"
 import * as ops from "../../lib/backend/ops"
 import { tf, useBackend } from "../../lib/backend/tf"
 import { backends, largestGap, randomValues } from "../support/tensors"
@@ -320,6 +320,25 @@ describe.each(backends)("on %s", (backend) => {
     const many = multiplied((a, b) => ops.batchMatMul(a as Tensor4D, b as Tensor4D, ta, tb), [B, K])
     expect(largestGap(one, expected[0]!)).toBeLessThan(1e-6)
     expect(largestGap(many, expected[1]!)).toBeLessThan(1e-6)
+  })
+
+  it.runIf(backend === "tensorflow")("matrix products are by the operation that knows bf16, if so asked", () => {
+    const called = vi.spyOn(
+      tf.backend() as unknown as { executeSingleOutput(op: string): Tensor },
+      "executeSingleOutput",
+    )
+    tf.tidy(() => {
+      const [a, b] = [uniform([M, D], "left"), uniform([D, O], "right")] as [Tensor2D, Tensor2D]
+      ops.matMul(a, b)
+      vi.stubEnv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+      ops.matMul(a, b)
+    })
+    vi.unstubAllEnvs()
+    expect(called.mock.calls.map(([op]) => op).filter((op) => op.includes("MatMul"))).toEqual([
+      "MatMul",
+      "BatchMatMulV2",
+    ])
+    called.mockRestore()
   })
 
   it("attention of the newest token over cached keys is the last row of the whole", () => {
