@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process"
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { publint } from "publint"
 import { afterAll, expect, it } from "vitest"
@@ -16,7 +16,8 @@ it("npm run pack makes a package that publint has nothing against, with all publ
   const run = (command: string, args: string[], cwd: string) =>
     execFileSync(command, args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] })
   run("npm", ["run", "pack", "--", "--pack-destination", scratch], root)
-  run("tar", ["xzf", "musc-0.1.0.tgz"], scratch)
+  const [tarball] = readdirSync(scratch)
+  run("tar", ["xzf", tarball!], scratch)
   const folder = join(scratch, "package")
 
   const { messages } = await publint({ pkgDir: folder, pack: false })

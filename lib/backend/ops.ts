@@ -5,8 +5,8 @@ import { maths, tf } from "./tf"
  * The few operations that a decoder needs, each with a hand-written gradient: fewer passes over memory and fewer tape
  * entries than tfjs' own. Letters: M tokens, D and O widths, B batch, N heads, T queries, S keys, H head size.
  *
- * Two backends need help. On `tensorflow`, kernels that tfjs does not expose are called by name. On `wasm`, matMul with
- * transpose flags falls to a naive kernel, so operands are transposed first.
+ * Two backends need help. On `tensorflow`, kernels that tfjs does not expose are called by name. On `wasm`, products
+ * that are transposed or batched fall to a naive kernel, so operands are transposed first and batches taken apart.
  */
 
 interface NativeBackend {
@@ -278,8 +278,8 @@ export function attend(
   const heads = (x: Tensor4D) => tf.reshape(x, [B, N, -1, x.shape[3]]) as Tensor4D
   const joined = (parts: Tensor4D[]) => (parts.length > 1 ? tf.concat(parts, 2) : parts[0]!) // [B, N, T - t0, H]
   const t0 = blocks[0]!.queries[0]
-  /** All that the gradient of a block needs, queries of a group one after another: q, k, v, p [B, K, N/K t, s] and p v. */
   const product: typeof batchMatMul = cached ? tf.matMul : batchMatMul
+  /** All that the gradient of a block needs, queries of a group one after another: q, k, v, p [B, K, N/K t, s] and p v. */
   const forward = (q: Tensor4D, k: Tensor4D, { queries, keys, mask }: AttentionBlock) => {
     const asked = grouped(along(q, queries))
     const [named, values] = [along(k, keys), along(v, keys)]

@@ -40,7 +40,7 @@ export function register(program: Command): void {
     .command("train")
     .description(
       "Make the embedded model from nothing: tokenizer, eight phases of training from copying words to careless answers, measurements, model card. " +
-        "An hour to an hour and a half on two cores; stopped at any time, the same command goes on.",
+        "One to two hours on two cores; stopped at any time, the same command goes on.",
     )
     .addOption(new Option("--size <size>", "which embedded model").choices(Object.keys(worldSizes)).default("world"))
     .option("--out <folder>", "model folder to write (default: data/models/world or world-small)")

@@ -7,8 +7,8 @@ import type { Context, ContextOptions, Layer, Places } from "./transformer"
 
 /**
  * Layers and their gradients as graphs, for training: a quarter of a small model's time goes into calling kernels one by one
- * and into fresh memory for each. A graph is made by watching a layer on three tiny batches, and serves
- * all layers of its kind and batches of all sizes.
+ * and into fresh memory for each. A graph is made by watching a layer on three tiny batches, and serves all layers of its
+ * kind and batches of all sizes.
  */
 
 export interface LayerInput {

@@ -67,7 +67,7 @@ export interface AxisCurve {
   base?: Score
 }
 
-/** ISR against a setting, one curve a method (colour) and model (dash), with 95 % intervals; dotted grey: before training. */
+/** ISR against a setting, one curve a method (colour) and model (dash), with 95 % intervals; dotted grey, once a model: before training. */
 export function satisfactionOver(
   setting: string,
   circumstances: string,
@@ -77,6 +77,7 @@ export function satisfactionOver(
   const look = methodLooks(curves.map(({ method }) => method))
   const models = [...new Set(curves.map(({ model }) => model))].reverse()
   const dashes = ["solid", "dash", "dashdot", "longdash"]
+  const based = new Set<string>()
   const data = curves.flatMap(({ method, model, points, base }): Trace[] => {
     const name = plain([model, method].filter(Boolean).join(" "))
     const sorted = [...points].sort((a, b) => a.at - b.at)
@@ -94,12 +95,16 @@ export function satisfactionOver(
       marker: { color, symbol, size: 9 },
       hovertemplate: `${name}, %{x}: %{y:.1%}<extra></extra>`,
     }
+    if (!base || based.has(model)) return [curve]
+    based.add(model)
     const flat: Trace = {
-      ...{ type: "scatter", mode: "lines", x: [x[0], x.at(-1)], y: [base?.isr, base?.isr], showlegend: false },
+      ...{ type: "scatter", mode: "lines+text", x: [x[0], x.at(-1)], y: [base.isr, base.isr], showlegend: false },
+      ...{ text: ["", plain(`${model} before training`.trim())], textposition: "top left" },
+      textfont: { color: colours.grey },
       line: { color: colours.grey, width: 1, dash: "dot" },
       hovertemplate: `${plain(model)} before training: %{y:.1%}<extra></extra>`,
     }
-    return base ? [curve, flat] : [curve]
+    return [curve, flat]
   })
   const tickvals = [...new Set(curves.flatMap(({ points }) => points.map(({ at }) => at)))]
   const layout = layoutOf(`Instructions kept whole by ${setting}, ${circumstances}`, 320, {

@@ -29,12 +29,22 @@ describe("satisfaction over a setting", () => {
       { at: 60, score: score(0.4) },
     ]
     const curves = ["small", "large"].map((model) => ({ method: "musc", model, points, base: score(0.3) }))
-    const { data, layout } = satisfactionOver("pairs", "temperature 0", curves, { log: true })
+    const { data, layout } = satisfactionOver(
+      "pairs",
+      "temperature 0",
+      [...curves, { ...curves[1]!, method: "coarse" }],
+      { log: true },
+    )
     expect(data.map(({ name, x, y }) => [name, x, y])).toEqual([
       ["small musc", [60, 500], [0.4, 0.6]],
       [undefined, [60, 500], [0.3, 0.3]],
       ["large musc", [60, 500], [0.4, 0.6]],
       [undefined, [60, 500], [0.3, 0.3]],
+      ["large coarse", [60, 500], [0.4, 0.6]],
+    ])
+    expect([data[1]!.text, data[3]!.text]).toEqual([
+      ["", "small before training"],
+      ["", "large before training"],
     ])
     const lines = [data[0]!, data[2]!].map(({ line }) => line as { color: string; dash: string })
     expect(lines[0]!.color).toBe(lines[1]!.color)
