@@ -45,8 +45,9 @@ export interface BackendChoice extends Loaded {
 export type Loader = () => Promise<Loaded>
 
 /**
- * How the native backend multiplies f32 matrices: `bf16` lets oneDNN round the factors to 8 binary digits, which
- * processors with AMX do faster; sums stay in f32. Other backends always compute in f32.
+ * How the native backend multiplies f32 matrices. `bf16` lets it round the factors: oneDNN to 8 binary digits, which
+ * processors with AMX do faster, CUDA to the 11 of TF32, for its tensor cores; sums stay in f32. Other backends always
+ * compute in f32.
  */
 export const mathNames = ["f32", "bf16"] as const
 export type Maths = (typeof mathNames)[number]
@@ -70,10 +71,11 @@ export async function useBackend(wanted = process.env.MUSC_BACKEND, math = maths
     throw new BackendError(`backend ${choice.name}: tfjs could not start it; run \`npx musc doctor\` for the facts`)
   await tf.ready()
   assertOneCore()
-  return math === "bf16" ? { ...choice, reason: `${choice.reason}, ${bf16Effect(choice.name)}` } : choice
+  return math === "bf16" ? { ...choice, reason: `${choice.reason}, ${bf16Effect(choice)}` } : choice
 }
 
-function bf16Effect(name: BackendName): string {
+function bf16Effect({ name, device }: BackendChoice): string {
+  if (device === "cuda") return "TF32 maths"
   if (name !== "tensorflow") return "bf16 maths asked for, but only the native backend has it: f32"
   const known = existsSync("/proc/cpuinfo") && readFileSync("/proc/cpuinfo", "latin1")
   return !known || /amx_bf16/.test(known) ? "bf16 maths" : "bf16 maths, which gains nothing without AMX"
@@ -124,6 +126,7 @@ async function tensorflow(): Promise<Loaded> {
     throw new BackendError("tensorflow: its native binding is not built; run `npx musc native`")
   process.env.TF_CPP_MIN_LOG_LEVEL ??= "2"
   process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= "true"
+  if (maths() === "f32") process.env.NVIDIA_TF32_OVERRIDE ??= "0" // else TensorFlow multiplies in TF32 on its own accord
   // Node 23 removed two functions that tfjs-node 4.22 still calls.
   Object.assign(util, { isNullOrUndefined: (x: unknown) => x === null || x === undefined, isArray: Array.isArray })
   try {

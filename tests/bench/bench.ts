@@ -2,10 +2,13 @@
  * Times our work against what a user would otherwise pick, on the same model, ids and machine, in turn, each in a process of
  * its own:
  *
- *     npm run bench -- [--model DIR] [--only dpo,step-lora,…] [--rounds 3] [--peers none|PYTHON] [--math bf16] [--json]
+ *     npm run bench -- [--model DIR] [--only dpo,step-lora,…] [--rounds 3] [--peers none|PYTHON] [--math bf16] [--device cuda]
+ *         [--json]
  *
  * Ours works in as many processes as the library takes for the model, one a core for a small one; memory is that of all of
  * them, and the share of the matmul peak is that of what one process reaches with all cores.
+ *
+ * `--device cuda` gives both sides the GPU, and a large model work of a GPU's size. Memory is the host's there too.
  *
  * `--only growth` measures how time and memory grow with pairs, streamed pairs, length, vocabulary and batch.
  * `--peers` takes a Python that has tests/bench/peers/requirements.txt; without it one is made in .venv/bench. Results go to
@@ -53,7 +56,7 @@ export interface Results {
   machine: string
   math: Maths
   rounds: number
-  /** GFLOPS of a 1024³ product in f32 */
+  /** GFLOPS of a product of square matrices in f32, see `matmulSpeed` */
   matmulPeak: number
   rows: Row[]
   growth: Growth[]
@@ -67,6 +70,7 @@ const { values: options } = parseArgs({
     peers: { type: "string" },
     math: { type: "string", default: "f32" },
     backend: { type: "string", default: "tensorflow" },
+    device: { type: "string", default: "cpu" },
     out: { type: "string" },
     json: { type: "boolean", default: false },
   },
@@ -97,6 +101,8 @@ async function main() {
     throw new Error(`--rounds: must be a whole number from 1, got ${options.rounds}`)
   if (options.math !== "f32" && options.math !== "bf16")
     throw new Error(`--math: must be f32 or bf16, got ${options.math}`)
+  const { device } = options
+  if (device !== "cpu" && device !== "cuda") throw new Error(`--device: must be cpu or cuda, got ${device}`)
   const model = await modelFolder(options.model)
   const config = loadConfig(model)
   const threads = availableParallelism()
@@ -105,6 +111,7 @@ async function main() {
   const base = {
     model,
     backend: options.backend,
+    device,
     threads,
     pairs: load.pairs,
     signals: load.signals,
@@ -118,7 +125,7 @@ async function main() {
     rounds,
     python,
   }
-  const works = worksFor(config, load.adapter, threads)
+  const works = worksFor(config, load.adapter, threads, device)
   const long = works.find(({ name }) => name === "step-512")!
   const known = [...works.map(({ name }) => name), "checkpointing", "bf16", ...growthNames]
   // Growth is shown on a small model, where it takes minutes.

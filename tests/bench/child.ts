@@ -19,13 +19,18 @@ function run(command: string, args: readonly string[], env: Record<string, strin
 export const runOurs = (job: Job, maths: Maths): Promise<Answer> =>
   run(process.execPath, ["-r", "tsx/cjs", join(__dirname, "ours.ts"), JSON.stringify(job)], {
     ONEDNN_DEFAULT_FPMATH_MODE: maths === "bf16" ? "BF16" : "STRICT",
+    ...hidden(job),
   })
 
 export const runPeer = (python: string, script: string, job: Job): Promise<Answer> =>
   run(python, [join(__dirname, "peers", script), JSON.stringify(job)], {
     HF_HUB_OFFLINE: "1",
     OMP_NUM_THREADS: `${job.threads}`,
+    ...hidden(job),
   })
+
+/** Nothing sees a GPU that is not to be used. */
+const hidden = ({ device }: Job): Record<string, string> => (device === "cpu" ? { CUDA_VISIBLE_DEVICES: "" } : {})
 
 /** A Python with the peers' packages: made once, again when the list of packages changes. */
 export function peerPython(): string {

@@ -6,6 +6,8 @@ export interface Job {
   /** model folder */
   model: string
   backend: BackendName
+  /** where PyTorch and the native backend compute */
+  device: "cpu" | "cuda"
   threads: number
   /** files of the workload, see workload.ts */
   pairs: string

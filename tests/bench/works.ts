@@ -20,10 +20,12 @@ const projections = Object.keys(loraTargets) as LoraTarget[]
 const matrixSize = (config: ModelConfig) =>
   config.layers * projections.reduce((n, target) => n + targetShape(config, target).reduce((a, b) => a * b), 0)
 
-/** All works for a model, sized so that each takes seconds on two cores. */
-export function worksFor(config: ModelConfig, adapter: string, threads: number): Work[] {
-  const big = large(config)
-  const step = big ? { batch: 4, length: 64, warmup: 1, steps: 2 } : { batch: 16, length: 128, warmup: 2, steps: 8 }
+/** All works for a model, sized so that each takes seconds on two cores, or on a GPU. */
+export function worksFor(config: ModelConfig, adapter: string, threads: number, device: Job["device"]): Work[] {
+  const cuda = device === "cuda"
+  const big = large(config) && !cuda
+  const small = cuda ? { batch: 8, length: 512, warmup: 2, steps: 8 } : { batch: 16, length: 128, warmup: 2, steps: 8 }
+  const step = big ? { batch: 4, length: 64, warmup: 1, steps: 2 } : small
   const tokens = big ? 16 : 64
   const peer = (script: string, ...variants: Partial<Job>[]) => ({
     script,
@@ -42,7 +44,14 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number):
       name: "dpo",
       title: "DPO, LoRA on all linear layers",
       unit: "pairs/s",
-      job: { work: "dpo", adapter, batch: big ? 4 : 8, count: big ? 12 : 512, lr: big ? 1e-4 : 1e-3, beta: 0.1 },
+      job: {
+        work: "dpo",
+        adapter,
+        batch: big ? 4 : 8,
+        count: big ? 12 : cuda ? 256 : 512,
+        lr: big ? 1e-4 : 1e-3,
+        beta: 0.1,
+      },
       peer: peer("dpo.py", { precompute: false }, { precompute: true }),
       target: big ? 5 : 3,
     },
@@ -80,7 +89,7 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number):
       peer: peer("step.py"),
     },
   ]
-  if (!big) {
+  if (!big && !cuda) {
     works.push({
       name: "wasm",
       title: "train step 8 x 128, LoRA, wasm against one PyTorch thread",

@@ -12,13 +12,13 @@ def rows(path):
 
 
 def model(adapter=None):
-    """The checkpoint in f32, with a fresh trainable adapter (PEFT folder) on it if given."""
+    """The checkpoint in f32 on the job's device, with a fresh trainable adapter (PEFT folder) on it if given."""
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(job["threads"])
     torch.manual_seed(0)
-    loaded = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32).to(job["device"])
     if adapter is None:
         return loaded
     from peft import PeftModel
@@ -37,13 +37,20 @@ def padded(lists, left=False):
         at = slice(longest - len(tokens), longest) if left else slice(0, len(tokens))
         ids[row, at] = torch.tensor(tokens)
         mask[row, at] = 1
-    return ids, mask
+    return ids.to(job["device"]), mask.to(job["device"])
 
 
 def clock():
-    """A function that gives the seconds since now."""
-    start = time.perf_counter()
-    return lambda: time.perf_counter() - start
+    """A function that gives the seconds since now, until all that was asked of the device is done."""
+    import torch
+
+    def now():
+        if job["device"] == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    start = now()
+    return lambda: now() - start
 
 
 def answer(**found):

@@ -24,7 +24,7 @@ def signals(some):
     e_all, e_starts = distributions(some, "empty")
     out = []
     for i, ids in enumerate(ids for row in some for ids in row["answers"]):
-        n, at = len(ids), torch.tensor(ids)[:, None]
+        n, at = len(ids), torch.tensor(ids, device=job["device"])[:, None]
         p, q, e = (x[i, s:s + n] for x, s in ((p_all, p_starts[i]), (q_all, q_starts[i]), (e_all, e_starts[i])))
         gathered = [x.gather(1, at)[:, 0].tolist() for x in (p, q, e)]
         entropies = [(-(x.exp() * x).sum(-1)).tolist() for x in (p, q)]

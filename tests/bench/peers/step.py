@@ -6,7 +6,7 @@ import torch
 network = model(job.get("adapter"))
 network.train()
 optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.0)
-ids = torch.randint(0, network.config.vocab_size, (job["batch"], job["length"]))
+ids = torch.randint(0, network.config.vocab_size, (job["batch"], job["length"]), device=job["device"])
 
 
 def step():
