@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { Tensor } from "@tensorflow/tfjs"
-import { tf } from "./tf"
+import { onGpu, tf } from "./tf"
 
 /**
  * Graphs of TensorFlow operations that run in one call. Called one by one, an operation of tfjs takes 20 to 50 µs whatever
@@ -21,7 +21,6 @@ export type GraphNode = string
 export type GraphAttrs = Readonly<Record<string, GraphType | boolean | number | readonly number[]>>
 
 interface GraphBackend {
-  isUsingGpuDevice: boolean
   loadSavedModelMetaGraph(path: string, tags: string): number
   runSavedModel(id: number, inputs: readonly Tensor[], infos: readonly { name: string }[], outputs: string[]): Tensor[]
   deleteSavedModel(id: number): void
@@ -29,7 +28,7 @@ interface GraphBackend {
 
 /** Whether graphs can be run: by the native backend on the CPU. On a GPU each input would be copied to the host and back. */
 export function runsGraphs(): boolean {
-  return tf.getBackend() === "tensorflow" && !(tf.backend() as unknown as GraphBackend).isUsingGpuDevice
+  return tf.getBackend() === "tensorflow" && !onGpu()
 }
 
 export interface CompiledGraph {

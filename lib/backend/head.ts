@@ -1,13 +1,14 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
 import { cappedLogits, isTaped, matMul, targetLogProbs, withGradient } from "./ops"
-import { tf } from "./tf"
+import { onGpu, tf } from "./tf"
 
 /** Words from which on a vocabulary is taken in blocks. */
 const wide = 2 ** 13
-/** Rows taken at once: fewer make the products with the table slower (32 rows a third, 8 rows three times). */
-const rowsAtOnce = 256
-/** Logits held at once. */
-const held = 2 ** 21
+/**
+ * Rows taken at once, and logits held. Fewer rows make the products with the table slower (32 a third, 8 three times), more
+ * logits leave the cache; a GPU has no use for small pieces.
+ */
+const sizes = () => (onGpu() ? { rowsAtOnce: 2048, held: 2 ** 26 } : { rowsAtOnce: 256, held: 2 ** 21 })
 
 /**
  * log p(target) under logits = h · tableᵀ, as `targetLogProbs`, in memory that does not grow with the vocabulary: the
@@ -22,6 +23,7 @@ export function headLogProbs(
   options: { trainTable?: boolean; softcap?: number | null; block?: number } = {},
 ): Tensor1D {
   const { trainTable = false, softcap = null } = options
+  const { rowsAtOnce, held } = sizes()
   const words = options.block ?? Math.floor(held / Math.min(h.shape[0], rowsAtOnce))
   if (trainTable || (table.shape[0] < wide && !options.block)) return targetLogProbs(h, table, targets, options)
   const taped = isTaped()

@@ -1,5 +1,5 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
-import { maths, tf } from "./tf"
+import { maths, onGpu, tf } from "./tf"
 
 /**
  * The few operations that a decoder needs, each with a hand-written gradient: fewer passes over memory and fewer tape
@@ -388,7 +388,7 @@ function scoreRows(h: Tensor2D, table: Tensor2D, targets: Tensor1D, softcap: num
 }
 
 /** Tokens whose logits are held at once, for a table [V, D]. */
-export const chunkOf = (table: Tensor2D) => Math.max(64, Math.floor(2 ** 24 / table.shape[0]))
+export const chunkOf = (table: Tensor2D) => Math.max(64, Math.floor(2 ** (onGpu() ? 26 : 24) / table.shape[0]))
 /** Where the chunks of rows [M, …] begin, and the rows of one. */
 export const startsOf = ({ shape: [M] }: Tensor2D, chunk: number) =>
   Array.from({ length: Math.ceil(M / chunk) }, (_, i) => i * chunk)

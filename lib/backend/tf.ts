@@ -152,6 +152,11 @@ interface NodeBackend {
   isUsingGpuDevice: boolean
 }
 
+/** Whether the backend in use computes on a GPU, where few large operations serve better than many that fit a cache. */
+export function onGpu(): boolean {
+  return tf.getBackend() === "webgpu" || (tf.backend() as Partial<NodeBackend>).isUsingGpuDevice === true
+}
+
 /** Where the package looks for its native half. */
 export const bindingFile = "lib/napi-v8/tfjs_binding.node"
 

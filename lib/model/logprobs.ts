@@ -2,7 +2,7 @@ import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
 import { distribution, divergence } from "../backend/distribution"
 import { headLogProbs } from "../backend/head"
 import { cappedLogits } from "../backend/ops"
-import { tf, valuesOf } from "../backend/tf"
+import { onGpu, tf, valuesOf } from "../backend/tf"
 import { evenStarts } from "./layer-graph"
 import { type Bound, contexts, forward, type Places } from "./transformer"
 
@@ -140,7 +140,7 @@ export interface Contrast {
  */
 export async function contrast(model: Bound, clean: Packed, other: Packed): Promise<Contrast> {
   const M = clean.targets.length
-  const chunk = STEADY * Math.ceil(2 ** 22 / STEADY / model.config.vocabSize)
+  const chunk = STEADY * Math.ceil(2 ** (onGpu() ? 24 : 22) / STEADY / model.config.vocabSize)
   const columns = Array.from({ length: 6 }, () => new Float32Array(M))
   const states = tf.tidy(() => [responseStates(model, clean), responseStates(model, other)])
   try {

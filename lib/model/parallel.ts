@@ -1,4 +1,4 @@
-import { tf } from "../backend/tf"
+import { onGpu } from "../backend/tf"
 
 /** Size of a model (f32) from which its products are large enough for all threads to share them well. */
 const sharedBytes = 512 * 2 ** 20
@@ -8,7 +8,5 @@ const sharedBytes = 512 * 2 ** 20
  * all threads: on a CPU, where its products are too small to be shared.
  */
 export function gainsByProcesses(parameters: number): boolean {
-  const { isUsingGpuDevice } = tf.backend() as { isUsingGpuDevice?: boolean }
-  const onCpu = ["wasm", "cpu"].includes(tf.getBackend()) || isUsingGpuDevice === false
-  return onCpu && 4 * parameters < sharedBytes
+  return !onGpu() && 4 * parameters < sharedBytes
 }

@@ -71,7 +71,12 @@ function blockBackward(config: ModelConfig, tokens: number, keys: number): numbe
 }
 
 /** Peak values of the tensors of a stage, weights included. */
-export function tensorPeak(config: ModelConfig, stage: PlanStage, { rank, length: T, batch: B }: Work): number {
+export function tensorPeak(
+  config: ModelConfig,
+  stage: PlanStage,
+  { rank, length: T, batch: B }: Work,
+  gpu = false,
+): number {
   const { dim: D, layers: L, kvHeads: K, headDim: H, vocabSize: V } = config
   const weights = parameterCount(config)
   const tokens = B * T
@@ -84,13 +89,13 @@ export function tensorPeak(config: ModelConfig, stage: PlanStage, { rank, length
     return weights + keys + forward + block + B * V
   }
   if (stage === "weigh") {
-    const chunk = Math.max(16, Math.floor(2 ** 22 / V))
+    const chunk = Math.max(16, Math.floor(2 ** (gpu ? 24 : 22) / V))
     // Two distributions of five tensors each, the targets as one-hot, the gap, six products.
     return weights + Math.max(2 * forward + block, 2 * tokens * D + 20 * Math.min(chunk, tokens / 2) * V)
   }
   const lora = loraCount(config, rank)
   const effective = L * linearCount(config)
-  const chunk = Math.max(64, Math.floor(2 ** 24 / V))
+  const chunk = Math.max(64, Math.floor(2 ** (gpu ? 26 : 24) / V))
   const head = 3 * Math.min(chunk, tokens / 2) * V
   const saved = blockSaved(config, tokens, T)
   const kept = stage === "train" ? L * saved : L * tokens * D + saved
@@ -116,7 +121,7 @@ const runtime: Record<BackendName, number> = {
  * largest tensor on its way. Within 15 % of the measured peak on the native backend's CPU; an estimate elsewhere.
  */
 export function planNeed(config: ModelConfig, stage: PlanStage, work: Work, backend: BackendName, gpu = false): Need {
-  const tensors = 4 * tensorPeak(config, stage, work)
+  const tensors = 4 * tensorPeak(config, stage, work, gpu)
   const program = runtime[backend] + 6 * work.tokenizerBytes + 40 * MiB
   const embedding = 4 * config.vocabSize * config.dim
   if (gpu) return { host: program + (backend === "tensorflow" ? 64 * MiB : embedding), device: tensors }

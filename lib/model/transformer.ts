@@ -12,7 +12,7 @@ import {
   rotate,
 } from "../backend/ops"
 import { recomputed } from "../backend/recompute"
-import { tf } from "../backend/tf"
+import { onGpu, tf } from "../backend/tf"
 import type { KVCache } from "./cache"
 import type { ModelConfig, Rope } from "./config"
 import { type LayerInput, layerByGraph } from "./layer-graph"
@@ -100,13 +100,13 @@ export interface ContextOptions {
   keys?: Places
   /** places in B · T whose final states are wanted, [M]; all if not given */
   asked?: Int32Array
-  /** first queries of the blocks that attend together; every 64th if not given */
+  /** first queries of the blocks that attend together; every 64th if not given, every 512th on a GPU */
   starts?: readonly number[]
 }
 
 /** One context a layer; layers of one kind get the same object, but for the last one where some tokens are asked for. */
 export function contexts(config: ModelConfig, queries: Places, options: ContextOptions = {}): Context[] {
-  const { keys = queries, asked, starts = everyNth(queries.length, queryBlock) } = options
+  const { keys = queries, asked, starts = everyNth(queries.length, queryBlock()) } = options
   const made = new Map<string, Context>()
   const perLayer = config.rope.map((rope, i) => {
     const window = config.window[i]!
@@ -214,8 +214,8 @@ function project(x: Tensor2D, { weight, bias, lora, train, constantInput }: Proj
 }
 
 const hidden = -1e9
-/** Queries that attend together. */
-const queryBlock = 64
+/** Queries that attend together: on a GPU starting an operation costs more than what small blocks spare. */
+const queryBlock = () => (onGpu() ? 512 : 64)
 const everyNth = (length: number, n: number) => Array.from({ length: Math.ceil(length / n) }, (_, i) => i * n)
 
 /**

@@ -1,13 +1,13 @@
 import { beforeAll, describe, expect, it } from "vitest"
 import { GraphBuilder, runsGraphs } from "../../lib/backend/graph"
 import { tf, useBackend } from "../../lib/backend/tf"
-import { backends, largestGap, tensorsLeft } from "../support/tensors"
+import { backends, cuda, largestGap, tensorsLeft } from "../support/tensors"
 
 beforeAll(async () => {
   await useBackend()
 })
 
-describe.runIf(backends[0] === "tensorflow")("a graph", () => {
+describe.runIf(backends[0] === "tensorflow" && !cuda)("a graph", () => {
   /** arithmetic with all kinds of attributes and constants: (a bᵀ · 2)[1:] with rows turned into [-1, 2] */
   const build = () => {
     const g = new GraphBuilder()

@@ -14,7 +14,7 @@ import { type StepLog, type TrainOptions, train } from "../../lib/train/loop"
 import { type PreferenceOptions, preferenceDefaults } from "../../lib/train/losses"
 import type { Objective, PairItem } from "../../lib/train/objective"
 import { withReference } from "../../lib/train/pairs"
-import { randomIds, tensorsLeft } from "../support/tensors"
+import { cuda, randomIds, tensorsLeft } from "../support/tensors"
 
 const dir = join(__dirname, "../../data/models/world")
 const scratch = mkdtempSync(join(tmpdir(), "learner-"))
@@ -70,7 +70,7 @@ async function run(workers: number, options: Partial<TrainOptions> = {}, all = f
 
 const sequences = () => pairs.map(({ prompt, chosen }) => ({ prompt, responses: [chosen, chosen.slice(5)] }))
 
-describe("training with helping processes", () => {
+describe.skipIf(cuda)("training with helping processes", () => {
   it.each([
     ["DPO", {}, false],
     ["TDPO", { objective: preferring("tdpo1") }, false],

@@ -8,6 +8,9 @@ import { rng } from "../../lib/rng"
 /** The backends that every machine with these packages has, the native one where it is built. */
 export const backends: BackendName[] = nativeBuild() ? ["tensorflow", "wasm", "cpu"] : ["wasm", "cpu"]
 
+/** Whether the native backend computes on a GPU: the last digits of a sum then depend on what is added beside it. */
+export const cuda = nativeBuild()?.device === "cuda"
+
 export const fixture = (name: string) => join(__dirname, "../fixtures/models", name)
 
 /** A Llama of 2 layers, 32 wide, over 40 tokens; grouped queries, tied head. */
