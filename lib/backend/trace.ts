@@ -17,10 +17,11 @@ export interface Sizes {
   cuts: readonly number[]
 }
 
-/** A function to be watched at some sizes: a tree of tensors in, one tensor out, whose gradient for `dy` is wanted. */
+/** A function to be watched at some sizes: a tree of tensors in, one tensor out. */
 export interface Example {
   sizes: Sizes
   input: unknown
+  /** what a gradient is wanted by, if anything, for `dy` */
   by: readonly Tensor[]
   dy: Tensor
   run(): Tensor
@@ -40,6 +41,7 @@ export interface Traced {
 /** What the watched function gives for `input`, by its graphs. */
 export function replayed<T extends Tensor>(input: unknown, { value, gradient, by, read }: Traced, sizes: Sizes): T {
   const args = tensorsOf(input)
+  if (!by.length) return value(args, sizes).value as T
   return withGradient(
     by.map((i) => args[i]!),
     (save) => {
@@ -157,7 +159,8 @@ function watch({ input, by, dy, run }: Example): Trace {
         seen.forward = seen.calls.length
         return y
       }
-      seen.grads = gradients(value, [...by], dy).map((grad) => refOf(grad!))
+      if (by.length) seen.grads = gradients(value, [...by], dy).map((grad) => refOf(grad!))
+      else value()
     })
   } finally {
     Object.assign(backend, { executeSingleOutput: plain.one, executeMultipleOutputs: plain.several })
@@ -231,7 +234,7 @@ export function trace(examples: readonly Example[]): Traced {
   const late = [...calls.slice(forward).flatMap(({ inputs }) => inputs), ...first.grads]
   const kept = [...new Set(late.filter((ref) => isFrom(ref, 0, forward)))]
   const value = partOf(first, 0, forward, [first.value, ...kept], varying)
-  const gradient = partOf(first, forward, calls.length, first.grads, varying)
+  const gradient = first.grads.length ? partOf(first, forward, calls.length, first.grads, varying) : () => []
   const given = (args: readonly Tensor[]) => Object.fromEntries(args.map((arg, i) => [`a${i}`, arg]))
   return {
     value(args, at) {

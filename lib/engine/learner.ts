@@ -67,7 +67,7 @@ export function openLearner(sent: SentLearner, base: Model | null): LearnerCopy 
       return { ...rest, gradient: values }
     },
     reference({ items }) {
-      frozen ??= bind(base!)
+      frozen ??= bind(base!, { graphs: true })
       return referenceOf(frozen, items as PairItem[])
     },
     dispose() {

@@ -100,7 +100,7 @@ function localEngine(
   lora: Lora | null,
   options: LocalOptions,
 ): LocalEngine {
-  const bound = bind(model, { lora })
+  const bound = bind(model, { lora, graphs: true })
   const maxBatch = options.batchSize ?? (size > large ? 16 : 128)
   // The adapter is read when processes start; a clone stays what it is until then.
   const kept = pool && lora && { ...lora, params: cloned(lora.params) }

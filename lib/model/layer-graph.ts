@@ -1,12 +1,13 @@
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs"
 import { runsGraphs } from "../backend/graph"
+import { isTaped } from "../backend/ops"
 import { tf } from "../backend/tf"
 import { replayed, type Sizes, type Traced, trace } from "../backend/trace"
 import type { ModelConfig } from "./config"
 import type { Context, ContextOptions, Layer, Places } from "./transformer"
 
 /**
- * Layers and their gradients as graphs, for training: a quarter of a small model's time goes into calling kernels one by one
+ * Layers as graphs, with their gradients in training: a quarter of a small model's time goes into calling kernels one by one
  * and into fresh memory for each. A graph is made by watching a layer on three tiny batches, and serves all layers of its
  * kind and batches of all sizes.
  */
@@ -63,7 +64,7 @@ function graphOf(input: LayerInput, layer: LayerRun): Traced | null {
     constantInput ?? false,
     train,
   ])
-  const key = JSON.stringify([layer.config, projections, attention.length, late, asked !== undefined])
+  const key = JSON.stringify([layer.config, projections, attention.length, late, asked !== undefined, isTaped()])
   const known = graphs.get(key)
   if (known !== undefined) return known
   let made: Traced | null = null
@@ -93,11 +94,12 @@ function exampleOf({ layer, context }: LayerInput, { config, run, contextAt }: L
   const input: LayerInput = {
     x: tf.ones([rows * length, config.dim]),
     layer,
-    context: contextAt(places, { asked, starts: late ? [0, ...starts] : starts }),
+    context: contextAt(places, { asked, starts: late ? [0, ...starts] : starts, steady: !isTaped() }),
   }
   const sizes: Sizes = { rows, asked: asked?.length ?? 0, cuts: cutsOf(input.context, length) }
   const dy = tf.ones([asked?.length ?? rows * length, config.dim])
-  return { sizes, input, by: [input.x, ...trainedOf(layer)], dy, run: () => run(input, places) }
+  const by = isTaped() ? [input.x, ...trainedOf(layer)] : []
+  return { sizes, input, by, dy, run: () => run(input, places) }
 }
 
 /**

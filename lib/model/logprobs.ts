@@ -1,7 +1,7 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
 import { distribution, divergence } from "../backend/distribution"
 import { headLogProbs } from "../backend/head"
-import { cappedLogits } from "../backend/ops"
+import { cappedLogits, isTaped } from "../backend/ops"
 import { onGpu, tf, valuesOf } from "../backend/tf"
 import { evenStarts } from "./layer-graph"
 import { type Bound, contexts, forward, type Places } from "./transformer"
@@ -92,8 +92,10 @@ export function pack(sequences: readonly Sequence[], multiple = 1): Packed {
 
 /** Hidden states at the predictors of all response tokens -> [M, D]; only these go through the head. */
 export function responseStates(model: Bound, batch: Packed): Tensor2D {
-  const starts = model.graphs ? evenStarts(batch, batch.predictors) : undefined
-  const perLayer = contexts(model.config, batch, { asked: batch.predictors, starts })
+  const asked = batch.predictors
+  const taped = isTaped()
+  const starts = taped && model.graphs ? evenStarts(batch, asked) : undefined
+  const perLayer = contexts(model.config, batch, { asked, starts, steady: !taped })
   return forward(model, tf.tensor1d(batch.ids), batch, perLayer)
 }
 

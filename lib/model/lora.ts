@@ -125,7 +125,7 @@ export function bind(
     layers,
     trainAll,
     recompute: options.recompute ?? false,
-    graphs: (options.graphs ?? false) && (lora !== null || trainAll) && runsGraphs(),
+    graphs: (options.graphs ?? false) && runsGraphs(),
   }
 }
 

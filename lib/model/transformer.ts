@@ -3,7 +3,6 @@ import {
   type AttentionBlock,
   attend,
   gated,
-  isTaped,
   type LowRank,
   linear,
   lookup,
@@ -69,7 +68,7 @@ export interface Bound {
   trainAll: boolean
   /** Training computes each layer twice instead of keeping what its gradient needs. */
   recompute: boolean
-  /** Training runs each layer as a graph, where it can: see layer-graph.ts. */
+  /** Training and scoring run each layer as a graph, where they can: see layer-graph.ts. */
   graphs: boolean
 }
 
@@ -102,18 +101,24 @@ export interface ContextOptions {
   asked?: Int32Array
   /** first queries of the blocks that attend together; every 64th if not given, every 512th on a GPU */
   starts?: readonly number[]
+  /**
+   * Cut blocks so that a row's values do not depend on the length of the others: two at least, as TensorFlow does something
+   * else with the graph of a single one, and all keys from the first on for each, whatever a window hides.
+   */
+  steady?: boolean
 }
 
 /** One context a layer; layers of one kind get the same object, but for the last one where some tokens are asked for. */
 export function contexts(config: ModelConfig, queries: Places, options: ContextOptions = {}): Context[] {
-  const { keys = queries, asked, starts = everyNth(queries.length, queryBlock()) } = options
+  const { keys = queries, asked, steady = false } = options
+  const { starts = blockStarts(queries.length, steady) } = options
   const made = new Map<string, Context>()
   const perLayer = config.rope.map((rope, i) => {
     const window = config.window[i]!
     const key = JSON.stringify([rope, window])
     const context = made.get(key) ?? {
       rope: ropeTable(config, rope, queries),
-      attention: attention(queries, keys, window, starts),
+      attention: attention(queries, keys, window, starts, steady),
     }
     made.set(key, context)
     return context
@@ -141,7 +146,7 @@ export function forward(
     const run = ({ x, layer, context }: LayerInput, at = places) => block(x, layer, model, at, context, cache?.layer(i))
     const contextAt = (at: Places, options: ContextOptions) => contexts(config, at, options)[i]!
     if (model.recompute) x = recomputed(input, run)
-    else if (model.graphs && isTaped()) x = layerByGraph(input, { config, places, run, contextAt })
+    else if (model.graphs && !cache) x = layerByGraph(input, { config, places, run, contextAt })
     // Frees what the gradient does not need as soon as a layer is done.
     else x = tf.tidy(() => run(input))
   })
@@ -216,13 +221,23 @@ function project(x: Tensor2D, { weight, bias, lora, train, constantInput }: Proj
 const hidden = -1e9
 /** Queries that attend together: on a GPU starting an operation costs more than what small blocks spare. */
 const queryBlock = () => (onGpu() ? 512 : 64)
-const everyNth = (length: number, n: number) => Array.from({ length: Math.ceil(length / n) }, (_, i) => i * n)
+function blockStarts(length: number, steady: boolean): number[] {
+  const n = queryBlock()
+  if (steady && length > 1 && length <= n) return [0, length >> 1]
+  return Array.from({ length: Math.ceil(length / n) }, (_, i) => i * n)
+}
 
 /**
  * Who looks at whom, a block of queries after another, each with the keys from the first that it needs on. Padding looks at
  * padding, so that its softmax stays finite.
  */
-function attention(queries: Places, keys: Places, window: number | null, starts: readonly number[]): AttentionBlock[] {
+function attention(
+  queries: Places,
+  keys: Places,
+  window: number | null,
+  starts: readonly number[],
+  steady: boolean,
+): AttentionBlock[] {
   const { rows: B, length: T } = queries
   const S = keys.length
   // Tokens of one call look at themselves and at what is left of them; cached keys stay in one piece.
@@ -231,7 +246,7 @@ function attention(queries: Places, keys: Places, window: number | null, starts:
     const n = (starts[i + 1] ?? T) - from
     const end = same ? from + n : S
     const scores = new Float32Array(B * n * end).fill(hidden)
-    let first = same ? end - 1 : 0
+    let first = same && !steady ? end - 1 : 0
     for (let row = 0; row < B * n; row++) {
       const b = Math.floor(row / n)
       const t = from + (row % n)

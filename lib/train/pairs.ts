@@ -97,7 +97,7 @@ export async function withReference(
 }
 
 async function alone(model: Model, batches: readonly PairItem[][]): Promise<Float32Array[]> {
-  const ready = bind(model)
+  const ready = bind(model, { graphs: true })
   const read: Float32Array[] = []
   for (const batch of batches) read.push(await referenceOf(ready, batch))
   release(ready)
