@@ -348,27 +348,30 @@ export function targetLogProbs(
   const chunk = options.chunk ?? chunkOf(table)
   const starts = startsOf(h, chunk)
   const rows = (x: Tensor, at: number) => rowsAt(x, at, chunk)
-  // dh for dy = -1 costs one matmul while the logits are at hand; a trained table needs dy first, hence recomputation.
+  // dh for dy = -1 costs one matmul while the logits are at hand. A trained table needs dy first: a single chunk keeps its
+  // gradient by the logits until then, several compute theirs again.
   const taped = isTaped()
   const unit = options.trainTable || !taped ? null : ([] as Tensor2D[])
+  const keep = options.trainTable && taped && starts.length === 1
   return withGradient(
     options.trainTable ? [h, table] : [h],
     (save) => {
       const logps = starts.map((at) => {
         const [logp, slope] = scoreRows(rows(h, at) as Tensor2D, table, rows(targets, at) as Tensor1D, softcap)
         unit?.push(matMul(slope, table))
-        slope.dispose()
+        if (keep) save([h, slope])
+        else slope.dispose()
         return logp
       })
-      save(unit ? [tf.concat(unit)] : [h, targets])
+      if (!keep) save(unit ? [tf.concat(unit)] : [h, targets])
       return tf.concat(logps) as Tensor1D
     },
-    (dy, [saved, ids]) => {
+    (dy, [saved, kept]) => {
       if (unit) return [tf.mul(saved!, tf.neg(tf.expandDims(dy, 1)))]
       const parts = starts.map((at) =>
         tf.tidy(() => {
           const hs = rows(saved!, at) as Tensor2D
-          const [, slope] = scoreRows(hs, table, rows(ids!, at) as Tensor1D, softcap)
+          const slope = keep ? kept! : scoreRows(hs, table, rows(kept!, at) as Tensor1D, softcap)[1]
           const dLogits = tf.mul(slope, tf.neg(tf.expandDims(rows(dy, at), 1))) as Tensor2D
           return [matMul(dLogits, table), matMul(dLogits, hs, true)] as [Tensor2D, Tensor2D]
         }),

@@ -107,7 +107,7 @@ async function main() {
   const config = loadConfig(model)
   const threads = availableParallelism()
   const python = options.peers === "none" ? null : (options.peers ?? peerPython())
-  const load = await makeWorkload(model, 256)
+  const load = await makeWorkload(model, 512)
   const base = {
     model,
     backend: options.backend,
