@@ -1,18 +1,23 @@
 import { tf } from "../backend/tf"
 import type { Lora } from "../model/lora"
 import { bind, release } from "../model/lora"
-import type { Bound, Model } from "../model/transformer"
-import { bound, type Helpers, type Learner, type Share, shareOf } from "../train/gradients"
+import type { Bound, Model, Params } from "../model/transformer"
+import { bound, type Helpers, type Learner, type Share, shareOf, trainedParams } from "../train/gradients"
 import type { Item, PairItem } from "../train/objective"
 import { referenceOf } from "../train/pairs"
 import { receivedParams, type SentLearner, sentLearner, sentParams } from "./sent"
+import { Shelf, type ShelfPlace } from "./shelf"
 import type { Session, WorkerPool } from "./workers"
 
-/** A micro-batch; `total` is what all items of its step weigh. */
+/** A micro-batch; `total` is what all items of its step weigh, `slot` where its gradient may be put. */
 export interface ShareRequest {
   items: readonly Item[]
   total: number
+  slot: number
 }
+
+/** A vector, or null where it is on the shelf. */
+type Sent = Float32Array | null
 
 /**
  * The processes of a pool as helpers of a training; `close` after it. Nothing starts before it is asked for something, and
@@ -20,29 +25,45 @@ export interface ShareRequest {
  */
 export function openHelpers(pool: WorkerPool | null, learner: Learner): (Helpers & { close(): void }) | null {
   if (!pool) return null
-  const session: Session = pool.open(async () => ({ kind: "learner", learner: sentLearner(learner) }))
-  const parameters = Object.values(learner.model.params).reduce((n, { size }) => n + size, 0)
+  const sizeOf = (params: Params) => Object.values(params).reduce((n, { size }) => n + size, 0)
+  const parameters = sizeOf(learner.model.params)
+  const shelf = Shelf.make(sizeOf(trainedParams(learner)))
+  const place = shelf?.place ?? null
+  const session: Session = pool.open(async () => ({ kind: "learner", learner: sentLearner(learner), shelf: place }))
   const ask = async <T>(work: "share" | "reference", request: ShareRequest) =>
     (await session.run(work, [request]))[0] as T
+  let slot = 0
   return {
     worth: (tokens) => pool.worth(tokens * parameters),
-    update: async (params) => session.update(await sentParams(params)),
-    share: (items, total) => ask<Share<Float32Array>>("share", { items, total }),
-    reference: (items) => ask<Float32Array>("reference", { items, total: 0 }),
-    close: () => session.close(),
+    async update(params) {
+      const values = await sentParams(params)
+      slot = 0
+      await session.update(shelf?.put(slot++, values) ? null : values)
+    },
+    async share(items, total) {
+      const request = { items, total, slot: slot++ }
+      const { gradient, ...rest } = await ask<Share<Sent>>("share", request)
+      return { ...rest, gradient: gradient ?? shelf!.take(request.slot) }
+    },
+    reference: (items) => ask<Float32Array>("reference", { items, total: 0, slot: 0 }),
+    close() {
+      session.close()
+      shelf?.close()
+    },
   }
 }
 
 /** A learner in another process than its training. */
 export interface LearnerCopy {
-  update(values: Float32Array): void
-  share(request: ShareRequest): Promise<Share<Float32Array>>
+  update(values: Sent): void
+  share(request: ShareRequest): Promise<Share<Sent>>
   reference(request: ShareRequest): Promise<Float32Array>
   dispose(): void
 }
 
 /** `base` is what an adapter is trained on; null where all weights are trained, which come with each update. */
-export function openLearner(sent: SentLearner, base: Model | null): LearnerCopy {
+export function openLearner(sent: SentLearner, place: ShelfPlace | null, base: Model | null): LearnerCopy {
+  const shelf = place && Shelf.open(place)
   const { config, shapes, lora: _, ...how } = sent
   const learner: Learner = { model: sent.lora ? base! : { config, params: {} }, ...how }
   let ready: Bound | null = null
@@ -55,16 +76,16 @@ export function openLearner(sent: SentLearner, base: Model | null): LearnerCopy 
   return {
     update(values) {
       dispose()
-      const params = receivedParams(values, shapes)
+      const params = receivedParams(values ?? shelf!.take(0), shapes)
       if (sent.lora) learner.lora = { ...sent.lora, params } satisfies Lora
       else learner.model.params = params
       ready = bound(learner)
     },
-    async share({ items, total }) {
+    async share({ items, total, slot }) {
       const { gradient, ...rest } = await shareOf(learner, ready, items, total)
       const values = (await gradient.data()) as Float32Array
       gradient.dispose()
-      return { ...rest, gradient: values }
+      return { ...rest, gradient: shelf?.put(slot, values) ? null : values }
     },
     reference({ items }) {
       frozen ??= bind(base!, { graphs: true })
@@ -73,6 +94,7 @@ export function openLearner(sent: SentLearner, base: Model | null): LearnerCopy 
     dispose() {
       dispose()
       if (frozen) release(frozen)
+      shelf?.close()
     },
   }
 }

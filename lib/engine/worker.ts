@@ -25,7 +25,7 @@ const tell = (message: FromWorker) => process.send?.(message)
 
 function open(local: LocalModel | null, { session, opening }: Extract<ToWorker, { kind: "open" }>): void {
   if (opening.kind === "learner") {
-    learners.set(session, openLearner(opening.learner, local?.model ?? null))
+    learners.set(session, openLearner(opening.learner, opening.shelf, local?.model ?? null))
     return
   }
   const stop = new AbortController()

@@ -7,6 +7,7 @@ import { tf } from "../backend/tf"
 import { MuscError, StoppedError } from "../errors"
 import { gainsByProcesses } from "../model/parallel"
 import type { SentLearner, SentLora } from "./sent"
+import type { ShelfPlace } from "./shelf"
 
 /** What each process is told on its command line. */
 export interface WorkerStart {
@@ -18,14 +19,14 @@ export interface WorkerStart {
 /** What a process works for: an engine, or the training of a model. */
 export type Opening =
   | { kind: "engine"; lora: SentLora | null; batchSize: number }
-  | { kind: "learner"; learner: SentLearner }
+  | { kind: "learner"; learner: SentLearner; shelf: ShelfPlace | null }
 
 export type WorkKind = "generate" | "score" | "share" | "reference"
 
 export type ToWorker =
   | { kind: "open"; session: number; opening: Opening }
   | { kind: "work"; session: number; work: WorkKind; requests: readonly unknown[] }
-  | { kind: "update"; session: number; values: Float32Array }
+  | { kind: "update"; session: number; values: Float32Array | null }
   | { kind: "stop" | "close"; session: number }
 
 export type FromWorker =
@@ -94,7 +95,7 @@ export interface Session {
    */
   run(work: WorkKind, requests: readonly unknown[]): Promise<unknown[]>
   /** Tells all processes the parameters, for what is run after this. */
-  update(values: Float32Array): Promise<void>
+  update(values: Float32Array | null): Promise<void>
   close(): void
 }
 

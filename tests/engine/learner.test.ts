@@ -1,10 +1,11 @@
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest"
 import { tf, useBackend } from "../../lib/backend/tf"
 import { openHelpers } from "../../lib/engine/learner"
 import { openLocal } from "../../lib/engine/local"
+import { Shelf } from "../../lib/engine/shelf"
 import { openPool, type WorkerPool } from "../../lib/engine/workers"
 import { StoppedError } from "../../lib/errors"
 import { initLora } from "../../lib/model/lora"
@@ -107,6 +108,15 @@ describe.skipIf(cuda)("training with helping processes", () => {
     const rest = await run(1, { checkpoint })
     expect(rest.logs).toEqual(whole.logs.slice(1))
     expect(rest.end).toEqual(whole.end)
+  })
+
+  it("gives the same by messages alone, where the system has no files in memory", async () => {
+    const [one, made] = [await run(1), vi.spyOn(Shelf, "make").mockReturnValue(null)]
+    const two = await run(2)
+    expect(made).toHaveBeenCalledOnce()
+    made.mockRestore()
+    expect(two.logs).toEqual(one.logs)
+    expect(two.end).toEqual(one.end)
   })
 
   it("reads reference log-probs with them, the same to the last bit", async () => {
