@@ -4,7 +4,7 @@ import { tf, valuesOf } from "../backend/tf"
 import { StoppedError } from "../errors"
 import { uniformAt } from "../rng"
 import { KVCache } from "./cache"
-import { drawToken, type TokenSampling } from "./sampler"
+import { assertNumber, drawToken, isGreedy, type TokenSampling } from "./sampler"
 import { type StepGraph, stepGraph } from "./step-graph"
 import { type Bound, contexts, forward, type Places } from "./transformer"
 
@@ -72,12 +72,12 @@ export async function generate(
   }
   try {
     look()
-    let logits = await prefill(model, items, longest, cache, options.prefix)
+    const choose = items.every(isGreedy) ? likeliest : drawn
+    let tokenOf = await choose(prefill(model, items, longest, cache, options.prefix))
     for (;;) {
-      const V = model.config.vocabSize
       const draw = (row: Row, r: number) => {
         const item = items[row.index]!
-        const id = drawToken(logits.subarray(r * V, (r + 1) * V), item, uniformAt(item.seed, row.ids.length))
+        const id = tokenOf(r, item, row.ids.length)
         row.ids.push(id)
         const stopped = eos.has(id) || item.done?.(row.ids)
         if (stopped) out[row.index]!.finish = "stop"
@@ -96,11 +96,38 @@ export async function generate(
       // Hands control back now and then, so that signals and timers are served.
       if (left[0]!.ids.length % 8 === 0) await new Promise((resolve) => setImmediate(resolve))
       look()
-      logits = await step(model, active, longest, cache, graph)
+      tokenOf = await choose(step(model, active, longest, cache, graph))
     }
   } finally {
     cache.dispose()
     graph?.dispose()
+  }
+}
+
+/** The next token of row `r`, the `n`th that `item` gets. */
+type TokenOf = (r: number, item: GenerateItem, n: number) => number
+
+/** Drawn from logits [B, V], which `make` gives. */
+async function drawn(make: () => Tensor2D): Promise<TokenOf> {
+  let V = 0
+  const logits = await valuesOf(() => {
+    const made = make()
+    V = made.shape[1]
+    return made
+  })
+  return (r, item, n) => drawToken(logits.subarray(r * V, (r + 1) * V), item, uniformAt(item.seed, n))
+}
+
+/** The same where all rows are greedy: the logits of a large vocabulary stay where they are. */
+async function likeliest(make: () => Tensor2D): Promise<TokenOf> {
+  const found = await valuesOf(() => {
+    const logits = make()
+    return tf.stack([tf.cast(tf.argMax(logits, 1), "float32"), tf.max(logits, 1)])
+  })
+  const B = found.length / 2
+  return (r) => {
+    assertNumber(found[B + r]!)
+    return found[r]!
   }
 }
 
@@ -118,14 +145,14 @@ export function readPrefix(model: Bound, ids: readonly number[]): KVCache {
   return cache
 }
 
-/** Logits [B · V] after the last prompt token of each row, `longest` columns in all; fills the cache. */
+/** Makes the logits [B, V] after the last prompt token of each row, `longest` columns in all; fills the cache. */
 function prefill(
   model: Bound,
   items: readonly GenerateItem[],
   longest: number,
   cache: KVCache,
   prefix?: KVCache,
-): Promise<Float32Array> {
+): () => Tensor2D {
   const B = items.length
   const P = prefix?.length ?? 0
   const T = longest - P
@@ -149,26 +176,26 @@ function prefill(
     ids.set(prompt.slice(P), (b + 1) * T - prompt.length + P)
   })
   if (prefix) cache.startWith(prefix, paddings, T)
-  return valuesOf(() => {
+  return () => {
     const last = Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1)
     const perLayer = contexts(model.config, queries, { keys, asked: last })
     return logitsOf(model, forward(model, tf.tensor1d(ids), queries, perLayer, cache))
-  })
+  }
 }
 
-/** Logits [B · V] after the newest token of each row. */
+/** Makes the logits [B, V] after the newest token of each row. */
 function step(
   model: Bound,
   active: readonly Row[],
   longest: number,
   cache: KVCache,
   graph: StepGraph | null,
-): Promise<Float32Array> {
+): () => Tensor2D {
   const B = active.length
   cache.advance()
   const newest = Int32Array.from(active, (row) => row.ids[row.ids.length - 1]!)
   const positions = Int32Array.from(active, ({ padding, ids }) => longest - padding + ids.length - 1)
-  if (graph) return valuesOf(() => graph.logits(newest, positions, cache))
+  if (graph) return () => graph.logits(newest, positions, cache)
   const S = cache.columns
   const keys: Places = {
     rows: B,
@@ -185,13 +212,13 @@ function step(
   const queries: Places = {
     rows: B,
     length: 1,
-    positions: Int32Array.from(active, ({ padding, ids }) => longest - padding + ids.length - 1),
+    positions,
     segments: new Int32Array(B),
   }
-  return valuesOf(() => {
-    const ids = tf.tensor1d(Int32Array.from(active, (row) => row.ids[row.ids.length - 1]!))
+  return () => {
+    const ids = tf.tensor1d(newest)
     return logitsOf(model, forward(model, ids, queries, contexts(model.config, queries, { keys }), cache))
-  })
+  }
 }
 
 const logitsOf = (model: Bound, hidden: Tensor2D) => cappedLogits(hidden, model.head, model.config.logitSoftcap).logits

@@ -10,6 +10,17 @@ export interface TokenSampling {
   topK?: number
 }
 
+/** Whether the likeliest token is taken, without chance. */
+export const isGreedy = ({ temperature, topK = 0 }: TokenSampling): boolean => temperature <= 0 || topK === 1
+
+/** @throws MuscError where the largest logit is none */
+export function assertNumber(largest: number): void {
+  if (Number.isFinite(largest)) return
+  throw new MuscError(
+    `generation: logits must be numbers, got ${largest}; the weights have diverged, train with a lower lr`,
+  )
+}
+
 /** Logits this far (in units of temperature) below the best have probability < 1e-9 and are left out. */
 const negligible = 21
 
@@ -21,10 +32,8 @@ const negligible = 21
 export function drawToken(logits: Float32Array, { temperature, topP = 1, topK = 0 }: TokenSampling, u: number): number {
   let best = 0
   for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i
-  if (Number.isNaN(logits[best])) {
-    throw new MuscError("generation: logits must be numbers, got NaN; the weights have diverged, train with a lower lr")
-  }
-  if (temperature <= 0 || topK === 1) return best
+  assertNumber(logits[best]!)
+  if (isGreedy({ temperature, topK })) return best
   const floor = logits[best]! - negligible * temperature
   const ids: number[] = []
   for (let i = 0; i < logits.length; i++) if (logits[i]! >= floor) ids.push(i)
