@@ -35,12 +35,11 @@ export function drawToken(logits: Float32Array, { temperature, topP = 1, topK = 
   assertNumber(logits[best]!)
   if (isGreedy({ temperature, topK })) return best
   const floor = logits[best]! - negligible * temperature
-  const ids: number[] = []
-  for (let i = 0; i < logits.length; i++) if (logits[i]! >= floor) ids.push(i)
+  let ids = likely(logits, floor)
   const odds = (id: number) => Math.exp((logits[id]! - logits[best]!) / temperature)
   if ((topK > 0 && topK < ids.length) || topP < 1) {
     ids.sort((a, b) => logits[b]! - logits[a]! || a - b)
-    if (topK > 0) ids.length = Math.min(ids.length, topK)
+    if (topK > 0) ids = ids.subarray(0, topK)
     if (topP < 1) {
       const total = ids.reduce((sum, id) => sum + odds(id), 0)
       let sum = 0
@@ -48,14 +47,28 @@ export function drawToken(logits: Float32Array, { temperature, topP = 1, topK = 
         sum += odds(id)
         return sum >= topP * total
       })
-      if (last >= 0) ids.length = last + 1
+      if (last >= 0) ids = ids.subarray(0, last + 1)
     }
   }
-  const weights = ids.map(odds)
-  let left = u * weights.reduce((sum, w) => sum + w, 0)
+  // Loops, as a method of a typed array calls a function for each of what may be 260,000 tokens.
+  const weights = new Float64Array(ids.length)
+  let total = 0
+  for (let i = 0; i < ids.length; i++) {
+    weights[i] = odds(ids[i]!)
+    total += weights[i]!
+  }
+  let left = u * total
   for (let i = 0; i < ids.length; i++) {
     left -= weights[i]!
     if (left < 0) return ids[i]!
   }
   return ids[ids.length - 1]!
+}
+
+/** Ids whose logits reach `floor`. */
+function likely(logits: Float32Array, floor: number): Int32Array {
+  const ids = new Int32Array(logits.length)
+  let n = 0
+  for (let i = 0; i < logits.length; i++) if (logits[i]! >= floor) ids[n++] = i
+  return ids.subarray(0, n)
 }
