@@ -5,7 +5,7 @@ import { StoppedError } from "../errors"
 import { uniformAt } from "../rng"
 import { KVCache } from "./cache"
 import { assertNumber, drawToken, isGreedy, type TokenSampling } from "./sampler"
-import { type StepGraph, stepGraph } from "./step-graph"
+import { isWide, type StepGraph, stepGraph } from "./step-graph"
 import { type Bound, contexts, forward, type Places } from "./transformer"
 
 /** One continuation wanted. */
@@ -72,7 +72,7 @@ export async function generate(
   }
   try {
     look()
-    const choose = items.every(isGreedy) ? likeliest : drawn
+    const choose = items.every(isGreedy) && isWide(model.config) ? likeliest : drawn
     let tokenOf = await choose(prefill(model, items, longest, cache, options.prefix))
     for (;;) {
       const draw = (row: Row, r: number) => {
@@ -118,7 +118,7 @@ async function drawn(make: () => Tensor2D): Promise<TokenOf> {
   return (r, item, n) => drawToken(logits.subarray(r * V, (r + 1) * V), item, uniformAt(item.seed, n))
 }
 
-/** The same where all rows are greedy: the logits of a large vocabulary stay where they are. */
+/** The same where all rows are greedy, for logits that take longer to be read than to be compared where they are. */
 async function likeliest(make: () => Tensor2D): Promise<TokenOf> {
   const found = await valuesOf(() => {
     const logits = make()

@@ -87,8 +87,7 @@ function build(config: ModelConfig): CompiledGraph {
     x = add(y, after(project(inner, i, "down", config.mlpBias), "postNorm2"))
   }
   // A third less time than by MatMul for few rows and a large vocabulary.
-  const wide = config.vocabSize > 2 ** 15
-  const logits = (wide ? batchMatMul : matMul)(norm(x, g.input("norm")), g.input("head"), true) // [B, V]
+  const logits = (isWide(config) ? batchMatMul : matMul)(norm(x, g.input("norm")), g.input("head"), true) // [B, V]
   const cap = config.logitSoftcap
   return g.compile([cap ? mul(tanh(div(logits, g.number(cap))), g.number(cap)) : logits])
 }
@@ -116,6 +115,9 @@ function graphOf(config: ModelConfig): CompiledGraph | null {
   }
   return graph
 }
+
+/** Whether a vocabulary is so large that its logits take most of a decoding step. */
+export const isWide = (config: ModelConfig): boolean => config.vocabSize > 2 ** 15
 
 /** Decoding steps of one batch by graph. */
 export interface StepGraph {

@@ -157,6 +157,21 @@ describe("an answer ends", () => {
   })
 })
 
+describe("a vocabulary of 40,000", () => {
+  it("has the same greedy answers whether logits are read or compared where they are", async () => {
+    const wide = bound({ vocabSize: 40_000 })
+    const greedy = [0, 1, 2, 3].map((i) => item(i))
+    const read = await idsOf(wide, [...greedy, item(4, { temperature: 1 })])
+    expect(await idsOf(wide, greedy)).toEqual(read.slice(0, 4))
+    expect(withoutCache(wide, greedy[3]!, read[3]!)).toEqual(read[3])
+  })
+
+  it("ends with a remedy where its logits are no numbers", async () => {
+    const broken = bind(initModel(tinyConfig({ vocabSize: 40_000 }), 11, Number.NaN))
+    await expect(idsOf(broken, [item(0)])).rejects.toThrow("logits must be numbers, got NaN; the weights have diverged")
+  })
+})
+
 describe("generate", () => {
   it("counts the tokens of each step, rows that have ended left out", async () => {
     const counts: number[] = []
