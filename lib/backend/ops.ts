@@ -345,7 +345,8 @@ export function targetLogProbs(
   options: { trainTable?: boolean; softcap?: number | null; chunk?: number } = {},
 ): Tensor1D {
   const softcap = options.softcap ?? null
-  const chunk = options.chunk ?? chunkOf(table)
+  // The gradient of a trained table is as large as the logits of D tokens, so those of half as many do not matter.
+  const chunk = options.chunk ?? Math.max(chunkOf(table), options.trainTable ? table.shape[1] >> 1 : 0)
   const starts = startsOf(h, chunk)
   const rows = (x: Tensor, at: number) => rowsAt(x, at, chunk)
   // dh for dy = -1 costs one matmul while the logits are at hand. A trained table needs dy first: a single chunk keeps its
