@@ -7,8 +7,8 @@ export interface ShelfPlace {
 }
 
 /**
- * Slots for vectors of one length that processes hand each other, which takes a fifth of the time of a message: a file in
- * memory that has no name, so that nothing is left of it when its processes have ended, however they end. Who reads a slot
+ * Slots for vectors of one length that processes hand each other, which takes less time than a message: a file in memory
+ * that has no name, so that nothing is left of it when its processes have ended, however they end. Who reads a slot
  * must have been told by a message, and nobody may write to it before that is answered.
  */
 export class Shelf {

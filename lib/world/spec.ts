@@ -1,5 +1,6 @@
 import { z } from "zod"
 import type { InstructionRow } from "../data/schema"
+import { InputError } from "../errors"
 import { type Rng, rng, streamKey } from "../rng"
 import { type Constraint, type KindName, kindNames, kinds, questionOf, sameConstraint, satisfies } from "./kinds"
 import { favourite, lowerFirst, withArticle } from "./pools"
@@ -25,7 +26,8 @@ export const openings = [
   "Tell me about",
 ] as const
 
-export type Split = "train" | "eval"
+const splits = ["train", "eval"] as const
+export type Split = (typeof splits)[number]
 
 /** One combination of values in ten is kept for evaluation; wording and order do not matter. */
 export function splitOf(constraints: readonly Constraint[]): Split {
@@ -130,6 +132,7 @@ export function sampleSpec(count: number, split: Split, random: Rng): WorldSpec 
 /**
  * `n` instructions of a split with their specs in the extra field `world`.
  * `constraints`: fewest and most, the topic counted in (default 3 to 6).
+ * @throws InputError for a split that there is not
  */
 export function worldInstructions(options: {
   n: number
@@ -138,6 +141,7 @@ export function worldInstructions(options: {
   constraints?: readonly [number, number]
 }): (InstructionRow & { world: WorldSpec })[] {
   const { n, seed, split, constraints: [least, most] = [3, 6] } = options
+  if (!splits.includes(split)) throw new InputError(`split: must be ${splits.join(" or ")}, got "${split}"`)
   return Array.from({ length: n }, (_, i) => {
     const random = rng(seed, "world-instruction", split, i)
     const world = sampleSpec(least + random.int(most - least + 1), split, random)
