@@ -193,7 +193,7 @@ test("lists are the same in any order, and differ by polarity or length", () => 
   expect(sameConstraints(list, [{ ...list[0]!, negated: true }, ...list.slice(1)])).toBe(false)
 })
 
-it("a split that there is not is named, where looking for its instructions would never end", () => {
+test("a split that there is not is named, where looking for its instructions would never end", () => {
   const options = { n: 1, seed: 0, split: "test" as "eval" }
   expect(() => worldInstructions(options)).toThrow('split: must be train or eval, got "test"')
 })
