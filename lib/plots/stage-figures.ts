@@ -29,7 +29,7 @@ export function stageFunnel(counts: readonly StageCount[]): Figure {
   const most = (values: number[]) => Math.max(1, ...values)
   const panel = (heading: string, values: number[]) => ({
     heading,
-    x: axis("rows", { range: [0, most(values) * 1.12], tickformat: ",d" }),
+    x: axis("rows", { range: [0, most(values) * 1.12], tickformat: ",d", ...(most(values) < 6 ? { dtick: 1 } : {}) }),
     y: axis("", { autorange: "reversed", ticks: "", type: "category" }),
   })
   const passed = counts.map((count) => count.passed)
