@@ -1,4 +1,5 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
+import { flag, floatType, intType, native } from "./kernels"
 import { maths, onGpu, tf } from "./tf"
 
 /**
@@ -8,33 +9,6 @@ import { maths, onGpu, tf } from "./tf"
  * Two backends need help. On `tensorflow`, kernels that tfjs does not expose are called by name. On `wasm`, products
  * that are transposed or batched fall to a naive kernel, so operands are transposed first and batches taken apart.
  */
-
-interface NativeBackend {
-  binding: { TF_ATTR_TYPE: number; TF_ATTR_BOOL: number; TF_FLOAT: number; TF_INT32: number }
-  executeSingleOutput(name: string, attrs: readonly object[], inputs: readonly Tensor[]): Tensor
-  executeMultipleOutputs(name: string, attrs: readonly object[], inputs: readonly Tensor[], outputs: number): Tensor[]
-}
-
-/** The native backend, or null on any other one. */
-function native(): NativeBackend | null {
-  return tf.getBackend() === "tensorflow" ? (tf.backend() as unknown as NativeBackend) : null
-}
-
-const floatType = (backend: NativeBackend, name: string) => ({
-  name,
-  type: backend.binding.TF_ATTR_TYPE,
-  value: backend.binding.TF_FLOAT,
-})
-const flag = (backend: NativeBackend, name: string, value: boolean) => ({
-  name,
-  type: backend.binding.TF_ATTR_BOOL,
-  value,
-})
-const intType = (backend: NativeBackend, name: string) => ({
-  name,
-  type: backend.binding.TF_ATTR_TYPE,
-  value: backend.binding.TF_INT32,
-})
 
 /**
  * `tf.customGrad` with types: `backward` gives the gradient of each of `inputs`, from dy and what `forward` saved. A

@@ -87,4 +87,32 @@ describe.each(names)("the backend %s", (name) => {
       }
     }
   })
+
+  it("splits, gathers and clones by rows and by columns", async () => {
+    await useBackend(name)
+    const values = Array.from({ length: 12 }, (_, i) => i + 0.5)
+    const whole = tf.tensor2d(values, [4, 3])
+    const rows = (from: number, to: number) => values.slice(3 * from, 3 * to)
+    expect(tf.split(whole, [1, 3]).map((part) => [...part.dataSync()])).toEqual([rows(0, 1), rows(1, 4)])
+    expect(tf.split(whole, [1, 2], 1).map((part) => part.shape)).toEqual([
+      [4, 1],
+      [4, 2],
+    ])
+    expect([...tf.split(whole, [1, 2], 1)[0]!.dataSync()]).toEqual([0.5, 3.5, 6.5, 9.5])
+    const at = tf.tensor2d([3, 0, 3, 2], [2, 2], "int32")
+    const gathered = tf.gather(whole, at)
+    expect(gathered.shape).toEqual([2, 2, 3])
+    expect([...gathered.dataSync()]).toEqual([rows(3, 4), rows(0, 1), rows(3, 4), rows(2, 3)].flat())
+    expect([...tf.gather(whole, tf.tensor1d([2], "int32"), 1).dataSync()]).toEqual([2.5, 5.5, 8.5, 11.5])
+    const copy = tf.clone(whole)
+    whole.dispose()
+    const later = tf.ones([4, 3]) // may take the room of what was freed
+    expect([...copy.dataSync()]).toEqual(values)
+    tf.dispose([copy, later])
+  })
+})
+
+it("refuses to gather a row that is not there on wasm", async () => {
+  await useBackend("wasm")
+  expect(() => tf.gather(tf.ones([4, 3]), tf.tensor1d([4], "int32"))).toThrow("not in [0, 3]")
 })
