@@ -6,8 +6,7 @@ import { maths, onGpu, tf } from "./tf"
  * The few operations that a decoder needs, each with a hand-written gradient: fewer passes over memory and fewer tape
  * entries than tfjs' own. Letters: M tokens, D and O widths, B batch, N heads, T queries, S keys, H head size.
  *
- * Two backends need help. On `tensorflow`, kernels that tfjs does not expose are called by name. On `wasm`, products
- * that are transposed or batched fall to a naive kernel, so operands are transposed first and batches taken apart.
+ * On `tensorflow`, kernels that tfjs does not expose are called by name.
  */
 
 /**
@@ -46,30 +45,8 @@ export function matMul(a: Tensor2D, b: Tensor2D, transposeA = false, transposeB 
     ]
     return backend.executeSingleOutput("MatMul", attrs, [a, b]) as Tensor2D
   }
-  if (tf.getBackend() !== "wasm") return tf.matMul(a, b, transposeA, transposeB)
-  return tf.tidy(() => tf.matMul(transposeA ? tf.transpose(a) : a, transposeB ? tf.transpose(b) : b))
+  return tf.matMul(a, b, transposeA, transposeB)
 }
-
-/**
- * a · b for every leading index: [B, K, P, Q] x [B, K, Q, R] -> [B, K, P, R], either one transposed first. On `wasm` a batch
- * falls to a naive kernel (1 GFLOPS), so it is taken apart for the fast one; without a gradient there. For products of a
- * single query, which are too small for that, use `tf.matMul`.
- */
-export function batchMatMul(a: Tensor4D, b: Tensor4D, transposeA = false, transposeB = false): Tensor4D {
-  if (tf.getBackend() !== "wasm") return tf.matMul(a, b, transposeA, transposeB)
-  return tf.tidy(() => {
-    const [left, right] = [transposeA ? swapped(a) : a, transposeB ? swapped(b) : b]
-    const [B, K, P, Q] = left.shape
-    const R = right.shape[3]
-    const [rows, columns] = [tf.reshape(left, [-1, Q]), tf.reshape(right, [-1, R])]
-    const products = Array.from({ length: B * K }, (_, i) =>
-      tf.matMul(tf.slice(rows, i * P, P), tf.slice(columns, i * Q, Q)),
-    )
-    return tf.reshape(tf.concat(products), [B, K, P, R])
-  })
-}
-
-const swapped = (x: Tensor4D): Tensor4D => tf.transpose(x, [0, 1, 3, 2])
 
 /** One low-rank update of a block of a projection's outputs: columns [offset, offset + O) get scale · A · B. */
 export interface LowRank {
@@ -252,14 +229,13 @@ export function attend(
   const heads = (x: Tensor4D) => tf.reshape(x, [B, N, -1, x.shape[3]]) as Tensor4D
   const joined = (parts: Tensor4D[]) => (parts.length > 1 ? tf.concat(parts, 2) : parts[0]!) // [B, N, T - t0, H]
   const t0 = blocks[0]!.queries[0]
-  const product: typeof batchMatMul = cached ? tf.matMul : batchMatMul
   /** All that the gradient of a block needs, queries of a group one after another: q, k, v, p [B, K, N/K t, s] and p v. */
   const forward = (q: Tensor4D, k: Tensor4D, { queries, keys, mask }: AttentionBlock) => {
     const asked = grouped(along(q, queries))
     const [named, values] = [along(k, keys), along(v, keys)]
-    const scores = heads(product(asked, named, false, true))
+    const scores = heads(tf.matMul(asked, named, false, true))
     const p = grouped(tf.softmax(tf.add(scores, mask) as Tensor4D))
-    return [asked, named, values, p, product(p, values)] as const
+    return [asked, named, values, p, tf.matMul(p, values) as Tensor4D] as const
   }
   if (cached) return tf.tidy(() => joined(blocks.map((block) => heads(forward(qk, cached, block)[4]))))
   return withGradient(
@@ -281,11 +257,11 @@ export function attend(
           Tensor4D,
         ]
         const dOut = grouped(along(dy, [queries[0] - t0, queries[1]]))
-        const dP = batchMatMul(dOut, values, false, true)
+        const dP = tf.matMul(dOut, values, false, true)
         // softmax: dS = P (dP - Σ_s dP P), and Σ_s dP P = Σ_h dO O
         const dS = tf.mul(p, tf.sub(dP, tf.sum(tf.mul(dOut, out), -1, true))) as Tensor4D
         const back = (x: Tensor4D) => padded(x, keys, T)
-        return [heads(batchMatMul(dS, k)), back(batchMatMul(dS, q, true)), back(batchMatMul(p, dOut, true))] as const
+        return [heads(tf.matMul(dS, k)), back(tf.matMul(dS, q, true)), back(tf.matMul(p, dOut, true))] as const
       })
       const dq = padded(joined(grads.map(([dq]) => dq)), [t0, T - t0], T)
       const dk = total(grads.map(([, dk]) => dk))

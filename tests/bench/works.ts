@@ -94,7 +94,7 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
       name: "wasm",
       title: "train step 8 x 128, LoRA, wasm against one PyTorch thread",
       unit: "tokens/s",
-      job: { work: "step", backend: "wasm", adapter, batch: 8, length: 128, warmup: 4, steps: 6, threads: 1 },
+      job: { work: "step", backend: "wasm", adapter, batch: 8, length: 128, warmup: 10, steps: 10, threads: 1 },
       peer: peer("step.py"),
       target: 0.4,
     })

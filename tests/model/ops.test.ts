@@ -303,24 +303,29 @@ describe.each(backends)("on %s", (backend) => {
     [true, false],
     [false, true],
     [true, true],
-  ])("matrix products are those of the cpu backend, one or many, transposed: %s, %s", async (ta, tb) => {
-    const [left, right] = [ta ? [D, M] : [M, D], tb ? [O, D] : [D, O]]
-    const multiplied = (product: (a: Tensor, b: Tensor) => Tensor, lead: number[]) =>
-      tf.tidy(() => {
-        const inputs = [uniform([...lead, ...left], "left"), uniform([...lead, ...right], "right")] as const
-        const before = tf.memory().numTensors
-        const out = product(...inputs)
-        expect(tf.memory().numTensors - before).toBe(1)
-        return [...out.dataSync()]
-      })
-    await useBackend("cpu")
-    const expected = [[], [B, K]].map((lead) => multiplied((a, b) => tf.matMul(a, b, ta, tb), lead))
-    await useBackend(backend)
-    const one = multiplied((a, b) => ops.matMul(a as Tensor2D, b as Tensor2D, ta, tb), [])
-    const many = multiplied((a, b) => ops.batchMatMul(a as Tensor4D, b as Tensor4D, ta, tb), [B, K])
-    expect(largestGap(one, expected[0]!)).toBeLessThan(1e-6)
-    expect(largestGap(many, expected[1]!)).toBeLessThan(1e-6)
-  })
+  ])(
+    "matrix products are those of the cpu backend, one or many, small or larger, transposed: %s, %s",
+    async (ta, tb) => {
+      const multiplied = (product: (a: Tensor, b: Tensor) => Tensor, lead: number[], rows: number) =>
+        tf.tidy(() => {
+          const [left, right] = [ta ? [D, rows] : [rows, D], tb ? [O, D] : [D, O]]
+          const inputs = [uniform([...lead, ...left], "left"), uniform([...lead, ...right], "right")] as const
+          const before = tf.memory().numTensors
+          const out = product(...inputs)
+          expect(tf.memory().numTensors - before).toBe(1)
+          return [...out.dataSync()]
+        })
+      const many = (a: Tensor, b: Tensor) => tf.matMul(a, b, ta, tb)
+      const one = (a: Tensor, b: Tensor) => ops.matMul(a as Tensor2D, b as Tensor2D, ta, tb)
+      for (const rows of [M, 3 * M]) {
+        await useBackend("cpu")
+        const expected = [[], [B, K]].map((lead) => multiplied(many, lead, rows))
+        await useBackend(backend)
+        expect(largestGap(multiplied(one, [], rows), expected[0]!)).toBeLessThan(1e-6)
+        expect(largestGap(multiplied(many, [B, K], rows), expected[1]!)).toBeLessThan(1e-6)
+      }
+    },
+  )
 
   it.runIf(backend === "tensorflow")("matrix products are by the operation that knows bf16, if so asked", () => {
     const called = vi.spyOn(

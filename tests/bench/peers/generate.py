@@ -13,7 +13,8 @@ def write(tokens):
                                 do_sample=False, pad_token_id=0)
 
 
-write(2)
+for _ in range(2):
+    write(job["tokens"])
 seconds = clock()
 new = write(job["tokens"])[:, ids.shape[1]:]
 answer(done=new.numel(), seconds=seconds(), first=new[0].tolist())
