@@ -141,9 +141,14 @@ __attribute__((constructor)) static void quiet() { absl::SetMinLogLevel(absl::Lo
 // A signal handler runs on the stack of the thread that it interrupts, and matrix products that oneDNN compiles do not survive
 // that: SIGUSR2 and a profiler's SIGPROF were seen to corrupt the heap (see data/log.md). So signals are blocked in every thread
 // that computes, while it does; other threads take them, or they wait for the end of the operation.
-const guarded = ["TFE_NewContext", "TFE_Execute", "TF_LoadSessionFromSavedModel", "TF_SessionRun"]
+const guarded = ["TFE_NewContext", "TFE_Execute", "TF_LoadSessionFromSavedModel"]
+
+// Graphs run on threads of their own, as many as there are cores. To wake one takes a fifth of a small model's decoding step, and
+// where a process has one thread for its kernels, others use the other cores. So there graphs run on the calling thread.
 const guardSource = `#include <signal.h>
+#include <stdlib.h>
 #include <initializer_list>
+#include <string>
 #include "tensorflow/c/c_api.h"
 #include "tensorflow/c/eager/c_api.h"
 class SignalsBlocked {
@@ -163,7 +168,16 @@ template <typename Result, typename... Args, Result (*function)(Args...)>
 struct Guarded<function> {
   static Result call(Args... args) { SignalsBlocked blocked; return function(args...); }
 };
+template <typename... Rest>
+void sessionRun(TF_Session* session, std::nullptr_t, Rest... rest) {
+  static const char bytes[] = "\\x18\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x01"; // RunOptions: inter_op_thread_pool: -1
+  static const TF_Buffer onThisThread = {bytes, sizeof bytes - 1, nullptr};
+  static const char* const threads = getenv("TF_NUM_INTRAOP_THREADS");
+  static const bool alone = threads && threads == std::string("1");
+  Guarded<&TF_SessionRun>::call(session, alone ? &onThisThread : nullptr, rest...);
+}
 ${guarded.map((name) => `#define ${name} Guarded<&${name}>::call`).join("\n")}
+#define TF_SessionRun sessionRun
 `
 
 function sources(folder: string): string[] {
