@@ -17,20 +17,21 @@ export interface Sizes {
   cuts: readonly number[]
 }
 
-/** A function to be watched at some sizes: a tree of tensors in, one tensor out. */
+/** A function to be watched at some sizes: a tree of tensors in, one tensor out, or more where no gradient is wanted. */
 export interface Example {
   sizes: Sizes
   input: unknown
   /** what a gradient is wanted by, if anything, for `dy` */
   by: readonly Tensor[]
   dy: Tensor
-  run(): Tensor
+  /** Its value, then what else is wanted of it. */
+  run(): Tensor[]
 }
 
 /** The graphs. Arguments are the tensors of the input, each once, in their order. */
 export interface Traced {
-  /** The value, and what its gradient needs besides. The caller disposes them. */
-  value(args: readonly Tensor[], sizes: Sizes): { value: Tensor; rest: Tensor[] }
+  /** All that it gives, the value first, and what the gradient needs besides. The caller disposes them. */
+  value(args: readonly Tensor[], sizes: Sizes): { made: Tensor[]; rest: Tensor[] }
   /** Gradient by each argument of `by`. */
   gradient(args: readonly Tensor[], rest: readonly Tensor[], dy: Tensor, sizes: Sizes): Tensor[]
   /** Numbers of the arguments by which there is a gradient, and of those that it reads. */
@@ -39,16 +40,16 @@ export interface Traced {
 }
 
 /** What the watched function gives for `input`, by its graphs. */
-export function replayed<T extends Tensor>(input: unknown, { value, gradient, by, read }: Traced, sizes: Sizes): T {
+export function replayed(input: unknown, { value, gradient, by, read }: Traced, sizes: Sizes): Tensor[] {
   const args = tensorsOf(input)
-  if (!by.length) return value(args, sizes).value as T
-  return withGradient(
+  if (!by.length) return value(args, sizes).made
+  const taped = withGradient(
     by.map((i) => args[i]!),
     (save) => {
-      const made = value(args, sizes)
-      save([...made.rest, ...read.map((i) => args[i]!)])
-      tf.dispose(made.rest)
-      return made.value as T
+      const { made, rest } = value(args, sizes)
+      save([...rest, ...read.map((i) => args[i]!)])
+      tf.dispose(rest)
+      return made[0]!
     },
     (dy, saved) => {
       const all = [...args]
@@ -58,6 +59,7 @@ export function replayed<T extends Tensor>(input: unknown, { value, gradient, by
       return gradient(all, saved, dy, sizes)
     },
   )
+  return [taped]
 }
 
 function tensorsOf(input: unknown): Tensor[] {
@@ -89,9 +91,9 @@ interface Trace {
   types: Record<Ref, string>
   calls: Call[]
   constants: Constant[]
-  /** Calls that make the value; the others make the gradient. */
+  /** Calls that make what `run` gives; the others make the gradient. */
   forward: number
-  value: Ref
+  made: Ref[]
   grads: Ref[]
 }
 
@@ -117,7 +119,7 @@ function watch({ input, by, dy, run }: Example): Trace {
   const refs = new Map<object, Ref>(args.map(({ dataId }, i) => [dataId, `a${i}`]))
   refs.set(dy.dataId, "dy")
   const types = Object.fromEntries(args.map(({ dtype }, i) => [`a${i}`, dtype as string]))
-  const seen: Trace = { types: { ...types, dy: "float32" }, calls: [], constants: [], forward: 0, value: "", grads: [] }
+  const seen: Trace = { types: { ...types, dy: "float32" }, calls: [], constants: [], forward: 0, made: [], grads: [] }
   const refOf = ({ dataId, dtype, shape, size }: Tensor): Ref => {
     const known = refs.get(dataId)
     if (known) return known
@@ -154,10 +156,10 @@ function watch({ input, by, dy, run }: Example): Trace {
   try {
     tf.tidy(() => {
       const value = () => {
-        const y = run()
-        seen.value = refOf(y)
+        const made = run()
+        seen.made = made.map(refOf)
         seen.forward = seen.calls.length
-        return y
+        return made[0]!
       }
       if (by.length) seen.grads = gradients(value, [...by], dy).map((grad) => refOf(grad!))
       else value()
@@ -233,13 +235,13 @@ export function trace(examples: readonly Example[]): Traced {
   const { forward, calls } = first
   const late = [...calls.slice(forward).flatMap(({ inputs }) => inputs), ...first.grads]
   const kept = [...new Set(late.filter((ref) => isFrom(ref, 0, forward)))]
-  const value = partOf(first, 0, forward, [first.value, ...kept], varying)
+  const value = partOf(first, 0, forward, [...first.made, ...kept], varying)
   const gradient = first.grads.length ? partOf(first, forward, calls.length, first.grads, varying) : () => []
   const given = (args: readonly Tensor[]) => Object.fromEntries(args.map((arg, i) => [`a${i}`, arg]))
   return {
     value(args, at) {
-      const [y, ...rest] = value(given(args), at)
-      return { value: y!, rest }
+      const outputs = value(given(args), at)
+      return { made: outputs.slice(0, first.made.length), rest: outputs.slice(first.made.length) }
     },
     gradient: (args, rest, dy, at) =>
       gradient({ ...given(args), ...Object.fromEntries(kept.map((ref, i) => [plainName(ref), rest[i]!])), dy }, at),

@@ -35,6 +35,11 @@ export class KVCache {
     return this.capacity
   }
 
+  /** Whether the next pass brings the first tokens of all rows. */
+  get isFresh(): boolean {
+    return !this.layers.length && !this.start
+  }
+
   /** Buffers and the rows to be written by name, for a graph that writes them in place. */
   get inputs(): Record<string, Tensor> {
     const buffers = this.layers.flatMap(({ k, v }, i) => [

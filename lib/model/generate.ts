@@ -4,6 +4,7 @@ import { tf, valuesOf } from "../backend/tf"
 import { StoppedError } from "../errors"
 import { uniformAt } from "../rng"
 import { KVCache } from "./cache"
+import { evenStarts } from "./layer-graph"
 import { assertNumber, drawToken, isGreedy, type TokenSampling } from "./sampler"
 import { isWide, type StepGraph, stepGraph } from "./step-graph"
 import { type Bound, contexts, forward, type Places } from "./transformer"
@@ -178,7 +179,8 @@ function prefill(
   if (prefix) cache.startWith(prefix, paddings, T)
   return () => {
     const last = Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1)
-    const perLayer = contexts(model.config, queries, { keys, asked: last })
+    const starts = model.graphs && cache.isFresh ? evenStarts(queries, last) : undefined
+    const perLayer = contexts(model.config, queries, { keys, asked: last, starts })
     return logitsOf(model, forward(model, tf.tensor1d(ids), queries, perLayer, cache))
   }
 }

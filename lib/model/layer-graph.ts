@@ -1,10 +1,10 @@
-import type { Tensor, Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
 import { runsGraphs } from "../backend/graph"
 import { isTaped } from "../backend/ops"
 import { tf } from "../backend/tf"
 import { replayed, type Sizes, type Traced, trace } from "../backend/trace"
 import type { ModelConfig } from "./config"
-import type { Context, ContextOptions, Layer, Places } from "./transformer"
+import type { Context, ContextOptions, Layer, LayerCache, Places } from "./transformer"
 
 /**
  * Layers as graphs, with their gradients in training: a quarter of a small model's time goes into calling kernels one by one
@@ -21,7 +21,9 @@ export interface LayerInput {
 export interface LayerRun {
   config: ModelConfig
   places: Places
-  run(input: LayerInput, places: Places): Tensor2D
+  /** Gets the layer's first keys and values, if they are to be kept. */
+  cache?: LayerCache
+  run(input: LayerInput, places: Places, cache?: LayerCache): Tensor2D
   /** The context that the layer would have at other places. */
   contextAt(places: Places, options: ContextOptions): Context
 }
@@ -30,9 +32,14 @@ export interface LayerRun {
 export function layerByGraph(input: LayerInput, layer: LayerRun): Tensor2D {
   const { attention, asked } = input.context
   const graph = attention.every(({ keys: [from] }) => from === 0) ? graphOf(input, layer) : null
-  if (!graph) return tf.tidy(() => layer.run(input, layer.places))
-  const { rows, length } = layer.places
-  return replayed(input, graph, { rows, asked: asked?.tokens.size ?? 0, cuts: cutsOf(input.context, length) })
+  const { places, cache } = layer
+  if (!graph) return tf.tidy(() => layer.run(input, places, cache))
+  const sizes = { rows: places.rows, asked: asked?.tokens.size ?? 0, cuts: cutsOf(input.context, places.length) }
+  return tf.tidy(() => {
+    const [y, k, v] = replayed(input, graph, sizes)
+    cache?.append(k as Tensor4D, v as Tensor4D)
+    return y as Tensor2D
+  })
 }
 
 /** First queries of all blocks, from 0 to the row's length, whether or not queries from 0 on attend. */
@@ -64,7 +71,8 @@ function graphOf(input: LayerInput, layer: LayerRun): Traced | null {
     constantInput ?? false,
     train,
   ])
-  const key = JSON.stringify([layer.config, projections, attention.length, late, asked !== undefined, isTaped()])
+  const kind = [attention.length, late, asked !== undefined, isTaped(), layer.cache !== undefined]
+  const key = JSON.stringify([layer.config, projections, ...kind])
   const known = graphs.get(key)
   if (known !== undefined) return known
   let made: Traced | null = null
@@ -82,7 +90,12 @@ function graphOf(input: LayerInput, layer: LayerRun): Traced | null {
 }
 
 /** The layer on a tiny batch of as many blocks; batches of 2, 3 and 5 rows agree in no length. */
-function exampleOf({ layer, context }: LayerInput, { config, run, contextAt }: LayerRun, rows: number, late: boolean) {
+function exampleOf(
+  { layer, context }: LayerInput,
+  { config, run, cache, contextAt }: LayerRun,
+  rows: number,
+  late: boolean,
+) {
   const blocks = context.attention.length
   const first = late ? 5 + rows * rows : 0
   const cut = (i: number) => first + i * i + i * rows
@@ -99,7 +112,15 @@ function exampleOf({ layer, context }: LayerInput, { config, run, contextAt }: L
   const sizes: Sizes = { rows, asked: asked?.length ?? 0, cuts: cutsOf(input.context, length) }
   const dy = tf.ones([asked?.length ?? rows * length, config.dim])
   const by = isTaped() ? [input.x, ...trainedOf(layer)] : []
-  return { sizes, input, by, dy, run: () => run(input, places) }
+  const watched = (): Tensor[] => {
+    const kept: Tensor[] = []
+    const append = (k: Tensor4D, v: Tensor4D) => {
+      kept.push(k, v)
+      return null
+    }
+    return [run(input, places, cache && { append }), ...kept]
+  }
+  return { sizes, input, by, dy, run: watched }
 }
 
 /**
@@ -112,5 +133,6 @@ export function evenStarts({ length: T }: Places, asked: Int32Array): number[] {
     Array.from({ length: n }, (_, i) => from + Math.round((i * (to - from)) / n))
   const factor = 2 ** Math.max(0, Math.ceil(Math.log2(T / 320)))
   const narrow = Math.min(first, T - first) >= 4 * factor
-  return narrow ? [...parts(0, first, 2 * factor), ...parts(first, T, 3 * factor)] : parts(0, T, 4 * factor)
+  const starts = narrow ? [...parts(0, first, 2 * factor), ...parts(first, T, 3 * factor)] : parts(0, T, 4 * factor)
+  return [...new Set(starts)]
 }

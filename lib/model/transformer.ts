@@ -141,12 +141,15 @@ export function forward(
   const { config } = model
   let x = lookup(model.embed, ids) // [B T, D]
   if (config.embedScale !== 1) x = tf.mul(x, config.embedScale)
+  const byGraph = model.graphs && (!cache || cache.isFresh)
   model.layers.forEach((layer, i) => {
     const input = { x, layer, context: perLayer[i]! }
-    const run = ({ x, layer, context }: LayerInput, at = places) => block(x, layer, model, at, context, cache?.layer(i))
+    const kept = cache?.layer(i)
+    const run = ({ x, layer, context }: LayerInput, at = places, into = kept) =>
+      block(x, layer, model, at, context, into)
     const contextAt = (at: Places, options: ContextOptions) => contexts(config, at, options)[i]!
     if (model.recompute) x = recomputed(input, run)
-    else if (model.graphs && !cache) x = layerByGraph(input, { config, places, run, contextAt })
+    else if (byGraph) x = layerByGraph(input, { config, places, cache: kept, run, contextAt })
     // Frees what the gradient does not need as soon as a layer is done.
     else x = tf.tidy(() => run(input))
   })

@@ -222,7 +222,7 @@ const warmups = 2
 
 async function generateAlone(): Promise<Partial<Answer>> {
   const model = load()
-  const bound = bind(model)
+  const bound = bind(model, { graphs: true })
   const [index, of] = job.part ?? [0, 1]
   const prompts = rows<{ prompt: number[] }>(job.prompts)
     .slice(0, job.batch)

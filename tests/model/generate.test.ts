@@ -14,13 +14,20 @@ import { randomIds, tensorsLeft, tinyConfig } from "../support/tensors"
 
 let plain: Bound
 let windowed: Bound
+/** The same, reading prompts by graphs where the backend runs them. */
+let plainByGraphs: Bound
+let windowedByGraphs: Bound
 
-const bound = (changes: Partial<ModelConfig>) => bind(initModel(tinyConfig(changes), 11, 0.4))
+const bound = (changes: Partial<ModelConfig>, graphs = false) =>
+  bind(initModel(tinyConfig(changes), 11, 0.4), { graphs })
 
 beforeAll(async () => {
   await useBackend()
   plain = bound({})
-  windowed = bound({ window: [5, null], qkNorm: true, tiedHead: false })
+  const changes: Partial<ModelConfig> = { window: [5, null], qkNorm: true, tiedHead: false }
+  windowed = bound(changes)
+  plainByGraphs = bound({}, true)
+  windowedByGraphs = bound(changes, true)
 })
 
 const noEnd: GenerateOptions = { eosIds: [] }
@@ -52,6 +59,7 @@ describe("a row", () => {
     // lengths differ, so that rows leave the batch one by one
     const items = Array.from({ length: 16 }, (_, i) => item(i, { temperature, maxTokens: 4 + ((7 * i) % 23) }))
     const whole = await idsOf(plain, items)
+    expect(await idsOf(plainByGraphs, items)).toEqual(whole)
     expect(whole.map(({ length }) => length)).toEqual(items.map(({ maxTokens }) => maxTokens))
     const order = rng("order").shuffle([...items.keys()])
     for (const size of [1, 2, 5, 16]) {
@@ -59,7 +67,7 @@ describe("a row", () => {
       for (let at = 0; at < 16; at += size) {
         const some = order.slice(at, at + size)
         const answers = await idsOf(
-          plain,
+          size < 5 ? plainByGraphs : plain,
           some.map((i) => items[i]!),
         )
         some.forEach((i, k) => {
@@ -81,7 +89,7 @@ describe("a row", () => {
   it.each([0, 0.8])(
     "is what passes without a cache draw, with and without windows, at temperature %s",
     async (temperature) => {
-      for (const model of [plain, windowed]) {
+      for (const model of [plain, windowed, plainByGraphs, windowedByGraphs]) {
         const items = [0, 1, 2].map((i) => item(i, { temperature, maxTokens: 30 }))
         const answers = await idsOf(model, items)
         expect(answers).toEqual(items.map((one, i) => withoutCache(model, one, answers[i]!)))
@@ -106,7 +114,7 @@ describe("a prefix read before", () => {
       const one = item(i, { temperature, maxTokens: 12 })
       return { ...one, prompt: [...shared, ...one.prompt] }
     })
-    for (const model of [plain, windowed]) {
+    for (const model of [plain, windowed, plainByGraphs]) {
       const left = await tensorsLeft(async () => {
         const prefix = readPrefix(model, shared)
         const answers = await idsOf(model, items, { ...noEnd, prefix })
