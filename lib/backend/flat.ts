@@ -8,11 +8,14 @@ import { tf } from "./tf"
 
 type Shaped = Pick<Tensor, "shape" | "size">
 
+/** Values from which on a tensor lies alone: to join it with others first would be to copy it twice. */
+const large = 2 ** 20
+
 /** Places of tensors by the shape of their rows, in the order in which the vector holds them. */
 function groups(tensors: readonly Shaped[]): number[][] {
   const byRow = new Map<string, number[]>()
-  tensors.forEach(({ shape }, i) => {
-    const row = shape.slice(1).join()
+  tensors.forEach(({ shape, size }, i) => {
+    const row = size < large ? shape.slice(1).join() : `tensor ${i}`
     byRow.set(row, [...(byRow.get(row) ?? []), i])
   })
   return [...byRow.values()]

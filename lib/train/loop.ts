@@ -122,7 +122,6 @@ export async function train<O extends Objective>(options: TrainOptions<O>): Prom
       }
       const lr = options.lr * rate(step, batches.steps)
       const updated = await adamStep(params, gradient, state, lr, adam)
-      gradient.dispose()
       state = updated.state
       await options.onStep?.({
         step: step + 1,
@@ -148,7 +147,7 @@ export async function train<O extends Objective>(options: TrainOptions<O>): Prom
 type Checkpoint = NonNullable<TrainOptions["checkpoint"]>
 
 /** Of what a checkpoint holds; to be raised when the order inside the optimizer's state changes. */
-const layout = "2"
+const layout = "3"
 
 async function save({ file, key }: Checkpoint, params: Params, state: AdamState): Promise<void> {
   const all: Params = { ...params, "adam.m": state.m, "adam.v": state.v }

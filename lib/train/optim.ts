@@ -29,8 +29,8 @@ export function adamInit(params: Params): AdamState {
 }
 
 /**
- * One step. Consumes `params` (disposed and replaced in place, so that holders of the record see the new tensors) and
- * `state`; borrows `gradient`, which is `flatten` of those of all parameters.
+ * One step. Consumes `params` (disposed and replaced in place, so that holders of the record see the new tensors), `state` and
+ * `gradient`, which is `flatten` of those of all parameters.
  * @returns the new state and the global norm of the gradients before clipping
  */
 export async function adamStep(params: Params, gradient: Tensor1D, state: AdamState, lr: number, options: AdamOptions) {
@@ -39,6 +39,7 @@ export async function adamStep(params: Params, gradient: Tensor1D, state: AdamSt
   // torch.nn.utils.clip_grad_norm_: factor max / (norm + 1e-6), at most 1
   const clip = Math.min(1, maxGradNorm / (gradNorm + 1e-6))
   const g: Tensor1D = clip < 1 ? tf.mul(gradient, clip) : tf.clone(gradient)
+  gradient.dispose()
   const names = Object.keys(params)
   const old = names.map((name) => params[name]!)
   const p = tf.tidy(() => (weightDecay ? (tf.mul(flatten(old), 1 - lr * weightDecay) as Tensor1D) : flatten(old)))

@@ -40,4 +40,17 @@ describe.each(backends)("on %s", (backend) => {
     })
     tf.dispose([tensors, vector, again])
   })
+
+  it("a large tensor lies alone, in its place among the first of each kind", () => {
+    const rows = 2 ** 18
+    const tensors = [tf.fill([2, 4], 1), tf.range(0, 4 * rows).reshape([rows, 4]), tf.fill([1, 4], 3)]
+    const vector = flatten(tensors)
+    const at = (from: number, count: number) => [...tf.slice(vector, from, count).dataSync()]
+    expect(at(0, 13)).toEqual([...Array(8).fill(1), ...Array(4).fill(3), 0])
+    expect(at(12 + 4 * rows - 2, 2)).toEqual([4 * rows - 2, 4 * rows - 1])
+    const again = unflatten(vector, tensors)
+    expect(again.map(({ shape }) => shape)).toEqual(tensors.map(({ shape }) => shape))
+    expect([...tf.slice(again[1]!, [rows - 1, 0]).dataSync()]).toEqual([4, 3, 2, 1].map((back) => 4 * rows - back))
+    tf.dispose([tensors, vector, again])
+  })
 })

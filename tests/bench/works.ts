@@ -25,7 +25,7 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
   const cuda = device === "cuda"
   const big = large(config) && !cuda
   const small = cuda ? { batch: 8, length: 512, warmup: 2, steps: 8 } : { batch: 16, length: 128, warmup: 4, steps: 16 }
-  const step = big ? { batch: 4, length: 64, warmup: 1, steps: 2 } : small
+  const step = big ? { batch: 4, length: 64, warmup: 5, steps: 3 } : small
   const tokens = big ? 16 : 64
   const peer = (script: string, ...variants: Partial<Job>[]) => ({
     script,
@@ -85,7 +85,7 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
       name: "step-512",
       title: `train step ${big ? 1 : 4} x 512, LoRA`,
       unit: "tokens/s",
-      job: { work: "step", adapter, batch: big ? 1 : 4, length: 512, warmup: big ? 1 : 3, steps: big ? 1 : 8 },
+      job: { work: "step", adapter, batch: big ? 1 : 4, length: 512, warmup: 3, steps: big ? 2 : 8 },
       peer: peer("step.py"),
     },
   ]
