@@ -5,10 +5,10 @@ import { onGpu, tf } from "./tf"
 /** Words from which on a vocabulary is taken in blocks. */
 const wide = 2 ** 13
 /**
- * Rows taken at once, and logits held. Fewer rows make the products with the table slower (32 a third, 8 three times), more
- * logits leave the cache; a GPU has no use for small pieces.
+ * Rows and words taken at once. Fewer rows make the products with the table slower (32 a third, 8 three times), more logits
+ * leave the cache; a GPU has no use for small pieces. Blocks of words are the same for any number of rows, and so are sums.
  */
-const sizes = () => (onGpu() ? { rowsAtOnce: 2048, held: 2 ** 26 } : { rowsAtOnce: 256, held: 2 ** 21 })
+const sizes = () => (onGpu() ? { rowsAtOnce: 2048, words: 2 ** 15 } : { rowsAtOnce: 256, words: 2 ** 13 })
 
 /**
  * log p(target) under logits = h · tableᵀ, as `targetLogProbs`, in memory that does not grow with the vocabulary: the
@@ -23,8 +23,7 @@ export function headLogProbs(
   options: { trainTable?: boolean; softcap?: number | null; block?: number } = {},
 ): Tensor1D {
   const { trainTable = false, softcap = null } = options
-  const { rowsAtOnce, held } = sizes()
-  const words = options.block ?? Math.floor(held / Math.min(h.shape[0], rowsAtOnce))
+  const { rowsAtOnce, words } = { ...sizes(), ...(options.block && { words: options.block }) }
   if (trainTable || (table.shape[0] < wide && !options.block)) return targetLogProbs(h, table, targets, options)
   const taped = isTaped()
   const starts = Array.from({ length: Math.ceil(h.shape[0] / rowsAtOnce) }, (_, i) => i * rowsAtOnce)

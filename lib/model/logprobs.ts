@@ -1,8 +1,9 @@
-import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
-import { distribution, divergence } from "../backend/distribution"
+import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import { contrastOf } from "../backend/contrast"
+import { divergence } from "../backend/distribution"
 import { headLogProbs } from "../backend/head"
-import { cappedLogits, isTaped } from "../backend/ops"
-import { onGpu, tf, valuesOf } from "../backend/tf"
+import { isTaped } from "../backend/ops"
+import { tf, valuesOf } from "../backend/tf"
 import { evenStarts } from "./layer-graph"
 import { type Bound, contexts, forward, type Places } from "./transformer"
 
@@ -136,50 +137,21 @@ export interface Contrast {
   klReverse: Float32Array // KL(p_other || p_clean)
 }
 
-/**
- * Compares the next-token distributions of the same responses under two prompts, `chunk` tokens at a time, so that
- * [M, V] is never held.
- */
+/** Compares the next-token distributions of the same responses under two prompts. */
 export async function contrast(model: Bound, clean: Packed, other: Packed): Promise<Contrast> {
   const M = clean.targets.length
-  const chunk = STEADY * Math.ceil(2 ** (onGpu() ? 24 : 22) / STEADY / model.config.vocabSize)
-  const columns = Array.from({ length: 6 }, () => new Float32Array(M))
-  const states = tf.tidy(() => [responseStates(model, clean), responseStates(model, other)])
-  try {
-    for (let at = 0; at < M; at += chunk) {
-      const m = Math.min(chunk, M - at)
-      const sums = await valuesOf(() => {
-        const [p, q] = states.map((all) =>
-          distribution(cappedLogits(tf.slice(all, at, m), model.head, model.config.logitSoftcap).logits),
-        ) as [Distribution, Distribution]
-        const targets = clean.targets.slice(at, at + m).map((id, i) => i * model.config.vocabSize + id)
-        const gap = tf.sub(p.logp, q.logp)
-        const total = (x: Tensor, y: Tensor) => tf.sum(tf.mul(x, y), 1)
-        return tf.stack([
-          tf.gather(tf.reshape(p.logp, [-1]), targets),
-          tf.gather(tf.reshape(q.logp, [-1]), targets),
-          tf.neg(total(p.p, p.logp)),
-          tf.neg(total(q.p, q.logp)),
-          total(p.p, gap),
-          tf.neg(total(q.p, gap)),
-        ])
-      })
-      columns.forEach((column, i) => {
-        column.set(sums.subarray(i * m, (i + 1) * m), at)
-      })
-    }
-  } finally {
-    tf.dispose(states)
+  const values = await valuesOf(() => {
+    const states = [responseStates(model, clean), responseStates(model, other)] as const
+    const options = { softcap: model.config.logitSoftcap }
+    return contrastOf(states, model.head, tf.tensor1d(clean.targets), options)
+  })
+  const column = (i: number) => values.subarray(i * M, (i + 1) * M)
+  return {
+    logprob: column(0),
+    logprobOther: column(1),
+    entropy: column(2),
+    entropyOther: column(3),
+    kl: column(4),
+    klReverse: column(5),
   }
-  const [logprob, logprobOther, entropy, entropyOther, kl, klReverse] = columns as [
-    Float32Array,
-    Float32Array,
-    Float32Array,
-    Float32Array,
-    Float32Array,
-    Float32Array,
-  ]
-  return { logprob, logprobOther, entropy, entropyOther, kl, klReverse }
 }
-
-type Distribution = ReturnType<typeof distribution>
