@@ -125,14 +125,16 @@ function exampleOf(
 
 /**
  * First queries of blocks that attend together, for graphs: few numbers of blocks, so that few graphs serve all batches.
- * Blocks are the same parts of a row, of at most some 64 tokens, and one begins where the first asked token is.
+ * Blocks are the same parts of a row, and one begins where the first asked token is. Smaller ones spare what no query of theirs
+ * looks at, larger ones spare operations.
  */
 export function evenStarts({ length: T }: Places, asked: Int32Array): number[] {
   const first = asked.reduce((least, at) => Math.min(least, at % T), T - 1)
   const parts = (from: number, to: number, n: number) =>
     Array.from({ length: n }, (_, i) => from + Math.round((i * (to - from)) / n))
-  const factor = 2 ** Math.max(0, Math.ceil(Math.log2(T / 320)))
+  const factor = 2 ** Math.max(0, Math.ceil(Math.log2(T / 640)))
+  const [before, after, all] = T <= 128 ? [1, 1, 2] : [2 * factor, 3 * factor, 4 * factor]
   const narrow = Math.min(first, T - first) >= 4 * factor
-  const starts = narrow ? [...parts(0, first, 2 * factor), ...parts(first, T, 3 * factor)] : parts(0, T, 4 * factor)
+  const starts = narrow ? [...parts(0, first, before), ...parts(first, T, after)] : parts(0, T, all)
   return [...new Set(starts)]
 }

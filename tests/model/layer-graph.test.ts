@@ -121,7 +121,10 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => 
     expect(starts(100, 80)).toEqual([0, 50, 99, 154, 208])
     // one token before the responses is too little for blocks of its own: 1 + 80 + 83 tokens in quarters
     expect(starts(1, 80)).toEqual([0, 41, 82, 123])
-    // from 321 tokens on twice as many
-    expect(starts(100, 110)).toHaveLength(10)
+    // up to 128 tokens in halves, or one for the prompt and one for all answers: 40 + 30 + 33 and 1 + 40 + 43 tokens
+    expect(starts(40, 30)).toEqual([0, 39])
+    expect(starts(1, 40)).toEqual([0, 42])
+    // from 641 tokens on twice as many
+    expect(starts(100, 270)).toHaveLength(10)
   })
 })
