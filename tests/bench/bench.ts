@@ -1,19 +1,3 @@
-/**
- * Times our work against what a user would otherwise pick, on the same model, ids and machine, in turn, each in a process of
- * its own:
- *
- *     npm run bench -- [--model DIR] [--only dpo,step-lora,…] [--rounds 3] [--peers none|PYTHON] [--math bf16] [--device cuda]
- *         [--json]
- *
- * Ours works in as many processes as the library takes for the model, one a core for a small one; memory is that of all of
- * them, and the share of the matmul peak is that of what one process reaches with all cores.
- *
- * `--device cuda` gives both sides the GPU, and a large model work of a GPU's size. Memory is the host's there too.
- *
- * `--only growth` measures how time and memory grow with pairs, streamed pairs, length, vocabulary and batch.
- * `--peers` takes a Python that has tests/bench/peers/requirements.txt; without it one is made in .venv/bench. Results go to
- * `--out`, by default data/results/bench-MODEL.json, with a figure beside it.
- */
 import { rmSync } from "node:fs"
 import { availableParallelism } from "node:os"
 import { basename, join, resolve } from "node:path"
@@ -62,19 +46,44 @@ export interface Results {
   growth: Growth[]
 }
 
-const { values: options } = parseArgs({
-  options: {
-    model: { type: "string", default: "world" },
-    only: { type: "string" },
-    rounds: { type: "string", default: "3" },
-    peers: { type: "string" },
-    math: { type: "string", default: "f32" },
-    backend: { type: "string", default: "tensorflow" },
-    device: { type: "string", default: "cpu" },
-    out: { type: "string" },
-    json: { type: "boolean", default: false },
-  },
-})
+const help = `Times our work against what a user would otherwise pick, on the same model, ids and machine, in turn, each in a process of
+its own:
+
+    npm run bench -- [--model DIR] [--only dpo,step-lora,…] [--rounds 3] [--peers none|PYTHON] [--math bf16] [--device cuda]
+        [--json]
+
+Ours works in as many processes as the library takes for the model, one a core for a small one; memory is that of all of
+them, files that several map (TensorFlow's library) once, and the share of the matmul peak is that of what one process
+reaches with all cores.
+
+\`--device cuda\` gives both sides the GPU, and a large model work of a GPU's size. Memory is the host's there too.
+
+\`--only growth\` measures how time and memory grow with pairs, streamed pairs, length, vocabulary and batch.
+\`--peers\` takes a Python that has tests/bench/peers/requirements.txt; without it one is made in .venv/bench. Results go to
+\`--out\`, by default data/results/bench-MODEL.json, with a figure beside it.
+`
+
+const options = (() => {
+  try {
+    return parseArgs({
+      options: {
+        model: { type: "string", default: "world" },
+        only: { type: "string" },
+        rounds: { type: "string", default: "3" },
+        peers: { type: "string" },
+        math: { type: "string", default: "f32" },
+        backend: { type: "string", default: "tensorflow" },
+        device: { type: "string", default: "cpu" },
+        out: { type: "string" },
+        json: { type: "boolean", default: false },
+        help: { type: "boolean", short: "h", default: false },
+      },
+    }).values
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}; see npm run bench -- --help\n`)
+    return process.exit(2)
+  }
+})()
 
 const median = (values: readonly number[]) => {
   const sorted = [...values].sort((a, b) => a - b)
@@ -96,6 +105,7 @@ interface Bench {
 }
 
 async function main() {
+  if (options.help) return void process.stdout.write(help)
   const rounds = Number(options.rounds)
   if (!Number.isInteger(rounds) || rounds < 1)
     throw new Error(`--rounds: must be a whole number from 1, got ${options.rounds}`)
@@ -107,7 +117,7 @@ async function main() {
   const config = loadConfig(model)
   const threads = availableParallelism()
   const python = options.peers === "none" ? null : (options.peers ?? peerPython())
-  const load = await makeWorkload(model, 512)
+  const load = await makeWorkload(model, 2048)
   const base = {
     model,
     backend: options.backend,

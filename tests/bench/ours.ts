@@ -34,15 +34,30 @@ function rows<Row>(file: string): Row[] {
   return lines.slice(0, job.count).map((line) => JSON.parse(line))
 }
 
-/** A line of /proc/self/status in MiB; elsewhere the highest resident size that the system knows of. */
-function memory(name: "VmHWM" | "VmRSS", pid: number | "self" = "self"): number {
+/** A line of /proc/PID/status in MiB; undefined where there is none. */
+function memory(name: "VmHWM" | "VmRSS" | "RssFile", pid: number | "self" = "self"): number | undefined {
   try {
     const line = new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))
     return Number(line![1]) / 1024
   } catch {
-    return process.resourceUsage().maxRSS / 1024
+    return undefined
   }
 }
+
+/** Most memory that a process had, and what of it are pages of files, such as TensorFlow's library. In MiB. */
+interface Peak {
+  all: number
+  files: number
+}
+
+const peakOf = (pid: number | "self" = "self"): Peak => ({
+  all: memory("VmHWM", pid) ?? process.resourceUsage().maxRSS / 1024,
+  files: memory("RssFile", pid) ?? 0,
+})
+
+/** Of processes that map the same files: those count once. */
+const together = (peaks: readonly Peak[]): number =>
+  Math.round(peaks.reduce((sum, { all, files }) => sum + all - files, Math.max(...peaks.map(({ files }) => files))))
 
 async function timed(work: () => unknown): Promise<number> {
   const start = performance.now()
@@ -55,8 +70,8 @@ const adapter = (model: Model): Lora | undefined =>
   job.adapter ? fromAdapter(readAdapter(job.adapter, model.config)) : undefined
 
 /**
- * Work with the processes that the library would take for it, all of them ready; `peakMiB` is the sum over this one and
- * them. `dir` as in WorkerStart.
+ * Work with the processes that the library would take for it, all of them ready; `peakMiB` is that of this one and them.
+ * `dir` as in WorkerStart.
  */
 async function withHelpers(
   learner: Learner,
@@ -70,9 +85,9 @@ async function withHelpers(
   const first: Sequence = { prompt: [1], responses: [[1]] }
   if (dir) await Promise.all(Array.from({ length: pool.size }, () => helpers.reference([first])))
   const answer = await work({ ...helpers, worth: () => true })
-  const peakMiB = pool.pids.reduce((sum, pid) => sum + memory("VmHWM", pid), memory("VmHWM"))
+  const peakMiB = together([peakOf(), ...pool.pids.map(peakOf)])
   helpers.close()
-  return { ...answer, peakMiB: Math.round(peakMiB) }
+  return { ...answer, peakMiB }
 }
 
 /** Preference pairs in their order, once; reference log-probs included. */
@@ -153,7 +168,7 @@ async function vocabulary(): Promise<Partial<Answer>> {
   const lora = initLora(model.config, { rank: 16, alpha: 32, seed: 1 })
   const before = await fresh()
   const answer = await steps({ model, lora, objective: even }, null)
-  return { ...answer, extraMiB: memory("VmHWM") - before }
+  return { ...answer, extraMiB: memory("VmHWM")! - before }
 }
 
 /** Forgets the highest mark so far (Linux) and gives what is resident now. */
@@ -169,7 +184,7 @@ async function fresh(): Promise<number> {
   } catch {
     // the mark then stays that of loading
   }
-  return memory("VmRSS")
+  return memory("VmRSS")!
 }
 
 interface SignalRow {
@@ -184,7 +199,7 @@ async function signals(): Promise<Partial<Answer>> {
   await Promise.all(all.slice(0, 64).map(({ texts }) => engine.score(texts))) // every process is ready then
   const seconds = await timed(() => Promise.all(all.map(({ texts }) => engine.score(texts))))
   const pids = local.pool?.pids ?? []
-  const peakMiB = Math.round(pids.reduce((sum, pid) => sum + memory("VmHWM", pid), memory("VmHWM")))
+  const peakMiB = together([peakOf(), ...pids.map(peakOf)])
   engine.dispose()
   return { done: all.length, seconds, peakMiB }
 }
@@ -195,6 +210,8 @@ async function generation(): Promise<Partial<Answer>> {
   return workers > 1 && !job.part ? generateTogether(workers) : generateAlone()
 }
 
+type Part = Partial<Answer> & { peak: Peak }
+
 async function generateTogether(workers: number): Promise<Partial<Answer>> {
   const threads = `${Math.max(1, Math.floor(job.threads / workers))}`
   const children = Array.from({ length: workers }, (_, i) =>
@@ -204,7 +221,7 @@ async function generateTogether(workers: number): Promise<Partial<Answer>> {
       stdio: ["ignore", "ignore", "inherit", "ipc"],
     }),
   )
-  const heard = () => Promise.all(children.map(async (child) => (await once(child, "message"))[0] as Partial<Answer>))
+  const heard = () => Promise.all(children.map(async (child) => (await once(child, "message"))[0] as Part))
   await heard()
   const answering = heard()
   const seconds = await timed(() => {
@@ -212,9 +229,8 @@ async function generateTogether(workers: number): Promise<Partial<Answer>> {
     return answering
   })
   const answers = await answering
-  const sum = (values: number[]) => Math.round(values.reduce((a, b) => a + b))
-  const peakMiB = sum([memory("VmHWM"), ...answers.map(({ peakMiB }) => peakMiB!)])
-  return { done: sum(answers.map(({ done }) => done!)), seconds, peakMiB }
+  const done = answers.reduce((sum, answer) => sum + answer.done!, 0)
+  return { done, seconds, peakMiB: together([peakOf(), ...answers.map(({ peak }) => peak)]) }
 }
 
 /** Whole generations before the one that is timed, as in peers/generate.py: code is compiled in the course of the first ones. */
@@ -242,7 +258,7 @@ async function generateAlone(): Promise<Partial<Answer>> {
   release(bound)
   const answer = { done: prompts.length * job.tokens!, seconds }
   if (job.part) {
-    process.send!({ ...answer, peakMiB: memory("VmHWM") })
+    process.send!({ ...answer, peak: peakOf() })
     process.disconnect()
   }
   return answer
@@ -280,7 +296,7 @@ async function main() {
   const { reason } = await useBackend(job.backend)
   process.stderr.write(`${reason}\n`)
   const answer = await works[job.work]()
-  console.log(JSON.stringify({ peakMiB: Math.round(memory("VmHWM")), ...answer }))
+  console.log(JSON.stringify({ peakMiB: together([peakOf()]), ...answer }))
 }
 
 main()
