@@ -89,9 +89,10 @@ export function tensorPeak(
     return weights + keys + forward + block + B * V
   }
   if (stage === "weigh") {
-    const chunk = Math.max(16, Math.floor(2 ** (gpu ? 24 : 22) / V))
-    // Two distributions of five tensors each, the targets as one-hot, the gap, six products.
-    return weights + Math.max(2 * forward + block, 2 * tokens * D + 20 * Math.min(chunk, tokens / 2) * V)
+    const words = Math.min(V, 2 ** (gpu ? 15 : 13))
+    const rows = Math.min(2 ** (gpu ? 26 : 21) / words, tokens / 2)
+    // Of a block of words: logits, those less their maximum and odds under both prompts, four products.
+    return weights + Math.max(2 * forward + block, 2 * tokens * D + 10 * rows * words)
   }
   const lora = loraCount(config, rank)
   const effective = L * linearCount(config)
