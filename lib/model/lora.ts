@@ -6,6 +6,7 @@ import { tf, valuesOf } from "../backend/tf"
 import { rng } from "../rng"
 import type { Adapter, Matrix } from "./adapter"
 import type { ModelConfig } from "./config"
+import { effectiveLayer, type Joined } from "./effective-graph"
 import type { Bound, Layer, Model, Params, Projection } from "./transformer"
 
 /** Projections that LoRA can be put on, by their name here, and their Hugging Face name. */
@@ -65,18 +66,25 @@ export function initLora(
   return { rank, alpha, scale: alpha / rank, targets, params }
 }
 
+export interface BindOptions {
+  lora?: Lora | null
+  trainAll?: boolean
+  recompute?: boolean
+  graphs?: boolean
+  /** Done for every step of a training: effective matrices are made by a graph too. */
+  often?: boolean
+}
+
 /**
  * Makes a model ready for a step. With `lora`, effective matrices W + scale · A · B are made here, once, outside any
  * gradient tape: the caller runs this in a `tf.tidy` or disposes what `bound` owns with `release`.
  */
-export function bind(
-  model: Model,
-  options: { lora?: Lora | null; trainAll?: boolean; recompute?: boolean; graphs?: boolean } = {},
-): Bound {
+export function bind(model: Model, options: BindOptions = {}): Bound {
   const { config, params } = model
   const lora = options.lora ?? null
   const trainAll = options.trainAll ?? false
-  const scaled = lora ? times(lora.params, lora.scale) : {}
+  const made = lora && options.graphs && options.often ? effectiveByGraph(model, lora) : null
+  const scaled = made?.scaled ?? (lora ? times(lora.params, lora.scale) : {})
   const projection = (i: number, name: string, targets: readonly LoraTarget[]): Projection => {
     const base = params[`layers.${i}.${name}`] as Tensor2D
     const bias = params[`layers.${i}.${name}Bias`] as Tensor1D | undefined
@@ -91,13 +99,15 @@ export function bind(
         : [],
     )
     if (!updates.length) return { weight: base, bias, lora: [], train: trainAll }
-    const weight = tf.tidy(() => {
-      const deltas = targets.map((target, at) => {
-        const update = updates.find(({ offset }) => offset === starts[at])
-        return update ? matMul(update.A, update.scaled.B) : (tf.zeros(targetShape(config, target)) as Tensor2D)
+    const weight =
+      (made?.weights[`layers.${i}.${name}`] as Tensor2D) ??
+      tf.tidy(() => {
+        const deltas = targets.map((target, at) => {
+          const update = updates.find(({ offset }) => offset === starts[at])
+          return update ? matMul(update.A, update.scaled.B) : (tf.zeros(targetShape(config, target)) as Tensor2D)
+        })
+        return tf.add(base, deltas.length > 1 ? tf.concat(deltas, 1) : deltas[0]!) as Tensor2D
       })
-      return tf.add(base, deltas.length > 1 ? tf.concat(deltas, 1) : deltas[0]!) as Tensor2D
-    })
     return { weight, bias, lora: updates, train: false, constantInput: i === 0 && (name === "qk" || name === "v") }
   }
   const layers = Array.from({ length: config.layers }, (_, i): Layer => {
@@ -127,6 +137,41 @@ export function bind(
     recompute: options.recompute ?? false,
     graphs: (options.graphs ?? false) && runsGraphs(),
   }
+}
+
+/** The targets of each matrix that a layer has. */
+const joinedTargets: Joined = [
+  ["qk", ["q", "k"]],
+  ...(["v", "o", "gate", "up", "down"] as const).map((name) => [name, [name]] as const),
+]
+
+/** Effective matrices and scaled updates of all layers by graph; null where none runs, or one matrix lacks some of its targets. */
+function effectiveByGraph({ config, params }: Model, lora: Lora): { weights: Params; scaled: Params } | null {
+  const has = (i: number, target: LoraTarget) => `layers.${i}.${target}.A` in lora.params
+  const perLayer = Array.from({ length: config.layers }, (_, i) =>
+    joinedTargets.filter(([, targets]) => targets.some((target) => has(i, target))),
+  )
+  if (perLayer.some((joined, i) => joined.some(([, targets]) => !targets.every((target) => has(i, target)))))
+    return null
+  const made = { weights: {} as Params, scaled: {} as Params }
+  for (const [i, joined] of perLayer.entries()) {
+    if (!joined.length) continue
+    const inputs: Params = {}
+    for (const [name, targets] of joined) {
+      inputs[name] = params[`layers.${i}.${name}`]!
+      for (const target of targets) {
+        for (const side of ["A", "B"]) inputs[`${target}.${side}`] = lora.params[`layers.${i}.${target}.${side}`]!
+      }
+    }
+    const values = effectiveLayer(joined, lora.scale, inputs)
+    if (!values) {
+      tf.dispose(made)
+      return null
+    }
+    for (const [name, tensor] of Object.entries(values))
+      made[name.includes(".") ? "scaled" : "weights"][`layers.${i}.${name}`] = tensor
+  }
+  return made
 }
 
 /** All of `params` times `factor`. */

@@ -55,6 +55,9 @@ function blockPeak(config: ModelConfig, tokens: number, keys: number): number {
   return tokens * Math.max(attention, mlp)
 }
 
+/** Keys that a query of a row looks at, on average: all up to the end of its block of 64 or more. */
+const seenKeys = (T: number) => Math.min(T, (T + 64) / 2)
+
 /** What a block keeps for its gradient. */
 function blockSaved(config: ModelConfig, tokens: number, keys: number): number {
   const { dim: D, heads: N, kvHeads: K, headDim: H, ffn: F, qkNorm, postNorms } = config
@@ -98,9 +101,10 @@ export function tensorPeak(
   const effective = L * linearCount(config)
   const chunk = Math.max(64, Math.floor(2 ** (gpu ? 26 : 24) / V))
   const head = 3 * Math.min(chunk, tokens / 2) * V
-  const saved = blockSaved(config, tokens, T)
-  const kept = stage === "train" ? L * saved : L * tokens * D + saved
-  const work = Math.max(head, blockBackward(config, tokens, T))
+  const saved = blockSaved(config, tokens, seenKeys(T))
+  // The last layer goes on after attention with the tokens that predict answers alone.
+  const kept = stage === "train" ? (L - 0.5) * saved : L * tokens * D + saved
+  const work = Math.max(head, blockBackward(config, tokens, seenKeys(T)))
   return weights + effective + 5 * lora + tables(config, tokens, T) + kept + work
 }
 

@@ -15,7 +15,9 @@ import { loadConfig } from "../../lib/model/config"
 import { generate } from "../../lib/model/generate"
 import { contrast, pack } from "../../lib/model/logprobs"
 import { bind, initLora } from "../../lib/model/lora"
+import { gainsByProcesses } from "../../lib/model/parallel"
 import { type PlanStage, planNeed, planStages } from "../../lib/model/plan"
+import { parameterCount } from "../../lib/model/weights"
 import { rng } from "../../lib/rng"
 import { train } from "../../lib/train/loop"
 import { preferenceDefaults } from "../../lib/train/losses"
@@ -40,8 +42,10 @@ async function work(stage: PlanStage, { model, config }: LocalModel): Promise<vo
     const quarter = Math.floor(length / 4)
     return { prompt: ids(length - 2 * quarter), chosen: ids(quarter), rejected: ids(quarter) }
   }
-  const rows = Array.from({ length: batch }, row)
   if (stage === "load") return
+  // A training step of a small model is cut in two for two processes, one after the other here.
+  const passes = stage.startsWith("train") && gainsByProcesses(parameterCount(config)) ? 2 : 1
+  const rows = Array.from({ length: passes * batch }, row)
   if (stage === "generate") {
     const items = rows.map(() => ({ prompt: ids(length - 4), seed: 1, temperature: 1, maxTokens: 4 }))
     await generate(bind(model), items, { eosIds: [] })
