@@ -37,6 +37,27 @@ export interface CompiledGraph {
   dispose(): void
 }
 
+/** Graphs by what they are made for, each made when it is first asked for. */
+export class GraphCache {
+  private readonly made = new Map<string, CompiledGraph | null>()
+
+  /** Null where the backend runs no graphs, or there is no room for the temporary file. */
+  get(purpose: unknown, build: () => CompiledGraph): CompiledGraph | null {
+    if (!runsGraphs()) return null
+    const key = JSON.stringify(purpose)
+    const known = this.made.get(key)
+    if (known !== undefined) return known
+    let graph: CompiledGraph | null = null
+    try {
+      graph = build()
+    } catch (error) {
+      if (!(error instanceof Error && "code" in error)) throw error
+    }
+    this.made.set(key, graph)
+    return graph
+  }
+}
+
 export class GraphBuilder {
   private readonly nodes: Buffer[] = []
   private readonly inputs: string[] = []

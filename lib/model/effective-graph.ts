@@ -1,19 +1,18 @@
-import { type CompiledGraph, GraphBuilder, runsGraphs } from "../backend/graph"
+import { type CompiledGraph, GraphBuilder, GraphCache } from "../backend/graph"
 import type { LoraTarget } from "./lora"
 import type { Params } from "./transformer"
 
 /** Matrices that are held together, and the targets that are their columns. */
 export type Joined = readonly (readonly [name: string, targets: readonly LoraTarget[]])[]
 
-/** By matrices and factor; null where a graph could not be made, for want of room for its temporary file. */
-const graphs = new Map<string, CompiledGraph | null>()
+const graphs = new GraphCache()
 
 /**
- * W + (scale A) B of every matrix of a layer, and scale A and scale B of its targets, in one call: without it, these take a
- * tenth of a small model's step. Names as in Params, without the layer. Null where the backend runs no graphs.
+ * W + (scale A) B of every matrix of a layer, and scale A and scale B of its targets, in one call: two thirds of the time
+ * that they take one by one. Names as in Params, without the layer. Null where there is no graph (`GraphCache`).
  */
 export function effectiveLayer(joined: Joined, scale: number, inputs: Params): Params | null {
-  const graph = runsGraphs() ? graphOf(joined, scale) : null
+  const graph = graphs.get([joined, scale], () => build(joined, scale))
   if (!graph) return null
   const values = graph.run(inputs)
   return Object.fromEntries(outputsOf(joined).map((name, i) => [name, values[i]!]))
@@ -21,21 +20,6 @@ export function effectiveLayer(joined: Joined, scale: number, inputs: Params): P
 
 const outputsOf = (joined: Joined): string[] =>
   joined.flatMap(([name, targets]) => [name, ...targets.flatMap((target) => [`${target}.A`, `${target}.B`])])
-
-function graphOf(joined: Joined, scale: number): CompiledGraph | null {
-  const key = JSON.stringify([joined, scale])
-  let graph = graphs.get(key)
-  if (graph === undefined) {
-    try {
-      graph = build(joined, scale)
-    } catch (error) {
-      if (!(error instanceof Error && "code" in error)) throw error
-      graph = null
-    }
-    graphs.set(key, graph)
-  }
-  return graph
-}
 
 function build(joined: Joined, scale: number): CompiledGraph {
   const g = new GraphBuilder()

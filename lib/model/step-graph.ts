@@ -1,5 +1,5 @@
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs"
-import { type CompiledGraph, GraphBuilder, type GraphNode, runsGraphs } from "../backend/graph"
+import { type CompiledGraph, GraphBuilder, GraphCache, type GraphNode } from "../backend/graph"
 import { tf } from "../backend/tf"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
@@ -98,23 +98,7 @@ type ProjectionName = (typeof projections)[number]
 const ropeKind = (config: ModelConfig, i: number) => JSON.stringify(config.rope[i])
 const ropeKinds = (config: ModelConfig) => [...new Set(config.rope.map((_, i) => ropeKind(config, i)))]
 
-/** By configuration; null where a graph could not be made, for want of room for its temporary file. */
-const graphs = new Map<string, CompiledGraph | null>()
-
-function graphOf(config: ModelConfig): CompiledGraph | null {
-  const key = JSON.stringify(config)
-  let graph = graphs.get(key)
-  if (graph === undefined) {
-    try {
-      graph = build(config)
-    } catch (error) {
-      if (!(error instanceof Error && "code" in error)) throw error
-      graph = null
-    }
-    graphs.set(key, graph)
-  }
-  return graph
-}
+const graphs = new GraphCache()
 
 /** Whether a vocabulary is so large that its logits take most of a decoding step. */
 export const isWide = (config: ModelConfig): boolean => config.vocabSize > 2 ** 15
@@ -126,10 +110,10 @@ export interface StepGraph {
   dispose(): void
 }
 
-/** The graph of a bound model; null where the backend runs none (`runsGraphs`). */
+/** The graph of a bound model; null where there is none (`GraphCache`). */
 export function stepGraph(model: Bound): StepGraph | null {
   const { config } = model
-  const graph = runsGraphs() ? graphOf(config) : null
+  const graph = graphs.get(config, () => build(config))
   if (!graph) return null
   const { heads: N, kvHeads: K, headDim: H } = config
   const fixed: Record<string, Tensor> = Object.assign(
