@@ -1,12 +1,7 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import { blocksOf } from "./head"
 import { cappedLogits } from "./ops"
-import { onGpu, tf } from "./tf"
-
-/** Words taken at once, and rows: as many as keep a block of logits in the cache. The words do not depend on the rows. */
-const blocks = (V: number) => {
-  const words = Math.min(V, onGpu() ? 2 ** 15 : 2 ** 13)
-  return { words, rows: Math.ceil(2 ** (onGpu() ? 26 : 21) / words / 32) * 32 }
-}
+import { tf } from "./tf"
 
 /**
  * Compares the next-token distributions p = softmax(hp · tableᵀ) and q = softmax(hq · tableᵀ), hp and hq [M, D], table [V, D],
@@ -20,7 +15,7 @@ export function contrastOf(
   targets: Tensor1D,
   { softcap = null, ...options }: { softcap?: number | null; words?: number; rows?: number } = {},
 ): Tensor2D {
-  const { words, rows } = { ...blocks(table.shape[0]), ...options }
+  const { words, rows } = { ...blocksOf(table.shape[0]), ...options }
   const [M] = hp.shape
   const parts = Array.from({ length: Math.ceil(M / rows) }, (_, i) =>
     tf.tidy(() => {

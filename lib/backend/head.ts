@@ -4,11 +4,16 @@ import { onGpu, tf } from "./tf"
 
 /** Words from which on a vocabulary is taken in blocks. */
 const wide = 2 ** 13
+
 /**
- * Rows and words taken at once. Fewer rows make the products with the table slower (32 a third, 8 three times), more logits
- * leave the cache; a GPU has no use for small pieces. Blocks of words are the same for any number of rows, and so are sums.
+ * Words and rows of a vocabulary of V taken at once: as many as keep a block of logits in the cache, and many more on a GPU,
+ * which has no use for small pieces. Fewer rows make the products with the table slower (32 a third, 8 three times). The words
+ * are the same for any number of rows, and so are sums over them.
  */
-const sizes = () => (onGpu() ? { rowsAtOnce: 2048, words: 2 ** 15 } : { rowsAtOnce: 256, words: 2 ** 13 })
+export const blocksOf = (V: number, gpu = onGpu()) => {
+  const words = Math.min(V, gpu ? 2 ** 15 : 2 ** 13)
+  return { words, rows: 32 * Math.ceil(2 ** (gpu ? 26 : 21) / words / 32) }
+}
 
 /**
  * log p(target) under logits = h · tableᵀ, as `targetLogProbs`, in memory that does not grow with the vocabulary: the
@@ -23,15 +28,15 @@ export function headLogProbs(
   options: { trainTable?: boolean; softcap?: number | null; block?: number } = {},
 ): Tensor1D {
   const { trainTable = false, softcap = null } = options
-  const { rowsAtOnce, words } = { ...sizes(), ...(options.block && { words: options.block }) }
   if (trainTable || (table.shape[0] < wide && !options.block)) return targetLogProbs(h, table, targets, options)
+  const { rows, words } = { ...blocksOf(table.shape[0]), ...(options.block && { words: options.block }) }
   const taped = isTaped()
-  const starts = Array.from({ length: Math.ceil(h.shape[0] / rowsAtOnce) }, (_, i) => i * rowsAtOnce)
+  const starts = Array.from({ length: Math.ceil(h.shape[0] / rows) }, (_, i) => i * rows)
   return withGradient(
     [h],
     (save) => {
       const parts = starts.map((at) => {
-        const some = <T extends Tensor>(x: T) => tf.slice(x, at, Math.min(rowsAtOnce, h.shape[0] - at)) as T
+        const some = <T extends Tensor>(x: T) => tf.slice(x, at, Math.min(rows, h.shape[0] - at)) as T
         return rowLogProbs(some(h), table, some(targets), softcap, words, taped)
       })
       save(taped ? [tf.concat(parts.map(({ slope }) => slope!))] : [])

@@ -1,3 +1,4 @@
+import { blocksOf } from "../backend/head"
 import type { BackendName } from "../backend/tf"
 import type { ModelConfig } from "./config"
 import { type LoraTarget, loraTargets, targetShape } from "./lora"
@@ -92,10 +93,9 @@ export function tensorPeak(
     return weights + keys + forward + block + B * V
   }
   if (stage === "weigh") {
-    const words = Math.min(V, 2 ** (gpu ? 15 : 13))
-    const rows = Math.min(2 ** (gpu ? 26 : 21) / words, tokens / 2)
+    const { words, rows } = blocksOf(V, gpu)
     // Of a block of words: logits, those less their maximum and odds under both prompts, four products.
-    return weights + Math.max(2 * forward + block, 2 * tokens * D + 10 * rows * words)
+    return weights + Math.max(2 * forward + block, 2 * tokens * D + 10 * Math.min(rows, tokens / 2) * words)
   }
   const lora = loraCount(config, rank)
   const effective = L * linearCount(config)
