@@ -1,5 +1,6 @@
 import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs"
-import { cappedLogits, chunkOf, matMul, rowsAt, startsOf, withGradient } from "./ops"
+import { withGradient } from "./gradient"
+import { cappedLogits, chunkOf, matMul, rowsAt, startsOf } from "./ops"
 import { tf } from "./tf"
 
 /** Whole next-token distributions. Letters as in ops.ts: M tokens, D width, V vocabulary. */

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
-import { cappedLogits, isTaped, matMul, targetLogProbs, withGradient } from "./ops"
+import { isTaped, withGradient } from "./gradient"
+import { cappedLogits, matMul, targetLogProbs } from "./ops"
 import { onGpu, tf } from "./tf"
 
 /** Words from which on a vocabulary is taken in blocks. */

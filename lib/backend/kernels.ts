@@ -4,7 +4,7 @@ import { tf } from "./tf"
 /** Kernels of TensorFlow that tfjs does not expose, called by name on the native backend. */
 export interface NativeBackend {
   binding: Record<
-    "TF_ATTR_TYPE" | "TF_ATTR_BOOL" | "TF_ATTR_STRING" | "TF_ATTR_SHAPE" | "TF_FLOAT" | "TF_INT32",
+    "TF_ATTR_TYPE" | "TF_ATTR_BOOL" | "TF_ATTR_INT" | "TF_ATTR_STRING" | "TF_ATTR_SHAPE" | "TF_FLOAT" | "TF_INT32",
     number
   >
   executeSingleOutput(name: string, attrs: readonly object[], inputs: readonly Tensor[]): Tensor

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, wri
 import path from "node:path"
 import { BackendError } from "../errors"
 import { ChildError, type Run, run as runChild } from "./child"
+import { compileFused, fusedLoader, fusedSources } from "./fused-build"
 import {
   findLibrary,
   type Library,
@@ -187,7 +188,7 @@ function sources(folder: string): string[] {
 function recipeHash(folder: string): string {
   const hash = createHash("sha256")
   for (const part of [...flags, quietSource, guardSource, process.platform, process.arch]) hash.update(`${part}\0`)
-  for (const file of sources(folder)) hash.update(readFileSync(file))
+  for (const file of [...sources(folder), ...fusedSources]) hash.update(readFileSync(file))
   return hash.digest("hex").slice(0, 16)
 }
 
@@ -216,11 +217,13 @@ async function compile(source: string, folder: string, library: Library, run: Ru
       "-include",
       guard,
       ...sources(source),
+      fusedLoader,
       "-o",
       path.join(folder, path.basename(bindingFile)),
       ...libraries,
     ])
     rmSync(guard)
+    await compileFused(compiler, common, folder, run)
   } catch (cause) {
     if (!(cause instanceof ChildError)) throw cause
     throw new BackendError(

@@ -1,4 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
+import { fused, fusedGated, fusedNorm, fusedTargetLogProb } from "./fused"
+import { isTaped, withGradient } from "./gradient"
 import { flag, floatType, intType, native } from "./kernels"
 import { maths, onGpu, tf } from "./tf"
 
@@ -6,32 +8,8 @@ import { maths, onGpu, tf } from "./tf"
  * The few operations that a decoder needs, each with a hand-written gradient: fewer passes over memory and fewer tape
  * entries than tfjs' own. Letters: M tokens, D and O widths, B batch, N heads, T queries, S keys, H head size.
  *
- * On `tensorflow`, kernels that tfjs does not expose are called by name.
+ * On `tensorflow`, kernels that tfjs does not expose are called by name, and on its CPU those of fused.ts.
  */
-
-/**
- * `tf.customGrad` with types: `backward` gives the gradient of each of `inputs`, from dy and what `forward` saved. A
- * tensor that was made inside the taped function is gone by then unless it was saved. What was saved, dy and the
- * intermediates of `backward` are freed when it returns: tfjs itself would hold them until the whole gradient is done.
- */
-export function withGradient<T extends Tensor>(
-  inputs: readonly Tensor[],
-  forward: (save: (tensors: Tensor[]) => void) => T,
-  backward: (dy: T, saved: Tensor[]) => Tensor[],
-): T {
-  const op = tf.customGrad((...args: unknown[]) => ({
-    value: forward(args[args.length - 1] as (tensors: Tensor[]) => void) as Tensor,
-    gradFunc: (dy: Tensor, saved: Tensor[]) => {
-      const grads = tf.tidy(() => backward(dy as T, saved))
-      tf.dispose([dy, saved])
-      return grads
-    },
-  }))
-  return op(...inputs) as T
-}
-
-/** Whether operations are recorded, for a gradient to be taken. */
-export const isTaped = (): boolean => tf.engine().state.gradientDepth > 0
 
 /** a · b for matrices, either one transposed first. Without a gradient: for use inside an op that brings its own. */
 export function matMul(a: Tensor2D, b: Tensor2D, transposeA = false, transposeB = false): Tensor2D {
@@ -109,6 +87,9 @@ export function lookup(table: Tensor2D, ids: Tensor1D): Tensor2D {
 
 /** x / sqrt(mean(x²) + eps) · weight over the last axis; weight has the shape of the last axes (Zhang & Sennrich 2019). */
 export function rmsNorm<T extends Tensor>(x: T, weight: Tensor, eps: number, trainWeight = false): T {
+  const backend = fused()
+  if (backend && weight.shape.every((n, i) => n === x.shape[x.rank - weight.rank + i]))
+    return fusedNorm(backend, x, weight, eps, trainWeight)
   return withGradient(
     trainWeight ? [x, weight] : [x],
     (save) => {
@@ -137,6 +118,8 @@ export type Activation = "silu" | "gelu_tanh"
 
 /** act(gate) · up, elementwise: SwiGLU or GeGLU with the tanh form of GELU (Shazeer 2020). */
 export function gated(gate: Tensor2D, up: Tensor2D, activation: Activation): Tensor2D {
+  const backend = fused()
+  if (backend) return fusedGated(backend, gate, up, activation !== "silu")
   return activation === "silu" ? swiglu(gate, up) : geglu(gate, up)
 }
 
@@ -308,10 +291,11 @@ export function targetLogProbs(
     options.trainTable ? [h, table] : [h],
     (save) => {
       const logps = starts.map((at) => {
-        const [logp, slope] = scoreRows(rows(h, at) as Tensor2D, table, rows(targets, at) as Tensor1D, softcap)
-        unit?.push(matMul(slope, table))
-        if (keep) save([h, slope])
-        else slope.dispose()
+        const some = [rows(h, at) as Tensor2D, table, rows(targets, at) as Tensor1D] as const
+        const { logp, slope } = scoreRows(...some, softcap, taped)
+        if (slope) unit?.push(matMul(slope, table))
+        if (keep) save([h, slope!])
+        else slope?.dispose()
         return logp
       })
       if (!keep) save(unit ? [tf.concat(unit)] : [h, targets])
@@ -322,7 +306,7 @@ export function targetLogProbs(
       const parts = starts.map((at) =>
         tf.tidy(() => {
           const hs = rows(saved!, at) as Tensor2D
-          const slope = keep ? kept! : scoreRows(hs, table, rows(kept!, at) as Tensor1D, softcap)[1]
+          const slope = keep ? kept! : scoreRows(hs, table, rows(kept!, at) as Tensor1D, softcap, true).slope!
           const dLogits = tf.mul(slope, tf.neg(tf.expandDims(rows(dy, at), 1))) as Tensor2D
           return [matMul(dLogits, table), matMul(dLogits, hs, true)] as [Tensor2D, Tensor2D]
         }),
@@ -332,12 +316,19 @@ export function targetLogProbs(
   )
 }
 
-/** [log p(target), -d log p / d (h · tableᵀ)] of a few rows: shapes [m] and [m, V]. */
-function scoreRows(h: Tensor2D, table: Tensor2D, targets: Tensor1D, softcap: number | null): [Tensor1D, Tensor2D] {
+/** log p(target) [m] of a few rows, and the slope -d log p / d (h · tableᵀ) [m, V] if it is wanted. */
+function scoreRows(
+  h: Tensor2D,
+  table: Tensor2D,
+  targets: Tensor1D,
+  softcap: number | null,
+  slopeWanted: boolean,
+): { logp: Tensor1D; slope?: Tensor2D } {
   return tf.tidy(() => {
-    const { logits, slope } = cappedLogits(h, table, softcap)
-    const [logp, dLogits] = logProbAndGradient(logits, targets)
-    return [logp, slope ? (tf.mul(dLogits, slope) as Tensor2D) : dLogits]
+    const { logits, slope: cap } = cappedLogits(h, table, softcap)
+    const { logp, slope } = logProbOf(logits, targets, slopeWanted)
+    if (!slope) return { logp }
+    return { logp, slope: cap ? (tf.mul(slope, cap) as Tensor2D) : slope }
   })
 }
 
@@ -358,26 +349,24 @@ export function cappedLogits(h: Tensor2D, table: Tensor2D, softcap: number | nul
   })
 }
 
-/** [log p(target), p - onehot(target)] for logits [m, V] and targets [m]. */
-function logProbAndGradient(logits: Tensor2D, targets: Tensor1D): [Tensor1D, Tensor2D] {
+/** log p(target) [m] for logits [m, V], and p - onehot(target) [m, V], which may be missing where it is not wanted. */
+function logProbOf(logits: Tensor2D, targets: Tensor1D, slopeWanted: boolean): { logp: Tensor1D; slope?: Tensor2D } {
+  const own = fused()
+  if (own) return fusedTargetLogProb(own, logits, targets, slopeWanted)
   const backend = native()
   if (backend) {
     const attrs = [floatType(backend, "T"), intType(backend, "Tlabels")]
-    const [loss, gradient] = backend.executeMultipleOutputs(
-      "SparseSoftmaxCrossEntropyWithLogits",
-      attrs,
-      [logits, targets],
-      2,
-    )
-    return [tf.neg(loss as Tensor1D), gradient as Tensor2D]
+    const op = "SparseSoftmaxCrossEntropyWithLogits"
+    const [loss, slope] = backend.executeMultipleOutputs(op, attrs, [logits, targets], 2)
+    return { logp: tf.neg(loss as Tensor1D), slope: slope as Tensor2D }
   }
   const shifted = tf.sub(logits, tf.max(logits, 1, true))
   const p = tf.softmax(logits)
   const hot = tf.oneHot(targets, logits.shape[1])
   // Σ exp(shifted) by the same kernels as softmax: log p = shifted[target] - log Σ exp(shifted)
   const logSum = tf.log(tf.sum(tf.exp(shifted), 1))
-  const logp = tf.sub(tf.sum(tf.mul(shifted, hot), 1), logSum)
-  return [logp as Tensor1D, tf.sub(p, hot) as Tensor2D]
+  const logp = tf.sub(tf.sum(tf.mul(shifted, hot), 1), logSum) as Tensor1D
+  return { logp, slope: tf.sub(p, hot) as Tensor2D }
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { Tensor } from "@tensorflow/tfjs"
-import { withGradient } from "./ops"
+import { withGradient } from "./gradient"
 import { tf } from "./tf"
 
 /**

@@ -1,6 +1,6 @@
 import type { Tensor } from "@tensorflow/tfjs"
+import { withGradient } from "./gradient"
 import { type CompiledGraph, dtypes, type GraphAttrs, GraphBuilder, type GraphType } from "./graph"
-import { withGradient } from "./ops"
 import { gradients, mapTensors } from "./recompute"
 import { tf } from "./tf"
 

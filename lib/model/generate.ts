@@ -4,10 +4,11 @@ import { tf, valuesOf } from "../backend/tf"
 import { StoppedError } from "../errors"
 import { uniformAt } from "../rng"
 import { KVCache } from "./cache"
+import { contexts, type Places } from "./context"
 import { evenStarts } from "./layer-graph"
 import { assertNumber, drawToken, isGreedy, type TokenSampling } from "./sampler"
 import { isWide, type StepGraph, stepGraph } from "./step-graph"
-import { type Bound, contexts, forward, type Places } from "./transformer"
+import { type Bound, forward } from "./transformer"
 
 /** One continuation wanted. */
 export interface GenerateItem extends TokenSampling {

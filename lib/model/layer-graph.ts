@@ -1,10 +1,11 @@
 import type { Tensor, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
+import { isTaped } from "../backend/gradient"
 import { runsGraphs } from "../backend/graph"
-import { isTaped } from "../backend/ops"
 import { tf } from "../backend/tf"
 import { replayed, type Sizes, type Traced, trace } from "../backend/trace"
 import type { ModelConfig } from "./config"
-import type { Context, ContextOptions, Layer, LayerCache, Places } from "./transformer"
+import type { Context, ContextOptions, Places } from "./context"
+import type { Layer, LayerCache } from "./transformer"
 
 /**
  * Layers as graphs, with their gradients in training: a quarter of a small model's time goes into calling kernels one by one
@@ -31,7 +32,8 @@ export interface LayerRun {
 /** `run(input, places)` by graph; one by one where a window keeps the first tokens out of sight, and where no graph can be made. */
 export function layerByGraph(input: LayerInput, layer: LayerRun): Tensor2D {
   const { attention, asked } = input.context
-  const graph = attention.every(({ keys: [from] }) => from === 0) ? graphOf(input, layer) : null
+  const whole = "from" in attention || attention.blocks.every(({ keys: [from] }) => from === 0)
+  const graph = whole ? graphOf(input, layer) : null
   const { places, cache } = layer
   if (!graph) return tf.tidy(() => layer.run(input, places, cache))
   const sizes = { rows: places.rows, asked: asked?.tokens.size ?? 0, cuts: cutsOf(input.context, places.length) }
@@ -43,9 +45,7 @@ export function layerByGraph(input: LayerInput, layer: LayerRun): Tensor2D {
 }
 
 /** First queries of all blocks, from 0 to the row's length, whether or not queries from 0 on attend. */
-const cutsOf = ({ attention }: Context, length: number) => [
-  ...new Set([0, ...attention.map(({ queries: [from] }) => from), length]),
-]
+const cutsOf = ({ starts }: Context, length: number) => [...new Set([0, ...starts, length])]
 
 /** Projections of a layer, in the order of its inputs. */
 const projectionsOf = ({ qk, v, o, gate, up, down }: Layer) => [qk, v, o, gate, up, down]
@@ -63,15 +63,15 @@ function trainedOf(layer: Layer): Tensor[] {
 const graphs = new Map<string, Traced | null>()
 
 function graphOf(input: LayerInput, layer: LayerRun): Traced | null {
-  const { attention, asked } = input.context
-  const late = attention[0]!.queries[0] > 0
+  const { starts, asked } = input.context
+  const late = starts[0]! > 0
   const projections = projectionsOf(input.layer).map(({ lora, bias, constantInput, train }) => [
     lora.map(({ offset }) => offset),
     bias !== undefined,
     constantInput ?? false,
     train,
   ])
-  const kind = [attention.length, late, asked !== undefined, isTaped(), layer.cache !== undefined]
+  const kind = [starts.length, late, asked !== undefined, isTaped(), layer.cache !== undefined]
   const key = JSON.stringify([layer.config, projections, ...kind])
   const known = graphs.get(key)
   if (known !== undefined) return known
@@ -96,7 +96,7 @@ function exampleOf(
   rows: number,
   late: boolean,
 ) {
-  const blocks = context.attention.length
+  const blocks = context.starts.length
   const first = late ? 5 + rows * rows : 0
   const cut = (i: number) => first + i * i + i * rows
   const starts = Array.from({ length: blocks }, (_, i) => cut(i))

@@ -1,11 +1,12 @@
 import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs"
 import { contrastOf } from "../backend/contrast"
 import { divergence } from "../backend/distribution"
+import { isTaped } from "../backend/gradient"
 import { headLogProbs } from "../backend/head"
-import { isTaped } from "../backend/ops"
 import { tf, valuesOf } from "../backend/tf"
+import { contexts, type Places } from "./context"
 import { evenStarts } from "./layer-graph"
-import { type Bound, contexts, forward, type Places } from "./transformer"
+import { type Bound, forward } from "./transformer"
 
 /**
  * The only place where tokens are shifted against their predictions: the logits at position t are about token t + 1, so

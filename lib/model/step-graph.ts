@@ -3,7 +3,8 @@ import { type CompiledGraph, GraphBuilder, GraphCache, type GraphNode } from "..
 import { tf } from "../backend/tf"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
-import { type Bound, type Layer, type Projection, ropeFrequencies } from "./transformer"
+import { ropeFrequencies } from "./context"
+import type { Bound, Layer, Projection } from "./transformer"
 
 /**
  * One decoding step as a graph: what `forward` and the head do for one new token a row, in one call instead of some fifty a

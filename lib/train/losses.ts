@@ -1,5 +1,5 @@
 import type { Scalar, Tensor1D } from "@tensorflow/tfjs"
-import { withGradient } from "../backend/ops"
+import { withGradient } from "../backend/gradient"
 import { tf } from "../backend/tf"
 
 /**

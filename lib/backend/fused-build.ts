@@ -1,0 +1,33 @@
+import path from "node:path"
+import { ChildError, type Run } from "./child"
+import { libraryFiles } from "./libtensorflow"
+
+/** The C++ of the kernels in fused.ts, which `npx musc native` compiles beside the binding. */
+const folder = path.join(__dirname, "../../lib/backend/fused")
+const inFolder = (names: readonly string[]) => names.map((name) => path.join(folder, name))
+
+const kernels = inFolder(["elementwise.cc", "attention.cc"])
+/** Becomes part of the binding, and loads the kernels that fit the processor. */
+export const fusedLoader = path.join(folder, "load.cc")
+export const fusedSources = [...kernels, ...inFolder(["op.h", "simd.h"]), fusedLoader]
+
+/** Instructions that the kernels are compiled for, as load.cc names them: they may be on another processor tomorrow. */
+const levels = process.arch === "x64" ? ["x86-64-v4", "x86-64-v3", "plain"] : ["plain"]
+const flags = ["-O3", "-Wno-psabi"]
+
+/**
+ * One library for each kind of processor. What a compiler does not know is left out, and the kernels of TensorFlow do the
+ * work there.
+ */
+export async function compileFused(compiler: string, common: readonly string[], into: string, run: Run): Promise<void> {
+  const build = async (level: string) => {
+    const output = path.join(into, `libfused-${level}.so`)
+    const march = level === "plain" ? [] : [`-march=${level}`]
+    try {
+      await run(compiler, [...common, ...flags, ...march, ...kernels, "-o", output, `-l:${libraryFiles[1]}`])
+    } catch (error) {
+      if (!(error instanceof ChildError) || error.missing) throw error
+    }
+  }
+  await Promise.all(levels.map(build))
+}

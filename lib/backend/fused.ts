@@ -1,0 +1,161 @@
+import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
+import { withGradient } from "./gradient"
+import { type NativeBackend, native } from "./kernels"
+import { onGpu, tf } from "./tf"
+
+/**
+ * What a decoder does besides products of matrices, by kernels of our own that go over memory once where TensorFlow's
+ * operations go a dozen times: see fused/*.cc, which `npx musc native` compiles. On the CPU; elsewhere ops.ts does the same by
+ * operations of tfjs.
+ *
+ * Letters: M tokens, D and O widths, B batch, N query heads, K key/value heads, T queries, S keys, H head size, V vocabulary.
+ */
+
+let present: boolean | undefined
+
+/** The backend that has these kernels, or null. MUSC_FUSED=0 does without them. */
+export function fused(): NativeBackend | null {
+  const backend = native()
+  if (!backend || onGpu()) return null
+  present ??= process.env.MUSC_FUSED !== "0" && has(backend)
+  return present ? backend : null
+}
+
+function has(backend: NativeBackend): boolean {
+  return tf.tidy(() => {
+    try {
+      call(backend, "MuscGated", [0], [tf.scalar(0), tf.scalar(0)])
+      return true
+    } catch {
+      return false // built by another version, by a compiler that cannot, or against a TensorFlow that will not
+    }
+  })
+}
+
+const settingsOf = ({ binding }: NativeBackend, value: readonly number[]) => [
+  { name: "settings", type: binding.TF_ATTR_INT, value },
+]
+
+const call = (backend: NativeBackend, op: string, settings: readonly number[], inputs: readonly Tensor[]): Tensor =>
+  backend.executeSingleOutput(op, settingsOf(backend, settings), inputs)
+
+const callTwo = (backend: NativeBackend, op: string, settings: readonly number[], inputs: readonly Tensor[]) =>
+  backend.executeMultipleOutputs(op, settingsOf(backend, settings), inputs, 2) as [Tensor, Tensor]
+
+/** As `rmsNorm` in ops.ts; weight [P, D] is for P rows of x in turn. */
+export function fusedNorm<T extends Tensor>(
+  backend: NativeBackend,
+  x: T,
+  weight: Tensor,
+  eps: number,
+  trainWeight: boolean,
+): T {
+  return withGradient(
+    trainWeight ? [x, weight] : [x],
+    (save) => {
+      const [y, scale] = callTwo(backend, "MuscRmsNorm", [0], [x, weight, tf.scalar(eps)])
+      save([x, weight, scale])
+      return y as T
+    },
+    (dy, saved) => {
+      const [dx, dWeight] = callTwo(backend, "MuscRmsNormGradient", [Number(trainWeight)], [dy, ...saved])
+      return trainWeight ? [dx, dWeight] : [dx]
+    },
+  )
+}
+
+/** As `gated` in ops.ts. */
+export function fusedGated(backend: NativeBackend, gate: Tensor2D, up: Tensor2D, gelu: boolean): Tensor2D {
+  const settings = [Number(gelu)]
+  return withGradient(
+    [gate, up],
+    (save) => {
+      save([gate, up])
+      return call(backend, "MuscGated", settings, [gate, up]) as Tensor2D
+    },
+    (dy, saved) => callTwo(backend, "MuscGatedGradient", settings, [dy, ...saved]),
+  )
+}
+
+/** log softmax(logits)[target] [M], and softmax(logits) - onehot(target) [M, V] if it is wanted. Without a gradient. */
+export function fusedTargetLogProb(
+  backend: NativeBackend,
+  logits: Tensor2D,
+  targets: Tensor1D,
+  slopeWanted: boolean,
+): { logp: Tensor1D; slope?: Tensor2D } {
+  const [logp, slope] = callTwo(backend, "MuscTargetLogProb", [Number(slopeWanted)], [logits, targets])
+  if (slopeWanted) return { logp: logp as Tensor1D, slope: slope as Tensor2D }
+  slope.dispose()
+  return { logp: logp as Tensor1D }
+}
+
+/** Where tokens stand and who sees whom, for layers of one kind. */
+export interface Sight {
+  /** by positions, as the rope of the layer has them: [B T, H / 2] */
+  cos: Tensor2D
+  sin: Tensor2D
+  /** factor of q · k */
+  queryScale: Scalar
+  /** positions, then segments: a query sees keys of its own segment and of segment 0, which padding (-1) does not see */
+  queries: Tensor3D // [2, B, T], int32
+  keys: Tensor3D // [2, B, S], int32
+  /** the first query that attends */
+  from: Scalar // int32
+  /** positions back to which a query sees, its own included; 0 for all */
+  window: number
+}
+
+/** Queries and keys [B T, (N + K) H] turned by their positions (Su 2021, Hugging Face's halves), queries scaled as well. */
+export function fusedRotate(
+  backend: NativeBackend,
+  qk: Tensor2D,
+  { cos, sin, queryScale }: Sight,
+  N: number,
+): Tensor2D {
+  return withGradient(
+    [qk],
+    (save) => {
+      save([cos, sin, queryScale])
+      return call(backend, "MuscRotate", [N, 0], [qk, cos, sin, queryScale]) as Tensor2D
+    },
+    (dy, saved) => [call(backend, "MuscRotate", [N, 1], [dy, ...saved])],
+  )
+}
+
+/** Keys and values of all tokens so far, [B, K, S, H] each. */
+export interface Cached {
+  k: Tensor4D
+  v: Tensor4D
+}
+
+/**
+ * softmax(q kᵀ) v -> [B (T - from), N H], for rotated qk [B T, (N + K) H] and v [B T, K H], or for the keys and values of a
+ * cache. Scores are never held: the gradient computes them again (Dao 2022).
+ */
+export function fusedAttention(
+  backend: NativeBackend,
+  qk: Tensor2D,
+  v: Tensor2D,
+  { queries, keys, from, window }: Sight,
+  [N, K]: readonly [number, number],
+  cached?: Cached,
+): Tensor2D {
+  const settings = [N, K, window]
+  const forward = (k: Tensor, values: Tensor) =>
+    callTwo(backend, "MuscAttention", settings, [qk, k, values, queries, keys, from]) as [Tensor2D, Tensor]
+  if (cached) {
+    const [out, sums] = forward(cached.k, cached.v)
+    sums.dispose()
+    return out
+  }
+  return withGradient(
+    [qk, v],
+    (save) => {
+      const [out, sums] = forward(qk, v)
+      save([qk, v, queries, from, out, sums])
+      return out
+    },
+    (dy, saved) => callTwo(backend, "MuscAttentionGradient", settings, [dy, ...saved]),
+  )
+}

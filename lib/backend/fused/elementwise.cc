@@ -1,0 +1,161 @@
+#include "op.h"
+#include "simd.h"
+
+// Operations that go over memory once: norms, gated activations, rotary positions, softmax with cross-entropy.
+
+// x / sqrt(mean(x²) + eps) · weight. x [..., D], weight [P, D] for P rows in turn; also 1 / sqrt(...) of each row.
+static void rmsNorm(Call& call) {
+  const auto x = call.input(0), weight = call.input(1), eps = call.input(2);
+  const int64_t D = weight.last(), P = weight.size / D, rows = x.size / D;
+  float* y = call.output(0, x.shape);
+  float* scale = call.output(1, {rows});
+  parallelRows(rows, D, [&](int64_t i) {
+    const float* from = x.floats() + i * D;
+    const float* w = weight.floats() + (i % P) * D;
+    V squares = {};
+    sweep(D, [&](int64_t at, int n) { V v = load(from + at, n); squares += v * v; });
+    const float r = 1 / std::sqrt(sum(squares) / D + *eps.floats());
+    sweep(D, [&](int64_t at, int n) { store(y + i * D + at, load(from + at, n) * r * load(w + at, n), n); });
+    scale[i] = r;
+  });
+}
+static Op<rmsNorm> rmsNormOp("MuscRmsNorm", {"x: float", "weight: float", "eps: float"}, {"y: float", "scale: float"});
+
+// With g = dy · weight and u = x · scale: dx = scale (g - u mean(g u)), dweight = Σ dy u. Settings: whether the weight is trained.
+static void rmsNormGradient(Call& call) {
+  const auto dy = call.input(0), x = call.input(1), weight = call.input(2), scale = call.input(3);
+  const int64_t D = weight.last(), P = weight.size / D, rows = x.size / D;
+  float* dx = call.outputOver(0, 0, x.shape);
+  const bool trained = call.settings[0];
+  float* dw = call.output(1, trained ? weight.shape : std::vector<int64_t>{0});
+  if (trained) {
+    std::fill(dw, dw + weight.size, 0.f);
+    for (int64_t i = 0; i < rows; i++) {
+      float* into = dw + (i % P) * D;
+      const float r = scale.floats()[i];
+      sweep(D, [&](int64_t at, int n) {
+        const V term = load(dy.floats() + i * D + at, n) * load(x.floats() + i * D + at, n) * r;
+        store(into + at, load(into + at, n) + term, n);
+      });
+    }
+  }
+  parallelRows(rows, D, [&](int64_t i) {
+    const float *from = x.floats() + i * D, *d = dy.floats() + i * D, *w = weight.floats() + (i % P) * D;
+    const float r = scale.floats()[i];
+    V along = {};
+    sweep(D, [&](int64_t at, int n) { along += load(d + at, n) * load(w + at, n) * load(from + at, n); });
+    const float mean = sum(along) * r / D;
+    sweep(D, [&](int64_t at, int n) {
+      const V g = load(d + at, n) * load(w + at, n);
+      store(dx + i * D + at, (g - load(from + at, n) * r * mean) * r, n);
+    });
+  });
+}
+static Op<rmsNormGradient> rmsNormGradientOp("MuscRmsNormGradient",
+                                             {"dy: float", "x: float", "weight: float", "scale: float"},
+                                             {"dx: float", "dweight: float"});
+
+// act(gate) · up. Settings: 0 for SiLU, 1 for the tanh form of GELU.
+constexpr float geluSlope = .7978845608f, geluCube = .044715f;
+
+static void gated(Call& call) {
+  const auto gate = call.input(0), up = call.input(1);
+  float* y = call.output(0, gate.shape);
+  const bool gelu = call.settings[0];
+  const int64_t piece = 4096;
+  parallelRows((gate.size + piece - 1) / piece, 4 * piece, [&](int64_t p) {
+    const int64_t from = p * piece;
+    sweep(std::min(piece, gate.size - from), [&](int64_t at, int n) {
+      const V g = load(gate.floats() + from + at, n);
+      // (1 + tanh(z)) / 2 = σ(2 z)
+      const V share = gelu ? sigmoid(2 * geluSlope * g * (1 + geluCube * g * g)) : sigmoid(g);
+      store(y + from + at, g * share * load(up.floats() + from + at, n), n);
+    });
+  });
+}
+static Op<gated> gatedOp("MuscGated", {"gate: float", "up: float"}, {"y: float"});
+
+static void gatedGradient(Call& call) {
+  const auto dy = call.input(0), gate = call.input(1), up = call.input(2);
+  float* dGate = call.output(0, gate.shape);
+  float* dUp = call.outputOver(1, 0, gate.shape);
+  const bool gelu = call.settings[0];
+  const int64_t piece = 4096;
+  parallelRows((gate.size + piece - 1) / piece, 6 * piece, [&](int64_t p) {
+    const int64_t from = p * piece;
+    sweep(std::min(piece, gate.size - from), [&](int64_t at, int n) {
+      const V g = load(gate.floats() + from + at, n), d = load(dy.floats() + from + at, n);
+      const V share = gelu ? sigmoid(2 * geluSlope * g * (1 + geluCube * g * g)) : sigmoid(g);
+      const V inner = gelu ? 2 * geluSlope * (1 + 3 * geluCube * g * g) : all(1);
+      store(dGate + from + at, d * load(up.floats() + from + at, n) * (share + g * share * (1 - share) * inner), n);
+      store(dUp + from + at, d * g * share, n);
+    });
+  });
+}
+static Op<gatedGradient> gatedGradientOp("MuscGatedGradient", {"dy: float", "gate: float", "up: float"},
+                                         {"dgate: float", "dup: float"});
+
+// Turns each head's halves by its token's angles. x [M, heads · H], cos and sin [M, H / 2]; the first heads are also scaled.
+// Settings: how many those are, and 1 to turn back (which is the gradient).
+static void rotate(Call& call) {
+  const auto x = call.input(0), cos = call.input(1), sin = call.input(2), scale = call.input(3);
+  const int64_t half = cos.last(), M = cos.size / half, heads = x.size / M / (2 * half);
+  float* y = call.outputOver(0, 0, x.shape);
+  const int64_t scaled = call.settings[0];
+  const float sign = call.settings[1] ? -1 : 1;
+  parallelRows(M, heads * 2 * half, [&](int64_t i) {
+    for (int64_t h = 0; h < heads; h++) {
+      const int64_t at = (i * heads + h) * 2 * half;
+      const float factor = h < scaled ? *scale.floats() : 1;
+      sweep(half, [&](int64_t j, int n) {
+        const V c = load(cos.floats() + i * half + j, n) * factor, s = load(sin.floats() + i * half + j, n) * (sign * factor);
+        const V a = load(x.floats() + at + j, n), b = load(x.floats() + at + half + j, n);
+        store(y + at + j, a * c - b * s, n);
+        store(y + at + half + j, b * c + a * s, n);
+      });
+    }
+  });
+}
+static Op<rotate> rotateOp("MuscRotate", {"x: float", "cos: float", "sin: float", "scale: float"}, {"y: float"});
+
+// log softmax(logits)[target] of each row, and its slope softmax(logits) - onehot(target) (of the opposite sign) if it is wanted.
+// logits [M, V], targets [M]. Settings: whether the slope is wanted.
+static void targetLogProb(Call& call) {
+  const auto logits = call.input(0), targets = call.input(1);
+  const int64_t V_ = logits.last(), M = targets.size;
+  float* logp = call.output(0, {M});
+  const bool wanted = call.settings[0];
+  float* slope = wanted ? call.outputOver(1, 0, logits.shape) : call.output(1, {0});
+  parallelRows(M, 4 * V_, [&](int64_t i) {
+    const float* x = logits.floats() + i * V_;
+    const int32_t target = targets.ints()[i];
+    const float own = x[target];
+    V tops = all(-std::numeric_limits<float>::infinity());
+    sweep(V_, [&](int64_t at, auto n) {
+      if constexpr (std::is_same_v<decltype(n), int>) {
+        for (int j = 0; j < n; j++) tops[j] = std::max(tops[j], x[at + j]);
+      } else tops = greater(tops, load(x + at));
+    });
+    const float top = most(tops);
+    V odds = {};
+    const auto tail = [](V v, int n) { for (int j = n; j < W; j++) v[j] = 0; return v; };
+    if (!wanted) {
+      sweep(V_, [&](int64_t at, int n) { odds += tail(exp(load(x + at, n) - top), n); });
+      logp[i] = own - top - std::log(sum(odds));
+      return;
+    }
+    float* to = slope + i * V_;
+    sweep(V_, [&](int64_t at, int n) {
+      const V odd = tail(exp(load(x + at, n) - top), n);
+      odds += odd;
+      store(to + at, odd, n);
+    });
+    const float total = sum(odds);
+    const float share = 1 / total;
+    sweep(V_, [&](int64_t at, int n) { store(to + at, load(to + at, n) * share, n); });
+    to[target] -= 1;
+    logp[i] = own - top - std::log(total);
+  });
+}
+static Op<targetLogProb> targetLogProbOp("MuscTargetLogProb", {"logits: float", "targets: int32"},
+                                         {"logp: float", "slope: float"});

@@ -1,0 +1,137 @@
+#pragma once
+#include <algorithm>
+#include <cstdlib>
+#include <initializer_list>
+#include <string>
+#include <thread>
+#include <vector>
+#include "tensorflow/c/kernels.h"
+#include "tensorflow/c/ops.h"
+#include "tensorflow/c/tf_status.h"
+#include "tensorflow/c/tf_tensor.h"
+
+// What the kernels need of TensorFlow's C interface.
+
+/** One call of a kernel: its tensors, and the list of whole numbers that it was made with. */
+class Call {
+ public:
+  Call(TF_OpKernelContext* context, const std::vector<int64_t>& settings)
+      : settings(settings), context_(context), status_(TF_NewStatus()) {}
+  ~Call() {
+    for (TF_Tensor* tensor : held_) TF_DeleteTensor(tensor);
+    TF_DeleteStatus(status_);
+  }
+
+  const std::vector<int64_t>& settings;
+
+  struct Input {
+    std::vector<int64_t> shape;
+    int64_t size;
+    const void* data;
+    const float* floats() const { return static_cast<const float*>(data); }
+    const int32_t* ints() const { return static_cast<const int32_t*>(data); }
+    int64_t last() const { return shape.back(); }
+  };
+
+  Input input(int i) {
+    TF_Tensor* tensor = nullptr;
+    TF_GetInput(context_, i, &tensor, status_);
+    held_.push_back(tensor);
+    Input input;
+    for (int axis = 0; axis < TF_NumDims(tensor); axis++) input.shape.push_back(TF_Dim(tensor, axis));
+    input.size = TF_TensorElementCount(tensor);
+    input.data = TF_TensorData(tensor);
+    return input;
+  }
+
+  float* output(int i, const std::vector<int64_t>& shape) {
+    size_t size = sizeof(float);
+    for (int64_t length : shape) size *= length;
+    return data(TF_AllocateOutput(context_, i, TF_FLOAT, shape.data(), shape.size(), size, status_));
+  }
+
+  /** An output of the shape of an input, and where nobody else needs it any more the same memory. */
+  float* outputOver(int i, int input, const std::vector<int64_t>& shape) {
+    int forwarded = -1;
+    return data(TF_ForwardInputOrAllocateOutput(context_, &input, 1, i, shape.data(), shape.size(), &forwarded, status_));
+  }
+
+ private:
+  float* data(TF_Tensor* tensor) {
+    held_.push_back(tensor);
+    return static_cast<float*>(TF_TensorData(tensor));
+  }
+
+  TF_OpKernelContext* context_;
+  TF_Status* status_;
+  std::vector<TF_Tensor*> held_;
+};
+
+/** `work(i)` for i in [0, n), by all threads where it is worth starting them; `cost` of one in floating-point operations. */
+template <typename Work>
+void parallel(int64_t n, int64_t cost, const Work& work) {
+  static const int64_t granted = [] {
+    const char* set = std::getenv("TF_NUM_INTRAOP_THREADS");
+    const int64_t number = set ? std::atoi(set) : 0;
+    return number > 0 ? number : std::max<int64_t>(1, std::thread::hardware_concurrency());
+  }();
+  const int64_t worth = 1000000; // takes as long as to start a thread
+  const int64_t threads = std::min({granted, n, n * cost / worth});
+  const auto run = [&](int64_t thread) {
+    for (int64_t i = n * thread / threads; i < n * (thread + 1) / threads; i++) work(i);
+  };
+  if (threads < 2) {
+    for (int64_t i = 0; i < n; i++) work(i);
+    return;
+  }
+  std::vector<std::thread> others;
+  for (int64_t thread = 1; thread < threads; thread++) others.emplace_back(run, thread);
+  run(0);
+  for (std::thread& other : others) other.join();
+}
+
+/** `work(i)` for rows of `width` floats each, several a piece. */
+template <typename Work>
+void parallelRows(int64_t rows, int64_t width, const Work& work) {
+  const int64_t piece = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, width));
+  parallel((rows + piece - 1) / piece, 8 * piece * width, [&](int64_t p) {
+    for (int64_t i = p * piece; i < std::min(rows, (p + 1) * piece); i++) work(i);
+  });
+}
+
+/** Makes an operation known, with its kernel on the CPU. Inputs and outputs as in "x: float". */
+template <void (*compute)(Call&)>
+class Op {
+ public:
+  Op(const char* name, std::initializer_list<const char*> inputs, std::initializer_list<const char*> outputs) {
+    TF_Status* status = TF_NewStatus();
+    TF_OpDefinitionBuilder* op = TF_NewOpDefinitionBuilder(name);
+    for (const char* input : inputs) TF_OpDefinitionBuilderAddInput(op, input);
+    for (const char* output : outputs) TF_OpDefinitionBuilderAddOutput(op, output);
+    TF_OpDefinitionBuilderAddAttr(op, "settings: list(int)");
+    TF_OpDefinitionBuilderSetShapeInferenceFunction(op, &TF_ShapeInferenceContextSetUnknownShape);
+    TF_RegisterOpDefinition(op, status);
+    if (TF_GetCode(status) == TF_OK)
+      TF_RegisterKernelBuilder(name, TF_NewKernelBuilder(name, "CPU", &create, &run, &destroy), status);
+    TF_DeleteStatus(status);
+  }
+
+ private:
+  using Settings = std::vector<int64_t>;
+
+  static void* create(TF_OpKernelConstruction* made) {
+    TF_Status* status = TF_NewStatus();
+    int32_t length = 0, bytes = 0;
+    TF_OpKernelConstruction_GetAttrSize(made, "settings", &length, &bytes, status);
+    auto* settings = new Settings(std::max(0, length));
+    TF_OpKernelConstruction_GetAttrInt64List(made, "settings", settings->data(), length, status);
+    if (TF_GetCode(status) != TF_OK) TF_OpKernelConstruction_Failure(made, status);
+    TF_DeleteStatus(status);
+    return settings;
+  }
+  static void run(void* settings, TF_OpKernelContext* context) {
+    Call call(context, *static_cast<Settings*>(settings));
+    compute(call);
+  }
+  static void destroy(void* settings) { delete static_cast<Settings*>(settings); }
+};

@@ -1,0 +1,220 @@
+import type { Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
+import { fused, type Sight } from "../backend/fused"
+import type { AttentionBlock, RopeTable } from "../backend/ops"
+import { onGpu, tf } from "../backend/tf"
+import type { ModelConfig, Rope } from "./config"
+
+/**
+ * Who stands where and sees whom, made ready for the layers of a pass.
+ *
+ * B batch, T time (tokens given now), S keys, N query heads, K key/value heads, H head size.
+ */
+
+/**
+ * Where tokens stand: `positions` count from 0 in each answer's own context; `segments` say what a token belongs to: 0
+ * the shared prompt, 1, 2, … the answers after it (which see the prompt and themselves, never each other), -1 padding.
+ */
+export interface Places {
+  rows: number // B
+  length: number // T
+  positions: Int32Array // [B · T]
+  segments: Int32Array // [B · T]
+}
+
+/** What layers of one kind (same rope, same window) share. */
+export interface Context {
+  /** for the kernel of fused.ts where there is one, else for operations of tfjs */
+  attention: Sight | Blocks
+  /** First queries of the blocks that attend together, from the first query t0 that attends. */
+  starts: readonly number[]
+  /** The tokens with which a layer goes on after attention, where not with all: [M] each. */
+  asked?: {
+    tokens: Tensor1D // into B · T
+    attended: Tensor1D // into B · (T - t0)
+  }
+}
+
+/** Tables and masks for a block of queries after another. */
+export interface Blocks {
+  rope: RopeTable // cos, sin [B, N + K, T, H]
+  blocks: AttentionBlock[]
+}
+
+export interface ContextOptions {
+  /** places of the cached keys; those of the queries if not given */
+  keys?: Places
+  /** places in B · T whose final states are wanted, [M]; all if not given */
+  asked?: Int32Array
+  /** first queries of the blocks that attend together; every 64th if not given, every 512th on a GPU */
+  starts?: readonly number[]
+  /**
+   * Cut blocks so that a row's values do not depend on the length of the others: two at least, as TensorFlow does something
+   * else with the graph of a single one, and all keys from the first on for each, whatever a window hides.
+   */
+  steady?: boolean
+}
+
+/** One context a layer; layers of one kind get the same object, but for the last one where some tokens are asked for. */
+export function contexts(config: ModelConfig, queries: Places, options: ContextOptions = {}): Context[] {
+  const { keys = queries, asked } = options
+  const made = new Map<string, Context>()
+  const perLayer = config.rope.map((rope, i) => {
+    const window = config.window[i]!
+    const key = JSON.stringify([rope, window])
+    const context = made.get(key) ?? (fused() ? seen(config, i, queries, keys) : cut(config, i, queries, options))
+    made.set(key, context)
+    return context
+  })
+  if (asked) perLayer.push(narrowed(perLayer.pop()!, asked, queries))
+  return perLayer
+}
+
+/** The context of layer `i` for the fused kernel, which takes care of blocks by itself. */
+function seen(config: ModelConfig, i: number, queries: Places, keys: Places): Context {
+  const { cos, sin } = turns(config, config.rope[i]!, queries)
+  const placesOf = ({ positions, segments, rows, length }: Places) => {
+    const both = new Int32Array(2 * rows * length)
+    both.set(positions)
+    both.set(segments, rows * length)
+    return tf.tensor3d(both, [2, rows, length])
+  }
+  const places = placesOf(queries)
+  const sight: Sight = {
+    cos,
+    sin,
+    queryScale: tf.scalar(config.queryScale),
+    queries: places,
+    keys: keys === queries ? places : placesOf(keys),
+    from: tf.scalar(0, "int32"),
+    window: config.window[i] ?? 0,
+  }
+  return { attention: sight, starts: [0] }
+}
+
+/** The context of layer `i` for operations of tfjs. */
+function cut(config: ModelConfig, i: number, queries: Places, options: ContextOptions): Context {
+  const { keys = queries, steady = false } = options
+  const { starts = blockStarts(queries.length, steady) } = options
+  const blocks = attention(queries, keys, config.window[i]!, starts, steady)
+  return { attention: { rope: ropeTable(config, config.rope[i]!, queries), blocks }, starts }
+}
+
+/**
+ * Nobody looks at what the last layer makes of a token whose final state is not asked for, so that there it needs to give keys
+ * and values alone: of a prompt to be trained on, all but its last token.
+ */
+function narrowed(context: Context, asked: Int32Array, { length: T }: Places): Context {
+  const first = asked.reduce((least, at) => Math.min(least, at % T), T - 1)
+  const attending = (attention: Sight | Blocks): Pick<Context, "attention" | "starts"> => {
+    if ("from" in attention) return { attention: { ...attention, from: tf.scalar(first, "int32") }, starts: [first] }
+    const blocks = attention.blocks.filter(({ queries: [from, count] }) => from + count > first)
+    return { attention: { ...attention, blocks }, starts: blocks.map(({ queries: [from] }) => from) }
+  }
+  const narrow = attending(context.attention)
+  const start = narrow.starts[0]!
+  const attended = asked.map((at) => Math.floor(at / T) * (T - start) + (at % T) - start)
+  return { ...narrow, asked: { tokens: tf.tensor1d(asked), attended: tf.tensor1d(attended) } }
+}
+
+const hidden = -1e9
+/** Queries that attend together: on a GPU starting an operation costs more than what small blocks spare. */
+const queryBlock = () => (onGpu() ? 512 : 64)
+function blockStarts(length: number, steady: boolean): number[] {
+  const n = queryBlock()
+  if (steady && length > 1 && length <= n) return [0, length >> 1]
+  return Array.from({ length: Math.ceil(length / n) }, (_, i) => i * n)
+}
+
+/**
+ * Who looks at whom, a block of queries after another, each with the keys from the first that it needs on. Padding looks at
+ * padding, so that its softmax stays finite.
+ */
+function attention(
+  queries: Places,
+  keys: Places,
+  window: number | null,
+  starts: readonly number[],
+  steady: boolean,
+): AttentionBlock[] {
+  const { rows: B, length: T } = queries
+  const S = keys.length
+  // Tokens of one call look at themselves and at what is left of them; cached keys stay in one piece.
+  const same = queries === keys
+  return starts.map((from, i) => {
+    const n = (starts[i + 1] ?? T) - from
+    const end = same ? from + n : S
+    const scores = new Float32Array(B * n * end).fill(hidden)
+    let first = same && !steady ? end - 1 : 0
+    for (let row = 0; row < B * n; row++) {
+      const b = Math.floor(row / n)
+      const t = from + (row % n)
+      const segment = queries.segments[b * T + t]!
+      const position = queries.positions[b * T + t]!
+      const oldest = window === null ? 0 : position - window + 1
+      for (let s = 0; s < (same ? t + 1 : S); s++) {
+        const k = b * S + s
+        const keySegment = keys.segments[k]!
+        if (keySegment !== segment && (keySegment !== 0 || segment < 0)) continue
+        const keyPosition = keys.positions[k]!
+        if (keyPosition > position || keyPosition < oldest) continue
+        scores[row * end + s] = 0
+        if (s < first) first = s
+      }
+    }
+    const mask = tf.tensor4d(scores, [B, 1, n, end])
+    const needed: Tensor4D = first ? tf.slice(mask, [0, 0, 0, first]) : mask
+    return { queries: [from, n], keys: [first, end - first], mask: needed }
+  })
+}
+
+/** cos and sin of position · frequency, [B T, H / 2]. */
+function turns({ headDim: H }: ModelConfig, rope: Rope, { positions }: Places): Pick<Sight, "cos" | "sin"> {
+  const half = H / 2
+  const frequencies = ropeFrequencies(rope, H)
+  // Rows share most of their positions.
+  const last = positions.reduce((most, position) => Math.max(most, position), 0)
+  const spread = (f: (angle: number) => number) => {
+    const at = Float32Array.from({ length: (last + 1) * half }, (_, i) =>
+      f(Math.floor(i / half) * frequencies[i % half]!),
+    )
+    const out = new Float32Array(positions.length * half)
+    positions.forEach((position, i) => {
+      out.set(at.subarray(position * half, (position + 1) * half), i * half)
+    })
+    return tf.tensor2d(out, [positions.length, half])
+  }
+  return { cos: spread(Math.cos), sin: spread(Math.sin) }
+}
+
+/** The same for each head, both halves alike. Queries' rows also carry the factor of q·k, which then costs nothing. */
+function ropeTable(config: ModelConfig, rope: Rope, places: Places): RopeTable {
+  const { heads: N, kvHeads: K, headDim: H } = config
+  const { rows: B, length: T } = places
+  const half = H / 2
+  const { cos, sin } = turns(config, rope, places)
+  // swap(x) = [-x2, x1] as x · rotation
+  const rotation = new Float32Array(H * H)
+  for (let h = 0; h < half; h++) {
+    rotation[(h + half) * H + h] = -1
+    rotation[h * H + h + half] = 1
+  }
+  const scale = tf.tensor4d(
+    Array.from({ length: N + K }, (_, n) => (n < N ? config.queryScale : 1)),
+    [1, N + K, 1, 1],
+  )
+  const table = (x: Tensor2D) => tf.mul(tf.reshape(tf.concat([x, x], 1), [B, 1, T, H]), scale) as Tensor4D
+  return { cos: table(cos), sin: table(sin), rotation: tf.tensor2d(rotation, [H, H]) }
+}
+
+/** theta^(-2i/H) for i in [0, H/2), stretched as the config says (Llama 3.1 keeps the short wavelengths). */
+export function ropeFrequencies({ theta, scaling }: Rope, headDim: number): number[] {
+  return Array.from({ length: headDim / 2 }, (_, i) => {
+    const frequency = theta ** ((-2 * i) / headDim)
+    if (scaling.type === "none") return frequency
+    if (scaling.type === "linear") return frequency / scaling.factor
+    const { factor, lowFreqFactor, highFreqFactor, originalPositions } = scaling
+    const turns = (originalPositions * frequency) / (2 * Math.PI)
+    const keep = Math.min(1, Math.max(0, (turns - lowFreqFactor) / (highFreqFactor - lowFreqFactor)))
+    return keep * frequency + ((1 - keep) * frequency) / factor
+  })
+}
