@@ -6,7 +6,7 @@ import { libraryFiles } from "./libtensorflow"
 const folder = path.join(__dirname, "../../lib/backend/fused")
 const inFolder = (names: readonly string[]) => names.map((name) => path.join(folder, name))
 
-const kernels = inFolder(["elementwise.cc", "attention.cc"])
+const kernels = inFolder(["elementwise.cc", "attention.cc", "lora.cc"])
 /** Becomes part of the binding, and loads the kernels that fit the processor. */
 export const fusedLoader = path.join(folder, "load.cc")
 export const fusedSources = [...kernels, ...inFolder(["op.h", "simd.h"]), fusedLoader]
@@ -16,10 +16,16 @@ const levels = process.arch === "x64" ? ["x86-64-v4", "x86-64-v3", "plain"] : ["
 const flags = ["-O3", "-Wno-psabi"]
 
 /**
- * One library for each kind of processor. What a compiler does not know is left out, and the kernels of TensorFlow do the
- * work there.
+ * One library for each kind of processor. What a compiler cannot make is left out, and the kernels of TensorFlow do the work
+ * there, as they do on a GPU.
  */
-export async function compileFused(compiler: string, common: readonly string[], into: string, run: Run): Promise<void> {
+export async function compileFused(
+  compiler: string,
+  common: readonly string[],
+  into: string,
+  run: Run,
+  log: (line: string) => void,
+): Promise<void> {
   const build = async (level: string) => {
     const output = path.join(into, `libfused-${level}.so`)
     const march = level === "plain" ? [] : [`-march=${level}`]
@@ -27,6 +33,8 @@ export async function compileFused(compiler: string, common: readonly string[], 
       await run(compiler, [...common, ...flags, ...march, ...kernels, "-o", output, `-l:${libraryFiles[1]}`])
     } catch (error) {
       if (!(error instanceof ChildError) || error.missing) throw error
+      const why = /^.*error.*$/m.exec(error.message)?.[0] ?? error.message
+      log(`left out: kernels for ${level === "plain" ? "any processor" : level} (${why.trim()})`)
     }
   }
   await Promise.all(levels.map(build))

@@ -77,6 +77,15 @@ export function fusedGated(backend: NativeBackend, gate: Tensor2D, up: Tensor2D,
   )
 }
 
+/** dA and dB of columns [offset, …) of a projection: x [M, D], dy [M, O …], scaled A [D, r] and B [r, O]. */
+export const fusedLoraGradient = (
+  backend: NativeBackend,
+  x: Tensor2D,
+  dy: Tensor2D,
+  scaled: { A: Tensor2D; B: Tensor2D },
+  offset: number,
+): [Tensor, Tensor] => callTwo(backend, "MuscLoraGradient", [offset], [x, dy, scaled.A, scaled.B])
+
 /** log softmax(logits)[target] [M], and softmax(logits) - onehot(target) [M, V] if it is wanted. Without a gradient. */
 export function fusedTargetLogProb(
   backend: NativeBackend,

@@ -69,7 +69,7 @@ export async function buildNative(
     mkdirSync(folder, { recursive: true })
     removeAbandoned(path.dirname(folder))
     log("compiling the binding of @tensorflow/tfjs-node-gpu (about 15 s)")
-    await compile(tools.folder, folder, library, tools.run)
+    await compile(tools.folder, folder, library, tools.run, log)
     log("checking it: a process of its own multiplies two matrices")
     const { version, device } = await check(path.join(folder, path.basename(bindingFile)), tools.run)
     const stamp: Stamp = { recipe, wish, library, print: fingerprint(library), version, device }
@@ -192,7 +192,13 @@ function recipeHash(folder: string): string {
   return hash.digest("hex").slice(0, 16)
 }
 
-async function compile(source: string, folder: string, library: Library, run: Run): Promise<void> {
+async function compile(
+  source: string,
+  folder: string,
+  library: Library,
+  run: Run,
+  log: (line: string) => void,
+): Promise<void> {
   // libtensorflow finds the CUDA libraries of pip from its own place: "../nvidia/cudnn/lib" and so on.
   const link = path.join(folder, "tensorflow")
   symlinkSync(library.folder, link)
@@ -223,7 +229,7 @@ async function compile(source: string, folder: string, library: Library, run: Ru
       ...libraries,
     ])
     rmSync(guard)
-    await compileFused(compiler, common, folder, run)
+    await compileFused(compiler, common, folder, run, log)
   } catch (cause) {
     if (!(cause instanceof ChildError)) throw cause
     throw new BackendError(

@@ -1,5 +1,5 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
-import { fused, fusedGated, fusedNorm, fusedTargetLogProb } from "./fused"
+import { fused, fusedGated, fusedLoraGradient, fusedNorm, fusedTargetLogProb } from "./fused"
 import { isTaped, withGradient } from "./gradient"
 import { flag, floatType, intType, native } from "./kernels"
 import { maths, onGpu, tf } from "./tf"
@@ -60,7 +60,12 @@ export function linear(
     (dy: Tensor2D, saved) => {
       const input = saved[0] as Tensor2D
       const grads: Tensor[] = constantInput ? [] : [matMul(dy, weight, false, true)]
+      const backend = fused()
       for (const { scaled, offset } of lora) {
+        if (backend) {
+          grads.push(...fusedLoraGradient(backend, input, dy, scaled, offset))
+          continue
+        }
         const O = scaled.B.shape[1]
         const part = O === dy.shape[1] ? dy : tf.slice(dy, [0, offset], [-1, O])
         grads.push(matMul(input, matMul(part, scaled.B, false, true), true))

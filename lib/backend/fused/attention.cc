@@ -33,47 +33,45 @@ struct Attention {
             const Call::Input& keys, const Call::Input& from)
       : B(queries.shape[1]), T(queries.shape[2]), S(keys.shape[2]), N(call.settings[0]), K(call.settings[1]),
         H(v_.shape.size() == 4 ? v_.last() : v_.last() / K), G(N / K), t0(*from.ints()), window(call.settings[2]),
-        padded((S + W - 1) / W * W), same(k_.data == q_.data), q(q_, T, N, H, false), k(k_, S, K, H, true),
+        padded((S + W - 1) / W / 2 * 2 * W + W), same(k_.data == q_.data), q(q_, T, N, H, false), k(k_, S, K, H, true),
         v(v_, S, K, H, true),
         queryPlaces(queries.ints()), keyPlaces(keys.ints()) {}
 
-  /** Queries [first, first + count) of one row, and the keys [low, high) that one of them or more sees. */
+  /** Queries [first, first + count) of row b, and the keys [low, high) that one of them or more sees. */
   struct Tile {
-    int64_t b, first, count, low, high;
-    std::vector<float> mask;  // [count, high - low], 0 or -infinity
+    int64_t b, first, count, low = 0, high = 0, width = 0;
+    std::vector<float> mask;  // [count, width], 0 or -infinity
+    const float* hidden(int64_t query) const { return &mask[query * width + low]; }
   };
 
   static constexpr int64_t tileSize = 24;
   int64_t tiles() const { return (T - t0 + tileSize - 1) / tileSize; }
 
   Tile tile(int64_t b, int64_t i) const {
-    Tile tile{b, t0 + i * tileSize, 0, padded, 0, {}};
-    tile.count = std::min(tileSize, T - tile.first);
+    Tile tile{b, t0 + i * tileSize, std::min(tileSize, T - t0 - i * tileSize)};
+    // What stands behind a token is out of its sight.
     const int64_t end = same ? std::min((tile.first + tile.count + W - 1) / W * W, padded) : padded;
-    std::vector<int32_t> position(end, std::numeric_limits<int32_t>::max()), segment(end, -2);
+    std::vector<int32_t> position(end, std::numeric_limits<int32_t>::max()), segment(end, -2), anyone(end);
     std::copy_n(keyPlaces + b * S, std::min(end, S), position.begin());
     std::copy_n(keyPlaces + (B + b) * S, std::min(end, S), segment.begin());
-    std::vector<float> mask(tile.count * end);
+    tile.width = end;
+    tile.mask.resize(tile.count * end);
     const V none = all(-std::numeric_limits<float>::infinity());
     for (int64_t r = 0; r < tile.count; r++) {
       const int32_t at = queryPlaces[b * T + tile.first + r], own = queryPlaces[(B + b) * T + tile.first + r];
-      const int32_t oldest = window ? at - static_cast<int32_t>(window) : -1;
-      const I shared = own < 0 ? I{} - 2 : I{};
+      const int32_t oldest = window ? at - static_cast<int32_t>(window) : -1, shared = own < 0 ? own : 0;
       for (int64_t s = 0; s < end; s += W) {
         const I p = load(&position[s]), g = load(&segment[s]);
-        const I seen = ((g == own) | (g == shared)) & (p <= at) & (p > oldest) & (g != -2);
-        store(&mask[r * end + s], choose(seen, V{}, none));
-        bool any = false;
-        for (int j = 0; j < W; j++) any |= seen[j] != 0;
-        if (!any) continue;
-        tile.low = std::min(tile.low, s);
-        tile.high = std::max(tile.high, s + W);
+        const I seen = ((g == own) | (g == shared)) & (p <= at) & (p > oldest);
+        store(&tile.mask[r * end + s], choose(seen, V{}, none));
+        store(&anyone[s], load(&anyone[s]) | seen);
       }
     }
-    const int64_t width = tile.high - tile.low;
-    tile.mask.resize(tile.count * width);
-    for (int64_t r = 0; r < tile.count; r++)
-      std::copy_n(&mask[r * end + tile.low], width, &tile.mask[r * width]);
+    while (tile.low < end && !anyone[tile.low]) tile.low++;
+    tile.low = tile.low / W * W;
+    tile.high = end;
+    while (tile.high > tile.low && !anyone[tile.high - 1]) tile.high--;
+    tile.high = (tile.high + W - 1) / W * W;
     return tile;
   }
 
@@ -84,13 +82,6 @@ struct Attention {
     for (int64_t s0 = 0; s0 < S; s0 += W)
       for (int64_t h = 0; h < H; h++)
         for (int64_t s = s0; s < std::min(s0 + W, S); s++) to[h * padded + s] = from[s * x.row + h];
-  }
-
-  /** q kᵀ + mask of a tile and a head -> scores [count, high - low]. */
-  void scores(const Tile& tile, const float* query, const float* keys, float* into) const {
-    const int64_t width = tile.high - tile.low;
-    product(query, q.row, 1, keys + tile.low, padded, into, width, tile.count, width, H, false);
-    for (int64_t i = 0; i < tile.count * width; i += W) store(into + i, load(into + i) + load(&tile.mask[i]));
   }
 };
 
@@ -110,11 +101,16 @@ static void attention(Call& call) {
     std::vector<float> p(tile.count * width);
     for (int64_t n = 0; n < a.N; n++) {
       const int64_t g = n / a.G;
-      a.scores(tile, a.q.at(b, n) + tile.first * a.q.row, &transposed[(b * a.K + g) * H * a.padded], p.data());
+      product(a.q.at(b, n) + tile.first * a.q.row, a.q.row, 1, &transposed[(b * a.K + g) * H * a.padded + tile.low], a.padded,
+              p.data(), width, tile.count, width, H, false);
       for (int64_t r = 0; r < tile.count; r++) {
         float* row = &p[r * width];
-        V tops = load(row);
-        for (int64_t s = W; s < width; s += W) tops = greater(tops, load(row + s));
+        V tops = all(-std::numeric_limits<float>::infinity());
+        for (int64_t s = 0; s < width; s += W) {
+          const V score = load(row + s) + load(tile.hidden(r) + s);
+          tops = greater(tops, score);
+          store(row + s, score);
+        }
         const float top = most(tops);
         V odds = {};
         for (int64_t s = 0; s < width; s += W) {
@@ -146,18 +142,18 @@ static void attentionGradient(Call& call) {
   const int64_t T = a.T - a.t0, H = a.H, tiles = a.tiles(), C = (a.N + a.K) * H, wide = a.padded;
   float* dqk = call.output(0, qk.shape);
   float* dv = call.output(1, v.shape);
-  const int64_t units = a.B * a.K;  // (row of the batch, key head)
-  // Scores of some queries for some units at once: as many as stay in the cache.
-  const int64_t chunk = std::min(tiles, std::max<int64_t>(1, (1 << 18) / (a.G * a.tileSize * wide)));
+  // Scores of some queries of some rows of the batch at once, for the heads of a group: as many as stay in the cache.
+  constexpr int64_t most = 1 << 16, piece = 48;
+  const int64_t chunk = std::min(tiles, std::max<int64_t>(1, most / (a.G * a.tileSize * wide)));
   const int64_t queries = chunk * a.tileSize;
-  const int64_t together = std::min(units, std::max<int64_t>(1, (1 << 18) / (a.G * queries * wide)));
+  const int64_t together = std::min(a.B, std::max<int64_t>(1, most / (a.G * queries * wide)));
   std::vector<float> P(together * a.G * queries * wide), dS(P.size());
-  std::vector<float> keys(together * H * wide), values(keys.size());
-  std::vector<int64_t> ends(together * chunk);
-  for (int64_t u0 = 0; u0 < units; u0 += together) {
-    const int64_t some = std::min(together, units - u0);
-    parallel(some, 8 * H * a.S, [&](int64_t u) {
-      const int64_t b = (u0 + u) / a.K, g = (u0 + u) % a.K;
+  std::vector<float> keys(together * a.K * H * wide), values(keys.size());
+  std::vector<Attention::Tile> seen(together * chunk);
+  for (int64_t b0 = 0; b0 < a.B; b0 += together) {
+    const int64_t rows = std::min(together, a.B - b0);
+    parallel(rows * a.K, 8 * H * a.S, [&](int64_t u) {
+      const int64_t b = b0 + u / a.K, g = u % a.K;
       a.transpose(a.k, b, g, &keys[u * H * wide]);
       a.transpose(a.v, b, g, &values[u * H * wide]);
       for (int64_t t = 0; t < a.T; t++) {
@@ -168,55 +164,58 @@ static void attentionGradient(Call& call) {
     });
     for (int64_t c0 = 0; c0 < tiles; c0 += chunk) {
       const int64_t now = std::min(chunk, tiles - c0);
-      parallel(some * now, 6 * a.G * a.tileSize * H * a.S, [&](int64_t i) {
-        const int64_t u = i / now, b = (u0 + u) / a.K, g = (u0 + u) % a.K;
-        const Attention::Tile tile = a.tile(b, c0 + i % now);
+      parallel(rows * now, 4 * a.tileSize * a.S, [&](int64_t i) { seen[i] = a.tile(b0 + i / now, c0 + i % now); });
+      for (int64_t g = 0; g < a.K; g++) {
+      parallel(rows * now, 6 * a.G * a.tileSize * H * a.S, [&](int64_t i) {
+        const int64_t b = b0 + i / now, u = i / now * a.K + g;
+        const Attention::Tile& tile = seen[i];
         const int64_t width = tile.high - tile.low, first = tile.first - a.t0;
-        ends[u * chunk + i % now] = tile.high;
+        const int64_t next = std::min(wide, (tile.high + piece - 1) / piece * piece);
         for (int64_t j = 0; j < a.G; j++) {
           const int64_t n = g * a.G + j;
-          float* p = &P[((u * a.G + j) * queries + (i % now) * a.tileSize) * wide];
+          float* p = &P[((i / now * a.G + j) * queries + (i % now) * a.tileSize) * wide];
           float* ds = &dS[p - P.data()];
-          const float* query = a.q.at(b, n) + tile.first * a.q.row;
           const float* d = dy.floats() + (b * T + first) * a.N * H + n * H;
           const float* o = out.floats() + (b * T + first) * a.N * H + n * H;
-          product(query, C, 1, &keys[u * H * wide] + tile.low, wide, p + tile.low, wide, tile.count, width, H, false);
+          product(a.q.at(b, n) + tile.first * C, C, 1, &keys[u * H * wide] + tile.low, wide, p + tile.low, wide, tile.count,
+                  width, H, false);
           product(d, a.N * H, 1, &values[u * H * wide] + tile.low, wide, ds + tile.low, wide, tile.count, width, H, false);
           for (int64_t r = 0; r < tile.count; r++) {
             V along = {};
             sweep(H, [&](int64_t at, int m) { along += load(d + r * a.N * H + at, m) * load(o + r * a.N * H + at, m); });
             const float mean = sum(along), total = sums.floats()[(b * a.N + n) * T + first + r];
             float *row = p + r * wide, *slope = ds + r * wide;
-            std::fill(row, row + tile.low, 0.f);
-            std::fill(slope, slope + tile.low, 0.f);
-            for (int64_t s = 0; s < width; s += W) {
-              const V x = exp(load(row + tile.low + s) + load(&tile.mask[r * width + s]) - total);
-              store(row + tile.low + s, x);
-              store(slope + tile.low + s, x * (load(slope + tile.low + s) - mean));
+            for (float* x : {row, slope}) {
+              std::fill(x, x + tile.low, 0.f);
+              std::fill(x + tile.high, x + next, 0.f);
+            }
+            for (int64_t s = tile.low; s < tile.high; s += W) {
+              const V x = exp(load(row + s) + load(&tile.mask[r * tile.width + s]) - total);
+              store(row + s, x);
+              store(slope + s, x * (load(slope + s) - mean));
             }
           }
           product(ds + tile.low, wide, 1, a.k.at(b, g) + tile.low * C, C, dqk + (b * a.T + tile.first) * C + n * H, C,
                   tile.count, H, std::min(width, a.S - tile.low), false);
         }
       });
-      const int64_t pieces = (a.S + 31) / 32;
-      parallel(some * pieces, 4 * a.G * now * a.tileSize * H * 32, [&](int64_t i) {
-        const int64_t u = i / pieces, b = (u0 + u) / a.K, g = (u0 + u) % a.K, s = (i % pieces) * 32;
-        const int64_t width = std::min<int64_t>(32, a.S - s);
-        for (int64_t t = 0; t < now; t++) {
-          if (ends[u * chunk + t] <= s) continue;
-          const int64_t first = a.t0 + (c0 + t) * a.tileSize, count = std::min(a.tileSize, a.T - first);
-          for (int64_t j = 0; j < a.G; j++) {
-            const int64_t n = g * a.G + j, at = ((u * a.G + j) * queries + t * a.tileSize) * wide + s;
-            // Beyond the keys that the tile sees there is nothing.
-            const int64_t known = std::min(width, ends[u * chunk + t] - s);
-            product(&dS[at], 1, wide, a.q.at(b, n) + first * C, C, dqk + (b * a.T + s) * C + (a.N + g) * H, C, known, H,
-                    count, true);
-            product(&P[at], 1, wide, dy.floats() + (b * T + first - a.t0) * a.N * H + n * H, a.N * H,
-                    dv + (b * a.T + s) * a.K * H + g * H, a.K * H, known, H, count, true);
-          }
+      const int64_t pieces = (a.S + piece - 1) / piece;
+      parallel(rows * pieces, 4 * a.G * now * a.tileSize * H * piece, [&](int64_t i) {
+        const int64_t b = b0 + i / pieces, s = (i % pieces) * piece, width = std::min(piece, a.S - s);
+        const Attention::Tile* tile = &seen[i / pieces * now];
+        int64_t skipped = 0;
+        while (skipped < now && tile[skipped].high <= s) skipped++;
+        if (skipped == now) return;
+        const int64_t first = tile[skipped].first, count = tile[now - 1].first + tile[now - 1].count - first;
+        for (int64_t j = 0; j < a.G; j++) {
+          const int64_t n = g * a.G + j, at = ((i / pieces * a.G + j) * queries + skipped * a.tileSize) * wide + s;
+          product(&dS[at], 1, wide, a.q.at(b, n) + first * C, C, dqk + (b * a.T + s) * C + (a.N + g) * H, C, width, H, count,
+                  true);
+          product(&P[at], 1, wide, dy.floats() + (b * T + first - a.t0) * a.N * H + n * H, a.N * H,
+                  dv + (b * a.T + s) * a.K * H + g * H, a.K * H, width, H, count, true);
         }
       });
+      }
     }
   }
 }

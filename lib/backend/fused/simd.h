@@ -36,13 +36,14 @@ INLINE V load(const float* p, int n) {
   return v;
 }
 INLINE I load(const int32_t* p) { return *reinterpret_cast<const LooseI*>(p); }
+INLINE void store(int32_t* p, I v) { *reinterpret_cast<LooseI*>(p) = v; }
 INLINE void store(float* p, V v) { *reinterpret_cast<LooseV*>(p) = v; }
 INLINE void store(float* p, V v, int n) {
   if (n == W) return store(p, v);
   std::memcpy(p, &v, 4 * n);
 }
 
-INLINE V all(float x) { return V{} + x; }
+INLINE V all(float x) { return x - V{}; }
 INLINE I bitsOf(V x) { I bits; std::memcpy(&bits, &x, sizeof x); return bits; }
 INLINE V floatOf(I bits) { V x; std::memcpy(&x, &bits, sizeof x); return x; }
 INLINE V choose(I where, V a, V b) { return floatOf((where & bitsOf(a)) | (~where & bitsOf(b))); }
@@ -118,10 +119,14 @@ INLINE void tile(const float* A, int64_t row, int64_t column, const float* B, in
 template <int NV>
 static void columns(const float* A, int64_t row, int64_t column, const float* B, int64_t ldb, float* C, int64_t ldc,
                     int64_t m, int64_t k, bool add) {
-  constexpr int MR = accumulators / NV;
+  constexpr int MR = std::min(accumulators / NV, 12);
   int64_t i = 0;
   for (; i + MR <= m; i += MR) tile<MR, NV>(A + i * row, row, column, B, ldb, C + i * ldc, ldc, k, add);
-  for (; i + 3 <= m; i += 3) tile<3, NV>(A + i * row, row, column, B, ldb, C + i * ldc, ldc, k, add);
+  if constexpr (MR > 8)
+    for (; i + 8 <= m; i += 8) tile<8, NV>(A + i * row, row, column, B, ldb, C + i * ldc, ldc, k, add);
+  if constexpr (MR > 4)
+    for (; i + 4 <= m; i += 4) tile<4, NV>(A + i * row, row, column, B, ldb, C + i * ldc, ldc, k, add);
+  for (; i + 2 <= m; i += 2) tile<2, NV>(A + i * row, row, column, B, ldb, C + i * ldc, ldc, k, add);
   for (; i < m; i++) tile<1, NV>(A + i * row, row, column, B, ldb, C + i * ldc, ldc, k, add);
 }
 

@@ -1,0 +1,53 @@
+#include "op.h"
+#include "simd.h"
+
+// Gradients of a low-rank update y += x A B, of which `A` and `B` come times its scale: with h = x A and g = dy Bᵀ,
+// dA = xᵀ g and dB = hᵀ dy. x [M, D], dy [M, C], A [D, r], B [r, O] -> dA [D, r], dB [r, O]. The update is of columns
+// [offset, offset + O) of y. Settings: offset.
+static void loraGradient(Call& call) {
+  const auto x = call.input(0), dy = call.input(1), A = call.input(2), B = call.input(3);
+  const int64_t D = x.last(), C = dy.last(), M = x.size / D, r = A.last(), O = B.last();
+  const int64_t R = (r + W - 1) / W * W;  // whole vectors
+  const float* d = dy.floats() + call.settings[0];
+  float* dA = call.output(0, A.shape);
+  float* dB = call.output(1, B.shape);
+  std::vector<float> wideA(D * R), turnedB(O * R);
+  for (int64_t i = 0; i < D; i++) std::copy_n(A.floats() + i * r, r, &wideA[i * R]);
+  for (int64_t j = 0; j < r; j++)
+    for (int64_t o = 0; o < O; o++) turnedB[o * R + j] = B.floats()[j * O + o];
+
+  // Memory is read once: some tokens are used for all products while they are in the cache. Sums of parts are added in their
+  // order, so that they do not depend on the threads.
+  constexpr int64_t some = 48;
+  const int64_t parts = std::clamp<int64_t>(M / 256, 1, 16);
+  std::vector<float> sumsA(parts * D * R), sumsB(parts * R * O);
+  parallel(parts, 4 * M / parts * R * (D + O), [&](int64_t part) {
+    float h[some * 64], g[some * 64];
+    float *sumA = &sumsA[part * D * R], *sumB = &sumsB[part * R * O];
+    const int64_t end = M * (part + 1) / parts;
+    for (int64_t t = M * part / parts; t < end; t += some) {
+      const int64_t count = std::min(some, end - t);
+      const float *xs = x.floats() + t * D, *ds = d + t * C;
+      for (int64_t j = 0; j < R; j += 64) {
+        const int64_t wide = std::min<int64_t>(64, R - j), rank = std::min(wide, r - j);
+        product(xs, D, 1, &wideA[j], R, h, 64, count, wide, D, false);
+        product(ds, C, 1, &turnedB[j], R, g, 64, count, wide, O, false);
+        product(xs, 1, D, g, 64, sumA + j, R, D, wide, count, true);
+        product(h, 1, 64, ds, C, sumB + j * O, O, rank, O, count, true);
+      }
+    }
+  });
+  for (int64_t i = 0; i < D; i++)
+    for (int64_t j = 0; j < r; j++) {
+      float total = 0;
+      for (int64_t part = 0; part < parts; part++) total += sumsA[(part * D + i) * R + j];
+      dA[i * r + j] = total;
+    }
+  for (int64_t i = 0; i < r * O; i++) {
+    float total = 0;
+    for (int64_t part = 0; part < parts; part++) total += sumsB[part * R * O + i];
+    dB[i] = total;
+  }
+}
+static Op<loraGradient> loraGradientOp("MuscLoraGradient", {"x: float", "dy: float", "a: float", "b: float"},
+                                       {"da: float", "db: float"});
