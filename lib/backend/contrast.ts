@@ -1,4 +1,5 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import { fused, fusedContrast } from "./fused"
 import { blocksOf } from "./head"
 import { cappedLogits } from "./ops"
 import { tf } from "./tf"
@@ -48,14 +49,16 @@ function contrastOfRows(
   words: number,
 ): Tensor2D {
   const [V, D] = table.shape
-  let sums: [Sums, Sums] | null = null
+  const backend = fused()
+  const add = backend ? (former: Tensor2D | null, logits: Pair) => fusedContrast(backend, logits, former) : added
+  let sums: Tensor2D | null = null
   for (let at = 0; at < V; at += words) {
     const block: Tensor2D = words < V ? tf.slice(table, [at, 0], [Math.min(words, V - at), D]) : table
-    const former: [Sums, Sums] | null = sums
-    sums = tf.tidy(() => added(former, states.map((h) => cappedLogits(h, block, softcap).logits) as Pair))
-    if (former) tf.dispose(former)
+    const former: Tensor2D | null = sums
+    sums = tf.tidy(() => add(former, states.map((h) => cappedLogits(h, block, softcap).logits) as Pair))
+    former?.dispose()
   }
-  const [p, q] = sums!
+  const [p, q] = parted(sums!)
   const own = tf.gather(table, targets)
   const logits = states.map((h) => {
     const raw = tf.sum(tf.mul(h, own), 1, true)
@@ -78,8 +81,18 @@ function contrastOfRows(
 
 type Pair = [Tensor2D, Tensor2D]
 
-/** The sums with those of a block of logits [m, words] added. */
-function added(former: [Sums, Sums] | null, logits: Pair): [Sums, Sums] {
+/** Sums of p and of q, as their columns lie side by side: [m, 8]. */
+function parted(sums: Tensor2D): [Sums, Sums] {
+  const columns = tf.split(sums, 8, 1)
+  return [0, 4].map((i) => {
+    const [top, odds, own, cross] = columns.slice(i, i + 4) as [Tensor2D, Tensor2D, Tensor2D, Tensor2D]
+    return { top, odds, own, cross }
+  }) as [Sums, Sums]
+}
+
+/** The sums [m, 8] with those of a block of logits [m, words] added. */
+function added(before: Tensor2D | null, logits: Pair): Tensor2D {
+  const former = before && parted(before)
   const top = logits.map((x, i) => {
     const most = tf.max(x, 1, true)
     return former ? tf.maximum(former[i]!.top, most) : most
@@ -88,7 +101,7 @@ function added(former: [Sums, Sums] | null, logits: Pair): [Sums, Sums] {
   const odds = x.map((one) => tf.exp(one)) as Pair
   const total = (a: Tensor2D, b: Tensor2D) => tf.sum(tf.mul(a, b), 1, true) as Tensor2D
   const risen = former && (top.map((t, i) => tf.sub(former[i]!.top, t)) as Pair) // ≤ 0
-  return [0, 1].map((i): Sums => {
+  const sums = [0, 1].map((i): Sums => {
     const [mine, theirs] = [odds[i]!, x[1 - i]!]
     const fresh = {
       odds: tf.sum(mine, 1, true) as Tensor2D,
@@ -106,5 +119,9 @@ function added(former: [Sums, Sums] | null, logits: Pair): [Sums, Sums] {
       own: tf.add(fresh.own, moved(old.own, risen[i]!)) as Tensor2D,
       cross: tf.add(fresh.cross, moved(old.cross, risen[1 - i]!)) as Tensor2D,
     }
-  }) as [Sums, Sums]
+  })
+  return tf.concat(
+    sums.flatMap(({ top, odds, own, cross }) => [top, odds, own, cross]),
+    1,
+  ) as Tensor2D
 }

@@ -99,6 +99,15 @@ export function fusedTargetLogProb(
   return { logp: logp as Tensor1D }
 }
 
+/**
+ * Sums over a block of words, added to those of the blocks before: logits [M, n] of p and of q -> [M, 8], for p and then q the
+ * largest logit, Σ e^x, Σ e^x x and Σ e^x x', x being what a logit is less than the largest, x' that of the other one.
+ */
+export function fusedContrast(backend: NativeBackend, [p, q]: readonly Tensor2D[], former: Tensor2D | null): Tensor2D {
+  const inputs = [p!, q!, former ?? tf.zeros([0, 8])]
+  return call(backend, "MuscContrast", [0], inputs) as Tensor2D
+}
+
 /** Where tokens stand and who sees whom, for layers of one kind. */
 export interface Sight {
   /** by positions, as the rope of the layer has them: [B T, H / 2] */

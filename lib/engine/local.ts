@@ -6,7 +6,7 @@ import type { Message, TokenSignals } from "../data/schema"
 import { microBatches } from "../model/batch"
 import { loadConfig, type ModelConfig } from "../model/config"
 import { type Generated, generate } from "../model/generate"
-import { contrast, pack, responseLogProbs, type Sequence, STEADY } from "../model/logprobs"
+import { contrast, pack, responseLogProbs, type Sequence, steady } from "../model/logprobs"
 import { bind, type Lora, release } from "../model/lora"
 import { modelName } from "../model/merge"
 import type { Bound, Model, Params } from "../model/transformer"
@@ -223,8 +223,8 @@ async function scoreAll(
       return { prompt: encoded[0]!.promptIds, responses: encoded.map(({ responseIds }) => responseIds) }
     })
   const clean = under("clean")
-  const both = await contrast(bound, pack(clean, STEADY), pack(under("noised"), STEADY))
-  const empty = await valuesOf(() => responseLogProbs(bound, pack(under("empty"), STEADY)))
+  const both = await contrast(bound, pack(clean, steady()), pack(under("noised"), steady()))
+  const empty = await valuesOf(() => responseLogProbs(bound, pack(under("empty"), steady())))
   let at = 0
   return clean.map(({ responses }) =>
     responses.map((ids) => {

@@ -1,6 +1,7 @@
 import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs"
 import { contrastOf } from "../backend/contrast"
 import { divergence } from "../backend/distribution"
+import { fused } from "../backend/fused"
 import { isTaped } from "../backend/gradient"
 import { headLogProbs } from "../backend/head"
 import { tf, valuesOf } from "../backend/tf"
@@ -35,9 +36,9 @@ export interface Packed extends Places {
 
 /**
  * Padding to this many tokens makes the values of a row the same to the last digit whatever batch it is in: vector units
- * add up and reckon remainders of less otherwise than the rest.
+ * add up and reckon remainders of less otherwise than the rest. Our own kernels go by rows.
  */
-export const STEADY = 32
+export const steady = (): number => (fused() ? 1 : 32)
 
 /**
  * Lays sequences side by side, padded on the right. Rows are a multiple of `multiple` tokens long, and predictors, whose

@@ -4,7 +4,7 @@ import { tf, useBackend } from "../../lib/backend/tf"
 import { readAdapter } from "../../lib/model/adapter"
 import { loadConfig } from "../../lib/model/config"
 import { evenStarts } from "../../lib/model/layer-graph"
-import { pack, responseLogProbs, STEADY } from "../../lib/model/logprobs"
+import { pack, responseLogProbs, steady } from "../../lib/model/logprobs"
 import { bind, fromAdapter, release } from "../../lib/model/lora"
 import { loadModel } from "../../lib/model/weights"
 import { backends, cuda, fixture, largestGap, randomIds, tensorsLeft } from "../support/tensors"
@@ -95,7 +95,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => 
         responses: [randomIds(answer, i, "c"), randomIds(answer + 3, i, "r")],
       }))
       const scored = (by: typeof plain, some: typeof sequences) =>
-        [...tf.tidy(() => responseLogProbs(by, pack(some, STEADY)).dataSync())].slice(
+        [...tf.tidy(() => responseLogProbs(by, pack(some, steady())).dataSync())].slice(
           0,
           some.flatMap(({ responses }) => responses.flat()).length,
         )

@@ -159,3 +159,55 @@ static void targetLogProb(Call& call) {
 }
 static Op<targetLogProb> targetLogProbOp("MuscTargetLogProb", {"logits: float", "targets: int32"},
                                          {"logp: float", "slope: float"});
+
+// Sums over a block of words of two distributions that are compared, added to those of the blocks before: for p and then q the
+// largest logit, and with x = logit - largest Σ e^x, Σ e^x x and Σ e^x x' (x' of the other one). p and q [M, n], former [M, 8] or
+// empty -> sums [M, 8].
+static void contrast(Call& call) {
+  const auto p = call.input(0), q = call.input(1), former = call.input(2);
+  const int64_t n_ = p.last(), M = p.size / n_;
+  float* sums = call.output(0, {M, 8});
+  constexpr float lowest = -std::numeric_limits<float>::infinity();
+  parallelRows(M, 8 * n_, [&](int64_t i) {
+    const float* logits[] = {p.floats() + i * n_, q.floats() + i * n_};
+    float top[2], risen[2];
+    const float* old = former.size ? former.floats() + i * 8 : nullptr;
+    for (int d = 0; d < 2; d++) {
+      V tops = all(lowest);
+      sweep(n_, [&](int64_t at, int n) {
+        V x = load(logits[d] + at, n);
+        for (int j = n; j < W; j++) x[j] = lowest;
+        tops = greater(tops, x);
+      });
+      top[d] = old ? std::max(old[4 * d], most(tops)) : most(tops);
+      risen[d] = old ? old[4 * d] - top[d] : 0;
+    }
+    V odds[2] = {}, own[2] = {}, cross[2] = {};
+    sweep(n_, [&](int64_t at, int n) {
+      const V x[] = {load(logits[0] + at, n) - top[0], load(logits[1] + at, n) - top[1]};
+      for (int d = 0; d < 2; d++) {
+        V odd = exp(x[d]);
+        for (int j = n; j < W; j++) odd[j] = 0;
+        odds[d] += odd;
+        own[d] += odd * x[d];
+        cross[d] += odd * x[1 - d];
+      }
+    });
+    for (int d = 0; d < 2; d++) {
+      float* to = sums + i * 8 + 4 * d;
+      const float fresh[] = {sum(odds[d]), sum(own[d]), sum(cross[d])};
+      to[0] = top[d];
+      if (!old) {
+        std::copy_n(fresh, 3, to + 1);
+        continue;
+      }
+      // Under the new largest x is less by what that has risen: Σ e^(x + r) (x + r) = e^r (Σ e^x x + r Σ e^x).
+      const float* was = old + 4 * d;
+      const float decay = std::exp(risen[d]);
+      to[1] = fresh[0] + decay * was[1];
+      to[2] = fresh[1] + decay * (was[2] + risen[d] * was[1]);
+      to[3] = fresh[2] + decay * (was[3] + risen[1 - d] * was[1]);
+    }
+  });
+}
+static Op<contrast> contrastOp("MuscContrast", {"p: float", "q: float", "former: float"}, {"sums: float"});
