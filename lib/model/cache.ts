@@ -40,13 +40,13 @@ export class KVCache {
     return !this.layers.length && !this.start
   }
 
-  /** Buffers and the rows to be written by name, for a graph that writes them in place. */
+  /** Buffers by name, for a graph that writes the newest column in place. */
   get inputs(): Record<string, Tensor> {
     const buffers = this.layers.flatMap(({ k, v }, i) => [
       [`k.${i}`, k],
       [`v.${i}`, v],
     ])
-    return { ...Object.fromEntries(buffers), at: this.at! }
+    return Object.fromEntries(buffers)
   }
 
   layer(i: number): LayerCache {

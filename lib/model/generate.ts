@@ -102,7 +102,6 @@ export async function generate(
     }
   } finally {
     cache.dispose()
-    graph?.dispose()
   }
 }
 

@@ -63,15 +63,16 @@ function trainedOf(layer: Layer): Tensor[] {
 const graphs = new Map<string, Traced | null>()
 
 function graphOf(input: LayerInput, layer: LayerRun): Traced | null {
-  const { starts, asked } = input.context
+  const { attention, starts, asked } = input.context
   const late = starts[0]! > 0
+  const window = "from" in attention && attention.window
   const projections = projectionsOf(input.layer).map(({ lora, bias, constantInput, train }) => [
     lora.map(({ offset }) => offset),
     bias !== undefined,
     constantInput ?? false,
     train,
   ])
-  const kind = [starts.length, late, asked !== undefined, isTaped(), layer.cache !== undefined]
+  const kind = [window, starts.length, late, asked !== undefined, isTaped(), layer.cache !== undefined]
   const key = JSON.stringify([layer.config, projections, ...kind])
   const known = graphs.get(key)
   if (known !== undefined) return known

@@ -35,18 +35,19 @@ export interface Packed extends Places {
 }
 
 /**
- * Padding to this many tokens makes the values of a row the same to the last digit whatever batch it is in: vector units
- * add up and reckon remainders of less otherwise than the rest. Our own kernels go by rows.
+ * Padding of a pack, in tokens, that makes the values of a row the same to the last digit whatever batch it is in: vector units
+ * add up and reckon remainders of less otherwise than the rest, and a product of a single row otherwise than one of several.
+ * Our own kernels go by rows.
  */
-export const steady = (): number => (fused() ? 1 : 32)
+export const steady = () => ({ row: fused() ? 1 : 32, predictors: 32 })
 
 /**
- * Lays sequences side by side, padded on the right. Rows are a multiple of `multiple` tokens long, and predictors, whose
- * padding has the owner R, a multiple of it in all.
+ * Lays sequences side by side, padded on the right. Rows are a multiple of `multiple.row` tokens long; there is a multiple of
+ * `multiple.predictors` of those, whose padding has the owner R.
  */
-export function pack(sequences: readonly Sequence[], multiple = 1): Packed {
+export function pack(sequences: readonly Sequence[], multiple = { row: 1, predictors: 1 }): Packed {
   const lengths = sequences.map(({ prompt, responses }) => responses.reduce((n, r) => n + r.length, prompt.length))
-  const T = multiple * Math.ceil(Math.max(...lengths) / multiple)
+  const T = multiple.row * Math.ceil(Math.max(...lengths) / multiple.row)
   const B = sequences.length
   const ids = new Int32Array(B * T)
   const positions = new Int32Array(B * T)
@@ -75,7 +76,7 @@ export function pack(sequences: readonly Sequence[], multiple = 1): Packed {
       owner++
     })
   })
-  while (targets.length % multiple) {
+  while (targets.length % multiple.predictors) {
     predictors.push(predictors[0]!)
     targets.push(0)
     owners.push(owner)

@@ -1,96 +1,67 @@
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs"
+import { fused } from "../backend/fused"
 import { type CompiledGraph, GraphBuilder, GraphCache, type GraphNode } from "../backend/graph"
-import { tf } from "../backend/tf"
+import { maths, tf } from "../backend/tf"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
 import { ropeFrequencies } from "./context"
 import type { Bound, Layer, Projection } from "./transformer"
 
 /**
- * One decoding step as a graph: what `forward` and the head do for one new token a row, in one call instead of some fifty a
+ * One decoding step as a graph: what `forward` and the head do for one new token a row, in one call instead of some thirty a
  * layer. Weights, caches and places are inputs, so a graph serves every model and adapter of one configuration.
  *
  * Letters as in transformer.ts; S columns of the cache.
  */
 function build(config: ModelConfig): CompiledGraph {
-  const { heads: N, kvHeads: K, headDim: H } = config
+  const { heads: N, kvHeads: K } = config
   const g = new GraphBuilder()
   const T = "float32"
   const binary = (type: "Mul" | "AddV2" | "RealDiv") => (a: GraphNode, b: GraphNode) => g.op(type, [a, b], { T })
   const [mul, add, div] = [binary("Mul"), binary("AddV2"), binary("RealDiv")]
-  const unary = (type: "Square" | "Rsqrt" | "Sigmoid" | "Tanh" | "Softmax") => (x: GraphNode) => g.op(type, [x], { T })
-  const [square, rsqrt, sigmoid, tanh, softmax] = [
-    unary("Square"),
-    unary("Rsqrt"),
-    unary("Sigmoid"),
-    unary("Tanh"),
-    unary("Softmax"),
-  ]
-  const reshape = (x: GraphNode, shape: GraphNode) => g.op("Reshape", [x, shape], { T, Tshape: "int32" })
+  const ours = (type: string, inputs: readonly GraphNode[], ...settings: number[]) => g.op(type, inputs, { settings })
   const matMul = (a: GraphNode, b: GraphNode, transposed = false) =>
     g.op("MatMul", [a, b], { T, transpose_a: false, transpose_b: transposed })
   const batchMatMul = (a: GraphNode, b: GraphNode, transposed = false) =>
     g.op("BatchMatMulV2", [a, b], { T, adj_x: false, adj_y: transposed })
-  const zero = g.ints(0)
-  const gather = (table: GraphNode, at: GraphNode) =>
-    g.op("GatherV2", [table, at, zero], { Tparams: T, Tindices: "int32", Taxis: "int32", batch_dims: 0 })
-  const last = g.ints([-1])
-  const mean = (x: GraphNode) => g.op("Mean", [x, last], { T, Tidx: "int32", keep_dims: true })
-  const [eps, one] = [g.number(config.normEps), g.number(1)]
-  const norm = (x: GraphNode, weight: GraphNode) => mul(mul(x, rsqrt(add(mean(square(x)), eps))), weight)
+  const eps = g.number(config.normEps)
+  const norm = (x: GraphNode, weight: GraphNode) => ours("MuscRmsNorm", [x, weight, eps], 0)
 
   const weight = (i: number, name: string) => g.input(`layers.${i}.${name}`)
   const project = (x: GraphNode, i: number, name: ProjectionName, biased: boolean) => {
-    const y = matMul(x, weight(i, name))
+    const y = (maths() === "bf16" ? batchMatMul : matMul)(x, weight(i, name)) // MatMul knows no bf16
     return biased ? add(y, weight(i, `${name}Bias`)) : y
   }
-  const gated = (gate: GraphNode, up: GraphNode) => {
-    if (config.activation === "silu") return mul(mul(gate, sigmoid(gate)), up)
-    const inner = mul(gate, add(mul(square(gate), g.number(0.044715)), one))
-    const half = mul(add(tanh(mul(inner, g.number(Math.sqrt(2 / Math.PI)))), one), g.number(0.5))
-    return mul(mul(gate, half), up)
-  }
-
-  const perHead = g.ints([-1, N + K, H])
-  const [rows, grouped, flat] = [g.ints([-1, H]), g.ints([-1, K, N / K, H]), g.ints([-1, N * H])]
+  const scale = g.number(config.queryScale)
+  const [column, first] = [g.input("column", "int32"), g.input("first", "int32")]
   const kinds = ropeKinds(config)
-  const table = (name: string) => mul(g.input(name), g.input("scale"))
-  const ropes = kinds.map((_, kind) => ({ cos: table(`cos.${kind}`), sin: table(`sin.${kind}`) })) // [B, N + K, H]
-  const rotation = g.input("rotation") // [H, H]
-  const slice = (x: GraphNode, from: number, count: number) =>
-    g.op("Slice", [x, g.ints([0, from, 0]), g.ints([-1, count, -1])], { T, Index: "int32" })
-  const store = (buffer: GraphNode, added: GraphNode) =>
-    reshape(
-      g.op("InplaceUpdate", [buffer, g.input("at", "int32"), reshape(added, rows)], { T }),
-      g.input("shape", "int32"),
-    )
-
   const attention = (x: GraphNode, i: number) => {
-    let qk = reshape(project(x, i, "qk", config.attentionBias), perHead) // [B, N + K, H]
+    const projected = project(x, i, "qk", config.attentionBias)
+    const qk = config.qkNorm ? norm(projected, weight(i, "qkNorm")) : projected
     const v = project(x, i, "v", config.attentionBias)
-    if (config.qkNorm) qk = norm(qk, reshape(weight(i, "qkNorm"), perHead))
-    const { cos, sin } = ropes[kinds.indexOf(ropeKind(config, i))]!
-    qk = add(mul(qk, cos), mul(reshape(matMul(reshape(qk, rows), rotation), perHead), sin))
-    const keys = store(g.input(`k.${i}`), slice(qk, N, K)) // [B, K, S, H]
-    const values = store(g.input(`v.${i}`), v)
-    const scores = batchMatMul(reshape(slice(qk, 0, N), grouped), keys, true) // [B, K, N / K, S]
-    const p = softmax(add(scores, g.input(`mask.${config.window[i] ?? "all"}`)))
-    return project(reshape(batchMatMul(p, values), flat), i, "o", config.outputBias)
+    const kind = kinds.indexOf(ropeKind(config, i))
+    const turns = [g.input(`cos.${kind}`), g.input(`sin.${kind}`), scale]
+    const cached = [g.input(`k.${i}`), g.input(`v.${i}`)]
+    const attended = ours("MuscDecode", [qk, v, ...turns, ...cached, column, first], N, K, config.window[i] ?? 0)
+    return project(attended, i, "o", config.outputBias)
   }
+  const gelu = Number(config.activation !== "silu")
 
-  let x = gather(g.input("embed"), g.input("ids", "int32")) // [B, D]
+  const types = { Tparams: T, Tindices: "int32", Taxis: "int32", batch_dims: 0 } as const
+  let x = g.op("GatherV2", [g.input("embed"), g.input("ids", "int32"), g.ints(0)], types) // [B, D]
   if (config.embedScale !== 1) x = mul(x, g.number(config.embedScale))
   for (let i = 0; i < config.layers; i++) {
     const after = (y: GraphNode, name: string) => (config.postNorms ? norm(y, weight(i, name)) : y)
     const y = add(x, after(attention(norm(x, weight(i, "norm1")), i), "postNorm1"))
     const z = norm(y, weight(i, "norm2"))
-    const inner = gated(project(z, i, "gate", config.mlpBias), project(z, i, "up", config.mlpBias))
-    x = add(y, after(project(inner, i, "down", config.mlpBias), "postNorm2"))
+    const parts = [project(z, i, "gate", config.mlpBias), project(z, i, "up", config.mlpBias)]
+    x = add(y, after(project(ours("MuscGated", parts, gelu), i, "down", config.mlpBias), "postNorm2"))
   }
   // A third less time than by MatMul for few rows and a large vocabulary.
   const logits = (isWide(config) ? batchMatMul : matMul)(norm(x, g.input("norm")), g.input("head"), true) // [B, V]
   const cap = config.logitSoftcap
-  return g.compile([cap ? mul(tanh(div(logits, g.number(cap))), g.number(cap)) : logits])
+  const bounded = (c: number) => mul(g.op("Tanh", [div(logits, g.number(c))], { T }), g.number(c))
+  return g.compile([cap ? bounded(cap) : logits])
 }
 
 const projections = ["qk", "v", "o", "gate", "up", "down"] as const
@@ -108,46 +79,34 @@ export const isWide = (config: ModelConfig): boolean => config.vocabSize > 2 ** 
 export interface StepGraph {
   /** Logits [B, V] after token `ids[b]` at `positions[b]` of each row; the cache has made room for them. */
   logits(ids: Int32Array, positions: Int32Array, cache: KVCache): Tensor2D
-  dispose(): void
 }
 
-/** The graph of a bound model; null where there is none (`GraphCache`). */
+/** The graph of a bound model; null where there is none (`GraphCache`), or not the kernels of fused.ts. */
 export function stepGraph(model: Bound): StepGraph | null {
   const { config } = model
-  const graph = graphs.get(config, () => build(config))
+  const graph = fused() && graphs.get(config, () => build(config))
   if (!graph) return null
-  const { heads: N, kvHeads: K, headDim: H } = config
   const fixed: Record<string, Tensor> = Object.assign(
     { embed: model.embed, head: model.head, norm: model.norm },
     ...model.layers.map(layerInputs),
   )
-  const made: Record<string, Tensor> = {
-    // Queries also carry the factor of q·k.
-    scale: tf.tensor3d(
-      Array.from({ length: N + K }, (_, n) => (n < N ? config.queryScale : 1)),
-      [1, N + K, 1],
-    ),
-    rotation: tf.tensor2d(halfSwap(H), [H, H]),
-  }
-  const frequencies = ropeKinds(config).map((rope) => ropeFrequencies(JSON.parse(rope), H))
+  const frequencies = ropeKinds(config).map((rope) => ropeFrequencies(JSON.parse(rope), config.headDim))
   return {
     logits(ids, positions, cache) {
+      const column = cache.length - 1
       const passing: Record<string, Tensor> = {
         ids: tf.tensor1d(ids),
-        shape: tf.tensor1d(Int32Array.of(ids.length, K, cache.columns, H)),
+        column: tf.scalar(column, "int32"),
+        first: tf.tensor1d(positions.map((position) => column - position)), // behind the padding
       }
       for (const [kind, turns] of frequencies.entries()) {
         passing[`cos.${kind}`] = turned(positions, turns, Math.cos)
         passing[`sin.${kind}`] = turned(positions, turns, Math.sin)
       }
-      for (const window of new Set(config.window)) {
-        passing[`mask.${window ?? "all"}`] = mask(positions, cache, window)
-      }
-      const [logits] = graph.run({ ...fixed, ...made, ...passing, ...cache.inputs })
+      const [logits] = graph.run({ ...fixed, ...passing, ...cache.inputs })
       tf.dispose(passing)
       return logits as Tensor2D
     },
-    dispose: () => tf.dispose(made),
   }
 }
 
@@ -164,36 +123,14 @@ function layerInputs(layer: Layer, i: number): Record<string, Tensor> {
   return inputs
 }
 
-/** 0 for the keys that a row's newest token looks at, its own included, else -1e9: [B, 1, 1, S]. */
-function mask(positions: Int32Array, cache: KVCache, window: number | null): Tensor {
-  const [B, S] = [positions.length, cache.columns]
-  const out = new Float32Array(B * S).fill(-1e9)
-  positions.forEach((position, b) => {
-    const seen = Math.min(position + 1, window ?? Number.POSITIVE_INFINITY)
-    out.fill(0, b * S + cache.length - seen, b * S + cache.length)
-  })
-  return tf.tensor4d(out, [B, 1, 1, S])
-}
-
-/** `f` of position · frequency, both halves alike: [B, 1, H]. */
+/** `f` of position · frequency: [B, H / 2]. */
 function turned(positions: Int32Array, frequencies: readonly number[], f: (angle: number) => number): Tensor {
   const half = frequencies.length
-  const out = new Float32Array(positions.length * 2 * half)
+  const out = new Float32Array(positions.length * half)
   positions.forEach((position, b) => {
     frequencies.forEach((frequency, h) => {
-      out[2 * b * half + h] = f(position * frequency)
+      out[b * half + h] = f(position * frequency)
     })
-    out.copyWithin((2 * b + 1) * half, 2 * b * half, (2 * b + 1) * half)
   })
-  return tf.tensor3d(out, [positions.length, 1, 2 * half])
-}
-
-/** x · halfSwap = [-x2, x1] */
-function halfSwap(H: number): Float32Array {
-  const out = new Float32Array(H * H)
-  for (let h = 0; h < H / 2; h++) {
-    out[(h + H / 2) * H + h] = -1
-    out[h * H + h + H / 2] = 1
-  }
-  return out
+  return tf.tensor2d(out, [positions.length, half])
 }

@@ -130,23 +130,19 @@ static void targetLogProb(Call& call) {
     const float* x = logits.floats() + i * V_;
     const int32_t target = targets.ints()[i];
     const float own = x[target];
-    V tops = all(-std::numeric_limits<float>::infinity());
-    sweep(V_, [&](int64_t at, auto n) {
-      if constexpr (std::is_same_v<decltype(n), int>) {
-        for (int j = 0; j < n; j++) tops[j] = std::max(tops[j], x[at + j]);
-      } else tops = greater(tops, load(x + at));
-    });
+    constexpr float lowest = -std::numeric_limits<float>::infinity();
+    V tops = all(lowest);
+    sweep(V_, [&](int64_t at, int n) { tops = greater(tops, firstOf(load(x + at, n), n, lowest)); });
     const float top = most(tops);
     V odds = {};
-    const auto tail = [](V v, int n) { for (int j = n; j < W; j++) v[j] = 0; return v; };
     if (!wanted) {
-      sweep(V_, [&](int64_t at, int n) { odds += tail(exp(load(x + at, n) - top), n); });
+      sweep(V_, [&](int64_t at, int n) { odds += firstOf(exp(load(x + at, n) - top), n, 0); });
       logp[i] = own - top - std::log(sum(odds));
       return;
     }
     float* to = slope + i * V_;
     sweep(V_, [&](int64_t at, int n) {
-      const V odd = tail(exp(load(x + at, n) - top), n);
+      const V odd = firstOf(exp(load(x + at, n) - top), n, 0);
       odds += odd;
       store(to + at, odd, n);
     });
@@ -175,9 +171,7 @@ static void contrast(Call& call) {
     for (int d = 0; d < 2; d++) {
       V tops = all(lowest);
       sweep(n_, [&](int64_t at, int n) {
-        V x = load(logits[d] + at, n);
-        for (int j = n; j < W; j++) x[j] = lowest;
-        tops = greater(tops, x);
+        tops = greater(tops, firstOf(load(logits[d] + at, n), n, lowest));
       });
       top[d] = old ? std::max(old[4 * d], most(tops)) : most(tops);
       risen[d] = old ? old[4 * d] - top[d] : 0;
@@ -186,8 +180,7 @@ static void contrast(Call& call) {
     sweep(n_, [&](int64_t at, int n) {
       const V x[] = {load(logits[0] + at, n) - top[0], load(logits[1] + at, n) - top[1]};
       for (int d = 0; d < 2; d++) {
-        V odd = exp(x[d]);
-        for (int j = n; j < W; j++) odd[j] = 0;
+        const V odd = firstOf(exp(x[d]), n, 0);
         odds[d] += odd;
         own[d] += odd * x[d];
         cross[d] += odd * x[1 - d];

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <type_traits>
 
 // Vectors of as many floats as the processor has in a register. Sums go by the same lanes whatever stands beside a row, so that
 // its last digit does not depend on the batch.
@@ -62,12 +61,20 @@ INLINE float most(V v) {
   return top;
 }
 
-/** `f(at, n)` for pieces of [0, size): whole vectors, then the rest. */
+/**
+ * `f(at, n)` for pieces of [0, size): whole vectors, then the rest. It stands in one place, for a compiler may round the same
+ * expression otherwise in another (by multiplying and adding at once).
+ */
 template <typename F>
 INLINE void sweep(int64_t size, const F& f) {
-  int64_t at = 0;
-  for (; at + W <= size; at += W) f(at, std::integral_constant<int, W>());
-  if (at < size) f(at, static_cast<int>(size - at));
+  for (int64_t at = 0; at < size; at += W) f(at, static_cast<int>(std::min<int64_t>(W, size - at)));
+}
+
+/** The first `n` floats of v, the others `other`. */
+INLINE V firstOf(V v, int n, float other) {
+  if (n == W) return v;
+  for (int j = n; j < W; j++) v[j] = other;
+  return v;
 }
 
 /** e^x to about one unit in the last place (Cephes' expf); 0 below -87. */
@@ -138,11 +145,10 @@ static void columns(const float* A, int64_t row, int64_t column, const float* B,
     for (; j + 4 * W <= n; j += 4 * W) columns<4>(A, row, column, B + j, ldb, C + j, ldc, m, k, add);
   for (; j + 2 * W <= n; j += 2 * W) columns<2>(A, row, column, B + j, ldb, C + j, ldc, m, k, add);
   for (; j + W <= n; j += W) columns<1>(A, row, column, B + j, ldb, C + j, ldc, m, k, add);
-  if (j == n) return;
-  for (int64_t i = 0; i < m; i++)
-    for (int64_t c = j; c < n; c++) {
-      float total = add ? C[i * ldc + c] : 0;
-      for (int64_t p = 0; p < k; p++) total += A[i * row + p * column] * B[p * ldb + c];
-      C[i * ldc + c] = total;
-    }
+  const int rest = n - j;
+  for (int64_t i = 0; rest && i < m; i++) {
+    V total = add ? load(C + i * ldc + j, rest) : V{};
+    for (int64_t p = 0; p < k; p++) total += all(A[i * row + p * column]) * load(B + p * ldb + j, rest);
+    store(C + i * ldc + j, total, rest);
+  }
 }
