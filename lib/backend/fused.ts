@@ -13,11 +13,11 @@ import { onGpu, tf } from "./tf"
 
 let present: boolean | undefined
 
-/** The backend that has these kernels, or null. MUSC_FUSED=0 does without them. */
+/** The backend that has these kernels, or null. MUSC_FUSED=0 does without them: see fused/load.cc. */
 export function fused(): NativeBackend | null {
   const backend = native()
   if (!backend || onGpu()) return null
-  present ??= process.env.MUSC_FUSED !== "0" && has(backend)
+  present ??= has(backend)
   return present ? backend : null
 }
 
@@ -106,6 +106,16 @@ export function fusedTargetLogProb(
 export function fusedContrast(backend: NativeBackend, [p, q]: readonly Tensor2D[], former: Tensor2D | null): Tensor2D {
   const inputs = [p!, q!, former ?? tf.zeros([0, 8])]
   return call(backend, "MuscContrast", [0], inputs) as Tensor2D
+}
+
+/** Writes a vector into a slot of a shared file; whether there was room. */
+export function fusedPut(backend: NativeBackend, x: Tensor1D, fd: number, slot: number): boolean {
+  return tf.tidy(() => call(backend, "MuscPut", [0], [x, tf.tensor1d([fd, slot], "int32")]).dataSync()[0] === 1)
+}
+
+/** Reads it. @throws Error where the file ends before */
+export function fusedTake(backend: NativeBackend, fd: number, slot: number, length: number): Tensor1D {
+  return tf.tidy(() => call(backend, "MuscTake", [0], [tf.tensor1d([fd, slot, length], "int32")]) as Tensor1D)
 }
 
 /** Where tokens stand and who sees whom, for layers of one kind. */

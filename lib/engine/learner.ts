@@ -1,3 +1,5 @@
+import type { Tensor1D } from "@tensorflow/tfjs"
+import { flatten } from "../backend/flat"
 import { tf } from "../backend/tf"
 import type { Lora } from "../model/lora"
 import { bind, release } from "../model/lora"
@@ -5,7 +7,7 @@ import type { Bound, Model, Params } from "../model/transformer"
 import { bound, type Helpers, type Learner, type Share, shareOf, trainedParams } from "../train/gradients"
 import type { Item, PairItem } from "../train/objective"
 import { referenceOf } from "../train/pairs"
-import { receivedParams, type SentLearner, sentLearner, sentParams } from "./sent"
+import { receivedParams, type SentLearner, sentLearner } from "./sent"
 import { Shelf, type ShelfPlace } from "./shelf"
 import type { Session, WorkerPool } from "./workers"
 
@@ -36,14 +38,15 @@ export function openHelpers(pool: WorkerPool | null, learner: Learner): (Helpers
   return {
     worth: (tokens) => pool.worth(tokens * parameters),
     async update(params) {
-      const values = await sentParams(params)
       slot = 0
-      await session.update(shelf?.put(slot++, values) ? null : values)
+      const vector = flatten(Object.values(params))
+      await session.update(await given(shelf, slot++, vector))
+      vector.dispose()
     },
     async share(items, total) {
       const request = { items, total, slot: slot++ }
       const { gradient, ...rest } = await ask<Share<Sent>>("share", request)
-      return { ...rest, gradient: gradient ?? shelf!.take(request.slot) }
+      return { ...rest, gradient: received(shelf, request.slot, gradient) }
     },
     reference: (items) => ask<Float32Array>("reference", { items, total: 0, slot: 0 }),
     close() {
@@ -52,6 +55,14 @@ export function openHelpers(pool: WorkerPool | null, learner: Learner): (Helpers
     },
   }
 }
+
+/** Puts a vector on the shelf, or gives its values where there is none or no room. */
+async function given(shelf: Shelf | null, slot: number, vector: Tensor1D): Promise<Sent> {
+  return shelf && (await shelf.put(slot, vector)) ? null : ((await vector.data()) as Float32Array)
+}
+
+const received = (shelf: Shelf | null, slot: number, values: Sent): Tensor1D =>
+  values ? tf.tensor1d(values) : shelf!.take(slot)
 
 /** A learner in another process than its training. */
 export interface LearnerCopy {
@@ -63,7 +74,7 @@ export interface LearnerCopy {
 
 /** `base` is what an adapter is trained on; null where all weights are trained, which come with each update. */
 export function openLearner(sent: SentLearner, place: ShelfPlace | null, base: Model | null): LearnerCopy {
-  const shelf = place && Shelf.open(place)
+  const shelf = place ? Shelf.open(place) : null
   const { config, shapes, lora: _, ...how } = sent
   const learner: Learner = { model: sent.lora ? base! : { config, params: {} }, ...how }
   let ready: Bound | null = null
@@ -76,16 +87,18 @@ export function openLearner(sent: SentLearner, place: ShelfPlace | null, base: M
   return {
     update(values) {
       dispose()
-      const params = receivedParams(values ?? shelf!.take(0), shapes)
+      const vector = received(shelf, 0, values)
+      const params = receivedParams(vector, shapes)
+      vector.dispose()
       if (sent.lora) learner.lora = { ...sent.lora, params } satisfies Lora
       else learner.model.params = params
       ready = bound(learner)
     },
     async share({ items, total, slot }) {
       const { gradient, ...rest } = await shareOf(learner, ready, items, total)
-      const values = (await gradient.data()) as Float32Array
+      const values = await given(shelf, slot, gradient)
       gradient.dispose()
-      return { ...rest, gradient: shelf?.put(slot, values) ? null : values }
+      return { ...rest, gradient: values }
     },
     reference({ items }) {
       frozen ??= bind(base!, { graphs: true })

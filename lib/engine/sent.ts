@@ -1,5 +1,6 @@
-import { flatten, unflatten } from "../backend/flat"
-import { tf, valuesOf } from "../backend/tf"
+import type { Tensor1D } from "@tensorflow/tfjs"
+import { unflatten } from "../backend/flat"
+import { tf } from "../backend/tf"
 import type { ModelConfig } from "../model/config"
 import type { Lora } from "../model/lora"
 import type { Params } from "../model/transformer"
@@ -44,12 +45,9 @@ export function sentLearner(learner: Learner): SentLearner {
   return { config: model.config, lora: plain, shapes: Object.fromEntries(shapes), ...how }
 }
 
-/** All parameters, or gradients of all of them, as one vector. */
-export const sentParams = (params: Params): Promise<Float32Array> => valuesOf(() => flatten(Object.values(params)))
-
-/** The parameters that `sentParams` made `values` of. */
-export function receivedParams(values: Float32Array, shapes: SentLearner["shapes"]): Params {
+/** The parameters of which `vector` is `flatten`. */
+export function receivedParams(vector: Tensor1D, shapes: SentLearner["shapes"]): Params {
   const like = Object.values(shapes).map((shape) => ({ shape, size: shape.reduce((a, b) => a * b, 1) }))
-  const made = tf.tidy(() => unflatten(tf.tensor1d(values), like))
+  const made = unflatten(vector, like)
   return Object.fromEntries(Object.keys(shapes).map((name, i) => [name, made[i]!]))
 }

@@ -1,4 +1,7 @@
 import { closeSync, openSync, readSync, unlinkSync, writeSync } from "node:fs"
+import type { Tensor1D } from "@tensorflow/tfjs"
+import { fused, fusedPut, fusedTake } from "../backend/fused"
+import { tf } from "../backend/tf"
 
 /** Where another process finds a shelf, as long as the one that made it has it open. */
 export interface ShelfPlace {
@@ -36,7 +39,10 @@ export class Shelf {
   }
 
   /** Whether there was room for it. */
-  put(slot: number, { buffer, byteOffset, byteLength }: Float32Array): boolean {
+  async put(slot: number, vector: Tensor1D): Promise<boolean> {
+    const kernels = fused()
+    if (kernels) return fusedPut(kernels, vector, this.fd, slot)
+    const { buffer, byteOffset, byteLength } = (await vector.data()) as Float32Array
     const bytes = Buffer.from(buffer, byteOffset, byteLength)
     try {
       return writeSync(this.fd, bytes, 0, byteLength, slot * byteLength) === byteLength
@@ -45,12 +51,16 @@ export class Shelf {
     }
   }
 
-  take(slot: number): Float32Array {
-    const values = new Float32Array(this.place.length)
+  /** The caller disposes it. @throws Error where nobody has put anything */
+  take(slot: number): Tensor1D {
+    const { length } = this.place
+    const kernels = fused()
+    if (kernels) return fusedTake(kernels, this.fd, slot, length)
+    const values = new Float32Array(length)
     const { buffer, byteLength } = values
     const read = readSync(this.fd, Buffer.from(buffer), 0, byteLength, slot * byteLength)
-    if (read !== byteLength) throw new RangeError(`shelf: slot ${slot} must hold ${byteLength} bytes, got ${read}`)
-    return values
+    if (read !== byteLength) throw new RangeError("shelf: slot must hold what is asked for, got less")
+    return tf.tensor1d(values)
   }
 
   close(): void {

@@ -47,8 +47,8 @@ export interface Helpers {
   worth(tokens: number): boolean
   /** Tells them the trained parameters, for all that is asked from now on. */
   update(params: Params): Promise<void>
-  /** Share of a micro-batch in a step whose items weigh `total`. @throws MuscError when a process has ended */
-  share(items: readonly Item[], total: number): Promise<Share<Float32Array>>
+  /** As `shareOf`, for a micro-batch in a step whose items weigh `total`. @throws MuscError when a process has ended */
+  share(items: readonly Item[], total: number): Promise<Share>
   /** As `referenceOf`. @throws as `share` */
   reference(items: readonly Item[]): Promise<Float32Array>
 }
@@ -149,8 +149,14 @@ async function* helped(
   await helpers.update(trainedParams(learner))
   const shares = batches.map((batch) => helpers.share(batch, total))
   for (const share of shares) share.catch(() => {}) // told when its turn comes
-  for (const share of shares) {
-    const { gradient, ...rest } = await share
-    yield { ...rest, gradient: tf.tensor1d(gradient) }
+  let told = 0
+  try {
+    for (const share of shares) {
+      const result = await share
+      told++
+      yield result
+    }
+  } finally {
+    for (const share of shares.slice(told)) share.then(({ gradient }) => gradient.dispose()).catch(() => {})
   }
 }

@@ -1,9 +1,12 @@
 #include <dlfcn.h>
+#include <cstdlib>
 #include <string>
 
-// Loads the kernels beside this library that fit the processor; without any, TensorFlow's own do the work.
+// Loads the kernels beside this library that fit the processor, or those that MUSC_FUSED names; without any (MUSC_FUSED=0),
+// TensorFlow's own do the work.
 
 static std::string level() {
+  if (const char* wished = std::getenv("MUSC_FUSED")) return wished;
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const auto has512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -19,5 +22,6 @@ __attribute__((constructor)) static void load() {
   Dl_info here;
   if (!dladdr(reinterpret_cast<void*>(&load), &here)) return;
   const std::string file = here.dli_fname;
+  if (level() == "0") return;
   dlopen((file.substr(0, file.rfind('/') + 1) + "libfused-" + level() + ".so").c_str(), RTLD_NOW);
 }

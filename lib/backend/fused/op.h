@@ -56,6 +56,11 @@ class Call {
     return data(TF_ForwardInputOrAllocateOutput(context_, &input, 1, i, shape.data(), shape.size(), &forwarded, status_));
   }
 
+  void fail(const char* message) {
+    TF_SetStatus(status_, TF_INVALID_ARGUMENT, message);
+    TF_OpKernelContext_Failure(context_, status_);
+  }
+
  private:
   float* data(TF_Tensor* tensor) {
     held_.push_back(tensor);
