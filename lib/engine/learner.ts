@@ -1,5 +1,4 @@
 import type { Tensor1D } from "@tensorflow/tfjs"
-import { flatten } from "../backend/flat"
 import { tf } from "../backend/tf"
 import type { Lora } from "../model/lora"
 import { bind, release } from "../model/lora"
@@ -37,11 +36,9 @@ export function openHelpers(pool: WorkerPool | null, learner: Learner): (Helpers
   let slot = 0
   return {
     worth: (tokens) => pool.worth(tokens * parameters),
-    async update(params) {
+    async update(vector) {
       slot = 0
-      const vector = flatten(Object.values(params))
       await session.update(await given(shelf, slot++, vector))
-      vector.dispose()
     },
     async share(items, total) {
       const request = { items, total, slot: slot++ }

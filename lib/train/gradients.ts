@@ -45,8 +45,8 @@ export interface Share<Gradient = Tensor1D> {
 export interface Helpers {
   /** Whether work on so many tokens is worth having them, which takes seconds to start. */
   worth(tokens: number): boolean
-  /** Tells them the trained parameters, for all that is asked from now on. */
-  update(params: Params): Promise<void>
+  /** Tells them the trained parameters, `flatten` of all, for all that is asked from now on. */
+  update(vector: Tensor1D): Promise<void>
   /** As `shareOf`, for a micro-batch in a step whose items weigh `total`. @throws MuscError when a process has ended */
   share(items: readonly Item[], total: number): Promise<Share>
   /** As `referenceOf`. @throws as `share` */
@@ -99,6 +99,13 @@ export async function shareOf(
   return { loss: loss!, logs: Object.fromEntries(names.map((name, i) => [name, sums[i]!])), gradient }
 }
 
+export interface StepOptions {
+  tokenBudget?: number
+  helpers?: Helpers | null
+  /** the trained parameters, for helpers, where their record is behind */
+  vector?: Tensor1D
+}
+
 /**
  * Loss, gradient and logs of one step, and its padded tokens. The caller disposes `gradient`, which is `flatten` of those
  * of all parameters.
@@ -106,11 +113,11 @@ export async function shareOf(
 export async function stepGradient(
   learner: Learner,
   items: readonly Item[],
-  { tokenBudget = 4096, helpers = null }: { tokenBudget?: number; helpers?: Helpers | null } = {},
+  { tokenBudget = 4096, helpers = null, vector }: StepOptions = {},
 ): Promise<Share & { tokens: number }> {
   const batches = cut(learner, items, tokenBudget)
   const total = items.reduce((sum, item) => sum + weightOf(learner.objective, item), 0)
-  const shares = helpers ? helped(helpers, learner, batches, total) : alone(learner, batches, total)
+  const shares = helpers ? helped(helpers, learner, batches, total, vector) : alone(learner, batches, total)
   const logs: Record<string, number> = {}
   let loss = 0
   let gradient: Tensor1D | null = null
@@ -145,18 +152,21 @@ async function* helped(
   learner: Learner,
   batches: readonly Item[][],
   total: number,
+  vector?: Tensor1D,
 ): AsyncGenerator<Share> {
-  await helpers.update(trainedParams(learner))
+  const told = vector ?? flatten(Object.values(trainedParams(learner)))
+  await helpers.update(told)
+  if (told !== vector) told.dispose()
   const shares = batches.map((batch) => helpers.share(batch, total))
   for (const share of shares) share.catch(() => {}) // told when its turn comes
-  let told = 0
+  let done = 0
   try {
     for (const share of shares) {
       const result = await share
-      told++
+      done++
       yield result
     }
   } finally {
-    for (const share of shares.slice(told)) share.then(({ gradient }) => gradient.dispose()).catch(() => {})
+    for (const share of shares.slice(done)) share.then(({ gradient }) => gradient.dispose()).catch(() => {})
   }
 }

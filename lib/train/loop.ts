@@ -15,6 +15,7 @@ import {
   adamStep,
   type ScheduleShape,
   schedule,
+  settle,
 } from "./optim"
 
 /**
@@ -113,7 +114,9 @@ export async function train<O extends Objective>(options: TrainOptions<O>): Prom
       const items = batches.at(step)
       const left = (batches.steps - step) * items.reduce((n, item) => n + tokensOf(item), 0)
       const helpers = options.helpers?.worth(left) ? options.helpers : null
-      const { loss, gradient, logs, tokens } = await stepGradient(options, items, { tokenBudget, helpers })
+      if (!helpers) settle(params, state)
+      const shared = { tokenBudget, helpers, vector: state.p }
+      const { loss, gradient, logs, tokens } = await stepGradient(options, items, shared)
       if (!Number.isFinite(loss)) {
         gradient.dispose()
         throw new MuscError(
@@ -123,6 +126,7 @@ export async function train<O extends Objective>(options: TrainOptions<O>): Prom
       const lr = options.lr * rate(step, batches.steps)
       const updated = await adamStep(params, gradient, state, lr, adam)
       state = updated.state
+      if (!helpers) settle(params, state)
       await options.onStep?.({
         step: step + 1,
         steps: batches.steps,
@@ -140,6 +144,7 @@ export async function train<O extends Objective>(options: TrainOptions<O>): Prom
     if (checkpoint && error instanceof StoppedError) await save(checkpoint, params, state)
     throw error
   } finally {
+    settle(params, state)
     tf.dispose([state.m, state.v])
   }
 }
@@ -150,6 +155,7 @@ type Checkpoint = NonNullable<TrainOptions["checkpoint"]>
 const layout = "3"
 
 async function save({ file, key }: Checkpoint, params: Params, state: AdamState): Promise<void> {
+  settle(params, state)
   const all: Params = { ...params, "adam.m": state.m, "adam.v": state.v }
   const tensors = Object.entries(all).map(([name, tensor]) => ({
     name,

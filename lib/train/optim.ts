@@ -9,6 +9,8 @@ export interface AdamState {
   step: number
   m: Tensor1D // [P]
   v: Tensor1D // [P]
+  /** The parameters as they are now, where the record of them is behind: see `settle`. */
+  p?: Tensor1D // [P]
 }
 
 export interface AdamOptions {
@@ -29,8 +31,9 @@ export function adamInit(params: Params): AdamState {
 }
 
 /**
- * One step. Consumes `params` (disposed and replaced in place, so that holders of the record see the new tensors), `state` and
- * `gradient`, which is `flatten` of those of all parameters.
+ * One step. Consumes the tensors of `params`, `state` and `gradient`, which is `flatten` of those of all parameters. The new
+ * parameters are in the new state alone, until `settle` puts them into their record: other processes are told the vector, and to
+ * take it apart costs more than the step.
  * @returns the new state and the global norm of the gradients before clipping
  */
 export async function adamStep(params: Params, gradient: Tensor1D, state: AdamState, lr: number, options: AdamOptions) {
@@ -40,17 +43,26 @@ export async function adamStep(params: Params, gradient: Tensor1D, state: AdamSt
   const clip = Math.min(1, maxGradNorm / (gradNorm + 1e-6))
   const g: Tensor1D = clip < 1 ? tf.mul(gradient, clip) : tf.clone(gradient)
   gradient.dispose()
+  const former = state.p ?? flatten(Object.values(params))
+  tf.dispose(params)
+  const p = weightDecay ? (tf.mul(former, 1 - lr * weightDecay) as Tensor1D) : former
+  if (p !== former) former.dispose()
+  const step = state.step + 1
+  const next: AdamState = { step, ...adam({ p, m: state.m, v: state.v }, g, { ...betas, lr, step }) }
+  g.dispose()
+  return { state: next, gradNorm }
+}
+
+/** Puts the parameters of `state` into their record, so that its holders see the new tensors. */
+export function settle(params: Params, state: AdamState): void {
+  if (!state.p) return
   const names = Object.keys(params)
   const old = names.map((name) => params[name]!)
-  const p = tf.tidy(() => (weightDecay ? (tf.mul(flatten(old), 1 - lr * weightDecay) as Tensor1D) : flatten(old)))
-  tf.dispose(old)
-  const step = state.step + 1
-  const next = adam({ p, m: state.m, v: state.v }, g, { ...betas, lr, step })
-  unflatten(next.p, old).forEach((tensor, i) => {
+  unflatten(state.p, old).forEach((tensor, i) => {
     params[names[i]!] = tensor
   })
-  tf.dispose([g, next.p])
-  return { state: { step, m: next.m, v: next.v }, gradNorm }
+  state.p.dispose()
+  state.p = undefined
 }
 
 export const scheduleShapes = ["cosine", "linear", "constant", "plateau"] as const

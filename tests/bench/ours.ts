@@ -5,6 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { matmulSpeed } from "../../lib/backend/doctor"
+import { flatten } from "../../lib/backend/flat"
 import { tf, useBackend } from "../../lib/backend/tf"
 import type { Message } from "../../lib/data/schema"
 import { openHelpers } from "../../lib/engine/learner"
@@ -18,7 +19,7 @@ import { bind, fromAdapter, initLora, type Lora, release } from "../../lib/model
 import type { Model } from "../../lib/model/transformer"
 import { initModel, loadModel, parameterCount } from "../../lib/model/weights"
 import { rng } from "../../lib/rng"
-import { type Helpers, type Learner, worthGraphs } from "../../lib/train/gradients"
+import { type Helpers, type Learner, trainedParams, worthGraphs } from "../../lib/train/gradients"
 import { train } from "../../lib/train/loop"
 import { preferenceDefaults } from "../../lib/train/losses"
 import { type PairItem, type PreferenceObjective, type SftObjective, tokensOf } from "../../lib/train/objective"
@@ -81,7 +82,9 @@ async function withHelpers(
   const pool = openPool(job.workers ?? 0, parameterCount(learner.model.config), dir)
   const helpers = openHelpers(pool, learner)
   if (!pool || !helpers) return work(null)
-  await helpers.update(learner.lora?.params ?? learner.model.params)
+  const vector = flatten(Object.values(trainedParams(learner)))
+  await helpers.update(vector)
+  vector.dispose()
   const first: Sequence = { prompt: [1], responses: [[1]] }
   if (dir) await Promise.all(Array.from({ length: pool.size }, () => helpers.reference([first])))
   const answer = await work({ ...helpers, worth: () => true })
