@@ -1,4 +1,5 @@
 import type { Tensor, Tensor1D } from "@tensorflow/tfjs"
+import { fused, fusedFlatten, fusedUnflatten } from "./fused"
 import { tf } from "./tf"
 
 /**
@@ -25,6 +26,14 @@ const rowsOf = ({ shape }: Shaped) => shape[0] ?? 1
 
 /** All values of `tensors`, which have at least one axis. */
 export function flatten(tensors: readonly Tensor[]): Tensor1D {
+  const backend = fused()
+  if (backend)
+    return fusedFlatten(
+      backend,
+      groups(tensors)
+        .flat()
+        .map((i) => tensors[i]!),
+    )
   return tf.tidy(() => {
     const parts = groups(tensors).map((group) => tf.reshape(tf.concat(group.map((i) => tensors[i]!)), [-1]))
     return tf.concat(parts) as Tensor1D
@@ -33,6 +42,16 @@ export function flatten(tensors: readonly Tensor[]): Tensor1D {
 
 /** The tensors that `flatten` made `vector` of, in the shapes of `like`. */
 export function unflatten(vector: Tensor1D, like: readonly Shaped[]): Tensor[] {
+  const backend = fused()
+  if (backend) {
+    const order = groups(like).flat()
+    const made = fusedUnflatten(
+      backend,
+      vector,
+      order.map((i) => like[i]!.shape),
+    )
+    return like.map((_, i) => made[order.indexOf(i)]!)
+  }
   return tf.tidy(() => {
     const grouped = groups(like)
     const sizes = grouped.map((group) => group.reduce((sum, i) => sum + like[i]!.size, 0))

@@ -6,7 +6,7 @@ import { libraryFiles } from "./libtensorflow"
 const folder = path.join(__dirname, "../../lib/backend/fused")
 const inFolder = (names: readonly string[]) => names.map((name) => path.join(folder, name))
 
-const kernels = inFolder(["elementwise.cc", "attention.cc", "decode.cc", "lora.cc", "shelf.cc"])
+const kernels = inFolder(["elementwise.cc", "attention.cc", "decode.cc", "flat.cc", "lora.cc", "shelf.cc"])
 /** Becomes part of the binding, and loads the kernels that fit the processor. */
 export const fusedLoader = path.join(folder, "load.cc")
 export const fusedSources = [...kernels, ...inFolder(["op.h", "simd.h"]), fusedLoader]

@@ -77,6 +77,29 @@ export function fusedGated(backend: NativeBackend, gate: Tensor2D, up: Tensor2D,
   )
 }
 
+/** As `effective` in effective.ts. */
+export function fusedEffective(
+  backend: NativeBackend,
+  weight: Tensor2D,
+  updates: readonly { A: Tensor2D; B: Tensor2D; offset: number }[],
+  scale: number,
+) {
+  const inputs = updates.flatMap(({ A, B }) => [A, B])
+  const attrs = [
+    ...settingsOf(
+      backend,
+      updates.map(({ offset }) => offset),
+    ),
+    count(backend, inputs.length),
+  ]
+  const factor = tf.scalar(scale)
+  const made = backend.executeMultipleOutputs("MuscEffective", attrs, [weight, factor, ...inputs], 1 + inputs.length)
+  factor.dispose()
+  const [sum, ...scaled] = made as Tensor2D[]
+  const lora = updates.map((update, i) => ({ ...update, scaled: { A: scaled[2 * i]!, B: scaled[2 * i + 1]! } }))
+  return { weight: sum!, lora }
+}
+
 /** dA and dB of columns [offset, …) of a projection: x [M, D], dy [M, O …], scaled A [D, r] and B [r, O]. */
 export const fusedLoraGradient = (
   backend: NativeBackend,
@@ -107,6 +130,21 @@ export function fusedContrast(backend: NativeBackend, [p, q]: readonly Tensor2D[
   const inputs = [p!, q!, former ?? tf.zeros([0, 8])]
   return call(backend, "MuscContrast", [0], inputs) as Tensor2D
 }
+
+/** All numbers of `tensors`, one after another. */
+export function fusedFlatten(backend: NativeBackend, tensors: readonly Tensor[]): Tensor1D {
+  const attrs = [...settingsOf(backend, [0]), count(backend, tensors.length)]
+  return backend.executeSingleOutput("MuscFlatten", attrs, tensors) as Tensor1D
+}
+
+/** The opposite, for tensors of these shapes. */
+export function fusedUnflatten(backend: NativeBackend, vector: Tensor1D, shapes: readonly number[][]): Tensor[] {
+  const settings = shapes.flatMap((shape) => [shape.length, ...shape])
+  const attrs = [...settingsOf(backend, settings), count(backend, shapes.length)]
+  return backend.executeMultipleOutputs("MuscUnflatten", attrs, [vector], shapes.length)
+}
+
+const count = ({ binding }: NativeBackend, value: number) => ({ name: "N", type: binding.TF_ATTR_INT, value })
 
 /** Writes a vector into a slot of a shared file; whether there was room. */
 export function fusedPut(backend: NativeBackend, x: Tensor1D, fd: number, slot: number): boolean {

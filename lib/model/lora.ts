@@ -1,12 +1,10 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs"
-import { flatten, unflatten } from "../backend/flat"
+import { effective, type Update } from "../backend/effective"
 import { runsGraphs } from "../backend/graph"
-import { type LowRank, matMul } from "../backend/ops"
 import { tf, valuesOf } from "../backend/tf"
 import { rng } from "../rng"
 import type { Adapter, Matrix } from "./adapter"
 import type { ModelConfig } from "./config"
-import { effectiveLayer, type Joined } from "./effective-graph"
 import type { Bound, Layer, Model, Params, Projection } from "./transformer"
 
 /** Projections that LoRA can be put on, by their name here, and their Hugging Face name. */
@@ -71,8 +69,6 @@ export interface BindOptions {
   trainAll?: boolean
   recompute?: boolean
   graphs?: boolean
-  /** Done for every step of a training: effective matrices are made by a graph too. */
-  often?: boolean
 }
 
 /**
@@ -83,32 +79,17 @@ export function bind(model: Model, options: BindOptions = {}): Bound {
   const { config, params } = model
   const lora = options.lora ?? null
   const trainAll = options.trainAll ?? false
-  const made = lora && options.graphs && options.often ? effectiveByGraph(model, lora) : null
-  const scaled = made?.scaled ?? (lora ? times(lora.params, lora.scale) : {})
   const projection = (i: number, name: string, targets: readonly LoraTarget[]): Projection => {
-    const base = params[`layers.${i}.${name}`] as Tensor2D
+    const weight = params[`layers.${i}.${name}`] as Tensor2D
     const bias = params[`layers.${i}.${name}Bias`] as Tensor1D | undefined
     const starts = targets.map((_, at) => targets.slice(0, at).reduce((sum, t) => sum + targetShape(config, t)[1], 0))
-    const pair = (of: Params, target: LoraTarget) => ({
-      A: of[`layers.${i}.${target}.A`] as Tensor2D,
-      B: of[`layers.${i}.${target}.B`] as Tensor2D,
+    const updates = targets.flatMap((target, at): Update[] => {
+      const [A, B] = ["A", "B"].map((side) => lora?.params[`layers.${i}.${target}.${side}`] as Tensor2D | undefined)
+      return A && B ? [{ A, B, offset: starts[at]! }] : []
     })
-    const updates = targets.flatMap((target, at): LowRank[] =>
-      `layers.${i}.${target}.A` in scaled
-        ? [{ ...pair(lora!.params, target), scaled: pair(scaled, target), offset: starts[at]! }]
-        : [],
-    )
-    if (!updates.length) return { weight: base, bias, lora: [], train: trainAll }
-    const weight =
-      (made?.weights[`layers.${i}.${name}`] as Tensor2D) ??
-      tf.tidy(() => {
-        const deltas = targets.map((target, at) => {
-          const update = updates.find(({ offset }) => offset === starts[at])
-          return update ? matMul(update.A, update.scaled.B) : (tf.zeros(targetShape(config, target)) as Tensor2D)
-        })
-        return tf.add(base, deltas.length > 1 ? tf.concat(deltas, 1) : deltas[0]!) as Tensor2D
-      })
-    return { weight, bias, lora: updates, train: false, constantInput: i === 0 && (name === "qk" || name === "v") }
+    if (!updates.length) return { weight, bias, lora: [], train: trainAll }
+    const constantInput = i === 0 && (name === "qk" || name === "v")
+    return { ...effective(weight, updates, lora!.scale), bias, train: false, constantInput }
   }
   const layers = Array.from({ length: config.layers }, (_, i): Layer => {
     const vector = (name: string) => params[`layers.${i}.${name}`] as Tensor1D
@@ -137,48 +118,6 @@ export function bind(model: Model, options: BindOptions = {}): Bound {
     recompute: options.recompute ?? false,
     graphs: (options.graphs ?? false) && runsGraphs(),
   }
-}
-
-/** The targets of each matrix that a layer has. */
-const joinedTargets: Joined = [
-  ["qk", ["q", "k"]],
-  ...(["v", "o", "gate", "up", "down"] as const).map((name) => [name, [name]] as const),
-]
-
-/** Effective matrices and scaled updates of all layers by graph; null where none runs, or one matrix lacks some of its targets. */
-function effectiveByGraph({ config, params }: Model, lora: Lora): { weights: Params; scaled: Params } | null {
-  const has = (i: number, target: LoraTarget) => `layers.${i}.${target}.A` in lora.params
-  const perLayer = Array.from({ length: config.layers }, (_, i) =>
-    joinedTargets.filter(([, targets]) => targets.some((target) => has(i, target))),
-  )
-  if (perLayer.some((joined, i) => joined.some(([, targets]) => !targets.every((target) => has(i, target)))))
-    return null
-  const made = { weights: {} as Params, scaled: {} as Params }
-  for (const [i, joined] of perLayer.entries()) {
-    if (!joined.length) continue
-    const inputs: Params = {}
-    for (const [name, targets] of joined) {
-      inputs[name] = params[`layers.${i}.${name}`]!
-      for (const target of targets) {
-        for (const side of ["A", "B"]) inputs[`${target}.${side}`] = lora.params[`layers.${i}.${target}.${side}`]!
-      }
-    }
-    const values = effectiveLayer(joined, lora.scale, inputs)
-    if (!values) {
-      tf.dispose(made)
-      return null
-    }
-    for (const [name, tensor] of Object.entries(values))
-      made[name.includes(".") ? "scaled" : "weights"][`layers.${i}.${name}`] = tensor
-  }
-  return made
-}
-
-/** All of `params` times `factor`. */
-function times(params: Params, factor: number): Params {
-  const tensors = Object.values(params)
-  const scaled = tf.tidy(() => unflatten(tf.mul(flatten(tensors), factor), tensors))
-  return Object.fromEntries(Object.keys(params).map((name, i) => [name, scaled[i]!]))
 }
 
 /** Norm weights of all heads, queries then keys: [H], [H] -> [N + K, 1, H]. */

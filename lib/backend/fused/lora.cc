@@ -51,3 +51,29 @@ static void loraGradient(Call& call) {
 }
 static Op<loraGradient> loraGradientOp("MuscLoraGradient", {"x: float", "dy: float", "a: float", "b: float"},
                                        {"da: float", "db: float"});
+
+// W + (scale A) B for updates of some columns of W, and scale A and scale B of each. weight [D, O], then A [D, r] and B [r, o]
+// of each update, one after another. Settings: the first column of each.
+static void effective(Call& call) {
+  const auto weight = call.input(0), scale = call.input(1);
+  const int64_t D = weight.shape[0], O = weight.last();
+  float* out = call.output(0, weight.shape);
+  std::vector<Call::Input> given;
+  std::vector<float*> scaled;
+  for (int i = 2; i < call.inputs(); i++) {
+    given.push_back(call.input(i));
+    scaled.push_back(call.output(i - 1, given.back().shape));
+    for (int64_t at = 0; at < given.back().size; at++) scaled.back()[at] = *scale.floats() * given.back().floats()[at];
+  }
+  constexpr int64_t some = 24;
+  parallel((D + some - 1) / some, 2 * some * O * given[0].last(), [&](int64_t piece) {
+    const int64_t from = piece * some, count = std::min(some, D - from);
+    std::copy_n(weight.floats() + from * O, count * O, out + from * O);
+    for (size_t i = 0; i < given.size(); i += 2) {
+      const int64_t r = given[i].last(), o = given[i + 1].last(), at = from * O + call.settings[i / 2];
+      product(scaled[i] + from * r, r, 1, given[i + 1].floats(), o, out + at, O, count, o, r, true);
+    }
+  });
+}
+static Op<effective> effectiveOp("MuscEffective", {"weight: float", "scale: float", "updates: N * float"},
+                                 {"effective: float", "scaled: N * float"});

@@ -44,6 +44,8 @@ class Call {
     return input;
   }
 
+  int inputs() { return TF_NumInputs(context_); }
+
   float* output(int i, const std::vector<int64_t>& shape) {
     size_t size = sizeof(float);
     for (int64_t length : shape) size *= length;
@@ -104,16 +106,19 @@ void parallelRows(int64_t rows, int64_t width, const Work& work) {
   });
 }
 
-/** Makes an operation known, with its kernel on the CPU. Inputs and outputs as in "x: float". */
+/** Makes an operation known, with its kernel on the CPU. Inputs and outputs as in "x: float", or "xs: N * float" for many. */
 template <void (*compute)(Call&)>
 class Op {
  public:
   Op(const char* name, std::initializer_list<const char*> inputs, std::initializer_list<const char*> outputs) {
     TF_Status* status = TF_NewStatus();
     TF_OpDefinitionBuilder* op = TF_NewOpDefinitionBuilder(name);
-    for (const char* input : inputs) TF_OpDefinitionBuilderAddInput(op, input);
-    for (const char* output : outputs) TF_OpDefinitionBuilderAddOutput(op, output);
+    bool many = false;
+    const auto isMany = [&](const char* tensors) { many |= std::string(tensors).find("N *") != std::string::npos; };
+    for (const char* input : inputs) TF_OpDefinitionBuilderAddInput(op, input), isMany(input);
+    for (const char* output : outputs) TF_OpDefinitionBuilderAddOutput(op, output), isMany(output);
     TF_OpDefinitionBuilderAddAttr(op, "settings: list(int)");
+    if (many) TF_OpDefinitionBuilderAddAttr(op, "N: int");
     TF_OpDefinitionBuilderSetShapeInferenceFunction(op, &TF_ShapeInferenceContextSetUnknownShape);
     TF_RegisterOpDefinition(op, status);
     if (TF_GetCode(status) == TF_OK)
