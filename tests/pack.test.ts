@@ -1,8 +1,9 @@
 import { execFileSync } from "node:child_process"
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { publint } from "publint"
 import { afterAll, expect, it } from "vitest"
+import { fusedSources } from "../lib/backend/fused-build"
 import * as library from "../lib/index"
 
 const root = join(__dirname, "..")
@@ -22,6 +23,10 @@ it("npm run pack makes a package that publint has nothing against, with all publ
 
   const { messages } = await publint({ pkgDir: folder, pack: false })
   expect(messages).toEqual([])
+
+  // Kernels are compiled on the user's machine.
+  const sources = fusedSources.map((file) => basename(file)).sort()
+  expect(readdirSync(join(folder, "lib", "backend", "fused")).sort()).toEqual(sources)
 
   const script = "console.log(JSON.stringify(Object.keys(require(process.argv[1])).sort()))"
   const names: string[] = JSON.parse(run(process.execPath, ["-e", script, folder], scratch))

@@ -3,6 +3,7 @@ import os from "node:os"
 import path from "node:path"
 import { BackendError } from "../errors"
 import { ChildError, type Run, run as runChild } from "./child"
+import { fused } from "./fused"
 import { findPython } from "./libtensorflow"
 import { nativeBuild } from "./native"
 import {
@@ -12,6 +13,7 @@ import {
   type Loader,
   loadedCores,
   loaders,
+  onGpu,
   packageFolder,
   tf,
 } from "./tf"
@@ -101,7 +103,7 @@ async function backends(load: Record<BackendName, Loader>): Promise<Fact[]> {
       const { reason } = await chooseBackend(name, load)
       const speed = await matmulSpeed(name)
       const value = reason.replace(/^backend: \w+ /, "").replace(/ - forced$/, "")
-      facts.push({ topic: "backends", name, state: "ok", value: `${value}, matmul ${speed} GFLOPS` })
+      facts.push({ topic: "backends", name, state: "ok", value: `${value}, matmul ${speed} GFLOPS${kernels(name)}` })
     } catch (error) {
       if (!(error instanceof BackendError)) throw error
       const [value = "", ...remedy] = error.message.replace(/^\w+: /, "").split("; ")
@@ -110,6 +112,12 @@ async function backends(load: Record<BackendName, Loader>): Promise<Fact[]> {
     }
   }
   return facts
+}
+
+/** Whether the native backend has our own kernels, without which it takes half as long again on a CPU. */
+function kernels(name: BackendName): string {
+  if (name !== "tensorflow" || onGpu()) return ""
+  return fused() ? ", with fused kernels" : ", without fused kernels: `npx musc native --force` says why"
 }
 
 async function choice(load: Record<BackendName, Loader>, wanted: string | undefined): Promise<Fact> {
