@@ -41,18 +41,20 @@ const product = ([a, b]: readonly number[]) => a! * b!
 export const loraCount = (config: ModelConfig, rank: number): number =>
   config.layers * targets.reduce((sum, target) => sum + rank * targetShape(config, target).reduce((a, b) => a + b), 0)
 
-/** Rotary tables and masks: one of each for every kind of layer. */
-function tables({ rope, window, heads: N, kvHeads: K, headDim: H }: ModelConfig, tokens: number, keys: number): number {
+/** Rotary tables and masks: one of each for every kind of layer; places in the stead of masks for our own kernels. */
+function tables(config: ModelConfig, tokens: number, keys: number, fused: boolean): number {
+  const { rope, window, heads: N, kvHeads: K, headDim: H } = config
   const kinds = new Set(rope.map((one, i) => JSON.stringify([one, window[i]]))).size
-  return kinds * tokens * (2 * (N + K) * H + keys)
+  return kinds * tokens * (fused ? H + 4 : 2 * (N + K) * H + keys)
 }
 
 /** A block without a gradient: what it has made when it is at its largest, in attention or in the mlp. */
-function blockPeak(config: ModelConfig, tokens: number, keys: number): number {
+function blockPeak(config: ModelConfig, tokens: number, keys: number, fused: boolean): number {
   const { dim: D, heads: N, kvHeads: K, headDim: H, ffn: F, qkNorm, postNorms, activation } = config
   const projected = (qkNorm ? 4 : 3) * (N + K) * H + 2 * K * H // made, turned, normed, rotated; values
   const attention = 2 * D + projected + (N + K) * H + 3 * N * keys
   const mlp = (postNorms ? 8 : 6) * D + projected + 2 * N * H + (activation === "silu" ? 5 : 9) * F
+  if (fused) return tokens * ((postNorms ? 8 : 6) * D + projected + N * H + 3 * F)
   return tokens * Math.max(attention, mlp)
 }
 
@@ -60,8 +62,10 @@ function blockPeak(config: ModelConfig, tokens: number, keys: number): number {
 const seenKeys = (T: number) => Math.min(T, (T + 64) / 2)
 
 /** What a block keeps for its gradient. */
-function blockSaved(config: ModelConfig, tokens: number, keys: number): number {
+function blockSaved(config: ModelConfig, tokens: number, keys: number, fused: boolean): number {
   const { dim: D, heads: N, kvHeads: K, headDim: H, ffn: F, qkNorm, postNorms } = config
+  // Norms keep their input and the matrices theirs, attention no scores, gates what they are made of.
+  if (fused) return tokens * ((postNorms ? 8 : 6) * D + (qkNorm ? 2 : 1) * (N + K) * H + (N + K) * H + 3 * F)
   // Norms keep their unit vectors, the matrices their input, and tfjs' sums both of their terms.
   const norms = (postNorms ? 10 : 8) * D + (qkNorm ? (N + K) * H : 0)
   const attention = 3 * N * H + 2 * K * H + N * keys
@@ -69,8 +73,9 @@ function blockSaved(config: ModelConfig, tokens: number, keys: number): number {
 }
 
 /** The backward pass of a block beside what was saved. */
-function blockBackward(config: ModelConfig, tokens: number, keys: number): number {
+function blockBackward(config: ModelConfig, tokens: number, keys: number, fused: boolean): number {
   const { dim: D, heads: N, kvHeads: K, headDim: H, ffn: F } = config
+  if (fused) return tokens * (3 * D + Math.max(3 * F, 3 * (N + K) * H))
   return tokens * Math.max(2 * D + 6 * F, 3 * D + 4 * (N + K) * H + 4 * N * keys)
 }
 
@@ -79,15 +84,15 @@ export function tensorPeak(
   config: ModelConfig,
   stage: PlanStage,
   { rank, length: T, batch: B }: Work,
-  gpu = false,
+  { gpu = false, fused = false }: { gpu?: boolean; fused?: boolean } = {},
 ): number {
   const { dim: D, layers: L, kvHeads: K, headDim: H, vocabSize: V } = config
   const weights = parameterCount(config)
   const tokens = B * T
   if (stage === "load") return weights
   // The output of every layer stays until the whole pass is done.
-  const forward = tables(config, tokens, T) + L * tokens * D
-  const block = blockPeak(config, tokens, T)
+  const forward = tables(config, tokens, T, fused) + L * tokens * D
+  const block = blockPeak(config, tokens, T, fused)
   if (stage === "generate") {
     const keys = 2 * L * B * K * (T + 64) * H
     return weights + keys + forward + block + B * V
@@ -101,11 +106,11 @@ export function tensorPeak(
   const effective = L * linearCount(config)
   const chunk = Math.max(64, Math.floor(2 ** (gpu ? 26 : 24) / V))
   const head = 3 * Math.min(chunk, tokens / 2) * V
-  const saved = blockSaved(config, tokens, seenKeys(T))
+  const saved = blockSaved(config, tokens, seenKeys(T), fused)
   // The last layer goes on after attention with the tokens that predict answers alone.
   const kept = stage === "train" ? (L - 0.5) * saved : L * tokens * D + saved
-  const work = Math.max(head, blockBackward(config, tokens, seenKeys(T)))
-  return weights + effective + 5 * lora + tables(config, tokens, T) + kept + work
+  const work = Math.max(head, blockBackward(config, tokens, seenKeys(T), fused))
+  return weights + effective + 5 * lora + tables(config, tokens, T, fused) + kept + work
 }
 
 const MiB = 2 ** 20
@@ -126,7 +131,7 @@ const runtime: Record<BackendName, number> = {
  * largest tensor on its way. Within 15 % of the measured peak on the native backend's CPU; an estimate elsewhere.
  */
 export function planNeed(config: ModelConfig, stage: PlanStage, work: Work, backend: BackendName, gpu = false): Need {
-  const tensors = 4 * tensorPeak(config, stage, work, gpu)
+  const tensors = 4 * tensorPeak(config, stage, work, { gpu, fused: backend === "tensorflow" && !gpu })
   const program = runtime[backend] + 6 * work.tokenizerBytes + 40 * MiB
   const embedding = 4 * config.vocabSize * config.dim
   if (gpu) return { host: program + (backend === "tensorflow" ? 64 * MiB : embedding), device: tensors }
