@@ -122,6 +122,25 @@ export function fusedTargetLogProb(
   return { logp: logp as Tensor1D }
 }
 
+/** A softmax so far, over some words: the largest logit and Σ e^(logit - largest), [M, 1] each. */
+export interface Running {
+  top: Tensor2D
+  total: Tensor2D
+}
+
+/** `former` with a block of words; what sums before must be multiplied by, and e^(logit - largest) [M, n] if it is wanted. */
+export function fusedOnlineSoftmax(
+  backend: NativeBackend,
+  logits: Tensor2D,
+  former: Running,
+  oddsWanted: boolean,
+): Running & { decay: Tensor2D; odds: Tensor2D } {
+  const attrs = settingsOf(backend, [Number(oddsWanted)])
+  const made = backend.executeMultipleOutputs("MuscOnlineSoftmax", attrs, [logits, former.top, former.total], 4)
+  const [top, total, decay, odds] = made as [Tensor2D, Tensor2D, Tensor2D, Tensor2D]
+  return { top, total, decay, odds }
+}
+
 /**
  * Sums over a block of words, added to those of the blocks before: logits [M, n] of p and of q -> [M, 8], for p and then q the
  * largest logit, Σ e^x, Σ e^x x and Σ e^x x', x being what a logit is less than the largest, x' that of the other one.

@@ -1,4 +1,5 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import { fused, fusedOnlineSoftmax, type Running } from "./fused"
 import { isTaped, withGradient } from "./gradient"
 import { cappedLogits, matMul, targetLogProbs } from "./ops"
 import { onGpu, tf } from "./tf"
@@ -47,6 +48,14 @@ export function headLogProbs(
   )
 }
 
+/** As `fusedOnlineSoftmax`, by operations of tfjs. */
+function onlineSoftmax(logits: Tensor2D, former: Running) {
+  const top = tf.maximum(former.top, tf.max(logits, 1, true)) as Tensor2D
+  const odds = tf.exp(tf.sub(logits, top)) as Tensor2D
+  const decay = tf.exp(tf.sub(former.top, top)) as Tensor2D
+  return { top, total: tf.add(tf.mul(former.total, decay), tf.sum(odds, 1, true)) as Tensor2D, decay, odds }
+}
+
 /** log p(target) [m] of a few rows, and its slope by h [m, D] if it is wanted. */
 function rowLogProbs(
   h: Tensor2D, // [m, D]
@@ -61,16 +70,16 @@ function rowLogProbs(
     let top = tf.fill([h.shape[0], 1], -1e30) as Tensor2D // largest logit so far
     let total = tf.zeros([h.shape[0], 1]) as Tensor2D // Σ exp(logit - top)
     let mean = wanted ? (tf.zeros([h.shape[0], D]) as Tensor2D) : null // Σ exp(logit - top) · row of the table
+    const backend = fused()
     for (let at = 0; at < V; at += words) {
       const [newTop, newTotal, newMean] = tf.tidy((): Tensor2D[] => {
         const rows = tf.slice(table, [at, 0], [Math.min(words, V - at), D])
         const { logits, slope } = cappedLogits(h, rows, softcap)
-        const next = tf.maximum(top, tf.max(logits, 1, true)) as Tensor2D
-        const odds = tf.exp(tf.sub(logits, next)) as Tensor2D
-        const decay = tf.exp(tf.sub(top, next))
-        const sum = tf.add(tf.mul(total, decay), tf.sum(odds, 1, true)) as Tensor2D
+        const former = { top, total }
+        const next = backend ? fusedOnlineSoftmax(backend, logits, former, wanted) : onlineSoftmax(logits, former)
+        const { odds, decay } = next
         const pull = mean && matMul(slope ? tf.mul(odds, slope) : odds, rows)
-        return [next, sum, ...(pull ? [tf.add(tf.mul(mean!, decay), pull) as Tensor2D] : [])]
+        return [next.top, next.total, ...(pull ? [tf.add(tf.mul(mean!, decay), pull) as Tensor2D] : [])]
       })
       tf.dispose([top, total, mean ?? []])
       ;[top, total, mean] = [newTop!, newTotal!, newMean ?? null]

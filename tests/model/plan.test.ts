@@ -40,19 +40,19 @@ const measured: [string, object, Omit<Work, "rank">, Record<PlanStage, number>][
     "a Llama of 1.8 M",
     { ...llama, ...shape(1087, 192, 512, 4, 6, 3) },
     { length: 192, batch: 16, tokenizerBytes: 22_123 },
-    { load: 484, generate: 599, weigh: 626, train: 843, "train, checkpointed": 654 },
+    { load: 486, generate: 559, weigh: 561, train: 685, "train, checkpointed": 575 },
   ],
   [
     "a Llama of 125 M with a head of its own",
     { ...llama, ...shape(32000, 768, 2048, 12, 12, 4), tie_word_embeddings: false },
     { length: 192, batch: 8, tokenizerBytes: 22_123 },
-    { load: 1025, generate: 1335, weigh: 1352, train: 3000, "train, checkpointed": 1661 },
+    { load: 1014, generate: 1252, weigh: 1251, train: 2353, "train, checkpointed": 1528 },
   ],
   [
     "Gemma 3 270M",
     { ...gemma, ...shape(262144, 640, 2048, 18, 4, 1) },
     { length: 128, batch: 4, tokenizerBytes: 33_371_397 },
-    { load: 1834, generate: 2020, weigh: 2066, train: 3210, "train, checkpointed": 2412 },
+    { load: 1829, generate: 1947, weigh: 1964, train: 2852, "train, checkpointed": 2340 },
   ],
 ]
 

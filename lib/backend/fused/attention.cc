@@ -1,12 +1,12 @@
 #include "op.h"
 #include "simd.h"
 
-// softmax(q kᵀ) v over the keys that each query may see, without ever holding the scores of all queries (Dao 2022). Queries carry
-// the factor of q kᵀ already.
+// softmax(q kᵀ) v over the keys that each query may see, without ever holding the scores of all queries (Dao 2022). Queries
+// carry the factor of q kᵀ already.
 //
-// q [B T, ≥ N H], heads in the first columns; k and v [B S, ≥ K H], heads in the last columns, or [B, K, S, H] as a cache
-// keeps them. places of queries and keys [2, B, T] and [2, B, S]: positions, then segments. A query sees keys of its segment and
-// of segment 0, which padding (-1) does not see, up to its own position and back to a window. Queries begin at `from`.
+// q [B T, ≥ N H], heads in the first columns; k and v [B S, ≥ K H], heads in the last columns, or [B, K, S, H] as in a cache.
+// Places of queries [2, B, T] and keys [2, B, S]: positions, then segments. A query sees keys of its segment and of segment 0,
+// which padding (-1) does not see, up to its own position and back to a window. Queries begin at `from`.
 // Settings: N, K, window (0 for none).
 
 struct Heads {
@@ -33,9 +33,11 @@ struct Attention {
             const Call::Input& keys, const Call::Input& from)
       : B(queries.shape[1]), T(queries.shape[2]), S(keys.shape[2]), N(call.settings[0]), K(call.settings[1]),
         H(v_.shape.size() == 4 ? v_.last() : v_.last() / K), G(N / K), t0(*from.ints()), window(call.settings[2]),
-        padded((S + W - 1) / W / 2 * 2 * W + W), same(k_.data == q_.data), q(q_, T, N, H, false), k(k_, S, K, H, true),
-        v(v_, S, K, H, true),
-        queryPlaces(queries.ints()), keyPlaces(keys.ints()) {}
+        padded(odd((S + W - 1) / W) * W), same(k_.data == q_.data), q(q_, T, N, H, false), k(k_, S, K, H, true),
+        v(v_, S, K, H, true), queryPlaces(queries.ints()), keyPlaces(keys.ints()) {}
+
+  /** Rows of an odd number of vectors do not all fall into the same places of a cache. */
+  static int64_t odd(int64_t n) { return n / 2 * 2 + 1; }
 
   /** Queries [first, first + count) of row b, and the keys [low, high) that one of them or more sees. */
   struct Tile {
@@ -135,89 +137,114 @@ static Op<attention> attentionOp("MuscAttention",
 
 // Gradients by qk [B T, (N + K) H] and v [B T, K H], of dy [B (T - from), N H]. With P = exp(scores - sums) and dP = dy vᵀ:
 // dS = P (dP - Σ dy out), dq = dS k, dk = dSᵀ q, dv = Pᵀ dy.
+class AttentionGradient {
+ public:
+  AttentionGradient(const Attention& a, const float* dy, const float* out, const float* sums, float* dqk, float* dv)
+      : a(a), dy(dy), out(out), sums(sums), dqk(dqk), dv(dv) {}
+
+  void run() {
+    for (b0 = 0; b0 < a.B; b0 += together) {
+      rows = std::min(together, a.B - b0);
+      parallel(rows * a.K, 8 * H * a.S, [&](int64_t i) { prepare(i / a.K, i % a.K); });
+      for (int64_t first = 0; first < tiles; first += chunk) {
+        now = std::min(chunk, tiles - first);
+        parallel(rows * now, 4 * a.tileSize * a.S, [&](int64_t i) { seen[i] = a.tile(b0 + i / now, first + i % now); });
+        for (int64_t g = 0; g < a.K; g++) {
+          parallel(rows * now, 6 * a.G * a.tileSize * H * a.S, [&](int64_t i) {
+            for (int64_t j = 0; j < a.G; j++) queries(g, j, i / now, i % now);
+          });
+          const int64_t pieces = (a.S + piece - 1) / piece;
+          parallel(rows * pieces, 4 * a.G * now * a.tileSize * H * piece,
+                   [&](int64_t i) { keysAndValues(g, i / pieces, i % pieces * piece); });
+        }
+      }
+    }
+  }
+
+ private:
+  const Attention& a;
+  const float *dy, *out, *sums;
+  float *dqk, *dv;
+
+  const int64_t T = a.T - a.t0, H = a.H, C = (a.N + a.K) * H, tiles = a.tiles(), wide = a.padded;
+  // Scores of some queries of some rows of the batch at once, for the heads of a group: as many as stay in the cache.
+  static constexpr int64_t fitting = 1 << 16;
+  static constexpr int64_t piece = 48;  // keys at once
+  const int64_t chunk = std::min(tiles, std::max<int64_t>(1, fitting / (a.G * a.tileSize * wide)));
+  const int64_t together = std::min(a.B, std::max<int64_t>(1, fitting / (a.G * chunk * a.tileSize * wide)));
+  std::vector<float> P = std::vector<float>(together * a.G * chunk * a.tileSize * wide), dS = P;
+  std::vector<float> keys = std::vector<float>(together * a.K * H * wide), values = keys;  // transposed
+  std::vector<Attention::Tile> seen = std::vector<Attention::Tile>(together * chunk);
+  int64_t b0 = 0, rows = 0, now = 0;  // rows of the batch, and tiles of each, that are at work
+
+  /** Where scores of a tile are, of row b0 + i and head j of a group. */
+  int64_t scoresAt(int64_t i, int64_t j, int64_t tile) const {
+    return ((i * a.G + j) * chunk + tile) * a.tileSize * wide;
+  }
+
+  void prepare(int64_t i, int64_t g) {
+    const int64_t b = b0 + i, at = (i * a.K + g) * H * wide;
+    a.transpose(a.k, b, g, &keys[at]);
+    a.transpose(a.v, b, g, &values[at]);
+    for (int64_t t = b * a.T; t < (b + 1) * a.T; t++) {
+      std::fill_n(dv + (t * a.K + g) * H, H, 0.f);
+      std::fill_n(dqk + t * C + (a.N + g) * H, H, 0.f);
+      if (t < b * a.T + a.t0) std::fill_n(dqk + t * C + g * a.G * H, a.G * H, 0.f);
+    }
+  }
+
+  /** P, dS and dq of a tile. */
+  void queries(int64_t g, int64_t j, int64_t i, int64_t number) {
+    const Attention::Tile& tile = seen[i * now + number];
+    const int64_t b = b0 + i, n = g * a.G + j, width = tile.high - tile.low, first = b * T + tile.first - a.t0;
+    const int64_t next = std::min(wide, (tile.high + piece - 1) / piece * piece), at = (i * a.K + g) * H * wide + tile.low;
+    float *p = &P[scoresAt(i, j, number)], *ds = &dS[scoresAt(i, j, number)];
+    const float *d = dy + (first * a.N + n) * H, *o = out + (first * a.N + n) * H;
+    const float* q = a.q.at(b, n) + tile.first * C;
+    product(q, C, 1, &keys[at], wide, p + tile.low, wide, tile.count, width, H, false);
+    product(d, a.N * H, 1, &values[at], wide, ds + tile.low, wide, tile.count, width, H, false);
+    for (int64_t r = 0; r < tile.count; r++) {
+      V along = {};
+      sweep(H, [&](int64_t h, int m) { along += load(d + r * a.N * H + h, m) * load(o + r * a.N * H + h, m); });
+      const float mean = sum(along), total = sums[(b * a.N + n) * T + tile.first - a.t0 + r];
+      float *row = p + r * wide, *slope = ds + r * wide;
+      for (float* x : {row, slope}) {
+        std::fill(x, x + tile.low, 0.f);
+        std::fill(x + tile.high, x + next, 0.f);
+      }
+      for (int64_t s = tile.low; s < tile.high; s += W) {
+        const V x = exp(load(row + s) + load(&tile.mask[r * tile.width + s]) - total);
+        store(row + s, x);
+        store(slope + s, x * (load(slope + s) - mean));
+      }
+    }
+    product(ds + tile.low, wide, 1, a.k.at(b, g) + tile.low * C, C, dqk + (b * a.T + tile.first) * C + n * H, C, tile.count,
+            H, std::min(width, a.S - tile.low), false);
+  }
+
+  /** Adds what the queries at work give to dk and dv of the keys from s on. */
+  void keysAndValues(int64_t g, int64_t i, int64_t s) {
+    const int64_t b = b0 + i, width = std::min(piece, a.S - s);
+    const Attention::Tile* tile = &seen[i * now];
+    int64_t skipped = 0;
+    while (skipped < now && tile[skipped].high <= s) skipped++;
+    if (skipped == now) return;
+    const int64_t first = tile[skipped].first, count = tile[now - 1].first + tile[now - 1].count - first;
+    for (int64_t j = 0; j < a.G; j++) {
+      const int64_t n = g * a.G + j, at = scoresAt(i, j, skipped) + s, token = b * a.T + s;
+      const float* d = dy + ((b * T + first - a.t0) * a.N + n) * H;
+      product(&dS[at], 1, wide, a.q.at(b, n) + first * C, C, dqk + token * C + (a.N + g) * H, C, width, H, count, true);
+      product(&P[at], 1, wide, d, a.N * H, dv + (token * a.K + g) * H, a.K * H, width, H, count, true);
+    }
+  }
+};
+
 static void attentionGradient(Call& call) {
   const auto dy = call.input(0), qk = call.input(1), v = call.input(2), places = call.input(3), from = call.input(4),
              out = call.input(5), sums = call.input(6);
   const Attention a(call, qk, qk, v, places, places, from);
-  const int64_t T = a.T - a.t0, H = a.H, tiles = a.tiles(), C = (a.N + a.K) * H, wide = a.padded;
-  float* dqk = call.output(0, qk.shape);
-  float* dv = call.output(1, v.shape);
-  // Scores of some queries of some rows of the batch at once, for the heads of a group: as many as stay in the cache.
-  constexpr int64_t most = 1 << 16, piece = 48;
-  const int64_t chunk = std::min(tiles, std::max<int64_t>(1, most / (a.G * a.tileSize * wide)));
-  const int64_t queries = chunk * a.tileSize;
-  const int64_t together = std::min(a.B, std::max<int64_t>(1, most / (a.G * queries * wide)));
-  std::vector<float> P(together * a.G * queries * wide), dS(P.size());
-  std::vector<float> keys(together * a.K * H * wide), values(keys.size());
-  std::vector<Attention::Tile> seen(together * chunk);
-  for (int64_t b0 = 0; b0 < a.B; b0 += together) {
-    const int64_t rows = std::min(together, a.B - b0);
-    parallel(rows * a.K, 8 * H * a.S, [&](int64_t u) {
-      const int64_t b = b0 + u / a.K, g = u % a.K;
-      a.transpose(a.k, b, g, &keys[u * H * wide]);
-      a.transpose(a.v, b, g, &values[u * H * wide]);
-      for (int64_t t = 0; t < a.T; t++) {
-        std::fill_n(dv + (b * a.T + t) * a.K * H + g * H, H, 0.f);
-        std::fill_n(dqk + (b * a.T + t) * C + (a.N + g) * H, H, 0.f);
-        if (t < a.t0) std::fill_n(dqk + (b * a.T + t) * C + g * a.G * H, a.G * H, 0.f);
-      }
-    });
-    for (int64_t c0 = 0; c0 < tiles; c0 += chunk) {
-      const int64_t now = std::min(chunk, tiles - c0);
-      parallel(rows * now, 4 * a.tileSize * a.S, [&](int64_t i) { seen[i] = a.tile(b0 + i / now, c0 + i % now); });
-      for (int64_t g = 0; g < a.K; g++) {
-      parallel(rows * now, 6 * a.G * a.tileSize * H * a.S, [&](int64_t i) {
-        const int64_t b = b0 + i / now, u = i / now * a.K + g;
-        const Attention::Tile& tile = seen[i];
-        const int64_t width = tile.high - tile.low, first = tile.first - a.t0;
-        const int64_t next = std::min(wide, (tile.high + piece - 1) / piece * piece);
-        for (int64_t j = 0; j < a.G; j++) {
-          const int64_t n = g * a.G + j;
-          float* p = &P[((i / now * a.G + j) * queries + (i % now) * a.tileSize) * wide];
-          float* ds = &dS[p - P.data()];
-          const float* d = dy.floats() + (b * T + first) * a.N * H + n * H;
-          const float* o = out.floats() + (b * T + first) * a.N * H + n * H;
-          product(a.q.at(b, n) + tile.first * C, C, 1, &keys[u * H * wide] + tile.low, wide, p + tile.low, wide, tile.count,
-                  width, H, false);
-          product(d, a.N * H, 1, &values[u * H * wide] + tile.low, wide, ds + tile.low, wide, tile.count, width, H, false);
-          for (int64_t r = 0; r < tile.count; r++) {
-            V along = {};
-            sweep(H, [&](int64_t at, int m) { along += load(d + r * a.N * H + at, m) * load(o + r * a.N * H + at, m); });
-            const float mean = sum(along), total = sums.floats()[(b * a.N + n) * T + first + r];
-            float *row = p + r * wide, *slope = ds + r * wide;
-            for (float* x : {row, slope}) {
-              std::fill(x, x + tile.low, 0.f);
-              std::fill(x + tile.high, x + next, 0.f);
-            }
-            for (int64_t s = tile.low; s < tile.high; s += W) {
-              const V x = exp(load(row + s) + load(&tile.mask[r * tile.width + s]) - total);
-              store(row + s, x);
-              store(slope + s, x * (load(slope + s) - mean));
-            }
-          }
-          product(ds + tile.low, wide, 1, a.k.at(b, g) + tile.low * C, C, dqk + (b * a.T + tile.first) * C + n * H, C,
-                  tile.count, H, std::min(width, a.S - tile.low), false);
-        }
-      });
-      const int64_t pieces = (a.S + piece - 1) / piece;
-      parallel(rows * pieces, 4 * a.G * now * a.tileSize * H * piece, [&](int64_t i) {
-        const int64_t b = b0 + i / pieces, s = (i % pieces) * piece, width = std::min(piece, a.S - s);
-        const Attention::Tile* tile = &seen[i / pieces * now];
-        int64_t skipped = 0;
-        while (skipped < now && tile[skipped].high <= s) skipped++;
-        if (skipped == now) return;
-        const int64_t first = tile[skipped].first, count = tile[now - 1].first + tile[now - 1].count - first;
-        for (int64_t j = 0; j < a.G; j++) {
-          const int64_t n = g * a.G + j, at = ((i / pieces * a.G + j) * queries + skipped * a.tileSize) * wide + s;
-          product(&dS[at], 1, wide, a.q.at(b, n) + first * C, C, dqk + (b * a.T + s) * C + (a.N + g) * H, C, width, H, count,
-                  true);
-          product(&P[at], 1, wide, dy.floats() + (b * T + first - a.t0) * a.N * H + n * H, a.N * H,
-                  dv + (b * a.T + s) * a.K * H + g * H, a.K * H, width, H, count, true);
-        }
-      });
-      }
-    }
-  }
+  float *dqk = call.output(0, qk.shape), *dv = call.output(1, v.shape);
+  AttentionGradient(a, dy.floats(), out.floats(), sums.floats(), dqk, dv).run();
 }
 static Op<attentionGradient> attentionGradientOp(
     "MuscAttentionGradient",

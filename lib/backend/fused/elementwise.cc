@@ -204,3 +204,31 @@ static void contrast(Call& call) {
   });
 }
 static Op<contrast> contrastOp("MuscContrast", {"p: float", "q: float", "former: float"}, {"sums: float"});
+
+// Online softmax (Milakov & Gimelshein 2018) over a block of words. logits [M, n], largest logit and Σ e^(logit - largest) of the
+// blocks before [M, 1] each -> the same with this block, what the sums before must be multiplied by [M, 1], and, if they are
+// wanted, e^(logit - largest) [M, n]. Settings: whether they are.
+static void onlineSoftmax(Call& call) {
+  const auto logits = call.input(0), top = call.input(1), total = call.input(2);
+  const int64_t n_ = logits.last(), M = logits.size / n_;
+  float *tops = call.output(0, top.shape), *totals = call.output(1, top.shape), *decays = call.output(2, top.shape);
+  const bool wanted = call.settings[0];
+  float* odds = wanted ? call.outputOver(3, 0, logits.shape) : call.output(3, {0});
+  constexpr float lowest = -std::numeric_limits<float>::infinity();
+  parallelRows(M, 2 * n_, [&](int64_t i) {
+    const float* x = logits.floats() + i * n_;
+    V largest = all(lowest);
+    sweep(n_, [&](int64_t at, int n) { largest = greater(largest, firstOf(load(x + at, n), n, lowest)); });
+    tops[i] = std::max(top.floats()[i], most(largest));
+    decays[i] = std::exp(top.floats()[i] - tops[i]);
+    V sums = {};
+    sweep(n_, [&](int64_t at, int n) {
+      const V odd = firstOf(exp(load(x + at, n) - tops[i]), n, 0);
+      sums += odd;
+      if (wanted) store(odds + i * n_ + at, odd, n);
+    });
+    totals[i] = total.floats()[i] * decays[i] + sum(sums);
+  });
+}
+static Op<onlineSoftmax> onlineSoftmaxOp("MuscOnlineSoftmax", {"logits: float", "top: float", "total: float"},
+                                         {"tops: float", "totals: float", "decay: float", "odds: float"});
