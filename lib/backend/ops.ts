@@ -62,19 +62,23 @@ export function linear(
       const grads: Tensor[] = constantInput ? [] : [matMul(dy, weight, false, true)]
       const backend = fused()
       for (const { scaled, offset } of lora) {
-        if (backend) {
-          grads.push(...fusedLoraGradient(backend, input, dy, scaled, offset))
-          continue
-        }
-        const O = scaled.B.shape[1]
-        const part = O === dy.shape[1] ? dy : tf.slice(dy, [0, offset], [-1, O])
-        grads.push(matMul(input, matMul(part, scaled.B, false, true), true))
-        grads.push(matMul(matMul(input, scaled.A), part, true))
+        grads.push(
+          ...(backend
+            ? fusedLoraGradient(backend, input, dy, scaled, offset)
+            : loraGradient(input, dy, scaled, offset)),
+        )
       }
       if (trainWeight) grads.push(matMul(input, dy, true))
       return grads
     },
   )
+}
+
+/** As `fusedLoraGradient`. */
+function loraGradient(x: Tensor2D, dy: Tensor2D, { A, B }: LowRank["scaled"], offset: number): [Tensor, Tensor] {
+  const O = B.shape[1]
+  const part = O === dy.shape[1] ? dy : tf.slice(dy, [0, offset], [-1, O])
+  return [matMul(x, matMul(part, B, false, true), true), matMul(matMul(x, A), part, true)]
 }
 
 /** Rows of `table` [V, D] by index `ids` [M] -> [M, D]. */

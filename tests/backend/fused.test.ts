@@ -6,11 +6,13 @@ import {
   fused,
   fusedAttention,
   fusedContrast,
+  fusedFlatten,
   fusedGated,
   fusedLoraGradient,
   fusedNorm,
   fusedRotate,
   fusedTargetLogProb,
+  fusedUnflatten,
   type Sight,
 } from "../../lib/backend/fused"
 import type { NativeBackend } from "../../lib/backend/kernels"
@@ -217,6 +219,20 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
           expect(largestGap(values, found[i]!) / largest, `${["value", "by qk", "by v"][i]}`).toBeLessThan(2e-6)
         })
       })
+    })
+  })
+
+  it("flatten tensors and take the vector apart again, or say that it is too short", () => {
+    tf.tidy(() => {
+      const tensors = [numbers([3, 5], "a"), numbers([7], "b"), numbers([2, 1, 4], "c")]
+      const vector = fusedFlatten(backend, tensors)
+      expect([...vector.dataSync()]).toEqual(tensors.flatMap((x) => [...x.dataSync()]))
+      const shapes = tensors.map(({ shape }) => shape)
+      fusedUnflatten(backend, vector, shapes).forEach((x, i) => {
+        expect([x.shape, x.dataSync()]).toEqual([shapes[i], tensors[i]!.dataSync()])
+      })
+      const short = tf.slice(vector, 0, 20)
+      expect(() => fusedUnflatten(backend, short, shapes)).toThrow("the vector must hold all tensors, got less")
     })
   })
 

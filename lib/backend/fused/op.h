@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <initializer_list>
+#include <new>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 #include "tensorflow/c/kernels.h"
@@ -65,6 +67,7 @@ class Call {
 
  private:
   float* data(TF_Tensor* tensor) {
+    if (!tensor) throw std::bad_alloc();
     held_.push_back(tensor);
     return static_cast<float*>(TF_TensorData(tensor));
   }
@@ -82,7 +85,7 @@ void parallel(int64_t n, int64_t cost, const Work& work) {
     const int64_t number = set ? std::atoi(set) : 0;
     return number > 0 ? number : std::max<int64_t>(1, std::thread::hardware_concurrency());
   }();
-  const int64_t worth = 1000000; // takes as long as to start a thread
+  const int64_t worth = 1000000;  // takes as long as to start a thread
   const int64_t threads = std::min({granted, n, n * cost / worth});
   const auto run = [&](int64_t thread) {
     for (int64_t i = n * thread / threads; i < n * (thread + 1) / threads; i++) work(i);
@@ -92,7 +95,13 @@ void parallel(int64_t n, int64_t cost, const Work& work) {
     return;
   }
   std::vector<std::thread> others;
-  for (int64_t thread = 1; thread < threads; thread++) others.emplace_back(run, thread);
+  for (int64_t thread = 1; thread < threads; thread++) {
+    try {
+      others.emplace_back(run, thread);
+    } catch (const std::system_error&) {
+      run(thread);  // the system grants no more
+    }
+  }
   run(0);
   for (std::thread& other : others) other.join();
 }
@@ -141,7 +150,11 @@ class Op {
   }
   static void run(void* settings, TF_OpKernelContext* context) {
     Call call(context, *static_cast<Settings*>(settings));
-    compute(call);
+    try {
+      compute(call);
+    } catch (const std::bad_alloc&) {
+      call.fail("kernel: out of memory; use smaller batches");
+    }
   }
   static void destroy(void* settings) { delete static_cast<Settings*>(settings); }
 };

@@ -81,7 +81,7 @@ INLINE V firstOf(V v, int n, float other) {
 INLINE V exp(V x) {
   const V low = all(-87), high = all(88);
   const V bounded = x < low ? low : x > high ? high : x;
-  const float magic = 12582912; // 1.5 · 2^23: adding it rounds to a whole number
+  const float magic = 12582912;  // 1.5 · 2^23: adding it rounds to a whole number
   const V n = (bounded * 1.44269504f + magic) - magic;
   const V r = (bounded - n * .693359375f) + n * 2.12194440e-4f;
   V p = r * 1.9875691500e-4f + 1.3981999507e-3f;
