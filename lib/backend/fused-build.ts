@@ -6,13 +6,21 @@ import { libraryFiles } from "./libtensorflow"
 const folder = path.join(__dirname, "../../lib/backend/fused")
 const inFolder = (names: readonly string[]) => names.map((name) => path.join(folder, name))
 
-const kernels = inFolder(["elementwise.cc", "attention.cc", "decode.cc", "flat.cc", "lora.cc", "shelf.cc"])
+const kernels = inFolder(["elementwise.cc", "attention.cc", "decode.cc", "flat.cc", "lora.cc", "product.cc", "shelf.cc"])
 /** Becomes part of the binding, and loads the kernels that fit the processor. */
 export const fusedLoader = path.join(folder, "load.cc")
 export const fusedSources = [...kernels, ...inFolder(["op.h", "simd.h"]), fusedLoader]
 
 /** Instructions that the kernels are compiled for, as load.cc names them: they may be on another processor tomorrow. */
-const levels = process.arch === "x64" ? ["x86-64-v4", "x86-64-v3", "plain"] : ["plain"]
+const levels: Record<string, readonly string[]> =
+  process.arch === "x64"
+    ? {
+        amx: ["-march=x86-64-v4", "-mamx-tile", "-mamx-bf16"],
+        "x86-64-v4": ["-march=x86-64-v4"],
+        "x86-64-v3": ["-march=x86-64-v3"],
+        plain: [],
+      }
+    : { plain: [] }
 const flags = ["-O3", "-Wno-psabi"]
 
 /**
@@ -26,16 +34,15 @@ export async function compileFused(
   run: Run,
   log: (line: string) => void,
 ): Promise<void> {
-  const build = async (level: string) => {
+  const build = async ([level, instructions]: [string, readonly string[]]) => {
     const output = path.join(into, `libfused-${level}.so`)
-    const march = level === "plain" ? [] : [`-march=${level}`]
     try {
-      await run(compiler, [...common, ...flags, ...march, ...kernels, "-o", output, `-l:${libraryFiles[1]}`])
+      await run(compiler, [...common, ...flags, ...instructions, ...kernels, "-o", output, `-l:${libraryFiles[1]}`])
     } catch (error) {
       if (!(error instanceof ChildError) || error.missing) throw error
       const why = /^.*error.*$/m.exec(error.message)?.[0] ?? error.message
       log(`left out: kernels for ${level === "plain" ? "any processor" : level} (${why.trim()})`)
     }
   }
-  await Promise.all(levels.map(build))
+  await Promise.all(Object.entries(levels).map(build))
 }

@@ -1,7 +1,7 @@
 import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
 import { withGradient } from "./gradient"
 import { type NativeBackend, native } from "./kernels"
-import { onGpu, tf } from "./tf"
+import { maths, onGpu, tf } from "./tf"
 
 /**
  * What a decoder does besides products of matrices, by kernels of our own that go over memory once where TensorFlow's
@@ -11,23 +11,34 @@ import { onGpu, tf } from "./tf"
  * Letters: M tokens, D and O widths, B batch, N query heads, K key/value heads, T queries, S keys, H head size, V vocabulary.
  */
 
-let present: boolean | undefined
-
 /** The backend that has these kernels, or null. MUSC_FUSED=0 does without them: see fused/load.cc. */
-export function fused(): NativeBackend | null {
+export const fused = (): NativeBackend | null => having("MuscGated", [0], [[1], [1]])
+
+/** The backend that multiplies by the tiles of AMX, or null. */
+export const tiled = (): NativeBackend | null => having("MuscProduct", [0, 0, 3], [[1, 1], [1, 1]])
+
+const known = new Map<string, boolean>()
+
+/** The native backend on the CPU if it knows an operation, which is tried once, or null. */
+function having(op: string, settings: readonly number[], shapes: readonly number[][]): NativeBackend | null {
   const backend = native()
   if (!backend || onGpu()) return null
-  present ??= has(backend)
-  return present ? backend : null
+  if (!known.has(op)) known.set(op, has(backend, op, settings, shapes))
+  return known.get(op) ? backend : null
 }
 
-function has(backend: NativeBackend): boolean {
+function has(backend: NativeBackend, op: string, settings: readonly number[], shapes: readonly number[][]): boolean {
   return tf.tidy(() => {
     try {
-      call(backend, "MuscGated", [0], [tf.scalar(0), tf.scalar(0)])
+      call(
+        backend,
+        op,
+        settings,
+        shapes.map((shape) => tf.zeros(shape)),
+      )
       return true
     } catch {
-      return false // built by another version, by a compiler that cannot, or against a TensorFlow that will not
+      return false // another processor, built by a compiler that cannot, or against a TensorFlow that will not
     }
   })
 }
@@ -75,6 +86,66 @@ export function fusedGated(backend: NativeBackend, gate: Tensor2D, up: Tensor2D,
     },
     (dy, saved) => callTwo(backend, "MuscGatedGradient", settings, [dy, ...saved]),
   )
+}
+
+/** a · b, either one transposed first: see fused/product.cc. In bf16 maths the factors are rounded, else it is an f32 product. */
+export function tiledProduct(
+  backend: NativeBackend,
+  a: Tensor2D,
+  b: Tensor2D,
+  transposeA: boolean,
+  transposeB: boolean,
+): Tensor2D {
+  return call(backend, "MuscProduct", [Number(transposeA), Number(transposeB), parts()], [a, b]) as Tensor2D
+}
+
+/** Numbers of 8 binary digits that a factor is taken apart into. */
+const parts = () => (maths() === "bf16" ? 1 : 3)
+
+/** Updates of low rank of one matrix, to be added to products with it: x · weight + (x · down) · up. */
+export interface Beside {
+  down: Tensor2D // [D, R], scaled
+  up: Tensor2D // [R, O]
+  scale: Scalar
+  /** First column, rank and columns of each update. */
+  places: readonly (readonly [number, number, number])[]
+}
+
+/** Such a sum of updates of columns [offset, …) each. */
+export function fusedBeside(
+  backend: NativeBackend,
+  columns: number,
+  updates: readonly { A: Tensor2D; B: Tensor2D; offset: number }[],
+  factor: number,
+): Beside {
+  const scale = tf.scalar(factor)
+  const inputs = updates.flatMap(({ A, B }) => [A, B])
+  const settings = [columns, ...updates.map(({ offset }) => offset)]
+  const attrs = [...settingsOf(backend, settings), count(backend, inputs.length)]
+  const [down, up] = backend.executeMultipleOutputs("MuscLowRank", attrs, [scale, ...inputs], 2) as [Tensor2D, Tensor2D]
+  const places = updates.map(({ B, offset }) => [offset, ...B.shape] as const)
+  return { down, up, scale, places }
+}
+
+/** x · weight + (x · down) · up, and x · down; or with all three transposed, for dy in the place of x. */
+export const tiledLowRank = (
+  backend: NativeBackend,
+  x: Tensor2D,
+  weight: Tensor2D,
+  down: Tensor2D,
+  up: Tensor2D,
+  transposed: boolean,
+): [Tensor2D, Tensor2D] =>
+  callTwo(backend, "MuscLowRankProduct", [Number(transposed), parts()], [x, weight, down, up]) as [Tensor2D, Tensor2D]
+
+/** dA and dB of every update, for x, dy, x · down and dy · upᵀ. */
+export function fusedBesideGradient(
+  backend: NativeBackend,
+  inputs: readonly [x: Tensor, dy: Tensor, through: Tensor, back: Tensor, scale: Tensor],
+  places: Beside["places"],
+): Tensor[] {
+  const attrs = [...settingsOf(backend, places.flat()), count(backend, 2 * places.length)]
+  return backend.executeMultipleOutputs("MuscLowRankGradient", attrs, [...inputs], 2 * places.length)
 }
 
 /** As `effective` in effective.ts. */

@@ -1,5 +1,16 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
-import { fused, fusedGated, fusedLoraGradient, fusedNorm, fusedTargetLogProb } from "./fused"
+import {
+  type Beside,
+  fused,
+  fusedBesideGradient,
+  fusedGated,
+  fusedLoraGradient,
+  fusedNorm,
+  fusedTargetLogProb,
+  tiled,
+  tiledLowRank,
+  tiledProduct,
+} from "./fused"
 import { isTaped, withGradient } from "./gradient"
 import { flag, floatType, intType, native } from "./kernels"
 import { maths, onGpu, tf } from "./tf"
@@ -13,6 +24,8 @@ import { maths, onGpu, tf } from "./tf"
 
 /** a · b for matrices, either one transposed first. Without a gradient: for use inside an op that brings its own. */
 export function matMul(a: Tensor2D, b: Tensor2D, transposeA = false, transposeB = false): Tensor2D {
+  const tiles = tiled()
+  if (tiles) return tiledProduct(tiles, a, b, transposeA, transposeB)
   const backend = native()
   // tfjs sends every product to BatchMatMulV2, which costs .1 ms more a call than MatMul. But MatMul knows no bf16.
   if (backend && maths() === "f32") {
@@ -33,21 +46,22 @@ export interface LowRank {
   /** [r, O] */
   B: Tensor2D
   offset: number
-  /** scale · A and scale · B */
-  scaled: { A: Tensor2D; B: Tensor2D }
+  /** scale · A and scale · B, where the matrix holds the update */
+  scaled?: { A: Tensor2D; B: Tensor2D }
 }
 
 /**
  * x · weight, with gradients only for what is trained, and for x unless it is constant: x [M, D], weight [D, O] -> [M, O].
- * With `lora`, `weight` already holds the updates (W + scale · A · B, made once a step), so forward and dx cost one
- * matmul each and dA = xᵀ(dy (scale B)ᵀ), dB = (x scale A)ᵀ dy are small products.
+ * With `lora`, `weight` already holds the updates (W + scale · A · B, made once a step) unless they are `beside` it, so forward
+ * and dx cost one matmul each and dA = xᵀ(dy (scale B)ᵀ), dB = (x scale A)ᵀ dy are small products.
  */
 export function linear(
   x: Tensor2D,
   weight: Tensor2D,
-  options: { trainWeight?: boolean; lora?: readonly LowRank[]; constantInput?: boolean } = {},
+  options: { trainWeight?: boolean; lora?: readonly LowRank[]; beside?: Beside; constantInput?: boolean } = {},
 ): Tensor2D {
-  const { lora = [], trainWeight, constantInput } = options
+  const { lora = [], beside, trainWeight, constantInput } = options
+  if (beside) return linearBeside(x, weight, lora, beside, constantInput)
   const inputs: Tensor[] = lora.flatMap(({ A, B }) => [A, B])
   if (!constantInput) inputs.unshift(x)
   if (trainWeight) inputs.push(weight)
@@ -64,8 +78,8 @@ export function linear(
       for (const { scaled, offset } of lora) {
         grads.push(
           ...(backend
-            ? fusedLoraGradient(backend, input, dy, scaled, offset)
-            : loraGradient(input, dy, scaled, offset)),
+            ? fusedLoraGradient(backend, input, dy, scaled!, offset)
+            : loraGradient(input, dy, scaled!, offset)),
         )
       }
       if (trainWeight) grads.push(matMul(input, dy, true))
@@ -74,8 +88,34 @@ export function linear(
   )
 }
 
+/** As `linear` with `lora`, for a weight that does not hold the updates. */
+function linearBeside(
+  x: Tensor2D,
+  weight: Tensor2D,
+  lora: readonly LowRank[],
+  { down, up, scale, places }: Beside,
+  constantInput = false,
+): Tensor2D {
+  const backend = tiled()!
+  return withGradient(
+    [...(constantInput ? [] : [x]), ...lora.flatMap(({ A, B }) => [A, B])],
+    (save) => {
+      const [y, through] = tiledLowRank(backend, x, weight, down, up, false)
+      save([x, through])
+      return y
+    },
+    (dy: Tensor2D, [input, through]) => {
+      const [dx, back] = constantInput
+        ? [null, matMul(dy, up, false, true)]
+        : tiledLowRank(backend, dy, weight, up, down, true)
+      const grads = fusedBesideGradient(backend, [input!, dy, through!, back, scale], places)
+      return dx ? [dx, ...grads] : grads
+    },
+  )
+}
+
 /** As `fusedLoraGradient`. */
-function loraGradient(x: Tensor2D, dy: Tensor2D, { A, B }: LowRank["scaled"], offset: number): [Tensor, Tensor] {
+function loraGradient(x: Tensor2D, dy: Tensor2D, { A, B }: Pick<LowRank, "A" | "B">, offset: number): [Tensor, Tensor] {
   const O = B.shape[1]
   const part = O === dy.shape[1] ? dy : tf.slice(dy, [0, offset], [-1, O])
   return [matMul(x, matMul(part, B, false, true), true), matMul(matMul(x, A), part, true)]

@@ -66,8 +66,9 @@ function graphOf(input: LayerInput, layer: LayerRun): Traced | null {
   const { attention, starts, asked } = input.context
   const late = starts[0]! > 0
   const window = "from" in attention && attention.window
-  const projections = projectionsOf(input.layer).map(({ lora, bias, constantInput, train }) => [
+  const projections = projectionsOf(input.layer).map(({ lora, beside, bias, constantInput, train }) => [
     lora.map(({ offset }) => offset),
+    beside !== undefined,
     bias !== undefined,
     constantInput ?? false,
     train,

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs"
 import { effective, type Update } from "../backend/effective"
+import { fusedBeside, tiled } from "../backend/fused"
 import { runsGraphs } from "../backend/graph"
 import { tf, valuesOf } from "../backend/tf"
 import { rng } from "../rng"
@@ -67,6 +68,8 @@ export function initLora(
 export interface BindOptions {
   lora?: Lora | null
   trainAll?: boolean
+  /** LoRA may stand beside a matrix, which is less work for a few products with it: see fused/product.cc. */
+  apart?: boolean
   recompute?: boolean
   graphs?: boolean
 }
@@ -78,7 +81,7 @@ export interface BindOptions {
 export function bind(model: Model, options: BindOptions = {}): Bound {
   const { config, params } = model
   const lora = options.lora ?? null
-  const trainAll = options.trainAll ?? false
+  const { trainAll = false, apart = false } = options
   const projection = (i: number, name: string, targets: readonly LoraTarget[]): Projection => {
     const weight = params[`layers.${i}.${name}`] as Tensor2D
     const bias = params[`layers.${i}.${name}Bias`] as Tensor1D | undefined
@@ -89,7 +92,11 @@ export function bind(model: Model, options: BindOptions = {}): Bound {
     })
     if (!updates.length) return { weight, bias, lora: [], train: trainAll }
     const constantInput = i === 0 && (name === "qk" || name === "v")
-    return { ...effective(weight, updates, lora!.scale), bias, train: false, constantInput }
+    const backend = apart ? tiled() : null
+    const ready = backend
+      ? { weight, lora: updates, beside: fusedBeside(backend, weight.shape[1], updates, lora!.scale) }
+      : effective(weight, updates, lora!.scale)
+    return { ...ready, bias, train: false, constantInput }
   }
   const layers = Array.from({ length: config.layers }, (_, i): Layer => {
     const vector = (name: string) => params[`layers.${i}.${name}`] as Tensor1D
@@ -129,7 +136,7 @@ function headNorms(q: Tensor1D, k: Tensor1D, { heads: N, kvHeads: K, headDim: H 
 /** Disposes what `bind` made; the model's own weights and the adapter's stay. */
 export function release(bound: Bound): void {
   for (const layer of bound.layers) {
-    for (const part of projectionsOf(layer)) if (part.lora.length) part.weight.dispose()
+    for (const part of projectionsOf(layer)) if (part.lora.length && !part.beside) part.weight.dispose()
   }
   releaseParts(bound)
 }
@@ -138,7 +145,10 @@ export function release(bound: Bound): void {
 function releaseParts(bound: Bound): void {
   for (const layer of bound.layers) {
     layer.qkNorm?.dispose()
-    for (const { lora } of projectionsOf(layer)) tf.dispose(lora.map(({ scaled }) => [scaled.A, scaled.B]))
+    for (const { lora, beside } of projectionsOf(layer)) {
+      tf.dispose(lora.flatMap(({ scaled }) => (scaled ? [scaled.A, scaled.B] : [])))
+      if (beside) tf.dispose([beside.down, beside.up, beside.scale])
+    }
   }
 }
 

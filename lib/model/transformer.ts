@@ -1,5 +1,5 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
-import { fused, fusedAttention, fusedRotate, type Sight } from "../backend/fused"
+import { type Beside, fused, fusedAttention, fusedRotate, type Sight } from "../backend/fused"
 import { attend, gated, type LowRank, linear, lookup, rmsNorm, rotate } from "../backend/ops"
 import { recomputed } from "../backend/recompute"
 import { tf } from "../backend/tf"
@@ -25,11 +25,12 @@ export interface Model {
   params: Params
 }
 
-/** A matrix ready for use: LoRA, if any, is already added to `weight`. */
+/** A matrix ready for use: LoRA, if any, is already added to `weight`, or stands beside it. */
 export interface Projection {
   weight: Tensor2D // [in, out]
   bias?: Tensor1D // [out]
   lora: LowRank[]
+  beside?: Beside
   train: boolean
   /** What it is applied to depends on nothing that is trained: the first layer's input under an adapter. */
   constantInput?: boolean
@@ -181,7 +182,7 @@ function attendByBlocks(
   return tf.reshape(tf.transpose(out, [0, 2, 1, 3]), [-1, N * H])
 }
 
-function project(x: Tensor2D, { weight, bias, lora, train, constantInput }: Projection): Tensor2D {
-  const y = linear(x, weight, { trainWeight: train, lora, constantInput })
+function project(x: Tensor2D, { weight, bias, lora, beside, train, constantInput }: Projection): Tensor2D {
+  const y = linear(x, weight, { trainWeight: train, lora, beside, constantInput })
   return bias ? (tf.add(y, bias) as Tensor2D) : y
 }

@@ -66,7 +66,7 @@ function cut<I extends Item>({ model }: Learner, items: readonly I[], tokenBudge
 
 /** The model ready for a step; null where all weights are trained, which is done on the tape. */
 export const bound = ({ model, lora, gradientCheckpointing, graphs }: Learner): Bound | null =>
-  lora ? bind(model, { lora, recompute: gradientCheckpointing, graphs }) : null
+  lora ? bind(model, { lora, apart: true, recompute: gradientCheckpointing, graphs }) : null
 
 /** Share of some items in a step whose items weigh `total`. The caller disposes `gradient`. */
 export async function shareOf(

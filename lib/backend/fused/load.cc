@@ -1,9 +1,25 @@
 #include <dlfcn.h>
 #include <cstdlib>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #include <string>
 
 // Loads the kernels beside this library that fit the processor, or those that MUSC_FUSED names; without any (MUSC_FUSED=0),
 // TensorFlow's own do the work.
+
+#if defined(__x86_64__)
+/** Whether the processor has tiles, and the system lets this process use them: Linux wants to be asked. */
+static bool hasTiles() {
+  unsigned a, b, c, d;
+  const unsigned bf16 = 1u << 22, tiles = 1u << 24;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & bf16) || !(d & tiles)) return false;
+  const long requestPermission = 0x1023, tileData = 18;
+  return syscall(SYS_arch_prctl, requestPermission, tileData) == 0;
+}
+#endif
 
 static std::string level() {
   if (const char* wished = std::getenv("MUSC_FUSED")) return wished;
@@ -13,7 +29,8 @@ static std::string level() {
                       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
   const auto has256 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-  if (has256) return has512 ? "x86-64-v4" : "x86-64-v3";
+  if (has256 && has512) return hasTiles() ? "amx" : "x86-64-v4";
+  if (has256) return "x86-64-v3";
 #endif
   return "plain";
 }

@@ -77,3 +77,76 @@ static void effective(Call& call) {
 }
 static Op<effective> effectiveOp("MuscEffective", {"weight: float", "scale: float", "updates: N * float"},
                                  {"effective: float", "scaled: N * float"});
+
+// Updates of some columns of a matrix [D, N] as one of low rank: down [D, R] of all scale A, side by side and then zeros up to
+// whole vectors, and up [R, N] of all B, each at its own rows and columns. A [D, r] and B [r, o] of each, one after another.
+// Settings: N, then the first column of each.
+static void lowRank(Call& call) {
+  const auto scale = call.input(0);
+  std::vector<Call::Input> given;
+  for (int i = 1; i < call.inputs(); i++) given.push_back(call.input(i));
+  const int64_t D = given[0].shape[0], N = call.settings[0];
+  int64_t R = 0;
+  for (size_t i = 0; i < given.size(); i += 2) R += given[i].last();
+  R = (R + W - 1) / W * W;
+  float *down = call.output(0, {D, R}), *up = call.output(1, {R, N});
+  std::fill_n(down, D * R, 0);
+  std::fill_n(up, R * N, 0);
+  int64_t from = 0;
+  for (size_t i = 0; i < given.size(); i += 2) {
+    const int64_t r = given[i].last(), o = given[i + 1].last(), offset = call.settings[1 + i / 2];
+    for (int64_t d = 0; d < D; d++)
+      for (int64_t j = 0; j < r; j++) down[d * R + from + j] = *scale.floats() * given[i].floats()[d * r + j];
+    for (int64_t j = 0; j < r; j++) std::copy_n(given[i + 1].floats() + j * o, o, up + (from + j) * N + offset);
+    from += r;
+  }
+}
+static Op<lowRank> lowRankOp("MuscLowRank", {"scale: float", "updates: N * float"}, {"down: float", "up: float"});
+
+// Gradients of each A and B of such updates, dA = scale xᵀ g and dB = hᵀ dy for h = x down and g = dy upᵀ. x [M, D], dy [M, N],
+// h [M, R], g [M, R]. Settings: the first column, r and o of each.
+static void lowRankGradient(Call& call) {
+  const auto x = call.input(0), dy = call.input(1), h = call.input(2), g = call.input(3), scale = call.input(4);
+  const int64_t D = x.last(), M = x.size / D, N = dy.last(), R = h.last();
+  struct Update {
+    int64_t offset, r, o, from;  // from: its first column of h and g
+    float *dA, *dB;
+  };
+  std::vector<Update> updates;
+  int64_t from = 0, sizeB = 0;
+  for (size_t i = 0; i < call.settings.size(); i += 3) {
+    const int64_t offset = call.settings[i], r = call.settings[i + 1], o = call.settings[i + 2];
+    const int at = 2 * updates.size();
+    updates.push_back({offset, r, o, from, call.output(at, {D, r}), call.output(at + 1, {r, o})});
+    from += r, sizeB += r * o;
+  }
+  // As above: memory is read once, and sums do not depend on the threads.
+  constexpr int64_t some = 48;
+  const int64_t parts = std::clamp<int64_t>(M / 256, 1, 16);
+  std::vector<float> sumsA(parts * D * R), sumsB(parts * sizeB);
+  parallel(parts, 2 * M / parts * R * (D + N), [&](int64_t part) {
+    const int64_t end = M * (part + 1) / parts;
+    for (int64_t t = M * part / parts; t < end; t += some) {
+      const int64_t count = std::min(some, end - t);
+      product(x.floats() + t * D, 1, D, g.floats() + t * R, R, &sumsA[part * D * R], R, D, R, count, true);
+      float* sumB = &sumsB[part * sizeB];
+      for (const auto& [offset, r, o, from, dA, dB] : updates) {
+        product(h.floats() + t * R + from, 1, R, dy.floats() + t * N + offset, N, sumB, o, r, o, count, true);
+        sumB += r * o;
+      }
+    }
+  });
+  const auto total = [&](const std::vector<float>& sums, int64_t size, int64_t at) {
+    float sum = 0;
+    for (int64_t part = 0; part < parts; part++) sum += sums[part * size + at];
+    return sum;
+  };
+  int64_t at = 0;
+  for (const auto& [offset, r, o, from, dA, dB] : updates) {
+    for (int64_t i = 0; i < D * r; i++) dA[i] = *scale.floats() * total(sumsA, D * R, i / r * R + from + i % r);
+    for (int64_t i = 0; i < r * o; i++) dB[i] = total(sumsB, sizeB, at++);
+  }
+}
+static Op<lowRankGradient> lowRankGradientOp("MuscLowRankGradient",
+                                             {"x: float", "dy: float", "h: float", "g: float", "scale: float"},
+                                             {"gradients: N * float"});

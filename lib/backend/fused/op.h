@@ -77,25 +77,30 @@ class Call {
   std::vector<TF_Tensor*> held_;
 };
 
-/** `work(i)` for i in [0, n), by all threads where it is worth starting them; `cost` of one in floating-point operations. */
-template <typename Work>
-void parallel(int64_t n, int64_t cost, const Work& work) {
+/** Threads that a kernel may use. */
+inline int64_t threads() {
   static const int64_t granted = [] {
     const char* set = std::getenv("TF_NUM_INTRAOP_THREADS");
     const int64_t number = set ? std::atoi(set) : 0;
     return number > 0 ? number : std::max<int64_t>(1, std::thread::hardware_concurrency());
   }();
+  return granted;
+}
+
+/** `work(i)` for i in [0, n), by all threads where it is worth starting them; `cost` of one in floating-point operations. */
+template <typename Work>
+void parallel(int64_t n, int64_t cost, const Work& work) {
   const int64_t worth = 1000000;  // takes as long as to start a thread
-  const int64_t threads = std::min({granted, n, n * cost / worth});
+  const int64_t used = std::min({threads(), n, n * cost / worth});
   const auto run = [&](int64_t thread) {
-    for (int64_t i = n * thread / threads; i < n * (thread + 1) / threads; i++) work(i);
+    for (int64_t i = n * thread / used; i < n * (thread + 1) / used; i++) work(i);
   };
-  if (threads < 2) {
+  if (used < 2) {
     for (int64_t i = 0; i < n; i++) work(i);
     return;
   }
   std::vector<std::thread> others;
-  for (int64_t thread = 1; thread < threads; thread++) {
+  for (int64_t thread = 1; thread < used; thread++) {
     try {
       others.emplace_back(run, thread);
     } catch (const std::system_error&) {
