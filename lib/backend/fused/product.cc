@@ -82,65 +82,88 @@ INLINE V loadFirst(const float* p, int64_t n) {
 }
 
 /**
- * Packs the tile of lines from `i` on and numbers [k, end): rows of a left matrix as they are, columns of a right one by pairs of
- * k, each part a tile. Tells whether the first part is all there is, if it was not known to be otherwise; then it is the only one written.
+ * Packs the tile of lines from `i` on and numbers [k, end), each part a tile: rows of a left matrix as they are, columns of a right
+ * one by pairs of k.
  */
 template <int parts, bool right>
-bool packTile(const Lines& x, int64_t i, int64_t k, int64_t end, Bf16* out, bool perhaps) {
+void packTile(const Lines& x, int64_t i, int64_t k, int64_t end, Bf16* out) {
+  Pairs pairs[parts][lines];
   const int64_t count = std::min(lines, x.count - i);
-  const auto each = [&](const auto& use) {
-    for (int j = 0; j < lines; j++) {
-      if (x.along == 1) {
-        const float* p = x.data + (i + j) * x.line + k;
-        const int64_t n = j < count ? end - k : 0;
-        use(loadFirst(p, n), loadFirst(p + 16, n - 16), j);
-      } else {
-        const float* p = x.data + i + (k + 2 * j) * x.along;
-        const int64_t n = end - k - 2 * j;
-        use(loadFirst(p, n > 0 ? count : 0), loadFirst(p + x.along, n > 1 ? count : 0), j);
-      }
-    }
-  };
-  const auto packed = [&](auto number) {
-    constexpr int n = decltype(number)::value;
-    Pairs pairs[n][lines];
-    if (x.along == 1) each([&](V a, V b, int j) { split<n, true>(a, b, pairs, j); });
-    else each([&](V a, V b, int j) { split<n, false>(a, b, pairs, j); });
-#pragma GCC unroll 3
-    for (int p = 0; p < n; p++) {
-      if ((x.along == 1) == right) transpose(pairs[p]);
-      for (int j = 0; j < lines; j++) *reinterpret_cast<Pairs*>(out + p * tileSize + j * depth) = pairs[p][j];
-    }
-  };
-  if (parts > 1 && perhaps) {
-    I bits = {};
-    each([&](V a, V b, int) { bits |= bitsOf(a) | bitsOf(b); });
-    if (_mm512_test_epi32_mask(__m512i(bits), _mm512_set1_epi32(0xffff)) == 0) {
-      packed(std::integral_constant<int, 1>());
-      return true;
+  for (int j = 0; j < lines; j++) {
+    if (x.along == 1) {
+      const float* p = x.data + (i + j) * x.line + k;
+      const int64_t n = j < count ? end - k : 0;
+      split<parts, true>(loadFirst(p, n), loadFirst(p + 16, n - 16), pairs, j);
+    } else {
+      const float* p = x.data + i + (k + 2 * j) * x.along;
+      const int64_t n = end - k - 2 * j;
+      split<parts, false>(loadFirst(p, n > 0 ? count : 0), loadFirst(p + x.along, n > 1 ? count : 0), pairs, j);
     }
   }
-  packed(std::integral_constant<int, parts>());
-  return parts == 1;
+#pragma GCC unroll 3
+  for (int p = 0; p < parts; p++) {
+    if ((x.along == 1) == right) transpose(pairs[p]);
+    for (int j = 0; j < lines; j++) *reinterpret_cast<Pairs*>(out + p * tileSize + j * depth) = pairs[p][j];
+  }
+}
+
+/** Packs panels [from, to) of sixteen lines, their tiles from `out` on and `stride` apart. */
+template <int parts, bool right>
+void pack(const Lines& x, int64_t from, int64_t to, int64_t k, int64_t end, Bf16* out, int64_t stride) {
+  const int64_t tiles = ceil(end - k, depth), panels = to - from;
+  for (int64_t at = 0; at < tiles * panels; at++) {  // as the matrix lies in memory
+    const int64_t panel = x.along == 1 ? at / tiles : at % panels, t = x.along == 1 ? at % tiles : at / panels;
+    packTile<parts, right>(x, (from + panel) * lines, k + t * depth, end, out + panel * stride + t * parts * tileSize);
+  }
 }
 
 /**
- * Packs panels [from, to) of sixteen lines, their tiles from `out` on and `stride` apart. Tells whether the first parts are all there
- * is, if it was not known to be otherwise; then they are the only ones written.
+ * As `pack` for a right matrix, but only the first parts, if they are all there is; else false. Tiles are `one` numbers apart. A
+ * matrix that is used for few rows comes from memory at its full speed only if it is asked for ahead.
  */
-template <int parts, bool right>
-bool pack(const Lines& x, int64_t from, int64_t to, int64_t k, int64_t end, Bf16* out, int64_t stride, bool perhaps) {
-  const int64_t tiles = ceil(end - k, depth), panels = to - from;
-  const auto one = [&](int64_t at, bool perhaps) {  // as the matrix lies in memory
-    const int64_t panel = x.along == 1 ? at / tiles : at % panels, t = x.along == 1 ? at % tiles : at / panels;
-    Bf16* tile = out + panel * stride + t * parts * tileSize;
-    return packTile<parts, right>(x, (from + panel) * lines, k + t * depth, end, tile, perhaps);
+bool packExact(const Lines& x, int64_t from, int64_t to, int64_t k, int64_t end, Bf16* out, int64_t stride, int64_t one) {
+  constexpr int64_t ahead = 4;
+  const int64_t tiles = ceil(end - k, depth);
+  const auto inexact = [](V a, V b) {
+    return _mm512_test_epi32_mask(__m512i(bitsOf(a) | bitsOf(b)), _mm512_set1_epi32(0xffff)) != 0;
   };
-  int64_t exact = 0;
-  while (perhaps && exact < tiles * panels && one(exact, true)) exact++;
-  if (perhaps && exact == tiles * panels) return true;
-  for (int64_t at = 0; at < tiles * panels; at++) one(at, false);
-  return false;
+  const auto next = [](const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); };
+  if (x.along == 1) {
+    for (int64_t panel = from; panel < to; panel++)
+      for (int64_t t = 0; t < tiles; t++) {
+        Pairs pairs[1][lines];
+        bool none = true;
+        for (int j = 0; j < lines; j++) {
+          const int64_t i = panel * lines + j, at = k + t * depth, n = i < x.count ? end - at : 0;
+          const float* p = x.data + i * x.line + at;
+          next(p + ahead * depth), next(p + ahead * depth + 16);
+          const V a = loadFirst(p, n), b = loadFirst(p + 16, n - 16);
+          none &= !inexact(a, b);
+          split<1, true>(a, b, pairs, j);
+        }
+        if (!none) return false;
+        transpose(pairs[0]);
+        Bf16* tile = out + (panel - from) * stride + t * one;
+        for (int j = 0; j < lines; j++) *reinterpret_cast<Pairs*>(tile + j * depth) = pairs[0][j];
+      }
+    return true;
+  }
+  for (int64_t pair = 0; pair < tiles * lines; pair++) {
+    const int64_t at = k + 2 * pair;
+    bool none = true;
+    for (int64_t panel = from; panel < to; panel++) {
+      const int64_t count = x.count - panel * lines;
+      const float* p = x.data + at * x.along + panel * lines;
+      next(p + ahead * x.along), next(p + (ahead + 1) * x.along);
+      const V a = loadFirst(p, at < end ? count : 0), b = loadFirst(p + x.along, at + 1 < end ? count : 0);
+      none &= !inexact(a, b);
+      Pairs pairs[1][lines];
+      split<1, false>(a, b, pairs, 0);
+      *reinterpret_cast<Pairs*>(out + (panel - from) * stride + pair / lines * one + pair % lines * depth) = pairs[0][0];
+    }
+    if (!none) return false;
+  }
+  return true;
 }
 
 /** Tells the processor that all tiles are whole, for as long as it lives. */
@@ -298,29 +321,30 @@ class Product {
     if (!update) return;
     const int64_t pairs = ceil(update->through.columns, 2 * lines);
     down = room<Bf16>(pairs * pair(tiles));
-    downExact = pack<parts, true>(update->down, 0, 2 * pairs, 0, left.length, down.get(), tiles * one, true);
+    pack<parts, true>(update->down, 0, 2 * pairs, 0, left.length, down.get(), tiles * one);
   }
 
   /** Two panels of the left matrix, and behind them those of what goes through the update. */
   void packRows(int64_t row, Bf16* packed) {
-    pack<parts, false>(left, 2 * row, 2 * row + 2, 0, left.length, packed, all * one, false);
+    pack<parts, false>(left, 2 * row, 2 * row + 2, 0, left.length, packed, all * one);
     if (!update) return;
     const Target& h = update->through;
     for (int64_t column = 0; column * 2 * lines < h.columns; column++)
-      squareAt<parts>({packed, all * one}, {&down[column * pair(tiles)], tiles * one}, downExact ? tiles : 0, tiles, h,
+      squareAt<parts>({packed, all * one}, {&down[column * pair(tiles)], tiles * one}, 0, tiles, h,
                       row * 2 * lines, column * 2 * lines, false);
     const Lines through{h.data, h.rows, h.columns, h.columns, 1};
-    pack<parts, false>(through, 2 * row, 2 * row + 2, 0, h.columns, packed + tiles * one, all * one, false);
+    pack<parts, false>(through, 2 * row, 2 * row + 2, 0, h.columns, packed + tiles * one, all * one);
   }
 
   /** Tiles [t, t + count) of pairs of columns [from, to), and how many of them have one part only. */
   int64_t packColumns(int64_t from, int64_t to, int64_t t, int64_t count, Bf16* packed) {
-    const auto some = [&](const Lines& x, int64_t t, int64_t n, Bf16* into, bool perhaps) {
-      return pack<parts, true>(x, 2 * from, 2 * to, t * depth, std::min(x.length, (t + n) * depth), into, count * one, perhaps);
-    };
-    const int64_t own = std::clamp<int64_t>(tiles - t, 0, count);
-    const bool exact = some(right, t, own, packed, true);
-    if (own < count) some(update->up, t + own - tiles, count - own, packed + own * one, false);
+    const int64_t own = std::clamp<int64_t>(tiles - t, 0, count), end = std::min(right.length, (t + own) * depth);
+    const bool exact = packExact(right, 2 * from, 2 * to, t * depth, end, packed, count * one, one);
+    if (!exact) pack<parts, true>(right, 2 * from, 2 * to, t * depth, end, packed, count * one);
+    if (own < count) {
+      const int64_t k = (t + own - tiles) * depth, last = std::min(update->up.length, k + (count - own) * depth);
+      pack<parts, true>(update->up, 2 * from, 2 * to, k, last, packed + own * one, count * one);
+    }
     return exact ? own : 0;
   }
 
@@ -329,7 +353,6 @@ class Product {
   const LowRank* const update;
   const int64_t tiles, all;  // of the left matrix, and with those of what goes through the update
   Room<Bf16> down{nullptr, &std::free};
-  bool downExact = true;
 };
 
 void multiplied(int64_t parts, const Lines& left, const Lines& right, const Target& out, const LowRank* update) {
