@@ -1,11 +1,16 @@
 #pragma once
 #include <algorithm>
+#include <condition_variable>
 #include <cstdlib>
+#include <exception>
+#include <functional>
 #include <initializer_list>
+#include <mutex>
 #include <new>
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 #include "tensorflow/c/kernels.h"
 #include "tensorflow/c/ops.h"
@@ -87,28 +92,82 @@ inline int64_t threads() {
   return granted;
 }
 
-/** `work(i)` for i in [0, n), by all threads where it is worth starting them; `cost` of one in floating-point operations. */
+/** Threads that wait for work, as long as the process lives: to start one takes longer than most kernels do. */
+class Pool {
+ public:
+  /** `work(thread)` for threads [0, used), 0 being the caller. All by the caller while the others are taken. */
+  static void run(int64_t used, const std::function<void(int64_t)>& work) {
+    static Pool* const pool = new Pool;  // never destroyed, for its threads do not end
+    pool->share(used, work);
+  }
+
+ private:
+  void share(int64_t used, const std::function<void(int64_t)>& work) {
+    const std::unique_lock<std::mutex> taken(taken_, std::try_to_lock);
+    const int64_t others = taken ? std::min(grown(used - 1), used - 1) : 0;
+    if (others) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      work_ = &work, wanted_ = others, running_ = others;
+      round_++;
+    }
+    if (others) start_.notify_all();
+    for (int64_t thread = others + 1; thread <= used; thread++) attempt(work, thread % used);
+    if (others) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      done_.wait(lock, [&] { return running_ == 0; });
+    }
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+
+  void attempt(const std::function<void(int64_t)>& work, int64_t thread) {
+    try {
+      work(thread);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      error_ = std::current_exception();
+    }
+  }
+
+  /** Threads there are besides the caller, made to be `wanted` where the system grants them. */
+  int64_t grown(int64_t wanted) {
+    try {
+      while (size_ < wanted) std::thread([this, thread = size_ + 1] { serve(thread); }).detach(), size_++;
+    } catch (const std::system_error&) {
+    }
+    return size_;
+  }
+
+  void serve(int64_t thread) {
+    for (int64_t seen = 0;;) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      start_.wait(lock, [&] { return round_ != seen; });
+      seen = round_;
+      if (thread > wanted_) continue;
+      const auto* work = work_;
+      lock.unlock();
+      attempt(*work, thread);
+      lock.lock();
+      if (--running_ == 0) done_.notify_one();
+    }
+  }
+
+  std::mutex taken_, mutex_;
+  std::condition_variable start_, done_;
+  int64_t size_ = 0, round_ = 0, wanted_ = 0, running_ = 0;
+  const std::function<void(int64_t)>* work_ = nullptr;
+  std::exception_ptr error_;
+};
+
+/** `work(i)` for i in [0, n), by all threads where it is worth waking them; `cost` of one in floating-point operations. */
 template <typename Work>
 void parallel(int64_t n, int64_t cost, const Work& work) {
-  const int64_t worth = 1000000;  // takes as long as to start a thread
+  const int64_t worth = 1000000;  // takes as long as to wake a thread
   const int64_t used = std::min({threads(), n, n * cost / worth});
   const auto run = [&](int64_t thread) {
     for (int64_t i = n * thread / used; i < n * (thread + 1) / used; i++) work(i);
   };
-  if (used < 2) {
-    for (int64_t i = 0; i < n; i++) work(i);
-    return;
-  }
-  std::vector<std::thread> others;
-  for (int64_t thread = 1; thread < used; thread++) {
-    try {
-      others.emplace_back(run, thread);
-    } catch (const std::system_error&) {
-      run(thread);  // the system grants no more
-    }
-  }
-  run(0);
-  for (std::thread& other : others) other.join();
+  if (used > 1) return Pool::run(used, run);
+  for (int64_t i = 0; i < n; i++) work(i);
 }
 
 /** `work(i)` for rows of `width` floats each, several a piece. */

@@ -15,11 +15,9 @@ namespace {
 
 using Bf16 = uint16_t;
 constexpr int64_t lines = 16, depth = 32;  // of a tile: rows or columns, and numbers of each
-constexpr int64_t tileSize = lines * depth;
-/** Tiles along a sum that are packed at once, and bytes of the right matrix: both stay in the second cache. */
-constexpr int64_t longest = 32, widest = 1 << 20;
-/** Bytes of the left matrix that are packed at once. */
-constexpr int64_t highest = 8 << 20;
+constexpr int64_t tileSize = lines * depth, side = 2 * lines;  // side: of the squares that are made at once
+/** Tiles along a sum that are packed at once, and bytes of columns, which stay in the second cache, and of rows. */
+constexpr int64_t longest = 32, widest = 1 << 20, highest = 8 << 20;
 
 int64_t ceil(int64_t n, int64_t of) { return (n + of - 1) / of; }
 
@@ -242,26 +240,26 @@ void square(Panels a, Panels b, int64_t exact, int64_t count, float* c, int64_t 
 #undef MULTIPLY
 }
 
-/** A matrix by rows. */
+/** A matrix by rows, or a part of one. */
 struct Target {
   float* data;
-  int64_t rows, columns;
+  int64_t rows, columns, row;  // row: numbers from one row to the next
 };
 
 /** As `square`, for the numbers of C from (i, j) on, as many as it has. */
 template <int parts>
 void squareAt(Panels a, Panels b, int64_t exact, int64_t count, const Target& c, int64_t i, int64_t j, bool add) {
-  const int64_t rows = std::min(2 * lines, c.rows - i), columns = std::min(2 * lines, c.columns - j);
+  const int64_t rows = std::min(side, c.rows - i), columns = std::min(side, c.columns - j);
   const auto into = [&](float* to, int64_t row) {
     if (rows > lines) square<parts, true>(a, b, exact, count, to, row, add);
     else square<parts, false>(a, b, exact, count, to, row, add);
   };
-  float* corner = c.data + i * c.columns + j;
-  if (rows % lines == 0 && columns == 2 * lines) return into(corner, c.columns);
-  alignas(64) float whole[2 * lines * 2 * lines];
-  for (int64_t r = 0; add && r < rows; r++) std::copy_n(corner + r * c.columns, columns, whole + r * 2 * lines);
-  into(whole, 2 * lines);
-  for (int64_t r = 0; r < rows; r++) std::copy_n(whole + r * 2 * lines, columns, corner + r * c.columns);
+  float* corner = c.data + i * c.row + j;
+  if (rows % lines == 0 && columns == side) return into(corner, c.row);
+  alignas(64) float whole[side * side];
+  for (int64_t r = 0; add && r < rows; r++) std::copy_n(corner + r * c.row, columns, whole + r * side);
+  into(whole, side);
+  for (int64_t r = 0; r < rows; r++) std::copy_n(whole + r * side, columns, corner + r * c.row);
 }
 
 /** x · down and, of that, · up: what an update of low rank adds to a product with x. */
@@ -270,7 +268,7 @@ struct LowRank {
   Target through;  // [M, R]
 };
 
-/** out = left · right, + left · down · up. */
+/** out = left · right, + left · down · up, by one thread. */
 template <int parts>
 class Product {
  public:
@@ -279,72 +277,69 @@ class Product {
         all(tiles + (update ? ceil(update->up.length, depth) : 0)) {}
 
   void run() {
-    const int64_t pairs = ceil(out.columns, 2 * lines), fit = std::max<int64_t>(1, widest / (4 * one * std::min(all, longest)));
-    const int64_t blocks = ceil(ceil(pairs, fit), threads()) * threads();
-    const int64_t most = std::max<int64_t>(1, highest / (4 * one * all)), height = std::min(most, ceil(out.rows, 2 * lines));
-    // Rows are packed for all columns at once, or one after another where that saves a way to memory and back.
-    const bool eachOnce = blocks == 1 && all <= longest;
+    const Tiles shaped;
+    const int64_t rows = ceil(out.rows, side), columns = ceil(out.columns, side), deep = std::min(all, longest);
+    const int64_t wide = std::clamp<int64_t>(widest / bytes(deep), 1, columns);
+    // Packed rows are kept for the next columns if there are any.
+    const int64_t high = wide < columns ? std::clamp<int64_t>(highest / bytes(deep), 1, rows) : 1;
+    const auto a = room<Bf16>(high * pair(deep)), b = room<Bf16>(wide * pair(deep));
     packDown();
-    const auto packed = room<Bf16>((eachOnce ? 1 : height) * pair(all));
-    for (int64_t top = 0; top < ceil(out.rows, 2 * lines); top += height) {
-      const int64_t bottom = std::min(top + height, ceil(out.rows, 2 * lines));
-      if (!eachOnce)
-        parallel(bottom - top, lines * left.length * 8, [&](int64_t row) {
-          const Tiles shaped;
-          packRows(top + row, &packed[row * pair(all)]);
-        });
-      parallel(blocks, (bottom - top) * 2 * lines * left.length * ceil(out.columns, blocks) / 2, [&](int64_t block) {
-        const Tiles shaped;
-        const int64_t from = pairs * block / blocks, to = pairs * (block + 1) / blocks;
-        const auto b = room<Bf16>((to - from) * pair(std::min(all, longest)));
-        for (int64_t t = 0; t < all; t += longest) {
-          const int64_t count = std::min(longest, all - t);
-          const int64_t exact = packColumns(from, to, t, count, b.get());
-          for (int64_t row = top; row < bottom; row++) {
-            if (eachOnce) packRows(row, packed.get());
-            const Bf16* a = &packed[(eachOnce ? 0 : row - top) * pair(all) + t * one];
+    for (int64_t t = 0; t < all; t += longest) {
+      const int64_t count = std::min(longest, all - t);
+      int64_t exact = 0;
+      for (int64_t top = 0; top < rows; top += high) {
+        for (int64_t from = 0; from < columns; from += wide) {
+          const int64_t to = std::min(columns, from + wide);
+          if (top == 0 || wide < columns) exact = packColumns(from, to, t, count, b.get());
+          for (int64_t row = top; row < std::min(rows, top + high); row++) {
+            Bf16* packed = &a[(row - top) * pair(count)];
+            if (from == 0) packRows(row, t, count, packed);
             for (int64_t column = from; column < to; column++)
-              squareAt<parts>({a, all * one}, {&b[(column - from) * pair(count)], count * one}, exact, count, out,
-                              row * 2 * lines, column * 2 * lines, t > 0);
+              squareAt<parts>({packed, count * one}, {&b[(column - from) * pair(count)], count * one}, exact, count, out,
+                              row * side, column * side, t > 0);
           }
         }
-      });
+      }
     }
   }
 
  private:
   static constexpr int64_t one = parts * tileSize;
-  /** Numbers of two panels of so many tiles. */
+  /** Numbers, and bytes, of two panels of so many tiles. */
   static int64_t pair(int64_t tiles) { return 2 * tiles * one; }
+  static int64_t bytes(int64_t tiles) { return pair(tiles) * sizeof(Bf16); }
+  int64_t ownTiles(int64_t t, int64_t count) { return std::clamp<int64_t>(tiles - t, 0, count); }
 
   void packDown() {
     if (!update) return;
-    const int64_t pairs = ceil(update->through.columns, 2 * lines);
+    const int64_t pairs = ceil(update->through.columns, side);
     down = room<Bf16>(pairs * pair(tiles));
     pack<parts, true>(update->down, 0, 2 * pairs, 0, left.length, down.get(), tiles * one);
   }
 
-  /** Two panels of the left matrix, and behind them those of what goes through the update. */
-  void packRows(int64_t row, Bf16* packed) {
-    pack<parts, false>(left, 2 * row, 2 * row + 2, 0, left.length, packed, all * one);
+  /** Tiles [t, t + count) of two panels of the left matrix, those of what goes through the update behind its own. */
+  void packRows(int64_t row, int64_t t, int64_t count, Bf16* packed) {
+    const int64_t own = ownTiles(t, count);
+    pack<parts, false>(left, 2 * row, 2 * row + 2, t * depth, std::min(left.length, (t + own) * depth), packed, count * one);
     if (!update) return;
     const Target& h = update->through;
-    for (int64_t column = 0; column * 2 * lines < h.columns; column++)
-      squareAt<parts>({packed, all * one}, {&down[column * pair(tiles)], tiles * one}, 0, tiles, h,
-                      row * 2 * lines, column * 2 * lines, false);
-    const Lines through{h.data, h.rows, h.columns, h.columns, 1};
-    pack<parts, false>(through, 2 * row, 2 * row + 2, 0, h.columns, packed + tiles * one, all * one);
+    for (int64_t column = 0; own && column * side < h.columns; column++)
+      squareAt<parts>({packed, count * one}, {&down[column * pair(tiles) + t * one], tiles * one}, 0, own, h, row * side,
+                      column * side, t > 0);
+    const Lines through{h.data, h.rows, h.columns, h.row, 1};
+    const int64_t k = (t + own - tiles) * depth, end = std::min(h.columns, k + (count - own) * depth);
+    if (own < count) pack<parts, false>(through, 2 * row, 2 * row + 2, k, end, packed + own * one, count * one);
   }
 
   /** Tiles [t, t + count) of pairs of columns [from, to), and how many of them have one part only. */
   int64_t packColumns(int64_t from, int64_t to, int64_t t, int64_t count, Bf16* packed) {
-    const int64_t own = std::clamp<int64_t>(tiles - t, 0, count), end = std::min(right.length, (t + own) * depth);
+    const int64_t own = ownTiles(t, count), end = std::min(right.length, (t + own) * depth);
     const bool exact = packExact(right, 2 * from, 2 * to, t * depth, end, packed, count * one, one);
     if (!exact) pack<parts, true>(right, 2 * from, 2 * to, t * depth, end, packed, count * one);
-    if (own < count) {
-      const int64_t k = (t + own - tiles) * depth, last = std::min(update->up.length, k + (count - own) * depth);
-      pack<parts, true>(update->up, 2 * from, 2 * to, k, last, packed + own * one, count * one);
-    }
+    const int64_t k = (t + own - tiles) * depth;
+    if (own < count)
+      pack<parts, true>(update->up, 2 * from, 2 * to, k, std::min(update->up.length, k + (count - own) * depth),
+                        packed + own * one, count * one);
     return exact ? own : 0;
   }
 
@@ -355,9 +350,36 @@ class Product {
   Room<Bf16> down{nullptr, &std::free};
 };
 
+Lines some(const Lines& x, int64_t from, int64_t to) { return {x.data + from * x.line, to - from, x.length, x.line, x.along}; }
+
+/**
+ * Each thread takes some of the rows or some of the columns, whichever are more, and packs all that it needs: what another core
+ * has packed comes slower than from memory.
+ */
+template <int parts>
+void multiply(const Lines& left, const Lines& right, const Target& out, const LowRank* update) {
+  const bool byRows = out.rows > out.columns;
+  const int64_t squares = ceil(byRows ? out.rows : out.columns, side), pieces = std::min(threads(), squares);
+  parallel(pieces, out.rows * out.columns * left.length / pieces / 16, [&](int64_t piece) {
+    const int64_t from = squares * piece / pieces * side;
+    const int64_t to = std::min(squares * (piece + 1) / pieces * side, byRows ? out.rows : out.columns);
+    if (byRows) {
+      const auto rows = [&](const Target& c) { return Target{c.data + from * c.row, to - from, c.columns, c.row}; };
+      const LowRank same = update ? LowRank{update->down, update->up, rows(update->through)} : LowRank{};
+      return Product<parts>(some(left, from, to), right, rows(out), update ? &same : nullptr).run();
+    }
+    const Target columns{out.data + from, out.rows, to - from, out.row};
+    if (!update) return Product<parts>(left, some(right, from, to), columns, nullptr).run();
+    LowRank part{update->down, some(update->up, from, to), update->through};
+    const auto own = piece ? room<float>(part.through.rows * part.through.row) : Room<float>{nullptr, &std::free};
+    if (piece) part.through.data = own.get();
+    Product<parts>(left, some(right, from, to), columns, &part).run();
+  });
+}
+
 void multiplied(int64_t parts, const Lines& left, const Lines& right, const Target& out, const LowRank* update) {
-  if (parts == 1) Product<1>(left, right, out, update).run();
-  else Product<3>(left, right, out, update).run();
+  if (parts == 1) multiply<1>(left, right, out, update);
+  else multiply<3>(left, right, out, update);
 }
 
 /** Rows of a matrix, or of what it is when turned. */
@@ -374,7 +396,7 @@ static void product(Call& call) {
   const auto a = call.input(0), b = call.input(1);
   const Lines left = rowsOf(a, call.settings[0]), right = columnsOf(b, call.settings[1]);
   if (left.length != right.length) return call.fail("product: matrices must agree in what is summed over");
-  const Target out{call.output(0, {left.count, right.count}), left.count, right.count};
+  const Target out{call.output(0, {left.count, right.count}), left.count, right.count, right.count};
   if (!left.length) std::fill_n(out.data, out.rows * out.columns, 0);
   else multiplied(call.settings[2], left, right, out, nullptr);
 }
@@ -390,7 +412,7 @@ static void lowRankProduct(Call& call) {
   const int64_t M = left.count, N = right.count, R = columns.down.count;
   if (left.length != right.length || left.length != columns.down.length || R != columns.up.length || N != columns.up.count)
     return call.fail("low-rank product: matrices must agree in what is summed over");
-  const Target out{call.output(0, {M, N}), M, N}, through{call.output(1, {M, R}), M, R};
+  const Target out{call.output(0, {M, N}), M, N, N}, through{call.output(1, {M, R}), M, R, R};
   const LowRank update{columns.down, columns.up, through};
   multiplied(call.settings[1], left, right, out, &update);
 }
