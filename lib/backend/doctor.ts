@@ -3,7 +3,7 @@ import os from "node:os"
 import path from "node:path"
 import { BackendError } from "../errors"
 import { ChildError, type Run, run as runChild } from "./child"
-import { fused } from "./fused"
+import { fused, tiled } from "./fused"
 import { findPython } from "./libtensorflow"
 import { nativeBuild } from "./native"
 import {
@@ -114,9 +114,10 @@ async function backends(load: Record<BackendName, Loader>): Promise<Fact[]> {
   return facts
 }
 
-/** Whether the native backend has our own kernels, without which it takes half as long again on a CPU. */
+/** Whether the native backend has our own kernels, without which it takes twice as long on a CPU. */
 function kernels(name: BackendName): string {
   if (name !== "tensorflow" || onGpu()) return ""
+  if (tiled()) return ", with fused kernels and products by AMX"
   return fused() ? ", with fused kernels" : ", without fused kernels: `npx musc native --force` says why"
 }
 

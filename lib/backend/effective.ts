@@ -11,7 +11,7 @@ export function effective(
   weight: Tensor2D,
   updates: readonly Update[],
   scale: number,
-): { weight: Tensor2D; lora: LowRank[] } {
+): { weight: Tensor2D; lora: Required<LowRank>[] } {
   const backend = fused()
   if (backend) return fusedEffective(backend, weight, updates, scale)
   const lora = updates.map((update) => ({
@@ -31,5 +31,5 @@ export function effective(
     })
     return tf.addN([weight, ...deltas])
   })
-  return { weight: sum, lora: lora as LowRank[] }
+  return { weight: sum, lora: lora as Required<LowRank>[] }
 }

@@ -1,7 +1,9 @@
+import path from "node:path"
 import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
 import { withGradient } from "./gradient"
+import { hasKernels } from "./kernel-set"
 import { type NativeBackend, native } from "./kernels"
-import { maths, onGpu, tf } from "./tf"
+import { bindingFile, maths, onGpu, packageFolder, tf } from "./tf"
 
 /**
  * What a decoder does besides products of matrices, by kernels of our own that go over memory once where TensorFlow's
@@ -12,33 +14,34 @@ import { maths, onGpu, tf } from "./tf"
  */
 
 /** The backend that has these kernels, or null. MUSC_FUSED=0 does without them: see fused/load.cc. */
-export const fused = (): NativeBackend | null => having("MuscGated", [0], [[1], [1]])
+export const fused = (): NativeBackend | null => (present().fused ? native() : null)
 
-/** The backend that multiplies by the tiles of AMX, or null. */
-export const tiled = (): NativeBackend | null => having("MuscProduct", [0, 0, 3], [[1, 1], [1, 1]])
+/** The backend if it multiplies by the tiles of AMX as well, or null. */
+export const tiled = (): NativeBackend | null => (present().tiled ? native() : null)
 
-const known = new Map<string, boolean>()
+const none = { fused: false, tiled: false }
+let found: typeof none | undefined
 
-/** The native backend on the CPU if it knows an operation, which is tried once, or null. */
-function having(op: string, settings: readonly number[], shapes: readonly number[][]): NativeBackend | null {
+function present(): typeof none {
   const backend = native()
-  if (!backend || onGpu()) return null
-  if (!known.has(op)) known.set(op, has(backend, op, settings, shapes))
-  return known.get(op) ? backend : null
+  if (!backend || onGpu()) return none
+  if (found) return found
+  const current = hasKernels(path.dirname(path.join(packageFolder("@tensorflow/tfjs-node-gpu")!, bindingFile)))
+  found = {
+    fused: current && knows(backend, "MuscGated", [0]),
+    tiled: current && knows(backend, "MuscProduct", [0, 0, 3]),
+  }
+  return found
 }
 
-function has(backend: NativeBackend, op: string, settings: readonly number[], shapes: readonly number[][]): boolean {
+/** Whether an operation of two matrices can be called: not on another processor, nor where a compiler could not make it. */
+function knows(backend: NativeBackend, op: string, settings: readonly number[]): boolean {
   return tf.tidy(() => {
     try {
-      call(
-        backend,
-        op,
-        settings,
-        shapes.map((shape) => tf.zeros(shape)),
-      )
+      call(backend, op, settings, [tf.zeros([1, 1]), tf.zeros([1, 1])])
       return true
     } catch {
-      return false // another processor, built by a compiler that cannot, or against a TensorFlow that will not
+      return false
     }
   })
 }

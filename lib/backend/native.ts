@@ -3,7 +3,8 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, wri
 import path from "node:path"
 import { BackendError } from "../errors"
 import { ChildError, type Run, run as runChild } from "./child"
-import { compileFused, fusedLoader, fusedSources } from "./fused-build"
+import { compileFused } from "./fused-build"
+import { fusedLoader, kernelSet } from "./kernel-set"
 import {
   findLibrary,
   type Library,
@@ -187,8 +188,9 @@ function sources(folder: string): string[] {
 
 function recipeHash(folder: string): string {
   const hash = createHash("sha256")
-  for (const part of [...flags, quietSource, guardSource, process.platform, process.arch]) hash.update(`${part}\0`)
-  for (const file of [...sources(folder), ...fusedSources]) hash.update(readFileSync(file))
+  for (const part of [...flags, quietSource, guardSource, process.platform, process.arch, kernelSet()])
+    hash.update(`${part}\0`)
+  for (const file of sources(folder)) hash.update(readFileSync(file))
   return hash.digest("hex").slice(0, 16)
 }
 
@@ -223,6 +225,7 @@ async function compile(
       "-include",
       guard,
       ...sources(source),
+      `-DMUSC_KERNELS="${kernelSet()}"`,
       fusedLoader,
       "-o",
       path.join(folder, path.basename(bindingFile)),

@@ -3,6 +3,7 @@ import path from "node:path"
 import util from "node:util"
 import * as tf from "@tensorflow/tfjs"
 import { BackendError } from "../errors"
+import { hasKernels } from "./kernel-set"
 import { registerWasm } from "./wasm"
 import { registerWebgpu } from "./webgpu"
 
@@ -141,9 +142,11 @@ async function tensorflow(): Promise<Loaded> {
   const version = `libtensorflow ${binding.TF_Version}`
   if (isUsingGpuDevice) return { device: "cuda", detail: version }
   const idle = existsSync("/proc/driver/nvidia/version")
+  const device = idle ? "NVIDIA GPU not used: see `npx musc doctor`" : "no CUDA device"
+  const kernels = hasKernels(path.dirname(path.join(folder, bindingFile)))
   return {
     device: "cpu",
-    detail: `${version}, ${idle ? "NVIDIA GPU not used: see `npx musc doctor`" : "no CUDA device"}`,
+    detail: `${version}, ${device}${kernels ? "" : ", without the kernels of this version: run `npx musc native`"}`,
   }
 }
 

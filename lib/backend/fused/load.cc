@@ -40,5 +40,5 @@ __attribute__((constructor)) static void load() {
   if (!dladdr(reinterpret_cast<void*>(&load), &here)) return;
   const std::string file = here.dli_fname;
   if (level() == "0") return;
-  dlopen((file.substr(0, file.rfind('/') + 1) + "libfused-" + level() + ".so").c_str(), RTLD_NOW);
+  dlopen((file.substr(0, file.rfind('/') + 1) + "libfused-" MUSC_KERNELS "-" + level() + ".so").c_str(), RTLD_NOW);
 }
