@@ -2,7 +2,17 @@
 import { createHash } from "node:crypto"
 import { join } from "node:path"
 import type { Tensor2D } from "@tensorflow/tfjs"
-import { fused, fusedAttention, fusedGated, fusedLoraGradient, fusedNorm, type Sight } from "../../lib/backend/fused"
+import {
+  fused,
+  fusedAttention,
+  fusedGated,
+  fusedLoraGradient,
+  fusedNorm,
+  type Sight,
+  tiled,
+  tiledLowRank,
+} from "../../lib/backend/fused"
+import { matMul } from "../../lib/backend/ops"
 import { tf, useBackend } from "../../lib/backend/tf"
 import { loadConfig } from "../../lib/model/config"
 import { contexts } from "../../lib/model/context"
@@ -38,6 +48,8 @@ function digits(): string {
     attend(qk, v),
     ...tf.grads((a, b) => attend(a as Tensor2D, b as Tensor2D))([qk, v], numbers(B * T, N * H, "dy")),
     ...fusedLoraGradient(backend, wide, wide, scaled, 0),
+    matMul(wide, wide, true),
+    ...(tiled() ? tiledLowRank(tiled()!, wide, matMul(wide, wide, true), scaled.A, scaled.B, false) : []),
     ...tf.grads((a, b) => fusedGated(backend, a as Tensor2D, b as Tensor2D, true))([wide, wide.clone()]),
     ...tf.grads((a, b) => fusedNorm(backend, a, b, 1e-5, true))([wide, tf.ones([1024])]),
   ]
