@@ -1,5 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
 import { beforeAll, describe, expect, it, vi } from "vitest"
+import { tiled } from "../../lib/backend/fused"
 import * as ops from "../../lib/backend/ops"
 import { tf, useBackend } from "../../lib/backend/tf"
 import { backends, largestGap, randomValues } from "../support/tensors"
@@ -328,8 +329,12 @@ describe.each(backends)("on %s", (backend) => {
   )
 
   it.runIf(backend === "tensorflow")("matrix products are by the operation that knows bf16, if so asked", () => {
+    interface Attr {
+      name: string
+      value: unknown
+    }
     const called = vi.spyOn(
-      tf.backend() as unknown as { executeSingleOutput(op: string): Tensor },
+      tf.backend() as unknown as { executeSingleOutput(op: string, attrs: Attr[]): Tensor },
       "executeSingleOutput",
     )
     tf.tidy(() => {
@@ -339,10 +344,14 @@ describe.each(backends)("on %s", (backend) => {
       ops.matMul(a, b)
     })
     vi.unstubAllEnvs()
-    expect(called.mock.calls.map(([op]) => op).filter((op) => op.includes("MatMul"))).toEqual([
-      "MatMul",
-      "BatchMatMulV2",
-    ])
+    const settings = (attrs: Attr[]) => attrs.find(({ name }) => name === "settings")?.value
+    const products = called.mock.calls.map(([op, attrs]) => [op, settings(attrs)])
+    const turned = [0, 0]
+    expect(products).toEqual(
+      tiled()
+        ? [3, 1].map((parts) => ["MuscProduct", [...turned, parts]])
+        : ["MatMul", "BatchMatMulV2"].map((op) => [op, undefined]),
+    )
     called.mockRestore()
   })
 
