@@ -2,7 +2,7 @@ import { createHash } from "node:crypto"
 import { closeSync, openSync, readdirSync, readSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { maths, tf, valuesOf } from "../backend/tf"
-import type { Message, TokenSignals } from "../data/schema"
+import type { TokenSignals } from "../data/schema"
 import { microBatches } from "../model/batch"
 import { loadConfig, type ModelConfig } from "../model/config"
 import { type Generated, generate } from "../model/generate"
@@ -11,7 +11,7 @@ import { bind, type Lora, release } from "../model/lora"
 import { modelName } from "../model/merge"
 import type { Bound, Model, Params } from "../model/transformer"
 import { loadModel } from "../model/weights"
-import { chatStop, encodeChat, encodePrompt } from "../text/chat"
+import { chatStop, encodeChats, encodePrompt } from "../text/chat"
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer"
 import { batching } from "./batcher"
 import type { Completion, GenerateRequest, ScoreRequest, Scorer } from "./engine"
@@ -218,9 +218,8 @@ async function scoreAll(
 ): Promise<TokenSignals[][]> {
   const under = (prompt: "clean" | "noised" | "empty"): Sequence[] =>
     requests.map((request) => {
-      const messages: readonly Message[] = request[prompt]
-      const encoded = request.responses.map((response) => encodeChat(tokenizer, messages, response))
-      return { prompt: encoded[0]!.promptIds, responses: encoded.map(({ responseIds }) => responseIds) }
+      const { promptIds, responses } = encodeChats(tokenizer, request[prompt], request.responses)
+      return { prompt: promptIds, responses }
     })
   const clean = under("clean")
   const both = await contrast(bound, pack(clean, steady()), pack(under("noised"), steady()))

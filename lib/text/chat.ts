@@ -56,9 +56,26 @@ export function encodePrompt(tokenizer: Tokenizer, messages: readonly Message[])
  * @throws InputError naming the template's file, where the text of prompt and answer does not begin with that of the prompt.
  */
 export function encodeChat(tokenizer: Tokenizer, prompt: readonly Message[], response: string): EncodedChat {
+  const { promptIds, responses } = encodeChats(tokenizer, prompt, [response])
+  return { promptIds, responseIds: responses[0]! }
+}
+
+/** As `encodeChat`, for several answers to one prompt. */
+export function encodeChats(
+  tokenizer: Tokenizer,
+  prompt: readonly Message[],
+  responses: readonly string[],
+): { promptIds: number[]; responses: number[][] } {
   const promptText = renderChat(tokenizer, prompt)
-  const answer: Message = { role: "assistant", content: response }
-  const wholeText = renderChat(tokenizer, [...prompt, answer], { addGenerationPrompt: false })
+  const promptIds = tokenizer.encode(promptText)
+  const answer = (content: string) => {
+    const whole = [...prompt, { role: "assistant", content } satisfies Message]
+    return answerIds(tokenizer, promptText, promptIds, renderChat(tokenizer, whole, { addGenerationPrompt: false }))
+  }
+  return { promptIds, responses: responses.map(answer) }
+}
+
+function answerIds(tokenizer: Tokenizer, promptText: string, promptIds: readonly number[], wholeText: string) {
   const file = tokenizer.chatTemplate?.file ?? tokenizer.name
   if (!wholeText.startsWith(promptText)) {
     let at = 0
@@ -70,7 +87,6 @@ export function encodeChat(tokenizer: Tokenizer, prompt: readonly Message[], res
       { file },
     )
   }
-  const promptIds = tokenizer.encode(promptText)
   const whole = tokenizer.encode(wholeText)
   let rest = whole.slice(promptIds.length)
   if (promptIds.some((id, i) => id !== whole[i])) {
@@ -83,7 +99,7 @@ export function encodeChat(tokenizer: Tokenizer, prompt: readonly Message[], res
       )
     }
   }
-  return { promptIds, responseIds: endTurn(tokenizer, rest) }
+  return endTurn(tokenizer, rest)
 }
 
 /**

@@ -5,7 +5,7 @@ import { microBatches } from "../model/batch"
 import { responseLogProbs } from "../model/logprobs"
 import { bind, release } from "../model/lora"
 import type { Bound, Model } from "../model/transformer"
-import { encodeChat } from "../text/chat"
+import { encodeChats } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 import type { Helpers } from "./gradients"
 import { type PairItem, packItems, tokensOf } from "./objective"
@@ -31,8 +31,8 @@ export interface PairText {
  */
 export function encodePairs(tokenizer: Tokenizer, pairs: readonly PairText[], maxTokens: number): PairItem[] {
   return pairs.flatMap(({ id, prompt, chosen, rejected, weights, reference }) => {
-    const encoded = [encodeChat(tokenizer, prompt, chosen), encodeChat(tokenizer, prompt, rejected)] as const
-    const room = maxTokens - encoded[0].promptIds.length
+    const { promptIds, responses } = encodeChats(tokenizer, prompt, [chosen, rejected])
+    const room = maxTokens - promptIds.length
     if (room < 1) return []
     const answer = (side: "chosen" | "rejected", ids: readonly number[]) => {
       const fitted = (values: readonly number[] | undefined, what: string) => {
@@ -48,11 +48,11 @@ export function encodePairs(tokenizer: Tokenizer, pairs: readonly PairText[], ma
         reference: fitted(reference?.[side], "reference log-probs"),
       }
     }
-    const c = answer("chosen", encoded[0].responseIds)
-    const r = answer("rejected", encoded[1].responseIds)
+    const c = answer("chosen", responses[0]!)
+    const r = answer("rejected", responses[1]!)
     return [
       {
-        prompt: encoded[0].promptIds,
+        prompt: promptIds,
         chosen: c.ids,
         rejected: r.ids,
         chosenWeights: c.weights,

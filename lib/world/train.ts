@@ -3,7 +3,7 @@ import { openPool } from "../engine/workers"
 import type { ModelConfig } from "../model/config"
 import type { Sequence } from "../model/logprobs"
 import type { Model } from "../model/transformer"
-import { encodeChat } from "../text/chat"
+import { encodeChats } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 import { type TrainOptions, train } from "../train/loop"
 import { type SftObjective, tokensOf } from "../train/objective"
@@ -114,6 +114,7 @@ function encode(
   tokenizer: Tokenizer,
   { prompt, response, others = [] }: Pick<CorpusExample, "prompt" | "response" | "others">,
 ): Sequence {
-  const encoded = [response, ...others].map((text) => encodeChat(tokenizer, [{ role: "user", content: prompt }], text))
-  return { prompt: encoded[0]!.promptIds, responses: encoded.map(({ responseIds }) => responseIds) }
+  const messages = [{ role: "user", content: prompt }] as const
+  const { promptIds, responses } = encodeChats(tokenizer, messages, [response, ...others])
+  return { prompt: promptIds, responses }
 }
