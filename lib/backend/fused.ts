@@ -105,6 +105,15 @@ export function tiledProduct(
 /** Numbers of 8 binary digits that a factor is taken apart into. */
 const parts = () => (maths() === "bf16" ? 1 : 3)
 
+/** act(x · gate) · (x · up), tanh-gelu or silu. Without a gradient. */
+export const tiledGated = (
+  backend: NativeBackend,
+  x: Tensor2D,
+  gate: Tensor2D,
+  up: Tensor2D,
+  gelu: boolean,
+): Tensor2D => call(backend, "MuscGatedProduct", [Number(gelu), parts()], [x, gate, up]) as Tensor2D
+
 /** Updates of low rank of one matrix, to be added to products with it: x · weight + (x · down) · up. */
 export interface Beside {
   down: Tensor2D // [D, R], scaled

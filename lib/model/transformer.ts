@@ -1,6 +1,7 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
-import { type Beside, fused, fusedAttention, fusedRotate, type Sight } from "../backend/fused"
-import { attend, gated, type LowRank, linear, lookup, rmsNorm, rotate } from "../backend/ops"
+import { type Beside, fused, fusedAttention, fusedRotate, type Sight, tiled, tiledGated } from "../backend/fused"
+import { isTaped } from "../backend/gradient"
+import { type Activation, attend, gated, type LowRank, linear, lookup, rmsNorm, rotate } from "../backend/ops"
 import { recomputed } from "../backend/recompute"
 import { tf } from "../backend/tf"
 import type { KVCache } from "./cache"
@@ -110,7 +111,7 @@ function block(
   const attention = project(asked ? lookup(attended, asked.attended) : attended, layer.o)
   const y = tf.add(asked ? lookup(x, asked.tokens) : x, norm(attention, layer.postNorm1)) as Tensor2D
   const z = norm(y, layer.norm2)
-  const mlp = project(gated(project(z, layer.gate), project(z, layer.up), config.activation), layer.down)
+  const mlp = project(gatedProjection(z, layer, config.activation), layer.down)
   return tf.add(y, norm(mlp, layer.postNorm2))
 }
 
@@ -180,6 +181,14 @@ function attendByBlocks(
     ? attend(tf.slice(qk, [0, 0, 0, 0], [B, N, T, H]), stored.v, blocks, K, stored.k)
     : attend(qk, v, blocks, K)
   return tf.reshape(tf.transpose(out, [0, 2, 1, 3]), [-1, N * H])
+}
+
+/** act(x · gate) · (x · up) -> [M, F] */
+function gatedProjection(x: Tensor2D, { gate, up }: Layer, activation: Activation): Tensor2D {
+  const tiles = isTaped() || gate.beside || gate.bias ? null : tiled()
+  return tiles
+    ? tiledGated(tiles, x, gate.weight, up.weight, activation !== "silu")
+    : gated(project(x, gate), project(x, up), activation)
 }
 
 function project(x: Tensor2D, { weight, bias, lora, beside, train, constantInput }: Projection): Tensor2D {

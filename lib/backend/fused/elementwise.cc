@@ -56,8 +56,6 @@ static Op<rmsNormGradient> rmsNormGradientOp("MuscRmsNormGradient",
                                              {"dx: float", "dweight: float"});
 
 // act(gate) · up. Settings: 0 for SiLU, 1 for the tanh form of GELU.
-constexpr float geluSlope = .7978845608f, geluCube = .044715f;
-
 static void gated(Call& call) {
   const auto gate = call.input(0), up = call.input(1);
   float* y = call.output(0, gate.shape);
@@ -67,9 +65,7 @@ static void gated(Call& call) {
     const int64_t from = p * piece;
     sweep(std::min(piece, gate.size - from), [&](int64_t at, int n) {
       const V g = load(gate.floats() + from + at, n);
-      // (1 + tanh(z)) / 2 = σ(2 z)
-      const V share = gelu ? sigmoid(2 * geluSlope * g * (1 + geluCube * g * g)) : sigmoid(g);
-      store(y + from + at, g * share * load(up.floats() + from + at, n), n);
+      store(y + from + at, g * openness(g, gelu) * load(up.floats() + from + at, n), n);
     });
   });
 }
@@ -85,7 +81,7 @@ static void gatedGradient(Call& call) {
     const int64_t from = p * piece;
     sweep(std::min(piece, gate.size - from), [&](int64_t at, int n) {
       const V g = load(gate.floats() + from + at, n), d = load(dy.floats() + from + at, n);
-      const V share = gelu ? sigmoid(2 * geluSlope * g * (1 + geluCube * g * g)) : sigmoid(g);
+      const V share = openness(g, gelu);
       const V inner = gelu ? 2 * geluSlope * (1 + 3 * geluCube * g * g) : all(1);
       store(dGate + from + at, d * load(up.floats() + from + at, n) * (share + g * share * (1 - share) * inner), n);
       store(dUp + from + at, d * g * share, n);

@@ -17,7 +17,7 @@ using Bf16 = uint16_t;
 constexpr int64_t lines = 16, depth = 32;  // of a tile: rows or columns, and numbers of each
 constexpr int64_t tileSize = lines * depth, side = 2 * lines;  // side: of the squares that are made at once
 /** Tiles along a sum that are packed at once, and bytes of columns, which stay in the second cache, and of rows. */
-constexpr int64_t longest = 32, widest = 1 << 20, highest = 8 << 20;
+constexpr int64_t most = 32, widest = 1 << 20, highest = 8 << 20;
 
 int64_t ceil(int64_t n, int64_t of) { return (n + of - 1) / of; }
 
@@ -268,17 +268,24 @@ struct LowRank {
   Target through;  // [M, R]
 };
 
-/** out = left · right, + left · down · up, by one thread. */
+/** What a product is gated by: left · right becomes act(left · columns) · (left · right), silu or tanh-gelu. */
+struct Gate {
+  Lines columns;
+  bool gelu;
+};
+
+/** out = left · right, + left · down · up, or gated, by one thread. */
 template <int parts>
 class Product {
  public:
-  Product(const Lines& left, const Lines& right, const Target& out, const LowRank* update)
-      : left(left), right(right), out(out), update(update), tiles(ceil(left.length, depth)),
-        all(tiles + (update ? ceil(update->up.length, depth) : 0)) {}
+  Product(const Lines& left, const Lines& right, const Target& out, const LowRank* update, const Gate* gate)
+      : left(left), right(right), out(out), update(update), gate(gate), tiles(ceil(left.length, depth)),
+        all(tiles + (update ? ceil(update->up.length, depth) : 0)), longest(gate ? all : most),
+        wideness(gate ? lines : side) {}
 
   void run() {
     const Tiles shaped;
-    const int64_t rows = ceil(out.rows, side), columns = ceil(out.columns, side), deep = std::min(all, longest);
+    const int64_t rows = ceil(out.rows, side), columns = ceil(out.columns, wideness), deep = std::min(all, longest);
     const int64_t wide = std::clamp<int64_t>(widest / bytes(deep), 1, columns);
     // Packed rows are kept for the next columns if there are any.
     const int64_t high = wide < columns ? std::clamp<int64_t>(highest / bytes(deep), 1, rows) : 1;
@@ -294,9 +301,11 @@ class Product {
           for (int64_t row = top; row < std::min(rows, top + high); row++) {
             Bf16* packed = &a[(row - top) * pair(count)];
             if (from == 0) packRows(row, t, count, packed);
-            for (int64_t column = from; column < to; column++)
-              squareAt<parts>({packed, count * one}, {&b[(column - from) * pair(count)], count * one}, exact, count, out,
-                              row * side, column * side, t > 0);
+            for (int64_t column = from; column < to; column++) {
+              const Panels x{packed, count * one}, y{&b[(column - from) * pair(count)], count * one};
+              if (gate) gatedSquare(x, y, exact, row * side, column * lines);
+              else squareAt<parts>(x, y, exact, count, out, row * side, column * side, t > 0);
+            }
           }
         }
       }
@@ -331,8 +340,30 @@ class Product {
     if (own < count) pack<parts, false>(through, 2 * row, 2 * row + 2, k, end, packed + own * one, count * one);
   }
 
+  /** Sixteen columns of the gate lie beside the sixteen that they are for. */
+  void gatedSquare(Panels a, Panels b, int64_t exact, int64_t i, int64_t j) {
+    alignas(64) float whole[side * side];
+    square<parts, true>(a, b, exact, all, whole, side, false);
+    const int64_t count = std::min(lines, out.columns - j);
+    for (int64_t r = 0; r < std::min(side, out.rows - i); r++) {
+      const V g = load(whole + r * side), y = g * openness(g, gate->gelu) * load(whole + r * side + lines);
+      store(out.data + (i + r) * out.row + j, y, count);
+    }
+  }
+
+  bool packGated(int64_t from, int64_t to, Bf16* packed) {
+    const int64_t stride = 2 * all * one;
+    if (packExact(gate->columns, from, to, 0, right.length, packed, stride, one) &&
+        packExact(right, from, to, 0, right.length, packed + all * one, stride, one))
+      return true;
+    pack<parts, true>(gate->columns, from, to, 0, right.length, packed, stride);
+    pack<parts, true>(right, from, to, 0, right.length, packed + all * one, stride);
+    return false;
+  }
+
   /** Tiles [t, t + count) of pairs of columns [from, to), and how many of them have one part only. */
   int64_t packColumns(int64_t from, int64_t to, int64_t t, int64_t count, Bf16* packed) {
+    if (gate) return packGated(from, to, packed) ? all : 0;
     const int64_t own = ownTiles(t, count), end = std::min(right.length, (t + own) * depth);
     const bool exact = packExact(right, 2 * from, 2 * to, t * depth, end, packed, count * one, one);
     if (!exact) pack<parts, true>(right, 2 * from, 2 * to, t * depth, end, packed, count * one);
@@ -346,7 +377,9 @@ class Product {
   const Lines left, right;
   const Target out;
   const LowRank* const update;
-  const int64_t tiles, all;  // of the left matrix, and with those of what goes through the update
+  const Gate* const gate;
+  const int64_t tiles, all;         // of the left matrix, and with those of what goes through the update
+  const int64_t longest, wideness;  // tiles that are packed at once, and columns of the result that a square makes
   Room<Bf16> down{nullptr, &std::free};
 };
 
@@ -357,7 +390,7 @@ Lines some(const Lines& x, int64_t from, int64_t to) { return {x.data + from * x
  * has packed comes slower than from memory.
  */
 template <int parts>
-void multiply(const Lines& left, const Lines& right, const Target& out, const LowRank* update) {
+void multiply(const Lines& left, const Lines& right, const Target& out, const LowRank* update, const Gate* gate) {
   const bool byRows = out.rows > out.columns;
   const int64_t squares = ceil(byRows ? out.rows : out.columns, side), pieces = std::min(threads(), squares);
   parallel(pieces, out.rows * out.columns * left.length / pieces / 16, [&](int64_t piece) {
@@ -366,20 +399,22 @@ void multiply(const Lines& left, const Lines& right, const Target& out, const Lo
     if (byRows) {
       const auto rows = [&](const Target& c) { return Target{c.data + from * c.row, to - from, c.columns, c.row}; };
       const LowRank same = update ? LowRank{update->down, update->up, rows(update->through)} : LowRank{};
-      return Product<parts>(some(left, from, to), right, rows(out), update ? &same : nullptr).run();
+      return Product<parts>(some(left, from, to), right, rows(out), update ? &same : nullptr, gate).run();
     }
     const Target columns{out.data + from, out.rows, to - from, out.row};
-    if (!update) return Product<parts>(left, some(right, from, to), columns, nullptr).run();
+    const Gate gates = gate ? Gate{some(gate->columns, from, to), gate->gelu} : Gate{};
+    if (!update) return Product<parts>(left, some(right, from, to), columns, nullptr, gate ? &gates : nullptr).run();
     LowRank part{update->down, some(update->up, from, to), update->through};
     const auto own = piece ? room<float>(part.through.rows * part.through.row) : Room<float>{nullptr, &std::free};
     if (piece) part.through.data = own.get();
-    Product<parts>(left, some(right, from, to), columns, &part).run();
+    Product<parts>(left, some(right, from, to), columns, &part, nullptr).run();
   });
 }
 
-void multiplied(int64_t parts, const Lines& left, const Lines& right, const Target& out, const LowRank* update) {
-  if (parts == 1) multiply<1>(left, right, out, update);
-  else multiply<3>(left, right, out, update);
+void multiplied(int64_t parts, const Lines& left, const Lines& right, const Target& out, const LowRank* update = nullptr,
+                const Gate* gate = nullptr) {
+  if (parts == 1) multiply<1>(left, right, out, update, gate);
+  else multiply<3>(left, right, out, update, gate);
 }
 
 /** Rows of a matrix, or of what it is when turned. */
@@ -398,7 +433,7 @@ static void product(Call& call) {
   if (left.length != right.length) return call.fail("product: matrices must agree in what is summed over");
   const Target out{call.output(0, {left.count, right.count}), left.count, right.count, right.count};
   if (!left.length) std::fill_n(out.data, out.rows * out.columns, 0);
-  else multiplied(call.settings[2], left, right, out, nullptr);
+  else multiplied(call.settings[2], left, right, out);
 }
 static Op<product> productOp("MuscProduct", {"a: float", "b: float"}, {"y: float"});
 
@@ -418,4 +453,16 @@ static void lowRankProduct(Call& call) {
 }
 static Op<lowRankProduct> lowRankProductOp("MuscLowRankProduct", {"x: float", "weight: float", "down: float", "up: float"},
                                            {"y: float", "through: float"});
+
+// act(x · gate) · (x · up): x [M, D], gate and up [D, F] -> [M, F]. Settings: 1 for tanh-gelu, 0 for silu; parts of a number, 3 or 1.
+static void gatedProduct(Call& call) {
+  const auto x = call.input(0), gate = call.input(1), up = call.input(2);
+  const Lines left = rowsOf(x, false), right = columnsOf(up, false);
+  const Gate columns{columnsOf(gate, false), call.settings[0] == 1};
+  if (left.length != right.length || left.length != columns.columns.length || right.count != columns.columns.count)
+    return call.fail("gated product: matrices must agree in what is summed over");
+  const Target out{call.output(0, {left.count, right.count}), left.count, right.count, right.count};
+  multiplied(call.settings[1], left, right, out, nullptr, &columns);
+}
+static Op<gatedProduct> gatedProductOp("MuscGatedProduct", {"x: float", "gate: float", "up: float"}, {"y: float"});
 #endif

@@ -95,6 +95,9 @@ INLINE V exp(V x) {
 }
 
 INLINE V sigmoid(V x) { return 1 / (1 + exp(-x)); }
+/** What SiLU, or the tanh form of GELU, multiplies x by: (1 + tanh(z)) / 2 = σ(2 z). */
+constexpr float geluSlope = .7978845608f, geluCube = .044715f;
+INLINE V openness(V x, bool gelu) { return gelu ? sigmoid(2 * geluSlope * x * (1 + geluCube * x * x)) : sigmoid(x); }
 INLINE V tanh(V x) { return 1 - 2 / (exp(2 * x) + 1); }
 
 /** C[MR, NV · W] (+)= A · B with the sums in registers. */
