@@ -79,6 +79,12 @@ INLINE V loadFirst(const float* p, int64_t n) {
   return _mm512_maskz_loadu_ps(n >= 16 ? 0xffff : n > 0 ? (1 << n) - 1 : 0, p);
 }
 
+/** Asks for what will be read, which the processor does not guess by itself; it may lie outside the matrix. */
+template <_mm_hint cache>
+INLINE void soon(const float* p) {
+  _mm_prefetch(reinterpret_cast<const char*>(p), cache);
+}
+
 /**
  * Packs the tile of lines from `i` on and numbers [k, end), each part a tile: rows of a left matrix as they are, columns of a right
  * one by pairs of k.
@@ -91,10 +97,12 @@ void packTile(const Lines& x, int64_t i, int64_t k, int64_t end, Bf16* out) {
     if (x.along == 1) {
       const float* p = x.data + (i + j) * x.line + k;
       const int64_t n = j < count ? end - k : 0;
+      if (!right) soon<_MM_HINT_T1>(p + side * x.line), soon<_MM_HINT_T1>(p + side * x.line + 16);
       split<parts, true>(loadFirst(p, n), loadFirst(p + 16, n - 16), pairs, j);
     } else {
       const float* p = x.data + i + (k + 2 * j) * x.along;
       const int64_t n = end - k - 2 * j;
+      soon<_MM_HINT_T0>(p + depth * x.along), soon<_MM_HINT_T0>(p + (depth + 1) * x.along);
       split<parts, false>(loadFirst(p, n > 0 ? count : 0), loadFirst(p + x.along, n > 1 ? count : 0), pairs, j);
     }
   }
@@ -125,7 +133,6 @@ bool packExact(const Lines& x, int64_t from, int64_t to, int64_t k, int64_t end,
   const auto inexact = [](V a, V b) {
     return _mm512_test_epi32_mask(__m512i(bitsOf(a) | bitsOf(b)), _mm512_set1_epi32(0xffff)) != 0;
   };
-  const auto next = [](const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); };
   if (x.along == 1) {
     for (int64_t panel = from; panel < to; panel++)
       for (int64_t t = 0; t < tiles; t++) {
@@ -134,7 +141,7 @@ bool packExact(const Lines& x, int64_t from, int64_t to, int64_t k, int64_t end,
         for (int j = 0; j < lines; j++) {
           const int64_t i = panel * lines + j, at = k + t * depth, n = i < x.count ? end - at : 0;
           const float* p = x.data + i * x.line + at;
-          next(p + ahead * depth), next(p + ahead * depth + 16);
+          soon<_MM_HINT_T0>(p + ahead * depth), soon<_MM_HINT_T0>(p + ahead * depth + 16);
           const V a = loadFirst(p, n), b = loadFirst(p + 16, n - 16);
           none &= !inexact(a, b);
           split<1, true>(a, b, pairs, j);
@@ -152,7 +159,7 @@ bool packExact(const Lines& x, int64_t from, int64_t to, int64_t k, int64_t end,
     for (int64_t panel = from; panel < to; panel++) {
       const int64_t count = x.count - panel * lines;
       const float* p = x.data + at * x.along + panel * lines;
-      next(p + ahead * x.along), next(p + (ahead + 1) * x.along);
+      soon<_MM_HINT_T0>(p + ahead * x.along), soon<_MM_HINT_T0>(p + (ahead + 1) * x.along);
       const V a = loadFirst(p, at < end ? count : 0), b = loadFirst(p + x.along, at + 1 < end ? count : 0);
       none &= !inexact(a, b);
       Pairs pairs[1][lines];
