@@ -3,7 +3,8 @@ import { ChildError, type Run } from "./child"
 import { kernelLevels, kernelLibrary, kernelSources } from "./kernel-set"
 import { libraryFiles } from "./libtensorflow"
 
-const flags = ["-O3", "-Wno-psabi"]
+// Roots in vectors, for which nobody is told of a root of less than nothing.
+const flags = ["-O3", "-fno-math-errno", "-Wno-psabi"]
 
 /**
  * Compiles the kernels, a library for each kind of processor. What a compiler cannot make is left out, and the kernels of

@@ -248,6 +248,22 @@ export function fusedUnflatten(backend: NativeBackend, vector: Tensor1D, shapes:
 
 const count = ({ binding }: NativeBackend, value: number) => ({ name: "N", type: binding.TF_ATTR_INT, value })
 
+/** sqrt(Σ x²), a scalar */
+export const fusedVectorNorm = (backend: NativeBackend, x: Tensor1D): Tensor => call(backend, "MuscNorm", [0], [x])
+
+/**
+ * A step of Adam, see fused/adam.cc: writes p, m and v [P] where they lie, which must be held by nobody else, as views of them
+ * would be. Rates: factor of g, 1 - beta1, 1 - beta2, learning rate, epsilon, factor of p.
+ */
+export function fusedAdam(
+  backend: NativeBackend,
+  vectors: readonly [p: Tensor1D, m: Tensor1D, v: Tensor1D],
+  g: Tensor1D,
+  rates: Tensor1D,
+): void {
+  backend.executeMultipleOutputs("MuscAdam", settingsOf(backend, [0]), [...vectors, g, rates], 0)
+}
+
 /** Writes a vector into a slot of a shared file; whether there was room. */
 export function fusedPut(backend: NativeBackend, x: Tensor1D, fd: number, slot: number): boolean {
   return tf.tidy(() => call(backend, "MuscPut", [0], [x, tf.tensor1d([fd, slot], "int32")]).dataSync()[0] === 1)

@@ -7,6 +7,7 @@ const folder = path.join(__dirname, "../../lib/backend/fused")
 const inFolder = (names: readonly string[]) => names.map((name) => path.join(folder, name))
 
 export const kernelSources = inFolder([
+  "adam.cc",
   "elementwise.cc",
   "attention.cc",
   "decode.cc",

@@ -1,7 +1,7 @@
 import type { Tensor1D } from "@tensorflow/tfjs"
-import { adam } from "../backend/adam"
+import { adam, vectorNorm } from "../backend/adam"
 import { flatten, unflatten } from "../backend/flat"
-import { tf, valuesOf } from "../backend/tf"
+import { tf } from "../backend/tf"
 import type { Params } from "../model/transformer"
 
 /** AdamW over all parameters as one flat vector: a few large operations instead of ten small ones for each tensor. */
@@ -37,19 +37,15 @@ export function adamInit(params: Params): AdamState {
  * @returns the new state and the global norm of the gradients before clipping
  */
 export async function adamStep(params: Params, gradient: Tensor1D, state: AdamState, lr: number, options: AdamOptions) {
-  const { weightDecay, maxGradNorm, ...betas } = options
-  const gradNorm = (await valuesOf(() => tf.sqrt(tf.sum(tf.square(gradient)))))[0]!
+  const { maxGradNorm, ...rates } = options
+  const gradNorm = await vectorNorm(gradient)
   // torch.nn.utils.clip_grad_norm_: factor max / (norm + 1e-6), at most 1
   const clip = Math.min(1, maxGradNorm / (gradNorm + 1e-6))
-  const g: Tensor1D = clip < 1 ? tf.mul(gradient, clip) : tf.clone(gradient)
-  gradient.dispose()
-  const former = state.p ?? flatten(Object.values(params))
+  const p = state.p ?? flatten(Object.values(params))
   tf.dispose(params)
-  const p = weightDecay ? (tf.mul(former, 1 - lr * weightDecay) as Tensor1D) : former
-  if (p !== former) former.dispose()
   const step = state.step + 1
-  const next: AdamState = { step, ...adam({ p, m: state.m, v: state.v }, g, { ...betas, lr, step }) }
-  g.dispose()
+  const next: AdamState = { step, ...adam({ p, m: state.m, v: state.v }, gradient, { ...rates, lr, step, clip }) }
+  gradient.dispose()
   return { state: next, gradNorm }
 }
 

@@ -1,9 +1,10 @@
 import { execFileSync } from "node:child_process"
 import { join } from "node:path"
-import type { Tensor, Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
 import { beforeAll, describe, expect, it } from "vitest"
 import {
   fused,
+  fusedAdam,
   fusedAttention,
   fusedContrast,
   fusedFlatten,
@@ -13,6 +14,7 @@ import {
   fusedRotate,
   fusedTargetLogProb,
   fusedUnflatten,
+  fusedVectorNorm,
   type Sight,
 } from "../../lib/backend/fused"
 import type { NativeBackend } from "../../lib/backend/kernels"
@@ -233,6 +235,33 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
       })
       const short = tf.slice(vector, 0, 20)
       expect(() => fusedUnflatten(backend, short, shapes)).toThrow("the vector must hold all tensors, got less")
+    })
+  })
+
+  it("take a step of Adam in place, and measure a gradient's length", () => {
+    tf.tidy(() => {
+      const P = 40_003
+      const [p, m, v, g] = ["p", "m", "v", "g"].map((key) => numbers([P], key) as Tensor1D) as [
+        Tensor1D,
+        Tensor1D,
+        Tensor1D,
+        Tensor1D,
+      ]
+      const square = tf.square(v) as Tensor1D
+      const [clip, b1, b2, lr, eps, kept] = [0.5, 0.1, 0.01, 0.03, 1e-4, 0.9]
+      const slope = tf.mul(g, clip)
+      const mean = tf.add(tf.mul(m, 1 - b1), tf.mul(slope, b1))
+      const squares = tf.add(tf.mul(square, 1 - b2), tf.mul(tf.square(slope), b2))
+      const after = tf.sub(tf.mul(p, kept), tf.mul(lr, tf.div(mean, tf.add(tf.sqrt(squares), eps))))
+      const wanted = [after, mean, squares].map((x) => x.dataSync())
+      fusedAdam(backend, [p, m, square], g, tf.tensor1d([clip, b1, b2, lr, eps, kept]))
+      ;[p, m, square].forEach((x, i) => {
+        expect(largestGap(x.dataSync(), wanted[i]!)).toBeLessThan(2e-6)
+      })
+      const length = Math.sqrt([...g.dataSync()].reduce((sum, x) => sum + x * x, 0))
+      expect(Math.abs(fusedVectorNorm(backend, g).dataSync()[0]! / length - 1)).toBeLessThan(1e-6)
+      const short = tf.tensor1d([1])
+      expect(() => fusedAdam(backend, [p, m, square], short, tf.zeros([6]))).toThrow("vectors must be of one length")
     })
   })
 

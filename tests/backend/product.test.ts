@@ -1,6 +1,6 @@
 import type { Tensor2D } from "@tensorflow/tfjs"
 import { beforeAll, describe, expect, it } from "vitest"
-import { fusedBeside, tiled, tiledLowRank, tiledProduct } from "../../lib/backend/fused"
+import { fusedBeside, fusedGated, tiled, tiledGated, tiledLowRank, tiledProduct } from "../../lib/backend/fused"
 import type { NativeBackend } from "../../lib/backend/kernels"
 import { linear } from "../../lib/backend/ops"
 import { tf, useBackend } from "../../lib/backend/tf"
@@ -128,6 +128,19 @@ describe.skipIf(!available)("products by the tiles of AMX", () => {
       close(through, exactly(x, down))
       close(dx, exactly(dy, tf.transpose(whole)))
       close(back, exactly(dy, tf.transpose(up)))
+    }
+  })
+
+  withTiles("gate a product as it comes", () => {
+    for (const [M, K, N] of sizes) {
+      for (const matrix of [numbers, short]) {
+        const [x, gate, up] = [numbers(M, K, "x"), matrix(K, N, "gate"), matrix(K, N, "up")]
+        const product = (matrix: Tensor2D) => tiledProduct(backend, x, matrix, false, false)
+        for (const gelu of [false, true]) {
+          const whole = tiledGated(backend, x, gate, up, gelu)
+          expect(whole.arraySync()).toEqual(fusedGated(backend, product(gate), product(up), gelu).arraySync())
+        }
+      }
     }
   })
 
