@@ -46,3 +46,9 @@ export const kernelLibrary = (level: string): string => `libfused-${kernelSet()}
 
 /** Whether the kernels in the folder of a binding are those of this version. */
 export const hasKernels = (binding: string): boolean => existsSync(path.join(binding, kernelLibrary("plain")))
+
+/** Whether the processor has the tiles of AMX; undefined where that cannot be told. */
+export function hasTiles(): boolean | undefined {
+  const known = existsSync("/proc/cpuinfo") && readFileSync("/proc/cpuinfo", "latin1")
+  return known ? /amx_bf16/.test(known) : undefined
+}

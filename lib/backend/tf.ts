@@ -1,9 +1,9 @@
-import { existsSync, readFileSync } from "node:fs"
+import { existsSync } from "node:fs"
 import path from "node:path"
 import util from "node:util"
 import * as tf from "@tensorflow/tfjs"
 import { BackendError } from "../errors"
-import { hasKernels } from "./kernel-set"
+import { hasKernels, hasTiles } from "./kernel-set"
 import { registerWasm } from "./wasm"
 import { registerWebgpu } from "./webgpu"
 
@@ -78,8 +78,7 @@ export async function useBackend(wanted = process.env.MUSC_BACKEND, math = maths
 function bf16Effect({ name, device }: BackendChoice): string {
   if (device === "cuda") return "TF32 maths"
   if (name !== "tensorflow") return "bf16 maths asked for, but only the native backend has it: f32"
-  const known = existsSync("/proc/cpuinfo") && readFileSync("/proc/cpuinfo", "latin1")
-  return !known || /amx_bf16/.test(known) ? "bf16 maths" : "bf16 maths, which gains nothing without AMX"
+  return hasTiles() === false ? "bf16 maths, which gains nothing without AMX" : "bf16 maths"
 }
 
 /** The choice itself, apart from this machine. A software GPU is slower than wasm, so it is taken only when forced. */

@@ -71,7 +71,7 @@ async function plan({ model, json, ...shape }: Options): Promise<void> {
   ]
   const rows = places.map((place) => ({
     ...place,
-    needs: planStages.map((stage) => ({ stage, ...planNeed(config, stage, work, place.backend, place.gpu) })),
+    needs: planStages.map((stage) => ({ stage, ...planNeed(config, stage, work, place.backend, { gpu: place.gpu }) })),
   }))
   const parameters = parameterCount(config)
   if (json) {

@@ -1,4 +1,5 @@
 import { blocksOf } from "../backend/head"
+import { hasTiles } from "../backend/kernel-set"
 import type { BackendName } from "../backend/tf"
 import type { ModelConfig } from "./config"
 import { type LoraTarget, loraTargets, targetShape } from "./lora"
@@ -84,7 +85,7 @@ export function tensorPeak(
   config: ModelConfig,
   stage: PlanStage,
   { rank, length: T, batch: B }: Work,
-  { gpu = false, fused = false }: { gpu?: boolean; fused?: boolean } = {},
+  { gpu = false, fused = false, tiled = false }: { gpu?: boolean; fused?: boolean; tiled?: boolean } = {},
 ): number {
   const { dim: D, layers: L, kvHeads: K, headDim: H, vocabSize: V } = config
   const weights = parameterCount(config)
@@ -103,7 +104,7 @@ export function tensorPeak(
     return weights + Math.max(2 * forward + block, 2 * tokens * D + 10 * Math.min(rows, tokens / 2) * words)
   }
   const lora = loraCount(config, rank)
-  const effective = L * linearCount(config)
+  const effective = tiled ? 0 : L * linearCount(config) // adapters stand beside the matrices or within them
   const chunk = Math.max(64, Math.floor(2 ** (gpu ? 26 : 24) / V))
   const head = 3 * Math.min(chunk, tokens / 2) * V
   const saved = blockSaved(config, tokens, seenKeys(T), fused)
@@ -130,8 +131,15 @@ const runtime: Record<BackendName, number> = {
  * Peak memory of a stage on a backend. `gpu` says that tensors live on a device: the host then has the program and the
  * largest tensor on its way. Within 15 % of the measured peak on the native backend's CPU; an estimate elsewhere.
  */
-export function planNeed(config: ModelConfig, stage: PlanStage, work: Work, backend: BackendName, gpu = false): Need {
-  const tensors = 4 * tensorPeak(config, stage, work, { gpu, fused: backend === "tensorflow" && !gpu })
+export function planNeed(
+  config: ModelConfig,
+  stage: PlanStage,
+  work: Work,
+  backend: BackendName,
+  { gpu = false, tiled = hasTiles() ?? false }: { gpu?: boolean; tiled?: boolean } = {},
+): Need {
+  const fused = backend === "tensorflow" && !gpu
+  const tensors = 4 * tensorPeak(config, stage, work, { gpu, fused, tiled: fused && tiled })
   const program = runtime[backend] + 6 * work.tokenizerBytes + 40 * MiB
   const embedding = 4 * config.vocabSize * config.dim
   if (gpu) return { host: program + (backend === "tensorflow" ? 64 * MiB : embedding), device: tensors }

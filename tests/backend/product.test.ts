@@ -112,6 +112,7 @@ describe.skipIf(!available)("products by the tiles of AMX", () => {
 
   withTiles("say what must agree, and give zeros for a sum of nothing", () => {
     expect(() => tiledProduct(backend, tf.ones([2, 3]), tf.ones([2, 3]), false, false)).toThrow("must agree")
+    expect(tiledProduct(backend, tf.ones([0, 3]), tf.ones([3, 2]), false, false).shape).toEqual([0, 2])
     expect([...tiledProduct(backend, tf.ones([2, 0]), tf.ones([0, 2]), false, false).dataSync()]).toEqual([0, 0, 0, 0])
   })
 

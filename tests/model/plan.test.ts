@@ -60,12 +60,12 @@ describe("planned memory", () => {
   const work: Work = { rank: 8, length: 256, batch: 4, tokenizerBytes: 1e6 }
   const config = parseConfig({ ...llama, ...shape(32000, 768, 2048, 12, 12, 4) })
   const need = (stage: PlanStage, changes: Partial<Work> = {}) =>
-    planNeed(config, stage, { ...work, ...changes }, "tensorflow").host
+    planNeed(config, stage, { ...work, ...changes }, "tensorflow", { tiled: true }).host
 
   it.each(measured)("of %s is within 15 % of the measured peak, stage by stage", (_, json, shape, peaks) => {
     const config = parseConfig(json)
     for (const stage of planStages) {
-      const planned = planNeed(config, stage, { rank: 8, ...shape }, "tensorflow").host / MiB
+      const planned = planNeed(config, stage, { rank: 8, ...shape }, "tensorflow", { tiled: true }).host / MiB
       expect(Math.abs(planned / peaks[stage] - 1), `${stage}: ${planned.toFixed(0)} of ${peaks[stage]}`).toBeLessThan(
         0.15,
       )
@@ -87,14 +87,14 @@ describe("planned memory", () => {
   })
 
   it("puts tensors on the device of a GPU and the program on the host", () => {
-    const cpu = planNeed(config, "train", work, "tensorflow")
-    const gpu = planNeed(config, "train", work, "tensorflow", true)
+    const cpu = planNeed(config, "train", work, "tensorflow", { tiled: false })
+    const gpu = planNeed(config, "train", work, "tensorflow", { gpu: true })
     expect(cpu.device).toBe(0)
     expect(gpu.device).toBeGreaterThan(4 * parameterCount(config))
     expect(gpu.host).toBeLessThan(cpu.host)
     // What the CPU's own kernels do not keep, a GPU does.
     expect(gpu.host + gpu.device).toBeGreaterThan(cpu.host + 64 * MiB)
-    const [loaded, onGpu] = [false, true].map((on) => planNeed(config, "load", work, "tensorflow", on))
+    const [loaded, onGpu] = [false, true].map((on) => planNeed(config, "load", work, "tensorflow", { gpu: on }))
     expect(onGpu!.host + onGpu!.device).toBeCloseTo(loaded!.host + 64 * MiB, -3)
   })
 })

@@ -45,12 +45,12 @@ template <int parts, bool neighbours>
 INLINE void split(V a, V b, Pairs (*pairs)[lines], int at) {
   typedef uint32_t U __attribute__((vector_size(64)));
   typedef uint16_t Halves __attribute__((vector_size(64)));
-  constexpr Halves upper = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
-                            33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+  const Halves upper = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                        33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
 #pragma GCC unroll 3
   for (int p = 0; p < parts; p++) {
     const I x = (bitsOf(a) + 0x8000) & ~0xffff, y = (bitsOf(b) + 0x8000) & ~0xffff;  // to the nearest
-    if constexpr (neighbours) pairs[p][at] = Pairs(__builtin_shuffle(Halves(x), Halves(y), upper));
+    if constexpr (neighbours) pairs[p][at] = Pairs(_mm512_permutex2var_epi16(__m512i(x), __m512i(upper), __m512i(y)));
     else pairs[p][at] = Pairs(U(x) >> 16) | y;
     a -= floatOf(x), b -= floatOf(y);
   }
@@ -69,8 +69,8 @@ INLINE void transpose(Pairs* rows) {
     for (int i = 0; i < 16; i++) {
       if (i & step) continue;
       const Pairs a = rows[i], b = rows[i + step];
-      rows[i] = __builtin_shuffle(a, b, first);
-      rows[i + step] = __builtin_shuffle(a, b, second);
+      rows[i] = Pairs(_mm512_permutex2var_epi32(__m512i(a), __m512i(first), __m512i(b)));
+      rows[i + step] = Pairs(_mm512_permutex2var_epi32(__m512i(a), __m512i(second), __m512i(b)));
     }
   }
 }
@@ -420,6 +420,7 @@ void multiply(const Lines& left, const Lines& right, const Target& out, const Lo
 
 void multiplied(int64_t parts, const Lines& left, const Lines& right, const Target& out, const LowRank* update = nullptr,
                 const Gate* gate = nullptr) {
+  if (!out.rows || !out.columns) return;
   if (parts == 1) multiply<1>(left, right, out, update, gate);
   else multiply<3>(left, right, out, update, gate);
 }
