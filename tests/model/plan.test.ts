@@ -40,19 +40,19 @@ const measured: [string, object, Omit<Work, "rank">, Record<PlanStage, number>][
     "a Llama of 1.8 M",
     { ...llama, ...shape(1087, 192, 512, 4, 6, 3) },
     { length: 192, batch: 16, tokenizerBytes: 22_123 },
-    { load: 486, generate: 559, weigh: 561, train: 685, "train, checkpointed": 575 },
+    { load: 484, generate: 560, weigh: 559, train: 695, "train, checkpointed": 590 },
   ],
   [
     "a Llama of 125 M with a head of its own",
     { ...llama, ...shape(32000, 768, 2048, 12, 12, 4), tie_word_embeddings: false },
     { length: 192, batch: 8, tokenizerBytes: 22_123 },
-    { load: 1014, generate: 1252, weigh: 1251, train: 2353, "train, checkpointed": 1528 },
+    { load: 1017, generate: 1312, weigh: 1370, train: 2114, "train, checkpointed": 1280 },
   ],
   [
     "Gemma 3 270M",
     { ...gemma, ...shape(262144, 640, 2048, 18, 4, 1) },
     { length: 128, batch: 4, tokenizerBytes: 33_371_397 },
-    { load: 1829, generate: 1947, weigh: 1964, train: 2852, "train, checkpointed": 2340 },
+    { load: 1830, generate: 1918, weigh: 1932, train: 2437, "train, checkpointed": 1911 },
   ],
 ]
 

@@ -22,7 +22,8 @@ static bool hasTiles() {
 #endif
 
 static std::string level() {
-  if (const char* wished = std::getenv("MUSC_FUSED")) return wished;
+  const char* wished = std::getenv("MUSC_FUSED");
+  if (wished && std::string(wished) != "amx") return wished;  // tiles only where they can be had
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const auto has512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -38,7 +39,7 @@ static std::string level() {
 __attribute__((constructor)) static void load() {
   Dl_info here;
   if (!dladdr(reinterpret_cast<void*>(&load), &here)) return;
-  const std::string file = here.dli_fname;
-  if (level() == "0") return;
-  dlopen((file.substr(0, file.rfind('/') + 1) + "libfused-" MUSC_KERNELS "-" + level() + ".so").c_str(), RTLD_NOW);
+  const std::string file = here.dli_fname, fitting = level();
+  if (fitting == "0") return;
+  dlopen((file.substr(0, file.rfind('/') + 1) + "libfused-" MUSC_KERNELS "-" + fitting + ".so").c_str(), RTLD_NOW);
 }
