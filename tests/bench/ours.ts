@@ -107,7 +107,8 @@ async function dpo(): Promise<Partial<Answer>> {
     preference: { ...preferenceDefaults, beta: job.beta! },
   }
   const graphs = worthGraphs(items.reduce((sum, item) => sum + tokensOf(item), 0))
-  const learner = { model, lora: adapter(model), objective, graphs }
+  const { gradientCheckpointing } = job
+  const learner = { model, lora: adapter(model), objective, graphs, gradientCheckpointing }
   return withHelpers(learner, job.model, async (helpers) => {
     const seconds = await timed(async () => {
       const ready = await withReference(model, items, tokenBudget, helpers)

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
 import type { Message } from "../../lib/data/schema"
-import { chatStop, encodeChat, encodePrompt, renderChat } from "../../lib/text/chat"
+import { chatStop, encodeChat, encodeChats, encodePrompt, renderChat } from "../../lib/text/chat"
 import { readChatTemplate } from "../../lib/text/chat-template"
 import { loadTokenizer, type Tokenizer } from "../../lib/text/tokenizer"
 
@@ -51,6 +51,9 @@ describe("chat templates", () => {
     const whole = renderChat(tokenizer, [user("the rain"), assistant("is here")], { addGenerationPrompt: false })
     expect(whole.startsWith(name === "chatml" ? text.replace(/<\/s>$/, "") : text)).toBe(true)
     expect(text).toContain("is here")
+    const [one, other] = ["is here", "has gone"].map((answer) => encodeChat(tokenizer, [user("the rain")], answer))
+    const both = encodeChats(tokenizer, [user("the rain")], ["is here", "has gone"])
+    expect(both).toEqual({ promptIds, responses: [one!.responseIds, other!.responseIds] })
   })
 
   it("are taken from chat_template.jinja first, then from the settings, where a list has a default", () => {
