@@ -54,7 +54,7 @@ its own:
 
 Ours works in as many processes as the library takes for the model, one a core for a small one; memory is that of all of
 them, files that several map (TensorFlow's library) once, and the share of the matmul peak is that of what one process
-reaches with all cores.
+reaches with all cores by f32 vectors; products by the tiles of AMX can be above it.
 
 \`--device cuda\` gives both sides the GPU, and a large model work of a GPU's size. Memory is the host's there too.
 
