@@ -185,7 +185,8 @@ function attendByBlocks(
 
 /** act(x · gate) · (x · up) -> [M, F] */
 function gatedProjection(x: Tensor2D, { gate, up }: Layer, activation: Activation): Tensor2D {
-  const tiles = isTaped() || gate.beside || gate.bias ? null : tiled()
+  const plain = [gate, up].every(({ beside, bias }) => !beside && !bias)
+  const tiles = plain && !isTaped() ? tiled() : null
   return tiles
     ? tiledGated(tiles, x, gate.weight, up.weight, activation !== "silu")
     : gated(project(x, gate), project(x, up), activation)
