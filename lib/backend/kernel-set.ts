@@ -44,8 +44,9 @@ export function kernelSet(): string {
 
 export const kernelLibrary = (level: string): string => `libfused-${kernelSet()}-${level}.so`
 
-/** Whether the kernels in the folder of a binding are those of this version. */
-export const hasKernels = (binding: string): boolean => existsSync(path.join(binding, kernelLibrary("plain")))
+/** Whether the kernels in the folder of a binding are those of this version; false where that cannot be told. */
+export const hasKernels = (binding: string): boolean =>
+  existsSync(fusedLoader) && existsSync(path.join(binding, kernelLibrary("plain")))
 
 /** Whether the processor has the tiles of AMX; undefined where that cannot be told. */
 export function hasTiles(): boolean | undefined {
