@@ -264,16 +264,6 @@ export function fusedAdam(
   backend.executeMultipleOutputs("MuscAdam", settingsOf(backend, [0]), [...vectors, g, rates], 0)
 }
 
-/** Writes a vector into a slot of a shared file; whether there was room. */
-export function fusedPut(backend: NativeBackend, x: Tensor1D, fd: number, slot: number): boolean {
-  return tf.tidy(() => call(backend, "MuscPut", [0], [x, tf.tensor1d([fd, slot], "int32")]).dataSync()[0] === 1)
-}
-
-/** Reads it. @throws Error where the file ends before */
-export function fusedTake(backend: NativeBackend, fd: number, slot: number, length: number): Tensor1D {
-  return tf.tidy(() => call(backend, "MuscTake", [0], [tf.tensor1d([fd, slot, length], "int32")]) as Tensor1D)
-}
-
 /** Where tokens stand and who sees whom, for layers of one kind. */
 export interface Sight {
   /** by positions, as the rope of the layer has them: [B T, H / 2] */

@@ -14,7 +14,6 @@ export const kernelSources = inFolder([
   "flat.cc",
   "lora.cc",
   "product.cc",
-  "shelf.cc",
 ])
 /** Becomes part of the binding, and loads the kernels that fit the processor. */
 export const fusedLoader = path.join(folder, "load.cc")

@@ -1,6 +1,6 @@
 import type { Tensor } from "@tensorflow/tfjs"
 import { withGradient } from "./gradient"
-import { type CompiledGraph, dtypes, type GraphAttrs, GraphBuilder, type GraphType } from "./graph"
+import { dtypes, type GraphAttrs, GraphBuilder, type GraphNode, type GraphType } from "./graph"
 import { gradients, mapTensors } from "./recompute"
 import { tf } from "./tf"
 
@@ -21,6 +21,8 @@ export interface Sizes {
 export interface Example {
   sizes: Sizes
   input: unknown
+  /** tensors of the input that are the same for all inputs that are computed together */
+  shared: readonly Tensor[]
   /** what a gradient is wanted by, if anything, for `dy` */
   by: readonly Tensor[]
   dy: Tensor
@@ -28,41 +30,67 @@ export interface Example {
   run(): Tensor[]
 }
 
-/** The graphs. Arguments are the tensors of the input, each once, in their order. */
-export interface Traced {
-  /** All that it gives, the value first, and what the gradient needs besides. The caller disposes them. */
-  value(args: readonly Tensor[], sizes: Sizes): { made: Tensor[]; rest: Tensor[] }
-  /** Gradient by each argument of `by`. */
-  gradient(args: readonly Tensor[], rest: readonly Tensor[], dy: Tensor, sizes: Sizes): Tensor[]
-  /** Numbers of the arguments by which there is a gradient, and of those that it reads. */
-  by: readonly number[]
-  read: readonly number[]
+/** Tensors by name: `a3.1` is the fourth of the second input, `a3` if it is shared; `n5:0.1` was made for the second. */
+type Named = Readonly<Record<string, Tensor>>
+
+/** The graphs for some inputs at once. */
+interface Graphs {
+  /** All that the function gives for each input, then `kept`. The caller disposes them. */
+  value(args: Named, sizes: readonly Sizes[]): Tensor[]
+  /** By each argument of `by`, from those of `read`, what is `kept`, and `dy.0`, `dy.1`, … */
+  gradient(args: Named, sizes: readonly Sizes[]): Tensor[]
+  by: readonly string[]
+  read: readonly string[]
+  kept: readonly string[]
 }
 
-/** What the watched function gives for `input`, by its graphs. */
-export function replayed(input: unknown, { value, gradient, by, read }: Traced, sizes: Sizes): Tensor[] {
-  const args = tensorsOf(input)
-  if (!by.length) return value(args, sizes).made
+export interface Traced {
+  /** Number in the input of each tensor that is shared. */
+  shared: ReadonlySet<number>
+  /** @throws Error of the file system where no temporary file can be written */
+  graphs(inputs: number): Graphs
+}
+
+/**
+ * What the watched function gives for each of `inputs`, by a graph in which threads compute them side by side. With a
+ * gradient: the values alone, one after another in one tensor.
+ */
+export function replayed(inputs: readonly unknown[], { shared, graphs }: Traced, sizes: readonly Sizes[]): Tensor[][] {
+  const { value, gradient, by, read, kept } = graphs(inputs.length)
+  const args = Object.fromEntries(
+    inputs.flatMap((input, c) => tensorsOf(input).map((tensor, i) => [nameIn(`a${i}`, c, shared.has(i)), tensor])),
+  )
+  if (!by.length) {
+    const made = value(args, sizes)
+    const each = made.length / inputs.length
+    return inputs.map((_, c) => made.slice(c * each, (c + 1) * each))
+  }
+  const named = (names: readonly string[]) => names.map((name) => args[name]!)
+  let rows: number[] = []
   const taped = withGradient(
-    by.map((i) => args[i]!),
+    named(by),
     (save) => {
-      const { made, rest } = value(args, sizes)
-      save([...rest, ...read.map((i) => args[i]!)])
+      const made = value(args, sizes)
+      const rest = made.splice(inputs.length)
+      rows = made.map(({ shape }) => shape[0]!)
+      save([...rest, ...named(read)])
       tf.dispose(rest)
-      return made[0]!
+      return made.length > 1 ? tf.concat(made) : made[0]!
     },
     (dy, saved) => {
-      const all = [...args]
-      read.forEach((at, i) => {
-        all[at] = saved[saved.length - read.length + i]!
-      })
-      return gradient(all, saved, dy, sizes)
+      const dys = rows.length > 1 ? tf.split(dy, rows) : [dy]
+      const names = [...kept, ...read, ...dys.map((_, c) => `dy.${c}`)]
+      return gradient({ ...args, ...Object.fromEntries([...saved, ...dys].map((x, i) => [names[i], x])) }, sizes)
     },
   )
-  return [taped]
+  return [[taped]]
 }
 
-function tensorsOf(input: unknown): Tensor[] {
+/** Name of what the watched function knows as `ref` in the graph of several inputs. */
+const nameIn = (ref: Ref, input: number, isShared: boolean) => (isShared ? ref : `${ref}.${input}`)
+
+/** The tensors of a tree, each once, in their order. */
+export function tensorsOf(input: unknown): Tensor[] {
   const found = new Set<Tensor>()
   mapTensors(input, (tensor) => {
     found.add(tensor)
@@ -234,59 +262,112 @@ export function trace(examples: readonly Example[]): Traced {
   }
   const { forward, calls } = first
   const late = [...calls.slice(forward).flatMap(({ inputs }) => inputs), ...first.grads]
-  const kept = [...new Set(late.filter((ref) => isFrom(ref, 0, forward)))]
-  const value = partOf(first, 0, forward, [...first.made, ...kept], varying)
-  const gradient = first.grads.length ? partOf(first, forward, calls.length, first.grads, varying) : () => []
-  const given = (args: readonly Tensor[]) => Object.fromEntries(args.map((arg, i) => [`a${i}`, arg]))
+  const refs = {
+    kept: [...new Set(late.filter((ref) => isFrom(ref, 0, forward)))],
+    read: [...new Set(late.filter((ref) => ref.startsWith("a")))],
+    by: (({ input, by }) => by.map((tensor) => `a${tensorsOf(input).indexOf(tensor)}`))(examples[0]!),
+  }
+  const shared = (({ input, shared: some }) => new Set(some.map((tensor) => tensorsOf(input).indexOf(tensor))))(
+    examples[0]!,
+  )
+  const isShared = (ref: Ref) => ref.startsWith("a") && shared.has(Number(ref.slice(1)))
+  const made = new Map<number, Graphs>()
   return {
-    value(args, at) {
-      const outputs = value(given(args), at)
-      return { made: outputs.slice(0, first.made.length), rest: outputs.slice(first.made.length) }
+    shared,
+    graphs(inputs) {
+      const known = made.get(inputs)
+      if (known) return known
+      const each = Array.from({ length: inputs }, (_, c) => c)
+      const named = (some: readonly Ref[]) =>
+        some.flatMap((ref) => (isShared(ref) ? [ref] : each.map((c) => nameIn(ref, c, false))))
+      const part = { trace: first, varying, isShared, inputs }
+      const value = partOf({ ...part, from: 0, to: forward }, (inputs) => [
+        ...inputs.flatMap((nodeOf) => first.made.map(nodeOf)),
+        ...refs.kept.flatMap((ref) => inputs.map((nodeOf) => nodeOf(ref))),
+      ])
+      const sums = (inputs: readonly NodeOf[], g: GraphBuilder) =>
+        refs.by.flatMap((ref, i) => {
+          const grads = inputs.map((nodeOf) => nodeOf(first.grads[i]!))
+          return isShared(ref) ? [grads.reduce((a, b) => add(g, a, b))] : grads
+        })
+      const gradient = refs.by.length ? partOf({ ...part, from: forward, to: calls.length }, sums) : () => []
+      const { by, read, kept } = refs
+      const graphs: Graphs = { value, gradient, by: named(by), read: named(read), kept: named(kept) }
+      made.set(inputs, graphs)
+      return graphs
     },
-    gradient: (args, rest, dy, at) =>
-      gradient({ ...given(args), ...Object.fromEntries(kept.map((ref, i) => [plainName(ref), rest[i]!])), dy }, at),
-    by: (({ input, by }) => by.map((tensor) => tensorsOf(input).indexOf(tensor)))(examples[0]!),
-    read: [...new Set(late.filter((ref) => ref.startsWith("a")))].map((ref) => Number(ref.slice(1))),
   }
 }
 
-type Part = (inputs: Readonly<Record<string, Tensor>>, sizes: Sizes) => Tensor[]
+type Part = (args: Named, sizes: readonly Sizes[]) => Tensor[]
+
+/** An output of a graph that is being made. */
+interface Node {
+  name: GraphNode
+  dtype: GraphType
+}
+
+type NodeOf = (ref: Ref) => Node
+
+const add = (g: GraphBuilder, a: Node, b: Node): Node => ({
+  ...a,
+  name: g.op("AddV2", [a.name, b.name], { T: a.dtype }),
+})
+
+interface PartOptions {
+  trace: Trace
+  from: number
+  to: number
+  varying: Map<Ref, Ints>
+  isShared(ref: Ref): boolean
+  inputs: number
+}
 
 /** A name without the colon, which TensorFlow gives a meaning. */
-const plainName = (ref: Ref) => ref.replace(":", "_")
+const plainName = (name: string) => name.replace(":", "_")
 
-/** Calls [from, to) of a trace as a graph; what they need of earlier ones is an input. */
-function partOf(trace: Trace, from: number, to: number, outputs: readonly Ref[], varying: Map<Ref, Ints>): Part {
+/** Calls [from, to) of a trace as a graph, for some inputs; what they need of earlier ones is an input of the graph. */
+function partOf(
+  { trace, from, to, varying, isShared, inputs: beside }: PartOptions,
+  outputs: (inputs: readonly NodeOf[], g: GraphBuilder) => Node[],
+): Part {
   const g = new GraphBuilder()
-  const nodes = new Map<string, string>()
-  const made = new Map<Ref, Ints>()
-  const nodeOf = (ref: Ref): string => {
-    const [call, output] = ref.split(":") as [string, string?]
-    const known = nodes.get(call)
-    if (known) return Number(output) ? `${known}:${output}` : known
-    const dtype = trace.types[ref] as GraphType
-    const ints = varying.get(ref)
-    const constant = ref.startsWith("c") && !ints ? trace.constants[Number(ref.slice(1))]! : null
-    if (ints) made.set(ref, ints)
-    if (!constant) return g.input(plainName(ref), dtype)
-    const node = g.constant(constant.values, dtype, constant.shape)
-    nodes.set(ref, node)
-    return node
-  }
-  trace.calls.slice(from, to).forEach(({ op, attrs, inputs }, i) => {
-    nodes.set(`n${from + i}`, g.op(op, inputs.map(nodeOf), attrs))
-  })
-  // TensorFlow may fuse away a node that nothing else in the graph reads, though it is an output.
-  const ends = outputs.map((ref) => g.op("Identity", [nodeOf(ref)], { T: trace.types[ref] as GraphType }))
-  const graph: CompiledGraph = g.compile(ends)
-  return (inputs, sizes) => {
-    const numbers: Record<string, Tensor> = {}
-    for (const [ref, ints] of made) {
-      const { shape } = trace.constants[Number(ref.slice(1))]!
-      numbers[ref] = tf.tensor(ints(sizes), shape, "int32")
+  const given = new Map<string, (args: Named, sizes: readonly Sizes[]) => Tensor>()
+  const nodesOf = (c: number) => {
+    const nodes = new Map<string, GraphNode>()
+    const input = (ref: Ref, tensor: (name: string) => (args: Named, sizes: readonly Sizes[]) => Tensor) => {
+      const name = nameIn(ref, c, isShared(ref))
+      given.set(plainName(name), tensor(name))
+      return g.input(plainName(name), trace.types[ref] as GraphType)
     }
-    const results = graph.run({ ...inputs, ...numbers })
-    tf.dispose(numbers)
-    return results
+    const constant = (ref: Ref): GraphNode => {
+      const { values, shape } = trace.constants[Number(ref.slice(1))]!
+      const ints = varying.get(ref)
+      return ints
+        ? input(ref, () => (_, sizes) => tf.tensor(ints(sizes[c]!), shape, "int32"))
+        : g.constant(values, trace.types[ref] as GraphType, shape)
+    }
+    const nodeOf = (ref: Ref): GraphNode => {
+      const [call, output] = ref.split(":") as [string, string?]
+      const known = nodes.get(call)
+      if (known) return Number(output) ? `${known}:${output}` : known
+      const node = ref.startsWith("c") ? constant(ref) : input(ref, (name) => (args) => args[name]!)
+      if (ref.startsWith("c")) nodes.set(ref, node)
+      return node
+    }
+    let former: GraphNode | null = null
+    trace.calls.slice(from, to).forEach(({ op, attrs, inputs }, i) => {
+      const given = inputs.map(nodeOf)
+      if (former && beside > 1) given.push(`^${former}`)
+      former = g.op(op, given, /^Musc/.test(op) ? { ...attrs, beside } : attrs)
+      nodes.set(`n${from + i}`, former)
+    })
+    return (ref: Ref): Node => ({ name: nodeOf(ref), dtype: trace.types[ref] as GraphType })
   }
+  const each = Array.from({ length: beside }, (_, c) => nodesOf(c))
+  // TensorFlow may fuse away a node that nothing else in the graph reads, though it is an output.
+  const ends = outputs(each, g).map(({ name, dtype }) => g.op("Identity", [name], { T: dtype }))
+  const graph = g.compile(ends)
+  return (args, sizes) =>
+    tf.tidy(() => graph.run(Object.fromEntries([...given].map(([name, tensor]) => [name, tensor(args, sizes)]))))
 }

@@ -92,14 +92,14 @@ export function openLearner(sent: SentLearner, place: ShelfPlace | null, base: M
       ready = bound(learner)
     },
     async share({ items, total, slot }) {
-      const { gradient, ...rest } = await shareOf(learner, ready, items, total)
+      const { gradient, ...rest } = await shareOf(learner, ready, [items], total)
       const values = await given(shelf, slot, gradient)
       gradient.dispose()
       return { ...rest, gradient: values }
     },
     reference({ items }) {
       frozen ??= bind(base!, { graphs: true })
-      return referenceOf(frozen, items as PairItem[])
+      return referenceOf(frozen, [items as PairItem[]])
     },
     dispose() {
       dispose()

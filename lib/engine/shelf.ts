@@ -1,6 +1,5 @@
 import { closeSync, openSync, readSync, unlinkSync, writeSync } from "node:fs"
 import type { Tensor1D } from "@tensorflow/tfjs"
-import { fused, fusedPut, fusedTake } from "../backend/fused"
 import { tf } from "../backend/tf"
 
 /** Where another process finds a shelf, as long as the one that made it has it open. */
@@ -40,8 +39,6 @@ export class Shelf {
 
   /** Whether there was room for it. */
   async put(slot: number, vector: Tensor1D): Promise<boolean> {
-    const kernels = fused()
-    if (kernels) return fusedPut(kernels, vector, this.fd, slot)
     const { buffer, byteOffset, byteLength } = (await vector.data()) as Float32Array
     const bytes = Buffer.from(buffer, byteOffset, byteLength)
     try {
@@ -54,8 +51,6 @@ export class Shelf {
   /** The caller disposes it. @throws Error where nobody has put anything */
   take(slot: number): Tensor1D {
     const { length } = this.place
-    const kernels = fused()
-    if (kernels) return fusedTake(kernels, this.fd, slot, length)
     const values = new Float32Array(length)
     const { buffer, byteLength } = values
     const read = readSync(this.fd, Buffer.from(buffer), 0, byteLength, slot * byteLength)

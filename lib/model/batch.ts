@@ -36,3 +36,10 @@ export function evenBatches<Item>(
   }
   return cut(most)
 }
+
+/** Two batches at a time, to be computed side by side, or one. */
+export const grouped = <Item>(batches: readonly Item[][], sideBySide: boolean): Item[][][] =>
+  batches.flatMap((batch, i) => {
+    if (!sideBySide) return [[batch]]
+    return i % 2 ? [] : [batches.slice(i, i + 2)]
+  })

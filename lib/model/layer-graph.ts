@@ -2,50 +2,65 @@ import type { Tensor, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
 import { isTaped } from "../backend/gradient"
 import { runsGraphs } from "../backend/graph"
 import { tf } from "../backend/tf"
-import { replayed, type Sizes, type Traced, trace } from "../backend/trace"
+import { replayed, type Sizes, type Traced, tensorsOf, trace } from "../backend/trace"
 import type { ModelConfig } from "./config"
 import type { Context, ContextOptions, Places } from "./context"
 import type { Layer, LayerCache } from "./transformer"
 
 /**
  * Layers as graphs, with their gradients in training: a quarter of a small model's time goes into calling kernels one by one
- * and into fresh memory for each. A graph is made by watching a layer on three tiny batches, and serves all layers of its
- * kind and batches of all sizes.
+ * and into fresh memory for each. A graph is made by watching layers on three tiny batches, and serves all layers of their
+ * kind and batches of all sizes: one layer for one batch, or all layers of a model for several batches, which threads compute
+ * side by side.
  */
 
-export interface LayerInput {
+/** Some layers in a row and what they are given: states [B T, D], and a context each. */
+export interface LayersInput {
   x: Tensor2D
-  layer: Layer
-  context: Context
+  layers: readonly Layer[]
+  contexts: readonly Context[]
 }
 
-export interface LayerRun {
+/** How layers are run. */
+export interface LayersRun {
   config: ModelConfig
-  places: Places
-  /** Gets the layer's first keys and values, if they are to be kept. */
+  /** Gets a layer's first keys and values, if they are to be kept. */
   cache?: LayerCache
-  run(input: LayerInput, places: Places, cache?: LayerCache): Tensor2D
-  /** The context that the layer would have at other places. */
-  contextAt(places: Places, options: ContextOptions): Context
+  run(input: LayersInput, places: Places, cache?: LayerCache): Tensor2D
+  /** The contexts that the layers would have at other places. */
+  contextsAt(places: Places, options: ContextOptions): readonly Context[]
 }
 
-/** `run(input, places)` by graph; one by one where a window keeps the first tokens out of sight, and where no graph can be made. */
-export function layerByGraph(input: LayerInput, layer: LayerRun): Tensor2D {
-  const { attention, asked } = input.context
-  const whole = "from" in attention || attention.blocks.every(({ keys: [from] }) => from === 0)
-  const graph = whole ? graphOf(input, layer) : null
-  const { places, cache } = layer
-  if (!graph) return tf.tidy(() => layer.run(input, places, cache))
-  const sizes = { rows: places.rows, asked: asked?.tokens.size ?? 0, cuts: cutsOf(input.context, places.length) }
+/**
+ * `run(input, places)` of some batches by a graph, one after another in one tensor. Null where a window keeps the first tokens
+ * out of sight, where batches are cut into different blocks, and where no graph can be made.
+ */
+export function layersByGraph(
+  inputs: readonly LayersInput[],
+  places: readonly Places[],
+  run: LayersRun,
+): Tensor2D | null {
+  const graph = graphOf(inputs, run)
+  if (!graph) return null
+  const sizes = inputs.map(({ contexts }, i): Sizes => {
+    const { rows, length } = places[i]!
+    return { rows, asked: askedOf(contexts)?.tokens.size ?? 0, cuts: cutsOf(contexts, length) }
+  })
   return tf.tidy(() => {
-    const [y, k, v] = replayed(input, graph, sizes)
-    cache?.append(k as Tensor4D, v as Tensor4D)
-    return y as Tensor2D
+    const made = replayed(inputs, graph, sizes)
+    const [[, k, v]] = made as [Tensor[]]
+    run.cache?.append(k as Tensor4D, v as Tensor4D)
+    const states = made.map(([y]) => y as Tensor2D)
+    return states.length > 1 ? (tf.concat(states) as Tensor2D) : states[0]!
   })
 }
 
+/** Only the last layer goes on with some tokens alone. */
+const askedOf = (contexts: readonly Context[]) => contexts.at(-1)!.asked
+
 /** First queries of all blocks, from 0 to the row's length, whether or not queries from 0 on attend. */
-const cutsOf = ({ starts }: Context, length: number) => [...new Set([0, ...starts, length])]
+const cutsOf = (contexts: readonly Context[], length: number) =>
+  [...new Set([0, ...contexts.flatMap(({ starts }) => starts), length])].sort((a, b) => a - b)
 
 /** Projections of a layer, in the order of its inputs. */
 const projectionsOf = ({ qk, v, o, gate, up, down }: Layer) => [qk, v, o, gate, up, down]
@@ -59,61 +74,71 @@ function trainedOf(layer: Layer): Tensor[] {
   return all.filter((tensor) => tensor !== undefined)
 }
 
-/** By what decides which kernels a layer calls; null where none can be made. */
+/** By what decides which kernels layers call; null where none can be made. */
 const graphs = new Map<string, Traced | null>()
 
-function graphOf(input: LayerInput, layer: LayerRun): Traced | null {
-  const { attention, starts, asked } = input.context
-  const late = starts[0]! > 0
-  const window = "from" in attention && attention.window
-  const projections = projectionsOf(input.layer).map(({ lora, beside, bias, constantInput, train }) => [
-    lora.map(({ offset }) => offset),
-    beside !== undefined,
-    bias !== undefined,
-    constantInput ?? false,
-    train,
-  ])
-  const kind = [window, starts.length, late, asked !== undefined, isTaped(), layer.cache !== undefined]
-  const key = JSON.stringify([layer.config, projections, ...kind])
+function graphOf(inputs: readonly LayersInput[], { config, cache, ...run }: LayersRun): Traced | null {
+  const kinds = inputs.map(({ contexts }) => contexts.map(kindOf))
+  const [first] = kinds as [(Kind | null)[]]
+  if (kinds.some((kind) => kind.includes(null) || JSON.stringify(kind) !== JSON.stringify(first))) return null
+  const { layers } = inputs[0]!
+  const projections = layers
+    .flatMap(projectionsOf)
+    .map(({ lora, beside, bias, constantInput, train }) => [
+      lora.map(({ offset }) => offset),
+      beside !== undefined,
+      bias !== undefined,
+      constantInput ?? false,
+      train,
+    ])
+  const key = JSON.stringify([config, projections, first, isTaped(), cache !== undefined, inputs.length])
   const known = graphs.get(key)
   if (known !== undefined) return known
   let made: Traced | null = null
   if (runsGraphs()) {
     try {
       tf.tidy(() => {
-        made = trace([2, 3, 5].map((rows) => exampleOf(input, layer, rows, late)))
+        made = trace([2, 3, 5].map((rows) => exampleOf(inputs[0]!, { config, cache, ...run }, rows)))
+        made.graphs(inputs.length)
       })
     } catch {
-      // No room for a temporary file, or a layer that differs between sizes in more than lengths: one by one, then.
+      // No room for a temporary file, or layers that differ between sizes in more than lengths: one by one, then.
+      made = null
     }
   }
   graphs.set(key, made)
   return made
 }
 
-/** The layer on a tiny batch of as many blocks; batches of 2, 3 and 5 rows agree in no length. */
-function exampleOf(
-  { layer, context }: LayerInput,
-  { config, run, cache, contextAt }: LayerRun,
-  rows: number,
-  late: boolean,
-) {
-  const blocks = context.starts.length
-  const first = late ? 5 + rows * rows : 0
-  const cut = (i: number) => first + i * i + i * rows
-  const starts = Array.from({ length: blocks }, (_, i) => cut(i))
-  const length = cut(blocks)
+/** What of a context decides which kernels a layer calls: its window, its blocks, whether late ones alone attend, and are asked. */
+type Kind = readonly [window: number | boolean, blocks: number, late: boolean, asked: boolean]
+
+/** Null where a window keeps the first tokens out of sight. */
+function kindOf({ attention, starts, asked }: Context): Kind | null {
+  const whole = "from" in attention || attention.blocks.every(({ keys: [from] }) => from === 0)
+  return whole ? ["from" in attention && attention.window, starts.length, starts[0]! > 0, asked !== undefined] : null
+}
+
+/** The layers on a tiny batch that is cut as often; batches of 2, 3 and 5 rows agree in no length. */
+function exampleOf({ layers, contexts }: LayersInput, { config, run, cache, contextsAt }: LayersRun, rows: number) {
+  const last = contexts.at(-1)!
+  const cuts = new Set([0, ...contexts.flatMap(({ starts }) => starts)]).size
+  const cut = (i: number) => (i ? 4 + rows * rows + (i - 1) ** 2 + (i - 1) * rows : 0)
+  const length = cut(cuts)
+  const first = cut(cuts - last.starts.length)
+  const starts = Array.from({ length: cuts }, (_, i) => cut(i))
   const positions = Int32Array.from({ length: rows * length }, (_, i) => i % length)
   const places: Places = { rows, length, positions, segments: new Int32Array(rows * length) }
-  const asked = context.asked && positions.map((_, i) => i).filter((i) => i > first && i % length >= first)
-  const input: LayerInput = {
+  const asked = last.asked && positions.map((_, i) => i).filter((i) => i > first && i % length >= first)
+  const input: LayersInput = {
     x: tf.ones([rows * length, config.dim]),
-    layer,
-    context: contextAt(places, { asked, starts: late ? [0, ...starts] : starts, steady: !isTaped() }),
+    layers,
+    contexts: contextsAt(places, { asked, starts, steady: !isTaped() }).slice(0, layers.length),
   }
-  const sizes: Sizes = { rows, asked: asked?.length ?? 0, cuts: cutsOf(input.context, length) }
+  const sizes: Sizes = { rows, asked: asked?.length ?? 0, cuts: cutsOf(input.contexts, length) }
   const dy = tf.ones([asked?.length ?? rows * length, config.dim])
-  const by = isTaped() ? [input.x, ...trainedOf(layer)] : []
+  const shared = tensorsOf(layers)
+  const by = isTaped() ? [input.x, ...layers.flatMap(trainedOf)] : []
   const watched = (): Tensor[] => {
     const kept: Tensor[] = []
     const append = (k: Tensor4D, v: Tensor4D) => {
@@ -122,7 +147,7 @@ function exampleOf(
     }
     return [run(input, places, cache && { append }), ...kept]
   }
-  return { sizes, input, by, dy, run: watched }
+  return { sizes, input, shared, by, dy, run: watched }
 }
 
 /**

@@ -7,7 +7,7 @@ import { headLogProbs } from "../backend/head"
 import { tf, valuesOf } from "../backend/tf"
 import { contexts, type Places } from "./context"
 import { evenStarts } from "./layer-graph"
-import { type Bound, forward } from "./transformer"
+import { type Bound, forward, forwardTogether, type Pass } from "./transformer"
 
 /**
  * The only place where tokens are shifted against their predictions: the logits at position t are about token t + 1, so
@@ -94,17 +94,51 @@ export function pack(sequences: readonly Sequence[], multiple = { row: 1, predic
   }
 }
 
+/** Packs that threads compute side by side: targets, owners and responses of all, in their order. */
+export interface Together extends Pick<Packed, "targets" | "owners" | "responses"> {
+  packs: readonly Packed[]
+}
+
+export function together(packs: readonly Packed[]): Together {
+  let responses = 0
+  const owners = packs.map((pack) => {
+    responses += pack.responses
+    return pack.owners.map((owner) => owner + responses - pack.responses)
+  })
+  return { packs, targets: joined(packs.map(({ targets }) => targets)), owners: joined(owners), responses }
+}
+
+function joined(lists: readonly Int32Array[]): Int32Array {
+  const all = new Int32Array(lists.reduce((n, { length }) => n + length, 0))
+  let at = 0
+  for (const list of lists) {
+    all.set(list, at)
+    at += list.length
+  }
+  return all
+}
+
 /** Hidden states at the predictors of all response tokens -> [M, D]; only these go through the head. */
-export function responseStates(model: Bound, batch: Packed): Tensor2D {
-  const asked = batch.predictors
+export function responseStates(model: Bound, batch: Packed | Together): Tensor2D {
+  if ("packs" in batch)
+    return forwardTogether(
+      model,
+      batch.packs.map((pack) => passOf(model, pack)),
+    )
+  const { ids, places, perLayer } = passOf(model, batch)
+  return forward(model, ids, places, perLayer)
+}
+
+function passOf(model: Bound, pack: Packed): Pass {
+  const asked = pack.predictors
   const taped = isTaped()
-  const starts = taped && model.graphs ? evenStarts(batch, asked) : undefined
-  const perLayer = contexts(model.config, batch, { asked, starts, steady: !taped })
-  return forward(model, tf.tensor1d(batch.ids), batch, perLayer)
+  const starts = taped && model.graphs ? evenStarts(pack, asked) : undefined
+  const perLayer = contexts(model.config, pack, { asked, starts, steady: !taped })
+  return { ids: tf.tensor1d(pack.ids), places: pack, perLayer }
 }
 
 /** log p(token | prompt, answer so far) of every response token -> [M], in nats. Differentiable in what `model` trains. */
-export function responseLogProbs(model: Bound, batch: Packed): Tensor1D {
+export function responseLogProbs(model: Bound, batch: Packed | Together): Tensor1D {
   return logProbsAt(model, responseStates(model, batch), batch)
 }
 
@@ -115,7 +149,7 @@ export function responseLogProbs(model: Bound, batch: Packed): Tensor1D {
 export function responseDivergence(
   model: Bound,
   reference: Bound,
-  batch: Packed,
+  batch: Packed | Together,
 ): { logProbs: Tensor1D; divergence: Tensor1D } {
   const states = responseStates(model, batch)
   const softcap = model.config.logitSoftcap
@@ -125,7 +159,7 @@ export function responseDivergence(
   }
 }
 
-function logProbsAt(model: Bound, states: Tensor2D, batch: Packed): Tensor1D {
+function logProbsAt(model: Bound, states: Tensor2D, batch: Packed | Together): Tensor1D {
   const options = { trainTable: model.trainAll, softcap: model.config.logitSoftcap }
   return headLogProbs(states, model.head, tf.tensor1d(batch.targets), options)
 }

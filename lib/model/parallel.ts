@@ -1,3 +1,4 @@
+import { runsGraphs } from "../backend/graph"
 import { onGpu } from "../backend/tf"
 
 /** Size of a model (f32) from which its products are large enough for all threads to share them well. */
@@ -10,3 +11,6 @@ const sharedBytes = 512 * 2 ** 20
 export function gainsByProcesses(parameters: number): boolean {
   return !onGpu() && 4 * parameters < sharedBytes
 }
+
+/** Whether threads of one process compute two batches of it side by side, by graphs, where several processes would gain. */
+export const sideBySide = (parameters: number): boolean => runsGraphs() && gainsByProcesses(parameters)

@@ -7,7 +7,7 @@ import { tf } from "../backend/tf"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
 import { type Blocks, type Context, type ContextOptions, contexts, type Places } from "./context"
-import { type LayerInput, layerByGraph } from "./layer-graph"
+import { type LayersInput, type LayersRun, layersByGraph } from "./layer-graph"
 
 /**
  * The whole decoder, for every family: they differ by the values in `ModelConfig` only. One `forward` serves training,
@@ -77,23 +77,48 @@ export function forward(
   perLayer: readonly Context[],
   cache?: KVCache,
 ): Tensor2D {
-  const { config } = model
-  let x = lookup(model.embed, ids) // [B T, D]
-  if (config.embedScale !== 1) x = tf.mul(x, config.embedScale)
   const byGraph = model.graphs && (!cache || cache.isFresh)
+  let x = embedded(model, ids)
   model.layers.forEach((layer, i) => {
-    const input = { x, layer, context: perLayer[i]! }
-    const kept = cache?.layer(i)
-    const run = ({ x, layer, context }: LayerInput, at = places, into = kept) =>
-      block(x, layer, model, at, context, into)
-    const contextAt = (at: Places, options: ContextOptions) => contexts(config, at, options)[i]!
-    if (model.recompute) x = recomputed(input, run)
-    else if (byGraph) x = layerByGraph(input, { config, places, cache: kept, run, contextAt })
-    // Frees what the gradient does not need as soon as a layer is done.
-    else x = tf.tidy(() => run(input))
+    const input = { x, layers: [layer], contexts: [perLayer[i]!] }
+    const run = layersOf(model, i, cache?.layer(i))
+    const plain = (input: LayersInput) => run.run(input, places, run.cache)
+    if (model.recompute) x = recomputed(input, plain)
+    else x = (byGraph ? layersByGraph([input], [places], run) : null) ?? tf.tidy(() => plain(input)) // frees what no gradient needs
   })
-  return rmsNorm(x, model.norm, config.normEps, model.trainAll)
+  return rmsNorm(x, model.norm, model.config.normEps, model.trainAll)
 }
+
+/** What `forward` is given. */
+export interface Pass {
+  ids: Tensor1D
+  places: Places
+  perLayer: readonly Context[]
+}
+
+/** As `forward` of each, one after another in one tensor; threads compute them side by side where a graph can be made. */
+export function forwardTogether(model: Bound, passes: readonly Pass[]): Tensor2D {
+  const input = ({ ids, perLayer }: Pass) => ({ x: embedded(model, ids), layers: model.layers, contexts: perLayer })
+  const places = passes.map(({ places }) => places)
+  const byGraph = model.graphs && !model.recompute && passes.length > 1
+  const states = byGraph ? layersByGraph(passes.map(input), places, layersOf(model, 0)) : null
+  if (!states) return tf.concat(passes.map(({ ids, places, perLayer }) => forward(model, ids, places, perLayer)))
+  return rmsNorm(states, model.norm, model.config.normEps, model.trainAll)
+}
+
+function embedded({ config, embed }: Bound, ids: Tensor1D): Tensor2D {
+  const x = lookup(embed, ids)
+  return config.embedScale === 1 ? x : tf.mul(x, config.embedScale)
+}
+
+/** The layers of a model from layer `first` on. */
+const layersOf = (model: Bound, first: number, cache?: LayerCache): LayersRun => ({
+  config: model.config,
+  cache,
+  run: ({ x, layers, contexts }, places, into) =>
+    layers.reduce((x, layer, i) => block(x, layer, model, places, contexts[i]!, into), x),
+  contextsAt: (places, options) => contexts(model.config, places, options).slice(first),
+})
 
 /** x + attention(norm(x)), then x + mlp(norm(x)); some families norm the outputs as well. */
 function block(

@@ -1,16 +1,16 @@
 import type { Scalar, Tensor, Tensor1D } from "@tensorflow/tfjs"
 import { flatten } from "../backend/flat"
 import { tf } from "../backend/tf"
-import { evenBatches, microBatches } from "../model/batch"
+import { evenBatches, grouped, microBatches } from "../model/batch"
 import { bind, type Lora, release } from "../model/lora"
-import { gainsByProcesses } from "../model/parallel"
+import { gainsByProcesses, sideBySide } from "../model/parallel"
 import type { Bound, Model, Params } from "../model/transformer"
 import { type Item, lossOf, type Objective, tokensOf, weightOf } from "./objective"
 
 /**
  * Loss and gradient of a step: its items are cut into micro-batches, each is computed by this process or by another, and
  * what they give is added up in their order. How they are cut depends on nothing but items, budget and model, so the sums
- * are the same to the last bit however many processes there are.
+ * are the same to the last bit however many threads and processes there are.
  */
 
 /** All that a gradient depends on, but for the items. */
@@ -56,23 +56,30 @@ export interface Helpers {
 /** Padded tokens below which a micro-batch takes hardly less time than one of twice the size. */
 const leastTokens = 256
 
-/** The micro-batches of a step: for models that several processes gain with, two or more. */
-function cut<I extends Item>({ model }: Learner, items: readonly I[], tokenBudget: number): I[][] {
-  const parameters = Object.values(model.params).reduce((n, { size }) => n + size, 0)
-  if (!gainsByProcesses(parameters)) return microBatches<I>(items, tokensOf, tokenBudget)
+const sizeOf = ({ params }: Model) => Object.values(params).reduce((n, { size }) => n + size, 0)
+
+/** Whether this process computes two micro-batches of a step side by side, and so needs no helpers. */
+export const inThreads = ({ model, graphs = false, gradientCheckpointing = false }: Learner): boolean =>
+  graphs && !gradientCheckpointing && sideBySide(sizeOf(model))
+
+/** The micro-batches of a step: for small models two or more. Those in one list are computed together. */
+function cut(learner: Learner, items: readonly Item[], tokenBudget: number): Item[][][] {
   const padded = items.length * Math.max(...items.map(tokensOf))
-  return evenBatches<I>(items, tokensOf, tokenBudget, padded >= 2 * leastTokens ? 2 : 1)
+  const parts = padded >= 2 * leastTokens && gainsByProcesses(sizeOf(learner.model)) ? 2 : 1
+  const batches =
+    parts > 1 ? evenBatches(items, tokensOf, tokenBudget, parts) : microBatches(items, tokensOf, tokenBudget)
+  return grouped(batches, inThreads(learner))
 }
 
 /** The model ready for a step; null where all weights are trained, which is done on the tape. */
 export const bound = ({ model, lora, gradientCheckpointing, graphs }: Learner): Bound | null =>
   lora ? bind(model, { lora, apart: true, recompute: gradientCheckpointing, graphs }) : null
 
-/** Share of some items in a step whose items weigh `total`. The caller disposes `gradient`. */
+/** Share of some micro-batches in a step whose items weigh `total`. The caller disposes `gradient`. */
 export async function shareOf(
   learner: Learner,
   ready: Bound | null,
-  items: readonly Item[],
+  parts: readonly (readonly Item[])[],
   total: number,
 ): Promise<Share> {
   const { model, objective, gradientCheckpointing: recompute, graphs } = learner
@@ -82,7 +89,7 @@ export async function shareOf(
     const taped: { value: Tensor; grads: Tensor[] } = tf.engine().gradients(
       (): Scalar => {
         const trained = ready ?? bind(model, { trainAll: true, recompute, graphs })
-        const { loss, logs } = lossOf(objective, trained, items, total, model)
+        const { loss, logs } = lossOf(objective, trained, parts, total, model)
         for (const [name, tensor] of Object.entries(logs)) kept[name] = tf.keep(tf.sum(tensor))
         return loss
       },
@@ -133,11 +140,11 @@ export async function stepGradient(
     gradient?.dispose()
     throw error
   }
-  const tokens = batches.reduce((n, batch) => n + batch.length * Math.max(...batch.map(tokensOf)), 0)
+  const tokens = batches.flat().reduce((n, batch) => n + batch.length * Math.max(...batch.map(tokensOf)), 0)
   return { loss, logs, gradient: gradient!, tokens }
 }
 
-async function* alone(learner: Learner, batches: readonly Item[][], total: number): AsyncGenerator<Share> {
+async function* alone(learner: Learner, batches: readonly Item[][][], total: number): AsyncGenerator<Share> {
   const ready = bound(learner)
   try {
     for (const batch of batches) yield await shareOf(learner, ready, batch, total)
@@ -150,14 +157,14 @@ async function* alone(learner: Learner, batches: readonly Item[][], total: numbe
 async function* helped(
   helpers: Helpers,
   learner: Learner,
-  batches: readonly Item[][],
+  batches: readonly Item[][][],
   total: number,
   vector?: Tensor1D,
 ): AsyncGenerator<Share> {
   const told = vector ?? flatten(Object.values(trainedParams(learner)))
   await helpers.update(told)
   if (told !== vector) told.dispose()
-  const shares = batches.map((batch) => helpers.share(batch, total))
+  const shares = batches.map((batch) => helpers.share(batch.flat(), total))
   for (const share of shares) share.catch(() => {}) // told when its turn comes
   let done = 0
   try {

@@ -4,7 +4,7 @@ import { CheckpointError, InputError, MuscError, StoppedError } from "../errors"
 import { openSafetensors, writeSafetensors } from "../model/safetensors"
 import type { Params } from "../model/transformer"
 import { rng } from "../rng"
-import { type Helpers, type Learner, stepGradient, trainedParams } from "./gradients"
+import { type Helpers, inThreads, type Learner, stepGradient, trainedParams } from "./gradients"
 import { needsDivergence } from "./losses"
 import { type ItemOf, type Objective, tokensOf } from "./objective"
 import {
@@ -113,7 +113,7 @@ export async function train<O extends Objective>(options: TrainOptions<O>): Prom
       const step = state.step
       const items = batches.at(step)
       const left = (batches.steps - step) * items.reduce((n, item) => n + tokensOf(item), 0)
-      const helpers = options.helpers?.worth(left) ? options.helpers : null
+      const helpers = !inThreads(options) && options.helpers?.worth(left) ? options.helpers : null
       if (!helpers) settle(params, state)
       const shared = { tokenBudget, helpers, vector: state.p }
       const { loss, gradient, logs, tokens } = await stepGradient(options, items, shared)

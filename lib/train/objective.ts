@@ -1,6 +1,14 @@
 import type { Scalar, Tensor, Tensor1D } from "@tensorflow/tfjs"
 import { tf } from "../backend/tf"
-import { type Packed, pack, responseDivergence, responseLogProbs, type Sequence } from "../model/logprobs"
+import {
+  type Packed,
+  pack,
+  responseDivergence,
+  responseLogProbs,
+  type Sequence,
+  type Together,
+  together,
+} from "../model/logprobs"
 import { bind } from "../model/lora"
 import type { Bound, Model } from "../model/transformer"
 import { needsDivergence, type PreferenceOptions, preferenceLoss, sftLoss, sumByResponse } from "./losses"
@@ -44,9 +52,11 @@ const responsesOf = (item: Item) => ("responses" in item ? item.responses : [ite
 export const tokensOf = (item: Item): number =>
   responsesOf(item).reduce((n, { length }) => n + length, item.prompt.length)
 
-/** Items as one padded batch. */
-export const packItems = (items: readonly Item[]): Packed =>
-  pack(items.map((item) => ({ prompt: item.prompt, responses: responsesOf(item) })))
+/** Items as padded batches, which threads compute side by side if there are several. */
+export function packItems(parts: readonly (readonly Item[])[]): Packed | Together {
+  const packs = parts.map((items) => pack(items.map((item) => ({ prompt: item.prompt, responses: responsesOf(item) }))))
+  return packs.length > 1 ? together(packs) : packs[0]!
+}
 
 /** What an item counts for in its step: the loss is divided by the sum of it over all items. */
 export function weightOf(objective: Objective, item: Item): number {
@@ -64,20 +74,21 @@ export interface LossShare {
 }
 
 /**
- * Share of some items in the loss of a step whose items weigh `total`. `reference` is the model without its adapter, which
+ * Share of some items, laid out as `packItems` does, in the loss of a step whose items weigh `total`. `reference` is the model without its adapter, which
  * TDPO reads; pairs must have their reference log-probs (`withReference`). Logs of pairs: rewards of both sides (β Σ w Δ),
  * their margin, and accuracy (share of pairs with a positive margin).
  */
 export function lossOf(
   objective: Objective,
   bound: Bound,
-  items: readonly Item[],
+  parts: readonly (readonly Item[])[],
   total: number,
   reference: Model,
 ): LossShare {
   if (objective.kind === "preference")
-    return preferenceOf(objective.preference, bound, items as PairItem[], total, reference)
-  const batch = packItems(items)
+    return preferenceOf(objective.preference, bound, parts as PairItem[][], total, reference)
+  const batch = packItems(parts)
+  const items = parts.flat()
   const weights = items.flatMap((item) =>
     responsesOf(item).flatMap(({ length }) => {
       const weight = objective.weighting === "root" ? 1 / Math.sqrt(length) : 1
@@ -90,11 +101,12 @@ export function lossOf(
 function preferenceOf(
   options: PreferenceOptions,
   bound: Bound,
-  items: readonly PairItem[],
+  parts: readonly (readonly PairItem[])[],
   total: number,
   model: Model,
 ): LossShare {
-  const batch = packItems(items)
+  const batch = packItems(parts)
+  const items = parts.flat()
   const compared = needsDivergence(options.loss) ? responseDivergence(bound, bind(model), batch) : null
   const logProbs = compared?.logProbs ?? responseLogProbs(bound, batch)
   const perToken = (of: (item: PairItem) => readonly number[]) => Float32Array.from(items.flatMap(of))
@@ -137,7 +149,11 @@ function preferenceOf(
 }
 
 /** Σ of per-token values of the chosen and of the rejected answers, each [pairs]. */
-function sides(values: Tensor1D, batch: Packed, weights: Float32Array): [Tensor1D, Tensor1D] {
+function sides(
+  values: Tensor1D,
+  batch: Pick<Packed, "owners" | "responses">,
+  weights: Float32Array,
+): [Tensor1D, Tensor1D] {
   const sums = tf.reshape(sumByResponse(values, batch.owners, weights, batch.responses), [-1, 2])
   const [chosen, rejected] = tf.split(sums, 2, 1)
   return [tf.reshape(chosen!, [-1]), tf.reshape(rejected!, [-1])]

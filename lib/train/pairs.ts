@@ -1,9 +1,10 @@
 import { valuesOf } from "../backend/tf"
 import type { Message, PairWeights } from "../data/schema"
 import { InputError } from "../errors"
-import { microBatches } from "../model/batch"
+import { grouped, microBatches } from "../model/batch"
 import { responseLogProbs } from "../model/logprobs"
 import { bind, release } from "../model/lora"
+import { sideBySide } from "../model/parallel"
 import type { Bound, Model } from "../model/transformer"
 import { encodeChats } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
@@ -76,11 +77,13 @@ export async function withReference(
 ): Promise<PairItem[]> {
   const missing = items.filter((item) => !item.chosenReference || !item.rejectedReference)
   if (!missing.length) return [...items]
-  const batches = microBatches<PairItem>(missing, tokensOf, tokenBudget)
+  const inThreads = sideBySide(Object.values(model.params).reduce((n, { size }) => n + size, 0))
+  const batches = grouped(microBatches<PairItem>(missing, tokensOf, tokenBudget), inThreads)
   const tokens = missing.reduce((n, item) => n + tokensOf(item), 0)
-  const read = helpers?.worth(tokens)
-    ? Promise.all(batches.map((batch) => helpers.reference(batch)))
-    : alone(model, batches)
+  const read =
+    !inThreads && helpers?.worth(tokens)
+      ? Promise.all(batches.flat().map((batch) => helpers.reference(batch)))
+      : alone(model, batches)
   const known = new Map<PairItem, PairItem>()
   for (const [i, logProbs] of (await read).entries()) {
     let at = 0
@@ -88,7 +91,7 @@ export async function withReference(
       at += n
       return [...logProbs.subarray(at - n, at)]
     }
-    for (const item of batches[i]!) {
+    for (const item of batches[i]!.flat()) {
       const chosenReference = take(item.chosen.length)
       known.set(item, { ...item, chosenReference, rejectedReference: take(item.rejected.length) })
     }
@@ -96,7 +99,7 @@ export async function withReference(
   return items.map((item) => known.get(item) ?? item)
 }
 
-async function alone(model: Model, batches: readonly PairItem[][]): Promise<Float32Array[]> {
+async function alone(model: Model, batches: readonly PairItem[][][]): Promise<Float32Array[]> {
   const ready = bind(model, { graphs: true })
   const read: Float32Array[] = []
   for (const batch of batches) read.push(await referenceOf(ready, batch))
@@ -104,6 +107,6 @@ async function alone(model: Model, batches: readonly PairItem[][]): Promise<Floa
   return read
 }
 
-/** Log-probs of all response tokens of some items, in nats. */
-export const referenceOf = (model: Bound, items: readonly PairItem[]): Promise<Float32Array> =>
-  valuesOf(() => responseLogProbs(model, packItems(items)))
+/** Log-probs of all response tokens of some micro-batches, in nats. */
+export const referenceOf = (model: Bound, batches: readonly (readonly PairItem[])[]): Promise<Float32Array> =>
+  valuesOf(() => responseLogProbs(model, packItems(batches)))

@@ -284,6 +284,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
       loss: number
       norm: number
       digits: string
+      sideBySide: { loss: number; gradient: string }
     }
   }
 
@@ -291,6 +292,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
     const [one, four] = ["1", "4"].map((threads) => elsewhere({ TF_NUM_INTRAOP_THREADS: threads }))
     expect(one!.present).toBe(true)
     expect(four!.digits).toBe(one!.digits)
+    expect(four!.sideBySide).toEqual(one!.sideBySide)
   })
 
   it.each(["x86-64-v4", "x86-64-v3", "plain", "0"])("compiled for %s, or without any, train alike", (level) => {
@@ -299,5 +301,6 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
     expect(other.present).toBe(level !== "0")
     expect(Math.abs(other.loss / usual.loss - 1)).toBeLessThan(1e-5)
     expect(Math.abs(other.norm / usual.norm - 1)).toBeLessThan(1e-4)
+    expect(Math.abs(other.sideBySide.loss / usual.loss - 1)).toBeLessThan(1e-5)
   })
 })

@@ -19,7 +19,7 @@ import { bind, fromAdapter, initLora, type Lora, release } from "../../lib/model
 import type { Model } from "../../lib/model/transformer"
 import { initModel, loadModel, parameterCount } from "../../lib/model/weights"
 import { rng } from "../../lib/rng"
-import { type Helpers, type Learner, trainedParams, worthGraphs } from "../../lib/train/gradients"
+import { type Helpers, inThreads, type Learner, trainedParams, worthGraphs } from "../../lib/train/gradients"
 import { train } from "../../lib/train/loop"
 import { preferenceDefaults } from "../../lib/train/losses"
 import { type PairItem, type PreferenceObjective, type SftObjective, tokensOf } from "../../lib/train/objective"
@@ -79,7 +79,7 @@ async function withHelpers(
   dir: string | null,
   work: (helpers: Helpers | null) => Promise<Partial<Answer>>,
 ): Promise<Partial<Answer>> {
-  const pool = openPool(job.workers ?? 0, parameterCount(learner.model.config), dir)
+  const pool = inThreads(learner) ? null : openPool(job.workers ?? 0, parameterCount(learner.model.config), dir)
   const helpers = openHelpers(pool, learner)
   if (!pool || !helpers) return work(null)
   const vector = flatten(Object.values(trainedParams(learner)))

@@ -15,7 +15,7 @@ import { type StepLog, type TrainOptions, train } from "../../lib/train/loop"
 import { type PreferenceOptions, preferenceDefaults } from "../../lib/train/losses"
 import type { Objective, PairItem } from "../../lib/train/objective"
 import { withReference } from "../../lib/train/pairs"
-import { cuda, randomIds, tensorsLeft } from "../support/tensors"
+import { backends, cuda, randomIds, tensorsLeft } from "../support/tensors"
 
 const dir = join(__dirname, "../../data/models/world")
 const scratch = mkdtempSync(join(tmpdir(), "learner-"))
@@ -75,16 +75,10 @@ describe.skipIf(cuda)("training with helping processes", () => {
   it.each([
     ["DPO", {}, false],
     ["TDPO", { objective: preferring("tdpo1") }, false],
-    ["DPO by graphs", { graphs: true }, false],
     ["DPO with gradient checkpointing", { gradientCheckpointing: true }, false],
     [
       "supervised training of all weights, which no folder holds",
       { objective: { kind: "sft", weighting: "root" }, batches: { steps: 3, at: sequences } },
-      true,
-    ],
-    [
-      "the same by graphs",
-      { objective: { kind: "sft", weighting: "root" }, batches: { steps: 3, at: sequences }, graphs: true },
       true,
     ],
   ] as [string, Partial<TrainOptions>, boolean][])("gives %s the same to the last bit", async (_, options, all) => {
@@ -98,6 +92,26 @@ describe.skipIf(cuda)("training with helping processes", () => {
     })
     expect(left).toBe(0)
   })
+
+  it.runIf(backends[0] === "tensorflow").each([
+    ["DPO", {}, false],
+    ["all weights", { objective: { kind: "sft", weighting: "root" }, batches: { steps: 3, at: sequences } }, true],
+  ] as [string, Partial<TrainOptions>, boolean][])(
+    "asks none of them for %s by graphs, which threads compute side by side",
+    async (_, options, all) => {
+      const left = await tensorsLeft(async () => {
+        const plain = await run(1, options, all)
+        const two = await run(2, { ...options, graphs: true }, all)
+        expect(two.pids).toEqual([])
+        two.logs.forEach(({ loss, gradNorm, tokens }, i) => {
+          expect(loss).toBeCloseTo(plain.logs[i]!.loss, 4)
+          expect(gradNorm / plain.logs[i]!.gradNorm).toBeCloseTo(1, 3)
+          expect(tokens).toBe(plain.logs[i]!.tokens)
+        })
+      })
+      expect(left).toBe(0)
+    },
+  )
 
   it("gives the same to the last bit when it goes on with another number of them", async () => {
     const whole = await run(1)

@@ -4,7 +4,7 @@ import { tf, useBackend } from "../../lib/backend/tf"
 import { readAdapter } from "../../lib/model/adapter"
 import { loadConfig } from "../../lib/model/config"
 import { evenStarts } from "../../lib/model/layer-graph"
-import { pack, responseLogProbs, steady } from "../../lib/model/logprobs"
+import { type Packed, pack, responseLogProbs, steady, type Together, together } from "../../lib/model/logprobs"
 import { bind, fromAdapter, release } from "../../lib/model/lora"
 import { loadModel } from "../../lib/model/weights"
 import { backends, cuda, fixture, largestGap, randomIds, tensorsLeft } from "../support/tensors"
@@ -76,6 +76,53 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => 
       tf.dispose([model.params, params])
     },
   )
+
+  it.each(["llama", "gemma3", "qwen2"])("of several batches of %s side by side give what each gives", (name) => {
+    const dir = fixture(name)
+    const config = loadConfig(dir)
+    const model = loadModel(dir, config)
+    const lora = fromAdapter(readAdapter(join(dir, "adapter"), config))
+    const packs = [batchOf(3, 40, 13), batchOf(2, 70, 30)]
+    const found = (batch: Packed | Together, graphs: boolean, trainAll: boolean) => {
+      const adapted = trainAll ? null : bind(model, { lora, graphs })
+      const params = Object.values((trainAll ? model : lora).params)
+      const results = tf.tidy(() => {
+        const loss = () => {
+          const logProbs = responseLogProbs(adapted ?? bind(model, { trainAll, graphs }), batch)
+          return tf.sum(tf.mul(logProbs, tf.cos(tf.range(0, logProbs.size)))).asScalar()
+        }
+        const { value, grads } = tf.engine().gradients(loss, params)
+        const scored = bind(model, { lora, graphs })
+        const untaped = responseLogProbs(scored, batch)
+        release(scored)
+        return [value, untaped, ...grads]
+      })
+      if (adapted) release(adapted)
+      const values = results.map((tensor) => tensor.dataSync() as Float32Array)
+      tf.dispose(results)
+      return values
+    }
+    const whole = together(packs)
+    expect(whole.responses).toBe(10)
+    expect([...whole.owners.slice(packs[0]!.owners.length)]).toEqual([...packs[1]!.owners].map((owner) => owner + 6))
+    for (const trainAll of [false, true]) {
+      const plain = found(whole, false, trainAll)
+      found(whole, true, trainAll) // makes the graphs
+      const runs = vi.spyOn(tf.backend() as unknown as { runSavedModel(): void }, "runSavedModel")
+      const left = tf.memory().numTensors
+      const sideBySide = found(whole, true, trainAll)
+      expect(tf.memory().numTensors).toBe(left)
+      expect(runs).toHaveBeenCalledTimes(3) // forward and backward of all layers, and forward without a gradient
+      runs.mockRestore()
+      plain.forEach((values, i) => {
+        const largest = values.reduce((most, x) => Math.max(most, Math.abs(x)), 0)
+        expect(largestGap(values, sideBySide[i]!) / largest).toBeLessThan(2e-5)
+      })
+      const [, one, two] = [whole, ...packs].map((batch) => found(batch, false, trainAll)[1]!)
+      expect(largestGap(plain[1]!, [...one!, ...two!])).toBeLessThan(2e-5)
+    }
+    tf.dispose([model.params, lora.params])
+  })
 
   // windows of gemma3 and mistral hide the first tokens of the long rows from the last
   it.each(["llama", "gemma3", "mistral"])(

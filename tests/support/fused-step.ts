@@ -1,7 +1,7 @@
 /** A step's loss and gradient, and a large attention's digits, by the kernels of this process: one JSON line. */
 import { createHash } from "node:crypto"
 import { join } from "node:path"
-import type { Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor2D } from "@tensorflow/tfjs"
 import {
   fused,
   fusedAttention,
@@ -55,8 +55,12 @@ function digits(): string {
     ...tf.grads((a, b) => fusedGated(backend, a as Tensor2D, b as Tensor2D, true))([wide, wide.clone()]),
     ...tf.grads((a, b) => fusedNorm(backend, a, b, 1e-5, true))([wide, tf.ones([1024])]),
   ]
+  return hashOf(made)
+}
+
+function hashOf(tensors: readonly Tensor[]): string {
   const hash = createHash("sha256")
-  for (const tensor of made) hash.update(new Uint8Array((tensor.dataSync() as Float32Array).buffer))
+  for (const tensor of tensors) hash.update(new Uint8Array((tensor.dataSync() as Float32Array).buffer))
   return hash.digest("hex")
 }
 
@@ -71,9 +75,12 @@ async function main() {
   const ids = (n: number) => Array.from({ length: n }, () => random.int(model.config.vocabSize))
   const items = [33, 5, 17].map((n) => ({ prompt: ids(n), responses: [ids(12), ids(20)] }))
   const learner = { model, lora, objective: { kind: "sft", weighting: "even" } as const }
-  const { loss, gradient } = await shareOf(learner, bound(learner), items, items.length)
+  const { loss, gradient } = await shareOf(learner, bound(learner), [items], items.length)
   const norm = tf.norm(gradient).dataSync()[0]
-  console.log(JSON.stringify({ present: fused() !== null, loss, norm, digits: digits() }))
+  const byGraphs = { ...learner, graphs: true }
+  const together = await shareOf(byGraphs, bound(byGraphs), [items.slice(0, 1), items.slice(1)], items.length)
+  const sideBySide = { loss: together.loss, gradient: hashOf([together.gradient]) }
+  console.log(JSON.stringify({ present: fused() !== null, loss, norm, digits: digits(), sideBySide }))
 }
 
 main()

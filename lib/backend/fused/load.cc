@@ -1,10 +1,13 @@
 #include <dlfcn.h>
+#include <link.h>
+#include <sys/mman.h>
+#include <cstdint>
 #include <cstdlib>
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
+#include <unistd.h>
 #include <string>
 
 // Loads the kernels beside this library that fit the processor, or those that MUSC_FUSED names; without any (MUSC_FUSED=0),
@@ -36,10 +39,26 @@ static std::string level() {
   return "plain";
 }
 
+// To start, the loader and the initialisers read half of TensorFlow's 500 MB: names of symbols, relocations, code that registers
+// operations. It stays in the memory of the process though nobody looks at it again, so it is given back; what is needed once
+// more comes from the file, which the system keeps for all processes.
+static int giveBack(dl_phdr_info* library, size_t, void*) {
+  if (std::string(library->dlpi_name).find("libtensorflow") == std::string::npos) return 0;
+  const uintptr_t page = sysconf(_SC_PAGESIZE);
+  for (int i = 0; i < library->dlpi_phnum; i++) {
+    const auto& part = library->dlpi_phdr[i];
+    if (part.p_type != PT_LOAD || part.p_flags & PF_W) continue;
+    const uintptr_t from = (library->dlpi_addr + part.p_vaddr) / page * page;
+    madvise(reinterpret_cast<void*>(from), library->dlpi_addr + part.p_vaddr + part.p_memsz - from, MADV_DONTNEED);
+  }
+  return 0;
+}
+
 __attribute__((constructor)) static void load() {
   Dl_info here;
   if (!dladdr(reinterpret_cast<void*>(&load), &here)) return;
   const std::string file = here.dli_fname, fitting = level();
-  if (fitting == "0") return;
-  dlopen((file.substr(0, file.rfind('/') + 1) + "libfused-" MUSC_KERNELS "-" + fitting + ".so").c_str(), RTLD_NOW);
+  if (fitting != "0")
+    dlopen((file.substr(0, file.rfind('/') + 1) + "libfused-" MUSC_KERNELS "-" + fitting + ".so").c_str(), RTLD_NOW);
+  dl_iterate_phdr(&giveBack, nullptr);
 }

@@ -1,5 +1,7 @@
 #pragma once
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -92,36 +94,54 @@ inline int64_t threads() {
   return granted;
 }
 
+/** Threads that the kernel which runs on this one may use: its part of all, where a graph computes several things side by side. */
+inline thread_local int64_t ownThreads = 1;
+
+/** Whether `true` came about soon: for some 0.1 ms it is asked again and again, as a thread that sleeps takes as long to wake. */
+template <typename Condition>
+bool soon(const Condition& condition) {
+  const auto start = std::chrono::steady_clock::now();
+  do {
+    for (int i = 0; i < 32; i++) {
+      if (condition()) return true;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#elif defined(__aarch64__)
+      asm volatile("yield");
+#endif
+    }
+  } while (std::chrono::steady_clock::now() - start < std::chrono::microseconds(100));
+  return false;
+}
+
 /** Threads that wait for work, as long as the process lives: to start one takes longer than most kernels do. */
 class Pool {
  public:
   /** `work(thread)` for threads [0, used), 0 being the caller. All by the caller while the others are taken. */
   static void run(int64_t used, const std::function<void(int64_t)>& work) {
     static Pool* const pool = new Pool;  // never destroyed, for its threads do not end
-    pool->share(used, work);
+    const std::unique_lock<std::mutex> taken(pool->taken_, std::try_to_lock);
+    if (taken) return pool->share(used, work);
+    for (int64_t thread = 0; thread < used; thread++) work(thread);
   }
 
  private:
   void share(int64_t used, const std::function<void(int64_t)>& work) {
-    const std::unique_lock<std::mutex> taken(taken_, std::try_to_lock);
-    const int64_t others = taken ? std::min(grown(used - 1), used - 1) : 0;
-    if (others) {
+    const int64_t others = std::min(grown(used - 1), used - 1);
+    work_ = &work, running_ = others;
+    round_ = (round_ / mostThreads + 1) * mostThreads + others;
+    if (sleeping_) {
       const std::lock_guard<std::mutex> lock(mutex_);
-      work_ = &work, wanted_ = others, running_ = others;
-      round_++;
+      start_.notify_all();
     }
-    if (others) start_.notify_all();
-    for (int64_t thread = others + 1; thread <= used; thread++) attempt(work, thread % used);
-    if (others) {
-      std::unique_lock<std::mutex> lock(mutex_);
-      done_.wait(lock, [&] { return running_ == 0; });
-    }
+    for (int64_t thread = others + 1; thread <= used; thread++) attempt(thread % used);
+    while (!soon([&] { return running_ == 0; })) std::this_thread::yield();
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
-  void attempt(const std::function<void(int64_t)>& work, int64_t thread) {
+  void attempt(int64_t thread) {
     try {
-      work(thread);
+      (*work_)(thread);
     } catch (...) {
       const std::lock_guard<std::mutex> lock(mutex_);
       error_ = std::current_exception();
@@ -131,30 +151,37 @@ class Pool {
   /** Threads there are besides the caller, made to be `wanted` where the system grants them. */
   int64_t grown(int64_t wanted) {
     try {
-      while (size_ < wanted) std::thread([this, thread = size_ + 1] { serve(thread); }).detach(), size_++;
+      while (size_ < std::min(wanted, mostThreads - 1))
+        std::thread([this, thread = size_ + 1, seen = round_.load()] { serve(thread, seen); }).detach(), size_++;
     } catch (const std::system_error&) {
     }
     return size_;
   }
 
-  void serve(int64_t thread) {
-    for (int64_t seen = 0;;) {
-      std::unique_lock<std::mutex> lock(mutex_);
-      start_.wait(lock, [&] { return round_ != seen; });
+  void serve(int64_t thread, int64_t seen) {
+    for (;;) {
+      const auto begun = [&] { return round_ != seen; };
+      if (!soon(begun)) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        sleeping_++;
+        start_.wait(lock, begun);
+        sleeping_--;
+      }
       seen = round_;
-      if (thread > wanted_) continue;
-      const auto* work = work_;
-      lock.unlock();
-      attempt(*work, thread);
-      lock.lock();
-      if (--running_ == 0) done_.notify_one();
+      if (thread > seen % mostThreads) continue;
+      attempt(thread);
+      running_--;
     }
   }
 
+  static constexpr int64_t mostThreads = 1024;
   std::mutex taken_, mutex_;
-  std::condition_variable start_, done_;
-  int64_t size_ = 0, round_ = 0, wanted_ = 0, running_ = 0;
+  std::condition_variable start_;
+  int64_t size_ = 0;
   const std::function<void(int64_t)>* work_ = nullptr;
+  /** Number of the work, times mostThreads, plus how many threads besides the caller take part in it. */
+  std::atomic<int64_t> round_{0};
+  std::atomic<int64_t> running_{0}, sleeping_{0};
   std::exception_ptr error_;
 };
 
@@ -162,7 +189,7 @@ class Pool {
 template <typename Work>
 void parallel(int64_t n, int64_t cost, const Work& work) {
   const int64_t worth = 1000000;  // takes as long as to wake a thread
-  const int64_t used = std::min({threads(), n, n * cost / worth});
+  const int64_t used = std::min({ownThreads, n, n * cost / worth});
   const auto run = [&](int64_t thread) {
     for (int64_t i = n * thread / used; i < n * (thread + 1) / used; i++) work(i);
   };
@@ -191,6 +218,7 @@ class Op {
     for (const char* input : inputs) TF_OpDefinitionBuilderAddInput(op, input), isMany(input);
     for (const char* output : outputs) TF_OpDefinitionBuilderAddOutput(op, output), isMany(output);
     TF_OpDefinitionBuilderAddAttr(op, "settings: list(int)");
+    TF_OpDefinitionBuilderAddAttr(op, "beside: int = 1");
     if (many) TF_OpDefinitionBuilderAddAttr(op, "N: int");
     TF_OpDefinitionBuilderSetShapeInferenceFunction(op, &TF_ShapeInferenceContextSetUnknownShape);
     TF_RegisterOpDefinition(op, status);
@@ -200,25 +228,31 @@ class Op {
   }
 
  private:
-  using Settings = std::vector<int64_t>;
+  struct Made {
+    std::vector<int64_t> settings;
+    int64_t beside = 1;  // such operations that run side by side, this one included
+  };
 
-  static void* create(TF_OpKernelConstruction* made) {
+  static void* create(TF_OpKernelConstruction* construction) {
     TF_Status* status = TF_NewStatus();
     int32_t length = 0, bytes = 0;
-    TF_OpKernelConstruction_GetAttrSize(made, "settings", &length, &bytes, status);
-    auto* settings = new Settings(std::max(0, length));
-    TF_OpKernelConstruction_GetAttrInt64List(made, "settings", settings->data(), length, status);
-    if (TF_GetCode(status) != TF_OK) TF_OpKernelConstruction_Failure(made, status);
+    TF_OpKernelConstruction_GetAttrSize(construction, "settings", &length, &bytes, status);
+    auto* made = new Made{std::vector<int64_t>(std::max(0, length))};
+    TF_OpKernelConstruction_GetAttrInt64List(construction, "settings", made->settings.data(), length, status);
+    TF_OpKernelConstruction_GetAttrInt64(construction, "beside", &made->beside, status);
+    if (TF_GetCode(status) != TF_OK) TF_OpKernelConstruction_Failure(construction, status);
     TF_DeleteStatus(status);
-    return settings;
+    return made;
   }
-  static void run(void* settings, TF_OpKernelContext* context) {
-    Call call(context, *static_cast<Settings*>(settings));
+  static void run(void* kernel, TF_OpKernelContext* context) {
+    const Made& made = *static_cast<Made*>(kernel);
+    ownThreads = std::max<int64_t>(1, threads() / std::max<int64_t>(1, made.beside));
+    Call call(context, made.settings);
     try {
       compute(call);
     } catch (const std::bad_alloc&) {
       call.fail("kernel: out of memory; use smaller batches");
     }
   }
-  static void destroy(void* settings) { delete static_cast<Settings*>(settings); }
+  static void destroy(void* kernel) { delete static_cast<Made*>(kernel); }
 };

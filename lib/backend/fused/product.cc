@@ -399,7 +399,7 @@ Lines some(const Lines& x, int64_t from, int64_t to) { return {x.data + from * x
 template <int parts>
 void multiply(const Lines& left, const Lines& right, const Target& out, const LowRank* update, const Gate* gate) {
   const bool byRows = out.rows > out.columns;
-  const int64_t squares = ceil(byRows ? out.rows : out.columns, side), pieces = std::min(threads(), squares);
+  const int64_t squares = ceil(byRows ? out.rows : out.columns, side), pieces = std::min(ownThreads, squares);
   parallel(pieces, out.rows * out.columns * left.length / pieces / 16, [&](int64_t piece) {
     const int64_t from = squares * piece / pieces * side;
     const int64_t to = std::min(squares * (piece + 1) / pieces * side, byRows ? out.rows : out.columns);
