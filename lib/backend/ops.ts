@@ -130,7 +130,7 @@ export function lookup(table: Tensor2D, ids: Tensor1D): Tensor2D {
       save([ids])
       return tf.gather(table, ids)
     },
-    (dy: Tensor2D, [at]) => [matMul(tf.oneHot(at as Tensor1D, table.shape[0]) as Tensor2D, dy, true)],
+    (dy: Tensor2D, [at]) => [tf.scatterND(tf.expandDims(at!, 1), dy, table.shape)],
   )
 }
 
@@ -409,13 +409,11 @@ function logProbOf(logits: Tensor2D, targets: Tensor1D, slopeWanted: boolean): {
     const [loss, slope] = backend.executeMultipleOutputs(op, attrs, [logits, targets], 2)
     return { logp: tf.neg(loss as Tensor1D), slope: slope as Tensor2D }
   }
-  const shifted = tf.sub(logits, tf.max(logits, 1, true))
   const p = tf.softmax(logits)
-  const hot = tf.oneHot(targets, logits.shape[1])
-  // Σ exp(shifted) by the same kernels as softmax: log p = shifted[target] - log Σ exp(shifted)
-  const logSum = tf.log(tf.sum(tf.exp(shifted), 1))
-  const logp = tf.sub(tf.sum(tf.mul(shifted, hot), 1), logSum) as Tensor1D
-  return { logp, slope: tf.sub(p, hot) as Tensor2D }
+  const hot = tf.cast(tf.oneHot(targets, logits.shape[1]), "float32")
+  // p is 1 / Σ exp(logit - largest) where the logit is the largest: log p = logit - largest + log(largest p)
+  const above = tf.sub(tf.sum(tf.mul(logits, hot), 1), tf.max(logits, 1))
+  return { logp: tf.add(above, tf.log(tf.max(p, 1))) as Tensor1D, slope: tf.sub(p, hot) as Tensor2D }
 }
 
 /**

@@ -45,7 +45,7 @@ export interface ContextOptions {
   keys?: Places
   /** places in B · T whose final states are wanted, [M]; all if not given */
   asked?: Int32Array
-  /** first queries of the blocks that attend together; every 64th if not given, every 512th on a GPU */
+  /** first queries of the blocks that attend together; every 128th if not given, every 512th on a GPU */
   starts?: readonly number[]
   /**
    * Cut blocks so that a row's values do not depend on the length of the others: two at least, as TensorFlow does something
@@ -118,7 +118,7 @@ function narrowed(context: Context, asked: Int32Array, { length: T }: Places): C
 
 const hidden = -1e9
 /** Queries that attend together: on a GPU starting an operation costs more than what small blocks spare. */
-const queryBlock = () => (onGpu() ? 512 : 64)
+const queryBlock = () => (onGpu() ? 512 : 128)
 function blockStarts(length: number, steady: boolean): number[] {
   const n = queryBlock()
   if (steady && length > 1 && length <= n) return [0, length >> 1]

@@ -59,8 +59,8 @@ function blockPeak(config: ModelConfig, tokens: number, keys: number, fused: boo
   return tokens * Math.max(attention, mlp)
 }
 
-/** Keys that a query of a row looks at, on average: all up to the end of its block of 64 or more. */
-const seenKeys = (T: number) => Math.min(T, (T + 64) / 2)
+/** Keys that a query of a row looks at, on average: all up to the end of its block of 128 or more. */
+const seenKeys = (T: number) => Math.min(T, (T + 128) / 2)
 
 /** What a block keeps for its gradient. */
 function blockSaved(config: ModelConfig, tokens: number, keys: number, fused: boolean): number {

@@ -99,14 +99,16 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
     },
   ]
   if (!big && !cuda) {
-    works.push({
+    const wasm: Work = {
       name: "wasm",
-      title: "train step 8 x 128, LoRA, wasm against one PyTorch thread",
+      title: "train step 8 x 128, LoRA, wasm in a process a core against one PyTorch thread",
       unit: "tokens/s",
       job: { work: "step", backend: "wasm", adapter, batch: 8, length: 128, warmup: 10, steps: 10, threads: 1 },
       peer: peer("step.py"),
       target: 0.4,
-    })
+    }
+    const one = { ...wasm, name: "wasm-one", title: "the same in one process", target: undefined }
+    works.push(wasm, { ...one, job: { ...wasm.job, workers: 1 } })
   }
   return works.map((work) => ({ ...work, job: { threads, ...work.job } }))
 }
