@@ -3,6 +3,7 @@ import { hasTiles } from "../backend/kernel-set"
 import type { BackendName } from "../backend/tf"
 import type { ModelConfig } from "./config"
 import { type LoraTarget, loraTargets, targetShape } from "./lora"
+import { isSmall } from "./parallel"
 import { parameterCount } from "./weights"
 
 /**
@@ -89,7 +90,8 @@ export function tensorPeak(
 ): number {
   const { dim: D, layers: L, kvHeads: K, headDim: H, vocabSize: V } = config
   const weights = parameterCount(config)
-  const tokens = B * T
+  // Training a small model, two batches are computed side by side: see parallel.ts.
+  const tokens = (stage === "train" && fused && isSmall(weights) ? 2 : 1) * B * T
   if (stage === "load") return weights
   // The output of every layer stays until the whole pass is done.
   const forward = tables(config, tokens, T, fused) + L * tokens * D
@@ -121,11 +123,14 @@ const MiB = 2 ** 20
  * byte of its file) and some MiB of values on their way.
  */
 const runtime: Record<BackendName, number> = {
-  tensorflow: 460 * MiB,
+  tensorflow: 300 * MiB,
   webgpu: 300 * MiB,
   wasm: 160 * MiB,
   cpu: 120 * MiB,
 }
+
+/** What TensorFlow takes while it is being loaded, most of which it gives back: see fused/load.cc. */
+const starting = 460 * MiB
 
 /** Rows and columns packed for the tiles of AMX, and the holes that they leave in the heap; measured. */
 const packed = 48 * MiB
@@ -149,5 +154,6 @@ export function planNeed(
   const embedding = 4 * config.vocabSize * config.dim
   if (gpu) return { host: program + (backend === "tensorflow" ? 64 * MiB : embedding), device: tensors }
   // Elsewhere a tensor comes over as a whole, so the largest stands twice for a moment.
-  return { host: program + (backend === "tensorflow" ? tensors : tensors + embedding), device: 0 }
+  if (backend === "tensorflow") return { host: Math.max(starting, program + tensors), device: 0 }
+  return { host: program + tensors + embedding, device: 0 }
 }

@@ -43,7 +43,7 @@ async function work(stage: PlanStage, { model, config }: LocalModel): Promise<vo
     return { prompt: ids(length - 2 * quarter), chosen: ids(quarter), rejected: ids(quarter) }
   }
   if (stage === "load") return
-  // A training step of a small model is cut in two for two processes, one after the other here.
+  // A training step of a small model is cut in two parts, which threads compute side by side.
   const passes = stage.startsWith("train") && gainsByProcesses(parameterCount(config)) ? 2 : 1
   const rows = Array.from({ length: passes * batch }, row)
   if (stage === "generate") {
@@ -65,6 +65,7 @@ async function work(stage: PlanStage, { model, config }: LocalModel): Promise<vo
     ...{ model, lora: initLora(config, { rank, alpha: 2 * rank, seed: 1 }), batches: { steps: 1, at: () => items } },
     ...{ lr: 1e-4, objective: { kind: "preference", preference: preferenceDefaults }, tokenBudget: batch * length },
     gradientCheckpointing: stage === "train, checkpointed",
+    graphs: true,
   })
 }
 
