@@ -6,7 +6,7 @@ import { recomputed } from "../backend/recompute"
 import { tf } from "../backend/tf"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
-import { type Blocks, type Context, type ContextOptions, contexts, type Places } from "./context"
+import { type Blocks, type Context, contexts, type Places } from "./context"
 import { type LayersInput, type LayersRun, layersByGraph } from "./layer-graph"
 
 /**
@@ -77,16 +77,20 @@ export function forward(
   perLayer: readonly Context[],
   cache?: KVCache,
 ): Tensor2D {
-  const byGraph = model.graphs && (!cache || cache.isFresh)
-  let x = embedded(model, ids)
-  model.layers.forEach((layer, i) => {
-    const input = { x, layers: [layer], contexts: [perLayer[i]!] }
-    const run = layersOf(model, i, cache?.layer(i))
-    const plain = (input: LayersInput) => run.run(input, places, run.cache)
-    if (model.recompute) x = recomputed(input, plain)
-    else x = (byGraph ? layersByGraph([input], [places], run) : null) ?? tf.tidy(() => plain(input)) // frees what no gradient needs
-  })
-  return rmsNorm(x, model.norm, model.config.normEps, model.trainAll)
+  const byGraph = model.graphs && !model.recompute && (!cache || cache.isFresh)
+  const first = embedded(model, ids)
+  const all = { x: first, layers: model.layers, contexts: perLayer }
+  const whole = byGraph && !cache && !isTaped() ? layersByGraph([all], [places], layersOf(model, 0)) : null
+  const last =
+    whole ??
+    model.layers.reduce((x, layer, i) => {
+      const input = { x, layers: [layer], contexts: [perLayer[i]!] }
+      const run = layersOf(model, i, cache?.layer(i))
+      const plain = (input: LayersInput) => run.run(input, places, run.cache)
+      if (model.recompute) return recomputed(input, plain)
+      return (byGraph ? layersByGraph([input], [places], run) : null) ?? tf.tidy(() => plain(input)) // frees what no gradient needs
+    }, first)
+  return rmsNorm(last, model.norm, model.config.normEps, model.trainAll)
 }
 
 /** What `forward` is given. */
