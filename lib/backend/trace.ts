@@ -257,14 +257,17 @@ export function trace(examples: readonly Example[]): Traced {
   })
 
   const isFrom = (ref: Ref, from: number, to: number) => {
-    const call = /^n(\d+):/.exec(ref)
-    return call !== null && Number(call[1]) >= from && Number(call[1]) < to
+    const call = callOf(ref)
+    return call !== null && call >= from && call < to
   }
   const { forward, calls } = first
-  const late = [...calls.slice(forward).flatMap(({ inputs }) => inputs), ...first.grads]
+  const late = new Set([...calls.slice(forward).flatMap(({ inputs }) => inputs), ...first.grads])
+  const again = madeAgain(first, late)
+  for (const call of again) for (const ref of calls[call]!.inputs) late.add(ref)
+  const isKept = (ref: Ref) => isFrom(ref, 0, forward) && !again.has(callOf(ref)!)
   const refs = {
-    kept: [...new Set(late.filter((ref) => isFrom(ref, 0, forward)))],
-    read: [...new Set(late.filter((ref) => ref.startsWith("a")))],
+    kept: [...late].filter(isKept),
+    read: [...late].filter((ref) => ref.startsWith("a")),
     by: (({ input, by }) => by.map((tensor) => `a${tensorsOf(input).indexOf(tensor)}`))(examples[0]!),
   }
   const shared = (({ input, shared: some }) => new Set(some.map((tensor) => tensorsOf(input).indexOf(tensor))))(
@@ -280,7 +283,7 @@ export function trace(examples: readonly Example[]): Traced {
       const each = Array.from({ length: inputs }, (_, c) => c)
       const named = (some: readonly Ref[]) =>
         some.flatMap((ref) => (isShared(ref) ? [ref] : each.map((c) => nameIn(ref, c, false))))
-      const part = { trace: first, varying, isShared, inputs }
+      const part = { trace: first, varying, again, isShared, inputs }
       const value = partOf({ ...part, from: 0, to: forward }, (inputs) => [
         ...inputs.flatMap((nodeOf) => first.made.map(nodeOf)),
         ...refs.kept.flatMap((ref) => inputs.map((nodeOf) => nodeOf(ref))),
@@ -297,6 +300,25 @@ export function trace(examples: readonly Example[]): Traced {
       return graphs
     },
   }
+}
+
+/** Number of the call that makes something, null for arguments and constants. */
+function callOf(ref: Ref): number | null {
+  const call = /^n(\d+):/.exec(ref)
+  return call && Number(call[1])
+}
+
+/** Operations that take less time than it would take memory to keep what they make. */
+const cheap = new Set(["MuscRmsNorm", "MuscGated"])
+
+/** Calls of which the gradient needs the results (is `late`), and can make them again from what it has in any case. */
+function madeAgain({ calls, forward }: Trace, late: ReadonlySet<Ref>): Set<number> {
+  const again = new Set<number>()
+  const isThere = (ref: Ref) => callOf(ref) === null || late.has(ref) || again.has(callOf(ref)!)
+  calls.slice(0, forward).forEach(({ op, inputs }, i) => {
+    if (cheap.has(op) && late.has(`n${i}:0`) && inputs.every(isThere)) again.add(i)
+  })
+  return again
 }
 
 type Part = (args: Named, sizes: readonly Sizes[]) => Tensor[]
@@ -319,6 +341,8 @@ interface PartOptions {
   from: number
   to: number
   varying: Map<Ref, Ints>
+  /** earlier calls that are made again where they are needed */
+  again: ReadonlySet<number>
   isShared(ref: Ref): boolean
   inputs: number
 }
@@ -328,7 +352,7 @@ const plainName = (name: string) => name.replace(":", "_")
 
 /** Calls [from, to) of a trace as a graph, for some inputs; what they need of earlier ones is an input of the graph. */
 function partOf(
-  { trace, from, to, varying, isShared, inputs: beside }: PartOptions,
+  { trace, from, to, varying, again, isShared, inputs: beside }: PartOptions,
   outputs: (inputs: readonly NodeOf[], g: GraphBuilder) => Node[],
 ): Part {
   const g = new GraphBuilder()
@@ -351,17 +375,24 @@ function partOf(
       const [call, output] = ref.split(":") as [string, string?]
       const known = nodes.get(call)
       if (known) return Number(output) ? `${known}:${output}` : known
+      if (again.has(callOf(ref)!)) {
+        run(callOf(ref)!)
+        return nodeOf(ref)
+      }
       const node = ref.startsWith("c") ? constant(ref) : input(ref, (name) => (args) => args[name]!)
       if (ref.startsWith("c")) nodes.set(ref, node)
       return node
     }
     let former: GraphNode | null = null
-    trace.calls.slice(from, to).forEach(({ op, attrs, inputs }, i) => {
+    const run = (call: number) => {
+      const { op, attrs, inputs } = trace.calls[call]!
       const given = inputs.map(nodeOf)
+      // One after another: a thread stays with its input, and nothing is made before its time.
       if (former && beside > 1) given.push(`^${former}`)
       former = g.op(op, given, /^Musc/.test(op) ? { ...attrs, beside } : attrs)
-      nodes.set(`n${from + i}`, former)
-    })
+      nodes.set(`n${call}`, former)
+    }
+    for (let call = from; call < to; call++) run(call)
     return (ref: Ref): Node => ({ name: nodeOf(ref), dtype: trace.types[ref] as GraphType })
   }
   const each = Array.from({ length: beside }, (_, c) => nodesOf(c))

@@ -108,7 +108,7 @@ export async function trainAdapter(
     }
     const chosen = (i: number): Sequence => ({ prompt: items.at(i)!.prompt, responses: [items.at(i)!.chosen] })
     const given: Items<PairItem | Sequence> = settings.kind === "sft" ? { length: items.length, at: chosen } : items
-    const learner = { ...plain, graphs: worthGraphs(tokens * settings.epochs) }
+    const learner = { ...plain, graphs: worthGraphs(local.model, tokens * settings.epochs) }
     helpers = openHelpers(local.pool, learner)
     const batches = epochs(given, { epochs: settings.epochs, batchSize, seed })
     await train({ ...learner, batches, lr, warmup, tokenBudget, helpers, ...control })

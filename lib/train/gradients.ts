@@ -28,8 +28,10 @@ export interface Learner {
   graphs?: boolean
 }
 
-/** Whether a training of so many tokens in all wins back the second that graphs take to be made, in two processes too. */
-export const worthGraphs = (tokens: number): boolean => tokens >= 100_000
+const sizeOf = ({ params }: Model) => Object.values(params).reduce((n, { size }) => n + size, 0)
+
+/** Whether a training on so many tokens in all wins back the second that graphs take to be made. */
+export const worthGraphs = (model: Model, tokens: number): boolean => tokens * sizeOf(model) >= 1.8e11
 
 /** What is trained, by name. */
 export const trainedParams = ({ model, lora }: Pick<Learner, "model" | "lora">): Params => (lora ?? model).params
@@ -55,8 +57,6 @@ export interface Helpers {
 
 /** Padded tokens below which a micro-batch takes hardly less time than one of twice the size. */
 const leastTokens = 256
-
-const sizeOf = ({ params }: Model) => Object.values(params).reduce((n, { size }) => n + size, 0)
 
 /** Whether this process computes two micro-batches of a step side by side, and so needs no helpers. */
 export const inThreads = ({ model, graphs = false, gradientCheckpointing = false }: Learner): boolean =>

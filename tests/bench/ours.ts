@@ -106,7 +106,8 @@ async function dpo(): Promise<Partial<Answer>> {
     kind: "preference",
     preference: { ...preferenceDefaults, beta: job.beta! },
   }
-  const graphs = worthGraphs(items.reduce((sum, item) => sum + tokensOf(item), 0))
+  const tokens = items.reduce((sum, item) => sum + tokensOf(item), 0)
+  const graphs = worthGraphs(model, tokens)
   const { gradientCheckpointing } = job
   const learner = { model, lora: adapter(model), objective, graphs, gradientCheckpointing }
   return withHelpers(learner, job.model, async (helpers) => {
