@@ -5,6 +5,7 @@ import type { Sequence } from "../model/logprobs"
 import type { Model } from "../model/transformer"
 import { encodeChats } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
+import { worthGraphs } from "../train/gradients"
 import { type TrainOptions, train } from "../train/loop"
 import { type SftObjective, tokensOf } from "../train/objective"
 import { type CorpusExample, corpusExample, type Phase } from "./corpus"
@@ -72,16 +73,17 @@ export interface PhaseControl extends Pick<TrainOptions<SftObjective>, "checkpoi
 export async function trainPhase(
   model: Model,
   tokenizer: Tokenizer,
-  { phase, steps, batchSize, lr, shape, seed }: PhaseOptions,
+  options: PhaseOptions,
   { workers = 0, ...control }: PhaseControl = {},
 ): Promise<void> {
+  const { phase, steps, batchSize, lr, shape, seed } = options
   const example = exampleOf(tokenizer, { phase, seed })
   const parameters = Object.values(model.params).reduce((n, { size }) => n + size, 0)
-  const helpers = openHelpers(openPool(workers, parameters, null), { model, objective })
+  const learner = { model, objective, graphs: worthGraphs(model, phaseTokens(tokenizer, options)) }
+  const helpers = openHelpers(openPool(workers, parameters, null), learner)
   try {
     await train({
-      model,
-      objective,
+      ...learner,
       batches: {
         steps,
         at: (step) => Array.from({ length: batchSize }, (_, k) => example(step * batchSize + k)),
