@@ -19,11 +19,13 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
   let began = 0
   let start = 0
   let told = 0
+  /** when anything was last heard of: what comes between stages is not part of them */
+  let heard = 0
   let made = 0
   let bar: SingleBar | undefined
   let last: Progress | undefined
 
-  const seconds = () => (Date.now() - began) / 1000
+  const seconds = () => (heard - began) / 1000
   const facts = (progress: Progress) => paceOf(progress, { seconds: seconds(), start, tokens: made })
   const line = (progress: Progress) => {
     told = Date.now()
@@ -44,10 +46,11 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
   }
   return {
     progress(progress) {
+      heard = Date.now()
       if (progress.stage !== stage) {
         close()
         stage = progress.stage
-        began = told = Date.now()
+        began = told = heard
         start = progress.done
         made = 0
         if (terminal) {
@@ -64,6 +67,7 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
       refresh()
     },
     tokens(count) {
+      heard = Date.now()
       made += count
       refresh()
     },
