@@ -46,11 +46,11 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
   }
   return {
     progress(progress) {
-      heard = Date.now()
+      const now = Date.now()
       if (progress.stage !== stage) {
         close()
         stage = progress.stage
-        began = told = heard
+        began = told = now
         start = progress.done
         made = 0
         if (terminal) {
@@ -63,6 +63,7 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
           bar.start(progress.total, progress.done, { stage: stage.padEnd(28), facts: "" })
         }
       }
+      heard = now
       last = progress
       refresh()
     },
