@@ -230,9 +230,9 @@ function fitted(values: readonly number[], sizes: readonly Sizes[]): (sizes: Siz
 
 /**
  * Watches a function at some examples, which should agree in no size, and makes its graphs. The function must do the same
- * at all sizes but for lengths. @throws Error where it does not; of the file system where no temporary file can be written
+ * at all sizes but for lengths. With `recompute` the gradient keeps nothing but the arguments, and makes the rest again. @throws Error where it does not; of the file system where no temporary file can be written
  */
-export function trace(examples: readonly Example[]): Traced {
+export function trace(examples: readonly Example[], { recompute = false } = {}): Traced {
   const traces = examples.map(watch)
   const [first, ...others] = traces as [Trace, ...Trace[]]
   const same = ({ constants, ...rest }: Trace) =>
@@ -262,7 +262,7 @@ export function trace(examples: readonly Example[]): Traced {
   }
   const { forward, calls } = first
   const late = new Set([...calls.slice(forward).flatMap(({ inputs }) => inputs), ...first.grads])
-  const again = madeAgain(first, late)
+  const again = recompute ? new Set(calls.slice(0, forward).keys()) : madeAgain(first, late)
   for (const call of again) for (const ref of calls[call]!.inputs) late.add(ref)
   const isKept = (ref: Ref) => isFrom(ref, 0, forward) && !again.has(callOf(ref)!)
   const refs = {

@@ -26,6 +26,8 @@ export interface LayersRun {
   config: ModelConfig
   /** Gets a layer's first keys and values, if they are to be kept. */
   cache?: LayerCache
+  /** The gradient makes again what the layers have made. */
+  recompute: boolean
   run(input: LayersInput, places: Places, cache?: LayerCache): Tensor2D
   /** The contexts that the layers would have at other places. */
   contextsAt(places: Places, options: ContextOptions): readonly Context[]
@@ -77,7 +79,7 @@ function trainedOf(layer: Layer): Tensor[] {
 /** By what decides which kernels layers call; null where none can be made. */
 const graphs = new Map<string, Traced | null>()
 
-function graphOf(inputs: readonly LayersInput[], { config, cache, ...run }: LayersRun): Traced | null {
+function graphOf(inputs: readonly LayersInput[], { config, cache, recompute, ...run }: LayersRun): Traced | null {
   const kinds = inputs.map(({ contexts }) => contexts.map(kindOf))
   const [first] = kinds as [(Kind | null)[]]
   if (kinds.some((kind) => kind.includes(null) || JSON.stringify(kind) !== JSON.stringify(first))) return null
@@ -91,14 +93,16 @@ function graphOf(inputs: readonly LayersInput[], { config, cache, ...run }: Laye
       constantInput ?? false,
       train,
     ])
-  const key = JSON.stringify([config, projections, first, isTaped(), cache !== undefined, inputs.length])
+  const kind = [isTaped(), cache !== undefined, recompute, inputs.length]
+  const key = JSON.stringify([config, projections, first, ...kind])
   const known = graphs.get(key)
   if (known !== undefined) return known
   let made: Traced | null = null
   if (runsGraphs()) {
     try {
       tf.tidy(() => {
-        made = trace([2, 3, 5].map((rows) => exampleOf(inputs[0]!, { config, cache, ...run }, rows)))
+        const examples = [2, 3, 5].map((rows) => exampleOf(inputs[0]!, { config, cache, recompute, ...run }, rows))
+        made = trace(examples, { recompute })
         made.graphs(inputs.length)
       })
     } catch {

@@ -91,7 +91,7 @@ export function tensorPeak(
   const { dim: D, layers: L, kvHeads: K, headDim: H, vocabSize: V } = config
   const weights = parameterCount(config)
   // Training a small model, two batches are computed side by side: see parallel.ts.
-  const tokens = (stage === "train" && fused && isSmall(weights) ? 2 : 1) * B * T
+  const tokens = (stage.startsWith("train") && fused && isSmall(weights) ? 2 : 1) * B * T
   if (stage === "load") return weights
   // The output of every layer stays until the whole pass is done.
   const forward = tables(config, tokens, T, fused) + L * tokens * D

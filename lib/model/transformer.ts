@@ -77,7 +77,7 @@ export function forward(
   perLayer: readonly Context[],
   cache?: KVCache,
 ): Tensor2D {
-  const byGraph = model.graphs && !model.recompute && (!cache || cache.isFresh)
+  const byGraph = model.graphs && (!cache || cache.isFresh)
   const first = embedded(model, ids)
   const all = { x: first, layers: model.layers, contexts: perLayer }
   const whole = byGraph && !cache && !isTaped() ? layersByGraph([all], [places], layersOf(model, 0)) : null
@@ -87,8 +87,9 @@ export function forward(
       const input = { x, layers: [layer], contexts: [perLayer[i]!] }
       const run = layersOf(model, i, cache?.layer(i))
       const plain = (input: LayersInput) => run.run(input, places, run.cache)
-      if (model.recompute) return recomputed(input, plain)
-      return (byGraph ? layersByGraph([input], [places], run) : null) ?? tf.tidy(() => plain(input)) // frees what no gradient needs
+      const byOne = byGraph ? layersByGraph([input], [places], run) : null
+      if (byOne) return byOne
+      return model.recompute ? recomputed(input, plain) : tf.tidy(() => plain(input)) // frees what no gradient needs
     }, first)
   return rmsNorm(last, model.norm, model.config.normEps, model.trainAll)
 }
@@ -102,12 +103,27 @@ export interface Pass {
 
 /** As `forward` of each, one after another in one tensor; threads compute them side by side where a graph can be made. */
 export function forwardTogether(model: Bound, passes: readonly Pass[]): Tensor2D {
-  const input = ({ ids, perLayer }: Pass) => ({ x: embedded(model, ids), layers: model.layers, contexts: perLayer })
-  const places = passes.map(({ places }) => places)
-  const byGraph = model.graphs && !model.recompute && passes.length > 1
-  const states = byGraph ? layersByGraph(passes.map(input), places, layersOf(model, 0)) : null
+  const states = model.graphs && passes.length > 1 ? togetherByGraphs(model, passes) : null
   if (!states) return tf.concat(passes.map(({ ids, places, perLayer }) => forward(model, ids, places, perLayer)))
   return rmsNorm(states, model.norm, model.config.normEps, model.trainAll)
+}
+
+/** States after the last layer: by one graph, or one a layer where between layers alone states are to be kept. */
+function togetherByGraphs(model: Bound, passes: readonly Pass[]): Tensor2D | null {
+  const places = passes.map(({ places }) => places)
+  let each = passes.map(({ ids }) => embedded(model, ids))
+  let joined: Tensor2D | null = null
+  for (let from = 0; from < model.layers.length; ) {
+    const to: number = model.recompute ? from + 1 : model.layers.length
+    const layers = model.layers.slice(from, to)
+    const inputs = passes.map(({ perLayer }, i) => ({ x: each[i]!, layers, contexts: perLayer.slice(from, to) }))
+    joined = layersByGraph(inputs, places, layersOf(model, from))
+    if (!joined) return null
+    const rows = each.map(({ shape }) => shape[0])
+    if (to < model.layers.length) each = tf.split(joined, rows)
+    from = to
+  }
+  return joined
 }
 
 function embedded({ config, embed }: Bound, ids: Tensor1D): Tensor2D {
@@ -119,6 +135,7 @@ function embedded({ config, embed }: Bound, ids: Tensor1D): Tensor2D {
 const layersOf = (model: Bound, first: number, cache?: LayerCache): LayersRun => ({
   config: model.config,
   cache,
+  recompute: model.recompute,
   run: ({ x, layers, contexts }, places, into) =>
     layers.reduce((x, layer, i) => block(x, layer, model, places, contexts[i]!, into), x),
   contextsAt: (places, options) => contexts(model.config, places, options).slice(first),

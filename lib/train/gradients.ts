@@ -59,8 +59,7 @@ export interface Helpers {
 const leastTokens = 256
 
 /** Whether this process computes two micro-batches of a step side by side, and so needs no helpers. */
-export const inThreads = ({ model, graphs = false, gradientCheckpointing = false }: Learner): boolean =>
-  graphs && !gradientCheckpointing && sideBySide(sizeOf(model))
+export const inThreads = ({ model, graphs = false }: Learner): boolean => graphs && sideBySide(sizeOf(model))
 
 /** The micro-batches of a step: for small models two or more. Those in one list are computed together. */
 function cut(learner: Learner, items: readonly Item[], tokenBudget: number): Item[][][] {

@@ -36,7 +36,7 @@ function rows<Row>(file: string): Row[] {
 }
 
 /** A line of /proc/PID/status in MiB; undefined where there is none. */
-function memory(name: "VmHWM" | "VmRSS" | "RssFile", pid: number | "self" = "self"): number | undefined {
+function memory(name: "VmHWM" | "VmRSS" | "RssAnon" | "RssShmem" | "RssFile", pid = process.pid): number | undefined {
   try {
     const line = new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))
     return Number(line![1]) / 1024
@@ -45,20 +45,25 @@ function memory(name: "VmHWM" | "VmRSS" | "RssFile", pid: number | "self" = "sel
   }
 }
 
-/** Most memory that a process had, and what of it are pages of files, such as TensorFlow's library. In MiB. */
-interface Peak {
-  all: number
-  files: number
+/** Most memory that this process has had, in MiB. */
+const peak = () => Math.round(memory("VmHWM") ?? process.resourceUsage().maxRSS / 1024)
+
+/** Most memory that this process and others have together from now on, in MiB; of files that all of them map the largest counts. */
+function watched(pids: () => readonly number[]): () => number {
+  let most = 0
+  const look = () => {
+    const of = (name: "RssAnon" | "RssShmem" | "RssFile") =>
+      [process.pid, ...pids()].map((pid) => memory(name, pid) ?? 0)
+    const own = [...of("RssAnon"), ...of("RssShmem")].reduce((a, b) => a + b)
+    most = Math.max(most, own + Math.max(...of("RssFile")))
+  }
+  const timer = setInterval(look, 20)
+  return () => {
+    look()
+    clearInterval(timer)
+    return Math.round(most)
+  }
 }
-
-const peakOf = (pid: number | "self" = "self"): Peak => ({
-  all: memory("VmHWM", pid) ?? process.resourceUsage().maxRSS / 1024,
-  files: memory("RssFile", pid) ?? 0,
-})
-
-/** Of processes that map the same files: those count once. */
-const together = (peaks: readonly Peak[]): number =>
-  Math.round(peaks.reduce((sum, { all, files }) => sum + all - files, Math.max(...peaks.map(({ files }) => files))))
 
 async function timed(work: () => unknown): Promise<number> {
   const start = performance.now()
@@ -82,13 +87,14 @@ async function withHelpers(
   const pool = inThreads(learner) ? null : openPool(job.workers ?? 0, parameterCount(learner.model.config), dir)
   const helpers = openHelpers(pool, learner)
   if (!pool || !helpers) return work(null)
+  const most = watched(() => pool.pids)
   const vector = flatten(Object.values(trainedParams(learner)))
   await helpers.update(vector)
   vector.dispose()
   const first: Sequence = { prompt: [1], responses: [[1]] }
   if (dir) await Promise.all(Array.from({ length: pool.size }, () => helpers.reference([first])))
   const answer = await work({ ...helpers, worth: () => true })
-  const peakMiB = together([peakOf(), ...pool.pids.map(peakOf)])
+  const peakMiB = most()
   helpers.close()
   return { ...answer, peakMiB }
 }
@@ -200,11 +206,11 @@ async function signals(): Promise<Partial<Answer>> {
   const workers = job.workers ?? usualWorkers(parameterCount(loadConfig(job.model)))
   const local: LocalModel = openLocal(job.model, { workers })
   const engine = local.engine()
+  const most = local.pool ? watched(() => local.pool!.pids) : peak
   const all = rows<SignalRow>(job.signals)
   await Promise.all(all.slice(0, 64).map(({ texts }) => engine.score(texts))) // every process is ready then
   const seconds = await timed(() => Promise.all(all.map(({ texts }) => engine.score(texts))))
-  const pids = local.pool?.pids ?? []
-  const peakMiB = together([peakOf(), ...pids.map(peakOf)])
+  const peakMiB = most()
   engine.dispose()
   return { done: all.length, seconds, peakMiB }
 }
@@ -215,8 +221,6 @@ async function generation(): Promise<Partial<Answer>> {
   return workers > 1 && !job.part ? generateTogether(workers) : generateAlone()
 }
 
-type Part = Partial<Answer> & { peak: Peak }
-
 async function generateTogether(workers: number): Promise<Partial<Answer>> {
   const threads = `${Math.max(1, Math.floor(job.threads / workers))}`
   const children = Array.from({ length: workers }, (_, i) =>
@@ -226,7 +230,8 @@ async function generateTogether(workers: number): Promise<Partial<Answer>> {
       stdio: ["ignore", "ignore", "inherit", "ipc"],
     }),
   )
-  const heard = () => Promise.all(children.map(async (child) => (await once(child, "message"))[0] as Part))
+  const most = watched(() => children.flatMap(({ pid }) => pid ?? []))
+  const heard = () => Promise.all(children.map(async (child) => (await once(child, "message"))[0] as Partial<Answer>))
   await heard()
   const answering = heard()
   const seconds = await timed(() => {
@@ -235,7 +240,7 @@ async function generateTogether(workers: number): Promise<Partial<Answer>> {
   })
   const answers = await answering
   const done = answers.reduce((sum, answer) => sum + answer.done!, 0)
-  return { done, seconds, peakMiB: together([peakOf(), ...answers.map(({ peak }) => peak)]) }
+  return { done, seconds, peakMiB: most() }
 }
 
 /** Whole generations before the one that is timed, as in peers/generate.py: code is compiled in the course of the first ones. */
@@ -263,7 +268,7 @@ async function generateAlone(): Promise<Partial<Answer>> {
   release(bound)
   const answer = { done: prompts.length * job.tokens!, seconds }
   if (job.part) {
-    process.send!({ ...answer, peak: peakOf() })
+    process.send!(answer)
     process.disconnect()
   }
   return answer
@@ -301,7 +306,7 @@ async function main() {
   const { reason } = await useBackend(job.backend)
   process.stderr.write(`${reason}\n`)
   const answer = await works[job.work]()
-  console.log(JSON.stringify({ peakMiB: together([peakOf()]), ...answer }))
+  console.log(JSON.stringify({ peakMiB: peak(), ...answer }))
 }
 
 main()

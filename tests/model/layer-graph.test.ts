@@ -83,12 +83,12 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => 
     const model = loadModel(dir, config)
     const lora = fromAdapter(readAdapter(join(dir, "adapter"), config))
     const packs = [batchOf(3, 40, 13), batchOf(2, 70, 30)]
-    const found = (batch: Packed | Together, graphs: boolean, trainAll: boolean) => {
-      const adapted = trainAll ? null : bind(model, { lora, graphs })
+    const found = (batch: Packed | Together, graphs: boolean, trainAll: boolean, recompute = false) => {
+      const adapted = trainAll ? null : bind(model, { lora, graphs, recompute })
       const params = Object.values((trainAll ? model : lora).params)
       const results = tf.tidy(() => {
         const loss = () => {
-          const logProbs = responseLogProbs(adapted ?? bind(model, { trainAll, graphs }), batch)
+          const logProbs = responseLogProbs(adapted ?? bind(model, { trainAll, graphs, recompute }), batch)
           return tf.sum(tf.mul(logProbs, tf.cos(tf.range(0, logProbs.size)))).asScalar()
         }
         const { value, grads } = tf.engine().gradients(loss, params)
@@ -118,6 +118,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => 
         const largest = values.reduce((most, x) => Math.max(most, Math.abs(x)), 0)
         expect(largestGap(values, sideBySide[i]!) / largest).toBeLessThan(2e-5)
       })
+      expect(found(whole, true, trainAll, true)).toEqual(sideBySide) // made again, layer by layer
       const [, one, two] = [whole, ...packs].map((batch) => found(batch, false, trainAll)[1]!)
       expect(largestGap(plain[1]!, [...one!, ...two!])).toBeLessThan(2e-5)
     }

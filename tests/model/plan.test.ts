@@ -40,19 +40,19 @@ const measured: [string, object, Omit<Work, "rank">, Record<PlanStage, number>][
     "a Llama of 1.8 M",
     { ...llama, ...shape(1087, 192, 512, 4, 6, 3) },
     { length: 192, batch: 16, tokenizerBytes: 22_123 },
-    { load: 462, generate: 455, weigh: 459, train: 565, "train, checkpointed": 457 },
+    { load: 467, generate: 452, weigh: 452, train: 586, "train, checkpointed": 468 },
   ],
   [
     "a Llama of 125 M with a head of its own",
     { ...llama, ...shape(32000, 768, 2048, 12, 12, 4), tie_word_embeddings: false },
     { length: 192, batch: 8, tokenizerBytes: 22_123 },
-    { load: 806, generate: 1041, weigh: 1035, train: 2195, "train, checkpointed": 1225 },
+    { load: 806, generate: 1122, weigh: 1028, train: 2190, "train, checkpointed": 1257 },
   ],
   [
     "Gemma 3 270M",
     { ...gemma, ...shape(262144, 640, 2048, 18, 4, 1) },
     { length: 128, batch: 4, tokenizerBytes: 33_371_397 },
-    { load: 1626, generate: 1746, weigh: 1718, train: 2095, "train, checkpointed": 1719 },
+    { load: 1615, generate: 1734, weigh: 1769, train: 2132, "train, checkpointed": 1760 },
   ],
 ]
 
