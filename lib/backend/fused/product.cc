@@ -440,8 +440,16 @@ static void product(Call& call) {
   const Lines left = rowsOf(a, call.settings[0]), right = columnsOf(b, call.settings[1]);
   if (left.length != right.length) return call.fail("product: matrices must agree in what is summed over");
   const Target out{call.output(0, {left.count, right.count}), left.count, right.count, right.count};
-  if (!left.length) std::fill_n(out.data, out.rows * out.columns, 0);
-  else multiplied(call.settings[2], left, right, out);
+  if (!left.length) return void(std::fill_n(out.data, out.rows * out.columns, 0));
+  // The columns of a matrix are packed faster as the right one: aᵀ b, if that has more rows than columns, is (bᵀ a)ᵀ.
+  if (!call.settings[0] || call.settings[1] || out.rows <= out.columns) return multiplied(call.settings[2], left, right, out);
+  const auto other = room<float>(out.rows * out.columns);
+  multiplied(call.settings[2], rowsOf(b, true), columnsOf(a, false), {other.get(), out.columns, out.rows, out.rows});
+  parallel(ceil(out.rows, side), side * out.columns, [&](int64_t piece) {
+    for (int64_t j = 0; j < out.columns; j++)
+      for (int64_t i = piece * side; i < std::min(out.rows, (piece + 1) * side); i++)
+        out.data[i * out.row + j] = other.get()[j * out.rows + i];
+  });
 }
 static Op<product> productOp("MuscProduct", {"a: float", "b: float"}, {"y: float"});
 
