@@ -358,7 +358,10 @@ export function targetLogProbs(
           const slope = keep ? kept! : scoreRows(hs, table, rows(kept!, at) as Tensor1D, softcap, true).slope!
           // d logits = slope · by, and it takes less to multiply what it is multiplied with.
           const by = tf.neg(tf.expandDims(rows(dy, at), 1))
-          return [tf.mul(matMul(slope, table), by), matMul(slope, tf.mul(hs, by), true)] as [Tensor2D, Tensor2D]
+          return [tf.mul(matMul(slope, table), by), matMul(slope, tf.mul(hs, by) as Tensor2D, true)] as [
+            Tensor2D,
+            Tensor2D,
+          ]
         }),
       )
       return [tf.concat(parts.map(([dh]) => dh)), tf.addN(parts.map(([, dTable]) => dTable))]
