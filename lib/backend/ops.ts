@@ -355,13 +355,12 @@ export function targetLogProbs(
       const parts = starts.map((at) =>
         tf.tidy(() => {
           const hs = rows(saved!, at) as Tensor2D
-          const slope = keep ? kept! : scoreRows(hs, table, rows(kept!, at) as Tensor1D, softcap, true).slope!
+          const targets = () => rows(kept!, at) as Tensor1D
+          const slope = (keep ? kept : scoreRows(hs, table, targets(), softcap, true).slope) as Tensor2D
           // d logits = slope · by, and it takes less to multiply what it is multiplied with.
           const by = tf.neg(tf.expandDims(rows(dy, at), 1))
-          return [tf.mul(matMul(slope, table), by), matMul(slope, tf.mul(hs, by) as Tensor2D, true)] as [
-            Tensor2D,
-            Tensor2D,
-          ]
+          const scaled = tf.mul(hs, by) as Tensor2D
+          return [tf.mul(matMul(slope, table), by), matMul(slope, scaled, true)] as [Tensor2D, Tensor2D]
         }),
       )
       return [tf.concat(parts.map(([dh]) => dh)), tf.addN(parts.map(([, dTable]) => dTable))]
