@@ -355,8 +355,8 @@ export function targetLogProbs(
       const parts = starts.map((at) =>
         tf.tidy(() => {
           const hs = rows(saved!, at) as Tensor2D
-          const targets = () => rows(kept!, at) as Tensor1D
-          const slope = (keep ? kept : scoreRows(hs, table, targets(), softcap, true).slope) as Tensor2D
+          const asked = () => rows(kept!, at) as Tensor1D
+          const slope = (keep ? kept : scoreRows(hs, table, asked(), softcap, true).slope) as Tensor2D
           // d logits = slope · by, and it takes less to multiply what it is multiplied with.
           const by = tf.neg(tf.expandDims(rows(dy, at), 1))
           const scaled = tf.mul(hs, by) as Tensor2D

@@ -97,7 +97,7 @@ inline int64_t threads() {
 /** Threads that the kernel which runs on this one may use: its part of all, where a graph computes several things side by side. */
 inline thread_local int64_t ownThreads = 1;
 
-/** Whether `true` came about soon: for some 0.1 ms it is asked again and again, as a thread that sleeps takes as long to wake. */
+/** Whether a condition comes true soon. It is looked at again and again for .1 ms, as long as a sleeping thread takes to wake. */
 template <typename Condition>
 bool soon(const Condition& condition) {
   const auto start = std::chrono::steady_clock::now();
