@@ -12,7 +12,7 @@ export function paceOf(
   { seconds, start = 0, tokens = 0 }: { seconds: number; start?: number; tokens?: number },
 ): string {
   const time = Math.max(0.001, seconds)
-  const rate = (done - start) / time
+  const rate = seconds < 0.1 ? 0 : (done - start) / time // what is done at once has no rate
   const left = rate > 0 && total > done ? `${duration((total - done) / rate)} left` : ""
   const speed = rate > 0 ? `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} ${unit}/s` : ""
   const written = tokens ? `${Math.round(tokens / time)} tokens/s` : ""

@@ -11,3 +11,7 @@ it("says how fast work goes and how long the rest takes", () => {
   expect(paceOf({ ...rows, done: 120 }, { seconds: 10 })).toBe("12 rows/s")
   expect(paceOf({ ...rows, done: 0 }, { seconds: 0 })).toBe("")
 })
+
+it("tells no rate of what is done at once", () => {
+  expect(paceOf({ unit: "rows", done: 500, total: 500 }, { seconds: 0.001 })).toBe("")
+})
