@@ -230,7 +230,8 @@ function fitted(values: readonly number[], sizes: readonly Sizes[]): (sizes: Siz
 
 /**
  * Watches a function at some examples, which should agree in no size, and makes its graphs. The function must do the same
- * at all sizes but for lengths. With `recompute` the gradient keeps nothing but the arguments, and makes the rest again. @throws Error where it does not; of the file system where no temporary file can be written
+ * at all sizes but for lengths. With `recompute` the gradient keeps nothing but the arguments, and makes the rest again.
+ * @throws Error where the function does not; of the file system where no temporary file can be written
  */
 export function trace(examples: readonly Example[], { recompute = false } = {}): Traced {
   const traces = examples.map(watch)
@@ -256,23 +257,22 @@ export function trace(examples: readonly Example[], { recompute = false } = {}):
     varying.set(`c${c}`, (at) => entries.map((entry) => entry(at)))
   })
 
-  const isFrom = (ref: Ref, from: number, to: number) => {
-    const call = callOf(ref)
-    return call !== null && call >= from && call < to
-  }
   const { forward, calls } = first
   const late = new Set([...calls.slice(forward).flatMap(({ inputs }) => inputs), ...first.grads])
   const again = recompute ? new Set(calls.slice(0, forward).keys()) : madeAgain(first, late)
   for (const call of again) for (const ref of calls[call]!.inputs) late.add(ref)
-  const isKept = (ref: Ref) => isFrom(ref, 0, forward) && !again.has(callOf(ref)!)
-  const refs = {
-    kept: [...late].filter(isKept),
-    read: [...late].filter((ref) => ref.startsWith("a")),
-    by: (({ input, by }) => by.map((tensor) => `a${tensorsOf(input).indexOf(tensor)}`))(examples[0]!),
+  const isKept = (ref: Ref) => {
+    const call = callOf(ref)
+    return call !== null && call < forward && !again.has(call)
   }
-  const shared = (({ input, shared: some }) => new Set(some.map((tensor) => tensorsOf(input).indexOf(tensor))))(
-    examples[0]!,
-  )
+  const { input, by, shared: common } = examples[0]!
+  const args = tensorsOf(input)
+  const shared = new Set(common.map((tensor) => args.indexOf(tensor)))
+  const refs = {
+    by: by.map((tensor) => `a${args.indexOf(tensor)}`),
+    read: [...late].filter((ref) => ref.startsWith("a")),
+    kept: [...late].filter(isKept),
+  }
   const isShared = (ref: Ref) => ref.startsWith("a") && shared.has(Number(ref.slice(1)))
   const made = new Map<number, Graphs>()
   return {
@@ -294,8 +294,8 @@ export function trace(examples: readonly Example[], { recompute = false } = {}):
           return isShared(ref) ? [grads.reduce((a, b) => add(g, a, b))] : grads
         })
       const gradient = refs.by.length ? partOf({ ...part, from: forward, to: calls.length }, sums) : () => []
-      const { by, read, kept } = refs
-      const graphs: Graphs = { value, gradient, by: named(by), read: named(read), kept: named(kept) }
+      const names = { by: named(refs.by), read: named(refs.read), kept: named(refs.kept) }
+      const graphs: Graphs = { value, gradient, ...names }
       made.set(inputs, graphs)
       return graphs
     },
@@ -321,7 +321,9 @@ function madeAgain({ calls, forward }: Trace, late: ReadonlySet<Ref>): Set<numbe
   return again
 }
 
-type Part = (args: Named, sizes: readonly Sizes[]) => Tensor[]
+/** What `Made` is at a call, for arguments and sizes of all inputs. */
+type At<Made> = (args: Named, sizes: readonly Sizes[]) => Made
+type Part = At<Tensor[]>
 
 /** An output of a graph that is being made. */
 interface Node {
@@ -356,10 +358,10 @@ function partOf(
   outputs: (inputs: readonly NodeOf[], g: GraphBuilder) => Node[],
 ): Part {
   const g = new GraphBuilder()
-  const given = new Map<string, (args: Named, sizes: readonly Sizes[]) => Tensor>()
+  const given = new Map<string, At<Tensor>>()
   const nodesOf = (c: number) => {
     const nodes = new Map<string, GraphNode>()
-    const input = (ref: Ref, tensor: (name: string) => (args: Named, sizes: readonly Sizes[]) => Tensor) => {
+    const input = (ref: Ref, tensor: (name: string) => At<Tensor>) => {
       const name = nameIn(ref, c, isShared(ref))
       given.set(plainName(name), tensor(name))
       return g.input(plainName(name), trace.types[ref] as GraphType)

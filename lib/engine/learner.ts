@@ -2,7 +2,7 @@ import type { Tensor1D } from "@tensorflow/tfjs"
 import { tf } from "../backend/tf"
 import type { Lora } from "../model/lora"
 import { bind, release } from "../model/lora"
-import type { Bound, Model, Params } from "../model/transformer"
+import { type Bound, type Model, sizeOf } from "../model/transformer"
 import { bound, type Helpers, type Learner, type Share, shareOf, trainedParams } from "../train/gradients"
 import type { Item, PairItem } from "../train/objective"
 import { referenceOf } from "../train/pairs"
@@ -26,7 +26,6 @@ type Sent = Float32Array | null
  */
 export function openHelpers(pool: WorkerPool | null, learner: Learner): (Helpers & { close(): void }) | null {
   if (!pool) return null
-  const sizeOf = (params: Params) => Object.values(params).reduce((n, { size }) => n + size, 0)
   const parameters = sizeOf(learner.model.params)
   const shelf = Shelf.make(sizeOf(trainedParams(learner)))
   const place = shelf?.place ?? null

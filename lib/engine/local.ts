@@ -9,7 +9,7 @@ import { type Generated, generate } from "../model/generate"
 import { contrast, pack, responseLogProbs, type Sequence, steady } from "../model/logprobs"
 import { bind, type Lora, release } from "../model/lora"
 import { modelName } from "../model/merge"
-import type { Bound, Model, Params } from "../model/transformer"
+import { type Bound, type Model, type Params, sizeOf } from "../model/transformer"
 import { loadModel } from "../model/weights"
 import { chatStop, encodeChats, encodePrompt } from "../text/chat"
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer"
@@ -66,7 +66,7 @@ export function openLocal(dir: string, { onLoad, workers = 1 }: OpenOptions = {}
   const config = loadConfig(dir)
   const tokenizer = loadTokenizer(dir)
   const model = loadModel(dir, config, onLoad)
-  const size = Object.values(model.params).reduce((n, p) => n + p.size, 0)
+  const size = sizeOf(model.params)
   const pool = openPool(workers, size, resolve(dir))
   const shared = { name: modelName(dir), model, tokenizer, size, pool }
   let print: string | null = null

@@ -20,6 +20,9 @@ import { type LayersInput, type LayersRun, layersByGraph } from "./layer-graph"
 /** Tensors by name: `embed` [V, D], `head` [V, D] if untied, `norm` [D], and `layers.{i}.{name}` as in `Layer`. */
 export type Params = Record<string, Tensor>
 
+/** Values of all tensors. */
+export const sizeOf = (params: Params): number => Object.values(params).reduce((n, { size }) => n + size, 0)
+
 /** Weights as trained and stored, and the shape that they make up. Matrices are [in, out]; norms hold what they multiply by. */
 export interface Model {
   config: ModelConfig

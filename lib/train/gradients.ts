@@ -4,7 +4,7 @@ import { tf } from "../backend/tf"
 import { evenBatches, grouped, microBatches } from "../model/batch"
 import { bind, type Lora, release } from "../model/lora"
 import { gainsByProcesses, sideBySide } from "../model/parallel"
-import type { Bound, Model, Params } from "../model/transformer"
+import { type Bound, type Model, type Params, sizeOf } from "../model/transformer"
 import { type Item, lossOf, type Objective, tokensOf, weightOf } from "./objective"
 
 /**
@@ -28,10 +28,8 @@ export interface Learner {
   graphs?: boolean
 }
 
-const sizeOf = ({ params }: Model) => Object.values(params).reduce((n, { size }) => n + size, 0)
-
 /** Whether a training on so many tokens in all wins back the second that graphs take to be made. */
-export const worthGraphs = (model: Model, tokens: number): boolean => tokens * sizeOf(model) >= 1.8e11
+export const worthGraphs = (model: Model, tokens: number): boolean => tokens * sizeOf(model.params) >= 1.8e11
 
 /** What is trained, by name. */
 export const trainedParams = ({ model, lora }: Pick<Learner, "model" | "lora">): Params => (lora ?? model).params
@@ -59,12 +57,12 @@ export interface Helpers {
 const leastTokens = 256
 
 /** Whether this process computes two micro-batches of a step side by side, and so needs no helpers. */
-export const inThreads = ({ model, graphs = false }: Learner): boolean => graphs && sideBySide(sizeOf(model))
+export const inThreads = ({ model, graphs = false }: Learner): boolean => graphs && sideBySide(sizeOf(model.params))
 
 /** The micro-batches of a step: for small models two or more. Those in one list are computed together. */
 function cut(learner: Learner, items: readonly Item[], tokenBudget: number): Item[][][] {
   const padded = items.length * Math.max(...items.map(tokensOf))
-  const parts = padded >= 2 * leastTokens && gainsByProcesses(sizeOf(learner.model)) ? 2 : 1
+  const parts = padded >= 2 * leastTokens && gainsByProcesses(sizeOf(learner.model.params)) ? 2 : 1
   const batches =
     parts > 1 ? evenBatches(items, tokensOf, tokenBudget, parts) : microBatches(items, tokensOf, tokenBudget)
   return grouped(batches, inThreads(learner))

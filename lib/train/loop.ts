@@ -2,7 +2,7 @@ import { existsSync } from "node:fs"
 import { tf } from "../backend/tf"
 import { CheckpointError, InputError, MuscError, StoppedError } from "../errors"
 import { openSafetensors, writeSafetensors } from "../model/safetensors"
-import type { Params } from "../model/transformer"
+import { type Params, sizeOf } from "../model/transformer"
 import { rng } from "../rng"
 import { type Helpers, inThreads, type Learner, stepGradient, trainedParams } from "./gradients"
 import { needsDivergence } from "./losses"
@@ -180,7 +180,7 @@ function restore({ file, key }: Checkpoint, params: Params): AdamState {
       params[name] = read(name, old.shape)
       old.dispose()
     }
-    const size = Object.values(params).reduce((n, p) => n + p.size, 0)
+    const size = sizeOf(params)
     const m = read("adam.m", [size]) as AdamState["m"]
     const v = read("adam.v", [size]) as AdamState["v"]
     return { step: Number(held.metadata.step), m, v }

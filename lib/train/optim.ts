@@ -2,7 +2,7 @@ import type { Tensor1D } from "@tensorflow/tfjs"
 import { adam, vectorNorm } from "../backend/adam"
 import { flatten, unflatten } from "../backend/flat"
 import { tf } from "../backend/tf"
-import type { Params } from "../model/transformer"
+import { type Params, sizeOf } from "../model/transformer"
 
 /** AdamW over all parameters as one flat vector: a few large operations instead of ten small ones for each tensor. */
 export interface AdamState {
@@ -26,7 +26,7 @@ export interface AdamOptions {
 export const adamDefaults: AdamOptions = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }
 
 export function adamInit(params: Params): AdamState {
-  const size = Object.values(params).reduce((n, p) => n + p.size, 0)
+  const size = sizeOf(params)
   return { step: 0, m: tf.zeros([size]), v: tf.zeros([size]) }
 }
 

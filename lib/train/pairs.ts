@@ -5,7 +5,7 @@ import { grouped, microBatches } from "../model/batch"
 import { responseLogProbs } from "../model/logprobs"
 import { bind, release } from "../model/lora"
 import { sideBySide } from "../model/parallel"
-import type { Bound, Model } from "../model/transformer"
+import { type Bound, type Model, sizeOf } from "../model/transformer"
 import { encodeChats } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 import type { Helpers } from "./gradients"
@@ -77,7 +77,7 @@ export async function withReference(
 ): Promise<PairItem[]> {
   const missing = items.filter((item) => !item.chosenReference || !item.rejectedReference)
   if (!missing.length) return [...items]
-  const inThreads = sideBySide(Object.values(model.params).reduce((n, { size }) => n + size, 0))
+  const inThreads = sideBySide(sizeOf(model.params))
   const batches = grouped(microBatches<PairItem>(missing, tokensOf, tokenBudget), inThreads)
   const tokens = missing.reduce((n, item) => n + tokensOf(item), 0)
   const read =

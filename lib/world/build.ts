@@ -4,6 +4,7 @@ import { tf } from "../backend/tf"
 import { writeAtomic } from "../data/jsonl"
 import { type LocalModel, openLocal } from "../engine/local"
 import { configJson } from "../model/config"
+import { sizeOf } from "../model/transformer"
 import { initModel, saveModel } from "../model/weights"
 import { loadTokenizer } from "../text/tokenizer"
 import type { StepLog } from "../train/loop"
@@ -127,7 +128,7 @@ export async function buildWorldModel(
   const whole: WorldCard = {
     options,
     made: control.made,
-    parameters: count(model.params),
+    parameters: sizeOf(model.params),
     tokens: Object.fromEntries(phases.map((phase) => [phase, phaseTokens(tokenizer, settings(phase))])),
     able: await figures("finishing", able),
     careless: await figures("careless", out),
@@ -155,5 +156,3 @@ function writeFolder(dir: string, files: Record<string, object>): void {
   mkdirSync(dir, { recursive: true })
   for (const [name, json] of Object.entries(files)) writeFileSync(join(dir, name), `${JSON.stringify(json, null, 1)}\n`)
 }
-
-const count = (params: Record<string, { size: number }>) => Object.values(params).reduce((n, { size }) => n + size, 0)

@@ -2,7 +2,7 @@ import { openHelpers } from "../engine/learner"
 import { openPool } from "../engine/workers"
 import type { ModelConfig } from "../model/config"
 import type { Sequence } from "../model/logprobs"
-import type { Model } from "../model/transformer"
+import { type Model, sizeOf } from "../model/transformer"
 import { encodeChats } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 import { worthGraphs } from "../train/gradients"
@@ -78,7 +78,7 @@ export async function trainPhase(
 ): Promise<void> {
   const { phase, steps, batchSize, lr, shape, seed } = options
   const example = exampleOf(tokenizer, { phase, seed })
-  const parameters = Object.values(model.params).reduce((n, { size }) => n + size, 0)
+  const parameters = sizeOf(model.params)
   const learner = { model, objective, graphs: worthGraphs(model, phaseTokens(tokenizer, options)) }
   const helpers = openHelpers(openPool(workers, parameters, null), learner)
   try {

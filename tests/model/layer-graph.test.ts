@@ -118,7 +118,11 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => 
         const largest = values.reduce((most, x) => Math.max(most, Math.abs(x)), 0)
         expect(largestGap(values, sideBySide[i]!) / largest).toBeLessThan(2e-5)
       })
+      const recomputed = vi.spyOn(tf.backend() as unknown as { runSavedModel(): void }, "runSavedModel")
       expect(found(whole, true, trainAll, true)).toEqual(sideBySide) // made again, layer by layer
+      const outputs = recomputed.mock.calls.map((call) => (call as unknown[][])[3]!.length)
+      expect(outputs.slice(0, config.layers)).toEqual(Array(config.layers).fill(packs.length)) // and nothing kept beside
+      recomputed.mockRestore()
       const [, one, two] = [whole, ...packs].map((batch) => found(batch, false, trainAll)[1]!)
       expect(largestGap(plain[1]!, [...one!, ...two!])).toBeLessThan(2e-5)
     }

@@ -127,6 +127,7 @@ class Pool {
 
  private:
   void share(int64_t used, const std::function<void(int64_t)>& work) {
+    const int64_t own = std::exchange(ownThreads, 1);  // what shares its work within this does so with nobody
     const int64_t others = std::min(grown(used - 1), used - 1);
     work_ = &work, running_ = others;
     round_ = (round_ / mostThreads + 1) * mostThreads + others;
@@ -136,6 +137,7 @@ class Pool {
     }
     for (int64_t thread = others + 1; thread <= used; thread++) attempt(thread % used);
     while (!soon([&] { return running_ == 0; })) std::this_thread::yield();
+    ownThreads = own;
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 

@@ -441,8 +441,10 @@ static void product(Call& call) {
   if (left.length != right.length) return call.fail("product: matrices must agree in what is summed over");
   const Target out{call.output(0, {left.count, right.count}), left.count, right.count, right.count};
   if (!left.length) return void(std::fill_n(out.data, out.rows * out.columns, 0));
-  // The columns of a matrix are packed faster as the right one: aᵀ b, if that has more rows than columns, is (bᵀ a)ᵀ.
-  if (!call.settings[0] || call.settings[1] || out.rows <= out.columns) return multiplied(call.settings[2], left, right, out);
+  // The columns of a matrix are packed faster as the right one: aᵀ b, if that has more rows than columns, is (bᵀ a)ᵀ. Of a result
+  // that no cache holds, such as a large table's gradient, a second one would cost more.
+  const bool turned = call.settings[0] && !call.settings[1] && out.rows > out.columns && out.rows * out.columns <= 1 << 20;
+  if (!turned) return multiplied(call.settings[2], left, right, out);
   const auto other = room<float>(out.rows * out.columns);
   multiplied(call.settings[2], rowsOf(b, true), columnsOf(a, false), {other.get(), out.columns, out.rows, out.rows});
   parallel(ceil(out.rows, side), side * out.columns, [&](int64_t piece) {
