@@ -13,7 +13,7 @@
  *     const lora = await trainAdapter(local, weighed, { ...trainDefaults, lr: 1e-3 })
  *     await writeAdapter("adapter", await toAdapter(lora, local.config), local.name)
  */
-export { type BackendChoice, type BackendName, backendNames, tf, useBackend } from "./backend/tf"
+
 export { judgeMessages, judgePrompt, parseVerdict } from "./baselines/judge"
 export { parsePoints, pointsOf, pointsPrompt } from "./baselines/points"
 export { parseRevision, revisePrompt } from "./baselines/revise"
@@ -26,6 +26,8 @@ export {
   judgeByPoints,
   selfReward,
 } from "./baselines/self-reward"
+export { parseConfig, type RunConfig, runConfig } from "./config/config"
+export { type Recipe, recipeOf, recipes } from "./config/recipes"
 export { readInstructions } from "./data/formats"
 export { appendJsonl, readJsonl, writeAtomic } from "./data/jsonl"
 export {
@@ -62,6 +64,7 @@ export {
   type WeighedRow,
   weighedRow,
 } from "./data/schema"
+export { type BackendChoice, type BackendName, backendNames, tf, useBackend } from "./device/tf"
 export { type CachedGenerator, cachedGenerator } from "./engine/cached"
 export type { Completion, GenerateRequest, Generator, Sampling, ScoreRequest, Scorer } from "./engine/engine"
 export { type LocalEngine, type LocalModel, openLocal } from "./engine/local"
@@ -75,6 +78,7 @@ export { constraintShare, type Grader, type Verdicts } from "./eval/grader"
 export { judgeOf } from "./eval/judge"
 export { readAnswers } from "./eval/responses"
 export { differenceOf, scoreOf } from "./eval/score"
+export { type HubName, parseHubName, pullModel } from "./hub/hub"
 export { type Adapter, readAdapter, writeAdapter } from "./model/adapter"
 export { fromAdapter, initLora, type Lora, merge, toAdapter } from "./model/lora"
 export { type MergeOptions, mergeAdapter } from "./model/merge"
@@ -99,19 +103,16 @@ export {
   weightings,
   weightsOf,
 } from "./musc/weigh"
-export { type Recipe, recipeOf, recipes } from "./recipes/recipes"
+export { writeReport } from "./report/report"
+export { resultFrame } from "./report/tables"
 export { type Rng, rng, streamKey } from "./rng"
 export { type BenchmarkRun, type BenchmarkScores, runBenchmark } from "./runs/benchmark"
 export { benchmarkOf, benchmarks } from "./runs/benchmarks"
 export { type Comparison, compareFolders } from "./runs/compare"
-export { parseConfig, type RunConfig, runConfig } from "./runs/config"
 export { gradePair, graderOf, judgeGrader, worldGrader } from "./runs/graders"
-export { type HubName, parseHubName, pullModel } from "./runs/hub"
-export { writeReport } from "./runs/report"
 export { resultsTable } from "./runs/results"
 export { type RunOptions, run } from "./runs/run"
 export { runStudy, type Study, type Variant } from "./runs/study"
-export { resultFrame } from "./runs/tables"
 export { openAdapter } from "./runs/train-stage"
 export { encodeChat, encodePrompt, renderChat } from "./text/chat"
 export { loadTokenizer, type Tokenizer } from "./text/tokenizer"

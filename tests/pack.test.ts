@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { basename, join } from "node:path"
 import { publint } from "publint"
 import { afterAll, expect, it } from "vitest"
-import { fusedSources } from "../lib/backend/kernel-set"
+import { fusedSources } from "../lib/device/kernel-set"
 import * as library from "../lib/index"
 
 const root = join(__dirname, "..")

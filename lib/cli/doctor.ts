@@ -1,5 +1,5 @@
 import type { Command } from "commander"
-import { examine, formatFacts } from "../backend/doctor"
+import { examine, formatFacts } from "../native/doctor"
 
 export function register(program: Command): void {
   program

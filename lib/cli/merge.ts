@@ -1,5 +1,5 @@
 import { type Command, Option } from "commander"
-import { type BackendName, backendNames, useBackend } from "../backend/tf"
+import { type BackendName, backendNames, useBackend } from "../device/tf"
 import type { FloatDtype } from "../model/floats"
 import { mergeAdapter } from "../model/merge"
 import { modelFolder } from "../runs/model"

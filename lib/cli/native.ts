@@ -1,5 +1,5 @@
 import type { Command } from "commander"
-import { buildNative } from "../backend/native"
+import { buildNative } from "../native/build"
 
 export function register(program: Command): void {
   program

@@ -1,6 +1,6 @@
 import type { Command } from "commander"
 import { InputError } from "../errors"
-import { parseHubName, pullModel } from "../runs/hub"
+import { parseHubName, pullModel } from "../hub/hub"
 import { stoppable } from "./support"
 
 export function register(program: Command): void {

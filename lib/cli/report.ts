@@ -1,8 +1,8 @@
 import type { Command } from "commander"
-import { writeReport } from "../runs/report"
-import { writeReportFigures } from "../runs/report-figures"
-import { readStudy } from "../runs/study-record"
-import { writeStudyReport } from "../runs/study-report"
+import { writeReport } from "../report/report"
+import { writeReportFigures } from "../report/report-figures"
+import { readStudy } from "../report/study-record"
+import { writeStudyReport } from "../report/study-report"
 
 export function register(program: Command): void {
   program

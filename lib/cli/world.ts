@@ -1,6 +1,6 @@
 import { join } from "node:path"
 import { type Command, Option } from "commander"
-import { useBackend } from "../backend/tf"
+import { useBackend } from "../device/tf"
 import { InputError } from "../errors"
 import { commit, machine } from "../runs/origin"
 import { buildWorldModel, type WorldBuildOptions, worldBuildDefaults } from "../world/build"

@@ -1,5 +1,5 @@
 import type { Tensor1D } from "@tensorflow/tfjs"
-import { tf } from "../backend/tf"
+import { tf } from "../device/tf"
 import type { Lora } from "../model/lora"
 import { bind, release } from "../model/lora"
 import { type Bound, type Model, sizeOf } from "../model/transformer"

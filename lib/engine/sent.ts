@@ -1,9 +1,9 @@
 import type { Tensor1D } from "@tensorflow/tfjs"
-import { unflatten } from "../backend/flat"
-import { tf } from "../backend/tf"
+import { tf } from "../device/tf"
 import type { ModelConfig } from "../model/config"
 import type { Lora } from "../model/lora"
 import type { Params } from "../model/transformer"
+import { unflatten } from "../ops/flat"
 import { type Learner, trainedParams } from "../train/gradients"
 
 /** Models, adapters and gradients as they travel between processes: plain data with Float32Arrays. */

@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync, unlinkSync, writeSync } from "node:fs"
 import type { Tensor1D } from "@tensorflow/tfjs"
-import { tf } from "../backend/tf"
+import { tf } from "../device/tf"
 
 /** Where another process finds a shelf, as long as the one that made it has it open. */
 export interface ShelfPlace {

@@ -1,5 +1,5 @@
 /** A process of a WorkerPool: opens the model that its command line names, then works on what it is sent, call by call. */
-import { tf, useBackend } from "../backend/tf"
+import { tf, useBackend } from "../device/tf"
 import { MuscError } from "../errors"
 import type { GenerateRequest, ScoreRequest } from "./engine"
 import { type LearnerCopy, openLearner, type ShareRequest } from "./learner"

@@ -1,6 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
-import { writeRows } from "../backend/ops"
-import { tf } from "../backend/tf"
+import { tf } from "../device/tf"
+import { writeRows } from "../ops/ops"
 import type { ModelConfig } from "./config"
 import type { LayerCache } from "./transformer"
 

@@ -1,7 +1,7 @@
 import type { Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
-import { fused, type Sight } from "../backend/fused"
-import type { AttentionBlock, RopeTable } from "../backend/ops"
-import { onGpu, tf } from "../backend/tf"
+import { onGpu, tf } from "../device/tf"
+import { fused, type Sight } from "../ops/fused"
+import type { AttentionBlock, RopeTable } from "../ops/ops"
 import type { ModelConfig, Rope } from "./config"
 
 /**

@@ -1,7 +1,7 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { basename, join, resolve } from "node:path"
-import { tf, valuesOf } from "../backend/tf"
 import { readJsonFile } from "../data/json-file"
+import { tf, valuesOf } from "../device/tf"
 import { CheckpointError, InputError } from "../errors"
 import { type Adapter, linearNames, readAdapter } from "./adapter"
 import { loadConfig } from "./config"

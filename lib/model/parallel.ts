@@ -1,5 +1,5 @@
-import { runsGraphs } from "../backend/graph"
-import { onGpu } from "../backend/tf"
+import { onGpu } from "../device/tf"
+import { runsGraphs } from "../graph/builder"
 
 /** Size of a model (f32) from which its products are large enough for all threads to share them well. */
 const sharedBytes = 512 * 2 ** 20

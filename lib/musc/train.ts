@@ -1,6 +1,6 @@
-import { tf } from "../backend/tf"
 import type { PairRow, WeighedRow } from "../data/schema"
 import { Spool } from "../data/spool"
+import { tf } from "../device/tf"
 import { openHelpers } from "../engine/learner"
 import type { LocalModel } from "../engine/local"
 import { InputError } from "../errors"

@@ -1,8 +1,8 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
-import { ChildError, run } from "../backend/child"
-import { packageFolder } from "../backend/tf"
+import { ChildError, run } from "../device/child"
+import { packageFolder } from "../device/tf"
 import { InputError } from "../errors"
 
 /** Name of the kernel in Jupyter and in the metadata of the notebooks. */

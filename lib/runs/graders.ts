@@ -1,11 +1,11 @@
 import { judgeMessages, parseVerdict } from "../baselines/judge"
+import type { RunConfig } from "../config/config"
 import { decomposedRow, type InstructionRow, type PairRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import type { Grader, Verdicts } from "../eval/grader"
 import { ask } from "../musc/row"
 import { readInstruction } from "../world/inverse"
 import { gradeAnswer, worldSpec } from "../world/spec"
-import type { RunConfig } from "./config"
 
 /** Exact verdicts for instructions of the embedded world. */
 export const worldGrader: Grader = async (row, answer) =>

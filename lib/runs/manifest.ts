@@ -2,8 +2,8 @@ import { createHash } from "node:crypto"
 import { createReadStream, readdirSync, readFileSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { join, relative } from "node:path"
+import { type Current, currentOf } from "../config/current"
 import { writeAtomic } from "../data/jsonl"
-import { type Current, currentOf } from "./current"
 
 /** What made a run: enough to make it again. */
 export interface Manifest {

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs"
 import { basename, join } from "node:path"
 import { InputError } from "../errors"
-import { cachedModel, type PullOptions, parseHubName, pullModel } from "./hub"
+import { cachedModel, type PullOptions, parseHubName, pullModel } from "../hub/hub"
 import type { Progress } from "./workshop"
 
 /** Models that come with the package. */

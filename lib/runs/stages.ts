@@ -1,3 +1,4 @@
+import { type ConfigKey, isBaseline, type MethodName, type RunConfig } from "../config/config"
 import { readInstructions } from "../data/formats"
 import type { InstructionRow, StageName } from "../data/schema"
 import type { CorruptOptions } from "../musc/corrupt"
@@ -10,7 +11,6 @@ import type { TrainSettings } from "../musc/train"
 import type { WeighOptions } from "../musc/weigh"
 import { streamKey } from "../rng"
 import { worldInstructions } from "../world/spec"
-import { type ConfigKey, isBaseline, type MethodName, type RunConfig } from "./config"
 
 /** The settings that each command or stage reads, for help texts. */
 export const stageSettings = {

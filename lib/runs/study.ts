@@ -1,15 +1,15 @@
 import { mkdir } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
+import type { RunConfig } from "../config/config"
 import { writeAtomic } from "../data/jsonl"
 import type { Results } from "../data/results"
-import type { RunConfig } from "./config"
+import type { StudyRecord } from "../report/study-record"
+import { writeStudyReport } from "../report/study-report"
+import { writeResults } from "../report/tables"
 import type { Findings } from "./experiment"
 import { versions } from "./manifest"
 import { resultsOf } from "./results"
 import { findings, type RunOptions } from "./run"
-import type { StudyRecord } from "./study-record"
-import { writeStudyReport } from "./study-report"
-import { writeResults } from "./tables"
 
 /** One run of a study: its folder's name, and what it changes. */
 export interface Variant {

@@ -1,10 +1,10 @@
 import { join } from "node:path"
+import type { RunConfig } from "../config/config"
 import type { InstructionRow } from "../data/schema"
 import type { LocalEngine, LocalModel } from "../engine/local"
 import { stageVersion } from "../musc/pipeline"
 import { hasPassed, type Outcome } from "../musc/row"
 import type { StepLog } from "../train/loop"
-import type { RunConfig } from "./config"
 import { keyOf, type RowStage, readOutput, runRows, type StageOutput } from "./store"
 
 /** Work done of one stage; `unit` says what is counted. */

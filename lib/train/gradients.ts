@@ -1,10 +1,10 @@
 import type { Scalar, Tensor, Tensor1D } from "@tensorflow/tfjs"
-import { flatten } from "../backend/flat"
-import { tf } from "../backend/tf"
+import { tf } from "../device/tf"
 import { evenBatches, grouped, microBatches } from "../model/batch"
 import { bind, type Lora, release } from "../model/lora"
 import { gainsByProcesses, sideBySide } from "../model/parallel"
 import { type Bound, type Model, type Params, sizeOf } from "../model/transformer"
+import { flatten } from "../ops/flat"
 import { type Item, lossOf, type Objective, tokensOf, weightOf } from "./objective"
 
 /**

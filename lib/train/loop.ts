@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs"
-import { tf } from "../backend/tf"
+import { tf } from "../device/tf"
 import { CheckpointError, InputError, MuscError, StoppedError } from "../errors"
 import { openSafetensors, writeSafetensors } from "../model/safetensors"
 import { type Params, sizeOf } from "../model/transformer"

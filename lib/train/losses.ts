@@ -1,6 +1,6 @@
 import type { Scalar, Tensor1D } from "@tensorflow/tfjs"
-import { withGradient } from "../backend/gradient"
-import { tf } from "../backend/tf"
+import { tf } from "../device/tf"
+import { withGradient } from "../ops/gradient"
 
 /**
  * Losses are pure: tensors in, tensors out. Letters: M response tokens of a batch, R responses, P pairs.

@@ -1,5 +1,5 @@
 import type { Scalar, Tensor, Tensor1D } from "@tensorflow/tfjs"
-import { tf } from "../backend/tf"
+import { tf } from "../device/tf"
 import {
   type Packed,
   pack,

@@ -1,8 +1,8 @@
 import type { Tensor1D } from "@tensorflow/tfjs"
-import { adam, vectorNorm } from "../backend/adam"
-import { flatten, unflatten } from "../backend/flat"
-import { tf } from "../backend/tf"
+import { tf } from "../device/tf"
 import { type Params, sizeOf } from "../model/transformer"
+import { adam, vectorNorm } from "../ops/adam"
+import { flatten, unflatten } from "../ops/flat"
 
 /** AdamW over all parameters as one flat vector: a few large operations instead of ten small ones for each tensor. */
 export interface AdamState {

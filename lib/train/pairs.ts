@@ -1,5 +1,5 @@
-import { valuesOf } from "../backend/tf"
 import type { Message, PairWeights } from "../data/schema"
+import { valuesOf } from "../device/tf"
 import { InputError } from "../errors"
 import { grouped, microBatches } from "../model/batch"
 import { responseLogProbs } from "../model/logprobs"

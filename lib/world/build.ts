@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { tf } from "../backend/tf"
 import { writeAtomic } from "../data/jsonl"
+import { tf } from "../device/tf"
 import { type LocalModel, openLocal } from "../engine/local"
 import { configJson } from "../model/config"
 import { sizeOf } from "../model/transformer"

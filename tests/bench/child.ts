@@ -2,7 +2,7 @@ import { execFile, execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import type { Maths } from "../../lib/backend/tf"
+import type { Maths } from "../../lib/device/tf"
 import type { Answer, Job } from "./jobs"
 
 /** The last line of a program that answers a job. */

@@ -1,4 +1,4 @@
-import type { BackendName } from "../../lib/backend/tf"
+import type { BackendName } from "../../lib/device/tf"
 
 /** What one child process is asked to do. Peers get the same object and read what they need of it. */
 export interface Job {

@@ -2,9 +2,9 @@ import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { results as resultsSchema } from "../../lib/data/results"
 import { saveFigure } from "../../lib/plots/picture"
+import { readStudy } from "../../lib/report/study-record"
+import { mainFigure } from "../../lib/report/study-report"
 import { commit, machine } from "../../lib/runs/origin"
-import { readStudy } from "../../lib/runs/study-record"
-import { mainFigure } from "../../lib/runs/study-report"
 
 /**
  * `npx tsx tests/bench/record.ts RUN NAME`: keeps the results of a run or study under data/results: NAME.json with command,

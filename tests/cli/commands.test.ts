@@ -3,9 +3,9 @@ import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
+import { configKeys } from "../../lib/config/config"
 import { loadConfig } from "../../lib/model/config"
 import { parameterCount } from "../../lib/model/weights"
-import { configKeys } from "../../lib/runs/config"
 import { fixture } from "../support/tensors"
 
 const dir = mkdtempSync(join(tmpdir(), "musc-commands-"))

@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest"
-import { useBackend } from "../../lib/backend/tf"
 import type { Message } from "../../lib/data/schema"
+import { useBackend } from "../../lib/device/tf"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { Prefixes, sharedIds } from "../../lib/engine/prefixes"
 import { bind, release } from "../../lib/model/lora"

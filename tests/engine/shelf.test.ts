@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process"
 import { existsSync, readdirSync } from "node:fs"
 import type { Tensor1D } from "@tensorflow/tfjs"
 import { beforeAll, describe, expect, it } from "vitest"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
 import { Shelf } from "../../lib/engine/shelf"
 import { randomValues } from "../support/tensors"
 

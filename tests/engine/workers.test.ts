@@ -2,7 +2,7 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { join } from "node:path"
 import { afterEach, beforeAll, describe, expect, it } from "vitest"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
 import type { GenerateRequest, ScoreRequest } from "../../lib/engine/engine"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { usualWorkers } from "../../lib/engine/workers"
@@ -139,7 +139,7 @@ describe("workers", () => {
 
   it("end with a parent that is killed, and do not keep one alive that has finished", async () => {
     const program = (ending: string) => `
-      const { useBackend } = require(${JSON.stringify(join(root, "lib/backend/tf"))})
+      const { useBackend } = require(${JSON.stringify(join(root, "lib/device/tf"))})
       const { openLocal } = require(${JSON.stringify(join(root, "lib/engine/local"))})
       useBackend().then(async () => {
         const local = openLocal(${JSON.stringify(dir)}, { workers: 2 })

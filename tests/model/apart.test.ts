@@ -1,6 +1,6 @@
 import type { Tensor } from "@tensorflow/tfjs"
 import { beforeAll, describe, expect, it } from "vitest"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
 import { loadConfig } from "../../lib/model/config"
 import { pack, responseLogProbs } from "../../lib/model/logprobs"
 import { bind, initLora, type LoraTarget, loraTargets, release } from "../../lib/model/lora"

@@ -1,13 +1,13 @@
 import type { Tensor } from "@tensorflow/tfjs"
 import { describe, expect, it } from "vitest"
-import { lookup } from "../../lib/backend/ops"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
 import { loadConfig } from "../../lib/model/config"
 import { type ContextOptions, contexts } from "../../lib/model/context"
 import { pack } from "../../lib/model/logprobs"
 import { bind } from "../../lib/model/lora"
 import { forward } from "../../lib/model/transformer"
 import { loadModel } from "../../lib/model/weights"
+import { lookup } from "../../lib/ops/ops"
 import { backends, fixture, largestGap, randomIds, tensorsLeft } from "../support/tensors"
 
 describe.each(backends)("forward, asked for some tokens, on %s", (backend) => {

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from "vitest"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
 import type { Sequence } from "../../lib/model/logprobs"
 import { initModel } from "../../lib/model/weights"
 import { stepGradients } from "../support/step"

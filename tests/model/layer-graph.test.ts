@@ -1,6 +1,6 @@
 import { join } from "node:path"
 import { beforeAll, describe, expect, it, vi } from "vitest"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
 import { readAdapter } from "../../lib/model/adapter"
 import { loadConfig } from "../../lib/model/config"
 import { evenStarts } from "../../lib/model/layer-graph"

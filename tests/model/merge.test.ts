@@ -2,8 +2,7 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, wri
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import { cappedLogits } from "../../lib/backend/ops"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
 import { readAdapter } from "../../lib/model/adapter"
 import { loadConfig } from "../../lib/model/config"
 import { contexts } from "../../lib/model/context"
@@ -13,6 +12,7 @@ import { baseMismatch, mergeAdapter, modelName } from "../../lib/model/merge"
 import { openCheckpoint, openSafetensors, type TensorData, writeSafetensors } from "../../lib/model/safetensors"
 import { forward } from "../../lib/model/transformer"
 import { loadModel } from "../../lib/model/weights"
+import { cappedLogits } from "../../lib/ops/ops"
 import { fixture, largestGap, tensorsLeft } from "../support/tensors"
 
 const dir = mkdtempSync(join(tmpdir(), "merge-"))

@@ -1,8 +1,8 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
 import { beforeAll, describe, expect, it, vi } from "vitest"
-import { tiled } from "../../lib/backend/fused"
-import * as ops from "../../lib/backend/ops"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
+import { tiled } from "../../lib/ops/fused"
+import * as ops from "../../lib/ops/ops"
 import { backends, largestGap, randomValues } from "../support/tensors"
 
 // Each op is compared with the formula in plain tfjs on the cpu backend, whose gradients tfjs derives by itself.

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from "vitest"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
 import { loadConfig, parseConfig } from "../../lib/model/config"
 import { initLora } from "../../lib/model/lora"
 import { loraCount, type PlanStage, planNeed, planStages, type Work } from "../../lib/model/plan"

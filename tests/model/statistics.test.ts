@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { beforeAll, describe, expect, it } from "vitest"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
 import { loadConfig } from "../../lib/model/config"
 import { contrast, pack } from "../../lib/model/logprobs"
 import { bind } from "../../lib/model/lora"

@@ -2,7 +2,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
 import { CheckpointError } from "../../lib/errors"
 import { readAdapter, writeAdapter } from "../../lib/model/adapter"
 import { loadConfig, type ModelConfig } from "../../lib/model/config"

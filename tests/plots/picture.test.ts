@@ -8,7 +8,7 @@ import { figureBlock, figuresIn, html, page } from "../../lib/plots/html"
 import { figurePng, figureSvg, saveFigure } from "../../lib/plots/picture"
 import { indexedPng } from "../../lib/plots/png"
 import { innerBox, pageBox, type SvgElement, textWidth } from "../../lib/plots/text-box"
-import { writeReportFigures } from "../../lib/runs/report-figures"
+import { writeReportFigures } from "../../lib/report/report-figures"
 
 /** The pixels of an indexed PNG whose rows have no filter, as red, green, blue; and its size. */
 function decode(png: Buffer) {

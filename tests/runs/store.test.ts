@@ -3,8 +3,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileS
 import { hostname, tmpdir } from "node:os"
 import { join } from "node:path"
 import { beforeEach, describe, expect, it } from "vitest"
+import { lockFolder } from "../../lib/data/lock"
 import { InputError, StoppedError } from "../../lib/errors"
-import { lockFolder } from "../../lib/runs/lock"
 import { keyFileOf, keyOf, type RowStage, readState, runRows } from "../../lib/runs/store"
 
 let dir = ""

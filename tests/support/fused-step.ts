@@ -2,6 +2,11 @@
 import { createHash } from "node:crypto"
 import { join } from "node:path"
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs"
+import { tf, useBackend } from "../../lib/device/tf"
+import { loadConfig } from "../../lib/model/config"
+import { contexts } from "../../lib/model/context"
+import { initLora } from "../../lib/model/lora"
+import { loadModel } from "../../lib/model/weights"
 import {
   fused,
   fusedAttention,
@@ -12,13 +17,8 @@ import {
   type Sight,
   tiled,
   tiledLowRank,
-} from "../../lib/backend/fused"
-import { matMul } from "../../lib/backend/ops"
-import { tf, useBackend } from "../../lib/backend/tf"
-import { loadConfig } from "../../lib/model/config"
-import { contexts } from "../../lib/model/context"
-import { initLora } from "../../lib/model/lora"
-import { loadModel } from "../../lib/model/weights"
+} from "../../lib/ops/fused"
+import { matMul } from "../../lib/ops/ops"
 import { rng } from "../../lib/rng"
 import { bound, shareOf } from "../../lib/train/gradients"
 

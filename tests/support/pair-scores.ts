@@ -1,4 +1,4 @@
-import { tf } from "../../lib/backend/tf"
+import { tf } from "../../lib/device/tf"
 import type { PairScores } from "../../lib/train/losses"
 
 const { log } = Math

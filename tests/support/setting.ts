@@ -1,4 +1,4 @@
-import { tf } from "../../lib/backend/tf"
+import { tf } from "../../lib/device/tf"
 import { initLora, type Lora } from "../../lib/model/lora"
 import type { Model } from "../../lib/model/transformer"
 import { initModel } from "../../lib/model/weights"

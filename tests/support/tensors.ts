@@ -1,8 +1,8 @@
 import { join } from "node:path"
 import { expect } from "vitest"
-import { nativeBuild } from "../../lib/backend/native"
-import { type BackendName, tf } from "../../lib/backend/tf"
+import { type BackendName, tf } from "../../lib/device/tf"
 import type { ModelConfig } from "../../lib/model/config"
+import { nativeBuild } from "../../lib/native/build"
 import { rng } from "../../lib/rng"
 
 /** The backends that every machine with these packages has, the native one where it is built. */

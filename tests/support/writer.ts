@@ -1,4 +1,4 @@
-import { useBackend } from "../../lib/backend/tf"
+import { useBackend } from "../../lib/device/tf"
 import { openLocal } from "../../lib/engine/local"
 
 // A program that writes texts natively for `argv[2]` rounds, so that others can disturb it.

@@ -1,6 +1,6 @@
 import type { Tensor1D } from "@tensorflow/tfjs"
 import { beforeAll, describe, expect, it } from "vitest"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
 import { pack, responseLogProbs } from "../../lib/model/logprobs"
 import { bind, type Lora } from "../../lib/model/lora"
 import { train } from "../../lib/train/loop"

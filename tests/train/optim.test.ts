@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { beforeAll, describe, expect, it } from "vitest"
-import { flatten } from "../../lib/backend/flat"
-import { tf, useBackend } from "../../lib/backend/tf"
+import { tf, useBackend } from "../../lib/device/tf"
 import type { Params } from "../../lib/model/transformer"
+import { flatten } from "../../lib/ops/flat"
 import { adamDefaults, adamInit, adamStep, schedule, settle } from "../../lib/train/optim"
 import { backends, largestGap } from "../support/tensors"
 

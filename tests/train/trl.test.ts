@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { beforeAll, expect, it } from "vitest"
-import { useBackend } from "../../lib/backend/tf"
+import { useBackend } from "../../lib/device/tf"
 import { readAdapter } from "../../lib/model/adapter"
 import { loadConfig } from "../../lib/model/config"
 import { fromAdapter } from "../../lib/model/lora"

@@ -1,0 +1,255 @@
+import { z } from "zod"
+import { show } from "../data/json-file"
+import { backendNames, mathNames } from "../device/tf"
+import { ConfigError } from "../errors"
+import { type WeightingName, weightings } from "../musc/weigh"
+import { preferenceLosses } from "../train/losses"
+
+const weightingNames = Object.keys(weightings) as [WeightingName, ...WeightingName[]]
+
+/** Baselines that make pairs of their own: Self-Reward by its judge, and Self-Correct. */
+export const baselineNames = [
+  "self-reward-yesno",
+  "self-reward-points",
+  "self-reward-external",
+  "self-reward-verifier",
+  "self-correct",
+] as const
+export type BaselineName = (typeof baselineNames)[number]
+export const isBaseline = (method: string): method is BaselineName => baselineNames.includes(method as BaselineName)
+
+/** What a run can compare. `musc` uses the weighting of that field, `musc-kl` and its like another one. */
+export const methodNames = [
+  "base",
+  "sft",
+  ...baselineNames,
+  "coarse",
+  "tdpo1",
+  "tdpo2",
+  "musc",
+  ...weightingNames.map((name) => `musc-${name}` as const),
+] as const
+export type MethodName = (typeof methodNames)[number]
+
+const share = z.number().min(0).max(1)
+const count = (least: number, most = 1e9) => z.int().min(least).max(most)
+const rate = z.number().gt(0).max(1)
+const temperature = z.number().min(0).max(2)
+const tokens = count(1, 131072)
+const distinct = <Item extends z.ZodType>(item: Item) =>
+  z.array(item).refine((list) => new Set(list).size === list.length, "must not name one twice")
+
+/**
+ * Settings of a run: one flat object. Defaults are those of the paper where it states one; small models need others
+ * (see the recipes).
+ */
+export const runConfig = z.strictObject({
+  model: z
+    .string()
+    .min(1)
+    .default("world")
+    .describe("model folder (Hugging Face files), or the name of a model that comes with musc"),
+  backend: z
+    .enum(["auto", ...backendNames])
+    .default("auto")
+    .describe("TensorFlow.js backend; auto takes the fastest that runs"),
+  math: z
+    .enum(mathNames)
+    .default("f32")
+    .describe("how the native backend multiplies matrices; bf16 is faster on processors with AMX and less exact"),
+  workers: count(0, 256)
+    .default(0)
+    .describe(
+      "processes that write, score and train at once, each with a copy of the model; 0: one a core for models below .5 GB where half of the " +
+        "free memory holds them, otherwise 1; changes no result",
+    ),
+  seeds: z
+    .string()
+    .min(1)
+    .default("world")
+    .describe(
+      "instructions to start from: world (the embedded world's own), self-instruct (the model writes them), or a seed file",
+    ),
+  instructions: count(1).default(1000).describe("instructions for training, at most; 600 to 10,000"),
+  minConstraints: count(2, 8)
+    .default(3)
+    .describe("world: fewest constraints of an instruction, topic included; 2 to 4"),
+  maxConstraints: count(2, 8).default(6).describe("world: most constraints of an instruction; 4 to 7"),
+  nearDuplicate: z
+    .number()
+    .min(0.1)
+    .max(1.1)
+    .default(0.7)
+    .describe("similarity (Jaccard of 5-grams) from which an instruction counts as a repeat; above 1 keeps all"),
+  holdout: share
+    .default(0.1)
+    .describe("share of the instructions kept for evaluation, by hash of their text; the world has a split of its own"),
+  seed: count(0, 2 ** 31 - 1)
+    .default(0)
+    .describe("seed of the first repetition, any integer"),
+  repeat: count(1, 100)
+    .default(1)
+    .describe("repetitions of the whole run with seeds seed, seed + 1, …; 3 or more to rank methods"),
+
+  shots: count(0, 5)
+    .default(5)
+    .describe(
+      "few-shot examples in prompts; paper 5 (recombine 2, edits and verdicts 4 at most); 0 for the embedded model",
+    ),
+  findText: z.boolean().default(false).describe("whether decompose looks for a text inside the instruction; for chats"),
+  selfInstructTemperature: temperature.default(0.5).describe("sampling temperature; paper .5"),
+  selfInstructMaxTokens: tokens.default(512).describe("tokens of a new instruction, at most"),
+  decomposeTemperature: temperature.default(0.1).describe("sampling temperature; paper .1"),
+  decomposeMaxTokens: tokens.default(1024).describe("tokens of a reply, at most"),
+  noiseRatio: share.default(0.3).describe("share of the constraints that is spoiled, at least one; paper .3"),
+  drop: z.number().min(0).default(0.5).describe("share of edits that drop the constraint; paper .5"),
+  negate: z.number().min(0).default(0.25).describe("share of edits that ask for the opposite; paper .25"),
+  substitute: z.number().min(0).default(0.25).describe("share of edits that ask for something else; paper .25"),
+  corruptTemperature: temperature.default(0.5).describe("sampling temperature; paper .5"),
+  corruptMaxTokens: tokens.default(128).describe("tokens of a new question, at most"),
+  corruptAttempts: count(1, 20).default(2).describe("tries for a new question; 1 to 5"),
+  recombineTemperature: temperature.default(0.1).describe("sampling temperature; paper .1"),
+  recombineMaxTokens: tokens.default(1024).describe("tokens of an instruction, at most"),
+  respondTemperature: temperature.default(0.5).describe("sampling temperature; paper .5"),
+  respondMaxTokens: tokens.default(1024).describe("tokens of an answer, at most"),
+  keepCut: z.boolean().default(false).describe("whether pairs with an answer cut off at the limit are kept"),
+  weightings: distinct(z.enum(weightingNames))
+    .min(1)
+    .default(["uniform", "contrast", "kl"])
+    .describe(`token weightings to compute: ${weightingNames.join(", ")}`),
+  firstTokenZero: z
+    .boolean()
+    .default(false)
+    .describe("whether the first response token weighs 0, as in the released code"),
+
+  samples: count(2, 64)
+    .default(4)
+    .describe("Self-Reward and Self-Correct: answers to an instruction, at the temperature of respond; paper 4"),
+  pointsFrom: z
+    .enum(["reply", "verdicts"])
+    .default("reply")
+    .describe(
+      "self-reward-points: the judge writes the points, or they are counted from its verdicts on each constraint",
+    ),
+  judgeEndpoint: z
+    .string()
+    .default("")
+    .describe("OpenAI-compatible server that judges for self-reward-external, e.g. http://127.0.0.1:8000/v1"),
+  judgeModel: z.string().default("").describe("model of that server"),
+  judgeMaxTokens: tokens.default(128).describe("tokens of a judge's reply, at most"),
+
+  methods: distinct(z.enum(methodNames))
+    .min(1)
+    .default(["base", "sft", "coarse", "musc"])
+    .describe(
+      "what to compare: base, sft (on chosen answers), coarse (plain DPO), tdpo1, tdpo2 (coarse with that loss), musc, musc-<weighting>, " +
+        "self-correct, self-reward-yesno, -points, -external (a server judges), -verifier (the embedded world's exact checks judge)",
+    ),
+  pairs: count(0).default(0).describe("pairs to train on, at most; 0 takes all"),
+  weighting: z.enum(weightingNames).default("contrast").describe("token weighting of the method musc"),
+  loss: z
+    .enum(preferenceLosses)
+    .default("dpo")
+    .describe(`preference loss: ${preferenceLosses.join(", ")}; paper dpo`),
+  beta: z.number().gt(0).max(100).default(0.1).describe("how strongly the reference holds; .01 to .5, paper .1"),
+  labelSmoothing: z
+    .number()
+    .min(0)
+    .max(0.5)
+    .default(0)
+    .describe("share of pairs taken to be the wrong way round (cDPO); 0 to .3"),
+  lengthNormalised: z.boolean().default(false).describe("whether each answer's sum is divided by its tokens"),
+  sftWeight: z.number().min(0).max(100).default(0).describe("weight of an SFT term on the chosen answer; 0 to 1"),
+  simpoMargin: z.number().min(0).max(100).default(0.5).describe("target margin of SimPO; .3 to 1.6"),
+  tdpoAlpha: z
+    .number()
+    .min(0)
+    .max(100)
+    .default(0.5)
+    .describe("weight of the divergences in tdpo2; 0 is dpo, its paper .5"),
+  rank: count(1, 1024).default(8).describe("rank of the LoRA; 4 to 64, paper 8"),
+  alpha: z.number().gt(0).max(4096).default(16).describe("alpha of the LoRA, usually twice the rank; paper 16"),
+  lr: rate.default(5e-6).describe("peak learning rate of preference training; paper 5e-6, small models up to 1e-3"),
+  sftLr: rate.default(5e-6).describe("peak learning rate of sft"),
+  epochs: z.number().gt(0).max(100).default(1).describe("passes over the pairs; paper 1 to 3"),
+  batchSize: count(1, 4096).default(8).describe("pairs an optimizer step; paper 8"),
+  warmup: share.default(0.1).describe("share of the steps with rising learning rate; paper .1"),
+  tokenBudget: count(1, 1e6).default(4096).describe("padded tokens in one forward pass of training; less saves memory"),
+  gradientCheckpointing: z
+    .boolean()
+    .default(false)
+    .describe("whether training computes each layer twice instead of keeping its activations; saves memory"),
+  cutoff: count(8, 131072).default(2048).describe("tokens of prompt and answer, at most; paper 2048"),
+  checkpointEvery: count(1).default(50).describe("optimizer steps between checkpoints"),
+
+  evalInstructions: count(0).default(500).describe("held-out instructions to answer, at most; 0 skips evaluation"),
+  evalTemperatures: distinct(temperature).min(1).default([0, 0.5]).describe("sampling temperatures of the evaluation"),
+  evalMaxTokens: tokens.default(1024).describe("tokens of an answer, at most"),
+  gradedPairs: count(0).default(500).describe("pairs whose answers are graded for the results, at most"),
+  bootstrapSamples: count(100, 1e6).default(2000).describe("resamples for the confidence intervals; 1,000 to 10,000"),
+})
+export type RunConfig = z.output<typeof runConfig>
+export type ConfigKey = keyof RunConfig
+
+export const configKeys = Object.keys(runConfig.shape) as ConfigKey[]
+
+/** What every setting is when nobody says otherwise. */
+export const configDefaults: RunConfig = runConfig.parse({})
+
+/** The settings, with defaults for those not given. @throws ConfigError listing every problem. */
+export function parseConfig(given: Readonly<Record<string, unknown>>): RunConfig {
+  const parsed = runConfig.safeParse(given)
+  const problems = parsed.success ? [] : parsed.error.issues.flatMap((issue) => explain(issue, given))
+  const { minConstraints, maxConstraints, drop, negate, substitute } = { ...configDefaults, ...given } as RunConfig
+  if (minConstraints > maxConstraints)
+    problems.push(`minConstraints: must be at most maxConstraints (${maxConstraints}), got ${minConstraints}; lower it`)
+  if (drop + negate + substitute === 0)
+    problems.push("drop, negate, substitute: one must be above 0, got 0 for all; raise one")
+  const { methods, judgeEndpoint, judgeModel } = { ...configDefaults, ...given } as RunConfig
+  if (Array.isArray(methods) && methods.includes("self-reward-external") && !(judgeEndpoint && judgeModel))
+    problems.push(
+      "judgeEndpoint, judgeModel: self-reward-external needs both, got none or one; set them, or leave it out",
+    )
+  if (!parsed.success || problems.length) throw new ConfigError(problems)
+  return parsed.data
+}
+
+/** One line a problem: field, rule, value received, what the field means. */
+function explain(issue: z.core.$ZodIssue, given: Readonly<Record<string, unknown>>): string[] {
+  if (issue.code === "unrecognized_keys") {
+    return issue.keys.map((key) => {
+      const near = nearest(key, configKeys)
+      return `${key}: there is no such setting; ${near ? `did you mean ${near}?` : "see musc run --help"}`
+    })
+  }
+  const key = issue.path[0] as ConfigKey
+  const rule = issue.message
+    .replace(/^Invalid (input|option): /, "")
+    .replace(/^Too (small|big): expected \w+ to be /, "must be ")
+  return [`${key}: ${rule.replace(/, received .*/, "")}, got ${show(given[key])}; ${meaning(key)}`]
+}
+
+/** What a setting means, as in the help. */
+export function meaning(key: ConfigKey): string {
+  return runConfig.shape[key].description ?? ""
+}
+
+/** The name of a list that a mistyped one is closest to, if any is close. */
+export function nearest(word: string, names: readonly string[]): string | undefined {
+  const ranked = names
+    .map((name) => ({ name, distance: editDistance(word.toLowerCase(), name.toLowerCase()) }))
+    .sort((a, b) => a.distance - b.distance)[0]
+  return ranked && ranked.distance <= Math.max(2, word.length / 3) ? ranked.name : undefined
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
+  for (let i = 1; i <= a.length; i++) {
+    const above = row
+    row = [i]
+    for (let j = 1; j <= b.length; j++) {
+      row.push(Math.min(above[j]! + 1, row[j - 1]! + 1, above[j - 1]! + Number(a[i - 1] !== b[j - 1])))
+    }
+  }
+  return row[b.length]!
+}

@@ -1,0 +1,150 @@
+import { InputError } from "../errors"
+import { type WeightingName, weightings } from "../musc/weigh"
+import { type ConfigKey, configDefaults, nearest, type RunConfig } from "./config"
+
+/** An experiment: what it shows, and only those settings that differ from the defaults. */
+export interface Recipe {
+  summary: string
+  config: Partial<RunConfig>
+  /** what holds beside `config` when another model than the embedded one is given */
+  otherModels?: Partial<RunConfig>
+  /** the runs of the experiment by name, with what each changes; one run if absent */
+  variants?: Readonly<Record<string, Partial<RunConfig>>>
+  /** setting that the variants change in steps: the figure's axis */
+  axis?: "noiseRatio" | "pairs"
+  /** models that every variant is run with, if none is given */
+  models?: readonly string[]
+}
+
+/** What the embedded model needs: it was trained on bare prompts and short texts, and it is small. */
+const embedded: Partial<RunConfig> = {
+  shots: 0,
+  instructions: 600,
+  minConstraints: 3,
+  maxConstraints: 5,
+  decomposeMaxTokens: 160,
+  corruptMaxTokens: 40,
+  recombineMaxTokens: 120,
+  respondMaxTokens: 160,
+  evalMaxTokens: 160,
+  judgeMaxTokens: 32,
+  cutoff: 512,
+  rank: 16,
+  alpha: 32,
+  lr: 5e-4,
+  sftLr: 1e-3,
+  epochs: 3,
+  batchSize: 16,
+  weighting: "kl",
+  pointsFrom: "verdicts",
+}
+
+/** What the defaults, which are the paper's, have in the place of `embedded`. */
+const standard = Object.fromEntries(
+  Object.keys(embedded).map((key) => [key, configDefaults[key as ConfigKey]]),
+) as Partial<RunConfig>
+
+/** The experiments that come with musc. */
+export const recipes: Readonly<Record<string, Recipe>> = {
+  smoke: {
+    summary: "the whole method in minutes on the embedded model: base, SFT, coarse DPO and MuSC; --model tries another",
+    config: embedded,
+    otherModels: {
+      shots: 5,
+      decomposeMaxTokens: 256,
+      corruptMaxTokens: 64,
+      recombineMaxTokens: 256,
+      respondMaxTokens: 128,
+      judgeMaxTokens: 64,
+      evalMaxTokens: 128,
+      cutoff: 2048,
+      rank: 8,
+      alpha: 16,
+      lr: 1e-4,
+      sftLr: 1e-4,
+      epochs: 2,
+      batchSize: 4,
+      tokenBudget: 1024,
+    },
+  },
+  paper: {
+    summary:
+      "the paper's table: base, SFT, Self-Reward by three judges, Self-Correct, coarse and MuSC over three seeds",
+    config: {
+      ...embedded,
+      repeat: 3,
+      methods: [
+        ...([
+          "base",
+          "sft",
+          "self-reward-yesno",
+          "self-reward-points",
+          "self-reward-verifier",
+          "self-correct",
+        ] as const),
+        ...(["coarse", "musc"] as const),
+      ],
+    },
+    otherModels: {
+      ...standard,
+      seeds: "self-instruct",
+      repeat: 1,
+      epochs: 3,
+      weightings: ["uniform", "contrast", "pmi", "entropy", "kl"],
+      methods: ["base", "sft", "self-reward-yesno", "self-reward-points", "self-correct", "coarse", "musc"],
+    },
+  },
+  "ablation-weights": {
+    summary: "every token weighting on the same pairs, and TDPO, three seeds",
+    config: {
+      ...embedded,
+      repeat: 3,
+      weightings: Object.keys(weightings) as WeightingName[],
+      methods: [
+        ...(["base", "coarse", "musc-random", "musc-logprob", "musc-contrast", "musc-pmi", "musc-entropy"] as const),
+        ...(["musc-kl", "musc-kl-reverse", "musc-bi-kl", "musc-ratio", "musc-tis-dpo", "tdpo1", "tdpo2"] as const),
+      ],
+    },
+    otherModels: standard,
+  },
+  "ablation-noise": {
+    summary: "each kind of noise alone, two together, all three, and ratios of .1 to .7, three seeds",
+    config: { ...embedded, repeat: 3, methods: ["base", "musc"] },
+    otherModels: standard,
+    variants: {
+      all: { noiseRatio: 0.3 },
+      drop: { drop: 1, negate: 0, substitute: 0 },
+      negate: { drop: 0, negate: 1, substitute: 0 },
+      substitute: { drop: 0, negate: 0, substitute: 1 },
+      "drop-negate": { drop: 0.5, negate: 0.5, substitute: 0 },
+      "drop-substitute": { drop: 0.5, negate: 0, substitute: 0.5 },
+      "negate-substitute": { drop: 0, negate: 0.5, substitute: 0.5 },
+      "ratio-0.1": { noiseRatio: 0.1 },
+      "ratio-0.5": { noiseRatio: 0.5 },
+      "ratio-0.7": { noiseRatio: 0.7 },
+    },
+    axis: "noiseRatio",
+  },
+  scaling: {
+    summary: "number of pairs, for two sizes of the embedded model (--models names others), three seeds",
+    config: { ...embedded, repeat: 3, instructions: 1200, methods: ["base", "coarse", "musc"] },
+    otherModels: { ...standard, instructions: 4000 },
+    variants: {
+      "pairs-60": { pairs: 60 },
+      "pairs-125": { pairs: 125 },
+      "pairs-250": { pairs: 250 },
+      "pairs-500": { pairs: 500 },
+      "pairs-1000": { pairs: 1000 },
+    },
+    axis: "pairs",
+    models: ["world-small", "world"],
+  },
+}
+
+/** A recipe by name. @throws InputError naming the nearest one. */
+export function recipeOf(name: string): Recipe {
+  if (Object.hasOwn(recipes, name)) return recipes[name]!
+  const near = nearest(name, Object.keys(recipes))
+  const hint = near ? `did you mean ${near}?` : "or give the path of a .yaml or .json file"
+  throw new InputError(`a recipe must be one of ${Object.keys(recipes).join(", ")}, got ${name}; ${hint}`)
+}

@@ -1,0 +1,54 @@
+import { createHash } from "node:crypto"
+import { existsSync, readFileSync } from "node:fs"
+import path from "node:path"
+
+/** The C++ of the kernels in fused.ts, which `npx musc native` compiles beside the binding. */
+const folder = path.join(__dirname, "../../lib/native/kernels")
+const inFolder = (names: readonly string[]) => names.map((name) => path.join(folder, name))
+
+export const kernelSources = inFolder([
+  "adam.cc",
+  "elementwise.cc",
+  "attention.cc",
+  "decode.cc",
+  "flat.cc",
+  "lora.cc",
+  "product.cc",
+])
+/** Becomes part of the binding, and loads the kernels that fit the processor. */
+export const fusedLoader = path.join(folder, "load.cc")
+export const fusedSources = [...kernelSources, ...inFolder(["op.h", "simd.h"]), fusedLoader]
+
+/** Instructions that the kernels are compiled for, as load.cc names them: they may be on another processor tomorrow. */
+export const kernelLevels: Readonly<Record<string, readonly string[]>> =
+  process.arch === "x64"
+    ? {
+        amx: ["-march=x86-64-v4", "-mamx-tile", "-mamx-bf16"],
+        "x86-64-v4": ["-march=x86-64-v4"],
+        "x86-64-v3": ["-march=x86-64-v3"],
+        plain: [],
+      }
+    : { plain: [] }
+
+let set: string | undefined
+
+/** What the kernels are made from, in a few letters. */
+export function kernelSet(): string {
+  if (set) return set
+  const hash = createHash("sha256").update(JSON.stringify(kernelLevels))
+  for (const file of fusedSources) hash.update(readFileSync(file))
+  set = hash.digest("hex").slice(0, 12)
+  return set
+}
+
+export const kernelLibrary = (level: string): string => `libfused-${kernelSet()}-${level}.so`
+
+/** Whether the kernels in the folder of a binding are those of this version; false where that cannot be told. */
+export const hasKernels = (binding: string): boolean =>
+  existsSync(fusedLoader) && existsSync(path.join(binding, kernelLibrary("plain")))
+
+/** Whether the processor has the tiles of AMX; undefined where that cannot be told. */
+export function hasTiles(): boolean | undefined {
+  const known = existsSync("/proc/cpuinfo") && readFileSync("/proc/cpuinfo", "latin1")
+  return known ? /amx_bf16/.test(known) : undefined
+}

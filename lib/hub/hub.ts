@@ -1,0 +1,231 @@
+import { existsSync, readFileSync } from "node:fs"
+import { copyFile, mkdir, rm, statfs, symlink } from "node:fs/promises"
+import { homedir } from "node:os"
+import { dirname, join, relative } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { getHFHubCachePath, getRepoFolderName, HUB_URL, HubApiError, listFiles, modelInfo } from "@huggingface/hub"
+import { isJsonObject, readJsonFile, show } from "../data/json-file"
+import { fileError, writeAtomic } from "../data/jsonl"
+import { lockFolder } from "../data/lock"
+import { InputError, MuscError, StoppedError } from "../errors"
+import { loadConfig } from "../model/config"
+import { type DownloadOptions, download, type RemoteFile, refusal } from "./download"
+
+/**
+ * Models of a Hugging Face hub, in the cache that Python shares: `models--org--name/` with `blobs/{hash}`,
+ * `snapshots/{commit}/{file}` linking to them, and `refs/{branch or tag}` naming a commit. Names and hashes that a server
+ * sends are checked before they become part of a path.
+ *
+ * The hub client lists and describes; it neither resumes nor verifies, so the transfer is our own (download.ts).
+ */
+
+/** A model and its branch, tag or commit. */
+export interface HubName {
+  repo: string
+  revision: string
+}
+
+export interface PullOptions extends Pick<DownloadOptions, "signal" | "stall" | "pause"> {
+  /** config and tokenizer alone, without weights */
+  settingsOnly?: boolean
+  /** told megabytes on disk, all files together */
+  onProgress?: (done: number, total: number) => void
+}
+
+/** `org/name` or `org/name@revision`; null for anything else. */
+export function parseHubName(text: string): HubName | null {
+  const [, repo, revision = "main"] = /^([\w.-]{1,96}\/[\w.-]{1,96})(?:@([\w./-]{1,200}))?$/.exec(text) ?? []
+  const odd = (part: string) => !part || /^[.-]|[.-]$|\.\.|--/.test(part)
+  if (!repo || repo.split("/").some(odd) || revision.split("/").some((part) => !part || /^\.|\.\./.test(part)))
+    return null
+  return { repo, revision }
+}
+
+const isCommit = (text: string) => /^[0-9a-f]{40}$/.test(text)
+const storeOf = (repo: string) => join(getHFHubCachePath(), getRepoFolderName({ type: "model", name: repo }))
+
+/** The folder of a model that lies in the cache with all its files; undefined for one that does not. */
+export function cachedModel({ repo, revision }: HubName): string | undefined {
+  const ref = join(storeOf(repo), "refs", revision)
+  const commit = isCommit(revision) ? revision : existsSync(ref) ? readFileSync(ref, "utf8").trim() : ""
+  const dir = join(storeOf(repo), "snapshots", commit)
+  return isCommit(commit) && isWhole(dir) ? dir : undefined
+}
+
+function isWhole(dir: string): boolean {
+  const has = (name: string) => existsSync(join(dir, name))
+  return has("config.json") && has("tokenizer.json") && (has(single) || (has(index) && shardsOf(dir).every(has)))
+}
+
+const single = "model.safetensors"
+const index = "model.safetensors.index.json"
+const small =
+  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|model\.safetensors\.index)\.json$|^chat_template\.jinja$/
+
+/** Names of the weight files that the index of a folder lists. @throws InputError for a name that is no file of the folder */
+function shardsOf(dir: string): string[] {
+  const file = join(dir, index)
+  const map = readJsonFile(file).weight_map
+  const names = [...new Set(isJsonObject(map) ? Object.values(map) : [])]
+  const odd = names.find((name) => typeof name !== "string" || !/^[\w-][\w.-]{0,200}\.safetensors$/.test(name))
+  if (odd === undefined && names.length) return names as string[]
+  throw new InputError(`weight_map must name .safetensors files of the same folder, got ${show(odd)}`, { file })
+}
+
+/**
+ * Brings a model into the cache and returns its folder (a snapshot). Only what is needed to run it: config, tokenizer,
+ * chat template, safetensors. Everything that is there already is kept; a commit that is whole needs no network at all.
+ * Reads HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN (or the token of `hf auth login`) and HF_HUB_OFFLINE.
+ * @throws InputError: no such model, no access, offline, damaged files, a full disk; CheckpointError for a model that cannot
+ * be run here, before its weights are fetched; StoppedError when aborted
+ */
+export async function pullModel(name: HubName, options: PullOptions = {}): Promise<string> {
+  const { repo, revision } = name
+  const held = cachedModel(name)
+  if (held && isCommit(revision)) return held
+  if (/^(1|on|yes|true)$/i.test(process.env.HF_HUB_OFFLINE ?? "")) {
+    if (held) return held
+    throw new InputError(
+      `${repo}@${revision} must be in the cache ${getHFHubCachePath()} while HF_HUB_OFFLINE is set, got none or part ` +
+        "of it; unset the variable and run `musc pull` once",
+      { field: "model" },
+    )
+  }
+  const store = storeOf(repo)
+  const unlock = lockFolder(join(getHFHubCachePath(), ".locks", getRepoFolderName({ type: "model", name: repo })))
+  try {
+    const { commit, files } = await describe(name, options)
+    const dir = join(store, "snapshots", commit)
+    const fetchAll = async (names: readonly string[], before: number, total: number) => {
+      let done = before
+      for (const file of names) {
+        const remote = files.get(file)!
+        const blob = join(store, "blobs", remote.hash)
+        const onBytes = (bytes: number) =>
+          options.onProgress?.(Math.round((done + bytes) / 1e6), Math.round(total / 1e6))
+        await download(remote, blob, { ...options, token: token(), onBytes })
+        await link(blob, join(dir, file))
+        done += remote.size
+      }
+      return done
+    }
+    const sizeOf = (names: readonly string[]) => names.reduce((sum, file) => sum + files.get(file)!.size, 0)
+    const first = [...files.keys()].filter((file) => small.test(file) && !(file === index && files.has(single)))
+    need(repo, files, ["config.json", "tokenizer.json", files.has(single) ? single : index])
+    await fetchAll(first, 0, sizeOf(first))
+    loadConfig(dir) // refuses an architecture before gigabytes of it are fetched
+    if (options.settingsOnly) return dir
+    const weights = files.has(single) ? [single] : shardsOf(dir)
+    need(repo, files, weights)
+    const total = sizeOf(first) + sizeOf(weights)
+    await checkSpace(
+      store,
+      weights.filter((file) => !existsSync(join(dir, file))).map((file) => files.get(file)!),
+    )
+    await fetchAll(weights, sizeOf(first), total)
+    if (revision !== commit) {
+      await mkdir(dirname(join(store, "refs", revision)), { recursive: true })
+      await writeAtomic(join(store, "refs", revision), commit)
+    }
+    return dir
+  } catch (error) {
+    throw fileError(error, store, "write")
+  } finally {
+    unlock()
+  }
+}
+
+/** The commit that a revision stands for, and the top-level files of it. */
+async function describe({ repo, revision }: HubName, { signal, pause = 0.5 }: PullOptions) {
+  const endpoint = (process.env.HF_ENDPOINT || HUB_URL).replace(/\/+$/, "")
+  const where = `${repo}@${revision}`
+  if (!URL.canParse(endpoint)) throw new InputError(`HF_ENDPOINT must be a URL, got ${show(endpoint)}; correct it`)
+  // The client follows the server's links to further pages of a list, with the token.
+  const guarded: typeof fetch = async (input, init) => {
+    if (new URL(`${input}`).origin !== new URL(endpoint).origin)
+      throw new InputError(`must stay at ${endpoint}, got a link to ${show(`${input}`)}`, { file: where })
+    for (let left = 3; ; left--) {
+      try {
+        const limit = AbortSignal.any([AbortSignal.timeout(60_000), ...(signal ? [signal] : [])])
+        const response = await fetch(input, { ...init, signal: limit })
+        if (!left || (response.status < 500 && response.status !== 429)) return response
+      } catch (error) {
+        if (!left || signal?.aborted) throw error
+      }
+      await sleep((1000 * pause) / left)
+    }
+  }
+  const access = { hubUrl: endpoint, accessToken: token(), fetch: guarded }
+  try {
+    const { sha } = await modelInfo({ name: repo, revision, additionalFields: ["sha"], ...access })
+    if (!isCommit(sha)) throw new InputError(`must be a commit, got ${show(sha)}; check HF_ENDPOINT`, { file: where })
+    const files = new Map<string, RemoteFile>()
+    let seen = 0
+    for await (const { type, path, size, oid, lfs } of listFiles({ repo, revision: sha, ...access })) {
+      if (++seen > maxFiles) throw new InputError(`must have at most ${maxFiles} files, got more`, { file: where })
+      if (type !== "file" || !/^[\w-][\w.-]{0,200}$/.test(path)) continue
+      const held = { hash: lfs?.oid ?? oid ?? "", size: lfs?.size ?? size }
+      const sound = (lfs ? /^[0-9a-f]{64}$/ : /^[0-9a-f]{40}$/).test(held.hash) && Number.isSafeInteger(held.size)
+      if (!sound || held.size < 0) {
+        const rule = `must have a hash and a size, got ${show(held)}; check HF_ENDPOINT`
+        throw new InputError(rule, { file: `${where}, ${path}` })
+      }
+      files.set(path, { url: `${endpoint}/${repo}/resolve/${sha}/${path}`, ...held })
+    }
+    return { commit: sha, files }
+  } catch (error) {
+    if (error instanceof MuscError) throw error
+    if (signal?.aborted) throw new StoppedError("pull stopped", { cause: error })
+    if (error instanceof HubApiError) throw refusal(where, error.statusCode, show(error.data?.error ?? error.message))
+    const { message, cause } = error as Error
+    const said = cause instanceof Error ? cause.message || (cause as NodeJS.ErrnoException).code : message
+    throw new InputError(
+      `${endpoint} must be reachable, got ${show(said)}; check the network, HF_ENDPOINT and HF_TOKEN, or set ` +
+        "HF_HUB_OFFLINE=1 to use what the cache holds",
+      { file: where },
+      { cause: error },
+    )
+  }
+}
+
+const maxFiles = 10_000
+
+/** HF_TOKEN, or the one that `hf auth login` keeps. */
+function token(): string | undefined {
+  const home = process.env.HF_HOME || join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "huggingface")
+  const file = process.env.HF_TOKEN_PATH || join(home, "token")
+  const found = process.env.HF_TOKEN?.trim() || (existsSync(file) ? readFileSync(file, "utf8").trim() : "")
+  return found || undefined
+}
+
+function need(repo: string, files: ReadonlyMap<string, RemoteFile>, names: readonly string[]): void {
+  const missing = names.filter((name) => !files.has(name))
+  if (!missing.length) return
+  throw new InputError(
+    `must hold ${missing.join(", ")}, got ${[...files.keys()].slice(0, 20).join(", ") || "no files"}; ` +
+      "choose a repository with safetensors and a fast tokenizer",
+    { file: repo },
+  )
+}
+
+async function checkSpace(store: string, files: readonly RemoteFile[]): Promise<void> {
+  const wanted = files.reduce((sum, { size }) => sum + size, 0)
+  const { bavail, bsize } = await statfs(store)
+  const free = bavail * bsize
+  if (wanted <= free) return
+  const gb = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`
+  throw new InputError(`must have ${gb(wanted)} free, got ${gb(free)}; make room, or set HF_HOME to another disk`, {
+    file: store,
+  })
+}
+
+/** A link as Python makes it, relative; a copy where the system has no links. */
+async function link(blob: string, at: string): Promise<void> {
+  if (existsSync(at)) return
+  await mkdir(dirname(at), { recursive: true })
+  await rm(at, { force: true }) // a link to nothing
+  await symlink(relative(dirname(at), blob), at).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPERM" && error.code !== "ENOSYS") throw error
+    return copyFile(blob, at)
+  })
+}

@@ -1,0 +1,304 @@
+import { existsSync, readdirSync, readFileSync } from "node:fs"
+import os from "node:os"
+import path from "node:path"
+import { ChildError, type Run, run as runChild } from "../device/child"
+import {
+  type BackendName,
+  backendNames,
+  chooseBackend,
+  type Loader,
+  loadedCores,
+  loaders,
+  onGpu,
+  packageFolder,
+  tf,
+} from "../device/tf"
+import { BackendError } from "../errors"
+import { fused, tiled } from "../ops/fused"
+import { nativeBuild } from "./build"
+import { findPython } from "./libtensorflow"
+
+/** One thing that was looked at: `missing` costs something, which `remedy` cures; `optional` is absent without harm. */
+export interface Fact {
+  topic: "system" | "packages" | "backends" | "cuda" | "python"
+  name: string
+  state: "ok" | "missing" | "optional"
+  value: string
+  remedy?: string
+}
+
+/**
+ * Looks at this machine. Starts every backend that can run and times a matrix product on it; takes some seconds.
+ * `wanted` is the backend that is forced, as in `useBackend`.
+ */
+export async function examine(
+  run: Run = runChild,
+  load: Record<BackendName, Loader> = loaders,
+  wanted = process.env.MUSC_BACKEND,
+  driver = "/proc/driver/nvidia/version",
+): Promise<Fact[]> {
+  return [
+    ...system(),
+    ...(await backends(load)),
+    await choice(load, wanted || undefined),
+    ...nativeFacts(),
+    ...(await packages()),
+    ...(await cuda(run, driver)),
+    ...(await python(run)),
+  ]
+}
+
+/** The facts as lines of text, a topic a paragraph, remedies below what they cure. */
+export function formatFacts(facts: readonly Fact[]): string {
+  const width = Math.max(...facts.map(({ name }) => name.length))
+  const marks = { ok: "ok     ", missing: "MISSING", optional: "-      " }
+  const paragraphs = [...new Set(facts.map(({ topic }) => topic))].map((topic) => {
+    const lines = facts
+      .filter((fact) => fact.topic === topic)
+      .map(({ state, name, value, remedy }) => {
+        const cure = remedy ? `\n  ${" ".repeat(marks.ok.length + width + 2)}-> ${remedy}` : ""
+        return `  ${marks[state]} ${name.padEnd(width)} ${value}${cure}`
+      })
+    return [topic, ...lines].join("\n")
+  })
+  return paragraphs.join("\n\n")
+}
+
+function system(): Fact[] {
+  const major = Number(process.versions.node.split(".")[0])
+  const tested = major === 20 || major === 22
+  const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`
+  const limit = process.constrainedMemory()
+  const limited = limit > 0 && limit < os.totalmem() ? `, limited to ${gib(limit)}` : ""
+  const malloc = Object.entries(process.env).filter(([name]) => name.startsWith("MALLOC_"))
+  const cores = `${os.availableParallelism()} threads, ${os.cpus()[0]?.model.trim() ?? "unknown"}`
+  return [
+    {
+      topic: "system",
+      name: "node",
+      state: tested ? "ok" : "missing",
+      value: process.version,
+      remedy: tested ? undefined : "tfjs-node is tested with Node 20 and 22; use one of them",
+    },
+    { topic: "system", name: "processor", state: "ok", value: cores },
+    {
+      topic: "system",
+      name: "memory",
+      state: "ok",
+      value: `${gib(os.freemem())} free of ${gib(os.totalmem())}${limited}`,
+    },
+    {
+      topic: "system",
+      name: "malloc",
+      state: "ok",
+      value: malloc.map(([name, value]) => `${name}=${value}`).join(" ") || "defaults of the C library",
+    },
+  ]
+}
+
+async function backends(load: Record<BackendName, Loader>): Promise<Fact[]> {
+  const facts: Fact[] = []
+  for (const name of backendNames) {
+    try {
+      const { reason } = await chooseBackend(name, load)
+      const speed = await matmulSpeed(name)
+      const value = reason.replace(/^backend: \w+ /, "").replace(/ - forced$/, "")
+      facts.push({ topic: "backends", name, state: "ok", value: `${value}, matmul ${speed} GFLOPS${kernels(name)}` })
+    } catch (error) {
+      if (!(error instanceof BackendError)) throw error
+      const [value = "", ...remedy] = error.message.replace(/^\w+: /, "").split("; ")
+      const state = name === "tensorflow" ? "missing" : "optional"
+      facts.push({ topic: "backends", name, state, value, remedy: remedy.join("; ") || undefined })
+    }
+  }
+  return facts
+}
+
+/** Whether the native backend has our own kernels, without which it takes twice as long on a CPU. */
+function kernels(name: BackendName): string {
+  if (name !== "tensorflow" || onGpu()) return ""
+  if (tiled()) return ", with fused kernels and products by AMX"
+  return fused() ? ", with fused kernels" : ", without fused kernels: `npx musc native --force` says why"
+}
+
+async function choice(load: Record<BackendName, Loader>, wanted: string | undefined): Promise<Fact> {
+  try {
+    const { name } = await chooseBackend(wanted, load)
+    return { topic: "backends", name: "choice", state: "ok", value: wanted ? `${name}, forced` : name }
+  } catch (error) {
+    if (!(error instanceof BackendError)) throw error
+    return { topic: "backends", name: "choice", state: "missing", value: error.message }
+  }
+}
+
+function nativeFacts(): Fact[] {
+  const native = nativeBuild()
+  if (!native) return []
+  const value = `libtensorflow ${native.version} in ${native.library.folder}`
+  return [{ topic: "backends", name: "native build", state: "ok", value }]
+}
+
+/**
+ * GFLOPS (two operations a multiply-add) of the best of several f32 products of square matrices: 1024 wide, 4096 where that
+ * takes less than 5 ms, 128 in JavaScript.
+ */
+export async function matmulSpeed(name: BackendName): Promise<number> {
+  await tf.setBackend(name)
+  if (name === "cpu") return productSpeed(128)
+  const speed = await productSpeed(1024)
+  return (2 * 1024 ** 3) / speed / 1e6 < 5 ? productSpeed(4096) : speed
+}
+
+async function productSpeed(size: number): Promise<number> {
+  const [a, b] = [tf.randomNormal([size, size]), tf.randomNormal([size, size])]
+  const timed = async () => {
+    const start = performance.now()
+    const product = tf.matMul(a, b)
+    const corner = tf.slice(product, [0, 0], [1, 1]) // a GPU computes while we go on, until a value is asked for
+    await corner.data()
+    tf.dispose([product, corner])
+    return performance.now() - start
+  }
+  const first = await timed()
+  let best = first
+  for (let spent = first; spent < 400; ) {
+    const milliseconds = await timed()
+    spent += milliseconds
+    best = Math.min(best, milliseconds)
+  }
+  tf.dispose([a, b])
+  return Number(((2 * size ** 3) / best / 1e6).toPrecision(3))
+}
+
+async function packages(): Promise<Fact[]> {
+  const names = [
+    "@tensorflow/tfjs",
+    "@tensorflow/tfjs-node-gpu",
+    "@tensorflow/tfjs-backend-wasm",
+    "danfojs-node",
+    "tslab",
+  ]
+  const facts = names.map((name): Fact => {
+    const folder = packageFolder(name)
+    if (!folder)
+      return { topic: "packages", name, state: "optional", value: "not installed", remedy: "run `npm install`" }
+    return {
+      topic: "packages",
+      name,
+      state: "ok",
+      value: JSON.parse(readFileSync(`${folder}/package.json`, "utf8")).version,
+    }
+  })
+  const mixing = await danfoTensorIsOurs()
+  const cores = loadedCores()
+  const one = mixing && cores.length === 1
+  return [
+    ...facts,
+    {
+      topic: "packages",
+      name: "one tfjs",
+      state: one ? "ok" : "missing",
+      value: one ? "danfojs-node and musc share it" : `${cores.length} copies: ${cores.join(", ")}`,
+      remedy: one ? undefined : "copy the `overrides` of musc's package.json into yours and run `npm dedupe`",
+    },
+  ]
+}
+
+/** Whether a data frame's tensor is an instance of our own tensor class, so that the two mix. */
+export async function danfoTensorIsOurs(): Promise<boolean> {
+  const { DataFrame } = await import("danfojs-node")
+  const tensor: object = new DataFrame([[1, 2]]).tensor
+  // `instanceof` of tfjs only compares members, so the constructors are compared.
+  return tensor.constructor === tf.Tensor
+}
+
+/** What a CUDA 12 build of libtensorflow (2.18 and later) opens at its start; without one of them it stays on the CPU. */
+const cudaLibraries = [
+  "libcuda.so.1",
+  "libcudart.so.12",
+  "libcublas.so.12",
+  "libcublasLt.so.12",
+  "libcudnn.so.9",
+  "libcufft.so.11",
+  "libcusolver.so.11",
+  "libcusparse.so.12",
+]
+
+/**
+ * What a GPU needs: driver, a CUDA build of libtensorflow, and its libraries by name. Without a driver nothing of it is
+ * missed, but all is listed, so that a machine with a GPU can be set up from it.
+ */
+async function cuda(run: Run, driver: string): Promise<Fact[]> {
+  const present = existsSync(driver)
+  const lacking = present ? "missing" : "optional"
+  const facts: Fact[] = [
+    present
+      ? { topic: "cuda", name: "NVIDIA driver", state: "ok", value: readFileSync(driver, "utf8").split("\n")[0]! }
+      : {
+          ...{ topic: "cuda", name: "NVIDIA driver", state: "optional", value: "not loaded: no NVIDIA GPU is used" },
+          remedy: "for a GPU: install its driver (525 or later), then run `npx musc native --cuda`",
+        },
+  ]
+  const build = nativeBuild()
+  facts.push(
+    build?.library.cuda
+      ? { topic: "cuda", name: "libtensorflow", state: "ok", value: `${build.version}, built for CUDA` }
+      : {
+          ...{ topic: "cuda", name: "libtensorflow", state: lacking },
+          value: build ? `${build.version}, built for the CPU alone` : "not built here",
+          remedy: present ? "run `npx musc native --cuda`" : undefined,
+        },
+  )
+  const known = await ldconfig(run)
+  const wheels = build && path.join(build.library.folder, "../nvidia")
+  const folders = [
+    ...(wheels && existsSync(wheels) ? readdirSync(wheels).map((part) => path.join(wheels, part, "lib")) : []),
+    ...(process.env.LD_LIBRARY_PATH ?? "").split(":").filter(Boolean),
+  ]
+  for (const name of cudaLibraries) {
+    const folder = folders.find((place) => existsSync(path.join(place, name)))
+    const found = folder ?? (known.has(name) ? "in the system's folders" : undefined)
+    const cure =
+      name === "libcuda.so.1"
+        ? "install the NVIDIA driver's libraries"
+        : "`npx musc native --cuda` fetches it, or `pip install tensorflow[and-cuda]` into the active Python and `npx musc native --force`"
+    const remedy = present ? cure : undefined
+    facts.push(
+      found
+        ? { topic: "cuda", name, state: "ok", value: found }
+        : { topic: "cuda", name, state: lacking, value: "not found", remedy },
+    )
+  }
+  return facts
+}
+
+/** Names of the shared libraries that the system's loader knows. */
+async function ldconfig(run: Run): Promise<Set<string>> {
+  const listing = await run("/sbin/ldconfig", ["-p"]).catch(() => "")
+  return new Set(listing.split("\n").map((line) => line.trim().split(" ")[0]!))
+}
+
+/** Python serves to fetch libtensorflow and to compare with PEFT and TRL; musc itself runs without. */
+async function python(run: Run): Promise<Fact[]> {
+  try {
+    const command = await findPython({}, run)
+    const versions: Record<string, string | null> = JSON.parse(await run(command, ["-c", versionsScript]))
+    return Object.entries(versions).map(([name, version]) => {
+      const state = version ? "ok" : "optional"
+      return { topic: "python", name, state, value: version ?? "not installed" }
+    })
+  } catch (error) {
+    if (!(error instanceof BackendError || error instanceof ChildError)) throw error
+    return [{ topic: "python", name: "python", state: "optional", value: "not installed" }]
+  }
+}
+
+const versionsScript = `
+import json, platform
+from importlib import metadata
+def version(name):
+    try: return metadata.version(name)
+    except metadata.PackageNotFoundError: return None
+names = ["pip", "torch", "transformers", "peft", "trl", "jupyterlab", "nbconvert"]
+print(json.dumps({"python": platform.python_version(), **{name: version(name) for name in names}}))
+`

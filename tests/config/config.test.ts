@@ -1,0 +1,116 @@
+import { mkdtempSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { describe, expect, it } from "vitest"
+import { configDefaults, nearest, parseConfig } from "../../lib/config/config"
+import { recipes } from "../../lib/config/recipes"
+import { parseSets, readSettings } from "../../lib/config/settings"
+import { ConfigError } from "../../lib/errors"
+import { trainSettings } from "../../lib/runs/stages"
+
+function problemsOf(given: Record<string, unknown>): readonly string[] {
+  try {
+    parseConfig(given)
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems
+    throw error
+  }
+  return []
+}
+
+describe("settings", () => {
+  it("show all problems together, each with the value and what the setting means", () => {
+    const problems = problemsOf({
+      epochs: -1,
+      weighting: "kll",
+      lrr: 1,
+      minConstraints: 7,
+      maxConstraints: 4,
+      drop: 0,
+      negate: 0,
+      substitute: 0,
+    })
+    expect(problems).toHaveLength(5)
+    expect(problems.find((line) => line.startsWith("epochs"))).toMatch(/got -1; passes over the pairs/)
+    expect(problems.find((line) => line.startsWith("weighting"))).toMatch(/got "kll"/)
+    expect(problems.find((line) => line.startsWith("lrr"))).toMatch(/did you mean lr\?/)
+    expect(problems.find((line) => line.startsWith("minConstraints"))).toMatch(/at most maxConstraints \(4\), got 7/)
+    expect(problems.find((line) => line.startsWith("drop"))).toMatch(/one must be above 0/)
+  })
+
+  it("name the nearest setting for a typing error, and none for a word that is far from all", () => {
+    expect(nearest("temprature", ["temperature", "topics"])).toBe("temperature")
+    expect(nearest("LearningRate", ["lr", "rank"])).toBeUndefined()
+    expect(problemsOf({ zzzzzz: 1 })[0]).toMatch(/see musc run --help/)
+  })
+
+  it("are all described, and all recipes are made of them", () => {
+    for (const { config, otherModels, variants = {} } of Object.values(recipes)) {
+      const all = [
+        config,
+        { ...config, ...otherModels },
+        ...Object.values(variants).map((own) => ({ ...config, ...own })),
+      ]
+      for (const one of all) expect(problemsOf(one)).toEqual([])
+    }
+  })
+
+  it("refuse a list that names a method twice", () => {
+    expect(problemsOf({ methods: ["base", "base"] })[0]).toMatch(/must not name one twice/)
+  })
+})
+
+describe("key=value texts", () => {
+  it("are read as numbers, truth values, lists and texts, by what the setting wants", () => {
+    const sets = [
+      "lr=1e-4",
+      "keepCut=true",
+      "methods=base,musc-kl",
+      "evalTemperatures=[0, .5]",
+      "seeds=12",
+      "model=true",
+    ]
+    const config = parseConfig(parseSets(sets))
+    expect(config).toMatchObject({ lr: 1e-4, keepCut: true, methods: ["base", "musc-kl"], evalTemperatures: [0, 0.5] })
+    expect(config).toMatchObject({ seeds: "12", model: "true" })
+    expect(parseConfig(parseSets(["evalTemperatures=0"])).evalTemperatures).toEqual([0])
+  })
+
+  it("keep what stands behind the first equals sign", () => {
+    expect(parseSets(["model=a=b"])).toEqual({ model: "a=b" })
+  })
+
+  it("without an equals sign are refused", () => {
+    expect(() => parseSets(["lr", "=3"])).toThrow(/--set lr: must read key=value[\s\S]*--set =3/)
+  })
+})
+
+describe("settings files", () => {
+  const dir = mkdtempSync(join(tmpdir(), "musc-settings-"))
+  const file = (name: string, text: string) => {
+    writeFileSync(join(dir, name), text)
+    return join(dir, name)
+  }
+
+  it("may be YAML or JSON", () => {
+    expect(readSettings(file("a.yaml", "lr: 1e-4 # low\nmethods: [base]\n"))).toEqual({ lr: 1e-4, methods: ["base"] })
+    expect(readSettings(file("a.json", '{"lr": 1e-4}'))).toEqual({ lr: 1e-4 })
+    expect(parseConfig(readSettings(file("b.yaml", "lr: 1e-4"))).rank).toBe(configDefaults.rank)
+  })
+
+  it("that are missing, broken or no settings are errors that name the file", () => {
+    expect(() => readSettings(join(dir, "none.yaml"))).toThrow(/none\.yaml: must be possible to read, got ENOENT/)
+    expect(() => readSettings(file("c.yaml", "a: [1"))).toThrow(/c\.yaml: must be YAML or JSON/)
+    expect(() => readSettings(file("d.yaml", "- 1"))).toThrow(/d\.yaml: must hold settings/)
+  })
+})
+
+it("tdpo1 and tdpo2 are coarse training with their loss, and one of the ablation's methods each", () => {
+  const config = parseConfig({ weighting: "kl", tdpoAlpha: 0.3 })
+  const [coarse, one, two] = (["coarse", "tdpo1", "tdpo2"] as const).map((method) => trainSettings(config, method, 4))
+  const preference = { ...(coarse as { preference: object }).preference }
+  expect(coarse).toMatchObject({ weighting: "uniform", preference: { loss: "dpo" } })
+  expect(one).toEqual({ ...coarse, preference: { ...preference, loss: "tdpo1" } })
+  expect(two).toEqual({ ...coarse, preference: { ...preference, loss: "tdpo2", tdpoAlpha: 0.3 } })
+  expect(recipes["ablation-weights"]!.config.methods).toEqual(expect.arrayContaining(["tdpo1", "tdpo2"]))
+})
