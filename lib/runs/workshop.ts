@@ -52,7 +52,7 @@ export function stepProgress(
 export interface NamedStage<In, Out extends object> extends Pick<RowStage<In, Out>, "key" | "rows" | "work"> {
   /** Path of the output in the run folder, without `.jsonl`. */
   name: string
-  /** Rows expected, for the progress display. */
+  /** Rows expected, for the progress display; more may come, such as those that are held out. */
   total: number
 }
 
@@ -67,7 +67,7 @@ export function rowsStage<In, Out extends object>(shop: Workshop, stage: NamedSt
     replay: true,
     cache: shop.cache,
     signal: shop.signal,
-    onRow: (done) => shop.onProgress({ stage: name, unit: "rows", done, total }),
+    onRow: (done) => shop.onProgress({ stage: name, unit: "rows", done, total: Math.max(total, done) }),
   })
 }
 
