@@ -92,7 +92,7 @@ const placeOf = (file: string) => order.findIndex((line) => line.includes(areaOf
 describe("imports in lib", () => {
   it("are found", () => {
     expect(files.length).toBeGreaterThan(60)
-    expect(imports).toContainEqual({ from: "model/cache.ts", to: "model/transformer.ts", typeOnly: true, lazy: false })
+    expect(imports).toContainEqual({ from: "model/cache.ts", to: "model/layer.ts", typeOnly: true, lazy: false })
     expect(imports).toContainEqual({ from: "train/loop.ts", to: "model/safetensors.ts", typeOnly: false, lazy: false })
   })
 
@@ -109,9 +109,8 @@ describe("imports in lib", () => {
     expect(against.map(({ from, to, typeOnly }) => `${from} -> ${to}${typeOnly ? " (types)" : ""}`)).toEqual([])
   })
 
-  it("make no cycle when the program runs, which the notebook kernel trips on", () => {
-    const next = (file: string) =>
-      imports.filter(({ from, typeOnly, lazy }) => from === file && !typeOnly && !lazy).map(({ to }) => to)
+  it("make no cycle, of types neither: the notebook kernel trips on one at run time, and a reader on any", () => {
+    const next = (file: string) => imports.filter(({ from, lazy }) => from === file && !lazy).map(({ to }) => to)
     const cycles: string[] = []
     const done = new Set<string>()
     const walk = (file: string, trail: readonly string[]): void => {

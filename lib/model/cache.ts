@@ -2,7 +2,7 @@ import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
 import { tf } from "../device/tf"
 import { writeRows } from "../ops/ops"
 import type { ModelConfig } from "./config"
-import type { LayerCache } from "./transformer"
+import type { LayerCache } from "./layer"
 
 /** What all rows begin with, and where: see `startWith`. */
 interface Start {

@@ -5,7 +5,7 @@ import { replayed, type Sizes, type Traced, tensorsOf, trace } from "../graph/tr
 import { isTaped } from "../ops/gradient"
 import type { ModelConfig } from "./config"
 import type { Context, ContextOptions, Places } from "./context"
-import type { Layer, LayerCache } from "./transformer"
+import type { Layer, LayerCache } from "./layer"
 
 /**
  * Layers as graphs, with their gradients in training: a quarter of a small model's time goes into calling kernels one by one

@@ -6,7 +6,8 @@ import { fusedBeside, tiled } from "../ops/fused"
 import { rng } from "../rng"
 import type { Adapter, Matrix } from "./adapter"
 import type { ModelConfig } from "./config"
-import type { Bound, Layer, Model, Params, Projection } from "./transformer"
+import type { Layer, Projection } from "./layer"
+import type { Bound, Model, Params } from "./transformer"
 
 /** Projections that LoRA can be put on, by their name here, and their Hugging Face name. */
 export const loraTargets = {

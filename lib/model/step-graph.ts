@@ -5,7 +5,8 @@ import { fused } from "../ops/fused"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
 import { ropeFrequencies } from "./context"
-import type { Bound, Layer, Projection } from "./transformer"
+import type { Layer, Projection } from "./layer"
+import type { Bound } from "./transformer"
 
 /**
  * One decoding step as a graph: what `forward` and the head do for one new token a row, in one call instead of some thirty a

@@ -1,12 +1,13 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
 import { tf } from "../device/tf"
-import { type Beside, fused, fusedAttention, fusedRotate, type Sight, tiled, tiledGated } from "../ops/fused"
+import { fused, fusedAttention, fusedRotate, type Sight, tiled, tiledGated } from "../ops/fused"
 import { isTaped } from "../ops/gradient"
-import { type Activation, attend, gated, type LowRank, linear, lookup, rmsNorm, rotate } from "../ops/ops"
+import { type Activation, attend, gated, linear, lookup, rmsNorm, rotate } from "../ops/ops"
 import { recomputed } from "../ops/recompute"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
 import { type Blocks, type Context, contexts, type Places } from "./context"
+import type { Layer, LayerCache, Projection } from "./layer"
 import { type LayersInput, type LayersRun, layersByGraph } from "./layer-graph"
 
 /**
@@ -27,31 +28,6 @@ export const sizeOf = (params: Params): number => Object.values(params).reduce((
 export interface Model {
   config: ModelConfig
   params: Params
-}
-
-/** A matrix ready for use: LoRA, if any, is already added to `weight`, or stands beside it. */
-export interface Projection {
-  weight: Tensor2D // [in, out]
-  bias?: Tensor1D // [out]
-  lora: LowRank[]
-  beside?: Beside
-  train: boolean
-  /** What it is applied to depends on nothing that is trained: the first layer's input under an adapter. */
-  constantInput?: boolean
-}
-
-export interface Layer {
-  norm1: Tensor1D // [D]
-  qk: Projection // [D, (N + K) H]: queries, then keys
-  v: Projection // [D, K H]
-  qkNorm?: Tensor3D // [N + K, 1, H]
-  o: Projection // [N H, D]
-  postNorm1?: Tensor1D // [D]
-  norm2: Tensor1D // [D]
-  gate: Projection // [D, F]
-  up: Projection // [D, F]
-  down: Projection // [F, D]
-  postNorm2?: Tensor1D // [D]
 }
 
 /** A model made ready for a step: effective matrices, and which of them are trained. See `bind` in lora.ts. */
@@ -162,12 +138,6 @@ function block(
   const z = norm(y, layer.norm2)
   const mlp = project(gatedProjection(z, layer, config.activation), layer.down)
   return tf.add(y, norm(mlp, layer.postNorm2))
-}
-
-/** Keys and values of one layer, kept between calls. */
-export interface LayerCache {
-  /** Adds keys and values [B, K, T, H] of new tokens; gives all so far [B, K, S, H], or null when these are the first. */
-  append(k: Tensor4D, v: Tensor4D): { k: Tensor4D; v: Tensor4D } | null
 }
 
 /** [B T, D] -> [B T, N H], or [B (T - t0), N H] where only queries from t0 on attend. */

@@ -1,6 +1,30 @@
-import type { WorldBuildOptions } from "./build"
 import type { Phase } from "./corpus"
 import type { Ability, Shares } from "./measure"
+import type { PhaseOptions, WorldSize } from "./train"
+
+/** Settings of the embedded model's making; the defaults made the committed one. */
+export interface WorldBuildOptions {
+  size: WorldSize
+  /** examples whose words make the vocabulary */
+  vocabularyExamples: number
+  /** words repeated, nothing else: without it each kind of constraint learns to copy for itself, and late */
+  copy: Omit<PhaseOptions, "phase" | "seed">
+  /** all tasks but judging: what searching is made of comes with them */
+  writing: Omit<PhaseOptions, "phase" | "seed">
+  /** words looked up, nothing else: it takes many examples at once before any of it shows */
+  searching: Omit<PhaseOptions, "phase" | "seed">
+  /** all tasks, mostly verdicts and looking up, so that the one is made of the other */
+  judging: Omit<PhaseOptions, "phase" | "seed">
+  able: Omit<PhaseOptions, "phase" | "seed">
+  /** all tasks at a falling rate */
+  settling: Omit<PhaseOptions, "phase" | "seed">
+  /** all tasks, once more at a falling rate; its end is the able model */
+  finishing: Omit<PhaseOptions, "phase" | "seed">
+  careless: Omit<PhaseOptions, "phase" | "seed">
+  seed: number
+  /** held-out instructions, and examples of each task, for the figures of the card */
+  check: { instructions: number; tasks: number }
+}
 
 /** What is known of an embedded model: how it was made, and how able it was after each phase. */
 export interface WorldCard {

@@ -1,5 +1,16 @@
-import type { Rule, RuleContext } from "./rules"
-import { length, pieces, SPACE, sentences, strip, WORD } from "./text"
+import type { Scoring } from "../benchmark"
+import { type Language, length, pieces, SPACE, sentences, strip, WORD } from "./text"
+
+/** What a rule is told besides the answer. */
+export interface RuleContext {
+  language: Language
+  level: number
+  target: string
+  scoring: Scoring
+}
+
+/** Whether an answer satisfies its instruction. */
+export type Rule = (answer: string, context: RuleContext) => boolean
 
 /** The rule of format group 22 (both languages) or 30 (English; the Chinese one is judged); undefined for all others. */
 export function formatRule(exampleId: number, language: "en" | "zh"): Rule | undefined {

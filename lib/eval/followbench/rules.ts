@@ -1,16 +1,6 @@
 import type { Scoring } from "../benchmark"
-import { formatRule } from "./format-rules"
+import { formatRule, type Rule } from "./format-rules"
 import { isLower, type Language, length, NUMERALS, PUNCTUATION, pieces, SPACE, sentences, strip, WORD } from "./text"
-
-export interface RuleContext {
-  language: Language
-  level: number
-  target: string
-  scoring: Scoring
-}
-
-/** Whether an answer satisfies its instruction. */
-export type Rule = (answer: string, context: RuleContext) => boolean
 
 /**
  * The rule that checks the answers of a group, or undefined where a judge must. Rules are those of the official code, by

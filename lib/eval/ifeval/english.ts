@@ -1,4 +1,17 @@
-import type { PunktModel } from "./punkt"
+/** What Punkt knows of a language. Words are in lower case and without their final full stop. */
+export interface PunktModel {
+  abbreviations: ReadonlySet<string>
+  /** Pairs "word next" that hold together over a full stop; numbers are written ##number##. */
+  collocations: ReadonlySet<string>
+  /** Words that often open a sentence. */
+  starters: ReadonlySet<string>
+  /** Words also written with a small first letter. */
+  ordinary: ReadonlySet<string>
+  /** Words also written with a capital inside a sentence. */
+  capitalised: ReadonlySet<string>
+  /** Words that open sentences with a small letter and are never written with a capital. */
+  small: ReadonlySet<string>
+}
 
 const list = (text: string) => text.trim().split(/\s+/)
 

@@ -1,22 +1,6 @@
+import type { PunktModel } from "./english"
 import * as english from "./english"
 import { isLower, isUpper, pythonPattern, splitBlanks, stripEnd } from "./python"
-
-/**
- * What Punkt knows of a language. Words are in lower case and without their final full stop.
- */
-export interface PunktModel {
-  abbreviations: ReadonlySet<string>
-  /** Pairs "word next" that hold together over a full stop; numbers are written ##number##. */
-  collocations: ReadonlySet<string>
-  /** Words that often open a sentence. */
-  starters: ReadonlySet<string>
-  /** Words also written with a small first letter. */
-  ordinary: ReadonlySet<string>
-  /** Words also written with a capital inside a sentence. */
-  capitalised: ReadonlySet<string>
-  /** Words that open sentences with a small letter and are never written with a capital. */
-  small: ReadonlySet<string>
-}
 
 const repeated = String.raw`(?:-{2,}|\.{2,}|(?:\.\s){2,}\.)`
 const curly = String.raw`\u2018\u2019\u201c\u201d\xab\xbb`

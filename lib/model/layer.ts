@@ -1,0 +1,36 @@
+import type { Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
+import type { Beside } from "../ops/fused"
+import type { LowRank } from "../ops/ops"
+
+/** What a layer is made of. Letters as in transformer.ts. */
+
+/** A matrix ready for use: LoRA, if any, is already added to `weight`, or stands beside it. */
+export interface Projection {
+  weight: Tensor2D // [in, out]
+  bias?: Tensor1D // [out]
+  lora: LowRank[]
+  beside?: Beside
+  train: boolean
+  /** What it is applied to depends on nothing that is trained: the first layer's input under an adapter. */
+  constantInput?: boolean
+}
+
+export interface Layer {
+  norm1: Tensor1D // [D]
+  qk: Projection // [D, (N + K) H]: queries, then keys
+  v: Projection // [D, K H]
+  qkNorm?: Tensor3D // [N + K, 1, H]
+  o: Projection // [N H, D]
+  postNorm1?: Tensor1D // [D]
+  norm2: Tensor1D // [D]
+  gate: Projection // [D, F]
+  up: Projection // [D, F]
+  down: Projection // [F, D]
+  postNorm2?: Tensor1D // [D]
+}
+
+/** Keys and values of one layer, kept between calls. */
+export interface LayerCache {
+  /** Adds keys and values [B, K, T, H] of new tokens; gives all so far [B, K, S, H], or null when these are the first. */
+  append(k: Tensor4D, v: Tensor4D): { k: Tensor4D; v: Tensor4D } | null
+}
