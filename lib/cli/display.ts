@@ -1,6 +1,6 @@
 import { SingleBar } from "cli-progress"
+import type { Progress } from "../runs/context"
 import { paceOf } from "../runs/pace"
-import type { Progress } from "../runs/workshop"
 
 /** Seconds between lines where output goes to a file. */
 const PAUSE = 5

@@ -8,13 +8,13 @@ import type { EvalItem } from "../data/results"
 import type { InstructionRow } from "../data/schema"
 import { InputError } from "../errors"
 import { evaluate } from "../musc/evaluate"
+import { collect } from "../runs/context"
 import { graderOf, judgeOptions } from "../runs/graders"
 import { sha256File } from "../runs/manifest"
 import { resultsOf, resultsTable } from "../runs/results"
 import { stageSettings, worldHoldout } from "../runs/stages"
 import { keyOf, readOutput, readState, runRows } from "../runs/store"
 import { openAdapter } from "../runs/train-stage"
-import { collect } from "../runs/workshop"
 import {
   countOption,
   openModel,

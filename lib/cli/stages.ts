@@ -1,34 +1,21 @@
 import { existsSync } from "node:fs"
 import { basename, dirname } from "node:path"
 import type { Command } from "commander"
-import type { z } from "zod"
 import type { RunConfig } from "../config/config"
 import { readInstructions } from "../data/formats"
 import { parseRecord } from "../data/jsonl"
 import { lockFolder } from "../data/lock"
-import {
-  corruptedRow,
-  decomposedRow,
-  type InstructionRow,
-  instructionRow,
-  pairRow,
-  recombinedRow,
-} from "../data/schema"
-import type { Generator, Scorer } from "../engine/engine"
+import type { InstructionRow } from "../data/schema"
+import type { Scorer } from "../engine/engine"
 import { openaiGenerator } from "../engine/openai"
 import { InputError } from "../errors"
-import { corrupt } from "../musc/corrupt"
-import { decompose } from "../musc/decompose"
-import { stageVersion } from "../musc/pipeline"
-import { recombine } from "../musc/recombine"
-import { respond } from "../musc/respond"
 import { hasPassed, type Outcome } from "../musc/row"
-import { weigh } from "../musc/weigh"
+import { type RowStageName, stageNamed, stages } from "../musc/stages"
+import { collect, first, stageKey } from "../runs/context"
 import { recorder, shown } from "../runs/dry-run"
 import { sha256File } from "../runs/manifest"
-import { shortNumbers, stageOptions, stageSettings } from "../runs/stages"
-import { keyOf, readState, runRows, type StageOutput } from "../runs/store"
-import { collect, first } from "../runs/workshop"
+import { stageOptions, stageSettings } from "../runs/stages"
+import { readState, runRows, type StageOutput } from "../runs/store"
 import type { Display } from "./display"
 import {
   countOption,
@@ -42,16 +29,13 @@ import {
   withWorkers,
 } from "./support"
 
-/** A stage as a command: rows in, rows out. */
-interface StageCommand<Row extends InstructionRow, Engine extends Generator> {
-  name: "decompose" | "corrupt" | "recombine" | "respond" | "weigh"
+/** What a stage command says of itself; what it does stands in the table of stages. */
+interface StageHelp {
   description: string
   input: string
   output: string
-  schema: z.ZodType<Row>
-  /** Whether a server that only writes text will do. */
-  textOnly: boolean
-  work(engine: Engine, row: Row, config: RunConfig): Promise<Outcome<InstructionRow>>
+  /** A value of the stage's first setting, for the example. */
+  example: string
 }
 
 interface Options extends SettingOptions {
@@ -62,110 +46,90 @@ interface Options extends SettingOptions {
   force?: boolean
 }
 
-const optionsOf = (config: RunConfig) => stageOptions(config, config.seed)
+const help: Readonly<Record<RowStageName, StageHelp>> = {
+  decompose: {
+    description: "Take instructions apart into constraints, each a yes/no question.",
+    input:
+      "seed file: JSONL or a JSON array with `instruction` (and `input`), ShareGPT `conversations`, chat `messages`, TRL `prompt`",
+    output: "the rows with `constraints`; constraint 0 is the task itself",
+    example: "2",
+  },
+  corrupt: {
+    description: "Spoil some constraints: drop them, ask for the opposite, or for something else.",
+    input: "rows of `musc decompose`",
+    output: "the rows with `noised_constraints` and `edits`",
+    example: "2",
+  },
+  recombine: {
+    description: "Write both constraint lists out as instructions, the clean and the noised one.",
+    input: "rows of `musc corrupt`",
+    output: "the rows with `clean_instruction` and `noised_instruction`",
+    example: "2",
+  },
+  respond: {
+    description:
+      "Answer both instructions: the answer to the clean one is chosen, the answer to the noised one rejected.",
+    input: "rows of `musc recombine`",
+    output: "the rows with `chosen` and `rejected`",
+    example: "0.7",
+  },
+  weigh: {
+    description:
+      "Score both answers under the clean, the noised and the empty prompt, and weigh their tokens. Needs the model itself.",
+    input: "rows of `musc respond`, or the authors' released rows",
+    output: "the rows with `signals` (nats, one a token) and `weights` by weighting",
+    example: "uniform,kl",
+  },
+}
 
-export const decomposeCommand = command<InstructionRow, Generator>({
-  name: "decompose",
-  description: "Take instructions apart into constraints, each a yes/no question.",
-  input:
-    "seed file: JSONL or a JSON array with `instruction` (and `input`), ShareGPT `conversations`, chat `messages`, TRL `prompt`",
-  output: "the rows with `constraints`; constraint 0 is the task itself",
-  schema: instructionRow,
-  textOnly: true,
-  work: (engine, row, config) => decompose(engine, row, optionsOf(config).decompose),
-})
+const stageCommand = (name: RowStageName) => ({ register: (program: Command) => register(program, name) })
 
-export const corruptCommand = command({
-  name: "corrupt",
-  description: "Spoil some constraints: drop them, ask for the opposite, or for something else.",
-  input: "rows of `musc decompose`",
-  output: "the rows with `noised_constraints` and `edits`",
-  schema: decomposedRow,
-  textOnly: true,
-  work: (engine: Generator, row, config) => corrupt(engine, row, optionsOf(config).corrupt),
-})
+export const decomposeCommand = stageCommand("decompose")
+export const corruptCommand = stageCommand("corrupt")
+export const recombineCommand = stageCommand("recombine")
+export const respondCommand = stageCommand("respond")
+export const weighCommand = stageCommand("weigh")
 
-export const recombineCommand = command({
-  name: "recombine",
-  description: "Write both constraint lists out as instructions, the clean and the noised one.",
-  input: "rows of `musc corrupt`",
-  output: "the rows with `clean_instruction` and `noised_instruction`",
-  schema: corruptedRow,
-  textOnly: true,
-  work: (engine: Generator, row, config) => recombine(engine, row, optionsOf(config).recombine),
-})
-
-export const respondCommand = command({
-  name: "respond",
-  description:
-    "Answer both instructions: the answer to the clean one is chosen, the answer to the noised one rejected.",
-  input: "rows of `musc recombine`",
-  output: "the rows with `chosen` and `rejected`",
-  schema: recombinedRow,
-  textOnly: true,
-  work: (engine: Generator, row, config) => respond(engine, row, optionsOf(config).respond),
-})
-
-export const weighCommand = command({
-  name: "weigh",
-  description:
-    "Score both answers under the clean, the noised and the empty prompt, and weigh their tokens. Needs the model itself.",
-  input: "rows of `musc respond`, or the authors' released rows",
-  output: "the rows with `signals` (nats, one a token) and `weights` by weighting",
-  schema: pairRow,
-  textOnly: false,
-  work: async (engine: Scorer, row, config) => shortNumbers(await weigh(engine, row, optionsOf(config).weigh)),
-})
-
-function command<Row extends InstructionRow, Engine extends Generator>(stage: StageCommand<Row, Engine>) {
-  return {
-    register(program: Command): void {
-      const { name, description, input, output, textOnly } = stage
-      const own = program
-        .command(name)
-        .description(`${description} Run again, it goes on behind the last finished row.`)
-      own
-        .argument("<in>", input)
-        .requiredOption("-o, --out <file>", "JSONL file to write; a row that fails is kept with its reason")
-      withWorkers(withSettings(withRecipe(own))).option("--limit <n>", "only the first rows", countOption)
-      if (textOnly) {
-        own
-          .option(
-            "--endpoint <url>",
-            "ask an OpenAI-compatible server instead of a local model, e.g. http://127.0.0.1:8000/v1",
-          )
-          .option("--endpoint-model <name>", "model of that server; its key is read from OPENAI_API_KEY")
-      }
-      own
-        .option("--force", "start anew where the output was made with other settings")
-        .option("--dry-run", "show the first prompts and the number of calls, and stop")
-        .addHelpText(
-          "after",
-          `
+function register(program: Command, name: RowStageName): void {
+  const { description, input, output, example } = help[name]
+  const own = program.command(name).description(`${description} Run again, it goes on behind the last finished row.`)
+  own
+    .argument("<in>", input)
+    .requiredOption("-o, --out <file>", "JSONL file to write; a row that fails is kept with its reason")
+  withWorkers(withSettings(withRecipe(own))).option("--limit <n>", "only the first rows", countOption)
+  if (stages[name].needs === "text") {
+    own
+      .option(
+        "--endpoint <url>",
+        "ask an OpenAI-compatible server instead of a local model, e.g. http://127.0.0.1:8000/v1",
+      )
+      .option("--endpoint-model <name>", "model of that server; its key is read from OPENAI_API_KEY")
+  }
+  own
+    .option("--force", "start anew where the output was made with other settings")
+    .option("--dry-run", "show the first prompts and the number of calls, and stop")
+    .addHelpText(
+      "after",
+      `
 In:  ${input}
 Out: ${output}
 
 Examples:
   musc ${name} in.jsonl -o out.jsonl
-  musc ${name} in.jsonl -o out.jsonl --model models/qwen --set ${stageSettings[name][0]}=${name === "weigh" ? "uniform,kl" : name === "respond" ? "0.7" : "2"}
+  musc ${name} in.jsonl -o out.jsonl --model models/qwen --set ${stageSettings[name][0]}=${example}
   musc ${name} in.jsonl -o out.jsonl --limit 20 --dry-run
 ${settingsHelp([...stageSettings[name], "seed"])}`,
-        )
-        .action((file: string, options: Options) => runCommand(stage, file, options))
-    },
-  }
+    )
+    .action((file: string, options: Options) => runCommand(name, file, options))
 }
 
-async function runCommand<Row extends InstructionRow, Engine extends Generator>(
-  stage: StageCommand<Row, Engine>,
-  file: string,
-  options: Options,
-): Promise<void> {
-  const { name, work } = stage
+async function runCommand(name: RowStageName, file: string, options: Options): Promise<void> {
+  const stage = stageNamed(name)
   const { limit, ...given } = options
   const config = readConfig(given)
-  const rows = await collect(first(limit ?? Number.POSITIVE_INFINITY, readRows(stage, file)))
-  if (options.dryRun) return dryRun(stage, rows, config)
+  const settings = stageOptions(config, config.seed)[name]
+  const rows = await collect(first(limit ?? Number.POSITIVE_INFINITY, readRows(name, file)))
+  if (options.dryRun) return dryRun(name, rows, settings)
   if (options.endpoint && !options.endpointModel) {
     throw new InputError("must name a model of the server, got nothing; give --endpoint-model", {
       field: "--endpoint-model",
@@ -175,16 +139,16 @@ async function runCommand<Row extends InstructionRow, Engine extends Generator>(
   try {
     const output = await stoppable(async (signal, show): Promise<StageOutput> => {
       const { engine, identity } = await engineOf(config, options, { signal, show })
-      const key = keyOf(name, stageVersion[name], optionsOf(config)[name], identity, await sha256File(file), limit ?? 0)
+      const key = stageKey(name, settings, identity, [await sha256File(file), limit ?? 0])
       const state = readState(options.out)
       if (existsSync(options.out) && state?.key !== key && !options.force) {
         const rule = `must be a new file or one of these settings, got one ${state ? "made otherwise" : "of other origin"}`
         throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: options.out })
       }
-      return runRows<Outcome<Row>, Outcome<InstructionRow>>({
+      return runRows<Outcome<InstructionRow>, Outcome<InstructionRow>>({
         ...{ stage: name, file: options.out, key, signal },
         rows: () => rows,
-        work: async (row) => (hasPassed(row) ? work(engine as unknown as Engine, row, config) : row),
+        work: async (row) => (hasPassed(row) ? stage.work(engine, row, settings) : row),
         chunk: options.endpoint ? 8 * engine.concurrency : engine.concurrency,
         replay: !options.endpoint,
         onRow: (done) => show.progress({ stage: name, unit: "rows", done, total: rows.length }),
@@ -200,15 +164,14 @@ async function runCommand<Row extends InstructionRow, Engine extends Generator>(
 }
 
 /** Rows of the stage's kind; failed ones pass through. @throws InputError naming file, line and field. */
-async function* readRows<Row extends InstructionRow>(
-  { schema, name }: StageCommand<Row, never>,
-  file: string,
-): AsyncGenerator<Outcome<Row>> {
+async function* readRows(name: RowStageName, file: string): AsyncGenerator<Outcome<InstructionRow>> {
+  const { input } = stageNamed(name)
   let record = 0
   for await (const row of readInstructions(file)) {
     record++
-    if (row.failure) yield row as Outcome<Row>
-    else yield parseRecord(schema, row, { file: `${file}, record ${record} (input of ${name})` }) as Outcome<Row>
+    if (row.failure) yield row as Outcome<InstructionRow>
+    else
+      yield parseRecord(input, row, { file: `${file}, record ${record} (input of ${name})` }) as Outcome<InstructionRow>
   }
 }
 
@@ -216,22 +179,19 @@ async function engineOf(
   config: RunConfig,
   { endpoint, endpointModel }: Options,
   { signal, show }: { signal: AbortSignal; show: Display },
-): Promise<{ engine: Generator; identity: string }> {
+): Promise<{ engine: Scorer; identity: string }> {
   if (endpoint) {
     const engine = openaiGenerator({ baseURL: endpoint, model: endpointModel! })
-    return { engine, identity: `${endpoint} ${endpointModel}` }
+    return { engine: engine as Scorer, identity: `${endpoint} ${endpointModel}` } // a stage that needs signals has no --endpoint
   }
   const local = await openModel(config, show)
   return { engine: local.engine(null, { signal, onTokens: show.tokens }), identity: local.fingerprint }
 }
 
-async function dryRun<Row extends InstructionRow, Engine extends Generator>(
-  { name, work }: StageCommand<Row, Engine>,
-  rows: readonly Outcome<Row>[],
-  config: RunConfig,
-): Promise<void> {
+async function dryRun(name: RowStageName, rows: readonly Outcome<InstructionRow>[], settings: object): Promise<void> {
+  const { work } = stageNamed(name)
   const engine = recorder()
-  for (const row of rows) if (hasPassed(row)) await work(engine as unknown as Engine, row, config)
+  for (const row of rows) if (hasPassed(row)) await work(engine, row, settings)
   const { requests, scored } = engine
   const calls = scored.length ? `${scored.length} pairs to score` : `at most ${requests.length} calls`
   console.log(`${name}: ${rows.length} rows, ${calls}; the first:\n`)

@@ -8,11 +8,11 @@ import { instructionRow, type WeighedRow, weighedRow } from "../data/schema"
 import { InputError } from "../errors"
 import type { Outcome } from "../musc/row"
 import { trainVersion } from "../musc/train"
+import { stepProgress } from "../runs/context"
 import { sha256File } from "../runs/manifest"
 import { stageSettings, trainSettings } from "../runs/stages"
 import { keyOf } from "../runs/store"
 import { runTraining, trainingKey } from "../runs/train-stage"
-import { stepProgress } from "../runs/workshop"
 import {
   openModel,
   readConfig,

@@ -51,8 +51,13 @@ export interface ScoreRequest {
   responses: readonly string[]
 }
 
-/** A Generator that also gives the full next-token distributions of responses under several prompts. */
-export interface Scorer extends Generator {
+/** Gives the full next-token distributions of responses under several prompts. */
+export interface SignalScorer {
+  /** Calls that are worth having in flight at once. */
+  readonly concurrency: number
   /** One entry a response, in their order. */
   score(request: ScoreRequest): Promise<TokenSignals[]>
 }
+
+/** A model in process does both. */
+export type Scorer = Generator & SignalScorer

@@ -1,5 +1,5 @@
 import type { Message, PairRow, PairWeights, TokenSignals, WeighedRow } from "../data/schema"
-import type { Scorer } from "../engine/engine"
+import type { SignalScorer } from "../engine/engine"
 import { InputError } from "../errors"
 import { type Rng, rng } from "../rng"
 import { respondMessages } from "./respond"
@@ -194,7 +194,7 @@ export function weightsOf(
  * turns the signals into the weightings asked for. The pair is judged by what it holds, so no row fails here.
  */
 export async function weigh(
-  scorer: Scorer,
+  scorer: SignalScorer,
   row: PairRow,
   options: Partial<WeighOptions> = {},
 ): Promise<Outcome<WeighedRow>> {

@@ -8,10 +8,10 @@ import { openaiGenerator } from "../engine/openai"
 import type { Grader } from "../eval/grader"
 import { failed, hasPassed, type Outcome } from "../musc/row"
 import { worldSpec } from "../world/spec"
+import { passed, type RunContext, rowsStage } from "./context"
 import { judgeGrader, judgeOptions, worldGrader } from "./graders"
 import { stageOptions } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
-import { passed, rowsStage, type Workshop } from "./workshop"
 
 /** Part of the keys of the baselines' stages; to be raised when a change makes them write something else. */
 const version = 1
@@ -28,39 +28,40 @@ export interface BaselinePairs {
  * with the method itself.
  */
 export async function baselinePairs(
-  shop: Workshop,
+  context: RunContext,
   seed: number,
   method: BaselineName,
   decomposed: StageOutput,
 ): Promise<BaselinePairs> {
-  const { base, config, local } = shop
+  const { config, engines } = context
+  const { base, fingerprint } = engines
   const respond = stageOptions(config, seed).respond
   const sampling = { ...respond, samples: config.samples }
   const sampled = await stage<DecomposedRow>(
-    shop,
+    context,
     `seed-${seed}/sample`,
     decomposed,
-    [sampling, local.fingerprint],
+    [sampling, fingerprint],
     (row) => sample(base, row, sampling),
   )
   const judge = judgeOf(config, method)
   const judged = await stage<SampledRow>(
-    shop,
+    context,
     `seed-${seed}/judge-${judge}`,
     sampled,
-    judgeKey(shop, judge),
-    judgeWith(shop, judge),
+    judgeKey(context, judge),
+    judgeWith(context, judge),
   )
   const unreadable = await countUnreadable(judged)
   if (method === "self-correct") {
     const work = (row: JudgedRow) => selfCorrect(base, row, respond)
-    const made = [respond, local.fingerprint]
-    return { unreadable, output: await stage(shop, `seed-${seed}/${method}`, judged, made, work) }
+    const made = [respond, fingerprint]
+    return { unreadable, output: await stage(context, `seed-${seed}/${method}`, judged, made, work) }
   }
   const counted = method === "self-reward-points" && judge === "yesno"
   const score = counted ? ({ verdicts }: JudgedRow, i: number) => pointsOf(verdicts?.[i] ?? []) : undefined
   const work = async (row: JudgedRow) => selfReward(row, score)
-  return { unreadable, output: await stage(shop, `seed-${seed}/${method}`, judged, [counted], work) }
+  return { unreadable, output: await stage(context, `seed-${seed}/${method}`, judged, [counted], work) }
 }
 
 type Judge = "yesno" | "points" | "external" | "verifier"
@@ -72,13 +73,16 @@ function judgeOf({ pointsFrom }: RunConfig, method: BaselineName): Judge {
 }
 
 /** All that decides what a judge says of the same answers. */
-function judgeKey({ config, local }: Workshop, judge: Judge): unknown[] {
+function judgeKey({ config, engines }: RunContext, judge: Judge): unknown[] {
   const { judgeEndpoint, judgeModel } = config
   if (judge === "verifier") return [judge]
-  return [judge, judgeOptions(config), ...(judge === "external" ? [judgeEndpoint, judgeModel] : [local.fingerprint])]
+  return [judge, judgeOptions(config), ...(judge === "external" ? [judgeEndpoint, judgeModel] : [engines.fingerprint])]
 }
 
-function judgeWith({ base, config }: Workshop, judge: Judge): (row: SampledRow) => Promise<Outcome<JudgedRow>> {
+function judgeWith(
+  { engines: { base }, config }: RunContext,
+  judge: Judge,
+): (row: SampledRow) => Promise<Outcome<JudgedRow>> {
   const options = judgeOptions(config)
   if (judge === "points") return (row) => judgeByPoints(base, row, options)
   const external = () => openaiGenerator({ model: config.judgeModel, baseURL: config.judgeEndpoint })
@@ -93,13 +97,13 @@ function judgeWith({ base, config }: Workshop, judge: Judge): (row: SampledRow) 
 
 /** A stage over the rows of another; failed ones go through as they are. */
 function stage<In extends DecomposedRow>(
-  shop: Workshop,
+  context: RunContext,
   name: string,
   input: StageOutput,
   made: readonly unknown[],
   work: (row: In) => Promise<Outcome<DecomposedRow>>,
 ): Promise<StageOutput> {
-  return rowsStage<Outcome<In>, Outcome<DecomposedRow>>(shop, {
+  return rowsStage<Outcome<In>, Outcome<DecomposedRow>>(context, {
     name,
     key: keyOf(name.split("/").at(-1), version, made, input.key),
     total: input.rows,

@@ -12,9 +12,9 @@ import type { Benchmark, BenchmarkItem, Judge, Scoring } from "../eval/benchmark
 import type { BootstrapOptions } from "../eval/bootstrap"
 import { type Figure, figuresTable, type Scored, withIntervals } from "../eval/figures"
 import { streamKey } from "../rng"
+import { collect, type Progress } from "./context"
 import { versions } from "./manifest"
 import { keyFileOf, keyOf, readOutput, readState, runRows, type StageOutput } from "./store"
-import { collect, type Progress } from "./workshop"
 
 /** Version of the files below: a change makes answers and replies anew. */
 const version = 1

@@ -6,7 +6,7 @@ import { InputError } from "../errors"
 import { differencesTable, type PairedDifference, pairedDifferences, type Scored } from "../eval/figures"
 import { type BenchmarkScores, benchmarkScores } from "./benchmark"
 import { benchmarkOf } from "./benchmarks"
-import { collect } from "./workshop"
+import { collect } from "./context"
 
 const itemRow = z.object({
   ...{ id: z.string(), unit: z.string(), result: z.unknown().optional() },

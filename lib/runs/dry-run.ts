@@ -1,11 +1,11 @@
 import { type BaselineName, configDefaults, configKeys, isBaseline, type RunConfig } from "../config/config"
 import type { InstructionRow, TokenSignals } from "../data/schema"
 import type { GenerateRequest, ScoreRequest, Scorer } from "../engine/engine"
-import { decompose } from "../musc/decompose"
 import { selfInstruct } from "../musc/source"
+import { stages } from "../musc/stages"
+import { collect, first } from "./context"
 import { aligned } from "./results"
 import { candidates, heldOutRows, selfInstructed, sourceRows, stageOptions, worldSource } from "./stages"
-import { collect, first } from "./workshop"
 
 /** An engine that writes nothing and keeps what it was asked. */
 export interface Recorder extends Scorer {
@@ -51,13 +51,13 @@ export async function planOf(config: RunConfig): Promise<string> {
   const written = selfInstructed(config)
   const { rows, held } = await drawn(config)
   if (config.seeds === "self-instruct") await selfInstruct(engine, 0, options.source)
-  else if (rows[0]) await decompose(engine, rows[0], options.decompose)
+  else if (rows[0]) await stages.decompose.work(engine, rows[0], options.decompose)
   const kept = config.seeds === "self-instruct" ? config.instructions : rows.length
   const evaluated = Math.min(held, config.evalInstructions)
   const steps = Math.ceil(Math.min(kept, config.pairs || kept) / config.batchSize) * config.epochs
   const trained = config.methods.filter((method) => method !== "base").length
   const answers = evaluated * config.methods.length * config.evalTemperatures.length
-  const stages = [
+  const calls = [
     ...(config.seeds === "self-instruct" ? [["self-instruct", `${written}`, "answers"]] : []),
     ["decompose", `${kept + (config.seeds === "world" ? 0 : evaluated)}`, "answers"],
     ["corrupt", `${config.corruptAttempts}`, "answers for each constraint that is negated or substituted"],
@@ -72,7 +72,7 @@ export async function planOf(config: RunConfig): Promise<string> {
   const repeats = config.repeat > 1 ? `, ${config.repeat} times` : ""
   return [
     `settings that differ from the defaults:\n${changed.map((key) => `  ${key}: ${JSON.stringify(config[key])}`).join("\n") || "  none"}`,
-    `at most${repeats}:\n${aligned([["stage", "number", "of"], ...stages])}`,
+    `at most${repeats}:\n${aligned([["stage", "number", "of"], ...calls])}`,
     `first prompt:\n${engine.requests[0] ? shown(engine.requests[0]) : "(no instruction)"}`,
   ].join("\n\n")
 }

@@ -1,28 +1,20 @@
 import { join } from "node:path"
 import { isBaseline, type MethodName } from "../config/config"
 import type { EvalItem, Results } from "../data/results"
-import type { CorruptedRow, DecomposedRow, InstructionRow, PairRow, RecombinedRow } from "../data/schema"
-import { tf } from "../device/tf"
-import type { LocalEngine } from "../engine/local"
+import type { InstructionRow, PairRow } from "../data/schema"
 import { InputError } from "../errors"
-import type { Lora } from "../model/lora"
-import { corrupt } from "../musc/corrupt"
-import { decompose } from "../musc/decompose"
 import { evaluate } from "../musc/evaluate"
-import { stageVersion } from "../musc/pipeline"
-import { recombine } from "../musc/recombine"
-import { respond } from "../musc/respond"
+import { stages } from "../musc/stages"
 import { type TrainRow, trainVersion } from "../musc/train"
-import { weigh } from "../musc/weigh"
 import { worldSpec } from "../world/spec"
 import { baselinePairs } from "./baselines"
+import { collect, first, methodStage, passed, type RunContext, rowsStage, stepProgress } from "./context"
+import type { OpenGenerator } from "./engines"
 import { type GradedPair, gradePair, graderOf, judgeOptions } from "./graders"
 import { type Graded, meanShares, type PairCount, resultsOf } from "./results"
 import { holdoutStage, type Source, sourceStage } from "./source"
-import { shortNumbers, stageOptions, trainSettings } from "./stages"
+import { stageOptions, trainSettings } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
-import { openAdapter, runTraining } from "./train-stage"
-import { collect, first, methodStage, passed, rowsStage, stepProgress, type Workshop } from "./workshop"
 
 /** Part of the key of evaluations; to be raised when a change makes them write something else. */
 const evaluateVersion = 2
@@ -34,23 +26,23 @@ export interface Findings {
 }
 
 /** The paper's figure, once for each seed: instructions to pairs, pairs to adapters, adapters to answers and verdicts. */
-export async function experiment(shop: Workshop, seeds: readonly number[]): Promise<Findings> {
-  const { config } = shop
+export async function experiment(context: RunContext, seeds: readonly number[]): Promise<Findings> {
+  const { config } = context
   const graded: Findings["graded"] = []
   const pairs: PairCount[] = []
   const baselines: NonNullable<Results["baselines"]> = []
   const own = config.methods.filter(isBaseline)
   let holdout: StageOutput | undefined
   for (const seed of seeds) {
-    const source = await sourceStage(shop, seed)
-    const decomposed = await decomposeStage(shop, seed, source)
+    const source = await sourceStage(context, seed)
+    const decomposed = await decomposeStage(context, seed, source)
     const made = new Map<MethodName, PairSource>()
     const contrasted = config.methods.filter((method) => method !== "base" && !isBaseline(method))
     if (contrasted.length || !own.length) {
-      const { answered, weighed } = await contrastStages(shop, seed, decomposed)
+      const { answered, weighed } = await contrastStages(context, seed, decomposed)
       // Weights are made of the signals, so a longer list of weightings to write down changes no adapter.
       for (const method of contrasted)
-        made.set(method, { output: weighed, key: keyOf(answered.key, stageVersion.weigh) })
+        made.set(method, { output: weighed, key: keyOf(answered.key, stages.weigh.version) })
       const n = passedOf(weighed)
       if (!n && contrasted.length) {
         const got = `none of ${weighed.rows} rows${reasons(weighed)}`
@@ -58,27 +50,27 @@ export async function experiment(shop: Workshop, seeds: readonly number[]): Prom
           file: weighed.file,
         })
       }
-      shop.onNote(`seed ${seed}: ${n} pairs of ${weighed.rows} instructions${reasons(weighed)}`)
-      pairs.push({ seed, n, graded: await gradePairs(shop, `seed-${seed}/pairs`, answered, n) })
+      context.onNote(`seed ${seed}: ${n} pairs of ${weighed.rows} instructions${reasons(weighed)}`)
+      pairs.push({ seed, n, graded: await gradePairs(context, `seed-${seed}/pairs`, answered, n) })
     }
     for (const method of own) {
-      const { output, unreadable } = await baselinePairs(shop, seed, method, decomposed)
+      const { output, unreadable } = await baselinePairs(context, seed, method, decomposed)
       const n = passedOf(output)
-      shop.onNote(`seed ${seed}: ${n} pairs of ${output.rows} instructions for ${method}${reasons(output)}`)
+      context.onNote(`seed ${seed}: ${n} pairs of ${output.rows} instructions for ${method}${reasons(output)}`)
       const exact = await checkable(output)
-      const kept = meanShares(exact ? await gradePairs(shop, `seed-${seed}/pairs-${method}`, output, n) : [])
+      const kept = meanShares(exact ? await gradePairs(context, `seed-${seed}/pairs-${method}`, output, n) : [])
       baselines.push({ method, seed, n, failures: output.failures, unreadable, ...kept })
       if (n) made.set(method, { output, key: output.key })
     }
-    if (config.evalInstructions) holdout ??= await holdoutStage(shop, source)
+    if (config.evalInstructions) holdout ??= await holdoutStage(context, source)
     for (const method of config.methods) {
       const source = made.get(method)
       if (!source && method !== "base") {
-        shop.onNote(`seed ${seed}: ${method} is left out, as it has no pairs to be trained on`)
+        context.onNote(`seed ${seed}: ${method} is left out, as it has no pairs to be trained on`)
         continue
       }
-      const adapter = source ? await trainMethod(shop, seed, method, source) : null
-      if (holdout) graded.push(...(await evaluateMethod(shop, seed, method, adapter, holdout)))
+      const adapter = source ? await trainMethod(context, seed, method, source) : null
+      if (holdout) graded.push(...(await evaluateMethod(context, seed, method, adapter, holdout)))
     }
   }
   const results = resultsOf(graded, pairs, { samples: config.bootstrapSamples, seed: config.seed })
@@ -87,51 +79,30 @@ export async function experiment(shop: Workshop, seeds: readonly number[]): Prom
 
 const passedOf = ({ rows, failures }: StageOutput) => rows - sum(Object.values(failures))
 
-async function decomposeStage(shop: Workshop, seed: number, source: Source): Promise<StageOutput> {
-  const options = stageOptions(shop.config, seed).decompose
-  return methodStage(shop, "decompose", { seed, input: source.rows, options }, (row: InstructionRow, set) =>
-    decompose(shop.base, row, set),
-  )
+function decomposeStage(context: RunContext, seed: number, source: Source): Promise<StageOutput> {
+  const options = stageOptions(context.config, seed).decompose
+  return methodStage(context, "decompose", { seed, input: source.rows, options })
 }
 
 /** Stages 2 to 5. */
-async function contrastStages(shop: Workshop, seed: number, decomposed: StageOutput) {
-  const { base, config } = shop
-  const o = stageOptions(config, seed)
-  const corrupted = await methodStage(
-    shop,
-    "corrupt",
-    { seed, input: decomposed, options: o.corrupt },
-    (row: DecomposedRow, options) => corrupt(base, row, options),
-  )
-  const recombined = await methodStage(
-    shop,
-    "recombine",
-    { seed, input: corrupted, options: o.recombine },
-    (row: CorruptedRow, options) => recombine(base, row, options),
-  )
-  const answered = await methodStage(
-    shop,
-    "respond",
-    { seed, input: recombined, options: o.respond },
-    (row: RecombinedRow, options) => respond(base, row, options),
-  )
-  const weighed = await methodStage(
-    shop,
-    "weigh",
-    { seed, input: answered, options: o.weigh },
-    async (row: PairRow, options) => shortNumbers(await weigh(base, row, options)),
-  )
+async function contrastStages(context: RunContext, seed: number, decomposed: StageOutput) {
+  const options = stageOptions(context.config, seed)
+  const next = (name: "corrupt" | "recombine" | "respond" | "weigh", input: StageOutput) =>
+    methodStage(context, name, { seed, input, options: options[name] })
+  const corrupted = await next("corrupt", decomposed)
+  const recombined = await next("recombine", corrupted)
+  const answered = await next("respond", recombined)
+  const weighed = await next("weigh", answered)
   return { answered, weighed }
 }
 
-async function gradePairs(shop: Workshop, name: string, pairs: StageOutput, n: number): Promise<GradedPair[]> {
-  const { gradedPairs } = shop.config
-  const options = judgeOptions(shop.config)
-  const grade = graderOf(shop.base, options)
-  const checked = await rowsStage<PairRow, GradedPair>(shop, {
+async function gradePairs(context: RunContext, name: string, pairs: StageOutput, n: number): Promise<GradedPair[]> {
+  const { gradedPairs } = context.config
+  const options = judgeOptions(context.config)
+  const grade = graderOf(context.engines.base, options)
+  const checked = await rowsStage<PairRow, GradedPair>(context, {
     name,
-    key: keyOf("pairs", evaluateVersion, pairs.key, shop.local.fingerprint, gradedPairs, options),
+    key: keyOf("pairs", evaluateVersion, pairs.key, context.engines.fingerprint, gradedPairs, options),
     total: Math.min(n, gradedPairs),
     rows: () => first(gradedPairs, passed<PairRow>(pairs)),
     work: (row) => gradePair(row, grade),
@@ -158,40 +129,39 @@ interface PairSource {
 
 /** Stage 6; null for the base model. */
 async function trainMethod(
-  shop: Workshop,
+  context: RunContext,
   seed: number,
   method: MethodName,
   { output, key: made }: PairSource,
 ): Promise<Adapter | null> {
-  const { config, dir, local, cache, signal } = shop
+  const { config, dir, engines, cache, signal } = context
   const settings = trainSettings(config, method, seed)
   if (!settings) return null
   const stage = `seed-${seed}/train/${method}`
   const most = Math.min(config.pairs || Number.POSITIVE_INFINITY, passedOf(output))
-  const key = keyOf("train", trainVersion, settings, local.fingerprint, made, most)
-  const adapter = await runTraining({
+  const key = keyOf("train", trainVersion, settings, engines.fingerprint, made, most)
+  const adapter = await engines.train({
     dir: join(dir, stage),
     key,
-    local,
     pairs: () => first(most, passed<TrainRow & InstructionRow>(output)),
     settings,
     checkpointEvery: config.checkpointEvery,
     cache,
     signal,
-    onStep: stepProgress(stage, shop),
+    onStep: stepProgress(stage, context),
   })
   return { dir: adapter, key }
 }
 
 /** Stage 7: one file a temperature. */
 async function evaluateMethod(
-  shop: Workshop,
+  context: RunContext,
   seed: number,
   method: MethodName,
   adapter: Adapter | null,
   holdout: StageOutput,
 ): Promise<Findings["graded"]> {
-  const { config, local, base, signal, onTokens } = shop
+  const { config, engines } = context
   const rows = await collect(passed<InstructionRow>(holdout))
   if (!rows.length) {
     const got = `none${reasons(holdout)}`
@@ -202,32 +172,30 @@ async function evaluateMethod(
       },
     )
   }
-  const grade = graderOf(base, judgeOptions(config))
-  let lora: Lora | undefined
-  let engine: LocalEngine | undefined
-  const opened = () => {
-    if (adapter && !engine) lora = openAdapter(adapter.dir, local)
-    engine ??= lora ? local.engine(lora, { signal, onTokens }) : base
-    return engine
+  const grade = graderOf(engines.base, judgeOptions(config))
+  let adapted: Promise<OpenGenerator> | undefined // opened once, and only where an answer is still to be made
+  const engine = async () => {
+    if (!adapter) return engines.base
+    adapted ??= engines.withAdapter(adapter.dir)
+    return adapted
   }
   const graded: Findings["graded"] = []
   try {
     for (const temperature of config.evalTemperatures) {
       const options = { method, seed, temperature, maxTokens: config.evalMaxTokens }
-      const made = [local.fingerprint, adapter?.key ?? "base", holdout.key, judgeOptions(config)]
-      const output = await rowsStage(shop, {
+      const made = [engines.fingerprint, adapter?.key ?? "base", holdout.key, judgeOptions(config)]
+      const output = await rowsStage(context, {
         name: `seed-${seed}/evaluate/${method}-T${temperature}`,
         key: keyOf("evaluate", evaluateVersion, options, ...made),
         total: rows.length,
         rows: () => rows,
-        work: (row) => evaluate(opened(), row, grade, options),
+        work: async (row) => evaluate(await engine(), row, grade, options),
       })
       const items = await collect(readOutput<EvalItem>(output))
       graded.push({ method, temperature, seed, key: output.key, items })
     }
   } finally {
-    if (engine !== base) engine?.dispose()
-    if (lora) tf.dispose(lora.params)
+    ;(await adapted?.catch(() => undefined))?.dispose()
   }
   return graded
 }

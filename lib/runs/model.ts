@@ -2,7 +2,7 @@ import { existsSync } from "node:fs"
 import { basename, join } from "node:path"
 import { InputError } from "../errors"
 import { cachedModel, type PullOptions, parseHubName, pullModel } from "../hub/hub"
-import type { Progress } from "./workshop"
+import type { Progress } from "./context"
 
 /** Models that come with the package. */
 const shipped = join(__dirname, "../../data/models")

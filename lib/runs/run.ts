@@ -9,12 +9,15 @@ import { tf, useBackend } from "../device/tf"
 import { type LocalModel, openLocal } from "../engine/local"
 import { writeReport } from "../report/report"
 import { writeResults } from "../report/tables"
+import type { RunContext } from "./context"
+import { localEngines } from "./engines"
 import { experiment, type Findings } from "./experiment"
 import { sweep, versions, writeManifest } from "./manifest"
 import { modelFolder } from "./model"
-import type { Workshop } from "./workshop"
 
-export interface RunOptions extends Partial<Pick<Workshop, "signal" | "onProgress" | "onTokens" | "onNote">> {
+export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgress" | "onNote">> {
+  /** Called with the tokens that each step of generation made. */
+  onTokens?: (count: number) => void
   /** Run folder, made if absent. */
   dir: string
   /** A model that is open already; the one that the settings name if not given. */
@@ -54,11 +57,11 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
     const seeds = Array.from({ length: config.repeat }, (_, i) => config.seed + i)
     const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))
-    const base = local.engine(null, { signal, onTokens })
-    const shop = { config, dir, local, base, cache, signal, onProgress, onTokens, onNote }
-    const found = await experiment(shop, seeds).finally(() => {
+    const engines = localEngines(local, { signal, onTokens })
+    const context = { config, dir, engines, cache, signal, onProgress, onNote }
+    const found = await experiment(context, seeds).finally(() => {
       failing.abort()
-      base.dispose()
+      engines.dispose()
       if (!options.local) tf.dispose(local.model.params)
     })
     await writeResults(dir, found.results)

@@ -1,14 +1,13 @@
 import type { InstructionRow } from "../data/schema"
 import { decompose } from "../musc/decompose"
-import { stageVersion } from "../musc/pipeline"
 import type { Outcome } from "../musc/row"
 import { selfInstruct } from "../musc/source"
+import { stages, sourceVersion as version } from "../musc/stages"
+import { first, type RunContext, rowsStage } from "./context"
 import { sha256File } from "./manifest"
 import { candidates, heldOutRows, selfInstructed, sourceRows, stageOptions, worldHoldout, worldSource } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
-import { first, rowsStage, type Workshop } from "./workshop"
 
-const version = stageVersion.source
 const same = async <Row>(row: Row) => row
 
 /** Stage 0 of a seed, and the candidates that evaluation may draw on (none needed for the embedded world). */
@@ -18,34 +17,34 @@ export interface Source {
 }
 
 /** Stage 0: the instructions that a seed starts from. */
-export async function sourceStage(shop: Workshop, seed: number): Promise<Source> {
-  const { config } = shop
+export async function sourceStage(context: RunContext, seed: number): Promise<Source> {
+  const { config } = context
   const { instructions, minConstraints, maxConstraints, nearDuplicate, holdout, seeds } = config
   const name = `seed-${seed}/source`
   if (seeds === "world") {
     const key = keyOf("source", version, seeds, seed, instructions, minConstraints, maxConstraints)
     const rows = () => worldSource(config, seed)
-    return { rows: await rowsStage(shop, { name, key, total: instructions, rows, work: same }) }
+    return { rows: await rowsStage(context, { name, key, total: instructions, rows, work: same }) }
   }
-  const written = seeds === "self-instruct" ? await selfInstructStage(shop, seed) : undefined
+  const written = seeds === "self-instruct" ? await selfInstructStage(context, seed) : undefined
   const origin = keyOf(written ? written.key : await sha256File(seeds), nearDuplicate)
   const pool = { key: origin, rows: () => candidates(config, written && readOutput(written)) }
   const key = keyOf("source", version, pool.key, instructions, holdout)
   const rows = () => sourceRows(config, pool.rows())
-  return { rows: await rowsStage(shop, { name, key, total: instructions, rows, work: same }), candidates: pool }
+  return { rows: await rowsStage(context, { name, key, total: instructions, rows, work: same }), candidates: pool }
 }
 
 /** Instructions that the model writes; more than are asked for, as a share is held out. */
-function selfInstructStage(shop: Workshop, seed: number): Promise<StageOutput> {
-  const { config, base, local } = shop
+function selfInstructStage(context: RunContext, seed: number): Promise<StageOutput> {
+  const { config, engines } = context
   const { source: options } = stageOptions(config, seed)
   const total = selfInstructed(config)
-  return rowsStage(shop, {
+  return rowsStage(context, {
     name: `seed-${seed}/self-instruct`,
-    key: keyOf("self-instruct", version, options, local.fingerprint, total),
+    key: keyOf("self-instruct", version, options, engines.fingerprint, total),
     total,
     rows: () => Array.from({ length: total }, (_, i) => i),
-    work: (i) => selfInstruct(base, i, options),
+    work: (i) => selfInstruct(engines.base, i, options),
   })
 }
 
@@ -53,22 +52,22 @@ function selfInstructStage(shop: Workshop, seed: number): Promise<StageOutput> {
  * Held-out instructions with all that grading needs: those of the embedded world, or held-out candidates, decomposed.
  * All seeds and methods answer the same ones.
  */
-export function holdoutStage(shop: Workshop, { candidates: pool }: Source): Promise<StageOutput> {
-  const { config, local, base } = shop
+export function holdoutStage(context: RunContext, { candidates: pool }: Source): Promise<StageOutput> {
+  const { config, engines } = context
   const most = config.evalInstructions
   if (!pool) {
     const rows = worldHoldout(config)
     const asked = rows.map(({ id, instruction }) => [id, instruction])
     const key = keyOf("holdout", version, asked)
-    return rowsStage(shop, { name: "holdout", key, total: rows.length, rows: () => rows, work: same })
+    return rowsStage(context, { name: "holdout", key, total: rows.length, rows: () => rows, work: same })
   }
   const options = stageOptions(config, config.seed).decompose
-  return rowsStage(shop, {
+  return rowsStage(context, {
     name: "holdout",
-    key: keyOf("holdout", 2, stageVersion.decompose, options, local.fingerprint, pool.key, config.holdout, most),
+    key: keyOf("holdout", 2, stages.decompose.version, options, engines.fingerprint, pool.key, config.holdout, most),
     total: most,
     rows: () => first(most, heldOutRows(config, pool.rows())),
     // A text that decompose finds stands in the instruction, which is asked as it is.
-    work: async (row) => ({ ...(await decompose(base, row, options)), input: row.input }),
+    work: async (row) => ({ ...(await decompose(engines.base, row, options)), input: row.input }),
   })
 }

@@ -1,14 +1,10 @@
 import { type ConfigKey, isBaseline, type MethodName, type RunConfig } from "../config/config"
 import { readInstructions } from "../data/formats"
 import type { InstructionRow, StageName } from "../data/schema"
-import type { CorruptOptions } from "../musc/corrupt"
-import type { DecomposeOptions } from "../musc/decompose"
-import type { RecombineOptions } from "../musc/recombine"
-import type { RespondOptions } from "../musc/respond"
 import { failed, type Outcome } from "../musc/row"
 import { markNearDuplicates, type SelfInstructOptions } from "../musc/source"
+import type { StageOptions } from "../musc/stages"
 import type { TrainSettings } from "../musc/train"
-import type { WeighOptions } from "../musc/weigh"
 import { streamKey } from "../rng"
 import { worldInstructions } from "../world/spec"
 
@@ -37,17 +33,8 @@ export const stageSettings = {
   ],
 } as const satisfies Record<StageName | "train" | "evaluate", readonly ConfigKey[]>
 
-export interface StageOptions {
-  source: SelfInstructOptions
-  decompose: DecomposeOptions
-  corrupt: CorruptOptions
-  recombine: RecombineOptions
-  respond: RespondOptions
-  weigh: WeighOptions
-}
-
 /** The options of each stage under a run's settings. They are part of the key of its output, so nothing else may matter. */
-export function stageOptions(config: RunConfig, seed: number): StageOptions {
+export function stageOptions(config: RunConfig, seed: number): StageOptions & { source: SelfInstructOptions } {
   const c = config
   const sampling = (temperature: number, maxTokens: number) => ({ seed, temperature, maxTokens })
   return {
@@ -155,10 +142,3 @@ export const worldSource = (
 /** The embedded world's held-out instructions: the same in every run. */
 export const worldHoldout = ({ evalInstructions: n, minConstraints, maxConstraints }: RunConfig): InstructionRow[] =>
   worldInstructions({ n, seed: 0, split: "eval", constraints: [minConstraints, maxConstraints] })
-
-/** A weighed row with numbers to 7 significant digits, all that 32-bit floats hold: a third of the file. */
-export function shortNumbers<Row extends InstructionRow>(row: Row): Row {
-  const rounded = (_: string, value: unknown) => (typeof value === "number" ? Number(value.toPrecision(7)) : value)
-  const { signals, weights } = row
-  return { ...row, ...JSON.parse(JSON.stringify({ signals, weights }, rounded)) }
-}

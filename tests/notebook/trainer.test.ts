@@ -8,8 +8,8 @@ import { StoppedError } from "../../lib/errors"
 import { makePairs } from "../../lib/musc/pipeline"
 import { weigh } from "../../lib/musc/weigh"
 import { Trainer } from "../../lib/notebook/trainer"
+import { collect } from "../../lib/runs/context"
 import { stageOptions, trainSettings } from "../../lib/runs/stages"
-import { collect } from "../../lib/runs/workshop"
 import { worldInstructions } from "../../lib/world/spec"
 
 const config = parseConfig({ ...recipes.smoke!.config, epochs: 2, batchSize: 2 })

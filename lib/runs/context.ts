@@ -1,10 +1,10 @@
 import { join } from "node:path"
 import type { RunConfig } from "../config/config"
 import type { InstructionRow } from "../data/schema"
-import type { LocalEngine, LocalModel } from "../engine/local"
-import { stageVersion } from "../musc/pipeline"
 import { hasPassed, type Outcome } from "../musc/row"
+import { type RowStageName, type StageOptions, stageNamed } from "../musc/stages"
 import type { StepLog } from "../train/loop"
+import type { Engines } from "./engines"
 import { keyOf, type RowStage, readOutput, runRows, type StageOutput } from "./store"
 
 /** Work done of one stage; `unit` says what is counted. */
@@ -19,19 +19,16 @@ export interface Progress {
 }
 
 /** What all stages of a run share. */
-export interface Workshop {
+export interface RunContext {
   config: RunConfig
   /** Run folder. */
   dir: string
-  local: LocalModel
-  /** The model without an adapter: writes, scores and judges. */
-  base: LocalEngine
+  /** The model, by what it is asked for: texts, signals, trainings. */
+  engines: Engines
   /** Folder of finished outputs shared by runs. */
   cache?: string
   signal?: AbortSignal
   onProgress: (progress: Progress) => void
-  /** Called with the tokens that each step of generation made. */
-  onTokens?: (count: number) => void
   /** One line of news: the backend chosen, a finished stage. */
   onNote: (line: string) => void
 }
@@ -39,7 +36,7 @@ export interface Workshop {
 /** Shows the steps of a training, and warns where there is but one, whose rate the warm-up leaves at 0. */
 export function stepProgress(
   stage: string,
-  { onProgress, onNote }: Pick<Workshop, "onProgress" | "onNote">,
+  { onProgress, onNote }: Pick<RunContext, "onProgress" | "onNote">,
 ): (log: StepLog) => void {
   return ({ step, steps, loss, lr }) => {
     onProgress({ stage, unit: "steps", done: step, total: steps, note: `loss ${loss.toFixed(3)}` })
@@ -57,33 +54,45 @@ export interface NamedStage<In, Out extends object> extends Pick<RowStage<In, Ou
 }
 
 /** A stage over rows, whose output is a file of the run folder. */
-export function rowsStage<In, Out extends object>(shop: Workshop, stage: NamedStage<In, Out>): Promise<StageOutput> {
+export function rowsStage<In, Out extends object>(
+  context: RunContext,
+  stage: NamedStage<In, Out>,
+): Promise<StageOutput> {
   const { name, total, ...rest } = stage
   return runRows({
     ...rest,
     stage: name.split("/").at(-1)!,
-    file: join(shop.dir, `${name}.jsonl`),
-    chunk: shop.base.concurrency,
+    file: join(context.dir, `${name}.jsonl`),
+    chunk: context.engines.base.concurrency,
     replay: true,
-    cache: shop.cache,
-    signal: shop.signal,
-    onRow: (done) => shop.onProgress({ stage: name, unit: "rows", done, total: Math.max(total, done) }),
+    cache: context.cache,
+    signal: context.signal,
+    onRow: (done) => context.onProgress({ stage: name, unit: "rows", done, total: Math.max(total, done) }),
   })
 }
 
-/** A stage of the method, which passes failed rows through. Its key holds its options, the model and its input's key. */
-export function methodStage<In extends InstructionRow, Options extends object>(
-  shop: Workshop,
-  stage: "decompose" | "corrupt" | "recombine" | "respond" | "weigh",
-  { seed, input, options }: { seed: number; input: StageOutput; options: Options },
-  work: (row: In, options: Options) => Promise<Outcome<InstructionRow>>,
+/**
+ * Key of a stage's output: the stage and its version, its options, the model that it asks, the key of its input. The same
+ * form everywhere, so that a run and a stage command write the same key for the same work.
+ */
+export const stageKey = (stage: RowStageName, options: object, model: string, input: unknown): string =>
+  keyOf(stage, stageNamed(stage).version, options, model, input)
+
+/** A stage of the method by the table of stages, which passes failed rows through. */
+export function methodStage<Name extends RowStageName>(
+  context: RunContext,
+  name: Name,
+  { seed, input, options }: { seed: number; input: StageOutput; options: StageOptions[Name] },
 ): Promise<StageOutput> {
-  return rowsStage<Outcome<In>, Outcome<InstructionRow>>(shop, {
-    name: `seed-${seed}/${stage}`,
-    key: keyOf(stage, stageVersion[stage], options, shop.local.fingerprint, input.key),
+  const stage = stageNamed(name)
+  const { base, scorer, fingerprint } = context.engines
+  const engine = (stage.needs === "text" ? base : scorer) as Parameters<typeof stage.work>[0]
+  return rowsStage<Outcome<InstructionRow>, Outcome<InstructionRow>>(context, {
+    name: `seed-${seed}/${name}`,
+    key: stageKey(name, options, fingerprint, input.key),
     total: input.rows,
-    rows: () => readOutput<Outcome<In>>(input),
-    work: async (row) => (hasPassed(row) ? work(row, options) : row),
+    rows: () => readOutput<Outcome<InstructionRow>>(input),
+    work: async (row) => (hasPassed(row) ? stage.work(engine, row, options) : row),
   })
 }
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { type Progress, stepProgress } from "../../lib/runs/workshop"
+import { type Progress, stepProgress } from "../../lib/runs/context"
 import { schedule } from "../../lib/train/optim"
 
 describe("the steps of a training", () => {
