@@ -2,7 +2,7 @@ import { z } from "zod"
 import { type DecomposedRow, decomposedRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { respondMessages } from "../musc/respond"
-import { ask, CUT, failed, type Outcome, withCalls } from "../musc/row"
+import { ask, failed, type Outcome, problemOf, withCalls } from "../musc/row"
 
 /** An instruction with several different answers of the model; `input` is null where the instruction holds the text. */
 export const sampledRow = decomposedRow.extend({ answers: z.array(z.string().min(1)).min(2) })
@@ -40,8 +40,11 @@ export async function sample(
     Array.from({ length: samples }, (_, i) => ask(asker, messages, { temperature, maxTokens }, i)),
   )
   const noted = withCalls({ ...row, input }, "sample", calls)
-  const whole = calls.filter(({ finish }) => keepCut || finish !== "length").map(({ text }) => text.trim())
+  const whole = calls.filter((call) => !problemOf([call], keepCut)).map(({ text }) => text.trim())
   const answers = [...new Set(whole.filter((text) => text))]
-  if (answers.length < 2) return failed(noted, "sample", whole.length < 2 ? CUT : "fewer than 2 different answers")
+  if (answers.length < 2) {
+    const problem = whole.length < 2 ? problemOf(calls, keepCut) : undefined
+    return failed(noted, "sample", problem ?? "fewer than 2 different answers")
+  }
   return { ...noted, answers, failure: undefined }
 }

@@ -1,6 +1,6 @@
 import type { Generator } from "../engine/engine"
 import { blocks } from "../musc/prompt"
-import { ask, CUT, failed, type Outcome, withCalls } from "../musc/row"
+import { ask, failed, type Outcome, problemOf, withCalls } from "../musc/row"
 import { parseRevision, revisePrompt } from "./revise"
 import type { BaselinePair, JudgedRow } from "./self-reward"
 
@@ -36,7 +36,8 @@ export async function selfCorrect(
   const call = await ask({ engine, seed, stage: "revise", id: row.id }, prompt, { temperature, maxTokens })
   const noted = withCalls(row, "revise", [call])
   const chosen = parseRevision(call.text)
-  if (!keepCut && call.finish === "length") return failed(noted, "revise", CUT)
+  const problem = problemOf([call], keepCut)
+  if (problem) return failed(noted, "revise", problem)
   if (!chosen) return failed(noted, "revise", "empty revision")
   if (chosen === rejected) return failed(noted, "revise", "answer unchanged")
   return { ...noted, clean_instruction: row.instruction, chosen, rejected, failure: undefined }

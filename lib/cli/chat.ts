@@ -1,6 +1,7 @@
 import { createInterface } from "node:readline/promises"
 import { type Command, InvalidArgumentError } from "commander"
 import type { Message } from "../data/schema"
+import { replyOf } from "../engine/reply"
 import { StoppedError } from "../errors"
 import { streamKey } from "../rng"
 import { openAdapter } from "../runs/train-stage"
@@ -66,8 +67,9 @@ async function chat({ adapter, temperature, maxTokens, system, ...given }: Optio
       const engine = local.engine(lora, { signal: stop.signal })
       try {
         const seed = streamKey(config.seed, "chat", turn++)
-        const { text, finish } = await engine.generate({ messages, temperature, maxTokens, seed })
-        console.log(text.trim() + (finish === "length" ? " [cut off at --max-tokens]" : ""))
+        const { text, finish, problem } = await replyOf(engine, { messages, temperature, maxTokens, seed })
+        const note = problem ? `[no answer: ${problem}]` : finish === "length" ? "[cut off at --max-tokens]" : ""
+        console.log([text.trim(), note].filter((part) => part).join(" "))
         messages.push({ role: "assistant", content: text })
       } catch (error) {
         if (!(error instanceof StoppedError)) throw error

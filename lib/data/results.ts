@@ -10,12 +10,15 @@ export const evalItem = z.object({
   temperature: z.number(),
   instruction: z.string(),
   answer: z.string(),
+  thoughts: z.string().optional().describe("what a model that thinks aloud wrote before the answer"),
+  problem: z.string().optional().describe("why there is no answer, in which case no constraint is satisfied"),
   constraints: z.array(
     z.object({
       question: z.string(),
       kind: z.string().describe("kind of constraint where the grader knows it, else the empty string"),
       satisfied: z.boolean().nullable().describe("null: the judge's reply could not be read"),
-      reply: z.string().optional().describe("the judge's raw reply, where a model judged"),
+      reply: z.string().optional().describe("the judge's reply, where a model judged"),
+      thoughts: z.string().optional().describe("what a judge that thinks aloud wrote before it"),
     }),
   ),
 })

@@ -9,12 +9,14 @@ import { z } from "zod"
 export const message = z.object({ role: z.enum(["system", "user", "assistant"]), content: z.string() })
 export type Message = z.infer<typeof message>
 
-/** One call of a model: the user prompt that was sent and the raw text that came back. */
+/** One call of a model: the user prompt that was sent and what came back. `thoughts` and `text` together are all of it. */
 export const call = z.object({
   prompt: z.string().describe("last user message as sent, before the chat template, without demonstrations"),
-  text: z.string().describe("raw model text, untrimmed"),
+  text: z.string().describe("raw text of the reply, untrimmed, without the model's thoughts"),
+  thoughts: z.string().optional().describe("what a model that thinks aloud wrote before its reply, raw"),
   tokens: z.int().describe("tokens generated, end-of-turn included"),
   finish: z.enum(["stop", "length"]).describe("length: cut off at the token limit"),
+  problem: z.string().optional().describe("why there is no reply to use: only thoughts, a refusal, a filter, …"),
 })
 export type Call = z.infer<typeof call>
 

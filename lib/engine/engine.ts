@@ -22,7 +22,10 @@ export interface GenerateRequest extends Sampling {
   topLogprobs?: number
 }
 
-/** The answer: raw text (untrimmed, special tokens left out), tokens made, and why it ended. */
+/**
+ * The answer: raw text (untrimmed, special tokens left out), tokens made, and why it ended. An engine may leave thoughts
+ * in the text or give them apart; `replyOf` (reply.ts) is how callers read both.
+ */
 export interface Completion extends Omit<Call, "prompt"> {
   /** Tokens of the prompt, where the engine says so. */
   promptTokens?: number

@@ -31,7 +31,7 @@ export function scripted(
       const answer = await answerTo(request)
       if (answer instanceof Error) throw answer
       const { text = "", finish = "stop", ...rest } = typeof answer === "string" ? { text: answer } : answer
-      return { text, finish, tokens: rest.tokens ?? text.split(/\s+/).filter(Boolean).length + 1 }
+      return { ...rest, text, finish, tokens: rest.tokens ?? text.split(/\s+/).filter(Boolean).length + 1 }
     },
   }
 }

@@ -1,4 +1,5 @@
 import type { Generator } from "../engine/engine"
+import { replyOf } from "../engine/reply"
 import { streamKey } from "../rng"
 import type { Judge, JudgeReply, JudgeRequest } from "./benchmark"
 
@@ -40,7 +41,7 @@ export function judgeOf(
       if (attempt) counts.again++
       const temperature = attempt ? Math.max(request.temperature, retryTemperature) : request.temperature
       const seed = streamKey("judge", attempt)
-      const { text, first } = await engine.generate({ ...request, temperature, seed })
+      const { text, first } = await replyOf(engine, { ...request, temperature, seed })
       const reply: JudgeReply = { text, ...(first && { first }) }
       replies.push(reply)
       if (readable(reply)) return { replies, parsed: true }

@@ -1,6 +1,7 @@
 import { z } from "zod"
 import { parseJson, parseRecord, readLines } from "../data/jsonl"
 import { InputError } from "../errors"
+import { splitThoughts } from "../text/thoughts"
 import type { BenchmarkItem } from "./benchmark"
 import { groupBy } from "./figures"
 
@@ -36,7 +37,8 @@ export interface Answers {
 /**
  * Reads answers from JSONL: `id` (or key, question_id, main_id, idx) or else `prompt` (or instruction), and `response` (or
  * output, generated) or `turns`. A prompt's answer goes to every item with that prompt, unless there are as many answers as
- * such items, which then match in order. Items without an answer are left out of the scores and counted.
+ * such items, which then match in order. Items without an answer are left out of the scores and counted. Thoughts of a model
+ * that thinks aloud are no part of its answer.
  * @throws InputError naming file, line and field: neither id nor prompt, no answer field, wrong types, the wrong number of
  * turns, an id answered twice, a line above 4 MiB, not UTF-8, not JSON (such as NaN), no answer to any item.
  */
@@ -52,6 +54,8 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
   const forPrompt = new Map<string, { turns: readonly string[]; line: number }[]>()
   const unknown: number[] = []
   let unanswered = 0
+  let thinking = 0
+  let unfinished = 0
   const put = ({ id, turns: { length } }: BenchmarkItem, turns: readonly string[], line: number) => {
     const before = lines.get(id)
     if (before !== undefined) {
@@ -61,8 +65,14 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
       const rule = `item ${id} must have ${length} answer${length === 1 ? "" : "s"}, one a turn`
       throw new InputError(`${rule}, got ${turns.length}; correct it`, { file, line, field: "turns" })
     }
+    const split = turns.map(splitThoughts)
+    if (split.some(({ thoughts }) => thoughts)) thinking++
+    if (split.some((turn) => turn.unfinished)) unfinished++
     lines.set(id, line)
-    answers.set(id, turns)
+    answers.set(
+      id,
+      split.map(({ answer }) => answer),
+    )
   }
   for await (const { line, text } of readLines(file, { maxLineBytes: MAX_LINE_BYTES })) {
     const row = parseRecord(answerLine, parseJson(text, { file, line }), { file, line })
@@ -100,6 +110,8 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
     missing.length && `without an answer and left out: ${missing.length} of ${items.length} items (${some(missing)})`,
     unanswered && `answers that are null, which counts as none: ${unanswered}`,
     unknown.length && `answers for none of the items: ${unknown.length}, the first on line ${unknown[0]}`,
+    thinking && `answers that begin with thoughts, which are left out: ${thinking}`,
+    unfinished && `answers that end inside their thoughts, scored as empty: ${unfinished}`,
     empty && `empty answers, scored as they are: ${empty}`,
   ].filter((note) => typeof note === "string")
   return { answers, notes }

@@ -3,7 +3,7 @@ import type { Generator } from "../engine/engine"
 import { rng } from "../rng"
 import { negateDemos, substituteDemos } from "./demos"
 import { bare, blocks, type Demonstration, fewShot, fields } from "./prompt"
-import { ask, CUT, failed, type Outcome, sameWords, withCalls } from "./row"
+import { ask, failed, type Outcome, problemOf, sameWords, withCalls } from "./row"
 
 export interface CorruptOptions {
   /** Run seed, any integer. */
@@ -118,7 +118,7 @@ export async function corrupt(
       const call = await ask(asker, messages, { temperature, maxTokens }, sample)
       calls.push(call)
       const after = parseQuestion(call.text)
-      problem = call.finish === "length" ? CUT : !after ? "empty" : sameWords(before, after) ? "question unchanged" : ""
+      problem = problemOf([call]) ?? (!after ? "empty" : sameWords(before, after) ? "question unchanged" : "")
       if (!problem) return { calls, edit: { index, kind, before, after } }
     }
     return { calls, problem: `${kind}: ${problem}` }

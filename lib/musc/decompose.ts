@@ -95,6 +95,7 @@ export async function decompose(
   const messages = fewShot(demonstrations(decomposeDemos.slice(0, shots), search), decomposePrompt(row, search))
   const call = await ask({ engine, seed, stage: "decompose", id: row.id }, messages, { temperature, maxTokens })
   const noted = withCalls(row, "decompose", [call])
+  if (call.problem) return failed(noted, "decompose", call.problem)
   const cut = call.finish === "length"
   const whole = cut ? call.text.slice(0, call.text.lastIndexOf("\n") + 1) : call.text
   const constraints = parseConstraints(whole)

@@ -18,7 +18,8 @@ export interface EvaluateOptions {
 
 /**
  * Stage 7 for one held-out instruction: the answer and a verdict on each constraint. The random stream depends on seed and
- * row but not on the method, so that methods are compared on the same draws. (The released judge overwrites the answer
+ * row but not on the method, so that methods are compared on the same draws. A model that gives no answer (it was cut off
+ * inside its thoughts, a filter stopped it) satisfies nothing, not even what an empty answer cannot break. (The released judge overwrites the answer
  * with its own first verdict and takes an unreadable one for .9; here each constraint is judged on the answer, and what
  * cannot be read stays null.)
  */
@@ -31,6 +32,9 @@ export async function evaluate(
   const messages = respondMessages(row.instruction, row.input)
   const call = await ask({ engine, seed, stage: "evaluate", id: row.id }, messages, { temperature, maxTokens })
   const answer = call.text.trim()
-  const constraints = await grade(row, answer)
-  return { id: row.id, seed, method, temperature, instruction: messages[0]!.content, answer, constraints }
+  const { thoughts, problem } = call
+  const verdicts = await grade(row, answer)
+  const constraints = problem ? verdicts.map((verdict) => ({ ...verdict, satisfied: false })) : verdicts
+  const asked = { id: row.id, seed, method, temperature, instruction: messages[0]!.content }
+  return { ...asked, answer, ...(thoughts && { thoughts }), ...(problem && { problem }), constraints }
 }

@@ -3,7 +3,7 @@ import type { Generator } from "../engine/engine"
 import { formatConstraints } from "./decompose"
 import { decomposeDemos } from "./demos"
 import { bare, blocks, type Demonstration, fewShot } from "./prompt"
-import { ask, CUT, failed, type Outcome, sameWords, withCalls } from "./row"
+import { ask, failed, type Outcome, problemOf, sameWords, withCalls } from "./row"
 
 export interface RecombineOptions {
   /** Run seed, any integer. */
@@ -51,7 +51,8 @@ export async function recombine(
   const calls = await Promise.all([write(row.constraints, "clean"), write(row.noised_constraints, "noised")])
   const [clean, noised] = calls.map((call) => parseInstruction(call.text)) as [string, string]
   const noted = withCalls(row, "recombine", calls)
-  if (calls.some((call) => call.finish === "length")) return failed(noted, "recombine", CUT)
+  const problem = problemOf(calls)
+  if (problem) return failed(noted, "recombine", problem)
   if (!clean || !noised) return failed(noted, "recombine", "empty instruction")
   if (/\*\*[^\s*]+\*\*/.test(`${clean}\n${noised}`)) return failed(noted, "recombine", "label in the instruction")
   if (sameWords(clean, noised)) return failed(noted, "recombine", "clean equals noised")

@@ -2,7 +2,7 @@ import type { Preference } from "../data/preferences"
 import type { Message, PairRow, RecombinedRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { blocks } from "./prompt"
-import { ask, CUT, failed, type Outcome, withCalls } from "./row"
+import { ask, failed, type Outcome, problemOf, withCalls } from "./row"
 
 export interface RespondOptions {
   /** Run seed, any integer. */
@@ -39,7 +39,8 @@ export async function respond(
   const calls = await Promise.all([answer(row.clean_instruction, "clean"), answer(row.noised_instruction, "noised")])
   const [chosen, rejected] = calls.map((call) => call.text.trim()) as [string, string]
   const noted = withCalls(row, "respond", calls)
-  if (!keepCut && calls.some((call) => call.finish === "length")) return failed(noted, "respond", CUT)
+  const problem = problemOf(calls, keepCut)
+  if (problem) return failed(noted, "respond", problem)
   if (!chosen || !rejected) return failed(noted, "respond", "empty answer")
   if (chosen === rejected) return failed(noted, "respond", "identical answers")
   return { ...noted, chosen, rejected, failure: undefined }

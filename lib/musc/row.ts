@@ -1,5 +1,6 @@
 import type { AnyStage, Call, Failure, InstructionRow, Message } from "../data/schema"
 import type { Generator, Sampling } from "../engine/engine"
+import { replyOf } from "../engine/reply"
 import { streamKey } from "../rng"
 
 /** A row that goes no further: what it had when it failed, and why. */
@@ -30,9 +31,10 @@ export async function ask(
   sample: string | number = 0,
 ): Promise<Call> {
   const messages = typeof prompt === "string" ? [{ role: "user" as const, content: prompt }] : prompt
-  const answer = await engine.generate({ messages, ...sampling, seed: streamKey(seed, stage, id, sample) })
-  const { text, tokens, finish } = answer
-  return { prompt: messages.filter((message) => message.role === "user").at(-1)?.content ?? "", text, tokens, finish }
+  const reply = await replyOf(engine, { messages, ...sampling, seed: streamKey(seed, stage, id, sample) })
+  const { text, thoughts, tokens, finish, problem } = reply
+  const asked = messages.filter((message) => message.role === "user").at(-1)?.content ?? ""
+  return { prompt: asked, text, ...(thoughts && { thoughts }), tokens, finish, ...(problem && { problem }) }
 }
 
 /** The row with the raw calls of a stage noted in it. */
@@ -57,3 +59,9 @@ export function sameWords(a: string, b: string): boolean {
 
 /** The reason for passing over a reply that the token limit cut off. */
 export const CUT = "cut off at the token limit"
+
+/** Why the replies of some calls cannot be used, the first reason among them; cut ones can where `keepCut` says so. */
+export function problemOf(calls: readonly Call[], keepCut = false): string | undefined {
+  const cut = !keepCut && calls.some(({ finish }) => finish === "length")
+  return calls.find(({ problem }) => problem)?.problem ?? (cut ? CUT : undefined)
+}

@@ -4,7 +4,7 @@ import { rng, streamKey } from "../rng"
 import { selfInstructDemos } from "./demos"
 import { blocks, type Demonstration, fewShot } from "./prompt"
 import { parseInstruction } from "./recombine"
-import { ask, CUT, failed, type Outcome } from "./row"
+import { ask, failed, type Outcome, problemOf } from "./row"
 import type { Rows } from "./run-stage"
 
 export interface SelfInstructOptions {
@@ -60,7 +60,8 @@ export async function selfInstruct(
     source: "self-instruct",
     calls: { source: [call] },
   }
-  if (call.finish === "length") return failed(row, "source", CUT)
+  const problem = problemOf([call])
+  if (problem) return failed(row, "source", problem)
   if (!instruction) return failed(row, "source", "empty instruction")
   return row
 }

@@ -7,6 +7,7 @@ import { writeAtomic } from "../data/jsonl"
 import { lockFolder } from "../data/lock"
 import type { Message } from "../data/schema"
 import type { Generator } from "../engine/engine"
+import { replyOf } from "../engine/reply"
 import { InputError, RefusedError, StoppedError } from "../errors"
 import type { Benchmark, BenchmarkItem, Judge, Scoring } from "../eval/benchmark"
 import type { BootstrapOptions } from "../eval/bootstrap"
@@ -74,6 +75,8 @@ interface Answered {
   responses: readonly string[]
   /** Turns that the token limit cut off. */
   cut: number
+  /** Why turns have no answer; an empty one is scored in its place. */
+  problems?: readonly string[]
   failure?: Failure
 }
 
@@ -158,6 +161,7 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
     const results = rows.map(({ result }) => result)
     const figures = withIntervals((some) => benchmark.figures(some, scoring), rows, run.bootstrap)
     const cut = answers.filter((row) => row.cut).length
+    const problems = answers.flatMap((row) => row.problems ?? [])
     const scores: BenchmarkScores = {
       musc: versions().musc,
       benchmark: benchmark.name,
@@ -172,6 +176,9 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
         ...(run.notes ?? []),
         ...(refused.length ? [refusedNote(refused)] : []),
         ...(cut ? [`answers cut off at the token limit, scored as they are: ${cut}`] : []),
+        ...(problems.length
+          ? [`turns without an answer, scored as empty: ${problems.length} (${tally(problems)})`]
+          : []),
         ...(benchmark.notes?.(results, scoring) ?? []),
       ],
       bootstrap: { samples: run.bootstrap.samples, seed: run.bootstrap.seed },
@@ -204,6 +211,14 @@ interface Refused {
 const refusedNote = (refused: readonly Refused[]) =>
   `left out because their request was refused, to be asked for again by the same command: ${refused.length} ` +
   `(${refused[0]!.id}, ${refused[0]!.failure.stage}: ${refused[0]!.failure.reason}${refused.length > 1 ? "; …" : ""})`
+
+/** How often each text occurs, the most frequent first: "refusal 3, content filter 1". */
+function tally(texts: readonly string[]): string {
+  const counts = new Map<string, number>()
+  for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1)
+  const sorted = [...counts].sort(([, a], [, b]) => b - a)
+  return sorted.map(([text, n]) => `${text} ${n}`).join(", ")
+}
 
 /** Work whose refused requests become rows with the reason, unless the first ones are all refused. */
 function keepRefused<Out extends object>(
@@ -249,17 +264,20 @@ async function answer(
 ): Promise<Answered> {
   const messages: Message[] = []
   const responses: string[] = []
+  const problems: string[] = []
   let cut = 0
   for (const [turn, content] of item.turns.entries()) {
     messages.push({ role: "user", content })
     const { temperature, maxTokens } = item
     const key = streamKey(seed, "benchmark", benchmark, item.id, turn)
-    const { text, finish } = await engine.generate({ messages: [...messages], temperature, maxTokens, seed: key })
+    const request = { messages: [...messages], temperature, maxTokens, seed: key }
+    const { text, finish, problem } = await replyOf(engine, request)
     messages.push({ role: "assistant", content: text })
     responses.push(text)
-    if (finish === "length") cut++
+    if (problem) problems.push(problem)
+    else if (finish === "length") cut++
   }
-  return { id: item.id, responses, cut }
+  return { id: item.id, responses, cut, ...(problems.length && { problems }) }
 }
 
 /** NaN is not JSON; it becomes null, explicitly. */

@@ -44,7 +44,8 @@ export function judgeGrader(engine: Generator, { maxTokens, shots = 0 }: JudgeOp
         { temperature: 0, maxTokens },
         index,
       )
-      return { question, kind: "", satisfied: parseVerdict(call.text) ?? null, reply: call.text }
+      const { text, thoughts } = call
+      return { question, kind: "", satisfied: parseVerdict(text) ?? null, reply: text, ...(thoughts && { thoughts }) }
     }
     return Promise.all(constraints.map(judge))
   }

@@ -1,4 +1,5 @@
 import type { Completion, Generator } from "../engine/engine"
+import { replyOf } from "../engine/reply"
 import { respondMessages } from "../musc/respond"
 import { streamKey } from "../rng"
 import { checkTask } from "./check"
@@ -33,7 +34,7 @@ export async function measureAbility(
   const rows = worldInstructions({ n, seed, split: "eval", constraints: [3, 5] })
   const answers = await Promise.all(
     rows.map(({ id, instruction, input }) =>
-      engine.generate({
+      replyOf(engine, {
         messages: respondMessages(instruction, input),
         seed: streamKey(seed, "measure", id),
         temperature,
@@ -67,7 +68,7 @@ export async function measureTasks(
     const left = wanted.get(example.task) ?? 0
     if (left === 0) continue
     wanted.set(example.task, left - 1)
-    const answer: Promise<Completion> = engine.generate({
+    const answer: Promise<Completion> = replyOf(engine, {
       messages: [{ role: "user", content: example.prompt }],
       seed: streamKey(seed, "measure-tasks", i),
       temperature: example.task === "self-instruct" ? 0.5 : 0,

@@ -1,0 +1,88 @@
+import { describe, expect, it } from "vitest"
+import { openedThoughts, splitThoughts } from "../../lib/text/thoughts"
+
+/** Right values: what the chat templates of these models keep of an earlier turn, read from the templates. */
+const thinks: [string, string, string][] = [
+  ["Qwen3 and DeepSeek-R1", "<think>\nplan, plan\n</think>\n\nhello there", "hello there"],
+  ["an opening tag in the prompt", "plan, plan\n</think>\n\nhello there", "hello there"],
+  ["an opening tag in the prompt, all on a line", "plan</think>hello there", "hello there"],
+  ["thinking switched off", "<think>\n\n</think>\n\nhello there", "hello there"],
+  ["blanks before the tag", "\n \n<think>plan</think> hello there", "hello there"],
+  ["two blocks", "<think>one</think>\n<think>two</think>\n\nhello there", "hello there"],
+  ["a block between lines", "hello\n<think>\nplan\n</think>\nthere", "hello\nthere"],
+  ["Magistral", "[THINK]plan[/THINK]hello there", "hello there"],
+  ["Seed-OSS", "<seed:think>plan</seed:think>hello there", "hello there"],
+  ["EXAONE Deep", "<thought>\nplan\n</thought>\n\nhello there", "hello there"],
+  ["Kimi-VL", "◁think▷plan◁/think▷hello there", "hello there"],
+  [
+    "OpenThinker",
+    "<|begin_of_thought|>\nplan\n<|end_of_thought|>\n\n<|begin_of_solution|>\nhello there<|end_of_solution|>",
+    "hello there",
+  ],
+  [
+    "gpt-oss with special tokens",
+    "<|channel|>analysis<|message|>plan<|end|><|start|>assistant<|channel|>final<|message|>hello there",
+    "hello there",
+  ],
+  ["gpt-oss without special tokens", "analysisThe user says hi.assistantfinalhello there", "hello there"],
+  ["thoughts that quote their own tag", "The tag `</think>` ends it.\n</think>\n\nhello there", "hello there"],
+  ["an indented answer", "<think>plan</think>\n\n    if x:\n        y", "    if x:\n        y"],
+  ["an answer that mentions the tag", "<think>plan</think>\n\nEnd it by </think>.", "End it by </think>."],
+  ["thoughts that quote a verdict", "<think>\nThe rules say NO.\n</think>\n\nYes.", "Yes."],
+]
+
+describe("thoughts", () => {
+  for (const [name, text, answer] of thinks) {
+    it(`are no part of the answer: ${name}`, () => {
+      const split = splitThoughts(text)
+      expect(split.answer).toBe(answer)
+      expect(split.thoughts).not.toBe("")
+      expect(split.unfinished).toBe(false)
+    })
+  }
+
+  it.each([
+    "<think>\nplan, pl",
+    "  <think>",
+    "[THINK]plan",
+    "<|channel|>analysis<|message|>plan",
+    "<think>a</think><think>b",
+  ])("that are cut off leave no answer: %s", (text) =>
+    expect(splitThoughts(text)).toEqual({ answer: "", thoughts: text, unfinished: true }),
+  )
+
+  it.each([
+    "hello there",
+    "",
+    "\n\n  fine answer\n",
+    "Write <think> and then </think> around it.",
+    "Close it by `</think>`, then go on.",
+    'The tag is "</think>".',
+    "```html\n<think>\n</think>\n```\nThat is the form.",
+    "I think so.",
+    "analysis of the assistant: final",
+    "<thoughtful>yes</thoughtful>",
+  ])("are not seen in an answer that has none: %j", (text) =>
+    expect(splitThoughts(text)).toEqual({ answer: text, thoughts: "", unfinished: false }),
+  )
+
+  it("and answer together are the whole text but for the blank lines between them", () => {
+    const { answer, thoughts } = splitThoughts("<think>\nplan\n</think>\n\nhello")
+    expect(`${thoughts}\n\n${answer}`).toBe("<think>\nplan\n</think>\n\nhello")
+  })
+
+  it("take time that grows with the text, not faster", () => {
+    const began = performance.now()
+    for (const piece of ["<think>", "</think>", "\n<think>\n", "`</think>`", "\n```\n<think>\n```\n"]) {
+      splitThoughts(piece.repeat(20_000))
+      splitThoughts(`x${piece.repeat(20_000)}`)
+    }
+    expect(performance.now() - began).toBeLessThan(2000)
+  })
+
+  it("may be opened by the prompt", () => {
+    expect(openedThoughts("<|im_start|>assistant\n<think>\n")).toBe("<think>\n")
+    expect(openedThoughts("<|im_start|>assistant\n<think>\n\n</think>\n\n")).toBe("")
+    expect(openedThoughts("<|im_start|>assistant\n")).toBe("")
+  })
+})
