@@ -1,9 +1,11 @@
 import { existsSync } from "node:fs"
 import path from "node:path"
 import util from "node:util"
-import * as tf from "@tensorflow/tfjs"
+import * as tf from "@tensorflow/tfjs-core"
 import { BackendError } from "../errors"
+import { registerGradients } from "./gradients"
 import { hasKernels, hasTiles } from "./kernel-set"
+import { notInstalled, packageFolder } from "./packages"
 import { registerWasm } from "./wasm"
 import { registerWebgpu } from "./webgpu"
 
@@ -12,6 +14,7 @@ export { tf }
 
 // tfjs prints banners ("to speed things up ...") unless it is in production mode; the flag does nothing else.
 tf.env().set("PROD", true)
+registerGradients()
 
 /**
  * Values of the tensor that `make` gives; all that it made besides is freed. (A function given to `tf.tidy` must not return
@@ -120,7 +123,7 @@ export const loaders: Record<BackendName, Loader> = { tensorflow, webgpu, wasm, 
 async function tensorflow(): Promise<Loaded> {
   const folder = packageFolder("@tensorflow/tfjs-node-gpu")
   if (!folder) {
-    throw new BackendError("tensorflow: package @tensorflow/tfjs-node-gpu is not installed; run `npm install` again")
+    throw new BackendError(`tensorflow: ${notInstalled("@tensorflow/tfjs-node-gpu")}`)
   }
   if (!existsSync(path.join(folder, bindingFile)))
     throw new BackendError("tensorflow: its native binding is not built; run `npx musc native`")
@@ -164,7 +167,7 @@ export const bindingFile = "lib/napi-v8/tfjs_binding.node"
 
 async function webgpu(): Promise<Loaded> {
   if (!packageFolder("webgpu") || !packageFolder("@tensorflow/tfjs-backend-webgpu")) {
-    throw new BackendError("webgpu: packages webgpu and @tensorflow/tfjs-backend-webgpu are not installed")
+    throw new BackendError(`webgpu: ${notInstalled("webgpu", "@tensorflow/tfjs-backend-webgpu")}`)
   }
   const detail = await registerWebgpu()
   return { device: /swiftshader|llvmpipe|lavapipe/i.test(detail) ? "software gpu" : "gpu", detail }
@@ -176,16 +179,8 @@ async function wasm(): Promise<Loaded> {
 }
 
 async function cpu(): Promise<Loaded> {
+  await import("@tensorflow/tfjs-backend-cpu")
   return { device: "cpu", detail: "plain JavaScript, for reference only" }
-}
-
-/** Folder of an installed package, or undefined. */
-export function packageFolder(name: string): string | undefined {
-  try {
-    return path.dirname(require.resolve(`${name}/package.json`))
-  } catch {
-    return undefined
-  }
 }
 
 /** Every copy of tfjs-core that this process has loaded; more than one means tensors that do not mix. */

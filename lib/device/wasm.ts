@@ -1,4 +1,4 @@
-import * as tf from "@tensorflow/tfjs"
+import * as tf from "@tensorflow/tfjs-core"
 
 /** What is used of tfjs' wasm backend. */
 interface WasmBackend {

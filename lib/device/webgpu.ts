@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs"
 import path from "node:path"
-import * as tf from "@tensorflow/tfjs"
+import * as tf from "@tensorflow/tfjs-core"
 import { BackendError } from "../errors"
 
 // biome-ignore lint/suspicious/noExplicitAny: WebGPU types belong to the DOM library, which a Node program leaves out.

@@ -1,4 +1,4 @@
-import type { Tensor1D } from "@tensorflow/tfjs"
+import type { Tensor1D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import type { ModelConfig } from "../model/config"
 import type { Lora } from "../model/lora"

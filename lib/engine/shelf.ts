@@ -1,5 +1,5 @@
 import { closeSync, openSync, readSync, unlinkSync, writeSync } from "node:fs"
-import type { Tensor1D } from "@tensorflow/tfjs"
+import type { Tensor1D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 
 /** Where another process finds a shelf, as long as the one that made it has it open. */

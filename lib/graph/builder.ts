@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import type { Tensor } from "@tensorflow/tfjs"
+import type { Tensor } from "@tensorflow/tfjs-core"
 import { onGpu, tf } from "../device/tf"
 
 /**

@@ -1,4 +1,4 @@
-import type { Tensor } from "@tensorflow/tfjs"
+import type { Tensor } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { withGradient } from "../ops/gradient"
 import { gradients, mapTensors } from "../ops/recompute"

@@ -1,4 +1,4 @@
-import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { writeRows } from "../ops/ops"
 import type { ModelConfig } from "./config"

@@ -1,4 +1,4 @@
-import type { Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
+import type { Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs-core"
 import { onGpu, tf } from "../device/tf"
 import { fused, type Sight } from "../ops/fused"
 import type { AttentionBlock, RopeTable } from "../ops/ops"

@@ -1,4 +1,4 @@
-import type { Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor2D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
 import { StoppedError } from "../errors"
 import { cappedLogits } from "../ops/ops"

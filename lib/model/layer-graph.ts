@@ -1,4 +1,4 @@
-import type { Tensor, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor2D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { runsGraphs } from "../graph/builder"
 import { replayed, type Sizes, type Traced, tensorsOf, trace } from "../graph/trace"

@@ -1,4 +1,4 @@
-import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
 import { contrastOf } from "../ops/contrast"
 import { divergence } from "../ops/distribution"

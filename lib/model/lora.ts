@@ -1,4 +1,4 @@
-import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
 import { runsGraphs } from "../graph/builder"
 import { effective, type Update } from "../ops/effective"

@@ -1,4 +1,4 @@
-import type { Tensor, Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core"
 import { maths, tf } from "../device/tf"
 import { type CompiledGraph, GraphBuilder, GraphCache, type GraphNode } from "../graph/builder"
 import { fused } from "../ops/fused"

@@ -1,4 +1,4 @@
-import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { fused, fusedAttention, fusedRotate, type Sight, tiled, tiledGated } from "../ops/fused"
 import { isTaped } from "../ops/gradient"

@@ -1,4 +1,4 @@
-import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { show } from "../data/json-file"
 import { tf, valuesOf } from "../device/tf"
 import { CheckpointError } from "../errors"

@@ -3,7 +3,8 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, wri
 import path from "node:path"
 import { ChildError, type Run, run as runChild } from "../device/child"
 import { fusedLoader, kernelSet } from "../device/kernel-set"
-import { bindingFile, packageFolder } from "../device/tf"
+import { notInstalled, packageFolder } from "../device/packages"
+import { bindingFile } from "../device/tf"
 import { BackendError } from "../errors"
 import { compileFused } from "./kernels-build"
 import {
@@ -54,8 +55,7 @@ export async function buildNative(
       `native: builds on Linux, got ${process.platform}; use WSL2 on Windows, else the backends webgpu or wasm`,
     )
   }
-  if (!tools.folder)
-    throw new BackendError("native: package @tensorflow/tfjs-node-gpu is not installed; run `npm install` again")
+  if (!tools.folder) throw new BackendError(`native: ${notInstalled("@tensorflow/tfjs-node-gpu")}`)
   const final = path.dirname(path.join(tools.folder, bindingFile))
   const recipe = recipeHash(tools.folder)
   const former = readStamp(final)

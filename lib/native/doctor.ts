@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs"
 import os from "node:os"
 import path from "node:path"
 import { ChildError, type Run, run as runChild } from "../device/child"
+import { notInstalled, packageFolder } from "../device/packages"
 import {
   type BackendName,
   backendNames,
@@ -10,7 +11,6 @@ import {
   loadedCores,
   loaders,
   onGpu,
-  packageFolder,
   tf,
 } from "../device/tf"
 import { BackendError } from "../errors"
@@ -172,16 +172,19 @@ async function productSpeed(size: number): Promise<number> {
 
 async function packages(): Promise<Fact[]> {
   const names = [
-    "@tensorflow/tfjs",
-    "@tensorflow/tfjs-node-gpu",
+    "@tensorflow/tfjs-core",
     "@tensorflow/tfjs-backend-wasm",
+    "@tensorflow/tfjs-node-gpu",
     "danfojs-node",
+    "happy-dom",
     "tslab",
   ]
   const facts = names.map((name): Fact => {
     const folder = packageFolder(name)
-    if (!folder)
-      return { topic: "packages", name, state: "optional", value: "not installed", remedy: "run `npm install`" }
+    if (!folder) {
+      const [value, remedy] = notInstalled(name).split("; ")
+      return { topic: "packages", name, state: "optional", value: value!, remedy }
+    }
     return {
       topic: "packages",
       name,
@@ -189,7 +192,8 @@ async function packages(): Promise<Fact[]> {
       value: JSON.parse(readFileSync(`${folder}/package.json`, "utf8")).version,
     }
   })
-  const mixing = await danfoTensorIsOurs()
+  const danfo = packageFolder("danfojs-node") !== undefined
+  const mixing = !danfo || (await danfoTensorIsOurs())
   const cores = loadedCores()
   const one = mixing && cores.length === 1
   return [
@@ -198,7 +202,9 @@ async function packages(): Promise<Fact[]> {
       topic: "packages",
       name: "one tfjs",
       state: one ? "ok" : "missing",
-      value: one ? "danfojs-node and musc share it" : `${cores.length} copies: ${cores.join(", ")}`,
+      value: one
+        ? `one copy${danfo ? ", which danfojs-node shares" : ""}`
+        : `${cores.length} copies: ${cores.join(", ")}`,
       remedy: one ? undefined : "copy the `overrides` of musc's package.json into yours and run `npm dedupe`",
     },
   ]

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { ChildError, run } from "../device/child"
-import { packageFolder } from "../device/tf"
+import { notInstalled, packageFolder } from "../device/packages"
 import { InputError } from "../errors"
 
 /** Name of the kernel in Jupyter and in the metadata of the notebooks. */
@@ -43,8 +43,7 @@ export async function jupyter(args: readonly string[]): Promise<string> {
  * @throws InputError without Jupyter or tslab
  */
 export async function installKernel(forUser = false): Promise<string> {
-  if (!packageFolder("tslab"))
-    throw new InputError("the kernel needs the package tslab, which is not installed; run `npm install` again")
+  if (!packageFolder("tslab")) throw new InputError(`the kernel needs tslab: ${notInstalled("tslab")}`)
   const folder = mkdtempSync(join(tmpdir(), "musc-kernel-"))
   try {
     writeFileSync(join(folder, "kernel.json"), `${JSON.stringify(kernelSpec(), null, 2)}\n`)

@@ -1,4 +1,4 @@
-import type { Tensor1D } from "@tensorflow/tfjs"
+import type { Tensor1D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
 import { fused, fusedAdam, fusedVectorNorm } from "./fused"
 

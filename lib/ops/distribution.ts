@@ -1,4 +1,4 @@
-import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { withGradient } from "./gradient"
 import { cappedLogits, chunkOf, matMul, rowsAt, startsOf } from "./ops"

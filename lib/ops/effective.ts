@@ -1,4 +1,4 @@
-import type { Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { fused, fusedEffective } from "./fused"
 import { type LowRank, matMul } from "./ops"

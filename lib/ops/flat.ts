@@ -1,4 +1,4 @@
-import type { Tensor, Tensor1D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor1D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { fused, fusedFlatten, fusedUnflatten } from "./fused"
 

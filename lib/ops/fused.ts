@@ -1,7 +1,8 @@
 import path from "node:path"
-import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
+import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
 import { hasKernels } from "../device/kernel-set"
-import { bindingFile, maths, onGpu, packageFolder, tf } from "../device/tf"
+import { packageFolder } from "../device/packages"
+import { bindingFile, maths, onGpu, tf } from "../device/tf"
 import { withGradient } from "./gradient"
 import { type NativeBackend, native } from "./kernels"
 

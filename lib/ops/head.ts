@@ -1,4 +1,4 @@
-import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { onGpu, tf } from "../device/tf"
 import { fused, fusedOnlineSoftmax, type Running } from "./fused"
 import { isTaped, withGradient } from "./gradient"

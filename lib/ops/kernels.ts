@@ -1,4 +1,4 @@
-import type { Tensor } from "@tensorflow/tfjs"
+import type { Tensor } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 
 /** Kernels of TensorFlow that tfjs does not expose, called by name on the native backend. */

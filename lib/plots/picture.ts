@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { writeAtomic } from "../data/jsonl"
+import { notInstalled, packageFolder } from "../device/packages"
 import { InputError } from "../errors"
 import { indexedPng } from "./png"
 import { type Box, innerBox, pageBox, type SvgElement } from "./text-box"
@@ -69,11 +70,10 @@ function optional<Module>(name: string): Module {
   try {
     return require(name)
   } catch (cause) {
-    throw new InputError(
-      `pictures need the package ${name}, which does not load; run \`npm install\` again`,
-      {},
-      { cause },
-    )
+    const rule = packageFolder(name)
+      ? `the package ${name} does not load (${(cause as Error).message.split("\n")[0]}); install it again`
+      : notInstalled(name)
+    throw new InputError(`pictures: ${rule}`, {}, { cause })
   }
 }
 

@@ -2,12 +2,22 @@ import { join } from "node:path"
 import type { DataFrame } from "danfojs-node"
 import { writeAtomic } from "../data/jsonl"
 import type { Results } from "../data/results"
+import { notInstalled, packageFolder } from "../device/packages"
+import { InputError } from "../errors"
 import { temperaturesOf } from "../plots/figures"
+import { frameOf } from "../plots/frame"
 import { orderMethods } from "../plots/theme"
 
-/** Results as data frames, and what is written of them. Danfo is loaded when the first frame is made: it takes seconds. */
+/** Results as one table, and what is written of it. Only `resultFrame` needs danfo, which takes seconds to load. */
 
 const rates = ["csr", "isr"] as const
+
+/** A table as rows of cells: what `frameOf` makes, or a data frame of danfo. */
+interface Frame {
+  columns: readonly string[]
+  values: readonly unknown[]
+}
+const rowsOf = ({ values }: Frame) => values as readonly (readonly unknown[])[]
 
 /** A line a method and temperature. Rates and differences are shares; `_low` and `_high` bound 95 % intervals. */
 export type ResultLine = { method: string; temperature: number } & Record<string, string | number | null>
@@ -57,27 +67,31 @@ export function differenceBetween({ differences }: Results, method: string, agai
   return { ...found, csr: -csr, isr: -isr, csr_interval: turned(csr_interval), isr_interval: turned(isr_interval) }
 }
 
-/** The results as a data frame, a row a method and temperature; see `resultLines`. */
+/**
+ * The results as a data frame, a row a method and temperature; see `resultLines`.
+ * @throws InputError without the optional package danfojs-node
+ */
 export async function resultFrame(results: Results): Promise<DataFrame> {
+  if (!packageFolder("danfojs-node")) throw new InputError(`data frames: ${notInstalled("danfojs-node")}`)
   const { DataFrame } = await import("danfojs-node")
   return new DataFrame(resultLines(results))
 }
 
 /** A frame as CSV: fields with a comma, a quote or a line break in quotes, nothing for what is missing, full precision. */
-export function toCsv(frame: DataFrame): string {
+export function toCsv(frame: Frame): string {
   const cell = (value: unknown) => {
     const text = value === null || value === undefined || Number.isNaN(value) ? "" : `${value}`
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
   }
-  return [frame.columns, ...(frame.values as unknown[][])].map((row) => `${row.map(cell).join(",")}\n`).join("")
+  return [frame.columns, ...rowsOf(frame)].map((row) => `${row.map(cell).join(",")}\n`).join("")
 }
 
 /** A frame of `resultLines` as a Markdown table in percent, with intervals in brackets; of the differences those in ISR. */
-export function toMarkdown(frame: DataFrame): string {
+export function toMarkdown(frame: Frame): string {
   const names = frame.columns
   const left = /_(low|high)$|csr_minus|minus_csr/ // differences in CSR are in the CSV alone: the table is wide enough
   const shown = names.filter((name) => !left.test(name) && (name !== "unreadable" || anyAbove0(frame, name)))
-  const rows = (frame.values as unknown[][]).map((values) => {
+  const rows = rowsOf(frame).map((values) => {
     const value = (name: string) => values[names.indexOf(name)]
     return shown.map((name) => {
       const [of, low, high] = [value(name), value(`${name}_low`), value(`${name}_high`)]
@@ -92,7 +106,8 @@ export function toMarkdown(frame: DataFrame): string {
   return [head, head.map((_, i) => (i ? "---:" : "---")), ...rows].map(line).join("")
 }
 
-const anyAbove0 = (frame: DataFrame, name: string) => (frame.column(name).values as number[]).some((value) => value > 0)
+const anyAbove0 = (frame: Frame, name: string) =>
+  rowsOf(frame).some((row) => Number(row[frame.columns.indexOf(name)]) > 0)
 const percent = (share: number) => (100 * share).toFixed(1)
 const points = (share: number) => `${share < 0 ? "−" : "+"}${percent(Math.abs(share))}`
 
@@ -107,7 +122,7 @@ function titles(name: string): string {
 export async function writeResults(dir: string, results: Results): Promise<void> {
   await writeAtomic(join(dir, "results.json"), `${JSON.stringify(results, null, 2)}\n`)
   if (!Object.keys(results.methods).length) return
-  const frame = await resultFrame(results)
+  const frame = frameOf(resultLines(results))
   await writeAtomic(join(dir, "results.csv"), toCsv(frame))
   await writeAtomic(join(dir, "results.md"), toMarkdown(frame))
 }

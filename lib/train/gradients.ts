@@ -1,4 +1,4 @@
-import type { Scalar, Tensor, Tensor1D } from "@tensorflow/tfjs"
+import type { Scalar, Tensor, Tensor1D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { evenBatches, grouped, microBatches } from "../model/batch"
 import { bind, type Lora, release } from "../model/lora"

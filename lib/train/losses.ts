@@ -1,4 +1,4 @@
-import type { Scalar, Tensor1D } from "@tensorflow/tfjs"
+import type { Scalar, Tensor1D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { withGradient } from "../ops/gradient"
 

@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process"
 import { existsSync, readdirSync } from "node:fs"
-import type { Tensor1D } from "@tensorflow/tfjs"
+import type { Tensor1D } from "@tensorflow/tfjs-core"
 import { beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
 import { Shelf } from "../../lib/engine/shelf"

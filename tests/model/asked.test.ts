@@ -1,4 +1,4 @@
-import type { Tensor } from "@tensorflow/tfjs"
+import type { Tensor } from "@tensorflow/tfjs-core"
 import { describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
 import { loadConfig } from "../../lib/model/config"

@@ -1,4 +1,4 @@
-import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
 import { headLogProbs } from "../../lib/ops/head"

@@ -1,4 +1,4 @@
-import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs-core"
 import { beforeAll, describe, expect, it, vi } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
 import { tiled } from "../../lib/ops/fused"

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import type { Tensor } from "@tensorflow/tfjs"
+import type { Tensor } from "@tensorflow/tfjs-core"
 import { beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
 import { linearNames, readAdapter } from "../../lib/model/adapter"

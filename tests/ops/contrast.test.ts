@@ -1,4 +1,4 @@
-import type { Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor2D } from "@tensorflow/tfjs-core"
 import { describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
 import { contrastOf } from "../../lib/ops/contrast"

@@ -1,7 +1,7 @@
 /** A step's loss and gradient, and a large attention's digits, by the kernels of this process: one JSON line. */
 import { createHash } from "node:crypto"
 import { join } from "node:path"
-import type { Tensor, Tensor2D } from "@tensorflow/tfjs"
+import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf, useBackend } from "../../lib/device/tf"
 import { loadConfig } from "../../lib/model/config"
 import { contexts } from "../../lib/model/context"

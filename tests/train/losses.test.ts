@@ -1,4 +1,4 @@
-import type { Tensor1D } from "@tensorflow/tfjs"
+import type { Tensor1D } from "@tensorflow/tfjs-core"
 import { beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
 import { pack, responseLogProbs } from "../../lib/model/logprobs"

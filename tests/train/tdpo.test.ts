@@ -1,4 +1,4 @@
-import type { Scalar, Tensor1D, Tensor2D } from "@tensorflow/tfjs"
+import type { Scalar, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
 import { pack, responseStates } from "../../lib/model/logprobs"
