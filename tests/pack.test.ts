@@ -5,6 +5,7 @@ import { publint } from "publint"
 import { afterAll, expect, it } from "vitest"
 import { fusedSources } from "../lib/device/kernel-set"
 import * as library from "../lib/index"
+import packageJson from "../package.json"
 
 const root = join(__dirname, "..")
 const caches = join(root, "node_modules", ".cache")
@@ -26,13 +27,42 @@ it("npm run pack makes a package that publint has nothing against, with all publ
 
   // Kernels are compiled on the user's machine.
   const sources = fusedSources.map((file) => basename(file)).sort()
-  expect(readdirSync(join(folder, "lib", "backend", "fused")).sort()).toEqual(sources)
+  expect(readdirSync(join(folder, "lib", "native", "kernels")).sort()).toEqual(sources)
 
   const script = "console.log(JSON.stringify(Object.keys(require(process.argv[1])).sort()))"
   const names: string[] = JSON.parse(run(process.execPath, ["-e", script, folder], scratch))
   expect(names).toEqual(Object.keys(library).sort())
 
+  const imported = `import * as musc from ${JSON.stringify(join(folder, "dist", "index.mjs"))}; console.log(JSON.stringify(Object.keys(musc).sort()))`
+  const esNames: string[] = JSON.parse(run(process.execPath, ["--input-type=module", "-e", imported], scratch))
+  expect(esNames).toEqual(names)
+
   const bin = join(folder, "lib", "cli", "bin.cjs")
   const shown = run(process.execPath, [bin, "run", "smoke", "--dry-run"], scratch)
   expect(shown).toMatch(/decompose[\s\S]*recombine/)
 }, 240_000)
+
+it("packages that a library user does not need are optional, of the version that a checkout has", () => {
+  const { dependencies, peerDependencies, peerDependenciesMeta, devDependencies } = packageJson
+  const notebooks = ["tslab", "danfojs-node", "happy-dom", "@resvg/resvg-js", "webgpu", "@tensorflow/tfjs-node-gpu"]
+  for (const name of notebooks) {
+    expect(Object.keys(dependencies)).not.toContain(name)
+    expect(peerDependenciesMeta[name as keyof typeof peerDependenciesMeta]).toEqual({ optional: true })
+    // A checkout has them all, in the version that is asked of others.
+    expect(devDependencies[name as keyof typeof devDependencies]).toBe(
+      peerDependencies[name as keyof typeof peerDependencies],
+    )
+  }
+})
+
+it("the built gradients are those of all operations that the union package registers", () => {
+  const names = `
+    const core = require("@tensorflow/tfjs-core")
+    require(process.argv[1])
+    console.log(JSON.stringify(Object.values(core).filter((name) => typeof name === "string" && core.getGradient(name)).sort()))`
+  const registered = (file: string): string[] =>
+    JSON.parse(execFileSync(process.execPath, ["-e", names, file], { cwd: root, encoding: "utf8" }))
+  const built = registered(join(root, "dist", "device", "tfjs-gradients.cjs"))
+  expect(built).toEqual(registered("@tensorflow/tfjs"))
+  expect(built).toContain("BatchMatMul")
+})

@@ -1,4 +1,4 @@
-import type { Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs"
+import type { Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
 import type { Beside } from "../ops/fused"
 import type { LowRank } from "../ops/ops"
 
