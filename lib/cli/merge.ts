@@ -49,6 +49,7 @@ async function merge({ model, adapter, out, dtype, backend, force }: Options): P
     await mergeAdapter(folder, adapter, out, {
       dtype: dtype?.toUpperCase() as FloatDtype | undefined,
       force,
+      onNote: show.note,
       onTensor: (done, total) => show.progress({ stage: "merge", unit: "tensors", done, total }),
     })
   })

@@ -129,7 +129,7 @@ export async function openModel(
   note((await useBackend(config.backend === "auto" ? undefined : config.backend, config.math)).reason)
   const onLoad = (done: number, total: number) =>
     progress({ stage: `load ${config.model}`, unit: "tensors", done, total })
-  return openLocal(folder, { onLoad, workers: config.workers })
+  return openLocal(folder, { onLoad, onNote: note, workers: config.workers })
 }
 
 /**

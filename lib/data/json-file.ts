@@ -1,5 +1,6 @@
 import { readFileSync, statSync } from "node:fs"
 import { InputError } from "../errors"
+import { parseJson } from "./json"
 
 export type JsonObject = { [key: string]: unknown }
 
@@ -9,8 +10,8 @@ export function isJsonObject(value: unknown): value is JsonObject {
 }
 
 /**
- * A JSON file whose top level is an object. `missing` says what a caller should do about a file that is not there.
- * @throws InputError naming the file: absent, larger than `maxBytes`, not JSON, not an object.
+ * A JSON file whose top level is an object, with NaN and Infinity as Python writes them. `missing` says what a caller should do about a file that is not there.
+ * @throws InputError naming the file: absent, larger than `maxBytes`, not JSON, nested too deeply, not an object.
  */
 export function readJsonFile(file: string, { missing = "check the path", maxBytes = 256 * 2 ** 20 } = {}): JsonObject {
   const stat = statSync(file, { throwIfNoEntry: false })
@@ -22,7 +23,7 @@ export function readJsonFile(file: string, { missing = "check the path", maxByte
   }
   let value: unknown
   try {
-    value = JSON.parse(readFileSync(file, "utf8").replace(/^\uFEFF/, ""))
+    value = parseJson(readFileSync(file, "utf8"))
   } catch (cause) {
     throw new InputError(
       `must be JSON, got ${(cause as Error).message}; repair or fetch the file again`,

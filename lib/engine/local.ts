@@ -50,6 +50,8 @@ const large = 100e6
 
 export interface OpenOptions {
   onLoad?: (done: number, total: number) => void
+  /** called with what a user should know about the folder; by default a warning of the process */
+  onNote?: (line: string) => void
   /**
    * Processes that write, score and train at once, each with a copy of the model: 1 (if not given) for this one alone, 0 for
    * as many as fit the machine (`usualWorkers`) once there is enough to do. Results are the same whatever their number.
@@ -58,14 +60,18 @@ export interface OpenOptions {
   workers?: number
 }
 
+const warn = (line: string) => process.emitWarning(line)
+
 /**
  * Loads a Hugging Face folder. The backend must have been chosen (`useBackend`).
  * @throws CheckpointError, InputError naming the file that is missing, broken or not supported
  */
-export function openLocal(dir: string, { onLoad, workers = 1 }: OpenOptions = {}): LocalModel {
-  const config = loadConfig(dir)
+export function openLocal(dir: string, { onLoad, onNote = warn, workers = 1 }: OpenOptions = {}): LocalModel {
+  const declared = loadConfig(dir)
   const tokenizer = loadTokenizer(dir)
-  const model = loadModel(dir, config, onLoad)
+  const model = loadModel(dir, declared, onLoad, onNote)
+  const { config } = model
+  if (tokenizer.note) onNote(tokenizer.note)
   const size = sizeOf(model.params)
   const pool = openPool(workers, size, resolve(dir))
   const shared = { name: modelName(dir), model, tokenizer, size, pool }
@@ -112,6 +118,7 @@ function localEngine(
   const outside = () => pool?.worth(asked * size) ?? false
   const lanes = () => (outside() ? pool!.size : 1)
   const promptIds = new WeakMap<GenerateRequest, number[]>()
+  const encoded = new WeakMap<ScoreRequest, Encoded>()
   const prefixes = new Prefixes(bound)
   const write = batching<GenerateRequest, Completion>(
     async (requests) => {
@@ -125,7 +132,11 @@ function localEngine(
     async (requests) => {
       if (outside()) return (await helpers!.run("score", requests)) as TokenSignals[][]
       await new Promise((resolve) => setImmediate(resolve))
-      return scoreAll(bound, tokenizer, requests)
+      return scoreAll(
+        bound,
+        tokenizer,
+        requests.map((request) => encoded.get(request) ?? encodeScored(tokenizer, request)),
+      )
     },
     { maxBatch: Math.max(1, maxBatch >> 2), lanes, order: rowLength },
   )
@@ -137,8 +148,10 @@ function localEngine(
       promptIds.set(request, encodePrompt(tokenizer, request.messages))
       return write(request)
     },
-    score(request) {
+    async score(request) {
       asked += scoreTokens
+      // A text that cannot be encoded fails its own row, not the batch.
+      if (!outside()) encoded.set(request, encodeScored(tokenizer, request))
       return score(request)
     },
     dispose() {
@@ -172,7 +185,12 @@ async function complete(
   { onTokens, signal }: LocalOptions,
 ): Promise<Completion[]> {
   const stop = chatStop(tokenizer)
-  const text = (ids: readonly number[]) => tokenizer.decode(ids, { skipSpecial: true })
+  // An end-of-turn token is no part of the text, whether it is marked special or not.
+  const text = (ids: readonly number[]) =>
+    tokenizer.decode(
+      ids.filter((id) => !stop.ids.includes(id)),
+      { skipSpecial: true },
+    )
   const stopsOf = (request: GenerateRequest) => [...stop.texts, ...(request.stop ?? [])]
   /** Where the first stop text begins, or -1. */
   const stopAt = (answer: string, stops: readonly string[]) => {
@@ -210,17 +228,20 @@ async function complete(
   })
 }
 
+/** A scored pair as token ids, under each of its prompts. */
+type Encoded = Record<"clean" | "noised" | "empty", Sequence>
+
+function encodeScored(tokenizer: Tokenizer, request: ScoreRequest): Encoded {
+  const under = (prompt: keyof Encoded): Sequence => {
+    const { promptIds, responses } = encodeChats(tokenizer, request[prompt], request.responses)
+    return { prompt: promptIds, responses }
+  }
+  return { clean: under("clean"), noised: under("noised"), empty: under("empty") }
+}
+
 /** Signals of all answers of some pairs, in three forward passes: clean, noised and empty prompt. */
-async function scoreAll(
-  bound: Bound,
-  tokenizer: Tokenizer,
-  requests: readonly ScoreRequest[],
-): Promise<TokenSignals[][]> {
-  const under = (prompt: "clean" | "noised" | "empty"): Sequence[] =>
-    requests.map((request) => {
-      const { promptIds, responses } = encodeChats(tokenizer, request[prompt], request.responses)
-      return { prompt: promptIds, responses }
-    })
+async function scoreAll(bound: Bound, tokenizer: Tokenizer, requests: readonly Encoded[]): Promise<TokenSignals[][]> {
+  const under = (prompt: keyof Encoded) => requests.map((request) => request[prompt])
   const clean = under("clean")
   const both = await contrast(bound, pack(clean, steady()), pack(under("noised"), steady()))
   const empty = await valuesOf(() => responseLogProbs(bound, pack(under("empty"), steady())))

@@ -77,7 +77,9 @@ async function main() {
   // Ctrl-C in a terminal reaches every process; what is stopped then is up to the parent.
   process.on("SIGINT", () => {})
   const { dir, backend }: WorkerStart = JSON.parse(process.argv[2]!)
-  const opening = useBackend(backend).then(() => (dir === null ? null : openLocal(dir, { workers: 1 })))
+  const opening = useBackend(backend).then(() =>
+    dir === null ? null : openLocal(dir, { workers: 1, onNote: () => {} }),
+  )
   opening.catch(() => {}) // told with the first work
   let turn: Promise<unknown> = opening.catch(() => {})
   process.on("message", (message: ToWorker) => {

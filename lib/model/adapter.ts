@@ -1,4 +1,4 @@
-import { mkdirSync, renameSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { type JsonObject, readJsonFile, show } from "../data/json-file"
 import { CheckpointError } from "../errors"
@@ -30,6 +30,8 @@ export interface Adapter {
   targets: readonly LinearName[]
   /** keyed `layers.{i}.self_attn.q_proj`; A [rank, in], B [out, rank] */
   tensors: Map<string, { A: Matrix; B: Matrix }>
+  /** its base has a vision tower beside the text model (`ModelConfig.multimodal`), which changes the names in the file */
+  multimodal?: true
 }
 
 /** [out, in] of every linear layer of a block. */
@@ -63,8 +65,9 @@ const mustBe: Record<string, readonly unknown[]> = {
   ...each("megatron_config arrow_config alora_invocation_tokens velora_config kasa_config monteclora_config", []),
 }
 
-const prefix = "base_model.model.model."
-const tensorName = /^base_model\.model\.model\.(layers\.(\d{1,4})\.([a-z_]+\.[a-z_]+))\.lora_([AB])\.weight$/
+/** Before transformers 4.52 the text model of a multimodal one was `language_model.model`. */
+const tensorName =
+  /^base_model\.model\.(model|model\.language_model|language_model\.model)\.(layers\.(\d{1,4})\.([a-z_]+\.[a-z_]+))\.lora_([AB])\.weight$/
 
 /**
  * Reads a PEFT LoRA folder: `adapter_config.json` and `adapter_model.safetensors`. With `config` the shapes are checked
@@ -77,14 +80,19 @@ export function readAdapter(dir: string, config?: ModelConfig): Adapter {
   const json = readJsonFile(configFile, { missing: "give a folder that PEFT's save_pretrained wrote" })
   const { rank, alpha, scale } = parseAdapterConfig(json, configFile)
   const file = join(dir, "adapter_model.safetensors")
+  if (!existsSync(file) && existsSync(join(dir, "adapter_model.bin"))) {
+    const cure = "save it again with PEFT: PeftModel.from_pretrained(base, dir).save_pretrained(dir)"
+    throw new CheckpointError(file, [`must be here, got only adapter_model.bin, a Python pickle; ${cure}`])
+  }
   const source = openSafetensors(file)
   try {
     const shapes = config && linearShapes(config)
     const tensors = new Map<string, Partial<{ A: Matrix; B: Matrix }>>()
     const targets = new Set<LinearName>()
     const problems: string[] = []
+    let multimodal = config?.multimodal ?? false
     for (const [name, { shape }] of source.tensors) {
-      const [, key, layer, linear, side] = (tensorName.exec(name) ?? []) as (string | undefined)[]
+      const [, place, key, layer, linear, side] = (tensorName.exec(name) ?? []) as (string | undefined)[]
       const target = linearNames.find((known) => known === linear)
       if (!key || !target || (side !== "A" && side !== "B")) {
         problems.push(`${show(name)} is not a LoRA tensor of attention or mlp; train the adapter on these layers only`)
@@ -100,6 +108,7 @@ export function readAdapter(dir: string, config?: ModelConfig): Adapter {
         continue
       }
       targets.add(target)
+      if (place !== "model") multimodal = true
       const pair = tensors.get(key) ?? {}
       tensors.set(key, { ...pair, [side]: { shape: [shape[0]!, shape[1]!], data: source.read(name) } })
     }
@@ -115,6 +124,7 @@ export function readAdapter(dir: string, config?: ModelConfig): Adapter {
       scale,
       targets: linearNames.filter((name) => targets.has(name)),
       tensors: tensors as Adapter["tensors"],
+      ...(multimodal && { multimodal }),
     }
   } finally {
     source.close()
@@ -133,6 +143,7 @@ export async function writeAdapter(
 ): Promise<void> {
   mkdirSync(dir, { recursive: true })
   const tensors: TensorData[] = []
+  const prefix = `base_model.model.${adapter.multimodal ? "model.language_model" : "model"}.`
   for (const [key, { A, B }] of adapter.tensors) {
     tensors.push(
       { name: `${prefix}${key}.lora_A.weight`, dtype, ...A },
@@ -140,6 +151,7 @@ export async function writeAdapter(
     )
   }
   await writeSafetensors(join(dir, "adapter_model.safetensors"), tensors)
+  const names = adapter.targets.map((name) => name.split(".")[1]!)
   const json = {
     peft_type: "LORA",
     task_type: "CAUSAL_LM",
@@ -147,7 +159,8 @@ export async function writeAdapter(
     r: adapter.rank,
     lora_alpha: adapter.alpha,
     use_rslora: isRankStabilised(adapter),
-    target_modules: adapter.targets.map((name) => name.split(".")[1]),
+    // A list would also name layers of the vision tower.
+    target_modules: adapter.multimodal ? `.*language_model.*\\.(${names.join("|")})` : names,
     lora_dropout: 0,
     bias: "none",
     use_dora: false,

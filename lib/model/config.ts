@@ -2,20 +2,9 @@ import { join } from "node:path"
 import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-file"
 import { CheckpointError } from "../errors"
 import { checkFields, fieldReader } from "./fields"
+import { type Rope, readRopes } from "./rope-config"
 
-/** How rotary frequencies are stretched for long contexts. */
-export type RopeScaling =
-  | { type: "none" }
-  /** All frequencies divided by `factor`. */
-  | { type: "linear"; factor: number }
-  /** Llama 3.1: wavelengths above `originalPositions / lowFreqFactor` divided by `factor`, below `/ highFreqFactor` kept. */
-  | { type: "llama3"; factor: number; lowFreqFactor: number; highFreqFactor: number; originalPositions: number }
-
-/** Rotary embedding of one layer: pair i of H turns by position · theta^(-2i/H), then scaled. */
-export interface Rope {
-  theta: number
-  scaling: RopeScaling
-}
+export type { Rope, RopeScaling } from "./rope-config"
 
 /** A model family is nothing but these values: the transformer reads them and never asks for the family. */
 export interface ModelConfig {
@@ -66,6 +55,8 @@ export interface ModelConfig {
   eosIds: readonly number[]
   bosId: number | null
   padId: number | null
+  /** A folder with a vision tower beside the text model (`gemma3`): tensors lie under `language_model`. */
+  multimodal?: true
 }
 
 const families = ["llama", "mistral", "qwen2", "qwen3", "gemma3_text"] as const
@@ -81,6 +72,32 @@ const defaults: Record<
   qwen2: { kvHeads: 32, normEps: 1e-6, maxPositions: 32768, theta: 1e4 },
   qwen3: { kvHeads: 32, headDim: 128, normEps: 1e-6, maxPositions: 32768, theta: 1e4 },
   gemma3_text: { kvHeads: 4, headDim: 256, normEps: 1e-6, maxPositions: 131072, theta: 1e6 },
+}
+
+/** What transformers assumes in a `text_config` of Gemma 3, which names only what differs (4B names five fields). */
+const gemmaText = {
+  vocab_size: 262_208,
+  hidden_size: 2304,
+  intermediate_size: 9216,
+  num_hidden_layers: 26,
+  num_attention_heads: 8,
+  ...{ eos_token_id: 1, bos_token_id: 2, pad_token_id: 0 },
+}
+
+/**
+ * The fields of the text model. A Gemma 3 folder from 4B on is `gemma3`, with images, and has them in `text_config`;
+ * token ids and the tied head stand beside it.
+ */
+function textFields(json: JsonObject, file: string): JsonObject {
+  if (json.model_type !== "gemma3") return json
+  const { text_config: text } = json
+  if (!isJsonObject(text))
+    throw new CheckpointError(file, [`text_config must be an object in a gemma3 model, got ${show(text)}`])
+  const inner = Object.fromEntries(Object.entries(text).filter(([, value]) => value !== null))
+  const family = { model_type: text.model_type ?? "gemma3_text", tie_word_embeddings: json.tie_word_embeddings ?? true }
+  const outside = ["eos_token_id", "bos_token_id", "pad_token_id", "architectures", ...Object.keys(mustBe)]
+  const outer = Object.fromEntries(outside.filter((key) => json[key] != null).map((key) => [key, json[key]]))
+  return { ...gemmaText, ...inner, ...outer, ...family }
 }
 
 /**
@@ -119,18 +136,21 @@ export function loadConfig(dir: string): ModelConfig {
  * `rope_local_base_freq`, `sliding_window_pattern`, or `rope_parameters`, `layer_types`).
  * @throws CheckpointError with every problem at once: unsupported family, rope type or field, values out of range.
  */
-export function parseConfig(json: unknown, file = "config.json"): ModelConfig {
-  if (!isJsonObject(json)) throw new CheckpointError(file, ["must hold a JSON object; give a Hugging Face config.json"])
+export function parseConfig(source: unknown, file = "config.json"): ModelConfig {
+  if (!isJsonObject(source))
+    throw new CheckpointError(file, ["must hold a JSON object; give a Hugging Face config.json"])
+  const multimodal = source.model_type === "gemma3"
+  const json = textFields(source, file)
   const family = families.find((name) => name === json.model_type)
-  if (family === undefined) {
-    const got = json.model_type === "gemma3" ? '"gemma3" (with images)' : show(json.model_type)
-    throw new CheckpointError(file, [`model_type must be one of ${families.join(", ")}, got ${got}; use such a model`])
+  if (family === undefined || (multimodal && family !== "gemma3_text")) {
+    const rule = `${multimodal ? "text_config.model_type must be gemma3_text" : `model_type must be one of ${families.join(", ")}`}`
+    throw new CheckpointError(file, [`${rule}, got ${show(json.model_type)}; use such a model`])
   }
   const problems: string[] = []
   const { int, number, flag } = fieldReader(json, problems)
   const architectures = Array.isArray(json.architectures) ? json.architectures : []
   for (const name of architectures) {
-    if (!show(name).endsWith('ForCausalLM"')) {
+    if (!show(name).endsWith('ForCausalLM"') && !(multimodal && name === "Gemma3ForConditionalGeneration")) {
       problems.push(`architectures must be a ...ForCausalLM, got ${show(name)}; use a language model checkpoint`)
     }
   }
@@ -155,7 +175,7 @@ export function parseConfig(json: unknown, file = "config.json"): ModelConfig {
   const window = local.some(Boolean)
     ? int("sliding_window", 1 << 30, family === "gemma3_text" ? 4096 : undefined)
     : null
-  const rope = ropes(json, gemma, preset.theta, problems)
+  const rope = readRopes(json, gemma, preset.theta, problems)
   const softcap = (field: string) => {
     if (json[field] == null) return null
     if (!gemma) problems.push(`${field} must be absent in a ${family} model, got ${show(json[field])}`)
@@ -190,6 +210,7 @@ export function parseConfig(json: unknown, file = "config.json"): ModelConfig {
     eosIds: tokenIds(json, "eos_token_id", problems),
     bosId: tokenIds(json, "bos_token_id", problems)[0] ?? null,
     padId: tokenIds(json, "pad_token_id", problems)[0] ?? null,
+    ...(multimodal && { multimodal }),
   }
   if (qwen && flag("use_sliding_window", false) && json.sliding_window == null) {
     problems.push("sliding_window must be given where use_sliding_window is true")
@@ -199,7 +220,8 @@ export function parseConfig(json: unknown, file = "config.json"): ModelConfig {
 }
 
 /**
- * config.json of a Llama model, readable by transformers 4 and 5.
+ * config.json of a Llama model. Its rope fields are those of transformers 4, which 5 reads as well: with those of both,
+ * a later change of one field would be lost on readers of the other.
  * @throws CheckpointError for another family; copy its own config.json instead.
  */
 export function configJson(config: ModelConfig, dtype: "float32" | "bfloat16" | "float16" = "float32"): JsonObject {
@@ -236,7 +258,6 @@ export function configJson(config: ModelConfig, dtype: "float32" | "bfloat16" | 
     max_position_embeddings: config.maxPositions,
     rope_theta: theta,
     rope_scaling: scaled,
-    rope_parameters: { rope_type: "default", ...scaled, rope_theta: theta },
     attention_bias: config.attentionBias,
     mlp_bias: config.mlpBias,
     attention_dropout: 0,
@@ -274,48 +295,6 @@ function localLayers(json: JsonObject, family: Family, layers: number, problems:
     return all.map((i) => i >= first)
   }
   return all.map(() => false)
-}
-
-/** Rope of layers with full attention, and Gemma's own for its local layers. */
-function ropes(json: JsonObject, gemma: boolean, theta: number, problems: string[]): { global: Rope; local: Rope } {
-  const read = (from: JsonObject, where: string, fallbackTheta: number): Rope => {
-    const { int, number } = fieldReader(from, problems, where)
-    const type = from.rope_type ?? from.type ?? "default"
-    for (const field of ["partial_rotary_factor", "attention_factor", "mrope_section"]) {
-      if (from[field] != null && from[field] !== 1)
-        problems.push(`${where}${field} is not supported, got ${show(from[field])}`)
-    }
-    const base = number("rope_theta", fallbackTheta)
-    if (type === "default") return { theta: base, scaling: { type: "none" } }
-    if (type === "linear") return { theta: base, scaling: { type, factor: number("factor") } }
-    if (type === "llama3") {
-      const lowFreqFactor = number("low_freq_factor")
-      const highFreqFactor = number("high_freq_factor")
-      if (!(highFreqFactor > lowFreqFactor)) problems.push(`${where}high_freq_factor must be above low_freq_factor`)
-      const originalPositions = int("original_max_position_embeddings", 1 << 30)
-      return {
-        theta: base,
-        scaling: { type, factor: number("factor"), lowFreqFactor, highFreqFactor, originalPositions },
-      }
-    }
-    problems.push(
-      `${where}rope_type must be default, linear or llama3, got ${show(type)}; use a model with one of these`,
-    )
-    return { theta: base, scaling: { type: "none" } }
-  }
-  const { number } = fieldReader(json, problems)
-  const oldTheta = number("rope_theta", theta)
-  const parameters = isJsonObject(json.rope_parameters) ? json.rope_parameters : null
-  const local = { theta: gemma ? number("rope_local_base_freq", 1e4) : oldTheta, scaling: { type: "none" } as const }
-  if (parameters && (isJsonObject(parameters.full_attention) || isJsonObject(parameters.sliding_attention))) {
-    const part = (name: string, fallback: number) => {
-      const own = parameters[name]
-      return read(isJsonObject(own) ? own : {}, `rope_parameters.${name}.`, fallback)
-    }
-    return { global: part("full_attention", oldTheta), local: part("sliding_attention", local.theta) }
-  }
-  const from = parameters ?? (isJsonObject(json.rope_scaling) ? json.rope_scaling : {})
-  return { global: read(from, parameters ? "rope_parameters." : "rope_scaling.", oldTheta), local }
 }
 
 function activation(json: JsonObject, gemma: boolean, problems: string[]): "silu" | "gelu_tanh" {

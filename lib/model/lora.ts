@@ -185,7 +185,14 @@ export async function toAdapter(lora: Lora, config: ModelConfig): Promise<Adapte
     }
   }
   const targets = lora.targets.map((target) => loraTargets[target])
-  return { rank: lora.rank, alpha: lora.alpha, scale: lora.scale, targets, tensors }
+  return {
+    rank: lora.rank,
+    alpha: lora.alpha,
+    scale: lora.scale,
+    targets,
+    tensors,
+    ...(config.multimodal && { multimodal: true }),
+  }
 }
 
 /** An adapter read from a PEFT folder, as tensors. Layers that it leaves out stay as they are. */

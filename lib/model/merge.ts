@@ -1,13 +1,14 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { basename, join, resolve } from "node:path"
+import { jsonText } from "../data/json"
 import { readJsonFile } from "../data/json-file"
 import { tf, valuesOf } from "../device/tf"
 import { CheckpointError, InputError } from "../errors"
 import { type Adapter, linearNames, readAdapter } from "./adapter"
 import { loadConfig } from "./config"
 import type { FloatDtype } from "./floats"
-import { type TensorData, type TensorFile, writeSafetensors } from "./safetensors"
-import { openWeights } from "./weights"
+import { openCheckpoint, type TensorData, type TensorFile, writeSafetensors } from "./safetensors"
+import { openWeights, textName } from "./weights"
 
 /** The name of a model folder: `org/name` for one in the hub's cache, else the folder's own. */
 export function modelName(dir: string): string {
@@ -33,7 +34,7 @@ const dtypeNames: Record<FloatDtype, string> = { F32: "float32", F16: "float16",
 
 /** What belongs to a checkpoint beside its weights and config.json. */
 const companions =
-  /^(generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json$|^(merges\.txt|tokenizer\.model|chat_template\.jinja)$/
+  /^(generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|processor_config|preprocessor_config)\.json$|^(merges\.txt|tokenizer\.model|chat_template\.jinja)$/
 
 export interface MergeOptions {
   /** type of all weights; by default each keeps its own */
@@ -42,6 +43,8 @@ export interface MergeOptions {
   force?: boolean
   /** called after each tensor with the number done and the total */
   onTensor?: (done: number, total: number) => void
+  /** called with what a user should know about the weights */
+  onNote?: (line: string) => void
 }
 
 /**
@@ -56,7 +59,7 @@ export async function mergeAdapter(
   out: string,
   options: MergeOptions = {},
 ): Promise<void> {
-  const { dtype, force = false, onTensor = () => {} } = options
+  const { dtype, force = false, onTensor = () => {}, onNote = () => {} } = options
   const config = loadConfig(modelDir)
   const adapter = readAdapter(adapterDir, config)
   const mismatch = baseMismatch(adapterDir, modelDir)
@@ -69,7 +72,13 @@ export async function mergeAdapter(
   if (existsSync(out) && readdirSync(out).length)
     throw new InputError("must be a new or empty folder, got one with files; choose another", { file: out })
   mkdirSync(out, { recursive: true })
-  const checkpoint = openWeights(modelDir, config)
+  const weights = openWeights(modelDir, config)
+  const untied = config.tiedHead && !weights.config.tiedHead
+  weights.close()
+  for (const note of weights.notes) onNote(note)
+  // All that is stored is copied under its own name, a vision tower included.
+  const checkpoint = openCheckpoint(modelDir)
+  const lacksEmbedding = ![...checkpoint.tensors.keys()].some((name) => name.endsWith("embed_tokens.weight"))
   const file = join(out, "model.safetensors")
   try {
     let done = 0
@@ -77,7 +86,7 @@ export async function mergeAdapter(
     const tensors = [...checkpoint.tensors].map(([name, entry]): TensorData => {
       const target = dtype ?? (entry.dtype as FloatDtype)
       return {
-        name,
+        name: lacksEmbedding ? asEmbedding(name, config.multimodal) : name,
         shape: entry.shape,
         dtype: target,
         async data() {
@@ -99,17 +108,23 @@ export async function mergeAdapter(
   const json = readJsonFile(join(modelDir, "config.json"))
   const named = dtype && { dtype: dtypeNames[dtype], torch_dtype: dtypeNames[dtype] }
   const temporary = join(out, ".config.json.tmp")
-  writeFileSync(temporary, `${JSON.stringify({ ...json, ...named }, null, 2)}\n`)
+  writeFileSync(temporary, `${jsonText({ ...json, ...named, ...(untied && { tie_word_embeddings: false }) })}\n`)
   rmSync(join(out, "config.json"), { force: true })
   renameSync(temporary, join(out, "config.json"))
 }
+
+/** The embedding's name in the place of the head's: some readers look for a tied matrix under the first alone. */
+const asEmbedding = (name: string, multimodal?: boolean): string =>
+  name
+    .replace(/^language_model\.lm_head\./, "language_model.model.embed_tokens.")
+    .replace(/^lm_head\./, multimodal ? "model.language_model.embed_tokens." : "model.embed_tokens.")
 
 const weightName = new RegExp(`^model\\.(layers\\.\\d+\\.(?:${linearNames.join("|")}))\\.weight$`)
 
 /** A tensor of the base with what the adapter adds to it: both are [out, in] in the files, so nothing is turned. */
 async function mergedTensor(checkpoint: TensorFile, name: string, { tensors, scale }: Adapter): Promise<Float32Array> {
   const base = checkpoint.read(name)
-  const pair = tensors.get(weightName.exec(name)?.[1] ?? "")
+  const pair = tensors.get(weightName.exec(textName(name))?.[1] ?? "")
   if (!pair) return base
   const { A, B } = pair
   const values = await valuesOf(() => tf.matMul(tf.tensor2d(B.data, [...B.shape]), tf.tensor2d(A.data, [...A.shape])))

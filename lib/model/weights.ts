@@ -108,8 +108,8 @@ function slots(config: ModelConfig): Slot[] {
     return found
   }
   return [
-    plain("embed", "model.embed_tokens.weight", [V, D]),
-    ...(config.tiedHead ? [] : [plain("head", "lm_head.weight", [V, D])]),
+    plain("embed", embeddingName, [V, D]),
+    ...(config.tiedHead ? [] : [plain("head", headName, [V, D])]),
     norm("norm", "model.norm.weight", D),
     ...Array.from({ length: config.layers }, (_, i) => layerSlots(i)).flat(),
   ]
@@ -123,47 +123,125 @@ export const parameterCount = (config: ModelConfig): number =>
 
 /** Names that a checkpoint may hold without our using them. */
 const ignorable = /(^lm_head\.weight$)|(rotary_emb\.inv_freq$)/
+const visionTower = /^(model\.)?(vision_tower|multi_modal_projector)\./
+
+const headName = "lm_head.weight"
+const embeddingName = "model.embed_tokens.weight"
 
 /**
- * The weights of a Hugging Face folder, checked against its config; close after use.
- * @throws CheckpointError listing all missing, surplus and mis-shaped tensors at once
+ * The name of a tensor in a folder of the text model alone. With a vision tower beside it the text model lies under
+ * `model.language_model.` (transformers from 4.52 on) or `language_model.model.` (before).
  */
-export function openWeights(dir: string, config: ModelConfig): TensorFile {
-  const checkpoint = openCheckpoint(dir)
-  const problems: string[] = []
-  const known = new Set<string>()
-  for (const { name, shape } of slots(config).flatMap(({ sources }) => sources)) {
-    known.add(name)
-    const held = checkpoint.tensors.get(name)
-    if (!held) problems.push(`tensor ${name} [${shape}] is missing`)
-    else if (held.shape.join() !== shape.join()) {
-      problems.push(`tensor ${name} must be [${shape}] by config.json, got [${held.shape}]`)
-    } else if (!(held.dtype in floatBytes)) {
-      problems.push(`tensor ${name} must be F32, F16 or BF16, got ${held.dtype}; convert the checkpoint`)
-    }
-  }
-  for (const name of checkpoint.tensors.keys()) {
-    if (!known.has(name) && !ignorable.test(name))
-      problems.push(`tensor ${show(name)} is not part of a ${config.family} model`)
-  }
-  if (!problems.length) return checkpoint
-  checkpoint.close()
-  throw new CheckpointError(dir, problems)
+export const textName = (name: string): string =>
+  name
+    .replace(/^(model\.language_model|language_model\.model)\./, "model.")
+    .replace(/^language_model\.lm_head\./, "lm_head.")
+
+/** Checked weights of a model folder, under the names that a folder of the text model alone has. */
+export interface Weights extends TensorFile {
+  /** As given, but with a head of its own where the stored one differs from the embedding. */
+  config: ModelConfig
+  /** What a user should know about them, e.g. that the head is not tied. */
+  notes: readonly string[]
 }
 
 /**
- * Loads the weights of a Hugging Face folder, tensor by tensor, as f32.
- * @param onTensor called after each tensor with the number done and the total
+ * The weights of a Hugging Face folder, checked against its config; close after use. Where config.json says that the head
+ * is the embedding, the files decide, as in transformers 5: two stored matrices that differ are both used, and one
+ * alone serves as both.
+ * @throws CheckpointError listing all missing, surplus and mis-shaped tensors at once
+ */
+export function openWeights(dir: string, declared: ModelConfig): Weights {
+  const stored = openCheckpoint(dir)
+  try {
+    const problems: string[] = []
+    const checkpoint = declared.multimodal ? renamed(stored, dir) : stored
+    const { config, ...tied } = resolveHead(checkpoint, declared, dir)
+    const known = new Set<string>()
+    for (const { name, shape } of slots(config).flatMap(({ sources }) => sources)) {
+      known.add(name)
+      const entry = tied.tensors.get(name)
+      if (!entry) problems.push(`tensor ${name} [${shape}] is missing`)
+      else if (entry.shape.join() !== shape.join()) {
+        problems.push(`tensor ${name} must be [${shape}] by config.json, got [${entry.shape}]`)
+      } else if (!(entry.dtype in floatBytes)) {
+        problems.push(`tensor ${name} must be F32, F16 or BF16, got ${entry.dtype}; convert the checkpoint`)
+      }
+    }
+    for (const name of tied.tensors.keys()) {
+      if (known.has(name) || ignorable.test(name) || (config.multimodal && visionTower.test(name))) continue
+      problems.push(`tensor ${show(name)} is not part of a ${config.family} model`)
+    }
+    if (problems.length) throw new CheckpointError(dir, problems)
+    return { config, ...tied }
+  } catch (error) {
+    stored.close()
+    throw error
+  }
+}
+
+/** A checkpoint with the text model's names. */
+function renamed(stored: TensorFile, dir: string): TensorFile {
+  const names = new Map<string, string>()
+  for (const name of stored.tensors.keys()) {
+    const text = textName(name)
+    if (names.has(text)) {
+      const both = `${names.get(text)} and ${name}`
+      throw new CheckpointError(dir, [`${both} are the same tensor under two names; save the model again`])
+    }
+    names.set(text, name)
+  }
+  const tensors = new Map([...names].map(([text, name]) => [text, stored.tensors.get(name)!]))
+  return { ...stored, tensors, read: (name, begin, end) => stored.read(names.get(name) ?? name, begin, end) }
+}
+
+/** What the head of a tied model is by the tensors that are stored. */
+function resolveHead(checkpoint: TensorFile, config: ModelConfig, dir: string): Weights {
+  const [embedding, head] = [checkpoint.tensors.get(embeddingName), checkpoint.tensors.get(headName)]
+  if (!config.tiedHead || !head) return { ...checkpoint, config, notes: [] }
+  if (!embedding) {
+    const tensors = new Map(
+      [...checkpoint.tensors].map(([name, entry]) => [name === headName ? embeddingName : name, entry]),
+    )
+    const read: TensorFile["read"] = (name, begin, end) =>
+      checkpoint.read(name === embeddingName ? headName : name, begin, end)
+    return { ...checkpoint, tensors, read, config, notes: [] }
+  }
+  if (equalTensors(checkpoint, embeddingName, headName)) return { ...checkpoint, config, notes: [] }
+  const note =
+    `${dir}: config.json says tie_word_embeddings, but the stored lm_head differs from the embedding; both are used, ` +
+    "as transformers does; set tie_word_embeddings to false to silence this"
+  return { ...checkpoint, config: { ...config, tiedHead: false }, notes: [note] }
+}
+
+/** Whether two stored tensors hold the same values; two files that cannot be compared (shape, dtype) are not the same. */
+function equalTensors(file: TensorFile, one: string, other: string): boolean {
+  const [a, b] = [file.tensors.get(one)!, file.tensors.get(other)!]
+  if (a.shape.join() !== b.shape.join() || !(a.dtype in floatBytes) || !(b.dtype in floatBytes)) return false
+  const size = a.shape.reduce((product, n) => product * n, 1)
+  for (let begin = 0; begin < size; begin += hostValues) {
+    const [x, y] = [file.read(one, begin, begin + hostValues), file.read(other, begin, begin + hostValues)]
+    if (x.some((value, i) => !Object.is(value, y[i]) && value !== y[i])) return false
+  }
+  return true
+}
+
+/**
+ * Loads the weights of a Hugging Face folder, tensor by tensor, as f32. The model's own `config` says what was loaded:
+ * its head may not be tied although config.json says so (`openWeights`).
  * @throws CheckpointError as `openWeights`
  */
 export function loadModel(
   dir: string,
-  config: ModelConfig,
+  declared: ModelConfig,
   onTensor: (done: number, total: number) => void = () => {},
+  onNote: (line: string) => void = () => {},
 ): Model {
-  const checkpoint = openWeights(dir, config)
+  const checkpoint = openWeights(dir, declared)
+  const { config, notes } = checkpoint
   const params: Params = {}
   try {
+    for (const note of notes) onNote(note)
     const wanted = slots(config)
     wanted.forEach((slot, done) => {
       params[slot.name] = tf.tidy(() =>

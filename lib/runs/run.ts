@@ -53,7 +53,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     const backend = await backendOf(config, options.local)
     onNote(backend)
     const folder = () => modelFolder(config.model, { signal, onProgress })
-    const local = options.local ?? openLocal(await folder(), { workers: config.workers })
+    const local = options.local ?? openLocal(await folder(), { onNote, workers: config.workers })
     await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
     const seeds = Array.from({ length: config.repeat }, (_, i) => config.seed + i)
     const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))

@@ -116,10 +116,15 @@ export function chatStop(tokenizer: Tokenizer): ChatStop {
     { role: "assistant", content: probe },
   ]
   const text = renderChat(tokenizer, messages, { addGenerationPrompt: false })
-  const tail = tokenizer.encode(text.slice(text.lastIndexOf(probe) + probe.length))
-  const close = tail.find((id) => tokenizer.specialIds.has(id) || tokenizer.eosIds.includes(id))
+  const tail = text.slice(text.lastIndexOf(probe) + probe.length)
+  // Not every end-of-turn token is marked special. An added token of blanks alone ends no turn.
+  const isClose = (id: number) =>
+    tokenizer.eosIds.includes(id) || (tokenizer.addedIds.has(id) && tokenizer.decode([id]).trim() !== "")
+  const close = tokenizer.encode(tail).find(isClose)
   const ids = [...new Set([...(close === undefined ? [] : [close]), ...tokenizer.eosIds])]
-  stops.set(tokenizer, { ids, texts: [] })
+  // A template may close a turn with words that are no token of their own.
+  const texts = close === undefined && tail.trim() ? [tail.trim()] : []
+  stops.set(tokenizer, { ids, texts })
   return stops.get(tokenizer)!
 }
 

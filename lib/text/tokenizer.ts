@@ -2,7 +2,7 @@ import { existsSync } from "node:fs"
 import { basename, join, resolve } from "node:path"
 import { Tokenizer as Inner } from "@huggingface/tokenizers"
 import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-file"
-import { InputError } from "../errors"
+import { InputError, RefusedError } from "../errors"
 import { type ChatTemplate, readChatTemplate } from "./chat-template"
 
 /** Text <-> ids of one model folder. */
@@ -24,7 +24,14 @@ export interface Tokenizer {
   readonly specialTexts: Readonly<Record<string, string>>
   /** null for a base model without one. */
   readonly chatTemplate: ChatTemplate | null
-  /** Ids of a text. Nothing is added; special tokens written out in the text become their ids. */
+  /** What a user should know: tokens that the model's embedding has no row for. */
+  readonly note?: string
+  /** Every added token, special or not. */
+  readonly addedIds: ReadonlySet<number>
+  /**
+   * Ids of a text. Nothing is added; special tokens written out in the text become their ids.
+   * @throws RefusedError for a token that the embedding of the folder's model has no row for
+   */
   encode(text: string): number[]
   /** Text of ids, exact: no tidying of spaces. Ids without a text are left out. */
   decode(ids: readonly number[], options?: { skipSpecial?: boolean }): string
@@ -51,7 +58,9 @@ export function loadTokenizer(dir: string): Tokenizer {
 
   const inner = construct(json, settings, file)
   const specialIds = new Set<number>()
-  for (const [id, token] of inner.get_added_tokens_decoder()) if (token.special) specialIds.add(id)
+  const addedIds = new Set<number>()
+  for (const [id, token] of inner.get_added_tokens_decoder()) (token.special ? specialIds : addedIds).add(id)
+  for (const id of specialIds) addedIds.add(id)
   const specialTexts: Record<string, string> = {}
   for (const [name, value] of Object.entries({ ...optional("special_tokens_map.json"), ...settings })) {
     const text = isJsonObject(value) ? value.content : value
@@ -62,11 +71,24 @@ export function loadTokenizer(dir: string): Tokenizer {
     const id = text === undefined ? undefined : inner.token_to_id(text)
     return id === undefined ? [] : [id]
   }
-  const field = (name: string): number[] => [generation, model].flatMap((from) => idList(from[`${name}_token_id`]))
-  const eosIds = [...new Set([...field("eos"), ...special("eos")])]
-  const bosId = [...special("bos"), ...field("bos")][0] ?? null
+  const text = isJsonObject(model.text_config) ? model.text_config : {}
+  const rows = embeddingRows(model, text)
+  const vocabulary = inner.get_vocab()
+  const beyond = [...vocabulary].filter(([, id]) => id >= rows).sort(([, a], [, b]) => a - b)
+  const field = (name: string): number[] =>
+    [generation, model, text].flatMap((from) => idList(from[`${name}_token_id`]))
+  const inRows = (ids: readonly number[]) => [...new Set(ids)].filter((id) => id < rows)
+  const eosIds = inRows([...field("eos"), ...special("eos")])
+  const bosId = inRows([...special("bos"), ...field("bos")])[0] ?? null
 
-  const encode = (text: string) => runnable(file, () => inner.encode(text, { add_special_tokens: false }).ids)
+  const encode = (text: string) => {
+    const ids = runnable(file, () => inner.encode(text, { add_special_tokens: false }).ids as number[])
+    const odd = ids.find((id) => id >= rows)
+    if (odd === undefined) return ids
+    const token = `${show(inner.id_to_token(odd))} (id ${odd})`
+    const rule = `a text must hold only tokens that the model has an embedding for, ${rows} by config.json`
+    throw new RefusedError(`${rule}, got ${token}; ${resize}`, { file })
+  }
   const decode = (ids: readonly number[], { skipSpecial = false } = {}) => {
     const kept = ids.filter((id) => inner.id_to_token(id) !== undefined && !(skipSpecial && specialIds.has(id)))
     // The library refuses an empty list, and tidies spaces by default, which would not be what the model wrote.
@@ -86,10 +108,12 @@ export function loadTokenizer(dir: string): Tokenizer {
   }
   return {
     name: basename(resolve(dir)),
-    vocabSize: 1 + [...inner.get_vocab().values()].reduce((a, b) => Math.max(a, b), -1),
+    vocabSize: 1 + [...vocabulary.values()].reduce((a, b) => Math.max(a, b), -1),
+    ...(beyond.length && { note: beyondNote(file, beyond, rows) }),
+    addedIds,
     eosIds,
     bosId,
-    padId: [...special("pad"), ...field("pad"), ...eosIds, 0][0]!,
+    padId: inRows([...special("pad"), ...field("pad"), ...eosIds, 0])[0]!,
     addsBos: bosId !== null && runnable(file, () => inner.encode("a").ids[0]) === bosId,
     specialIds,
     specialTexts,
@@ -98,6 +122,20 @@ export function loadTokenizer(dir: string): Tokenizer {
     decode,
     tokenText,
   }
+}
+
+const resize = "train with model.resize_token_embeddings(len(tokenizer)), or leave the text out"
+
+/** Rows of the embedding by config.json; without one there is no limit. */
+function embeddingRows(model: JsonObject, text: JsonObject): number {
+  const rows = text.vocab_size ?? model.vocab_size
+  return typeof rows === "number" && rows > 0 ? rows : Number.POSITIVE_INFINITY
+}
+
+function beyondNote(file: string, beyond: readonly (readonly [string, number])[], rows: number): string {
+  const some = beyond.slice(0, 3).map(([token, id]) => `${show(token)} (id ${id})`)
+  const more = beyond.length > 3 ? ` and ${beyond.length - 3} more` : ""
+  return `${file}: the embedding has ${rows} rows and none for ${some.join(", ")}${more}; a row that holds one fails`
 }
 
 function construct(json: JsonObject, settings: JsonObject, file: string): Inner {

@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, rmSync } from "node:fs"
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
@@ -233,5 +233,34 @@ describe("a local model", () => {
     expect(other.fingerprint).not.toBe(local.fingerprint)
     expect(same.fingerprint).toMatch(/^[0-9a-f]{64}$/)
     tf.dispose([same.model.params, other.model.params])
+  })
+})
+
+describe("a folder whose tokenizer has more tokens than the embedding has rows", () => {
+  it("fails the rows that hold one, with the reason, and answers and scores the others of the batch", async () => {
+    const folder = mkdtempSync(join(dir, "larger-"))
+    cpSync(fixture("llama"), folder, { recursive: true })
+    const file = join(folder, "tokenizer.json")
+    const json = JSON.parse(readFileSync(file, "utf8"))
+    json.added_tokens.push({ ...json.added_tokens[0], id: 300, content: "<|extra|>" })
+    writeFileSync(file, JSON.stringify(json))
+    const notes: string[] = []
+    const larger = openLocal(folder, { onNote: (note) => notes.push(note) })
+    expect(notes.join()).toMatch(/the embedding has 300 rows/)
+    const [engine, plain] = [larger.engine(), local.engine()]
+    const odd = "one <|extra|>"
+    const settled = await Promise.allSettled([
+      engine.generate(request(1)),
+      (async () => engine.generate(request(2, { messages: user(odd) })))(),
+      engine.score(scoreRequest(1)),
+      engine.score({ ...scoreRequest(2), responses: ["fine", odd] }),
+    ])
+    expect(settled.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled", "rejected"])
+    for (const result of settled.filter((one) => one.status === "rejected"))
+      expect(result.reason).toMatchObject({ name: "RefusedError", message: expect.stringMatching(/<\|extra\|>/) })
+    expect(settled[0]).toMatchObject({ value: await plain.generate(request(1)) })
+    engine.dispose()
+    plain.dispose()
+    tf.dispose(larger.model.params)
   })
 })

@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
@@ -123,5 +123,27 @@ describe("a PEFT folder", () => {
     }))
     await writeSafetensors(join(folder, "adapter_model.safetensors"), list)
     expect(() => readAdapter(folder, loadConfig(join(models, "llama")))).toThrow(message)
+  })
+
+  it("of the years before safetensors is named, with the cure", () => {
+    const folder = changed({})
+    renameSync(join(folder, "adapter_model.safetensors"), join(folder, "adapter_model.bin"))
+    expect(() => readAdapter(folder)).toThrow(/got only adapter_model.bin, a Python pickle; save it again with PEFT/)
+  })
+
+  it("of a base with images is read under old and new names, and written so that PEFT finds the text model alone", async () => {
+    const adapter = readAdapter(join(models, "llama/adapter"))
+    const folder = join(dir, "with-images")
+    await writeAdapter(folder, { ...adapter, multimodal: true }, "some/model")
+    expect(readAdapter(folder)).toEqual({ ...adapter, multimodal: true })
+    const raw = openSafetensors(join(folder, "adapter_model.safetensors"))
+    expect([...raw.tensors.keys()][0]).toMatch(
+      /^base_model\.model\.model\.language_model\.layers\.0\.[a-z_]+\.[a-z_]+\.lora_A/,
+    )
+    raw.close()
+    const { target_modules } = JSON.parse(readFileSync(join(folder, "adapter_config.json"), "utf8"))
+    const named = (module: string) => new RegExp(`^(?:${target_modules})$`).test(module)
+    expect(named("model.language_model.layers.3.self_attn.q_proj")).toBe(true)
+    expect(named("model.vision_tower.encoder.layers.3.self_attn.q_proj")).toBe(false)
   })
 })

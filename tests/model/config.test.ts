@@ -1,8 +1,9 @@
-import { readdirSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
 import { linearNames, linearShapes } from "../../lib/model/adapter"
 import { configJson, loadConfig, parseConfig } from "../../lib/model/config"
+import { readRopes } from "../../lib/model/rope-config"
 import { openCheckpoint } from "../../lib/model/safetensors"
 
 const models = join(__dirname, "../fixtures/models")
@@ -46,7 +47,7 @@ describe("config.json", () => {
       scaling: { type: "llama3", factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalPositions: 8192 },
     })
     const type = (i: number) => (i === 5 ? "full_attention" : "sliding_attention")
-    const oldGemma = { ...gemma, sliding_window: 512, rope_scaling: { type: "linear", factor: 8 } }
+    const oldGemma = { ...gemma, sliding_window: 512, rope_scaling: { rope_type: "linear", factor: 8 } }
     const nowGemma = {
       ...gemma,
       sliding_window: 512,
@@ -60,6 +61,68 @@ describe("config.json", () => {
     expect(parseConfig(nowGemma).window).toEqual([512, 512, 512, 512, 512, null, 512])
     expect(parseConfig(nowGemma).rope[5]).toEqual({ theta: 1e6, scaling: { type: "linear", factor: 8 } })
     expect(parseConfig(nowGemma).rope[6]).toEqual({ theta: 1e4, scaling: { type: "none" } })
+  })
+
+  const { sizes, rows } = JSON.parse(readFileSync(join(__dirname, "../fixtures/rope/expected.json"), "utf8"))
+  interface RopeRow {
+    family: string
+    fields: { rope_scaling?: { type?: string }; rope_parameters?: object }
+    rope: Record<string, never> | null
+  }
+  it.each(rows as RopeRow[])("with old and new rope fields is read as transformers 5 does: $family $fields", (row) => {
+    const { family, fields, rope } = row
+    const parse = () => parseConfig({ model_type: family, ...sizes, ...fields })
+    const layered = fields.rope_parameters && "full_attention" in fields.rope_parameters
+    const gemma = family === "gemma3_text"
+    const ignored = gemma
+      ? (fields.rope_parameters && !layered) || (fields.rope_scaling?.type && !layered)
+      : layered && !Object.keys(fields.rope_scaling ?? {}).length
+    // Where transformers ignores a field or ends with a KeyError, the folder is refused.
+    if (ignored || !rope) return expect(parse).toThrow(/rope_/)
+    const expected = ({
+      rope_theta,
+      rope_type,
+      factor,
+    }: {
+      rope_theta: number
+      rope_type: string
+      factor: number
+    }) => ({
+      theta: rope_theta,
+      scaling: rope_type === "linear" ? { type: "linear", factor } : { type: "none" },
+    })
+    const { global, local } = readRopes({ ...sizes, ...fields }, gemma, gemma ? 1e6 : 1e4, [])
+    expect(global).toEqual(expected(gemma ? rope.full_attention! : (rope as never)))
+    if (gemma) expect(local).toEqual(expected(rope.sliding_attention!))
+    expect(parse().rope[0]).toEqual(gemma ? local : global)
+  })
+
+  it("is written with one pair of rope fields, which transformers 4 and 5 read alike", () => {
+    const json = configJson(parseConfig({ ...llama, rope_scaling: { type: "linear", factor: 2 } }))
+    expect(json).toMatchObject({ rope_theta: 1e4, rope_scaling: { rope_type: "linear", factor: 2 } })
+    expect(json).not.toHaveProperty("rope_parameters")
+  })
+
+  it("of Gemma 3 with images gives the text model, with the defaults of transformers where text_config is silent", () => {
+    // The fields that google/gemma-3-4b-it names; the others by Gemma3Config.from_dict of transformers 5.24.
+    const text_config = {
+      model_type: "gemma3_text",
+      ...{ hidden_size: 2560, intermediate_size: 10240, num_hidden_layers: 34, sliding_window: 1024 },
+      rope_scaling: { factor: 8, rope_type: "linear" },
+    }
+    const folder = { architectures: ["Gemma3ForConditionalGeneration"], model_type: "gemma3", eos_token_id: [1, 106] }
+    const config = parseConfig({ ...folder, text_config, vision_config: { hidden_size: 1152 } })
+    expect(config).toMatchObject({
+      ...{ family: "gemma3_text", multimodal: true, vocabSize: 262208, dim: 2560, ffn: 10240, layers: 34 },
+      ...{ heads: 8, kvHeads: 4, headDim: 256, maxPositions: 131072, normEps: 1e-6, queryScale: 1 / 16 },
+      ...{ tiedHead: true, eosIds: [1, 106], bosId: 2, padId: 0 },
+    })
+    expect(config.rope[5]).toEqual({ theta: 1e6, scaling: { type: "linear", factor: 8 } })
+    expect(config.rope[0]).toEqual({ theta: 1e4, scaling: { type: "none" } })
+    expect(config.window.slice(0, 6)).toEqual([1024, 1024, 1024, 1024, 1024, null])
+    expect(() => parseConfig({ ...folder, text_config: { model_type: "llama" } })).toThrow(/text_config.model_type/)
+    expect(() => parseConfig(folder)).toThrow(/text_config must be an object/)
+    expect(() => parseConfig({ ...folder, text_config, quantization_config: { bits: 4 } })).toThrow(/quantization/)
   })
 
   it("assumes what the class in transformers assumes where it says nothing", () => {
@@ -104,7 +167,7 @@ describe("config.json", () => {
 
   it.each([
     ["an unknown family", { model_type: "mamba" }, /model_type must be one of llama, .*got "mamba"/],
-    ["a family with images", { model_type: "gemma3" }, /"gemma3" \(with images\)/],
+    ["a family with images", { model_type: "qwen2_vl" }, /got "qwen2_vl"/],
     ["another head", { architectures: ["LlamaForSequenceClassification"] }, /architectures must be a ...ForCausalLM/],
     ["quantised weights", { quantization_config: { bits: 4 } }, /quantization_config must be absent/],
     ["code of its own", { auto_map: { AutoModel: "x.Y" } }, /auto_map must be absent/],

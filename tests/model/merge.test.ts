@@ -190,4 +190,34 @@ describe("the name of a base model", () => {
       "the adapter was trained on org/Tiny-2B, got the model org/Tiny-1B",
     )
   })
+
+  it("of a model whose head differs although it is called tied says so in config.json, as one model for every reader", async () => {
+    const [base, out, notes] = [folder(), folder(), [] as string[]]
+    cpSync(fixture("llama"), base, { recursive: true })
+    const file = join(base, "config.json")
+    const settings = { ...JSON.parse(readFileSync(file, "utf8")), tie_word_embeddings: true }
+    writeFileSync(file, JSON.stringify(settings).replace("0.02", "NaN"))
+    await mergeAdapter(base, join(base, "adapter"), out, { force: true, onNote: (note) => notes.push(note) })
+    const text = readFileSync(join(out, "config.json"), "utf8")
+    expect(text).toContain('"tie_word_embeddings": false')
+    expect(text).toContain('"initializer_range": NaN')
+    expect(notes.join()).toMatch(/lm_head differs/)
+  })
+
+  it("of a tied model that stores only its head has the matrix as the embedding", async () => {
+    const [base, out] = [folder(), folder()]
+    cpSync(fixture("qwen3"), base, { recursive: true })
+    const source = openCheckpoint(fixture("qwen3"))
+    const tensors = [...source.tensors].map(([name, { shape, dtype }]): TensorData => {
+      const stored = name === "model.embed_tokens.weight" ? "lm_head.weight" : name
+      return { name: stored, shape, dtype: dtype as "BF16", data: source.read(name) }
+    })
+    await writeSafetensors(join(base, "model.safetensors"), tensors)
+    await mergeAdapter(base, join(base, "adapter"), out, { force: true })
+    const merged = openSafetensors(join(out, "model.safetensors"))
+    expect(merged.read("model.embed_tokens.weight")).toEqual(source.read("model.embed_tokens.weight"))
+    expect(merged.tensors.has("lm_head.weight")).toBe(false)
+    source.close()
+    merged.close()
+  })
 })

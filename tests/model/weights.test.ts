@@ -165,14 +165,82 @@ describe("loading", () => {
     tf.dispose([model.params, loaded.params])
   })
 
-  it("passes over a copy of the embedding and frequencies, which some checkpoints hold", async () => {
+  it("passes over frequencies, which some checkpoints hold", async () => {
     const extra = await changed((tensors) => [
       ...tensors,
       { name: "model.layers.0.self_attn.rotary_emb.inv_freq", shape: [4], dtype: "F32", data: new Float32Array(4) },
     ])
-    const model = loadModel(extra, { ...loadConfig(extra), tiedHead: true })
-    expect(Object.keys(model.params)).not.toContain("head")
+    const model = loadModel(extra, loadConfig(extra))
+    expect(Object.keys(model.params)).not.toContain("inv_freq")
     tf.dispose(model.params)
+  })
+
+  describe("a tied head", () => {
+    const [embedding, head] = ["model.embed_tokens.weight", "lm_head.weight"]
+    const tied = { ...loadConfig(fixture("llama")), tiedHead: true }
+    const rows = ({ params }: Model, name: string) => params[name]?.dataSync()
+
+    // transformers: "both are present in the checkpoints with different values, so we will NOT tie them"
+    it("that is stored and differs from the embedding is used, and said", async () => {
+      const notes: string[] = []
+      const to = await changed((tensors) => tensors)
+      const model = loadModel(to, tied, undefined, (note) => notes.push(note))
+      expect(model.config.tiedHead).toBe(false)
+      expect(notes.join()).toMatch(/tie_word_embeddings, but the stored lm_head differs/)
+      const own = loadModel(fixture("llama"), loadConfig(fixture("llama")))
+      expect(rows(model, "head")).toEqual(rows(own, "head"))
+      tf.dispose([model.params, own.params])
+    })
+
+    it("that is stored as a copy of the embedding is passed over", async () => {
+      const to = await changed((tensors) => {
+        const { data, shape } = tensors.find(({ name }) => name === embedding)!
+        return [...tensors.filter(({ name }) => name !== head), { name: head, dtype: "BF16", data, shape }]
+      })
+      // bf16 rounds, so this copy differs; one of the same type does not
+      expect(loadModel(to, tied).config.tiedHead).toBe(false)
+      const copy = await changed((tensors) => {
+        const same = tensors.find(({ name }) => name === embedding)!
+        return [...tensors.filter(({ name }) => name !== head), { ...same, name: head }]
+      })
+      const model = loadModel(copy, tied)
+      expect(model.config.tiedHead).toBe(true)
+      expect(Object.keys(model.params)).not.toContain("head")
+    })
+
+    it("that alone is stored is the embedding too", async () => {
+      const to = await changed((tensors) => tensors.filter(({ name }) => name !== embedding))
+      const model = loadModel(to, tied)
+      const own = loadModel(fixture("llama"), loadConfig(fixture("llama")))
+      expect(rows(model, "embed")).toEqual(rows(own, "head"))
+      expect(() => loadModel(to, loadConfig(to))).toThrow(/model.embed_tokens.weight .* is missing/)
+      tf.dispose([model.params, own.params])
+    })
+  })
+
+  // The names that transformers' conversion table of gemma3 takes: those before and since 4.52.
+  it.each([
+    ["language_model.model.", "vision_tower."],
+    ["model.language_model.", "model.vision_tower."],
+  ])("of Gemma 3 with images gives the text model, whose tensors begin with %s", async (text, vision) => {
+    const to = folder()
+    const file = openSafetensors(join(fixture("gemma3"), "model.safetensors"))
+    const tensors = [...file.tensors].map(([name, { shape }]): TensorData => {
+      const renamed = name.startsWith("model.") ? name.replace("model.", text) : name
+      return { name: renamed, shape, dtype: "F32", data: file.read(name) }
+    })
+    const image: TensorData = { name: `${vision}encoder.weight`, shape: [2], dtype: "F32", data: new Float32Array(2) }
+    await writeSafetensors(join(to, "model.safetensors"), [...tensors, image])
+    file.close()
+    const text_config = JSON.parse(readFileSync(join(fixture("gemma3"), "config.json"), "utf8"))
+    const { tie_word_embeddings } = text_config
+    writeFileSync(join(to, "config.json"), JSON.stringify({ model_type: "gemma3", text_config, tie_word_embeddings }))
+    const [loaded, plain] = [to, fixture("gemma3")].map((from) => loadModel(from, loadConfig(from)))
+    expect(values(loaded!.params)).toEqual(values(plain!.params))
+    expect({ ...loaded!.config, multimodal: undefined }).toEqual({ ...plain!.config, multimodal: undefined })
+    tf.dispose([loaded!.params, plain!.params])
+    await writeSafetensors(join(to, "model.safetensors"), [...tensors, { ...image, name: "audio_tower.weight" }])
+    expect(() => loadModel(to, loadConfig(to))).toThrow(/"audio_tower.weight" is not part of/)
   })
 
   it("tells how far it is", () => {

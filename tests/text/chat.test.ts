@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
@@ -152,4 +152,36 @@ describe("a base model without a template", () => {
 it("a turn is ended by the token that the template closes it with, and by every end of text", () => {
   expect(chatStop(llama)).toEqual({ ids: [259, 257], texts: [] })
   expect(chatStop({ ...using(null), eosIds: [] }).ids).toEqual([])
+})
+
+describe("a turn of a template", () => {
+  const closedBy = (token: string, special: boolean, text = token) => {
+    const folder = mkdtempSync(join(dir, "closed-"))
+    const json = JSON.parse(readFileSync(join(fixtures, "models/llama/tokenizer.json"), "utf8"))
+    const own = { ...json.added_tokens[0], id: 300, content: token, special }
+    writeFileSync(
+      join(folder, "tokenizer.json"),
+      JSON.stringify({ ...json, added_tokens: [...json.added_tokens, own] }),
+    )
+    const turn = `[{{ m.role }}]{{ m.content }}${text}\n`
+    const template = `{% for m in messages %}${turn}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`
+    writeFileSync(join(folder, "chat_template.jinja"), template)
+    return loadTokenizer(folder)
+  }
+
+  it("ends with the token that closes it, which need not be marked special", () => {
+    for (const special of [true, false]) {
+      const tokenizer = closedBy("<|im_end|>", special)
+      expect(chatStop(tokenizer)).toEqual({ ids: [300], texts: [] })
+      expect(encodeChat(tokenizer, [user("one")], "the rain").responseIds).toEqual([...llama.encode("the rain"), 300])
+    }
+  })
+
+  it("does not end with an added token of blanks, which answers may hold", () => {
+    expect(chatStop(closedBy("\n\n", false, "")).ids).toEqual([])
+  })
+
+  it("ends with words where they are no token", () => {
+    expect(chatStop(closedBy("<|other|>", true, "<|im_end|>"))).toEqual({ ids: [], texts: ["<|im_end|>"] })
+  })
 })

@@ -2,6 +2,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
+import { RefusedError } from "../../lib/errors"
 import { loadTokenizer } from "../../lib/text/tokenizer"
 
 const models = join(__dirname, "../fixtures/models")
@@ -52,6 +53,40 @@ describe.each(["llama", "gemma3"])("the tokenizer of %s", (name) => {
     expect(tokenizer.specialTexts).toEqual({ bos_token: "<s>", eos_token: "</s>", pad_token: "<pad>" })
     // Only gemma3's post-processor adds <s>.
     expect(tokenizer.addsBos).toBe(name === "gemma3")
+  })
+})
+
+describe("a tokenizer with more tokens than the model's embedding has rows", () => {
+  const added = (token: object) => {
+    const json = JSON.parse(readFileSync(join(models, "llama/tokenizer.json"), "utf8"))
+    return [...json.added_tokens, { ...json.added_tokens[0], ...token }]
+  }
+  const extra = { id: 300, content: "<|extra|>", special: false }
+  const folder = changed({ "tokenizer.json": { added_tokens: added(extra) } })
+
+  it("says so when loaded, and refuses only a text that holds one, with the remedy", () => {
+    const tokenizer = loadTokenizer(folder)
+    expect(tokenizer.note).toMatch(/the embedding has 300 rows and none for "<\|extra\|>" \(id 300\)/)
+    expect(tokenizer.encode("the rain")).toEqual(loadTokenizer(join(models, "llama")).encode("the rain"))
+    expect(() => tokenizer.encode("the <|extra|>")).toThrow(RefusedError)
+    expect(() => tokenizer.encode("the <|extra|>")).toThrow(/tokenizer.json: .*300 by config.json, got "<\|extra\|>"/)
+  })
+
+  it("takes no end-of-text, beginning or padding from beyond it", () => {
+    const tokenizer = loadTokenizer(
+      changed({
+        "tokenizer.json": { added_tokens: added(extra) },
+        "generation_config.json": { eos_token_id: [257, 300], pad_token_id: 300, bos_token_id: 301 },
+        "config.json": { pad_token_id: null, bos_token_id: null, eos_token_id: 257 },
+        "tokenizer_config.json": { pad_token: "<|extra|>", bos_token: "<|extra|>" },
+      }),
+    )
+    expect(tokenizer).toMatchObject({ eosIds: [257], bosId: null, padId: 257 })
+  })
+
+  it("reads the number of rows from text_config in a folder with images", () => {
+    const outer = { "config.json": { vocab_size: undefined, text_config: { vocab_size: 280 } } }
+    expect(() => loadTokenizer(changed(outer)).encode("the rain")).toThrow(/280 by config.json/)
   })
 })
 

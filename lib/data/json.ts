@@ -1,0 +1,66 @@
+/** JSON as Python writes and reads it: NaN, Infinity and -Infinity are numbers. Nesting is bounded. */
+
+/** Deepest nesting that is read. Code that walks a value calls itself once a level, so thousands would end the program. */
+export const maxDepth = 500
+
+const nonFinite: Record<string, number> = {
+  NaN: Number.NaN,
+  Infinity: Number.POSITIVE_INFINITY,
+  "-Infinity": Number.NEGATIVE_INFINITY,
+}
+/** Stands for a number that JSON has no word for, while the rest is parsed or written. */
+const mark = "\u0001non-finite:"
+
+/**
+ * The value of a JSON text, of Python's kind as well.
+ * @throws SyntaxError where the text is not JSON, RangeError where it is nested deeper than `maxDepth`.
+ */
+export function parseJson(text: string): unknown {
+  const plain = text.startsWith("\uFEFF") ? text.slice(1) : text
+  let value: unknown
+  try {
+    value = JSON.parse(plain)
+  } catch (error) {
+    const marked = plain.replace(/"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b/gs, (word) =>
+      word in nonFinite ? JSON.stringify(mark + word) : word,
+    )
+    if (marked === plain) throw error
+    value = JSON.parse(marked)
+    checkDepth(value)
+    return unmarked(value)
+  }
+  checkDepth(value)
+  return value
+}
+
+/** Level by level, since calling itself is what a deep value must not make us do. */
+function checkDepth(value: unknown): void {
+  let level = [value]
+  for (let depth = 0; level.length; depth++) {
+    if (depth > maxDepth) throw new RangeError(`lists and objects nested deeper than ${maxDepth}`)
+    const next: unknown[] = []
+    for (const item of level) {
+      if (typeof item !== "object" || item === null) continue
+      for (const inner of Array.isArray(item) ? item : Object.values(item))
+        if (typeof inner === "object" && inner !== null) next.push(inner)
+    }
+    level = next
+  }
+}
+
+function unmarked(value: unknown): unknown {
+  if (typeof value === "string") return value.startsWith(mark) ? nonFinite[value.slice(mark.length)] : value
+  if (Array.isArray(value)) return value.map(unmarked)
+  if (typeof value !== "object" || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, unmarked(inner)]))
+}
+
+/** A value as JSON with two spaces a level. Numbers that are not finite are written as Python writes them. */
+export function jsonText(value: unknown): string {
+  const text = JSON.stringify(
+    value,
+    (_, inner) => (typeof inner === "number" && !Number.isFinite(inner) ? mark + inner : inner),
+    2,
+  )
+  return text.replace(/"\\u0001non-finite:(-?\w+)"/g, "$1")
+}
