@@ -96,6 +96,7 @@ export { type Rows, runStage, stageTally } from "./musc/run-stage"
 export { markNearDuplicates, type SelfInstructOptions, selfInstruct, selfInstructDefaults } from "./musc/source"
 export { type TrainSettings, trainAdapter, trainDefaults } from "./musc/train"
 export {
+  defaultWeighting,
   type WeighOptions,
   type Weighting,
   type WeightingName,

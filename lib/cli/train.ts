@@ -10,7 +10,7 @@ import type { Outcome } from "../musc/row"
 import { trainVersion } from "../musc/train"
 import { stepProgress } from "../runs/context"
 import { sha256File } from "../runs/manifest"
-import { stageSettings, trainSettings } from "../runs/stages"
+import { checkMethods, stageSettings, trainSettings } from "../runs/stages"
 import { keyOf } from "../runs/store"
 import { runTraining, trainingKey } from "../runs/train-stage"
 import {
@@ -67,6 +67,7 @@ async function trainCommand(file: string, { out, method: name, force, ...given }
     const known = methodNames.filter((one) => one !== "base").join(", ")
     throw new InputError(`must be one of ${known}, got ${name}; choose one`, { field: "--method" })
   }
+  checkMethods({ ...config, methods: [method] })
   const unlock = lockFolder(out)
   try {
     const adapter = await stoppable(async (signal, show) => {
@@ -82,6 +83,7 @@ async function trainCommand(file: string, { out, method: name, force, ...given }
         ...{ dir: out, key, local, settings, signal },
         pairs: () => readPairs(file),
         checkpointEvery: config.checkpointEvery,
+        onNote: show.note,
         onStep: stepProgress(name, { onProgress: show.progress, onNote: show.note }),
       })
     })

@@ -2,8 +2,8 @@ import { z } from "zod"
 import { show } from "../data/json-file"
 import { backendNames, mathNames } from "../device/tf"
 import { ConfigError } from "../errors"
-import { type WeightingName, weightings } from "../musc/weigh"
-import { preferenceLosses } from "../train/losses"
+import { defaultWeighting, type WeightingName, weighDefaults, weightings } from "../musc/weigh"
+import { type PreferenceLoss, preferenceLosses } from "../train/losses"
 
 const weightingNames = Object.keys(weightings) as [WeightingName, ...WeightingName[]]
 
@@ -115,7 +115,7 @@ export const runConfig = z.strictObject({
   keepCut: z.boolean().default(false).describe("whether pairs with an answer cut off at the limit are kept"),
   weightings: distinct(z.enum(weightingNames))
     .min(1)
-    .default(["uniform", "contrast", "kl"])
+    .default([...weighDefaults.weightings])
     .describe(`token weightings to compute: ${weightingNames.join(", ")}`),
   firstTokenZero: z
     .boolean()
@@ -146,12 +146,17 @@ export const runConfig = z.strictObject({
         "self-correct, self-reward-yesno, -points, -external (a server judges), -verifier (the embedded world's exact checks judge)",
     ),
   pairs: count(0).default(0).describe("pairs to train on, at most; 0 takes all"),
-  weighting: z.enum(weightingNames).default("contrast").describe("token weighting of the method musc"),
+  weighting: z.enum(weightingNames).default(defaultWeighting).describe("token weighting of the method musc"),
   loss: z
     .enum(preferenceLosses)
     .default("dpo")
     .describe(`preference loss: ${preferenceLosses.join(", ")}; paper dpo`),
-  beta: z.number().gt(0).max(100).default(0.1).describe("how strongly the reference holds; .01 to .5, paper .1"),
+  beta: z
+    .number()
+    .gt(0)
+    .max(100)
+    .default(0.1)
+    .describe("how strongly the reference holds, and λ of ORPO; .01 to .5, paper .1"),
   labelSmoothing: z
     .number()
     .min(0)
@@ -160,6 +165,7 @@ export const runConfig = z.strictObject({
     .describe("share of pairs taken to be the wrong way round (cDPO); 0 to .3"),
   lengthNormalised: z.boolean().default(false).describe("whether each answer's sum is divided by its tokens"),
   sftWeight: z.number().min(0).max(100).default(0).describe("weight of an SFT term on the chosen answer; 0 to 1"),
+  simpoBeta: z.number().gt(0).max(1000).default(2).describe("β of SimPO, which has no reference; 2 to 10"),
   simpoMargin: z.number().min(0).max(100).default(0.5).describe("target margin of SimPO; .3 to 1.6"),
   tdpoAlpha: z
     .number()
@@ -212,6 +218,25 @@ export function parseConfig(given: Readonly<Record<string, unknown>>): RunConfig
     )
   if (!parsed.success || problems.length) throw new ConfigError(problems)
   return parsed.data
+}
+
+/** Settings of losses that no loss of the methods reads, a line each. */
+export function withoutEffect(config: RunConfig): string[] {
+  const tdpo = (["tdpo1", "tdpo2"] as const).filter((method) => config.methods.includes(method))
+  const losses: readonly PreferenceLoss[] = [config.loss, ...tdpo]
+  const readers = {
+    beta: preferenceLosses.filter((loss) => loss !== "simpo"),
+    labelSmoothing: ["dpo", "tdpo1", "tdpo2", "simpo"],
+    simpoBeta: ["simpo"],
+    simpoMargin: ["simpo"],
+    tdpoAlpha: ["tdpo2"],
+  } as const satisfies Partial<Record<ConfigKey, readonly PreferenceLoss[]>>
+  return (Object.keys(readers) as (keyof typeof readers)[]).flatMap((key) => {
+    const own: readonly PreferenceLoss[] = readers[key]
+    if (config[key] === configDefaults[key] || losses.some((loss) => own.includes(loss))) return []
+    const rule = `must be left at ${configDefaults[key]}, as only the loss ${own.join(", ")} reads it`
+    return [`${key}: ${rule}, got ${config[key]} with the loss ${losses.join(", ")}; leave it out, or change loss`]
+  })
 }
 
 /** One line a problem: field, rule, value received, what the field means. */

@@ -35,7 +35,6 @@ const embedded: Partial<RunConfig> = {
   sftLr: 1e-3,
   epochs: 3,
   batchSize: 16,
-  weighting: "kl",
   pointsFrom: "verdicts",
 }
 
@@ -102,7 +101,8 @@ export const recipes: Readonly<Record<string, Recipe>> = {
       weightings: Object.keys(weightings) as WeightingName[],
       methods: [
         ...(["base", "coarse", "musc-random", "musc-logprob", "musc-contrast", "musc-pmi", "musc-entropy"] as const),
-        ...(["musc-kl", "musc-kl-reverse", "musc-bi-kl", "musc-ratio", "musc-tis-dpo", "tdpo1", "tdpo2"] as const),
+        ...(["musc-kl", "musc-kl-reverse", "musc-bi-kl", "musc-ratio", "musc-ratio-scaled"] as const),
+        ...(["musc-tis-dpo", "tdpo1", "tdpo2"] as const),
       ],
     },
     otherModels: standard,

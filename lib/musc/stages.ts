@@ -89,7 +89,7 @@ const respondStage: TextStage<RecombinedRow, PairRow, "respond"> = {
 }
 
 const weighStage: Stage<PairRow, WeighedRow, WeighOptions, SignalScorer> = {
-  version: 1,
+  version: 2,
   input: pairRow,
   output: weighedRow,
   needs: "signals",

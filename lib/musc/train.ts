@@ -1,4 +1,4 @@
-import type { PairRow, WeighedRow } from "../data/schema"
+import type { PairRow, PairWeights, WeighedRow } from "../data/schema"
 import { Spool } from "../data/spool"
 import { tf } from "../device/tf"
 import { openHelpers } from "../engine/learner"
@@ -8,13 +8,13 @@ import type { Sequence } from "../model/logprobs"
 import { initLora, type Lora } from "../model/lora"
 import { worthGraphs } from "../train/gradients"
 import { epochs, type Items, type TrainOptions, train } from "../train/loop"
-import { type PreferenceOptions, preferenceDefaults } from "../train/losses"
+import { type PreferenceOptions, preferenceDefaults, readsWeights } from "../train/losses"
 import { type Objective, type PairItem, tokensOf } from "../train/objective"
-import { encodePairs, withReference } from "../train/pairs"
+import { encodePairs, type PairText, withReference } from "../train/pairs"
 import { preferenceOf } from "./respond"
 import { type FailedRow, hasPassed } from "./row"
 import type { Rows } from "./run-stage"
-import { type WeightingName, weightsOf } from "./weigh"
+import { defaultWeighting, type WeightingName, weightsOf } from "./weigh"
 
 interface SharedSettings {
   /** Run seed, any integer: start of the adapter and order of the pairs. */
@@ -59,7 +59,7 @@ export const trainDefaults: TrainSettings = {
   tokenBudget: 4096,
   gradientCheckpointing: false,
   cutoff: 2048,
-  weighting: "contrast",
+  weighting: defaultWeighting,
   firstTokenZero: false,
   preference: preferenceDefaults,
 }
@@ -69,24 +69,47 @@ export type TrainRow = Pick<PairRow, "id" | "input" | "clean_instruction" | "cho
   Partial<Pick<WeighedRow, "signals" | "weights">>
 
 /** To be raised when a change makes training give another adapter. */
-export const trainVersion = 2
+export const trainVersion = 3
+
+/** What training made of the rows that it got. */
+export interface PairCounts {
+  /** pairs trained on */
+  pairs: number
+  /** pairs left out, as their prompt alone reaches the cut-off */
+  leftOut: number
+  /** pairs with an answer whose end the cut-off takes */
+  shortened: number
+  /** pairs that hold other weights than their signals and the settings give, which count */
+  otherWeights: number
+}
+
+export interface TrainControl extends Pick<TrainOptions, "checkpoint" | "signal" | "onStep"> {
+  /** Called once, before the first step. */
+  onPairs?: (counts: PairCounts) => void | Promise<void>
+  /** Told, a line each, of pairs that were left out, cut or weighed anew. By default they go to console.warn. */
+  onNote?: (line: string) => void
+}
 
 /**
  * Stage 6 (paper: token-aware preference optimization): weighed pairs -> LoRA adapter. The reference log-probs are those
- * of the weigh stage, which scored the same answers under the same prompt; weights that it did not compute are made from
- * its signals here. Pairs without signals (those of the baselines) can only be weighed uniformly. Failed rows are passed
- * over. Pairs wait in a temporary file, so their number is bound by the disk. The processes of `local` share the work, with
- * the same result. The caller disposes the adapter's tensors.
- * @throws InputError without pairs, or without the signals of a weighting; StoppedError when aborted, after writing the checkpoint.
+ * of the weigh stage, which scored the same answers under the same prompt. Weights are made here, of its signals and the
+ * settings; those that a row holds count only where it holds no signals. Pairs without either (those of the baselines) can
+ * only be weighed uniformly. Failed rows are passed over; what the cut-off takes is counted and told. Pairs wait in a
+ * temporary file, so their number is bound by the disk. The processes of `local` share the work, with the same result. The
+ * caller disposes the adapter's tensors.
+ * @throws InputError without pairs, without the signals of a weighting, or for token weights under a loss that reads none;
+ * StoppedError when aborted, after writing the checkpoint.
  */
 export async function trainAdapter(
   local: LocalModel,
   pairs: Rows<TrainRow | FailedRow>,
   settings: TrainSettings,
-  control: Pick<TrainOptions, "checkpoint" | "signal" | "onStep"> = {},
+  control: TrainControl = {},
 ): Promise<Lora> {
+  checkSettings(settings)
   const { rank, alpha, seed, batchSize, tokenBudget } = settings
   const { lr, warmup, gradientCheckpointing } = settings
+  const { onPairs, onNote, ...stepControl } = control
   const objective: Objective =
     settings.kind === "sft"
       ? { kind: "sft", weighting: "even" }
@@ -97,21 +120,28 @@ export async function trainAdapter(
   let helpers: typeof readers = null
   const items = new Spool<PairItem>()
   try {
+    const counts: PairCounts = { pairs: 0, leftOut: 0, shortened: 0, otherWeights: 0 }
     let tokens = 0
-    for await (const some of encoded(local, pairs, settings)) {
+    for await (const some of encoded(local, pairs, settings, counts)) {
       const ready = settings.kind === "sft" ? some : await withReference(local.model, some, tokenBudget, readers)
       for (const item of ready) items.push(item)
       tokens += ready.reduce((sum, item) => sum + tokensOf(item), 0)
     }
+    counts.pairs = items.length
+    for (const line of notesOf(counts, settings)) (onNote ?? console.warn)(line)
     if (!items.length) {
-      throw new InputError("training needs at least one pair, got none; look for the reasons in the stages before")
+      const reason = counts.leftOut
+        ? `none of ${counts.leftOut}, as every prompt reaches the cut-off of ${settings.cutoff} tokens; raise cutoff`
+        : "none; look for the reasons in the stages before"
+      throw new InputError(`training needs at least one pair, got ${reason}`)
     }
+    await onPairs?.(counts)
     const chosen = (i: number): Sequence => ({ prompt: items.at(i)!.prompt, responses: [items.at(i)!.chosen] })
     const given: Items<PairItem | Sequence> = settings.kind === "sft" ? { length: items.length, at: chosen } : items
     const learner = { ...plain, graphs: worthGraphs(local.model, tokens * settings.epochs) }
     helpers = openHelpers(local.pool, learner)
     const batches = epochs(given, { epochs: settings.epochs, batchSize, seed })
-    await train({ ...learner, batches, lr, warmup, tokenBudget, helpers, ...control })
+    await train({ ...learner, batches, lr, warmup, tokenBudget, helpers, ...stepControl })
     return lora
   } catch (error) {
     tf.dispose(lora.params)
@@ -123,11 +153,47 @@ export async function trainAdapter(
   }
 }
 
+/** @throws InputError for settings that would be without effect */
+export function checkSettings(settings: TrainSettings): void {
+  if (settings.kind === "sft" || readsWeights(settings.preference.loss)) return
+  const { weighting, firstTokenZero, preference } = settings
+  if (weighting === "uniform" && !firstTokenZero) return
+  const given = firstTokenZero ? "firstTokenZero" : `weighting ${weighting}`
+  throw new InputError(
+    `loss ${preference.loss} must go with uniform weights, as it reads no token weights and musc would equal coarse, ` +
+      `got ${given}; leave out the methods musc and fine, or take another loss`,
+  )
+}
+
+/** What is to be said of the pairs, a line each. */
+function notesOf({ pairs, leftOut, shortened, otherWeights }: PairCounts, settings: TrainSettings): string[] {
+  const all = pairs + leftOut
+  const notes = []
+  if (leftOut) {
+    const reason = `as the prompt alone reaches the cut-off of ${settings.cutoff} tokens; raise cutoff to keep them`
+    notes.push(`training: ${leftOut} of ${all} pairs left out, ${reason}`)
+  }
+  if (shortened) {
+    const reason = `cut at ${settings.cutoff} tokens of prompt and answer; raise cutoff to train on whole answers`
+    notes.push(`training: ${shortened} of ${all} pairs hold an answer that was ${reason}`)
+  }
+  if (otherWeights && settings.kind === "preference") {
+    const instead = `those of the signals and of the settings are used; remove \`signals\` to train on what rows hold`
+    notes.push(`training: ${otherWeights} of ${all} pairs hold other weights of ${settings.weighting}; ${instead}`)
+  }
+  return notes
+}
+
 /** The pairs as ids, a few hundred at a time. */
-async function* encoded({ tokenizer }: LocalModel, pairs: Rows<TrainRow | FailedRow>, settings: TrainSettings) {
+async function* encoded(
+  { tokenizer }: LocalModel,
+  pairs: Rows<TrainRow | FailedRow>,
+  settings: TrainSettings,
+  counts: PairCounts,
+) {
   let some: PairItem[] = []
   for await (const row of pairs) {
-    if (hasPassed(row)) some.push(...encodePairs(tokenizer, [pairText(row, settings)], settings.cutoff))
+    if (hasPassed(row)) some.push(...encodePairs(tokenizer, [pairText(row, settings, counts)], settings.cutoff, counts))
     if (some.length < 256) continue
     yield some
     some = []
@@ -135,14 +201,24 @@ async function* encoded({ tokenizer }: LocalModel, pairs: Rows<TrainRow | Failed
   yield some
 }
 
-function pairText({ signals, weights: known, ...row }: TrainRow, settings: TrainSettings) {
+/** The pair of a row with its weights. Counts where those that the row holds are others. */
+function pairText(row: TrainRow, settings: TrainSettings, counts: Pick<PairCounts, "otherWeights">): PairText {
   const pair = { id: row.id, ...preferenceOf(row) }
   if (settings.kind === "sft") return pair
   const { weighting, firstTokenZero, seed } = settings
+  const { signals, weights: held } = row
   if (!signals) {
-    if (weighting === "uniform" && !firstTokenZero) return pair
+    const weights = held?.[weighting]
+    if (weights || weighting === "uniform") return { ...pair, weights, firstTokenZero }
     throw new InputError(`pair ${row.id} must have signals to be weighed by ${weighting}, got none; run weigh first`)
   }
-  const weights = known?.[weighting] ?? weightsOf(signals, weighting, { id: row.id, seed, firstTokenZero })
+  const weights = weightsOf(signals, weighting, { id: row.id, seed, firstTokenZero })
+  if (held?.[weighting] && differs(held[weighting], weights)) counts.otherWeights++
   return { ...pair, weights, reference: { chosen: signals.chosen.logprob, rejected: signals.rejected.logprob } }
 }
+
+/** Whether weights differ by more than what numbers in a file leave out. */
+const differs = (a: PairWeights, b: PairWeights): boolean =>
+  (["chosen", "rejected"] as const).some((side) =>
+    a[side].some((weight, t) => Math.abs(weight - (b[side][t] ?? 9)) > 1e-3),
+  )

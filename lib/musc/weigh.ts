@@ -94,6 +94,10 @@ function unsigned(values: readonly number[]): number[] {
   return clean.map((value) => value + mean / 4)
 }
 
+/** The weights of `ratio`, in [0, 2]. Rounding can lift a log-prob above 0: that is certainty, too. */
+const recoveredRatio = ({ logprob, logprobOther }: OwnSignals): number[] =>
+  logprob.map((own, t) => (own < 0 ? Math.min(MAX_WEIGHT, Math.abs((0.6 * logprobOther[t]!) / own)) : 1.2))
+
 const minus = (a: readonly number[], b: readonly number[]) => a.map((value, t) => value - b[t]!)
 
 /** Weights of the tokens of one answer. `stream` is that answer's own random stream. */
@@ -133,16 +137,14 @@ export const weightings = {
   "bi-kl": ({ kl, klReverse }) => normalise(unsigned(kl.map((value, t) => value + klReverse[t]!))),
 
   /**
-   * clip(1.2 |log p_own| / |log p_other|, 0, 2): the shape of the released demo data (cap 2, a spike at exactly 1.2 where
-   * both agree, means 1.05 and .99). Own over other, not the reverse: about two thirds of its weights lie below 1.2 in
-   * chosen and in rejected answers alike, as they must when an answer is likelier under the prompt it was sampled from.
-   * It thus weighs down what the constraint made likely, and is kept for comparison. Not normalised further.
+   * 1.2 where log p_own = 0, else min(2, .6 |log p_other| / |log p_own|): the form of the released demo data, recovered
+   * from its 100 pairs. It weighs up what its own prompt made likelier; a token that both prompts find alike gets .6, and
+   * the mean over an answer is about .7, so that a step is smaller than with the others. Not normalised further.
    */
-  ratio: ({ logprob, logprobOther }) =>
-    logprob.map((own, t) => {
-      const other = logprobOther[t]!
-      return own === other ? 1.2 : Math.min(MAX_WEIGHT, Math.abs((1.2 * own) / other))
-    }),
+  ratio: (own) => recoveredRatio(own),
+
+  /** `ratio` scaled to mean 1 like the others: the same direction, the same total weight. */
+  "ratio-scaled": (own) => normalise(recoveredRatio(own)),
 
   /**
    * exp(clamp(contrast, -.5, 1.5)): the weight of TIS-DPO (arXiv 2410.04350) with the two prompts in the place of its two
@@ -154,6 +156,9 @@ export const weightings = {
 
 export type WeightingName = keyof typeof weightings
 
+/** The weighting of every entry (recipes, command line, library) unless another is named: the best of the ablation. */
+export const defaultWeighting: WeightingName = "kl"
+
 export interface WeighOptions {
   /** Run seed, any integer; for `random` alone. */
   seed: number
@@ -163,7 +168,11 @@ export interface WeighOptions {
   firstTokenZero: boolean
 }
 
-export const weighDefaults: WeighOptions = { seed: 0, weightings: ["uniform", "contrast", "kl"], firstTokenZero: false }
+export const weighDefaults: WeighOptions = {
+  seed: 0,
+  weightings: ["uniform", "contrast", defaultWeighting],
+  firstTokenZero: false,
+}
 
 /**
  * The weights of both answers of a pair under one weighting.

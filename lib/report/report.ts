@@ -1,5 +1,6 @@
 import { join } from "node:path"
 import { writeAtomic } from "../data/jsonl"
+import { defaultWeighting } from "../musc/weigh"
 import { heatmapScript } from "../plots/heatmap"
 import { type Html, html, type Part, page, table } from "../plots/html"
 import { type RunData, readRun } from "./report-data"
@@ -60,7 +61,7 @@ ${hashes.length > 0 && html`<details><summary>Files and their hashes</summary>${
 
 /** The report of a run as one HTML page that needs nothing else, not even a network. */
 export function reportPage(data: RunData): string {
-  const weighting = said(data.config?.weighting) || "contrast"
+  const weighting = said(data.config?.weighting) || defaultWeighting
   const sections: [string, string, Html | undefined][] = [
     ["results", "Results", resultSection(data)],
     ["data", "Data card", dataCard(data)],

@@ -5,7 +5,7 @@ import { selfInstruct } from "../musc/source"
 import { stages } from "../musc/stages"
 import { collect, first } from "./context"
 import { aligned } from "./results"
-import { candidates, heldOutRows, selfInstructed, sourceRows, stageOptions, worldSource } from "./stages"
+import { candidates, checkMethods, heldOutRows, selfInstructed, sourceRows, stageOptions, worldSource } from "./stages"
 
 /** An engine that writes nothing and keeps what it was asked. */
 export interface Recorder extends Scorer {
@@ -46,6 +46,7 @@ export function shown({ messages, temperature, maxTokens }: GenerateRequest): st
 
 /** What a run with these settings would do: settings changed, calls of each stage, the first prompt. Calls nothing. */
 export async function planOf(config: RunConfig): Promise<string> {
+  checkMethods(config)
   const options = stageOptions(config, config.seed)
   const engine = recorder()
   const written = selfInstructed(config)

@@ -13,7 +13,7 @@ import type { OpenGenerator } from "./engines"
 import { type GradedPair, gradePair, graderOf, judgeOptions } from "./graders"
 import { type Graded, meanShares, type PairCount, resultsOf } from "./results"
 import { holdoutStage, type Source, sourceStage } from "./source"
-import { stageOptions, trainSettings } from "./stages"
+import { checkMethods, stageOptions, trainSettings } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
 
 /** Part of the key of evaluations; to be raised when a change makes them write something else. */
@@ -28,6 +28,7 @@ export interface Findings {
 /** The paper's figure, once for each seed: instructions to pairs, pairs to adapters, adapters to answers and verdicts. */
 export async function experiment(context: RunContext, seeds: readonly number[]): Promise<Findings> {
   const { config } = context
+  checkMethods(config)
   const graded: Findings["graded"] = []
   const pairs: PairCount[] = []
   const baselines: NonNullable<Results["baselines"]> = []
@@ -149,6 +150,7 @@ async function trainMethod(
     cache,
     signal,
     onStep: stepProgress(stage, context),
+    onNote: (line) => context.onNote(`seed ${seed}, ${method}: ${line}`),
   })
   return { dir: adapter, key }
 }

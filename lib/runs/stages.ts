@@ -1,10 +1,11 @@
-import { type ConfigKey, isBaseline, type MethodName, type RunConfig } from "../config/config"
+import { type ConfigKey, isBaseline, type MethodName, type RunConfig, withoutEffect } from "../config/config"
 import { readInstructions } from "../data/formats"
 import type { InstructionRow, StageName } from "../data/schema"
+import { ConfigError } from "../errors"
 import { failed, type Outcome } from "../musc/row"
 import { markNearDuplicates, type SelfInstructOptions } from "../musc/source"
 import type { StageOptions } from "../musc/stages"
-import type { TrainSettings } from "../musc/train"
+import { checkSettings, type TrainSettings } from "../musc/train"
 import { streamKey } from "../rng"
 import { worldInstructions } from "../world/spec"
 
@@ -24,7 +25,19 @@ export const stageSettings = {
   weigh: ["weightings", "firstTokenZero"],
   train: [
     ...(["weighting", "firstTokenZero", "loss", "beta", "labelSmoothing", "lengthNormalised", "sftWeight"] as const),
-    ...(["simpoMargin", "rank", "alpha", "lr", "sftLr", "epochs", "batchSize", "warmup", "tokenBudget"] as const),
+    ...([
+      "simpoBeta",
+      "simpoMargin",
+      "tdpoAlpha",
+      "rank",
+      "alpha",
+      "lr",
+      "sftLr",
+      "epochs",
+      "batchSize",
+      "warmup",
+      "tokenBudget",
+    ] as const),
     ...(["gradientCheckpointing", "cutoff", "checkpointEvery"] as const),
   ],
   evaluate: [
@@ -68,17 +81,31 @@ export function trainSettings(config: RunConfig, method: MethodName, seed: numbe
       : method === "musc"
         ? config.weighting
         : method.slice("musc-".length)
-  const { loss, beta, labelSmoothing, lengthNormalised, sftWeight, simpoMargin, tdpoAlpha, firstTokenZero } = config
+  const { loss, beta, labelSmoothing, lengthNormalised, sftWeight, firstTokenZero } = config
+  const { simpoBeta, simpoMargin, tdpoAlpha } = config
   return {
     ...shared,
     kind: "preference",
     lr: config.lr,
     weighting: weighting as RunConfig["weighting"],
-    firstTokenZero: firstTokenZero && !isBaseline(method),
+    firstTokenZero,
     preference: {
       loss: tdpo ? method : loss,
-      ...{ beta, labelSmoothing, lengthNormalised, sftWeight, simpoMargin, tdpoAlpha },
+      ...{ beta, labelSmoothing, lengthNormalised, sftWeight, simpoBeta, simpoMargin, tdpoAlpha },
     },
+  }
+}
+
+/**
+ * Looks, before hours of stages, whether all methods of a run can be trained as the settings say.
+ * @throws ConfigError for settings that no method reads; InputError for token weights under a loss that reads none
+ */
+export function checkMethods(config: RunConfig): void {
+  const problems = withoutEffect(config)
+  if (problems.length) throw new ConfigError(problems)
+  for (const method of config.methods) {
+    const settings = trainSettings(config, method, config.seed)
+    if (settings) checkSettings(settings)
   }
 }
 

@@ -11,11 +11,11 @@ import { fromAdapter, type Lora, toAdapter } from "../model/lora"
 import { baseMismatch } from "../model/merge"
 import { openSafetensors } from "../model/safetensors"
 import type { FailedRow } from "../musc/row"
-import { type TrainRow, type TrainSettings, trainAdapter } from "../musc/train"
+import { type PairCounts, type TrainRow, type TrainSettings, trainAdapter } from "../musc/train"
 import type { StepLog } from "../train/loop"
 
 export interface TrainStage {
-  /** Folder for `metrics.jsonl`, `adapter/` and, while training, `checkpoint.safetensors`. */
+  /** Folder for `metrics.jsonl`, `pairs.json`, `adapter/` and, while training, `checkpoint.safetensors`. */
   dir: string
   /** See keyOf: training version, settings, the model, the key of the pairs. */
   key: string
@@ -27,6 +27,8 @@ export interface TrainStage {
   cache?: string
   signal?: AbortSignal
   onStep?: (log: StepLog) => void
+  /** Told of pairs that were left out, cut or weighed anew. */
+  onNote?: (line: string) => void
 }
 
 /**
@@ -35,7 +37,7 @@ export interface TrainStage {
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */
 export async function runTraining(stage: TrainStage): Promise<string> {
-  const { dir, key, local, pairs, settings, checkpointEvery, cache, signal, onStep } = stage
+  const { dir, key, local, pairs, settings, checkpointEvery, cache, signal, onStep, onNote } = stage
   const adapter = join(dir, "adapter")
   const metrics = join(dir, "metrics.jsonl")
   const checkpoint = join(dir, "checkpoint.safetensors")
@@ -66,6 +68,8 @@ export async function runTraining(stage: TrainStage): Promise<string> {
     lora = await trainAdapter(local, pairs(), settings, {
       checkpoint: { file: checkpoint, every: checkpointEvery, key },
       signal,
+      onNote,
+      onPairs: (counts) => writeAtomic(join(dir, "pairs.json"), `${JSON.stringify(counts, null, 2)}\n`),
       // Waited for, so that the checkpoint of a step never stands without its line.
       onStep: async (log) => {
         if (!Number.isFinite(log.loss)) {
@@ -110,6 +114,10 @@ export function openAdapter(dir: string, local: LocalModel, onNote?: (line: stri
   if (mismatch) onNote?.(`note: ${mismatch}`)
   return fromAdapter(adapter)
 }
+
+/** What the training in a folder was done on; undefined where it does not say. */
+export const trainedOn = async (dir: string): Promise<PairCounts | undefined> =>
+  readFile(join(dir, "pairs.json"), "utf8").then(JSON.parse, () => undefined)
 
 /** The key of what stands in a training folder; undefined without one. */
 export const trainingKey = async (dir: string): Promise<string | undefined> => (await readKey(dir))?.key

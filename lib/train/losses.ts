@@ -49,9 +49,12 @@ export type PreferenceLoss = (typeof preferenceLosses)[number]
 /** Whether a loss compares whole distributions with the reference's, not log-probs of tokens alone. */
 export const needsDivergence = (loss: PreferenceLoss): boolean => loss === "tdpo1" || loss === "tdpo2"
 
+/** Whether a loss reads token weights. SimPO and ORPO compare the mean log-probs of whole answers. */
+export const readsWeights = (loss: PreferenceLoss): boolean => loss !== "simpo" && loss !== "orpo"
+
 export interface PreferenceOptions {
   loss: PreferenceLoss
-  /** β: how strongly the reference holds; .1 in the paper */
+  /** β: how strongly the reference holds; .1 in the paper. ORPO's λ. SimPO has its own */
   beta: number
   /** cDPO: the share of pairs taken to be labelled the wrong way round; 0 to .5 */
   labelSmoothing: number
@@ -59,6 +62,8 @@ export interface PreferenceOptions {
   lengthNormalised: boolean
   /** weight of an SFT term on the chosen answer, mean log-prob a token; 0 leaves it out */
   sftWeight: number
+  /** SimPO's own β, which scales the mean log-prob of an answer; 2 to 10 in its paper */
+  simpoBeta: number
   /** SimPO's target margin γ, in units of β-scaled mean log-prob */
   simpoMargin: number
   /** TDPO2's α: weight of the divergences; .5 in its paper, 0 is DPO */
@@ -71,21 +76,30 @@ export const preferenceDefaults: PreferenceOptions = {
   labelSmoothing: 0,
   lengthNormalised: false,
   sftWeight: 0,
+  simpoBeta: 2,
   simpoMargin: 0.5,
   tdpoAlpha: 0.5,
 }
 
-/** Loss of each pair, and the rewards β·s that it compares, for logging; each [P]. */
+/** Loss of each pair, and for logging the rewards β·s that it compares, and whether chosen is ahead; each [P]. */
 export interface PreferenceResult {
   losses: Tensor1D
   chosenRewards: Tensor1D
   rejectedRewards: Tensor1D
+  /** 1 where the margin of rewards is above 0 by more than rounding, else 0: an equal pair is not in order */
+  ordered: Tensor1D
 }
+
+/**
+ * What rounding can make of a sum of log-probs, as a share of it: 32 units in the last place of a 32-bit float. Policy and
+ * reference may be computed in another order, and so a pair that both find alike has a margin of about this, not of 0.
+ */
+const ROUNDING = 2 ** -18
 
 /**
  * Token-weighted DPO (the paper's fine-grained loss; musc eq. of the loss) and its relatives.
  * dpo: Rafailov 2023 eq. 7, cDPO: Mitchell 2023; ipo: Azar 2023 eq. 17 (on per-token means, as in TRL); hinge: SLiC,
- * Zhao 2023; simpo: Meng 2024 eq. 6; orpo: Hong 2024 eq. 6-7 (its λ is `beta`, its SFT term is always there);
+ * Zhao 2023; simpo: Meng 2024 eq. 6 (its β is `simpoBeta`); orpo: Hong 2024 eq. 6-7 (its λ is `beta`, its SFT term is always there);
  * tdpo1, tdpo2: Zeng 2024 (arXiv 2404.11999), a KL term at each place in the stead of token weights: with
  * D = Σ_t KL(π_ref || π), s + D (tdpo1) or s + α D (tdpo2, whose chosen D has no gradient) takes the place of s.
  * The released code sums only in its weighted branch and applies plain DPO token by token; here both sum.
@@ -100,13 +114,14 @@ export function preferenceLoss(pairs: PairScores, options: PreferenceOptions): P
   const chosenMean = mean(pairs.chosenLogProb, pairs.chosenTokens)
   const rejectedMean = mean(pairs.rejectedLogProb, pairs.rejectedTokens)
 
-  let chosenRewards = tf.mul(chosen, beta) as Tensor1D
-  let rejectedRewards = tf.mul(rejected, beta) as Tensor1D
-  if (options.loss === "simpo" || options.loss === "orpo") {
-    chosenRewards = tf.mul(chosenMean, beta)
-    rejectedRewards = tf.mul(rejectedMean, beta)
-  }
+  const scale = options.loss === "simpo" ? options.simpoBeta : beta
+  const sides = readsWeights(options.loss) ? [chosen, rejected] : [chosenMean, rejectedMean]
+  const [chosenRewards, rejectedRewards] = sides.map((side) => tf.mul(side, scale)) as [Tensor1D, Tensor1D]
   const margin = tf.sub(chosenRewards, rejectedRewards) as Tensor1D
+  const [c, r] =
+    perToken || !readsWeights(options.loss) ? [chosenMean, rejectedMean] : [pairs.chosenLogProb, pairs.rejectedLogProb]
+  const rounding = tf.mul(tf.add(tf.abs(c), tf.abs(r)), ROUNDING * scale)
+  const ordered = tf.cast(tf.greater(margin, rounding), "float32") as Tensor1D
   // tf.logSigmoid has a gradient that fails inside a taped function that frees its tensors
   const logSigmoid = (x: Tensor1D) => tf.neg(tf.softplus(tf.neg(x))) as Tensor1D
   const smoothed = (x: Tensor1D) =>
@@ -122,7 +137,7 @@ export function preferenceLoss(pairs: PairScores, options: PreferenceOptions): P
     ipo: () => tf.square(tf.sub(tf.sub(chosen, rejected), 1 / (2 * beta))) as Tensor1D,
     // max(0, 1 - margin)
     hinge: () => tf.relu(tf.sub(1, margin)) as Tensor1D,
-    // -log σ(β mean_chosen - β mean_rejected - γ)
+    // -log σ(β mean_chosen - β mean_rejected - γ), β = simpoBeta
     simpo: () => smoothed(tf.sub(margin, options.simpoMargin)),
     // -mean_chosen - λ log σ(log odds_chosen - log odds_rejected), odds = p / (1 - p)
     orpo: () => {
@@ -133,7 +148,7 @@ export function preferenceLoss(pairs: PairScores, options: PreferenceOptions): P
   }
   const base = byName[options.loss]()
   const losses = options.sftWeight ? (tf.sub(base, tf.mul(chosenMean, options.sftWeight)) as Tensor1D) : base
-  return { losses, chosenRewards, rejectedRewards }
+  return { losses, chosenRewards, rejectedRewards, ordered }
 }
 
 /** What TDPO puts in the place of s, [P] each. */

@@ -76,7 +76,7 @@ export interface LossShare {
 /**
  * Share of some items, laid out as `packItems` does, in the loss of a step whose items weigh `total`. `reference` is the model without its adapter, which
  * TDPO reads; pairs must have their reference log-probs (`withReference`). Logs of pairs: rewards of both sides (β Σ w Δ),
- * their margin, and accuracy (share of pairs with a positive margin).
+ * their margin, and accuracy (share of pairs whose margin is above 0 by more than rounding).
  */
 export function lossOf(
   objective: Objective,
@@ -143,7 +143,7 @@ function preferenceOf(
       chosen_reward: share(result.chosenRewards),
       rejected_reward: share(result.rejectedRewards),
       margin: share(margin),
-      accuracy: share(tf.cast(tf.greater(margin, 0), "float32")),
+      accuracy: share(result.ordered),
     },
   }
 }

@@ -21,20 +21,39 @@ export interface PairText {
   rejected: string
   /** one weight a response token; absent is all 1 */
   weights?: PairWeights
+  /** whether the first token of both answers weighs 0, whatever `weights` say */
+  firstTokenZero?: boolean
   /** log-prob of each response token under the reference model, if known */
   reference?: PairWeights
 }
 
+/** Pairs that do not fit into the cut-off. */
+export interface CutOff {
+  /** pairs left out, as their prompt alone reaches it */
+  leftOut: number
+  /** pairs with an answer whose end is left out */
+  shortened: number
+}
+
 /**
  * Tokenises pairs with an exact boundary. Prompt and longer answer together are cut at `maxTokens` (2048 in the paper)
- * by shortening the answers; a pair whose prompt alone is that long is left out.
+ * by shortening the answers; a pair whose prompt alone is that long is left out. Both are counted in `cutOff`.
  * @throws InputError naming the pair whose weights do not fit its tokens
  */
-export function encodePairs(tokenizer: Tokenizer, pairs: readonly PairText[], maxTokens: number): PairItem[] {
-  return pairs.flatMap(({ id, prompt, chosen, rejected, weights, reference }) => {
+export function encodePairs(
+  tokenizer: Tokenizer,
+  pairs: readonly PairText[],
+  maxTokens: number,
+  cutOff: CutOff = { leftOut: 0, shortened: 0 },
+): PairItem[] {
+  return pairs.flatMap(({ id, prompt, chosen, rejected, weights, reference, firstTokenZero }) => {
     const { promptIds, responses } = encodeChats(tokenizer, prompt, [chosen, rejected])
     const room = maxTokens - promptIds.length
-    if (room < 1) return []
+    if (room < 1) {
+      cutOff.leftOut++
+      return []
+    }
+    if (responses.some(({ length }) => length > room)) cutOff.shortened++
     const answer = (side: "chosen" | "rejected", ids: readonly number[]) => {
       const fitted = (values: readonly number[] | undefined, what: string) => {
         if (values && values.length !== ids.length) {
@@ -43,9 +62,10 @@ export function encodePairs(tokenizer: Tokenizer, pairs: readonly PairText[], ma
         }
         return values?.slice(0, room)
       }
+      const weight = fitted(weights?.[side], "weights") ?? ids.slice(0, room).map(() => 1)
       return {
         ids: ids.slice(0, room),
-        weights: fitted(weights?.[side], "weights") ?? ids.slice(0, room).map(() => 1),
+        weights: firstTokenZero ? weight.map((value, t) => (t ? value : 0)) : weight,
         reference: fitted(reference?.[side], "reference log-probs"),
       }
     }

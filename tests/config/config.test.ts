@@ -6,7 +6,7 @@ import { configDefaults, nearest, parseConfig } from "../../lib/config/config"
 import { recipes } from "../../lib/config/recipes"
 import { parseSets, readSettings } from "../../lib/config/settings"
 import { ConfigError } from "../../lib/errors"
-import { trainSettings } from "../../lib/runs/stages"
+import { checkMethods, trainSettings } from "../../lib/runs/stages"
 
 function problemsOf(given: Record<string, unknown>): readonly string[] {
   try {
@@ -53,6 +53,31 @@ describe("settings", () => {
       ]
       for (const one of all) expect(problemsOf(one)).toEqual([])
     }
+  })
+
+  it.each([
+    [{ simpoMargin: 1 }, /simpoMargin: must be left at 0.5, as only the loss simpo reads it, got 1 with the loss dpo/],
+    [{ simpoBeta: 5, loss: "orpo" }, /simpoBeta: .* as only the loss simpo reads it/],
+    [{ beta: 0.5, loss: "simpo" }, /beta: must be left at 0.1, .* got 0.5 with the loss simpo/],
+    [{ labelSmoothing: 0.1, loss: "ipo" }, /labelSmoothing: /],
+    [{ tdpoAlpha: 0.3, methods: ["tdpo1"] }, /tdpoAlpha: .* only the loss tdpo2 reads it/],
+  ])("are refused by a run for %j, which no loss of it reads", (given, message) => {
+    const run = () => checkMethods(parseConfig({ methods: ["coarse"], ...given }))
+    expect(run).toThrow(ConfigError)
+    expect(run).toThrow(message)
+  })
+
+  it("of a loss are heeded where one of the methods reads them", () => {
+    for (const given of [
+      { tdpoAlpha: 0.3, methods: ["tdpo2"] },
+      { beta: 0.5, loss: "simpo", methods: ["coarse", "tdpo1"] },
+      { simpoBeta: 5, simpoMargin: 1, labelSmoothing: 0.1, loss: "simpo", methods: ["coarse"] },
+    ])
+      expect(() => checkMethods(parseConfig(given))).not.toThrow()
+  })
+
+  it("of a run refuse musc with a loss that reads no token weights, before anything is done", () => {
+    expect(() => checkMethods(parseConfig({ loss: "simpo" }))).toThrow(/musc would equal coarse, got weighting kl/)
   })
 
   it("refuse a list that names a method twice", () => {

@@ -1,13 +1,18 @@
 import { describe, expect, it } from "vitest"
+import { configDefaults } from "../../lib/config/config"
+import { recipes } from "../../lib/config/recipes"
 import { pairRow, type TokenSignals, weighedRow } from "../../lib/data/schema"
 import type { ScoreRequest } from "../../lib/engine/engine"
 import { scripted } from "../../lib/engine/scripted"
+import { trainDefaults } from "../../lib/musc/train"
 import {
+  defaultWeighting,
   MAX_WEIGHT,
   normalise,
   ownSignals,
   type WeightingName,
   weigh,
+  weighDefaults,
   weightings,
   weightsOf,
 } from "../../lib/musc/weigh"
@@ -123,14 +128,31 @@ describe("weightings", () => {
     for (const [t, value] of chosen.entries()) expect(value).toBeCloseTo([2, 74 / 47, 10 / 47, 10 / 47][t]!, 10)
   })
 
-  it("ratio is clip(1.2 own / other, 0, 2), and 1.2 where the prompts agree, certain tokens included", () => {
-    const sure = { ...tokens, logprob: [-1, -4, -2, 0], logprob_noised: [-4, -1, -2, 0] }
+  it("ratio is min(2, .6 other / own), .6 where the prompts agree, and 1.2 for a certain token", () => {
+    // -1 / -4: .6 · 4 = 2.4 is capped; -4 / -1: .6 / 4; both -2: .6; own 0: 1.2, whatever the other says
+    const sure = { ...tokens, logprob: [-1, -4, -2, 0], logprob_noised: [-4, -1, -2, -3] }
     const { chosen, rejected } = weightsOf({ chosen: sure, rejected: sure }, "ratio")
-    expect(chosen[0]).toBeCloseTo(0.3, 12)
-    expect(chosen.slice(1)).toEqual([2, 1.2, 1.2])
-    expect(rejected[1]).toBeCloseTo(0.3, 12)
-    const zero = { ...tokens, logprob_noised: [0, -1, -2, -2] }
-    expect(weightsOf({ chosen: zero, rejected: tokens }, "ratio").chosen[0]).toBe(2)
+    for (const [t, value] of chosen.entries()) expect(value).toBeCloseTo([2, 0.15, 0.6, 1.2][t]!, 12)
+    // the rejected answer's own prompt is the noised one; .6 · 0 / 3 = 0
+    for (const [t, value] of rejected.entries()) expect(value).toBeCloseTo([0.15, 2, 0.6, 0][t]!, 12)
+    const certain = { ...tokens, logprob: [0, 1e-8, -2, -2], logprob_noised: [0, 0, -2, -2] }
+    expect(weightsOf({ chosen: certain, rejected: tokens }, "ratio").chosen).toEqual([1.2, 1.2, 0.6, 0.6])
+  })
+
+  it("ratio weighs up the tokens that their own prompt made likelier", () => {
+    const s = madeUp(200, 7)
+    const { chosen } = weightsOf({ chosen: s, rejected: s }, "ratio")
+    for (const [t, weight] of chosen.entries()) {
+      if (s.logprob[t]! > s.logprob_noised[t]!) expect(weight).toBeGreaterThan(0.6)
+      if (s.logprob[t]! < s.logprob_noised[t]!) expect(weight).toBeLessThan(0.6)
+    }
+  })
+
+  // 2, .15, .6, .6 sum to 3.35; 4 / 3.35 would give the first 2.39, so it is capped and c = 2 / 1.35.
+  it("ratio-scaled is ratio at mean 1", () => {
+    const { chosen } = weightsOf({ chosen: tokens, rejected: tokens }, "ratio-scaled")
+    for (const [t, value] of chosen.entries())
+      expect(value).toBeCloseTo([2, 0.3 / 1.35, 1.2 / 1.35, 1.2 / 1.35][t]!, 12)
   })
 
   it("tis-dpo clamps the gap to [-.5, 1.5]", () => {
@@ -154,6 +176,18 @@ describe("weightings", () => {
       /chosen must have 4 finite values of kl/,
     )
     expect(() => weightsOf({ chosen: tokens, rejected: { ...tokens, kl: [1] } }, "kl")).toThrow(/klReverse, got 1/)
+  })
+})
+
+describe("the default weighting", () => {
+  it("is the same in the library, the settings and every recipe", () => {
+    expect(defaultWeighting).toBe("kl")
+    expect(trainDefaults).toMatchObject({ weighting: "kl" })
+    expect(configDefaults.weighting).toBe("kl")
+    expect(weighDefaults.weightings).toContain("kl")
+    for (const { config, otherModels, variants } of Object.values(recipes))
+      for (const given of [config, otherModels, ...Object.values(variants ?? {})])
+        expect({ ...configDefaults, ...config, ...given }.weighting).toBe("kl")
   })
 })
 

@@ -5,8 +5,10 @@ import type { ModelConfig } from "../../lib/model/config"
 import { nativeBuild } from "../../lib/native/build"
 import { rng } from "../../lib/rng"
 
-/** The backends that every machine with these packages has, the native one where it is built. */
-export const backends: BackendName[] = nativeBuild() ? ["tensorflow", "wasm", "cpu"] : ["wasm", "cpu"]
+const native = nativeBuild() && (process.env.MUSC_BACKEND ?? "tensorflow") === "tensorflow"
+
+/** The backends that every machine with these packages has; the native one where it is built and no other is forced. */
+export const backends: BackendName[] = native ? ["tensorflow", "wasm", "cpu"] : ["wasm", "cpu"]
 
 /** Whether the native backend computes on a GPU: the last digits of a sum then depend on what is added beside it. */
 export const cuda = nativeBuild()?.device === "cuda"

@@ -45,7 +45,7 @@ describe("a preference loss", () => {
     // max(0, 1 - margin): ln 3 is beyond 1
     ["hinge", { loss: "hinge" }, [0, 1 + ln2]],
     // σ(β (ln 1/2 - ln 1/3) - γ) with γ = β ln 3/2 is 1/2; the other way round it is σ(-ln 3/2) = 2/5
-    ["simpo", { loss: "simpo", simpoMargin: 0.5 * log(1.5) }, [ln2, log(2.5)]],
+    ["simpo", { loss: "simpo", beta: 9, simpoBeta: 0.5, simpoMargin: 0.5 * log(1.5) }, [ln2, log(2.5)]],
     // odds of 1/2 and 1/3 are 1 and 1/2: σ(ln 2) = 2/3 and σ(-ln 2) = 1/3; the SFT part is -mean log-prob of chosen
     ["orpo", { loss: "orpo" }, [ln2 + 0.5 * log(1.5), ln3 + 0.5 * ln3]],
     // β · 7/12 ln 3 and β · -ln 2: -log σ(x) = log(1 + e^-x)
@@ -63,8 +63,22 @@ describe("a preference loss", () => {
     expect(largestGap(dpo.rejected, [-ln3 / 2, -ln2 / 2])).toBeLessThan(1e-6)
     const normalised = evaluate({ lengthNormalised: true })
     expect(largestGap(normalised.chosen, [ln3 / 8, -0.75 * ln2])).toBeLessThan(1e-6)
-    const simpo = evaluate({ loss: "simpo" })
+    const simpo = evaluate({ loss: "simpo", beta: 9, simpoBeta: 0.5 })
     expect(largestGap(simpo.rejected, [-ln3 / 2, -ln2 / 2])).toBeLessThan(1e-6)
+  })
+
+  it("takes a margin within rounding of 0 for no preference", () => {
+    // β · s of 1e-6 nats beside log-probs of some nats is what another order of sums gives; 1e-3 nats is a preference
+    const ordered = (chosen: number) =>
+      tf.tidy(() => [
+        ...preferenceLoss(
+          { ...simpleOdds(), chosen: tf.tensor1d([chosen, -chosen]), rejected: tf.tensor1d([0, 0]) },
+          preferenceDefaults,
+        ).ordered.dataSync(),
+      ])
+    expect(ordered(0)).toEqual([0, 0])
+    expect(ordered(1e-6)).toEqual([0, 0])
+    expect(ordered(1e-3)).toEqual([1, 0])
   })
 
   it("stays finite where a margin is far out", () => {
