@@ -1,6 +1,7 @@
 import { z } from "zod"
 import type { Benchmark, BenchmarkItem, Judgement, JudgeRequest } from "./benchmark"
 import { typeShares } from "./figures"
+import { pythonFloat } from "./python"
 import { fileIn, uniqueRecords } from "./records"
 
 const DATA = "cfbench_data.json"
@@ -121,16 +122,15 @@ export function parseCfbenchLeniently(reply: string, criteria: readonly string[]
     .split(/\n[^\S\n]*\n\s*/)
   const squeeze = (text: string) => text.replace(/[\s\p{P}]+/gu, "")
   const strict = blocks.map((block) => {
-    const at = block.trimEnd().search(/\s[01]$/)
-    return at < 0 ? block : `${squeeze(block.slice(0, at))}\t${block.trimEnd().at(-1)}`
+    const at = block.trimEnd().search(/\s\p{Nd}$/u)
+    return at < 0 ? block : `${squeeze(block.slice(0, at))}\t${block.slice(at + 1)}`
   })
   return parseCfbench(strict.join("\n\n"), criteria.map(squeeze))
 }
 
-/** Python's float() of a text, where that is 0 or 1. */
+/** Python's float() of a text, where that is 0 or 1; digits of any script count, such as the full-width １. */
 function verdict(score: string | undefined): boolean | undefined {
-  if (score === undefined || !/^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i.test(score)) return undefined
-  const value = Number(score)
+  const value = score === undefined ? undefined : pythonFloat(score)
   return value === 0 ? false : value === 1 ? true : undefined
 }
 

@@ -109,6 +109,14 @@ describe("parsing", () => {
       expect(parseCfbench(reply, texts), JSON.stringify(reply)).toBeUndefined()
   })
 
+  it("reads numbers as Python's float does: digits of any script, blanks around them", () => {
+    // float("１") == 1.0, float("٠") == 0.0, float(" 1\\u3000") == 1.0, float("𝟏") == 1.0, float("1_0") == 10.0
+    expect(parseCfbench("标准0\t１\n\n标准1\t٠", texts)).toEqual([true, false])
+    expect(parseCfbench("标准0\t 1\u3000\n\n标准1\t𝟏", texts)).toEqual([true, true])
+    expect(parseCfbench("标准0\t1_0\n\n标准1\t1", texts)).toBeUndefined()
+    expect(parseCfbenchLeniently("标准0 １\n\n标准1。\t０", texts)).toEqual([true, false])
+  })
+
   it("forgives blanks and punctuation where it is lenient, and nothing else", () => {
     expect(parseCfbenchLeniently(" 标准0。\t1 \n\n\n标准1 0\n\n", texts)).toEqual([true, false])
     expect(parseCfbenchLeniently("标准0\t1\r\n\r\n标准1\t0", texts)).toEqual([true, false])

@@ -20,6 +20,7 @@ const table: [rule: string, kept: string[], broken: string[]][] = [
   ["constraint_punc:[，, 。]", ["好，好。"], ["好，好！"]],
   ['Json:["名", "k"]', ['给你：{"名": 1, "k": {"x": 2}} 好'], ['{"名": 1}']],
   ["Json:[]", ['{"a": 1}'], ["[1]"]],
+  ['Json:["a"]', ['{"a": NaN}', '{"a": [-Infinity, "NaN"]}'], ['{"a": nan}', "{NaN: 1}", '{"a": -NaN}']],
   ["model_keyword:[春天, 花]", ["春天的花"], ["春天"]],
   // One or two of the three keywords.
   ["model_keyword_num:[1,2,甲,乙,丙]", ["甲丙"], ["甲乙丙"]],

@@ -72,6 +72,24 @@ describe("extraction", () => {
     expect(read("评分对象：None of it")).toEqual([])
   })
 
+  it("looks behind the heading of the judge's task first, of the official wording alone when official", () => {
+    // As in the official script: behind the heading the markers are looked for again, before it they count for nothing.
+    expect(read("评分对象：假\n【模型回复中评分问题的评测对象】\n一||二")).toEqual(["一", "二"])
+    expect(read("【模型回复中评分问题的评测对象】\n评分对象：一")).toEqual(["一"])
+    expect(read("【模型回复中评分问题的评测对象】\n题：一")).toEqual(["一"])
+    expect(read("【评分对象】\n一：二")).toEqual(["二"])
+    for (const heading of [
+      "【模型回复中评分问题的评测对象】\n",
+      "**【评分对象】**\n",
+      "【模型回复中评分问题的评分对象】：",
+    ])
+      expect(read(`分析：好\n${heading}一：二`, "corrected"), heading).toEqual(["一：二"])
+  })
+
+  it("is trimmed as Python trims", () => {
+    expect(read("评分对象：\u001c一\u0085||\ufeff二")).toEqual(["一", "\ufeff二"])
+  })
+
   it("is not read without a marker when corrected, and takes all and None only alone", () => {
     expect(read("结果：一", "corrected")).toBeNull()
     expect(read("评测对象: 一", "corrected")).toEqual(["一"])

@@ -1,16 +1,16 @@
 // Compares our IFEval checks with the verdicts that tests/reference/ifeval.py wrote:
-//   npx tsx tests/reference/compare-ifeval.ts cases CASES.jsonl [PUNKT_FOLDER]
+//   npx tsx tests/reference/compare-ifeval.ts cases CASES.jsonl
 //   npx tsx tests/reference/compare-ifeval.ts answers DATA.jsonl ANSWERS.jsonl
-// PUNKT_FOLDER is NLTK's tokenizers/punkt_tab/english: then sentences are parted with all that its model knows instead of
-// with our list of the commonest words, so that what is left are faults of the algorithm.
+//   npx tsx tests/reference/compare-ifeval.ts items RESULT_FOLDER VERDICTS.jsonl
+// `items` takes what `musc benchmark ifeval` wrote for the responses that `ifeval.py responses` graded, and exits with 1 where
+// a verdict differs that lm-eval does not leave to chance and that needs no language detector.
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import type { Scoring } from "../../lib/eval/benchmark"
 import { checks } from "../../lib/eval/ifeval/checks"
-import { model, type PunktModel } from "../../lib/eval/ifeval/english"
 import { ifeval } from "../../lib/eval/ifeval/ifeval"
 import { loadLanguages } from "../../lib/eval/ifeval/language"
-import { strip } from "../../lib/eval/ifeval/python"
+import { strip } from "../../lib/eval/python"
 
 const scoring: Scoring = "official"
 const rows = <Row>(file: string) =>
@@ -19,27 +19,7 @@ const rows = <Row>(file: string) =>
     .filter((line) => line)
     .map((line) => JSON.parse(line) as Row)
 
-/** NLTK's parameters. Bits of an orthographic context: 2, 4, 8 capital and 16, 32, 64 small, at the start, inside, unknown. */
-function readModel(folder: string): PunktModel {
-  const lines = (name: string) => readFileSync(join(folder, name), "utf8").split("\n")
-  const contexts = lines("ortho_context.tab").map((line): [string, number] => {
-    const [word = "", bits] = line.split("\t")
-    return [word, Number(bits)]
-  })
-  const where = (holds: (bits: number) => boolean) =>
-    new Set(contexts.filter(([, bits]) => holds(bits)).map(([word]) => word))
-  return {
-    abbreviations: new Set(lines("abbrev_types.txt")),
-    collocations: new Set(lines("collocations.tab").map((line) => line.replace("\t", " "))),
-    starters: new Set(lines("sent_starters.txt")),
-    ordinary: where((bits) => (bits & 112) > 0),
-    capitalised: where((bits) => (bits & 4) > 0),
-    small: where((bits) => (bits & 16) > 0 && (bits & 14) === 0),
-  }
-}
-
-async function compareCases(file: string, punkt?: string) {
-  if (punkt) Object.assign(model, readModel(punkt))
+async function compareCases(file: string) {
   interface Case {
     id: string
     kwargs: Record<string, unknown>
@@ -88,9 +68,46 @@ async function compareAnswers(data: string, file: string) {
   for (const name of Object.keys(a).slice(0, 4)) console.log(`${name}: lm-eval ${a[name]}, ours ${b[name]}`)
 }
 
+const detects = (id: string) => id.startsWith("language:") || id.startsWith("change_case:english")
+
+function compareItems(folder: string, file: string) {
+  interface Verdicts {
+    key: number
+    instructions: [strict: boolean | null, loose: boolean | null][]
+  }
+  interface Item {
+    id: string
+    result: { id: string; strict: boolean; loose: boolean }[]
+  }
+  const ours = new Map(rows<Item>(join(folder, "items.jsonl")).map((item) => [item.id, item.result]))
+  const counts = { compared: 0, language: 0, chance: 0, "language differs": 0, differs: 0 }
+  for (const { key, instructions } of rows<Verdicts>(file)) {
+    const own = ours.get(`${key}`)!
+    for (const [i, official] of instructions.entries()) {
+      const { id, ...found } = own[i]!
+      for (const [j, kind] of (["strict", "loose"] as const).entries()) {
+        if (official[j] === null) {
+          counts.chance++
+          continue
+        }
+        counts[detects(id) ? "language" : "compared"]++
+        if (found[kind] === official[j]) continue
+        counts[detects(id) ? "language differs" : "differs"]++
+        console.log(key, id, kind, "lm-eval", official[j], "ours", found[kind])
+      }
+    }
+  }
+  console.log(
+    `${ours.size} answers; verdicts without language: ${counts.differs} of ${counts.compared} differ; with language: ` +
+      `${counts["language differs"]} of ${counts.language}; left to chance by lm-eval: ${counts.chance}`,
+  )
+  if (counts.differs || !counts.compared) process.exitCode = 1
+}
+
 async function main([command, first = "", second]: string[]) {
   await loadLanguages()
-  if (command === "cases") await compareCases(first, second)
+  if (command === "items") compareItems(first, second ?? "")
+  else if (command === "cases") await compareCases(first)
   else await compareAnswers(first, second ?? "")
 }
 

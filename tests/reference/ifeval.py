@@ -3,11 +3,16 @@
     pip install lm-eval==0.4.13 nltk==3.9.2 langdetect==1.0.9 immutabledict; python -m nltk.downloader punkt_tab
     python tests/reference/ifeval.py cases CASES.jsonl [--texts 1000] [--seed 1] [--sample 400]
     python tests/reference/ifeval.py answers DATA.jsonl ANSWERS.jsonl [--seed 1]
+    python tests/reference/ifeval.py responses DATA.jsonl RESPONSES.jsonl VERDICTS.jsonl
+    python tests/reference/ifeval.py short [--seed 1] [--texts 150]
 
 NLTK 3.10 parts words and sentences otherwise at marks and curly quotes; published figures are older.
 
 `cases` writes rows {id, kwargs, text, verdict}; the verdict is null where the official one hangs on unseeded random numbers.
 `answers` writes an answer to every official prompt {key, response, prompt: [strict, loose], instructions: [[strict, loose]]}.
+`responses` does the same for real answers {id, response}; what langdetect decides by chance is null.
+`short` writes short texts made of marks, and texts of two or three short sentences, with what Python counts in them, to
+tests/fixtures/ifeval/short.json.
 `--sample N` also writes N of the cases, short ones, to tests/fixtures/ifeval/cases.json.
 """
 import argparse
@@ -130,6 +135,65 @@ def answers(args):
             out.write(json.dumps(result) + "\n")
 
 
+def verdicts(example, response, loose):
+    """Verdicts on a response by instruction, null where they hang on the seed of langdetect or on a random letter."""
+    test = utils.test_instruction_following_loose if loose else utils.test_instruction_following_strict
+    found = []
+    for seed in SEEDS:
+        langdetect.DetectorFactory.seed = seed
+        random.seed(seed)
+        found.append(test(example, response).follow_instruction_list)
+    return [own[0] if len(set(own)) == 1 else None for own in zip(*found)]
+
+
+def responses(args):
+    with open(args.data, encoding="utf-8") as file:
+        rows = {row["key"]: row for row in map(json.loads, file)}
+    with open(args.responses, encoding="utf-8") as file, open(args.out, "w", encoding="utf-8") as out:
+        for line in file:
+            given = json.loads(line)
+            row = rows[int(given.get("id", given.get("key")))]
+            response = given["responses"][0] if "responses" in given else given["response"]
+            example = utils.InputExample(**row)
+            pairs = zip(verdicts(example, response, False), verdicts(example, response, True))
+            out.write(json.dumps({"key": row["key"], "response": response, "instructions": list(pairs)}) + "\n")
+
+
+MARKS = ["*", "*", "**", "-", "-", "[", "]", "<<", ">>", "<", ">", '"', "'", "\n", "\n", "\n\n", " ", "\t", "\u00a0", "\x1c", "a", "B.", "x", "1"]
+SHORT = """Well... Silence fell.|Wait... What?|He left. . . Nobody knew.|Done. ok.|At 5 p.m. Rain came.|I met J. Bond. Hooray!|It cost 3. Cheap!
+She lives in the U.S. Nice.|No. 5 is here.|Stop!!! Go...|"Yes." He nodded.|(Really.) Fine.|e.g. this. Or that.|Hmm.. Okay.|One.Two. Three""".replace("\n", "|").split("|")
+
+
+def short(args):
+    rng = random.Random(args.seed)
+    checker = lambda name, **kwargs: (lambda one: (one.build_description(**kwargs), one)[1])(instructions_registry.INSTRUCTION_DICT[name](name))
+    follows = lambda text, name, **kwargs: bool(checker(name, **kwargs).check_following(text))
+    count = lambda text, name, key: next(n for n in range(1, 99) if not follows(text, name, **{key: n})) - 1
+    bullets = lambda text: next((n for n in range(1, 99) if follows(text, "detectable_format:number_bullet_lists", num_bullets=n)), 0)
+    rows = []
+    for _ in range(args.texts):
+        text = "".join(rng.choice(MARKS) for _ in range(rng.randint(1, 24)))
+        text = rng.choice([text, text, f'"{text}"', f"<<{text}>>"])
+        rows.append({
+            "text": text,
+            "bullets": bullets(text),
+            "placeholders": count(text, "detectable_content:number_placeholders", "num_placeholders"),
+            "highlights": count(text, "detectable_format:number_highlighted_sections", "num_highlights"),
+            "title": follows(text, "detectable_format:title"),
+            "quotation": follows(text, "startend:quotation"),
+            "stripped": text.strip(),
+        })
+    frames = "{0}... {1} fell.|{0}. {1} came.|{0}! {1}?|{1} said {0}. Then {1} left.|{0}.. {1} {0}|A. {1} {0}.|3. {1} {0}.|Mr. {1} {0}. {1}".split("|")
+    vocabulary = [word for word in open(nltk.data.find("tokenizers/punkt_tab/english/ortho_context.tab"), encoding="utf-8").read().split() if word.isalpha()]
+    common = "silence rain music night snow everyone smoke laughter darkness thunder moonlight whispers footsteps coffee luck".split()
+    texts = SHORT + [
+        rng.choice(frames).format(rng.choice("Well So Oh Yes Hmm Wait then but etc Ok".split()), rng.choice(common + rng.sample(vocabulary, 9)).capitalize())
+        for _ in range(args.texts)
+    ]
+    sentences = [[text, len(nltk.sent_tokenize(text)), nltk.word_tokenize(text)] for text in dict.fromkeys(texts)]
+    write_json(FIXTURES / "ifeval" / "short.json", {"marks": rows, "sentences": sentences})
+
+
 parser = argparse.ArgumentParser()
 commands = parser.add_subparsers(required=True)
 make = commands.add_parser("cases")
@@ -141,7 +205,14 @@ whole = commands.add_parser("answers")
 whole.add_argument("data")
 whole.add_argument("out")
 whole.set_defaults(run=answers)
-for command in (make, whole):
+real = commands.add_parser("responses")
+for name in ("data", "responses", "out"):
+    real.add_argument(name)
+real.set_defaults(run=responses)
+few = commands.add_parser("short")
+few.add_argument("--texts", type=int, default=150)
+few.set_defaults(run=short)
+for command in (make, whole, real, few):
     command.add_argument("--seed", type=int, default=1)
 arguments = parser.parse_args()
 arguments.run(arguments)

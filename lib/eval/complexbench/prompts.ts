@@ -1,4 +1,5 @@
 import type { Scoring } from "../benchmark"
+import { strip } from "../python"
 
 /**
  * What the judge of ComplexBench is asked, and how its replies are read. Structure, rules and markers are those of the
@@ -85,22 +86,35 @@ export function parseVerdict(reply: string, scoring: Scoring): boolean | null {
   return verdicts.size === 1 ? verdicts.has("是") : null
 }
 
+/** Heading that the official script looks for first, in judges' replies that repeat the form of their task. */
+const HEADING = "【模型回复中评分问题的评测对象】\n"
+
 /**
  * The objects that a reply extracts from `response`. Both cut a closing note and take what follows the last 评分对象：.
- * Official: else what follows the last 评测对象：, else the last ：, else all of it; what starts with "all" is the whole
- * response, what holds "None" is nothing. Corrected: null without the marker; all and None must stand alone.
+ * Official: behind the last heading 【模型回复中评分问题的评测对象】 alone; else what follows the last 评测对象：, else the last ：, else
+ * all of it; what starts with "all" is the whole response, what holds "None" is nothing. Corrected: null without the marker
+ * or a heading 【… 评分对象】 of any wording; all and None must stand alone.
  */
 export function parseExtraction(reply: string, response: string, scoring: Scoring): string[] | null {
   const official = scoring === "official"
-  const noted = ["请注意", "**注意", "注意"].reduce((text, note) => before(text, `\n\n${note}`), reply)
-  const text = official ? noted : noted.replace(/评[分测]对象[*\s]*[：:]\**/g, "评分对象：")
+  const headed = official ? reply.slice(Math.max(0, endOfLast(reply, HEADING))) : reply
+  const noted = ["请注意", "**注意", "注意"].reduce((text, note) => before(text, `\n\n${note}`), headed)
+  const text = official
+    ? noted
+    : noted.replace(/评[分测]对象[*\s]*[：:]\**|【[^【】\n]*评[分测]对象[^【】\n]*】[*\s]*[：:]?/g, "评分对象：")
   const marker = (official ? ["评分对象：", "评测对象：", "："] : ["评分对象："]).find((mark) => text.includes(mark))
   if (!official && !marker) return null
-  const found = marker === undefined ? text : text.slice(text.lastIndexOf(marker) + marker.length)
-  const word = found.replace(/^[\s"“'`]+|[\s"”'`。.]+$/g, "")
+  const found = marker === undefined ? text : text.slice(endOfLast(text, marker))
+  const word = found.length > 100 ? found : found.replace(/^[\s"“'`]+|[\s"”'`。.]+$/g, "")
   if (official ? found.startsWith("all") : /^all$/i.test(word)) return [response]
   if (official ? found.includes("None") : /^none$/i.test(word)) return []
-  return found.split("||").map((object) => object.trim())
+  return found.split("||").map(strip)
+}
+
+/** Where the last `mark` ends; -1 without one. */
+function endOfLast(text: string, mark: string): number {
+  const at = text.lastIndexOf(mark)
+  return at < 0 ? -1 : at + mark.length
 }
 
 /** The text before the last `mark`, all of it without one. */

@@ -1,4 +1,5 @@
 import type { Scoring } from "../benchmark"
+import { pythonJson } from "../python"
 
 /** "unknown": not a rule of the language. Official scoring counts it as failed in the overall rate, as kept by dimension. */
 export type RuleVerdict = boolean | "unknown"
@@ -197,16 +198,12 @@ function unquote(text: string): string {
   return '"“`'.includes(first) && '"”`'.includes(last) && first ? rest.slice(1, -1) : rest
 }
 
-/** Whether the first balanced {...} is a JSON object with exactly these keys, or with any when there are none. */
+/** Whether the first balanced {...} is a JSON object (as Python reads it, NaN included) with exactly these keys, or with any when there are none. */
 function isObjectOf(text: string, keys: readonly string[], official: boolean): boolean {
-  try {
-    const value: unknown = JSON.parse(firstObject(text, official))
-    if (typeof value !== "object" || value === null || Array.isArray(value)) return false
-    const own = Object.keys(value)
-    return !keys.length || (own.length === keys.length && keys.every((key) => own.includes(key)))
-  } catch {
-    return false
-  }
+  const value = pythonJson(firstObject(text, official))?.value
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false
+  const own = Object.keys(value)
+  return !keys.length || (own.length === keys.length && keys.every((key) => own.includes(key)))
 }
 
 /** The first balanced {...}; official scoring also counts the braces inside strings and those that close nothing. */

@@ -1,4 +1,5 @@
 import type { Judgement, JudgeRequest } from "../benchmark"
+import { withoutMarks } from "../python"
 import { type Language, strip } from "./text"
 
 /** The categories, in the order of the paper; each has a file `<category>_constraints.json`. */
@@ -79,7 +80,7 @@ const item = /\s*(?:'([^']*)'|"([^"]*)")\s*(?:,|$)/y
  */
 export function verdicts(reply: string, level: number, language: Language): boolean[] | undefined {
   const straight = language === "zh" ? reply.replace(/[“”]/g, '"') : reply
-  const line = strip(straight.replace(/^`+|`+$/g, ""))
+  const line = strip(withoutMarks(straight, "`", "`"))
     .split("\n")
     .at(-1)!
   if (level === 1) return line.includes("YES") ? [true] : line.includes("NO") ? [false] : undefined

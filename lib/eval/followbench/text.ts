@@ -1,24 +1,14 @@
 import type { Scoring } from "../benchmark"
 
+export { isLower, splitBlanks as pieces, strip } from "../python"
+
 export type Language = "en" | "zh"
 
 /** White space, word character and decimal digit as Python's `re` and `str` know them; JavaScript's differ beyond ASCII. */
 export const SPACE = "\\t-\\r\\x1c- \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
 export const WORD = "[\\p{L}\\p{N}_]"
-const spaces = new RegExp(`[${SPACE}]+`, "u")
-const around = new RegExp(`^[${SPACE}]+|[${SPACE}]+$`, "gu")
-
-/** Python's `text.strip()`. */
-export const strip = (text: string): string => text.replace(around, "")
-
-/** Python's `text.split()`: what stands between runs of white space. */
-export const pieces = (text: string): string[] => text.split(spaces).filter((piece) => piece)
-
 /** Characters, not UTF-16 units. */
 export const length = (text: string): number => [...text].length
-
-/** Python's `text.islower()`: something has a case, and nothing is upper or title case. */
-export const isLower = (text: string): boolean => /\p{Lowercase}/u.test(text) && !/[\p{Uppercase}\p{Lt}]/u.test(text)
 
 /** ASCII punctuation, Python's `string.punctuation`, as the inside of a character class. */
 export const PUNCTUATION = "!-/:-@\\[-`{-~"
@@ -30,7 +20,7 @@ export const NUMERALS =
 
 const ends = {
   official: { en: /[.!?]/, zh: /[。！？]/ },
-  corrected: { en: /[.!?]+["'”’)*]*(?=\s|$)/, zh: /[。！？]+[”’）*]*/ },
+  corrected: { en: /(?<![.!?])[.!?]+["'”’)*]*(?=\s|$)/, zh: /(?<![。！？])[。！？]+[”’）*]*/ },
 }
 
 /**

@@ -1,8 +1,20 @@
 import { z } from "zod"
 import type { Scoring } from "../benchmark"
+import {
+  countMatches,
+  foldI,
+  isLower,
+  isPythonJson,
+  isUpper,
+  pythonPattern,
+  splitBlanks,
+  strip,
+  withoutMarks,
+} from "../python"
 import { detectLanguage } from "./language"
-import { countCapitalWords, sentences } from "./punkt"
-import { countMatches, foldI, isLower, isPythonJson, isUpper, pythonPattern, splitBlanks, strip } from "./python"
+import { sentences } from "./punkt"
+import { countBullets, countPlaceholders, titles } from "./spans"
+import { countCapitalWords } from "./words"
 
 /** Arguments of an instruction, and what a response must be to follow it. */
 export interface Check {
@@ -35,10 +47,7 @@ const holds = (number: number, how: z.output<typeof relation>, limit: number) =>
 const find = (source: string, response: string) =>
   countMatches(pythonPattern(foldI(source), { ignoreCase: true }), foldI(response))
 
-const lines = { multiline: true }
-const starBullet = pythonPattern(String.raw`^\s*\*[^*].*$`, lines)
-const dashBullet = pythonPattern(String.raw`^\s*-.*$`, lines)
-const bullet = pythonPattern(String.raw`^[ \t]*[*-][ \t]+\S`, lines)
+const bullet = pythonPattern(String.raw`^[ \t]*[*-][ \t]+\S`, { multiline: true })
 const divider = pythonPattern(String.raw`\s?\*\*\*\s?`)
 const postscripts: Record<string, RegExp> = { "P.P.S": pythonPattern(String.raw`p\.\s?p\.\s?s`) }
 postscripts["P.S."] = pythonPattern(String.raw`p\.\s?s\.`)
@@ -50,7 +59,7 @@ const isLanguage = (response: string, code: string, scoring: Scoring) => {
 }
 
 /**
- * The 25 instructions of IFEval by id, each as in the official scorer (Google Research, the copy in lm-eval 0.4.13 with NLTK
+ * The 25 instructions of IFEval by id. Each takes time in proportion to the response, whatever it holds. Each is as in the official scorer (Google Research, the copy in lm-eval 0.4.13 with NLTK
  * 3.9, which published figures were made with). What `corrected` does otherwise:
  * - number_words: vowel signs and joiners do not part words (Hindi would have about twice as many). NLTK 3.10 has this too.
  * - number_sentences: curly quotes close a sentence as straight ones do. NLTK 3.10 has this too.
@@ -140,10 +149,13 @@ export const checks: Readonly<Record<string, Check>> = {
     isLanguage(response, language, scoring),
   ),
 
-  "startend:quotation": check({}, (response) => /^".*"$/s.test(strip(response))),
+  "startend:quotation": check({}, (response) => {
+    const bare = strip(response)
+    return bare.length > 1 && bare.startsWith('"') && bare.endsWith('"')
+  }),
 
   "startend:end_checker": check({ end_phrase: text }, (response, { end_phrase }) => {
-    const bare = strip(response).replace(/^"+|"+$/g, "")
+    const bare = withoutMarks(strip(response), '"', '"')
     return bare.toLowerCase().endsWith(strip(end_phrase).toLowerCase())
   }),
 
@@ -158,7 +170,7 @@ export const checks: Readonly<Record<string, Check>> = {
   }),
 
   "detectable_content:number_placeholders": check({ num_placeholders: count }, (response, { num_placeholders }) => {
-    return countMatches(/\[[^\n]*?\]/g, response) >= num_placeholders
+    return countPlaceholders(response) >= num_placeholders
   }),
 
   "detectable_content:postscript": check(
@@ -171,7 +183,7 @@ export const checks: Readonly<Record<string, Check>> = {
   ),
 
   "detectable_format:title": check({}, (response) =>
-    (response.match(/<<[^\n]+>>/g) ?? []).some((title: string) => strip(title.replace(/^<+|>+$/g, "")) !== ""),
+    titles(response).some((title) => strip(withoutMarks(title, "<", ">")) !== ""),
   ),
 
   "detectable_format:number_highlighted_sections": check({ num_highlights: count }, (response, { num_highlights }) => {
@@ -180,8 +192,8 @@ export const checks: Readonly<Record<string, Check>> = {
   }),
 
   "detectable_format:number_bullet_lists": check({ num_bullets: count }, (response, { num_bullets }, scoring) => {
-    const marks = scoring === "official" ? [starBullet, dashBullet] : [bullet]
-    return marks.reduce((sum, mark) => sum + countMatches(mark, response), 0) === num_bullets
+    const official = () => countBullets(response, "*") + countBullets(response, "-")
+    return (scoring === "official" ? official() : countMatches(bullet, response)) === num_bullets
   }),
 
   "detectable_format:multiple_sections": check(

@@ -3,10 +3,10 @@ import { type Place, parseRecord } from "../../data/jsonl"
 import { InputError } from "../../errors"
 import type { Benchmark, BenchmarkItem, Scoring } from "../benchmark"
 import { typeShares } from "../figures"
+import { strip } from "../python"
 import { fileIn, uniqueRecords } from "../records"
 import { checks } from "./checks"
 import { loadLanguages } from "./language"
-import { strip } from "./python"
 
 const DATA = "input_data.jsonl"
 
@@ -77,8 +77,9 @@ function figures(results: readonly IfevalResult[]): Record<string, number> {
   }
 }
 
-const unseeded =
-  "as lm-eval 0.4.13, but for what that draws by chance: the language of scraps, and the letter of keys 1122 and 1129"
+const differing =
+  "as lm-eval 0.4.13, but for the language of a text, found by another detector, and the letter of keys 1122 and 1129, " +
+  "which that draws by chance"
 
 /** The arguments without those that are null, which some copies of the data pad with, checked against the instruction. */
 function instruction(id: string, kwargs: Record<string, unknown>, index: number, place: Place): IfevalInstruction {
@@ -112,10 +113,10 @@ async function load(path: string): Promise<BenchmarkItem<IfevalPrompt>[]> {
  * IFEval (Zhou et al., 2023): prompts with instructions that rules can check. Answers are greedy, at most 1280 tokens, as
  * in lm-eval. The single figure of the Open LLM Leaderboard is the mean of "prompt strict" and "inst strict".
  *
- * Official verdicts are those of lm-eval 0.4.13 with NLTK 3.9 but where the reference draws random numbers without a seed,
- * and so differs from itself: its language detector (34 of 24,995 cases, on scraps and mixed languages), and the letter that
- * it puts in the place of `#` and `!` in keys 1122 and 1129. On a file of 541 answers 3 of 834 instructions differ, by both.
- * `tests/reference/ifeval.py` measures it.
+ * Official verdicts are those of lm-eval 0.4.13 with NLTK 3.9 on every check that needs no language (`tests/reference/ifeval.py`
+ * compares them verdict by verdict). The language of a text comes from another detector, as that of lm-eval draws random
+ * numbers without a seed and so differs from itself; on scraps and mixed languages the two may differ. So does the letter
+ * that lm-eval draws by chance in the place of `#` and `!` in keys 1122 and 1129.
  */
 export const ifeval: Benchmark<IfevalPrompt, null, IfevalResult> = {
   name: "ifeval",
@@ -136,5 +137,5 @@ export const ifeval: Benchmark<IfevalPrompt, null, IfevalResult> = {
   collect: async () => null,
   score: ({ data }, [response = ""], _collected, scoring) => gradeIfeval(data, response, scoring),
   figures,
-  notes: (_results, scoring) => (scoring === "official" ? [unseeded] : []),
+  notes: (_results, scoring) => (scoring === "official" ? [differing] : []),
 }

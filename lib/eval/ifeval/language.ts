@@ -10,7 +10,8 @@ export async function loadLanguages(): Promise<void> {
   identifier ??= factory.create(0, 4096)
 }
 
-const links = /https?:\/\/[-_.?&~;+=/#0-9A-Za-z]+|[-_.0-9A-Za-z]+@[-_0-9A-Za-z]+[-_.0-9A-Za-z]+/g
+/** Links and mail addresses. A mail address starts where its word does: tried at each letter, long words would take ages. */
+const links = /https?:\/\/[-_.?&~;+=/#0-9A-Za-z]+|(?<![-_.0-9A-Za-z])[-_.0-9A-Za-z]+@[-_0-9A-Za-z]+[-_.0-9A-Za-z]+/g
 const scripts = `Latin Cyrillic Greek Arabic Hebrew Devanagari Bengali Gurmukhi Gujarati Tamil Telugu Kannada Malayalam Thai
   Han Hiragana Katakana Hangul`
 const letter = new RegExp(scripts.replace(/\S+\s*/g, (script) => `|\\p{Script=${script.trim()}}`).slice(1), "u")

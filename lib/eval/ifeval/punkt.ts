@@ -1,6 +1,5 @@
-import type { PunktModel } from "./english"
-import * as english from "./english"
-import { isLower, isUpper, pythonPattern, splitBlanks, stripEnd } from "./python"
+import { isLower, isUpper, pythonPattern, stripEnd } from "../python"
+import { englishModel, type PunktModel } from "./english"
 
 const repeated = String.raw`(?:-{2,}|\.{2,}|(?:\.\s){2,}\.)`
 const curly = String.raw`\u2018\u2019\u201c\u201d\xab\xbb`
@@ -42,7 +41,7 @@ export interface PunktOptions {
  * "Unsupervised multilingual sentence boundary detection": abbreviations, then collocations, orthography of the next
  * word, frequent starters, initials and ordinals).
  */
-export function sentences(text: string, { model = english.model, curly = false }: PunktOptions = {}): string[] {
+export function sentences(text: string, { model = englishModel(), curly = false }: PunktOptions = {}): string[] {
   const found: string[] = []
   const rules = curly ? curlyQuotes : straightQuotes
   const { closers } = rules
@@ -162,44 +161,3 @@ function startsSentence(text: string, type: string, model: PunktModel): boolean 
   if (isLower(first) && !model.small.has(type)) return false
   return undefined
 }
-
-const quotes: readonly [RegExp, string][] = [
-  [pythonPattern("([«“‘„]|[`]+)"), " $1 "],
-  [/^"/gu, "``"],
-  [/``/gu, " `` "],
-  [/([ ([{<])("|'{2})/gu, "$1 `` "],
-  [pythonPattern(String.raw`(')(?!re|ve|ll|m|t|s|d|n)(\w)\b`, { ignoreCase: true }), "$1 $2"],
-]
-const marks: readonly [RegExp, string][] = [
-  [pythonPattern(String.raw`([^.])(\.)([\]\)}>"'»”’ ]*)\s*$`), "$1 $2 $3 "],
-  [pythonPattern(String.raw`([:,])([^\d])`), " $1 $2"],
-  [pythonPattern("([:,])$"), " $1 "],
-  [/\.{2,}|[;@#$%&]/gu, " $& "],
-  [pythonPattern(String.raw`([^.])(\.)([\]\)}>"']*)\s*$`), "$1 $2$3 "],
-  [/[?!]/gu, " $& "],
-  [/([^'])' /gu, "$1 ' "],
-  [/[*\][(){}<>]|--/gu, " $& "],
-]
-const endings: readonly [RegExp, string][] = [
-  [/[»”’]|''/gu, " $& "],
-  [/"/gu, " '' "],
-  [pythonPattern(String.raw`\s+`), " "],
-  [/([^' ])('[sS]|'[mM]|'[dD]|') /gu, "$1 $2 "],
-  [/([^' ])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T) /gu, "$1 $2 "],
-  ...["(can)(not)", "(d)('ye)", "(gim)(me)", "(gon)(na)", "(got)(ta)", "(lem)(me)", "(more)('n)"].map(
-    (pair): [RegExp, string] => [pythonPattern(String.raw`\b${pair}\b`, { ignoreCase: true }), " $1 $2 "],
-  ),
-  [pythonPattern(String.raw`\b(wan)(na)(?=\s)`, { ignoreCase: true }), " $1 $2 "],
-  [pythonPattern(String.raw` ('t)(is|was)\b`, { ignoreCase: true }), " $1 $2 "],
-]
-
-/** Words as NLTK's `word_tokenize` parts them: sentence by sentence by the rules of the Penn Treebank. */
-export function words(text: string): string[] {
-  return sentences(text).flatMap((sentence) => {
-    const apply = (from: string, rules: typeof quotes) => rules.reduce((now, [rule, to]) => now.replace(rule, to), from)
-    return splitBlanks(apply(` ${apply(apply(sentence, quotes), marks)} `, endings))
-  })
-}
-
-/** Words wholly in capitals, those with a hyphen counting once. */
-export const countCapitalWords = (text: string) => words(text).filter(isUpper).length

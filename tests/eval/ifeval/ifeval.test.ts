@@ -5,8 +5,9 @@ import { beforeAll, describe, expect, it } from "vitest"
 import { checks } from "../../../lib/eval/ifeval/checks"
 import { gradeIfeval, ifeval, looseVariants } from "../../../lib/eval/ifeval/ifeval"
 import { detectLanguage, loadLanguages } from "../../../lib/eval/ifeval/language"
-import { sentences, words } from "../../../lib/eval/ifeval/punkt"
-import { foldI, isPythonJson, isUpper, pythonPattern, strip } from "../../../lib/eval/ifeval/python"
+import { sentences } from "../../../lib/eval/ifeval/punkt"
+import { words } from "../../../lib/eval/ifeval/words"
+import { foldI, isPythonJson, isUpper, pythonPattern, strip } from "../../../lib/eval/python"
 
 const fixture = join(__dirname, "../../fixtures/ifeval/cases.json")
 type Case = [id: string, kwargs: Record<string, unknown>, text: string, verdict: boolean]
@@ -193,4 +194,22 @@ describe("ifeval", () => {
     await expect(ifeval.load(file)).rejects.toThrow(message)
     await expect(ifeval.load(file)).rejects.toThrow(file)
   })
+})
+
+describe("long responses", () => {
+  it("take every check time in proportion to their length, whatever they are made of", () => {
+    // Runs of 200,000 marks that patterns would try from each mark to the end: 2e10 steps and minutes for each of them.
+    const text = [" ", "\n", "<", "[", "a", '\\"', '"', "-", "\u00a0."]
+      .map((part) => `${part.repeat(200_000)}x`)
+      .join("\n")
+    const examples = JSON.parse(readFileSync(fixture, "utf8")) as Case[]
+    for (const [id, check] of Object.entries(checks)) {
+      const kwargs = examples.find(([own]) => own === id)![1]
+      for (const scoring of ["official", "corrected"] as const) {
+        const start = performance.now()
+        check.follows(`"${text}.`, kwargs, scoring)
+        expect(performance.now() - start, id).toBeLessThan(20_000)
+      }
+    }
+  }, 300_000)
 })
