@@ -1,9 +1,14 @@
+import { styleText } from "node:util"
 import { SingleBar } from "cli-progress"
 import type { Progress } from "../runs/context"
 import { paceOf } from "../runs/pace"
 
 /** Seconds between lines where output goes to a file. */
 const PAUSE = 5
+
+/** A line of news as the terminal shows it: warnings in bold, where colours are wanted. */
+export const highlighted = (line: string, stream: NodeJS.WriteStream = process.stderr): string =>
+  line.startsWith("WARNING") && stream.isTTY && !process.env.NO_COLOR ? styleText(["bold", "yellow"], line) : line
 
 /** Progress on standard error: a bar on a terminal, otherwise a line now and then. */
 export interface Display {
@@ -74,7 +79,7 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
     },
     note(text) {
       close()
-      stream.write(`${text}\n`)
+      stream.write(`${highlighted(text, stream)}\n`)
     },
     end: close,
   }

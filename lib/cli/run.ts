@@ -8,6 +8,7 @@ import { withoutSecrets } from "../runs/manifest"
 import { resultsTable } from "../runs/results"
 import { type RunOptions, run } from "../runs/run"
 import { runStudy, type Study } from "../runs/study"
+import { highlighted } from "./display"
 import {
   commandLine,
   countOption,
@@ -62,6 +63,7 @@ export function register(program: Command): void {
 
 async function start(recipe: string, config: RunConfig, { out, cache }: Options, study?: Study): Promise<void> {
   const dir = out ?? join("runs", basename(recipe).replace(/\.\w+$/, ""))
+  const warnings: string[] = []
   const results = await stoppable((signal, show) => {
     const options: RunOptions = {
       dir,
@@ -70,7 +72,10 @@ async function start(recipe: string, config: RunConfig, { out, cache }: Options,
       ...(!cache && { cache: null }),
       onProgress: show.progress,
       onTokens: show.tokens,
-      onNote: show.note,
+      onNote(line) {
+        if (line.startsWith("WARNING")) warnings.push(line)
+        show.note(line)
+      },
     }
     return study ? runStudy(study, options) : run(config, options)
   })
@@ -81,6 +86,7 @@ async function start(recipe: string, config: RunConfig, { out, cache }: Options,
       `seed ${seed}: ${n} pairs; constraints kept by chosen answers ${percent(chosen_csr)}, by rejected ${percent(rejected_csr)}`,
     )
   }
+  for (const warning of new Set(warnings)) console.error(highlighted(warning)) // again, where it is not scrolled away
   const report = join(dir, "report.html")
   if (existsSync(report)) console.log(`report: ${report}`)
 }
@@ -97,7 +103,9 @@ Examples:
   musc run smoke --set weighting=kl --set lr=5e-4  other settings, same data: only training and evaluation are new
   musc run paper --model models/qwen --seeds chats.json --dry-run
   musc run ablation-noise --repeat 1               several runs that differ in their noise, put together in one table
-  musc run mine.yaml                               settings of your own, one "key: value" a line
+  musc run mine.yaml                               settings of your own, one "key: value" a line; "recipe: smoke" (or any
+                                                   other) says what they change. Without it they change smoke for the
+                                                   embedded model, the defaults for any other
 
 The folder holds config.json, results.json (.csv, .md), manifest.json (versions, model, sha256 of every file), report.html and, for
 each seed, every stage's rows (JSONL), train/<method>/ (metrics.jsonl, adapter/ for PEFT) and evaluate/<method>-T<t>.jsonl. A recipe of several runs has such a folder for each.

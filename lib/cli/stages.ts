@@ -11,12 +11,12 @@ import { openaiGenerator } from "../engine/openai"
 import { InputError } from "../errors"
 import { hasPassed, type Outcome } from "../musc/row"
 import { type RowStageName, stageNamed, stages } from "../musc/stages"
-import { collect, first, stageKey } from "../runs/context"
+import { collect, first, stageKey, tellLosses } from "../runs/context"
 import { recorder, shown } from "../runs/dry-run"
 import { sha256File } from "../runs/manifest"
 import { stageOptions, stageSettings } from "../runs/stages"
 import { readState, runRows, type StageOutput } from "../runs/store"
-import type { Display } from "./display"
+import { type Display, highlighted } from "./display"
 import {
   countOption,
   openModel,
@@ -126,7 +126,8 @@ ${settingsHelp([...stageSettings[name], "seed"])}`,
 async function runCommand(name: RowStageName, file: string, options: Options): Promise<void> {
   const stage = stageNamed(name)
   const { limit, ...given } = options
-  const config = readConfig(given)
+  // A server's model takes few-shot prompts, whatever the embedded model takes.
+  const config = readConfig({ ...given, model: given.model ?? (options.endpoint ? options.endpointModel : undefined) })
   const settings = stageOptions(config, config.seed)[name]
   const rows = await collect(first(limit ?? Number.POSITIVE_INFINITY, readRows(name, file)))
   if (options.dryRun) return dryRun(name, rows, settings)
@@ -158,6 +159,7 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
     const failed = failures.reduce((sum, [, n]) => sum + n, 0)
     console.log(`${output.rows - failed} of ${output.rows} rows passed: ${options.out}`)
     for (const [reason, n] of failures) console.log(`  ${n} failed, ${reason}`)
+    tellLosses(name, output, (line) => console.error(highlighted(line)))
   } finally {
     unlock()
   }

@@ -60,8 +60,10 @@ export function readConfig(
   changes: Partial<RunConfig> = {},
 ): RunConfig {
   const sets = parseSets(set)
-  const model = `${sets.model ?? given.model ?? "world"}`
-  const base = baseSettings(recipe ?? (isEmbedded(model) ? "smoke" : "paper"), model)
+  const file = fileSettings(recipe)
+  const model = `${sets.model ?? given.model ?? file?.own.model ?? "world"}`
+  const name = file ? file.recipe : recipe
+  const base = { ...recipeSettings(name ?? (isEmbedded(model) ? "smoke" : file ? null : "paper"), model), ...file?.own }
   const named = Object.fromEntries(
     (["model", "backend", "math", "workers", "seeds", "repeat"] as const).flatMap((key) =>
       given[key] === undefined ? [] : [[key, given[key]]],
@@ -78,13 +80,17 @@ export function readConfig(
 
 /** The runs that a recipe is made of, for each of some models; undefined for a recipe that is one run. */
 export function readStudyPlan(options: SettingOptions & { models?: string[] }): Study | undefined {
-  const recipe = Object.hasOwn(recipes, options.recipe ?? "") ? recipes[options.recipe!] : undefined
+  const file = fileSettings(options.recipe)
+  const name = (file ? file.recipe : options.recipe) ?? ""
+  const recipe = Object.hasOwn(recipes, name) ? recipes[name] : undefined
   if (!recipe?.variants) {
     if (options.models)
       throw new InputError("--models is for recipes of several runs, got one that is none; use --model")
     return undefined
   }
-  const models = options.models ?? (options.model ? [options.model] : (recipe.models ?? ["world"]))
+  const models =
+    options.models ??
+    (options.model ? [options.model] : file?.own.model ? [`${file.own.model}`] : (recipe.models ?? ["world"]))
   const variants = models.flatMap((model) =>
     Object.entries(recipe.variants!).map(([name, changes]) => ({
       name: models.length > 1 ? `${basename(model)}-${name}` : name,
@@ -95,9 +101,25 @@ export function readStudyPlan(options: SettingOptions & { models?: string[] }): 
   return { axis: recipe.axis, variants }
 }
 
-/** A recipe by name, or the settings that a YAML or JSON file holds. */
-function baseSettings(recipe: string, model: string): Record<string, unknown> {
-  if (/\.(ya?ml|json)$/i.test(recipe) || existsSync(recipe)) return readSettings(recipe)
+/**
+ * What a settings file holds: its own settings, and the recipe that they change, if it names one (`recipe: smoke`).
+ * undefined where a recipe is given by name. @throws InputError for a file that cannot be read or names no recipe
+ */
+function fileSettings(recipe = ""): { recipe?: string; own: Record<string, unknown> } | undefined {
+  if (!/\.(ya?ml|json)$/i.test(recipe) && !(existsSync(recipe) && !Object.hasOwn(recipes, recipe))) return undefined
+  const { recipe: name, ...own } = readSettings(recipe)
+  if (name === undefined) return { own }
+  try {
+    recipeOf(`${name}`)
+  } catch (error) {
+    throw new InputError((error as Error).message, { file: recipe, field: "recipe" })
+  }
+  return { recipe: `${name}`, own }
+}
+
+/** The settings of a recipe for a model; null for the defaults alone. */
+function recipeSettings(recipe: string | null, model: string): Record<string, unknown> {
+  if (recipe === null) return {}
   const { config, otherModels } = recipeOf(recipe)
   return isEmbedded(model) ? { ...config } : { ...config, ...otherModels }
 }

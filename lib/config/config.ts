@@ -2,6 +2,7 @@ import { z } from "zod"
 import { show } from "../data/json-file"
 import { backendNames, mathNames } from "../device/tf"
 import { ConfigError } from "../errors"
+import { modelTraits } from "../model/traits"
 import { defaultWeighting, type WeightingName, weighDefaults, weightings } from "../musc/weigh"
 import { type PreferenceLoss, preferenceLosses } from "../train/losses"
 
@@ -202,11 +203,19 @@ export const configKeys = Object.keys(runConfig.shape) as ConfigKey[]
 /** What every setting is when nobody says otherwise. */
 export const configDefaults: RunConfig = runConfig.parse({})
 
-/** The settings, with defaults for those not given. @throws ConfigError listing every problem. */
-export function parseConfig(given: Readonly<Record<string, unknown>>): RunConfig {
+/**
+ * The settings, with defaults for those not given; `shots` is what the model takes where its folder says so.
+ * @throws ConfigError listing every problem.
+ */
+export function parseConfig(settings: Readonly<Record<string, unknown>>): RunConfig {
+  const model = typeof settings.model === "string" ? settings.model : configDefaults.model
+  const most = modelTraits(model).shots ?? 5
+  const given = { ...settings, shots: settings.shots ?? Math.min(configDefaults.shots, most) }
   const parsed = runConfig.safeParse(given)
   const problems = parsed.success ? [] : parsed.error.issues.flatMap((issue) => explain(issue, given))
   const { minConstraints, maxConstraints, drop, negate, substitute } = { ...configDefaults, ...given } as RunConfig
+  if (Number(given.shots) > most)
+    problems.push(`shots: must be at most ${most} for the model ${model}, got ${show(given.shots)}; leave it out`)
   if (minConstraints > maxConstraints)
     problems.push(`minConstraints: must be at most maxConstraints (${maxConstraints}), got ${minConstraints}; lower it`)
   if (drop + negate + substitute === 0)

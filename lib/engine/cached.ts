@@ -82,6 +82,7 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
   return {
     name: engine.name,
     concurrency: engine.concurrency,
+    maxShots: engine.maxShots,
     totals,
     async generate(request) {
       const key = requestKey(id, request)

@@ -42,6 +42,8 @@ export interface Generator {
   readonly name: string
   /** Calls that are worth having in flight at once. */
   readonly concurrency: number
+  /** Examples that a prompt may show, at most; any number if absent. 0 for a model that was trained on bare prompts. */
+  readonly maxShots?: number
   generate(request: GenerateRequest): Promise<Completion>
 }
 

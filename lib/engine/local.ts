@@ -3,12 +3,14 @@ import { closeSync, openSync, readdirSync, readSync } from "node:fs"
 import { join, resolve } from "node:path"
 import type { TokenSignals } from "../data/schema"
 import { maths, tf, valuesOf } from "../device/tf"
+import { BackendError } from "../errors"
 import { microBatches } from "../model/batch"
 import { loadConfig, type ModelConfig } from "../model/config"
 import { type Generated, generate } from "../model/generate"
 import { contrast, pack, responseLogProbs, type Sequence, steady } from "../model/logprobs"
 import { bind, type Lora, release } from "../model/lora"
 import { modelName } from "../model/merge"
+import { localFolder, modelTraits } from "../model/traits"
 import { type Bound, type Model, type Params, sizeOf } from "../model/transformer"
 import { loadModel } from "../model/weights"
 import { chatStop, encodeChats, encodePrompt } from "../text/chat"
@@ -63,10 +65,15 @@ export interface OpenOptions {
 const warn = (line: string) => process.emitWarning(line)
 
 /**
- * Loads a Hugging Face folder. The backend must have been chosen (`useBackend`).
- * @throws CheckpointError, InputError naming the file that is missing, broken or not supported
+ * Loads a Hugging Face folder, or by its name a model that comes with musc (`world`, `world-small`). The backend must have
+ * been chosen (`useBackend`).
+ * @throws BackendError before that; CheckpointError, InputError naming the file that is missing, broken or not supported
  */
-export function openLocal(dir: string, { onLoad, onNote = warn, workers = 1 }: OpenOptions = {}): LocalModel {
+export function openLocal(nameOrFolder: string, { onLoad, onNote = warn, workers = 1 }: OpenOptions = {}): LocalModel {
+  if (!Object.keys(tf.engine().registryFactory).length)
+    throw new BackendError("backend: one must be chosen before a model is opened, got none; call `await useBackend()`")
+  const dir = localFolder(nameOrFolder) ?? nameOrFolder
+  const { shots } = modelTraits(dir)
   const declared = loadConfig(dir)
   const tokenizer = loadTokenizer(dir)
   const model = loadModel(dir, declared, onLoad, onNote)
@@ -74,7 +81,7 @@ export function openLocal(dir: string, { onLoad, onNote = warn, workers = 1 }: O
   if (tokenizer.note) onNote(tokenizer.note)
   const size = sizeOf(model.params)
   const pool = openPool(workers, size, resolve(dir))
-  const shared = { name: modelName(dir), model, tokenizer, size, pool }
+  const shared = { name: modelName(dir), model, tokenizer, size, pool, maxShots: shots }
   let print: string | null = null
   return {
     name: shared.name,
@@ -99,10 +106,11 @@ interface Shared {
   /** parameters */
   size: number
   pool: WorkerPool | null
+  maxShots?: number
 }
 
 function localEngine(
-  { name, model, tokenizer, size, pool }: Shared,
+  { name, model, tokenizer, size, pool, maxShots }: Shared,
   lora: Lora | null,
   options: LocalOptions,
 ): LocalEngine {
@@ -143,6 +151,7 @@ function localEngine(
   return {
     name,
     concurrency: 4 * maxBatch * (pool?.size ?? 1),
+    maxShots,
     generate(request) {
       asked += request.maxTokens
       promptIds.set(request, encodePrompt(tokenizer, request.messages))

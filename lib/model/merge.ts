@@ -34,7 +34,7 @@ const dtypeNames: Record<FloatDtype, string> = { F32: "float32", F16: "float16",
 
 /** What belongs to a checkpoint beside its weights and config.json. */
 const companions =
-  /^(generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|processor_config|preprocessor_config)\.json$|^(merges\.txt|tokenizer\.model|chat_template\.jinja)$/
+  /^(generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|processor_config|preprocessor_config|musc)\.json$|^(merges\.txt|tokenizer\.model|chat_template\.jinja)$/
 
 export interface MergeOptions {
   /** type of all weights; by default each keeps its own */

@@ -2,7 +2,7 @@ import type { Call, CorruptedRow, DecomposedRow, Edit, EditKind } from "../data/
 import type { Generator } from "../engine/engine"
 import { rng } from "../rng"
 import { negateDemos, substituteDemos } from "./demos"
-import { bare, blocks, type Demonstration, fewShot, fields } from "./prompt"
+import { bare, blocks, type Demonstration, fewShot, fields, shotsFor } from "./prompt"
 import { ask, failed, type Outcome, problemOf, sameWords, withCalls } from "./row"
 
 export interface CorruptOptions {
@@ -102,7 +102,8 @@ export async function corrupt(
   options: Partial<CorruptOptions> = {},
 ): Promise<Outcome<CorruptedRow>> {
   const settings = { ...corruptDefaults, ...options }
-  const { seed, shots, temperature, maxTokens, attempts } = settings
+  const { seed, temperature, maxTokens, attempts } = settings
+  const shots = shotsFor(engine, options.shots, corruptDefaults.shots)
   const change = async (index: number, kind: EditKind) => {
     const before = row.constraints[index]!
     const calls: Call[] = []

@@ -1,13 +1,13 @@
 import type { DecomposedRow, InstructionRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { type DecomposeDemo, decomposeDemos } from "./demos"
-import { blocks, type Demonstration, fewShot, fields } from "./prompt"
+import { blocks, type Demonstration, fewShot, fields, shotsFor } from "./prompt"
 import { ask, CUT, failed, type Outcome, withCalls } from "./row"
 
 export interface DecomposeOptions {
   /** Run seed, any integer. */
   seed: number
-  /** Few-shot examples shown, 0 to 5; paper 5. A model that was trained on the bare prompt wants 0. */
+  /** Few-shot examples shown, 0 to 5; paper 5. A model that takes fewer gets fewer if not given. */
   shots: number
   /** Sampling temperature, 0 to 1; paper .1. */
   temperature: number
@@ -90,7 +90,8 @@ export async function decompose(
   row: InstructionRow,
   options: Partial<DecomposeOptions> = {},
 ): Promise<Outcome<DecomposedRow>> {
-  const { seed, shots, temperature, maxTokens, findText } = { ...decomposeDefaults, ...options }
+  const { seed, temperature, maxTokens, findText } = { ...decomposeDefaults, ...options }
+  const shots = shotsFor(engine, options.shots, decomposeDefaults.shots)
   const search = findText && !row.input
   const messages = fewShot(demonstrations(decomposeDemos.slice(0, shots), search), decomposePrompt(row, search))
   const call = await ask({ engine, seed, stage: "decompose", id: row.id }, messages, { temperature, maxTokens })

@@ -1,4 +1,6 @@
 import type { Message } from "../data/schema"
+import type { Generator } from "../engine/engine"
+import { InputError } from "../errors"
 
 /** Helpers shared by the prompts of all stages: blocks of text in, one clean text out. */
 
@@ -15,6 +17,19 @@ export function fewShot(demos: readonly Demonstration[], asked: string): Message
     { role: "assistant", content: reply },
   ])
   return [...earlier, { role: "user", content: asked }]
+}
+
+/**
+ * Examples that a prompt shows: those asked for, else the usual number, or fewer where the model takes fewer.
+ * @throws InputError where more are asked for than the model takes
+ */
+export function shotsFor({ name, maxShots }: Generator, asked: number | undefined, usual: number): number {
+  if (maxShots === undefined) return asked ?? usual
+  if (asked !== undefined && asked > maxShots)
+    throw new InputError(`must be at most ${maxShots} for the model ${name}, got ${asked}; leave it out`, {
+      field: "shots",
+    })
+  return asked ?? Math.min(usual, maxShots)
 }
 
 /** Joins the parts that exist with an empty line between them. */

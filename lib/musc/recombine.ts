@@ -2,7 +2,7 @@ import type { CorruptedRow, RecombinedRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { formatConstraints } from "./decompose"
 import { decomposeDemos } from "./demos"
-import { bare, blocks, type Demonstration, fewShot } from "./prompt"
+import { bare, blocks, type Demonstration, fewShot, shotsFor } from "./prompt"
 import { ask, failed, type Outcome, problemOf, sameWords, withCalls } from "./row"
 
 export interface RecombineOptions {
@@ -40,7 +40,8 @@ export async function recombine(
   row: CorruptedRow,
   options: Partial<RecombineOptions> = {},
 ): Promise<Outcome<RecombinedRow>> {
-  const { seed, shots, temperature, maxTokens } = { ...recombineDefaults, ...options }
+  const { seed, temperature, maxTokens } = { ...recombineDefaults, ...options }
+  const shots = shotsFor(engine, options.shots, recombineDefaults.shots)
   const demos = decomposeDemos
     .slice(0, shots)
     .map((demo): Demonstration => [recombinePrompt(demo.questions, demo.input), demo.instruction])

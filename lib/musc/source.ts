@@ -7,6 +7,9 @@ import { parseInstruction } from "./recombine"
 import { ask, failed, type Outcome, problemOf } from "./row"
 import type { Rows } from "./run-stage"
 
+/** Reason of rows that are kept for evaluation. */
+export const HELD_OUT = "held out for evaluation"
+
 export interface SelfInstructOptions {
   /** Run seed, any integer. */
   seed: number

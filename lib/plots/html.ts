@@ -129,6 +129,7 @@ h3 { font-size: 16px; margin: 26px 0 8px }
 p { margin: 8px 0; max-width: 78ch }
 .lead { font-size: 18px; max-width: 70ch }
 .note, figcaption { color: #52606d; font-size: 14px }
+.warning { border-left: 4px solid #d55e00; background: #fdf1e7; padding: 8px 12px; max-width: none }
 nav { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 14px 0 0; font-size: 14px }
 a { color: #0b5cad }
 figure { margin: 18px 0; overflow-x: auto }

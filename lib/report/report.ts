@@ -3,6 +3,7 @@ import { writeAtomic } from "../data/jsonl"
 import { defaultWeighting } from "../musc/weigh"
 import { heatmapScript } from "../plots/heatmap"
 import { type Html, html, type Part, page, table } from "../plots/html"
+import { lossWarning } from "./losses"
 import { type RunData, readRun } from "./report-data"
 import {
   changeSection,
@@ -59,6 +60,13 @@ ${config && html`<details><summary>All settings (config.json)</summary><pre>${JS
 ${hashes.length > 0 && html`<details><summary>Files and their hashes</summary>${table(["file", ""], hashes)}</details>`}`
 }
 
+/** Stages that lost more than half of their rows: said before everything else, since all figures stand on what is left. */
+const warnings = ({ stages }: RunData): Part =>
+  stages.map((count) => {
+    const warning = lossWarning(count)
+    return warning && html`<p class="warning"><b>Rows were lost.</b> ${warning}</p>\n`
+  })
+
 /** The report of a run as one HTML page that needs nothing else, not even a network. */
 export function reportPage(data: RunData): string {
   const weighting = said(data.config?.weighting) || defaultWeighting
@@ -80,7 +88,7 @@ export function reportPage(data: RunData): string {
     html`<p class="note">${!data.manifest && "The run has not finished. "}Not in it so far: ${missing.join("; ")}.</p>`
   const body = html`<h1>MuSC run ${data.name}</h1>
 <p class="lead">${summary(data)}</p>
-${notYet}<nav>${there.map(([id, title]) => html`<a href="#${id}">${title}</a>`)}</nav>
+${warnings(data)}${notYet}<nav>${there.map(([id, title]) => html`<a href="#${id}">${title}</a>`)}</nav>
 ${there.map(([id, title, section]) => html`<section id="${id}"><h2>${title}</h2>\n${section}</section>\n`)}`
   return page(`MuSC run ${data.name}`, body, [heatmapScript])
 }

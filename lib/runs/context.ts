@@ -1,8 +1,10 @@
 import { join } from "node:path"
 import type { RunConfig } from "../config/config"
-import type { InstructionRow } from "../data/schema"
+import type { InstructionRow, StageName } from "../data/schema"
+import { InputError } from "../errors"
 import { hasPassed, type Outcome } from "../musc/row"
 import { type RowStageName, type StageOptions, stageNamed } from "../musc/stages"
+import { lossWarning, stageCountOf } from "../report/losses"
 import type { StepLog } from "../train/loop"
 import type { Engines } from "./engines"
 import { keyOf, type RowStage, readOutput, runRows, type StageOutput } from "./store"
@@ -79,7 +81,7 @@ export const stageKey = (stage: RowStageName, options: object, model: string, in
   keyOf(stage, stageNamed(stage).version, options, model, input)
 
 /** A stage of the method by the table of stages, which passes failed rows through. */
-export function methodStage<Name extends RowStageName>(
+export async function methodStage<Name extends RowStageName>(
   context: RunContext,
   name: Name,
   { seed, input, options }: { seed: number; input: StageOutput; options: StageOptions[Name] },
@@ -87,14 +89,34 @@ export function methodStage<Name extends RowStageName>(
   const stage = stageNamed(name)
   const { base, scorer, fingerprint } = context.engines
   const engine = (stage.needs === "text" ? base : scorer) as Parameters<typeof stage.work>[0]
-  return rowsStage<Outcome<InstructionRow>, Outcome<InstructionRow>>(context, {
+  const output = await rowsStage<Outcome<InstructionRow>, Outcome<InstructionRow>>(context, {
     name: `seed-${seed}/${name}`,
     key: stageKey(name, options, fingerprint, input.key),
     total: input.rows,
     rows: () => readOutput<Outcome<InstructionRow>>(input),
     work: async (row) => (hasPassed(row) ? stage.work(engine, row, options) : row),
   })
+  tellLosses(name, output, context.onNote)
+  return output
 }
+
+/**
+ * Warns of a stage that lost more than half of its rows.
+ * @throws NoRowsError where none is left, with reason and remedy
+ */
+export function tellLosses(
+  stage: StageName,
+  { rows, failures, file }: StageOutput,
+  onNote: (line: string) => void,
+): void {
+  const count = stageCountOf(stage, rows, failures)
+  const warning = lossWarning(count)
+  if (warning && !count.passed) throw new NoRowsError(`no row passed ${warning}`, { file })
+  if (warning) onNote(`WARNING ${warning}`)
+}
+
+/** A stage after which no row is left to go on with. */
+export class NoRowsError extends InputError {}
 
 /** The rows of an output that did not fail. */
 export async function* passed<Row extends InstructionRow>(output: StageOutput): AsyncGenerator<Row> {

@@ -8,7 +8,7 @@ import { stages } from "../musc/stages"
 import { type TrainRow, trainVersion } from "../musc/train"
 import { worldSpec } from "../world/spec"
 import { baselinePairs } from "./baselines"
-import { collect, first, methodStage, passed, type RunContext, rowsStage, stepProgress } from "./context"
+import { collect, first, methodStage, passed, type RunContext, rowsStage, stepProgress, tellLosses } from "./context"
 import type { OpenGenerator } from "./engines"
 import { type GradedPair, gradePair, graderOf, judgeOptions } from "./graders"
 import { type Graded, meanShares, type PairCount, resultsOf } from "./results"
@@ -36,6 +36,7 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
   let holdout: StageOutput | undefined
   for (const seed of seeds) {
     const source = await sourceStage(context, seed)
+    tellLosses("source", source.rows, context.onNote)
     const decomposed = await decomposeStage(context, seed, source)
     const made = new Map<MethodName, PairSource>()
     const contrasted = config.methods.filter((method) => method !== "base" && !isBaseline(method))

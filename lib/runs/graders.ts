@@ -3,6 +3,7 @@ import type { RunConfig } from "../config/config"
 import { decomposedRow, type InstructionRow, type PairRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import type { Grader, Verdicts } from "../eval/grader"
+import { shotsFor } from "../musc/prompt"
 import { ask } from "../musc/row"
 import { readInstruction } from "../world/inverse"
 import { gradeAnswer, worldSpec } from "../world/spec"
@@ -34,10 +35,11 @@ export const judgeOptions = ({ judgeMaxTokens, shots }: RunConfig): Required<Jud
  * no gives null, where the released code counts .9.
  */
 export function judgeGrader(engine: Generator, { maxTokens, shots = 0 }: JudgeOptions): Grader {
+  const examples = shotsFor(engine, shots, 0)
   return async (row, answer) => {
     const { input, constraints } = decomposedRow.parse(row)
     const judge = async (question: string, index: number): Promise<Verdicts[number]> => {
-      const prompt = judgeMessages(question, input, answer, shots)
+      const prompt = judgeMessages(question, input, answer, examples)
       const call = await ask(
         { engine, seed: 0, stage: "judge", id: row.id },
         prompt,

@@ -1,11 +1,8 @@
 import { existsSync } from "node:fs"
-import { basename, join } from "node:path"
 import { InputError } from "../errors"
 import { cachedModel, type PullOptions, parseHubName, pullModel } from "../hub/hub"
+import { localFolder, modelTraits } from "../model/traits"
 import type { Progress } from "./context"
-
-/** Models that come with the package. */
-const shipped = join(__dirname, "../../data/models")
 
 /**
  * The folder of a model: a path, the name of a model that comes with the package, or `org/name[@revision]` on the hub. One
@@ -16,7 +13,7 @@ export async function modelFolder(
   name: string,
   options: Pick<PullOptions, "signal" | "settingsOnly"> & { onProgress?: (progress: Progress) => void } = {},
 ): Promise<string> {
-  const found = [name, join(shipped, name)].find((dir) => existsSync(join(dir, "config.json")))
+  const found = localFolder(name)
   if (found) return found
   const hub = parseHubName(name)
   if (hub && !existsSync(name)) {
@@ -30,5 +27,5 @@ export async function modelFolder(
   )
 }
 
-/** Whether this is a model of the embedded world: `world`, `world-small`, or a folder of that name. */
-export const isEmbedded = (name: string) => /^world(-\w+)?$/.test(basename(name))
+/** Whether this is a model of the embedded world, which its folder says (a copy or a merged one too). */
+export const isEmbedded = (name: string) => modelTraits(name).embedded

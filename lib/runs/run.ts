@@ -9,7 +9,7 @@ import { tf, useBackend } from "../device/tf"
 import { type LocalModel, openLocal } from "../engine/local"
 import { writeReport } from "../report/report"
 import { writeResults } from "../report/tables"
-import type { RunContext } from "./context"
+import { NoRowsError, type RunContext } from "./context"
 import { localEngines } from "./engines"
 import { experiment, type Findings } from "./experiment"
 import { sweep, versions, writeManifest } from "./manifest"
@@ -72,6 +72,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     await writeReport(dir)
     return found
   } catch (error) {
+    if (error instanceof NoRowsError) await writeReport(dir) // which shows where the rows were lost
     throw fileError(error, dir, "write")
   } finally {
     failing.abort()

@@ -3,7 +3,7 @@ import { readInstructions } from "../data/formats"
 import type { InstructionRow, StageName } from "../data/schema"
 import { ConfigError } from "../errors"
 import { failed, type Outcome } from "../musc/row"
-import { markNearDuplicates, type SelfInstructOptions } from "../musc/source"
+import { HELD_OUT, markNearDuplicates, type SelfInstructOptions } from "../musc/source"
 import type { StageOptions } from "../musc/stages"
 import { checkSettings, type TrainSettings } from "../musc/train"
 import { streamKey } from "../rng"
@@ -108,9 +108,6 @@ export function checkMethods(config: RunConfig): void {
     if (settings) checkSettings(settings)
   }
 }
-
-/** Reason of rows that are kept for evaluation. */
-export const HELD_OUT = "held out for evaluation"
 
 /** Whether an instruction is kept for evaluation: by its text alone, so that it is so in every run and repetition. */
 export function isHeldOut(

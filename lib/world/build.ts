@@ -4,6 +4,7 @@ import { writeAtomic } from "../data/jsonl"
 import { tf } from "../device/tf"
 import { type LocalModel, openLocal } from "../engine/local"
 import { configJson } from "../model/config"
+import { embeddedTraits, traitsFile } from "../model/traits"
 import { sizeOf } from "../model/transformer"
 import { initModel, saveModel } from "../model/weights"
 import { loadTokenizer } from "../text/tokenizer"
@@ -63,7 +64,7 @@ export async function buildWorldModel(
   const tokenizer = loadTokenizer(able)
   const config = worldConfig(tokenizer.vocabSize, tokenizer.eosIds[0]!, tokenizer.padId, options.size)
   for (const dir of [able, out]) {
-    writeFolder(dir, { ...files, "config.json": configJson(config, "bfloat16") })
+    writeFolder(dir, { ...files, "config.json": configJson(config, "bfloat16"), [traitsFile]: embeddedTraits })
   }
 
   const model = initModel(config, seed, 0.05)

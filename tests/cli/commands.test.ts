@@ -76,6 +76,25 @@ describe("the command line", () => {
     expect(stdout).toMatch(/Instruction: [A-Z].*\nQuestions:/)
   })
 
+  it("takes the settings that a file does not name from its recipe, and for the embedded model from smoke", () => {
+    const settings = (text: string, ...more: string[]) => {
+      const { stdout, stderr, status } = musc("run", file("mine.yaml", text), "--limit", "7", "--dry-run", ...more)
+      return { status, stderr, stdout }
+    }
+    const own = settings("lr: 1e-4\n")
+    expect(own.stdout).toMatch(/ {2}shots: 0\n/)
+    expect(own.stdout).toMatch(/ {2}cutoff: 512\n/)
+    expect(own.stdout).toMatch(/ {2}lr: 0\.0001\n/)
+    expect(settings("recipe: paper\nrank: 4\n").stdout).toMatch(/"self-reward-yesno"[\s\S]* {2}rank: 4\n/)
+    expect(settings("recipe: ablation-noise\nrank: 4\n").stdout).toMatch(/^10 runs:\n {2}all:/)
+    expect(settings("lr: 1e-4\n", "--model", "org/name").stdout).not.toContain("cutoff")
+    expect(settings("recipe: smoky\n")).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/^InputError: mine\.yaml, recipe: .*got smoky; did you mean smoke\?/),
+    })
+    expect(settings("lr: 1e-4\nshots: 5\n").stderr).toContain("shots: must be at most 0 for the model world")
+  })
+
   it("shows the prompts of a stage and counts its calls", () => {
     file("seeds.jsonl", '{"instruction":"Write about rain."}\n{"instruction":"Write about snow."}\n')
     const { stdout, status } = musc("decompose", "seeds.jsonl", "-o", "out.jsonl", "--dry-run", "--set", "shots=0")
@@ -89,13 +108,14 @@ describe("the command line", () => {
     file("seeds.jsonl", '{"instruction":"Write about rain."}\n')
     const args = ["decompose", "seeds.jsonl", "-o", "rows.jsonl", "--model", fixture("llama"), "--set", "shots=0"]
     const short = [...args, "--set", "decomposeMaxTokens=8"]
-    const { stdout, status } = musc(...short)
-    expect(status).toBe(0)
+    const { stdout, stderr, status } = musc(...short)
+    // No row passed, which a script has to see.
+    expect([status, stderr]).toEqual([1, expect.stringContaining("no row passed decompose: 1 of 1 rows failed")])
     expect(stdout).toMatch(
       /0 of 1 rows passed[\s\S]*1 failed, decompose: (cut off at the token limit|fewer than 2 constraints)/,
     )
     const written = readFileSync(join(dir, "rows.jsonl"), "utf8")
-    expect(musc(...short).status).toBe(0)
+    expect(musc(...short).status).toBe(1)
     const other = musc(...args, "--set", "decomposeMaxTokens=9")
     expect(other.status).toBe(1)
     expect(other.stderr).toMatch(/rows\.jsonl: must be a new file or one of these settings/)

@@ -51,7 +51,7 @@ describe("settings", () => {
         { ...config, ...otherModels },
         ...Object.values(variants).map((own) => ({ ...config, ...own })),
       ]
-      for (const one of all) expect(problemsOf(one)).toEqual([])
+      for (const one of all) expect(problemsOf({ model: "org/name", ...one })).toEqual([])
     }
   })
 

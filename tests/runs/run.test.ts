@@ -195,9 +195,12 @@ describe("a run on instructions of one's own", () => {
   it("says why when no pair comes out", async () => {
     const seeds = join(runs, "odd.jsonl")
     writeFileSync(seeds, '{"instruction": ""}\n{"instruction": " "}\n')
-    await expect(start(newFolder(), { seeds })).rejects.toThrow(
-      /at least one pair, got none of 2 rows \(source: no instruction 2\)/,
+    const dir = newFolder()
+    await expect(start(dir, { seeds })).rejects.toThrow(
+      /source\.jsonl: no row passed source: 2 of 2 rows failed; most frequent reason: no instruction; remedy: look at the seed file/,
     )
+    // The report, written all the same, says it too.
+    expect(readFileSync(join(dir, "report.html"), "utf8")).toContain("2 of 2 rows failed")
   })
 })
 
