@@ -134,8 +134,11 @@ export interface AppendOptions {
 
 /** Adds rows to a JSONL file. */
 export interface JsonlWriter {
-  /** Resolves when the row is handed to the system: it then survives the death of this process. Calls may overlap. */
-  write(row: object): Promise<void>
+  /**
+   * Resolves when the row is handed to the system: it then survives the death of this process. Calls may overlap. Gives the
+   * row's place in the file, without the end of its line.
+   */
+  write(row: object): Promise<{ start: number; bytes: number }>
   /** Waits for all rows, syncs and closes. */
   close(): Promise<void>
 }
@@ -159,22 +162,27 @@ export async function appendJsonl(
     })
   }
   let rows = 0
-  let tail: Promise<void> = Promise.resolve()
+  let end = (await handle.stat()).size
+  let tail: Promise<unknown> = Promise.resolve()
   const put = async (row: object) => {
     const bytes = Buffer.from(`${JSON.stringify(row)}\n`)
+    const place = { start: end, bytes: bytes.length - 1 }
     try {
       const { bytesWritten } = await handle.write(bytes)
       if (bytesWritten < bytes.length) throw Object.assign(new Error("short write"), { code: "ENOSPC" })
+      end += bytesWritten
       if (++rows % syncEvery === 0) await handle.datasync()
+      return place
     } catch (error) {
       throw fileError(error, file, "write")
     }
   }
   return {
     write(row) {
-      tail = tail.then(() => put(row))
+      const place = tail.then(() => put(row))
+      tail = place
       tail.catch(() => {})
-      return tail
+      return place
     },
     async close() {
       try {

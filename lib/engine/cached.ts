@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto"
+import { type FileHandle, open } from "node:fs/promises"
 import pLimit from "p-limit"
 import { z } from "zod"
-import { appendJsonl, readJsonl } from "../data/jsonl"
+import { appendJsonl, fileError, MAX_RECORD_BYTES } from "../data/jsonl"
 import { RefusedError, StoppedError } from "../errors"
 import type { Completion, GenerateRequest, Generator } from "./engine"
 
@@ -26,39 +27,58 @@ export interface CallTotals {
 
 export interface CachedGenerator extends Generator {
   readonly totals: Readonly<CallTotals>
+  /** Lines of the file that hold no call and were passed over when it was opened, and the first of them (from 1). */
+  readonly broken: { readonly lines: number; readonly first: number }
   /** Waits for the calls under way, so that none is lost, and closes the file. */
   close(): Promise<void>
 }
 
+const tokens = z.int().min(0)
 const cachedCall = z.object({
-  key: z.string(),
+  key: z.string().min(32),
   text: z.string(),
-  tokens: z.number(),
+  thoughts: z.string().optional(),
+  tokens,
   finish: z.enum(["stop", "length"]),
-  promptTokens: z.number().optional(),
-  first: z.array(z.object({ token: z.string(), logprob: z.number() })).optional(),
+  problem: z.string().optional(),
+  promptTokens: tokens.optional(),
+  first: z.array(z.object({ token: z.string(), logprob: z.number().max(1e-3) })).optional(),
 })
+
+/** Where a call stands in the file, in bytes. */
+interface Place {
+  start: number
+  bytes: number
+}
 
 /**
  * A Generator that keeps each answer on disk before it hands it on, and never asks for it again: the key is a hash of the
- * engine's `id` and everything in the request, the seed included, which tells attempts apart. Equal requests under way
- * share one call. After a failed call no new one is begun, unless the engine refused that one request alone (RefusedError).
- * @throws InputError naming file and line for a line that is none of a cache (a torn last one is dropped), or a file that
- * cannot be written.
+ * engine's `id` and everything in the request, the seed included, which tells attempts apart. Memory holds places, not
+ * texts. Equal requests under way share one call. After a failed call no new one is begun, unless the engine refused that
+ * one request alone (RefusedError). An answer that could not be read again is handed on but not kept; lines of the file
+ * that hold no call are passed over and counted (a torn last one is cut off).
+ * @throws InputError for a file that cannot be read or written
  */
 export async function cachedGenerator(engine: Generator, { file, id, signal }: CacheOptions): Promise<CachedGenerator> {
   const writer = await appendJsonl(file, { resume: true })
-  const known = new Map<string, Completion>()
-  try {
-    for await (const { key, ...answer } of readJsonl(file, cachedCall, { allowEmpty: true })) known.set(key, answer)
-  } catch (error) {
+  const reader = await open(file).catch(async (error) => {
     await writer.close()
-    throw error
-  }
+    throw fileError(error, file, "read")
+  })
+  const { places, broken } = await callsIn(reader).catch(async (error) => {
+    await Promise.all([writer.close(), reader.close()])
+    throw fileError(error, file, "read")
+  })
   const totals: CallTotals = { calls: 0, cached: 0, tokens: 0, promptTokens: 0 }
   const pending = new Map<string, Promise<Completion>>()
   const limit = pLimit(engine.concurrency)
   let failure: unknown
+
+  const keep = async (key: string, answer: Completion) => {
+    const row = cachedCall.safeParse({ key, ...answer }).data
+    if (!row || row.text.length + (row.thoughts?.length ?? 0) > MAX_RECORD_BYTES / 6) return
+    places.set(shortKey(key), await writer.write(row))
+  }
 
   const call = async (key: string, request: GenerateRequest): Promise<Completion> => {
     if (failure) throw failure
@@ -68,15 +88,21 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
       totals.calls++
       totals.tokens += answer.tokens
       totals.promptTokens += answer.promptTokens ?? 0
-      await writer.write({ key, ...answer })
-      known.set(key, answer)
+      await keep(key, answer)
       return answer
     } catch (error) {
       if (!(error instanceof RefusedError)) failure ??= error
       throw error
-    } finally {
-      pending.delete(key)
     }
+  }
+
+  const answerTo = async (key: string, request: GenerateRequest): Promise<Completion> => {
+    const place = places.get(shortKey(key))
+    const kept = place && (await callAt(reader, place))
+    if (kept?.key !== key) return limit(() => call(key, request))
+    totals.cached++
+    const { key: _, ...answer } = kept
+    return answer
   }
 
   return {
@@ -84,14 +110,15 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
     concurrency: engine.concurrency,
     maxShots: engine.maxShots,
     totals,
-    async generate(request) {
+    broken,
+    generate(request) {
       const key = requestKey(id, request)
-      const found = known.get(key) ?? pending.get(key)
-      if (found) {
+      const underWay = pending.get(key)
+      if (underWay) {
         totals.cached++
-        return found
+        return underWay
       }
-      const answer = limit(() => call(key, request))
+      const answer = answerTo(key, request).finally(() => pending.delete(key))
       pending.set(key, answer)
       return answer
     },
@@ -101,14 +128,68 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
         signal?.addEventListener("abort", () => resolve(), { once: true })
       })
       await Promise.race([Promise.allSettled(pending.values()), aborted])
-      await writer.close()
+      await Promise.all([writer.close(), reader.close()])
     },
   }
 }
+
+/** Half of a key tells calls apart, and a million of them take half of the memory. */
+const shortKey = (key: string) => key.slice(0, 32)
 
 function requestKey(id: string, request: GenerateRequest): string {
   const { messages, temperature, topP, topK, maxTokens, stop, seed, topLogprobs } = request
   const chat = messages.map(({ role, content }) => [role, content])
   const parts = [id, chat, temperature, topP ?? 1, topK ?? 0, maxTokens, stop ?? [], seed, topLogprobs ?? 0]
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex")
+}
+
+function parsed(line: Buffer) {
+  try {
+    return cachedCall.safeParse(JSON.parse(line.toString("utf8"))).data
+  } catch {
+    return undefined
+  }
+}
+
+async function callAt(reader: FileHandle, { start, bytes }: Place) {
+  const { buffer, bytesRead } = await reader.read(Buffer.alloc(bytes), 0, bytes, start)
+  return bytesRead === bytes ? parsed(buffer) : undefined
+}
+
+/** The calls of a file by key, and the lines that hold none. A line above the limit is not taken into memory. */
+async function callsIn(reader: FileHandle): Promise<{ places: Map<string, Place>; broken: CachedGenerator["broken"] }> {
+  const places = new Map<string, Place>()
+  const broken = { lines: 0, first: 0 }
+  const block = Buffer.alloc(2 ** 18)
+  let parts: Buffer[] = []
+  let [bytes, start, line] = [0, 0, 1]
+  const add = (part: Buffer) => {
+    bytes += part.length
+    if (bytes <= MAX_RECORD_BYTES) parts.push(Buffer.from(part))
+  }
+  const finish = () => {
+    const whole = Buffer.concat(parts)
+    const call = bytes > MAX_RECORD_BYTES ? undefined : parsed(whole)
+    if (call) places.set(shortKey(call.key), { start, bytes })
+    else if (bytes > MAX_RECORD_BYTES || whole.toString("utf8").trim()) {
+      broken.lines++
+      broken.first ||= line
+    }
+    start += bytes + 1
+    line++
+    parts = []
+    bytes = 0
+  }
+  for (let position = 0; ; ) {
+    const { bytesRead } = await reader.read(block, 0, block.length, position)
+    if (!bytesRead) return { places, broken }
+    position += bytesRead
+    let from = 0
+    for (let at = block.indexOf(10); at >= 0 && at < bytesRead; at = block.indexOf(10, from)) {
+      add(block.subarray(from, at))
+      finish()
+      from = at + 1
+    }
+    add(block.subarray(from, bytesRead))
+  }
 }

@@ -1,149 +1,337 @@
-import { setTimeout } from "node:timers/promises"
-import OpenAI, { APIError } from "openai/index"
+import { setTimeout as sleep } from "node:timers/promises"
 import pLimit from "p-limit"
-import { InputError, MuscError, RefusedError } from "../errors"
+import { InputError, MuscError, RefusedError, StoppedError } from "../errors"
 import { uniformAt } from "../rng"
+import { below, serverAddresses, shownAddress } from "./address"
 import type { Completion, GenerateRequest, Generator } from "./engine"
+import { type HttpReply, httpClient, ServerError } from "./http"
+import { ReplyError, readReply, wordsOf } from "./server-reply"
+import { type ServerState, Servers } from "./servers"
+
+/** Request fields that a server may refuse and that can be left out. */
+export const optionalFields = ["seed", "temperature", "top_p", "top_k", "stop"] as const
+export type OptionalField = (typeof optionalFields)[number]
 
 export interface OpenAIOptions {
   /** Model name as the server knows it. */
   model: string
-  /** Where the server is, e.g. `http://127.0.0.1:8000/v1`; OPENAI_BASE_URL or the official service if not given. */
+  /**
+   * Where the server is, e.g. `http://127.0.0.1:8000/v1`; OPENAI_BASE_URL or the official service if not given. Several,
+   * separated by commas, must serve the same model: calls are dealt to them in turn, and one out of reach is passed over.
+   */
   baseURL?: string
   /** Environment variable that holds the key. The key is read from there and goes nowhere but to the server. */
   keyVariable?: string
-  /** Requests under way at once, 1 to 256. */
+  /** Requests under way at once, 1 to 1024, over all servers. */
   concurrency?: number
   /**
    * Further tries after 408, 409, 429, 5xx, a broken connection or a reply that is none, with growing pauses or those that
    * the server asks for (Retry-After).
    */
   maxRetries?: number
+  /** Seconds to go on trying while no server can be reached (or says that it is starting), beyond `maxRetries`. */
+  wait?: number
   /** Longest wait for one whole answer, and longest pause that a server may ask for, in seconds. */
   timeout?: number
-  /** How the server calls the token limit; newer models of the official service want `max_completion_tokens`. */
-  limitField?: "max_tokens" | "max_completion_tokens"
-  /** Whether the seed is sent. Servers that honour it give the same answers again. */
-  sendSeed?: boolean
+  /** How the server calls the token limit; newer models of the official service want `max_completion_tokens`; null: none. */
+  limitField?: string | null
+  /** Request fields that the server refuses. Without `seed` answers are not repeatable; without `temperature` the server's own counts. */
+  leaveOut?: readonly OptionalField[]
+  /** Further fields of every request, such as `{ top_k: -1 }` or `{ chat_template_kwargs: { enable_thinking: false } }`. */
+  fields?: Readonly<Record<string, unknown>>
+  /** Tokens that a model may think, added to the limit of every request. */
+  thinkingTokens?: number
+  /** Whether the prompt of the server's chat template opens the thoughts, so that replies begin inside them. */
+  thoughtsOpen?: boolean
+  /** When aborted, calls under way end with StoppedError. */
+  signal?: AbortSignal
   /** Called before each further try with what went wrong and the pause in seconds. */
   onRetry?: (problem: string, pause: number) => void
 }
 
+/** Most bytes of a reply that are read, unpacked. No answer is as long; a record of a file holds 16 MiB. */
+export const MAX_REPLY_BYTES = 8 * 2 ** 20
+
+/** Fields of a request that are not for options to set. */
+const ownFields = [
+  "model",
+  "messages",
+  "stream",
+  "n",
+  "logprobs",
+  "top_logprobs",
+  "max_tokens",
+  "max_completion_tokens",
+]
+
 /**
- * A Generator that asks an OpenAI-compatible chat server. It has no distributions, so it cannot weigh tokens. `topK` is
- * sent when set, which only some servers know. Tokens count as 0 where the server reports none.
- * @throws InputError when the key variable is empty and no server of one's own is named; from `generate`: InputError for a
- * refused key, model or address (401 to 405), RefusedError for a refused request (400, 413, 422 and their like), MuscError
- * when the server stays out of reach or keeps failing.
+ * A Generator that asks an OpenAI-compatible chat server. It has no distributions, so it cannot weigh tokens. Every reply
+ * is checked; one without text has a `problem`. `top_p` is always sent, since some servers take it from the model's files
+ * otherwise; `topK` when it is set. Tokens count as 0 where the server reports none.
+ * @throws InputError for an address that holds a secret, options out of range, and an empty key variable where no server
+ * of one's own is named; from `generate`: InputError for a refused key, model or address (401 to 405), a redirect and a
+ * certificate; RefusedError for a refused request (400, 413, 422 and their like); MuscError when the server stays out of
+ * reach or keeps failing; StoppedError when aborted.
  */
-export function openaiGenerator({
-  model,
-  baseURL = process.env.OPENAI_BASE_URL,
-  keyVariable = "OPENAI_API_KEY",
-  concurrency = 8,
-  maxRetries = 5,
-  timeout = 300,
-  limitField = "max_tokens",
-  sendSeed = true,
-  onRetry,
-}: OpenAIOptions): Generator {
-  const key = process.env[keyVariable]
-  if (!key && !baseURL) {
-    throw new InputError("must hold the key of the service, got nothing; set it, or name a server by baseURL", {
-      field: keyVariable,
-    })
-  }
-  const client = new OpenAI({ apiKey: key || "none", baseURL, maxRetries: 0, logLevel: "off" })
+export function openaiGenerator(options: OpenAIOptions): Generator {
+  const { model, concurrency = 8, maxRetries = 5, wait = 0, timeout = 300, signal, onRetry } = options
+  const { topLevel, body } = bodyOf(options)
+  const connection = openConnection(options)
+  const servers = new Servers(connection.urls)
   const limit = pLimit(concurrency)
-  const { origin, pathname } = new URL(client.baseURL)
-  const where = origin + pathname
 
-  const request = async (wanted: GenerateRequest, signal: AbortSignal): Promise<Completion> => {
-    const { messages, temperature, topP, topK, maxTokens, stop, seed, topLogprobs } = wanted
-    const body = {
-      model,
-      messages: [...messages],
-      temperature,
-      [limitField]: maxTokens,
-      ...(topP !== undefined && { top_p: topP }),
-      ...(topK ? { top_k: topK } : {}),
-      ...(stop?.length && { stop: [...stop] }),
-      ...(sendSeed && { seed }),
-      ...(topLogprobs && { logprobs: true, top_logprobs: topLogprobs }),
-    }
-    const reply = await client.chat.completions.create(body, { signal })
-    const choice = reply?.choices?.[0]
-    const text = choice?.message?.content ?? ""
-    if (!choice?.message || typeof text !== "string") {
-      throw new Error("a reply must hold one choice with a message, got none")
-    }
-    const top = topLogprobs && choice.logprobs?.content?.[0]?.top_logprobs
-    return {
-      text,
-      tokens: reply.usage?.completion_tokens ?? 0,
-      finish: choice.finish_reason === "length" ? "length" : "stop",
-      ...(reply.usage && { promptTokens: reply.usage.prompt_tokens }),
-      ...(top && { first: top.map(({ token, logprob }) => ({ token, logprob })) }),
-    }
+  const request = async (server: ServerState, wanted: GenerateRequest): Promise<Completion> => {
+    const sent = JSON.stringify(body(wanted))
+    const reply = await connection.send(below(server.url, "chat/completions"), sent)
+    const { topLogprobs } = wanted
+    return readReply(jsonOf(reply), { topLogprobs, thoughtsOpen: options.thoughtsOpen })
   }
 
-  // The client's own timer ends when a reply begins, and it takes any pause: so both are watched here.
   const generate = async (wanted: GenerateRequest): Promise<Completion> => {
-    for (let tries = 1; ; tries++) {
-      const signal = AbortSignal.timeout(timeout * 1000)
+    const began = Date.now()
+    for (let tries = 1; ; ) {
+      if (signal?.aborted) throw stopped()
+      const server = servers.take()
       try {
-        return await request(wanted, signal)
+        const completion = await request(server, wanted)
+        servers.answered(server)
+        return completion
       } catch (error) {
-        const problem = signal.aborted ? `no whole reply in ${timeout} s` : messageOf(error)
-        const status = error instanceof APIError ? error.status : undefined
-        const pause = askedPause(error) ?? Math.min(8, 0.5 * 2 ** (tries - 1)) * (1 - uniformAt(wanted.seed, tries) / 4)
-        if (isRefusal(status)) throw refused(problem, status!)
-        if (tries > maxRetries || pause > timeout) throw givenUp(problem, tries, status, pause)
-        onRetry?.(problem, pause)
-        await setTimeout(pause * 1000)
+        if (signal?.aborted) throw stopped()
+        const problem = new Problem(error, connection.redact)
+        const where = shownAddress(server.url)
+        const fatal = problem.fatal(where, model, connection.keyVariable)
+        if (fatal) throw fatal
+        if (problem.outOfReach) servers.unreachable(server)
+        if (problem.outOfReach && servers.anyReady) {
+          onRetry?.(problem.text, 0)
+          continue
+        }
+        const growing = Math.min(8, 0.5 * 2 ** Math.min(9, tries - 1)) * (1 - uniformAt(wanted.seed, tries) / 4)
+        const pause = problem.askedPause ?? growing
+        const waiting = problem.outOfReach && (Date.now() - began) / 1000 + pause <= wait
+        if (pause > timeout || (tries > maxRetries && !waiting))
+          throw givenUp(where, problem, { tries, pause, timeout })
+        onRetry?.(problem.text, pause)
+        tries++
+        await sleep(pause * 1000, undefined, { signal }).catch(() => {})
+      } finally {
+        server.busy--
       }
     }
   }
-
-  const messageOf = (error: unknown) =>
-    `${error instanceof Error ? error.message : error}`.replaceAll(key || "\0", "[key]").slice(0, 300)
-
-  const refused = (problem: string, status: number): Error => {
-    if (status === 401 || status === 403)
-      return new InputError(`${where} must accept the key, got: ${problem}; set the right key`, { field: keyVariable })
-    if (status > 401 && status < 406)
-      return new InputError(`${where} must have model ${model}, got: ${problem}; check address and model`)
-    return new RefusedError(
-      `${where} must accept a request for model ${model}, got: ${problem}; check model and options`,
-    )
-  }
-
-  const givenUp = (problem: string, tries: number, status: number | undefined, pause: number): Error => {
-    const number = `${tries} ${tries === 1 ? "try" : "tries"}`
-    if (pause > timeout) {
-      const asked = `asked to wait ${Math.ceil(pause)} s`
-      return new MuscError(`${where}: must answer, got ${asked} (${problem}); run again then, or raise the time-out`)
-    }
-    if (status) {
-      return new MuscError(`${where}: must answer, got after ${number}: ${problem}; wait, or lower the concurrency`)
-    }
-    const rule = `must answer, got no whole reply in ${number} (${problem})`
-    return new MuscError(`${where}: ${rule}; check that the server runs`)
-  }
-
-  return { name: model, concurrency, generate: (wanted) => limit(() => generate(wanted)) }
+  return { name: model, concurrency: topLevel, generate: (wanted) => limit(() => generate(wanted)) }
 }
 
-/** Whether a server will not take this request however often it is asked. */
-const isRefusal = (status: number | undefined) =>
-  status !== undefined && status >= 400 && status < 500 && ![408, 409, 429].includes(status)
+const stopped = () => new StoppedError("stopped on request; run the same command again to go on from here")
+
+/** How requests are written. @throws InputError for options out of range */
+function bodyOf(options: OpenAIOptions) {
+  const { model, concurrency = 8, limitField = "max_tokens", leaveOut = [], fields = {}, thinkingTokens = 0 } = options
+  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 1024) {
+    throw new InputError(`must be a whole number from 1 to 1024, got ${concurrency}; correct it`, {
+      field: "concurrency",
+    })
+  }
+  const unknown = leaveOut.find((name) => !optionalFields.includes(name))
+  if (unknown !== undefined) {
+    const rule = `must name ${optionalFields.join(", ")}, got ${unknown}`
+    throw new InputError(`${rule}; the token limit is renamed or left out by limitField`, { field: "leaveOut" })
+  }
+  const own = ownFields.find((name) => Object.hasOwn(fields, name))
+  if (own) throw new InputError(`must be fields beside our own, got ${own}; leave it out`, { field: "fields" })
+  const left = new Set<string>(leaveOut)
+  const body = ({ messages, temperature, topP = 1, topK, maxTokens, stop, seed, topLogprobs }: GenerateRequest) => {
+    const whole: Record<string, unknown> = {
+      model,
+      messages,
+      temperature,
+      top_p: topP,
+      ...fields,
+      ...(topK ? { top_k: topK } : {}),
+      ...(limitField && { [limitField]: maxTokens + thinkingTokens }),
+      ...(stop?.length && { stop }),
+      seed,
+      ...(topLogprobs && { logprobs: true, top_logprobs: topLogprobs }),
+    }
+    for (const name of left) delete whole[name]
+    return whole
+  }
+  return { topLevel: concurrency, body }
+}
+
+/** The way to the servers: addresses, key, time-out. */
+export interface Connection {
+  urls: URL[]
+  keyVariable: string
+  /** Sends a body by POST, or asks by GET. @throws HttpError for a status other than 200, ServerError */
+  send(url: URL, body?: string): Promise<HttpReply>
+  /** A text without the key. */
+  redact(text: string): string
+}
+
+/** @throws InputError for an address that holds a secret, or no key for the official service */
+export function openConnection(options: Omit<OpenAIOptions, "model">): Connection {
+  const { baseURL = process.env.OPENAI_BASE_URL, keyVariable = "OPENAI_API_KEY", concurrency = 8 } = options
+  const { timeout = 300, signal } = options
+  const key = (process.env[keyVariable] ?? "").trim()
+  if (!key && !baseURL) {
+    const rule = "must hold the key of the service, got nothing; set it, or name a server by baseURL (--endpoint)"
+    throw new InputError(rule, { field: keyVariable })
+  }
+  if (!/^[\x20-\x7e]*$/.test(key)) {
+    throw new InputError("must hold a key of plain letters, got others; copy the key again", { field: keyVariable })
+  }
+  const urls = serverAddresses(baseURL || "https://api.openai.com/v1", baseURL ? "server" : undefined)
+  const client = httpClient({ connections: concurrency, maxBytes: MAX_REPLY_BYTES })
+  const authorization = /^(Basic|Bearer) /.test(key) ? key : `Bearer ${key || "none"}`
+  const secrets = secretForms(key)
+  const redact = (text: string) => secrets.reduce((rest, secret) => rest.replaceAll(secret, "[key]"), text)
+  const active = new Set<AbortController>()
+  signal?.addEventListener("abort", () => {
+    for (const controller of active) controller.abort(stopped())
+  })
+  const send = async (url: URL, body?: string): Promise<HttpReply> => {
+    const controller = new AbortController()
+    const late = () => controller.abort(new ServerError(`no whole reply in ${timeout} s`, "reply"))
+    const timer = setTimeout(late, timeout * 1000)
+    active.add(controller)
+    try {
+      const headers = {
+        authorization,
+        accept: "application/json",
+        "user-agent": "musc",
+        ...(url.searchParams.has("api-version") && key && { "api-key": key }),
+        ...(body !== undefined && { "content-type": "application/json" }),
+      }
+      const method = body === undefined ? "GET" : "POST"
+      const reply = await client.send({ url, method, headers, body, signal: controller.signal })
+      if (reply.status !== 200) throw new HttpError(reply)
+      return reply
+    } finally {
+      clearTimeout(timer)
+      active.delete(controller)
+    }
+  }
+  return { urls, keyVariable, send, redact }
+}
+
+/** The key, and how it looks in base64 with and without its scheme, as servers may echo it. */
+function secretForms(key: string): string[] {
+  if (key.length < 4) return []
+  const encoded = [key, `Bearer ${key}`].flatMap((text) => {
+    const base64 = Buffer.from(text).toString("base64")
+    return [base64, base64.replace(/=+$/, "")]
+  })
+  return [key.replace(/^(Basic|Bearer) /, ""), encodeURIComponent(key), ...encoded]
+}
+
+/** A server's answer with a status other than 200. */
+export class HttpError extends Error {
+  readonly words: string
+  constructor(readonly reply: HttpReply) {
+    const words = wordsOf(jsonIn(reply.text) ?? reply.text)
+    super(`${reply.status}${words ? ` ${words}` : ", without a word"}`)
+    this.words = words
+  }
+}
+
+function jsonIn(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** The JSON of a reply. @throws ReplyError quoting how it begins */
+export function jsonOf({ text }: HttpReply): unknown {
+  const value = jsonIn(text)
+  if (value !== undefined) return value
+  if (!text.trim()) throw new ReplyError("a reply must be JSON, got nothing")
+  if (/^\s*data:/.test(text)) throw new ReplyError("a reply must be JSON, got a stream of events")
+  throw new ReplyError(`a reply must be JSON, got ${wordsOf(text).slice(0, 80)}`)
+}
+
+/** What went wrong with a request, and what that means for the next try. */
+class Problem {
+  /** In words, without the key. */
+  readonly text: string
+  /** Nobody is there, or not yet; may be so for minutes while a server starts. */
+  readonly outOfReach: boolean
+  readonly status: number | undefined
+  /** The pause in seconds that the server asks for. */
+  readonly askedPause: number | undefined
+
+  constructor(
+    private readonly error: unknown,
+    redact: (text: string) => string,
+  ) {
+    this.text = redact(error instanceof Error ? error.message : `${error}`).slice(0, 400)
+    this.status =
+      error instanceof HttpError ? error.reply.status : error instanceof ReplyError ? error.status : undefined
+    const gone = error instanceof ServerError && error.kind === "connection"
+    this.outOfReach = gone || [502, 503, 504].includes(this.status ?? 0)
+    this.askedPause = error instanceof HttpError ? pauseIn(error.reply) : undefined
+  }
+
+  /** The error to end with where asking again cannot help. */
+  fatal(where: string, model: string, keyVariable: string): Error | undefined {
+    const { error, status, text } = this
+    if (error instanceof ServerError && error.kind === "setup") return new InputError(`${where} ${text}`)
+    if (!(error instanceof ServerError || error instanceof ReplyError || error instanceof HttpError))
+      return error as Error
+    if (status === 429 && /insufficient_quota|exceeded your current quota/i.test(text + rawOf(error)))
+      return new MuscError(`${where}: must answer, got ${text}; the quota is used up: raise it, then run again`)
+    if (status === undefined || status < 400 || status >= 500 || [408, 409, 425, 429].includes(status)) return undefined
+    if (/flagged|moderation|content.?(policy|filter|management)/i.test(text))
+      return new RefusedError(`${where} must accept the request, got: ${text}; its filter stops this prompt`)
+    if (status === 401 || status === 403)
+      return new InputError(`${where} must accept the key, got: ${text}; set the right key`, { field: keyVariable })
+    if (status === 402) return new InputError(`${where} must be paid for, got: ${text}; add credit, then run again`)
+    if (status === 404 || status === 405)
+      return new InputError(`${where} must have model ${model}, got: ${text}; check address and model`)
+    return new RefusedError(`${where} must accept a request for model ${model}, got: ${text}; ${remedyFor(text)}`)
+  }
+}
+
+const rawOf = (error: unknown) => (error instanceof HttpError ? error.reply.text.slice(0, 2000) : "")
+
+/** What helps where a server refuses a request in these words. */
+function remedyFor(text: string): string {
+  if (/max_completion_tokens/.test(text)) return "add --limit-field max_completion_tokens (limitField)"
+  if (/max_tokens/.test(text) && /extra|unsupported|unrecogni[sz]ed|not permitted|unexpected|unknown/i.test(text))
+    return "add --limit-field max_completion_tokens, or --limit-field none (limitField)"
+  const field = optionalFields.find((name) => new RegExp(`\\b${name}\\b`).test(text))
+  if (field) return `add --leave-out ${field} (leaveOut)`
+  if (/context|too long|maximum.*length|exceed/i.test(text))
+    return "give the server a longer context, or leave the row out"
+  return "check model and options"
+}
+
+function givenUp(
+  where: string,
+  { text, status }: Problem,
+  { tries, pause, timeout }: { tries: number; pause: number; timeout: number },
+): Error {
+  const number = `${tries} ${tries === 1 ? "try" : "tries"}`
+  if (pause > timeout) {
+    const asked = `asked to wait ${Math.ceil(pause)} s`
+    return new MuscError(`${where}: must answer, got ${asked} (${text}); run again then, or raise the time-out`)
+  }
+  if (status) {
+    return new MuscError(`${where}: must answer, got after ${number}: ${text}; wait, or lower the concurrency`)
+  }
+  const rule = `must answer, got no whole reply in ${number} (${text})`
+  return new MuscError(`${where}: ${rule}; check that the server runs, or give it time by --wait (wait)`)
+}
 
 /** The pause in seconds that a server asks for by `retry-after-ms` or `Retry-After` (seconds, or a date). */
-function askedPause(error: unknown): number | undefined {
-  const headers = error instanceof APIError ? error.headers : undefined
-  const milliseconds = Number.parseFloat(headers?.get("retry-after-ms") ?? "")
-  const after = headers?.get("retry-after") ?? ""
-  const seconds = /^\s*[\d.]+\s*$/.test(after) ? Number(after) : (Date.parse(after) - Date.now()) / 1000
-  const pause = Number.isNaN(milliseconds) ? seconds : milliseconds / 1000
-  return Number.isNaN(pause) ? undefined : Math.max(0, pause)
+function pauseIn({ headers }: HttpReply): number | undefined {
+  const milliseconds = Number.parseFloat(`${headers["retry-after-ms"] ?? ""}`)
+  const after = `${headers["retry-after"] ?? ""}`
+  const number = /^\s*(\d+(?:\.\d+)?)\s*s?\s*$/i.exec(after)?.[1]
+  const seconds = number === undefined ? (Date.parse(after) - Date.now()) / 1000 : Number(number)
+  const pause = Number.isFinite(milliseconds) ? milliseconds / 1000 : seconds
+  return Number.isFinite(pause) && pause >= 0 ? pause : undefined
 }

@@ -57,7 +57,7 @@ type TextStage<In extends InstructionRow, Out extends InstructionRow, Name exten
 >
 
 const decomposeStage: TextStage<InstructionRow, DecomposedRow, "decompose"> = {
-  version: 3,
+  version: 4,
   input: instructionRow,
   output: decomposedRow,
   needs: "text",
@@ -65,7 +65,7 @@ const decomposeStage: TextStage<InstructionRow, DecomposedRow, "decompose"> = {
 }
 
 const corruptStage: TextStage<DecomposedRow, CorruptedRow, "corrupt"> = {
-  version: 3,
+  version: 4,
   input: decomposedRow,
   output: corruptedRow,
   needs: "text",
@@ -73,7 +73,7 @@ const corruptStage: TextStage<DecomposedRow, CorruptedRow, "corrupt"> = {
 }
 
 const recombineStage: TextStage<CorruptedRow, RecombinedRow, "recombine"> = {
-  version: 3,
+  version: 4,
   input: corruptedRow,
   output: recombinedRow,
   needs: "text",
@@ -81,7 +81,7 @@ const recombineStage: TextStage<CorruptedRow, RecombinedRow, "recombine"> = {
 }
 
 const respondStage: TextStage<RecombinedRow, PairRow, "respond"> = {
-  version: 1,
+  version: 2,
   input: recombinedRow,
   output: pairRow,
   needs: "text",
@@ -108,7 +108,7 @@ export const stages = {
 export const textStages = ["decompose", "corrupt", "recombine", "respond"] as const
 
 /** Version of stage 0 (seed files, self-instruct), whose rows come from no other stage. */
-export const sourceVersion = 3
+export const sourceVersion = 4
 
 /** A stage of the table without the types of its rows, for code that treats all alike. */
 export type AnyRowStage = Stage<InstructionRow, InstructionRow, object, Generator & SignalScorer>

@@ -18,7 +18,7 @@ import { versions } from "./manifest"
 import { keyFileOf, keyOf, readOutput, readState, runRows, type StageOutput } from "./store"
 
 /** Version of the files below: a change makes answers and replies anew. */
-const version = 1
+const version = 2
 
 /** Answers made elsewhere, by item id; or the engine that makes them. */
 export type AnswerSource =

@@ -17,7 +17,7 @@ import { checkMethods, stageOptions, trainSettings } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
 
 /** Part of the key of evaluations; to be raised when a change makes them write something else. */
-const evaluateVersion = 2
+const evaluateVersion = 3
 
 /** What a run found: its results, and the graded answers behind them with the key of the work that made each list. */
 export interface Findings {

@@ -311,9 +311,7 @@ describe("a server that refuses the request of one item", () => {
       server.close()
       return message
     }
-    expect(await stopped(400)).toMatch(
-      /^all of the first 3 items were refused: http.*got: 400 .*check model and options/,
-    )
+    expect(await stopped(400)).toMatch(/^all of the first 3 items were refused: http.*got: 400 .*longer context/)
     expect(await stopped(401)).toMatch(/must accept the key, got: 401/)
     expect(await stopped(404)).toMatch(/must have model scripted, got: 404 .*check address and model/)
   })

@@ -71,8 +71,8 @@ describe("an OpenAI-compatible server", () => {
       finish: "stop",
     })
     expect((await engine.generate(ask)).finish).toBe("length")
-    expect((await engine.generate(ask)).text).toBe("")
-    const plain = { model: "m", messages: ask.messages, temperature: 0.5, max_tokens: 7, seed: 42 }
+    expect(await engine.generate(ask)).toMatchObject({ text: "", problem: "a reply without content" })
+    const plain = { model: "m", messages: ask.messages, temperature: 0.5, top_p: 1, max_tokens: 7, seed: 42 }
     expect(bodies).toEqual([{ ...plain, top_p: 0.9, top_k: 5, stop: ["\n"] }, plain, plain])
   })
 
@@ -115,9 +115,9 @@ describe("an OpenAI-compatible server", () => {
     expect((await openaiGenerator(options).generate(ask)).text).toBe("at last")
     expect(bodies).toHaveLength(5)
     expect(problems.map((problem) => problem.replace(/JSON.*/, "JSON"))).toEqual([
-      expect.stringContaining("JSON"),
-      "a reply must hold one choice with a message, got none",
-      "a reply must hold one choice with a message, got none",
+      "a reply must be JSON",
+      "a reply must be JSON",
+      "a part of a message must be a text, got a number",
       "no whole reply in 5 s",
     ])
   })

@@ -86,7 +86,7 @@ describe("the cache of calls", () => {
     expect(cached.totals).toMatchObject({ calls: 1, cached: 2 })
   })
 
-  it("loses a torn last line only, and names a broken one before it", async () => {
+  it("passes over lines that hold no call, counts them, and cuts off a torn last one", async () => {
     const file = cacheFile()
     const engine = scripted(({ messages }) => messages[0]!.content)
     const first = await cachedGenerator(engine, { file, id: "a" })
@@ -105,8 +105,51 @@ describe("the cache of calls", () => {
         .slice(0, -1)
         .map((line) => JSON.parse(line).text),
     ).toEqual(["x", "y"])
-    writeFileSync(file, `${whole}{"key":"k"}\n${whole}`)
-    await expect(cachedGenerator(engine, { file, id: "a" })).rejects.toThrow(/line 2, text: /)
+    const key = JSON.parse(whole).key
+    const odd = [
+      { key, text: "bad", tokens: 1, finish: "stop", promptTokens: null },
+      { key, text: "bad", tokens: "1", finish: "stop" },
+      { key, text: "bad", tokens: -1, finish: "stop" },
+      { key, text: "bad", tokens: 1, finish: "stop", first: [{ token: "m", logprob: null }] },
+      { key, text: "bad", tokens: 1, finish: "stop", first: [{ token: "m", logprob: 5 }] },
+      { key: "k" },
+      null,
+    ].map((line) => `${JSON.stringify(line)}\n`)
+    const lines = [whole, ...odd, "not JSON\n", "\u0000\u0000\n", `"${"x".repeat(17 * 2 ** 20)}"\n`]
+    writeFileSync(file, Buffer.concat([...lines.map((line) => Buffer.from(line)), Buffer.from([0xff, 0xfe, 10])]))
+    const third = await cachedGenerator(engine, { file, id: "a" })
+    expect(third.broken).toEqual({ lines: 11, first: 2 })
+    expect((await third.generate(generate("x"))).text).toBe("x")
+    expect((await third.generate(generate("z"))).text).toBe("z")
+    await third.close()
+    expect(engine.requests).toHaveLength(3)
+    const fourth = await cachedGenerator(engine, { file, id: "a" })
+    expect((await fourth.generate(generate("z"))).text).toBe("z")
+    await fourth.close()
+    expect(engine.requests).toHaveLength(3)
+  })
+
+  it("hands on an answer that it could not read again, but does not keep it", async () => {
+    const file = cacheFile()
+    const engine = scripted(() => ({ text: "x", tokens: Number.NEGATIVE_INFINITY }))
+    for (const calls of [1, 2]) {
+      const cached = await cachedGenerator(engine, { file, id: "a" })
+      expect(cached.broken.lines).toBe(0)
+      expect((await cached.generate(generate("x"))).text).toBe("x")
+      await cached.close()
+      expect(engine.requests).toHaveLength(calls)
+      expect(readFileSync(file, "utf8")).toBe("")
+    }
+  })
+
+  it("keeps thoughts and problems as they came", async () => {
+    const file = cacheFile()
+    const answer = { text: "<think>a</think>b", thoughts: "c", tokens: 3, finish: "stop" as const, problem: "refused" }
+    for (const engine of [scripted(() => answer), scripted(() => new Error("not asked"))]) {
+      const cached = await cachedGenerator(engine, { file, id: "a" })
+      expect(await cached.generate(generate("x"))).toEqual(answer)
+      await cached.close()
+    }
   })
 
   it("keeps what was under way when another call failed, and begins no new one", async () => {

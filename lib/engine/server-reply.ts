@@ -1,0 +1,186 @@
+import { splitThoughts } from "../text/thoughts"
+import type { Completion } from "./engine"
+import { CUT_IN_THOUGHTS } from "./reply"
+
+/** A server's reply is none that can be used; asking again may help. */
+export class ReplyError extends Error {
+  constructor(
+    message: string,
+    /** HTTP status that the body of the reply names, where it reports an error under status 200. */
+    readonly status?: number,
+  ) {
+    super(message)
+  }
+}
+
+/** Why a server's reply holds no text; fixed, so that they can be counted. */
+export const problems = {
+  refusal: "refused by the model",
+  filter: "stopped by the server's content filter",
+  tool: "a tool call instead of text",
+  nothing: "a reply without content",
+} as const
+
+type Fields = Readonly<Record<string, unknown>>
+const isFields = (value: unknown): value is Fields =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+const textOf = (value: unknown) => (typeof value === "string" && value.trim() ? value : undefined)
+
+/**
+ * The one completion of a chat reply, every field checked, so that nothing odd is kept on disk. Lists of text parts are
+ * joined, thoughts go apart, a reply without text says why. Tokens that are no numbers count as unknown.
+ * @throws ReplyError for anything that is no reply
+ */
+export function readReply(value: unknown, { topLogprobs = 0, thoughtsOpen = false } = {}): Completion {
+  if (!isFields(value)) throw new ReplyError(`a reply must be a JSON object, got ${kindOf(value)}`)
+  if (value.error) throw new ReplyError(`the server reports an error: ${wordsOf(value)}`, statusIn(value.error))
+  const choice: unknown = Array.isArray(value.choices) ? value.choices[0] : undefined
+  if (!isFields(choice)) throw new ReplyError(noChoice)
+  const reason = `${choice.finish_reason ?? "stop"}`.toLowerCase()
+  if (/^(error|abort|aborted)$/.test(reason)) throw new ReplyError(`the server gave up within the reply (${reason})`)
+  const message = isFields(choice.message) ? choice.message : { content: choice.text }
+  if (!isFields(choice.message) && typeof choice.text !== "string") throw new ReplyError(noChoice)
+  const content = contentOf(message.content)
+  const thoughts = [message.reasoning_content, message.reasoning, message.thinking].map(textOf).find(Boolean)
+  const spoken = withoutEndMarks(content.text)
+  const opened = thoughtsOpen && spoken.trim() && !splitThoughts(spoken).thoughts
+  const text = opened ? `<think>${spoken}` : spoken
+  const usage = isFields(value.usage) ? value.usage : {}
+  const finish = /^(length|max_tokens|model_length)$/.test(reason) ? "length" : "stop"
+  const allThoughts = `${thoughts ?? ""}${content.thoughts}`
+  const refusal = textOf(message.refusal) ?? content.refusal
+  const problem = problemOf({ text, reason, refusal, message, thoughts: allThoughts, finish, usage })
+  const promptTokens = count(usage.prompt_tokens)
+  const first = topLogprobs ? firstOf(choice.logprobs, text) : undefined
+  return {
+    text: problem === problems.refusal ? refusal! : text,
+    tokens: count(usage.completion_tokens) ?? 0,
+    finish,
+    ...(allThoughts && { thoughts: allThoughts }),
+    ...(problem && { problem }),
+    ...(promptTokens !== undefined && { promptTokens }),
+    ...(first && { first }),
+  }
+}
+
+const noChoice = "a reply must hold one choice with a message, got none"
+
+/** Why there is no text, or none to be used. */
+function problemOf(reply: {
+  text: string
+  reason: string
+  refusal?: string
+  message: Fields
+  thoughts: string
+  finish: string
+  usage: Fields
+}): string | undefined {
+  const { text, reason, refusal, message, thoughts, finish, usage } = reply
+  if (reason === "content_filter" || reason === "safety") return problems.filter
+  if (text.trim()) return undefined
+  if (refusal) return problems.refusal
+  const calls = message.tool_calls ?? message.function_call
+  if (Array.isArray(calls) ? calls.length : calls) return problems.tool
+  const details = isFields(usage.completion_tokens_details) ? usage.completion_tokens_details : {}
+  if (finish === "length" && count(details.reasoning_tokens)) return CUT_IN_THOUGHTS // they are hidden
+  if (thoughts) return undefined // for replyOf to name
+  return typeof message.content === "string" || Array.isArray(message.content) ? undefined : problems.nothing
+}
+
+/** Text and thoughts of a message's content: a text, or a list of parts. */
+function contentOf(content: unknown): { text: string; thoughts: string; refusal?: string } {
+  if (content === null || content === undefined) return { text: "", thoughts: "" }
+  if (typeof content === "string") return { text: content, thoughts: "" }
+  if (!Array.isArray(content)) throw new ReplyError(`a message must hold a text, got ${kindOf(content)}`)
+  const parts = { text: "", thoughts: "", refusal: undefined as string | undefined }
+  for (const part of content as unknown[]) {
+    const { type = "text" } = isFields(part) ? part : {}
+    if (typeof part === "string") parts.text += part
+    else if (!isFields(part)) throw new ReplyError(`a part of a message must be a text, got ${kindOf(part)}`)
+    else if (type === "thinking" || type === "reasoning") parts.thoughts += partText(part.thinking ?? part.text)
+    else if (type === "refusal") parts.refusal = textOf(part.refusal)
+    else if (typeof part.text === "string") parts.text += part.text
+    else throw new ReplyError(`a part of a message must be a text, got one of type ${`${type}`.slice(0, 40)}`)
+  }
+  return parts
+}
+
+/** The text of a part of thoughts, which may be a list itself. */
+const partText = (value: unknown): string =>
+  typeof value === "string" ? value : Array.isArray(value) ? value.map((part) => contentOf([part]).text).join("") : ""
+
+/** End-of-turn tokens, which some servers leave at the end of the text. */
+const endMarks =
+  /(?:<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>|<\|end\|>|<\|return\|>|<end_of_turn>|<｜end▁of▁sentence｜>|<\/s>)\s*$/
+
+function withoutEndMarks(text: string): string {
+  let rest = text
+  while (endMarks.test(rest)) rest = rest.replace(endMarks, "")
+  return rest
+}
+
+const count = (value: unknown): number | undefined =>
+  Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) < 1e9 ? (value as number) : undefined
+
+/**
+ * The most likely tokens at the first token of the answer, which is not that of the reply where thoughts come before it.
+ * Nothing where the server gives none, or any that is no log-prob: a share of half-known probabilities would be wrong.
+ */
+function firstOf(logprobs: unknown, text: string): Completion["first"] {
+  const tokens: unknown = isFields(logprobs) ? logprobs.content : undefined
+  if (!Array.isArray(tokens)) return undefined
+  const top: unknown = placeOf(tokens, text)
+  if (!isFields(top) || !Array.isArray(top.top_logprobs) || !top.top_logprobs.length) return undefined
+  const entries = top.top_logprobs as unknown[]
+  const known = entries.every(
+    (entry) =>
+      isFields(entry) && typeof entry.token === "string" && typeof entry.logprob === "number" && entry.logprob <= 1e-3,
+  )
+  if (!known) return undefined
+  const likely = (entries as { token: string; logprob: number }[]).filter(({ logprob }) => Number.isFinite(logprob))
+  return likely.map(({ token, logprob }) => ({ token, logprob }))
+}
+
+/** The token with which the answer begins. */
+function placeOf(tokens: readonly unknown[], text: string): unknown {
+  const { thoughts, answer } = splitThoughts(text)
+  if (!thoughts) return tokens[0]
+  const start = text.length - answer.trimStart().length
+  let passed = 0
+  for (const token of tokens) {
+    const piece = isFields(token) && typeof token.token === "string" ? token.token : ""
+    if (passed >= start || (passed + piece.length > start && !piece.slice(0, start - passed).trim())) return token
+    passed += piece.length
+  }
+  return undefined
+}
+
+/** What a server says of an error, in its own words: the shapes of OpenAI, FastAPI and their like, or plain text. */
+export function wordsOf(body: unknown): string {
+  if (typeof body === "string") return plain(/<title>([^<]*)/i.exec(body)?.[1] ?? body.replace(/<[^>]*>/g, " "))
+  if (Array.isArray(body)) return plain(body.map(wordsOf).join(", "))
+  if (!isFields(body)) return ""
+  const { loc, msg } = body
+  if (typeof msg === "string") return plain(Array.isArray(loc) ? `${loc.join(".")}: ${msg}` : msg)
+  for (const inner of [body.error, body.message, body.detail, body.errors, body.title]) {
+    const words = wordsOf(inner)
+    if (words) return words
+  }
+  return ""
+}
+
+/** Without control characters, which could move a terminal's cursor. */
+const plain = (text: string) =>
+  text
+    .slice(0, 2000)
+    .replace(/[\p{Cc}\p{Cf}\s]+/gu, " ")
+    .trim()
+    .slice(0, 300)
+
+function statusIn(error: unknown): number | undefined {
+  const code = isFields(error) ? Number(error.code ?? error.status) : Number.NaN
+  return Number.isInteger(code) && code >= 400 && code < 600 ? code : undefined
+}
+
+const kindOf = (value: unknown): string =>
+  value === undefined ? "nothing" : value === null ? "null" : Array.isArray(value) ? "a list" : `a ${typeof value}`

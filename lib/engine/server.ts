@@ -1,0 +1,124 @@
+import { createHash } from "node:crypto"
+import { basename } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { z } from "zod"
+import { MuscError, StoppedError } from "../errors"
+import { below, shownAddress } from "./address"
+import type { Generator } from "./engine"
+import { HttpError, jsonOf, type OpenAIOptions, openaiGenerator, openConnection } from "./openai"
+
+/** What `/v1/models` says of a model; each server says some of it. */
+const listedModel = z.object({
+  id: z.string(),
+  root: z.string().nullish(),
+  revision: z.string().nullish(),
+  owned_by: z.string().nullish(),
+  max_model_len: z.number().nullish(),
+})
+export type ListedModel = z.infer<typeof listedModel>
+const modelList = z.object({ data: z.array(z.unknown()) })
+
+/**
+ * Sampling fields that make the engines which know them draw from the model's own distribution. Otherwise they take
+ * top_k, repetition_penalty and the like from the model's files.
+ */
+const neutral: Readonly<Record<string, Readonly<Record<string, number>>>> = {
+  vllm: { top_k: -1, min_p: 0, repetition_penalty: 1 },
+  sglang: { top_k: -1, min_p: 0, repetition_penalty: 1 },
+  llamacpp: { top_k: 0, min_p: 0, repeat_penalty: 1 },
+}
+
+/** A server that has been asked what it serves. */
+export interface OpenServer {
+  engine: Generator
+  /**
+   * All that decides what it answers: the model, its revision, how it is sampled. Not its address, so that a server which
+   * comes back elsewhere goes on with the same work.
+   */
+  id: string
+  /** What the server says of the model; undefined where it lists none. */
+  listed?: ListedModel
+}
+
+/**
+ * Asks the servers for their models, and opens a Generator that sends every sampling field which they know.
+ * @throws as `openaiGenerator`; MuscError when no server answers, or two of several serve different models
+ */
+export async function openServer(options: OpenAIOptions): Promise<OpenServer> {
+  const { model, fields = {}, leaveOut = [], limitField = "max_tokens", thinkingTokens = 0, thoughtsOpen } = options
+  const listed = await listedModels(options)
+  const kind = (listed?.owned_by ?? "").toLowerCase()
+  const known = Object.hasOwn(neutral, kind) ? neutral[kind]! : {}
+  const sent = { ...known, ...fields }
+  const parts = [
+    model,
+    sourceOf(listed),
+    Object.entries({ top_p: 1, ...sent }).sort(([a], [b]) => (a < b ? -1 : 1)),
+    [...leaveOut].sort(),
+    limitField === null,
+    thinkingTokens,
+    !!thoughtsOpen,
+  ]
+  const hash = createHash("sha256").update(JSON.stringify(parts)).digest("hex")
+  return { engine: openaiGenerator({ ...options, fields: sent }), id: `${model} ${hash.slice(0, 16)}`, listed }
+}
+
+/** Which weights stand behind a name: their source and revision, without the folders of one machine. */
+function sourceOf(listed: ListedModel | undefined): string[] {
+  const root = listed?.root ?? ""
+  return [/^([/~]|[a-z]:)/i.test(root) ? basename(root) : root, listed?.revision ?? ""]
+}
+
+/** What all servers say of the model; undefined where they list no models. */
+async function listedModels(options: OpenAIOptions): Promise<ListedModel | undefined> {
+  const { model } = options
+  const connection = openConnection(options)
+  const found: (ListedModel | undefined)[] = []
+  const errors: unknown[] = []
+  for (const url of connection.urls) {
+    try {
+      found.push(await listedAt(url, connection, options))
+    } catch (error) {
+      if (error instanceof StoppedError || connection.urls.length === 1) throw error
+      errors.push(error) // the others can answer in its place
+    }
+  }
+  if (!found.length) throw errors[0]
+  const different = found.find((one) => `${sourceOf(one)}` !== `${sourceOf(found[0])}`)
+  if (different) {
+    const both = [found[0], different].map((one) => sourceOf(one).filter(Boolean).join(" at revision ") || "nothing")
+    throw new MuscError(
+      `servers must serve the same model as ${model}, got ${both.join(" and ")}; give those alone that do`,
+    )
+  }
+  return found[0]
+}
+
+async function listedAt(
+  url: URL,
+  { send, redact }: ReturnType<typeof openConnection>,
+  { model, maxRetries = 5, wait = 0, signal, onRetry }: OpenAIOptions,
+): Promise<ListedModel | undefined> {
+  const began = Date.now()
+  for (let tries = 1; ; tries++) {
+    try {
+      const list = modelList.safeParse(jsonOf(await send(below(url, "models")))).data
+      const models = (list?.data ?? []).flatMap((entry) => listedModel.safeParse(entry).data ?? [])
+      const only = models.length === 1 && models[0]!.owned_by === "llamacpp" ? models[0] : undefined // takes any name
+      return models.find(({ id }) => id === model) ?? only
+    } catch (error) {
+      if (signal?.aborted) throw new StoppedError("stopped on request; run the same command again to go on from here")
+      const status = error instanceof HttpError ? error.reply.status : 0
+      if (status >= 300 && status < 500 && ![408, 425, 429].includes(status)) return undefined // it has no such list
+      const problem = redact(error instanceof Error ? error.message : `${error}`)
+      const pause = Math.min(8, 0.5 * 2 ** Math.min(9, tries - 1))
+      const setup = (error as { kind?: string }).kind === "setup"
+      if (setup || (tries > maxRetries && (Date.now() - began) / 1000 + pause > wait)) {
+        const rule = `${shownAddress(url)}: must say which models it serves, got ${problem}`
+        throw new MuscError(`${rule}; check address and server${setup ? "" : ", or give it time by --wait (wait)"}`)
+      }
+      onRetry?.(problem, pause)
+      await sleep(pause * 1000, undefined, { signal }).catch(() => {})
+    }
+  }
+}

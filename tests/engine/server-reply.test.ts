@@ -1,0 +1,175 @@
+import { describe, expect, it } from "vitest"
+import { withoutThoughts } from "../../lib/engine/reply"
+import { ReplyError, readReply, wordsOf } from "../../lib/engine/server-reply"
+
+const reply = (message: unknown, choice: object = {}, more: object = {}) => ({
+  choices: [{ index: 0, message, finish_reason: "stop", ...choice }],
+  usage: { prompt_tokens: 5, completion_tokens: 7 },
+  ...more,
+})
+const says = (content: unknown) => reply({ role: "assistant", content })
+const read = (value: unknown) => withoutThoughts(readReply(value))
+const fine = { text: "fine", tokens: 7, finish: "stop", promptTokens: 5 }
+
+describe("a reply of a server", () => {
+  it.each([
+    ["a text", says("fine")],
+    [
+      "a list of parts",
+      says([
+        { type: "text", text: "fi" },
+        { type: "text", text: "ne" },
+      ]),
+    ],
+    ["parts of the other name", says([{ type: "output_text", text: "fine" }])],
+    [
+      "the old form",
+      { choices: [{ text: "fine", finish_reason: "stop" }], usage: { prompt_tokens: 5, completion_tokens: 7 } },
+    ],
+    ["no reason of its end", reply({ content: "fine" }, { finish_reason: null })],
+    ["an end-of-turn token in the text", says("fine<|im_end|>")],
+    ["two of them", says("fine</s><|endoftext|>\n")],
+  ])("is read as it is meant: %s", (_, value) => expect(read(value)).toEqual(fine))
+
+  it.each(["length", "max_tokens", "MAX_TOKENS", "model_length"])("was cut off where it says %s", (finish_reason) =>
+    expect(read(reply({ content: "fi" }, { finish_reason })).finish).toBe("length"),
+  )
+
+  it.each([
+    ["refused by the model", reply({ content: null, refusal: "I can't." })],
+    ["refused by the model", says([{ type: "refusal", refusal: "I can't." }])],
+    [
+      "a tool call instead of text",
+      reply({ content: null, tool_calls: [{ id: "1" }] }, { finish_reason: "tool_calls" }),
+    ],
+    ["stopped by the server's content filter", reply({ content: "" }, { finish_reason: "content_filter" })],
+    ["stopped by the server's content filter", reply({ content: "half of" }, { finish_reason: "content_filter" })],
+    ["a reply without content", says(null)],
+    ["a reply without content", reply({ role: "assistant" })],
+    ["cut off inside its thoughts", reply({ content: null, reasoning_content: "hm" }, { finish_reason: "length" })],
+    ["thoughts without an answer", reply({ content: null, reasoning: "hm" })],
+    [
+      "cut off inside its thoughts",
+      reply(
+        { content: "" },
+        { finish_reason: "length" },
+        { usage: { completion_tokens_details: { reasoning_tokens: 9 } } },
+      ),
+    ],
+  ])("without an answer says why: %s", (problem, value) => expect(read(value).problem).toBe(problem))
+
+  it.each([
+    ["reasoning_content", reply({ content: "Blue.", reasoning_content: "hm, comma" })],
+    ["reasoning", reply({ content: "Blue.", reasoning: "hm, comma" })],
+    [
+      "parts",
+      says([
+        { type: "thinking", thinking: [{ type: "text", text: "hm, comma" }] },
+        { type: "text", text: "Blue." },
+      ]),
+    ],
+  ])("keeps thoughts apart: %s", (_, value) =>
+    expect(read(value)).toMatchObject({ text: "Blue.", thoughts: "hm, comma" }),
+  )
+
+  it("that the prompt began inside the thoughts has no answer where it was cut there", () => {
+    const cut = reply({ content: "plan, plan" }, { finish_reason: "length" })
+    expect(read(cut).text).toBe("plan, plan")
+    expect(withoutThoughts(readReply(cut, { thoughtsOpen: true }))).toMatchObject({
+      text: "",
+      problem: "cut off inside its thoughts",
+    })
+    expect(withoutThoughts(readReply(says("plan</think>\n\nfine"), { thoughtsOpen: true })).text).toBe("fine")
+    expect(withoutThoughts(readReply(says("<think>plan</think>fine"), { thoughtsOpen: true })).text).toBe("fine")
+  })
+
+  it.each([
+    null,
+    5,
+    "text",
+    [],
+    {},
+    { choices: [] },
+    { choices: null },
+    { choices: [null] },
+    { choices: [{}] },
+    says([1, 2]),
+    says({ text: "x" }),
+    says(7),
+    says([{ type: "image_url", image_url: {} }]),
+    reply({ content: "fi" }, { finish_reason: "error" }),
+    reply({ content: "fi" }, { finish_reason: "abort" }),
+    { error: { message: "model overloaded", code: 502 } },
+    { error: "busy" },
+  ])("is none: %j", (value) => expect(() => readReply(value)).toThrow(ReplyError))
+
+  it("that reports an error under status 200 carries its status and words", () => {
+    const error = (() => {
+      try {
+        return readReply({ error: { message: "Provider returned error", code: 502 } })
+      } catch (caught) {
+        return caught as ReplyError
+      }
+    })()
+    expect(error).toMatchObject({ status: 502, message: "the server reports an error: Provider returned error" })
+  })
+
+  it.each([
+    [null],
+    [[]],
+    [{}],
+    [{ prompt_tokens: null, completion_tokens: null }],
+    [{ prompt_tokens: "10", completion_tokens: "2" }],
+    [{ prompt_tokens: Number.NEGATIVE_INFINITY, completion_tokens: -1 }],
+    [{ prompt_tokens: 1.5, completion_tokens: 1e300 }],
+  ])("with a usage that is none has unknown tokens: %j", (usage) =>
+    expect(read(reply({ content: "fine" }, {}, { usage }))).toEqual({ text: "fine", tokens: 0, finish: "stop" }),
+  )
+
+  const withTop = (top: unknown, content = "m") =>
+    readReply(reply({ content }, { logprobs: { content: [{ token: "m", top_logprobs: top }] } }), { topLogprobs: 5 })
+      .first
+
+  it("has log-probs only where all of them are some", () => {
+    const m = { token: "m", logprob: -0.1 }
+    expect(withTop([m, { token: "M", logprob: -2 }])).toEqual([m, { token: "M", logprob: -2 }])
+    expect(withTop([m, { token: "M", logprob: Number.NEGATIVE_INFINITY }])).toEqual([m]) // probability 0
+    for (const logprob of [null, "0", Number.NaN, 3, undefined])
+      expect(withTop([m, { token: "M", logprob }])).toBe(undefined)
+    for (const top of [null, [], {}, [null], [{ logprob: -1 }]]) expect(withTop(top)).toBe(undefined)
+  })
+
+  it("has the log-probs of the first token of the answer, not of the thoughts before it", () => {
+    const tokens = ["<think>", "x", "</think>", "\n\n", "M"].map((token) => ({
+      token,
+      logprob: 0,
+      top_logprobs: [{ token, logprob: -0.5 }],
+    }))
+    const value = reply({ content: "<think>x</think>\n\nM" }, { logprobs: { content: tokens } })
+    expect(readReply(value, { topLogprobs: 5 }).first).toEqual([{ token: "M", logprob: -0.5 }])
+  })
+
+  it("cannot reach the prototypes of objects", () => {
+    read(JSON.parse('{"__proto__":{"polluted":1},"choices":[{"message":{"__proto__":{"polluted":1},"content":"x"}}]}'))
+    expect(({} as { polluted?: number }).polluted).toBeUndefined()
+  })
+})
+
+describe("the words of a server's error", () => {
+  it.each([
+    [{ error: { message: "bad key", code: 401 } }, "bad key"],
+    [{ error: "bad key" }, "bad key"],
+    [{ message: "bad key" }, "bad key"],
+    [{ detail: "bad key" }, "bad key"],
+    [{ detail: [{ loc: ["body", "messages"], msg: "field required" }] }, "body.messages: field required"],
+    [
+      { message: { detail: [{ loc: ["body", "seed"], msg: "Extra inputs are not permitted" }] } },
+      "body.seed: Extra inputs are not permitted",
+    ],
+    ["<!doctype html><html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>", "502 Bad Gateway"],
+    ["teapot", "teapot"],
+    [{ error: { message: "oops \u001b]0;pwn\u0007" } }, "oops ]0;pwn"],
+    [null, ""],
+    [{}, ""],
+  ])("are found: %j", (body, words) => expect(wordsOf(body)).toBe(words))
+})
