@@ -6,7 +6,7 @@ export function register(program: Command): void {
   program
     .command("compare")
     .description(
-      "Compare two result folders of `musc eval` on the same benchmark: the difference in every figure over the items " +
+      "Compare two result folders of `musc benchmark` on the same benchmark: the difference in every figure over the items " +
         "that both have, with paired 95 % bootstrap intervals.",
     )
     .argument("<a>", "result folder")

@@ -32,7 +32,7 @@ const entries: readonly Entry[] = [
   { name: "weigh", summary: "weigh the tokens of both answers", load: () => require("./stages").weighCommand },
   { name: "train", summary: "train an adapter on weighed pairs", load: () => require("./train") },
   { name: "evaluate", summary: "answer and grade held-out instructions", load: () => require("./evaluate") },
-  { name: "eval", summary: "score a model or answers on a benchmark", load: () => require("./eval") },
+  { name: "benchmark", summary: "score a model or answers on a benchmark", load: () => require("./benchmark") },
   { name: "compare", summary: "compare two results of a benchmark", load: () => require("./compare") },
   { name: "chat", summary: "talk with a model", load: () => require("./chat") },
   {
@@ -53,6 +53,19 @@ const entries: readonly Entry[] = [
   },
 ]
 
+/** Commands by their former names, which still work. */
+const formerNames: Readonly<Record<string, string>> = { eval: "benchmark" }
+
+/** The arguments with a command's present name in the place of a former one, and a note to say so. */
+function renamed(argv: readonly string[]): string[] {
+  const at = argv.findIndex((arg, i) => i > 1 && !arg.startsWith("-") && arg !== "help")
+  const former = argv[at] ?? ""
+  const name = Object.hasOwn(formerNames, former) ? formerNames[former]! : undefined
+  if (!name) return [...argv]
+  console.error(`note: \`musc ${former}\` is called \`musc ${name}\` now (\`musc evaluate\` is a stage of the method)`)
+  return argv.map((arg, i) => (i === at ? name : arg))
+}
+
 /** Runs the command line. Sets the exit code: 1 after an error, 130 when stopped on request. */
 export async function main(argv: readonly string[] = process.argv): Promise<void> {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
@@ -60,7 +73,8 @@ export async function main(argv: readonly string[] = process.argv): Promise<void
     throw error
   })
   try {
-    await createProgram(argv.slice(2)).parseAsync(argv)
+    const args = renamed(argv)
+    await createProgram(args.slice(2)).parseAsync(args)
   } catch (error) {
     process.exitCode = reportError(error)
   }

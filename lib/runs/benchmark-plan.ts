@@ -16,6 +16,10 @@ export function firstItems(items: readonly BenchmarkItem[], limit: number): Benc
   return items.filter(({ unit }) => taken.has(unit))
 }
 
+/** The items with another limit of tokens for an answer; as they are without one. */
+export const withMaxTokens = (items: readonly BenchmarkItem[], maxTokens: number | undefined): BenchmarkItem[] =>
+  items.map((item) => (maxTokens ? { ...item, maxTokens } : item))
+
 /** What stands for an answer that is yet to be made in a plan. */
 const unknownAnswer = "[the answer]"
 

@@ -38,7 +38,7 @@ export function sourceText({ name, source: { home, files, licence } }: Benchmark
       `    SHA-256 ${sha256 ?? "not known"}`,
     ].join("\n"),
   )
-  const fetched = `musc eval ${name} --download benchmarks/${name}`
+  const fetched = `musc benchmark ${name} --download benchmarks/${name}`
   return `${name}: official data from ${home} (licence ${licence})\n${lines.join("\n")}\nto fetch it: ${fetched}`
 }
 

@@ -81,7 +81,9 @@ function namesOf(a: string, b: string): [string, string] {
 
 async function readResults(dir: string): Promise<{ scores: BenchmarkScores; rows: Scored[] }> {
   const file = join(dir, "scores.json")
-  const scores = parseRecord(benchmarkScores, readJsonFile(file, { missing: "name a folder of musc eval" }), { file })
+  const scores = parseRecord(benchmarkScores, readJsonFile(file, { missing: "name a folder of musc benchmark" }), {
+    file,
+  })
   const rows = await collect(readJsonl(join(dir, "items.jsonl"), itemRow))
   return { scores, rows: rows.flatMap(({ failure, id, unit, result }) => (failure ? [] : [{ id, unit, result }])) }
 }

@@ -5,8 +5,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Command } from "commander"
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest"
+import { register as registerBenchmark } from "../../lib/cli/benchmark"
 import { register as registerCompare } from "../../lib/cli/compare"
-import { register as registerEval } from "../../lib/cli/eval"
 import { type ChatBody, type ChatServer, chatServer } from "../support/chat-server"
 
 const dir = mkdtempSync(join(tmpdir(), "musc-eval-"))
@@ -20,7 +20,7 @@ const read = (...path: string[]) => readFileSync(join(dir, ...path), "utf8")
 /** Runs a command in this process and gives what it prints. */
 async function musc(...args: string[]): Promise<string> {
   const program = new Command("musc").exitOverride()
-  registerEval(program)
+  registerBenchmark(program)
   registerCompare(program)
   const log = vi.spyOn(console, "log").mockImplementation(() => {})
   try {
@@ -70,7 +70,7 @@ let data = ""
 let responses = ""
 let server: ChatServer | undefined
 const withJudge = (...more: string[]) => [
-  ...["eval", "infobench", "--data", data, "--responses", responses],
+  ...["benchmark", "infobench", "--data", data, "--responses", responses],
   ...["--judge", server!.url, "--judge-model", "scripted", "--samples", "50", ...more],
 ]
 const withJudgeAt = (name: string) => () => withJudge("--out", place(name))
@@ -86,7 +86,7 @@ afterAll(() => {
   rmSync(dir, { recursive: true })
 })
 
-describe("musc eval infobench", () => {
+describe("musc benchmark infobench", () => {
   /*
    * Official: "Nothing ..." begins with no. "Hard to say." cannot be read in three tries: it counts as no and ends h1.
    *   e1 yes no, e2 yes no, h1 yes none: 3 of 6. Easy 2 of 4, Hard 1 of 2.
@@ -288,7 +288,7 @@ describe("a server that refuses the request of one item", () => {
     const answer = (body: ChatBody) => (about("Generated Text", body) ? judging(body) : "owl")
     server = await chatServer((body, response) => (about("Translate.", body) ? refuse(response, 422) : answer(body)))
     const endpoint = () => ["--endpoint", server!.url, "--endpoint-model", "m", "--judge-self"]
-    const args = ["eval", "infobench", "--data", data, "--samples", "50", "--out", place("unanswered")]
+    const args = ["benchmark", "infobench", "--data", data, "--samples", "50", "--out", place("unanswered")]
     const table = await musc(...args, ...endpoint())
     expect(table).toMatch(/- left out because their request was refused, .*: 1 \(e2, answer: .*got: 422/)
     expect(server.bodies).toHaveLength(3 + 2 + 4)
@@ -317,11 +317,11 @@ describe("a server that refuses the request of one item", () => {
   })
 })
 
-describe("musc eval with an endpoint", () => {
+describe("musc benchmark with an endpoint", () => {
   it("makes answers, judges them by the same server, and is compared with other answers", async () => {
     server = await chatServer((body) => (body.messages[0]!.content.includes("Generated Text") ? judging(body) : "owl"))
     const endpoint = ["--endpoint", server.url, "--endpoint-model", "m", "--judge-self"]
-    const args = ["eval", "infobench", "--data", data, "--samples", "50", "--out", place("made"), ...endpoint]
+    const args = ["benchmark", "infobench", "--data", data, "--samples", "50", "--out", place("made"), ...endpoint]
     await musc(...args)
     expect(server.bodies).toHaveLength(3 + 10)
     expect(server.bodies.map(({ messages }) => messages[0]!.content)).toContain("Translate.\n\nHello")
@@ -361,11 +361,13 @@ describe("bad input", () => {
   }
 
   it("such as options that name no answers, no judge, no data, no benchmark, is refused with the remedy", async () => {
-    const start = ["eval", "infobench", "--data", data]
+    const start = ["benchmark", "infobench", "--data", data]
     await expect(musc(...start)).rejects.toThrow(/--responses: answers must come from/)
     await expect(musc(...start, "--responses", responses)).rejects.toThrow(/--judge: infobench needs a judge/)
-    await expect(musc("eval", "infobench")).rejects.toThrow(/--download <folder>[\s\S]*SHA-256 66a2ee8d/)
-    await expect(musc("eval", "infobench", "--data", place("none"))).rejects.toThrow(/none: must be a file or folder/)
-    await expect(musc("eval", "glue")).rejects.toThrow(/benchmark: must be one of .*infobench.*got glue/)
+    await expect(musc("benchmark", "infobench")).rejects.toThrow(/--download <folder>[\s\S]*SHA-256 66a2ee8d/)
+    await expect(musc("benchmark", "infobench", "--data", place("none"))).rejects.toThrow(
+      /none: must be a file or folder/,
+    )
+    await expect(musc("benchmark", "glue")).rejects.toThrow(/benchmark: must be one of .*infobench.*got glue/)
   })
 })

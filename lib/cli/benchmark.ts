@@ -5,7 +5,7 @@ import type { Benchmark, Scoring } from "../eval/benchmark"
 import { judgeDefaults } from "../eval/judge"
 import { readAnswers } from "../eval/responses"
 import { type AnswerSource, runBenchmark } from "../runs/benchmark"
-import { benchmarkPlan, firstItems } from "../runs/benchmark-plan"
+import { benchmarkPlan, firstItems, withMaxTokens } from "../runs/benchmark-plan"
 import { benchmarkOf, benchmarks, checkData, download, sourceText } from "../runs/benchmarks"
 import { type EngineOptions, openEngines, type Totals } from "./engines"
 import { countOption, stoppable } from "./support"
@@ -19,11 +19,12 @@ interface Options extends EngineOptions {
   dryRun?: boolean
   json?: boolean
   samples: number
+  maxTokens?: number
 }
 
 export function register(program: Command): void {
   program
-    .command("eval")
+    .command("benchmark")
     .description(
       "Score a model, or answers made elsewhere, on a benchmark. Every figure comes with a 95 % bootstrap interval. The " +
         "same command goes on where it stopped, asks no finished call again, and scores anew without any. An item whose request a server refuses is left out and counted.",
@@ -52,6 +53,7 @@ export function register(program: Command): void {
         .default("official"),
     )
     .option("--limit <n>", "only the first items, at most this many, but whole groups", countOption)
+    .option("--max-tokens <n>", "tokens of an answer, at most (default: as the benchmark has it)", countOption)
     .option("--out <folder>", "result folder (default: runs/eval/<name>/<what is measured>)")
     .option("--dry-run", "show the first prompts, numbers of calls and tokens, and stop")
     .option("--json", "print the scores as JSON")
@@ -82,10 +84,10 @@ Benchmarks:
 ${benchmarks.map(({ name, about }) => `  ${name.padEnd(17)} ${about}`).join("\n")}
 
 Examples:
-  musc eval world --model world
-  musc eval cfbench                    says where the official data comes from
-  musc eval infobench --data InfoBench.json --responses answers.jsonl --judge http://127.0.0.1:8000/v1 --judge-model M
-  musc eval infobench --data InfoBench.json --model my-model --adapter my-adapter --judge-self --dry-run
+  musc benchmark world --model world
+  musc benchmark cfbench                    says where the official data comes from
+  musc benchmark infobench --data InfoBench.json --responses answers.jsonl --judge http://127.0.0.1:8000/v1 --judge-model M
+  musc benchmark infobench --data InfoBench.json --model my-model --adapter my-adapter --judge-self --dry-run
 
 In the result folder: answers.jsonl, collected.jsonl (what the judge said), items.jsonl (an item's result a line),
 scores.json, table.md; judge.calls.jsonl and answers.calls.jsonl keep every finished call of a server.
@@ -103,9 +105,9 @@ async function evalCommand(name: string, options: Options): Promise<void> {
   }
   const { warnings, data } = options.data ? await checkData(benchmark, options.data) : { warnings: [], data: {} }
   const all = await benchmark.load(options.data ?? "")
-  const items = options.limit ? firstItems(all, options.limit) : all
+  const items = withMaxTokens(options.limit ? firstItems(all, options.limit) : all, options.maxTokens)
   const given = options.responses ? await readAnswers(options.responses, items) : undefined
-  const notes = [...warnings, ...(given?.notes ?? [])]
+  const notes = [...warnings, ...limitNotes(options), ...(given?.notes ?? [])]
   if (options.dryRun) {
     console.log([await benchmarkPlan(benchmark, items, given?.answers), ...notes].join("\n"))
     return
@@ -134,11 +136,17 @@ async function evalCommand(name: string, options: Options): Promise<void> {
   })
 }
 
+const limitNotes = ({ maxTokens, responses }: Options) =>
+  maxTokens && !responses ? [`answers have at most ${maxTokens} tokens, by --max-tokens`] : []
+
 /** @throws InputError for options that do not say who answers and who judges. */
 function checkEngines({ name, judged }: Benchmark, options: Options): void {
-  const { responses, model, endpoint, endpointModel, adapter, judge, judgeModel, judgeSelf } = options
+  const { responses, model, endpoint, endpointModel, adapter, judge, judgeModel, judgeSelf, maxTokens } = options
   const wrong = (problem: string, field: string) => new InputError(problem, { field })
   const engines = [model, endpoint].filter(Boolean).length
+  if (responses && maxTokens) {
+    throw wrong("limits answers that are to be made, got answers made elsewhere; leave it out", "--max-tokens")
+  }
   if (engines > 1) throw wrong("one of --model and --endpoint may be given, got both; leave one out", "--endpoint")
   if (!responses && !engines) {
     throw wrong("answers must come from --responses, --model or --endpoint, got none; add one", "--responses")
