@@ -32,7 +32,10 @@ export function register(program: Command): void {
     .argument("<name>", benchmarks.map(({ name }) => name).join(", "))
     .option("--data <path>", "file or folder of the benchmark's official data")
     .option("--download <folder>", "fetch the official data into a folder, check its SHA-256, and stop")
-    .option("--responses <file>", "JSONL of answers made elsewhere: id (or prompt) and response (or turns)")
+    .option(
+      "--responses <file>",
+      "answers made elsewhere, JSONL or a JSON array: id or prompt, and response, output, choices, … (official files, lm-eval's sample logs)",
+    )
     .option("--model <folder>", "model folder, or the name of one that comes with musc, to answer")
     .option("--adapter <folder>", "PEFT adapter to answer with")
     .option("--backend <name>", "TensorFlow.js backend (default: the fastest that runs)")

@@ -6,10 +6,14 @@ import { decode, fileError, type Line, MAX_RECORD_BYTES, type Place, parseJson, 
 /**
  * The records of a JSON array or of a JSONL file, told apart by the first character, one at a time: chat dumps of more
  * than 512 MB, which no JSON.parse can take, are read as well.
- * @throws InputError naming file and line: not JSON, not UTF-8, cut off, empty, a record above 16 MiB.
+ * @throws InputError naming file and line: not JSON, not UTF-8, cut off, empty, a record above `maxBytes` (16 MiB).
  */
-export async function* readRecords(file: string): AsyncGenerator<{ value: unknown; place: Required<Place> }> {
-  const records = (await firstByte(file)) === OPEN_BRACKET ? arrayElements(file) : readLines(file)
+export async function* readRecords(
+  file: string,
+  { maxBytes = MAX_RECORD_BYTES }: { maxBytes?: number } = {},
+): AsyncGenerator<{ value: unknown; place: Required<Place> }> {
+  const inArray = (await firstByte(file)) === OPEN_BRACKET
+  const records = inArray ? arrayElements(file, maxBytes) : readLines(file, { maxLineBytes: maxBytes })
   for await (const { line, text } of records) {
     const place = { file, line }
     yield { value: parseJson(text, place), place }
@@ -34,7 +38,7 @@ async function firstByte(file: string): Promise<number | undefined> {
 }
 
 /** The elements of the one array that a file holds, as texts, each with the line on which it starts. */
-async function* arrayElements(file: string): AsyncGenerator<Line> {
+async function* arrayElements(file: string, maxBytes: number): AsyncGenerator<Line> {
   let parts: Buffer[] = []
   let size = 0
   let line = 1
@@ -46,8 +50,8 @@ async function* arrayElements(file: string): AsyncGenerator<Line> {
   const add = (bytes: Buffer) => {
     parts.push(bytes)
     size += bytes.length
-    if (size <= MAX_RECORD_BYTES) return
-    const problem = `a record must have at most ${MAX_RECORD_BYTES} bytes, got more; check that this is the right file`
+    if (size <= maxBytes) return
+    const problem = `a record must have at most ${maxBytes} bytes, got more; check that this is the right file`
     throw new InputError(problem, { file, line: start })
   }
   const finish = (): Line => {

@@ -50,6 +50,96 @@ describe("answers made elsewhere", () => {
     ])
   })
 
+  it("are read in the shapes of official files, servers' batches and lm-eval's sample logs", async () => {
+    const shapes: [string, object | string, string][] = [
+      [
+        "AlpacaEval, an array",
+        JSON.stringify([{ dataset: "x", instruction: "one?", output: "a", generator: "mine" }]),
+        "a",
+      ],
+      ["an array over several lines", JSON.stringify([{ prompt: "one?", response: "a" }], null, 1), "a"],
+      ["FollowBench", { prompt_new: "one?", choices: [{ message: { role: "assistant", content: "a" } }] }, "a"],
+      ["ComplexBench", { main_id: 1, model: "m", instruction: "one?", generated: "a" }, "a"],
+      [
+        "a server's reply",
+        { id: "1", choices: [{ index: 0, message: { content: [{ type: "text", text: "a" }, "b"] } }] },
+        "ab",
+      ],
+      ["a completion", { key: 1, choices: [{ text: "a" }] }, "a"],
+      [
+        "a batch",
+        { custom_id: "1", response: { status_code: 200, body: { choices: [{ message: { content: "a" } }] } } },
+        "a",
+      ],
+      [
+        "a chat",
+        {
+          messages: [
+            { role: "system", content: "s" },
+            { role: "user", content: "one?" },
+            { role: "assistant", content: "a" },
+          ],
+        },
+        "a",
+      ],
+      [
+        "lm-eval, whose doc_id is a row number",
+        {
+          doc_id: 0,
+          doc: { key: 1, prompt: "one?" },
+          target: "",
+          arguments: {},
+          resps: [["a "]],
+          filtered_resps: ["a"],
+          filter: "none",
+        },
+        "a",
+      ],
+      ["blanks and line ends around the prompt", { prompt: "one?\r\n", response: "a" }, "a"],
+    ]
+    for (const [name, shape, answer] of shapes) expect((await read(shape)).answers, name).toEqual({ 1: [answer] })
+    const chat = {
+      messages: ["first?", "c", "second?", "d"].map((content, i) => ({ role: i % 2 ? "assistant" : "user", content })),
+    }
+    expect((await read(chat)).answers).toEqual({ 4: ["c", "d"] })
+  })
+
+  it("find an item whose input is part of its prompt", async () => {
+    const some = [item("a", "Translate.\n\nHello")]
+    writeFileSync(file, JSON.stringify({ id: "a", instruction: "Translate.", input: "Hello", output: "Hallo" }))
+    expect(Object.fromEntries((await readAnswers(file, some)).answers)).toEqual({ a: ["Hallo"] })
+  })
+
+  it("are never scored against another prompt: where id and prompt disagree the prompt decides, else they are left out", async () => {
+    const { answers, notes } = await read(
+      { id: 3, prompt: "one?", response: "a" }, // row 3 of a file of its own
+      { id: 1, prompt: "made up", response: "b" },
+      { id: 77, prompt: "two?", response: "c" },
+      { id: 99, prompt: "made up too", response: "d" },
+    )
+    expect(answers).toEqual({ 1: ["a"], 2: ["c"], 3: ["c"] })
+    expect(notes.slice(1)).toEqual([
+      "answers left out since their id belongs to another prompt, and their prompt to no item: 1, the first on line 2",
+      "answers matched by prompt, as their id belongs to another prompt or to none: 2, the first on line 1",
+      "answers for none of the items: 1, the first on line 4",
+    ])
+    const refused = read({ id: 1, prompt: "made up", response: "b" })
+    await expect(refused).rejects.toThrow("got none that does (id and prompt disagree in 1 rows)")
+  })
+
+  it("may stand there twice when they are alike, as in logs of several filters", async () => {
+    const log = { doc: { key: 1, prompt: "one?" }, filtered_resps: ["a"] }
+    const { answers, notes } = await read(log, { ...log, filter: "other" })
+    expect(answers).toEqual({ 1: ["a"] })
+    expect(notes).toContain("answers that stand there twice, alike: 1")
+  })
+
+  it("are scored without the thoughts of a model that thinks aloud", async () => {
+    const { answers, notes } = await read({ id: "1", response: "<think>\nwith, commas\n</think>\n\nhello there" })
+    expect(answers).toEqual({ 1: ["hello there"] })
+    expect(notes).toContain("answers that begin with thoughts, which are left out: 1")
+  })
+
   const problems: [string, (object | string | Buffer)[], RegExp][] = [
     [
       "an id twice",
@@ -69,14 +159,14 @@ describe("answers made elsewhere", () => {
     ],
     ["no id and no prompt", [{ response: "a" }], /line 1, id: .*neither id nor prompt/],
     ["no answer field", [{ id: "1", answer: "a" }], /line 1, response: .*got none/],
-    ["an answer that is no text", [{ id: "1", response: 3 }], /line 1, response: expected string, got number/],
+    ["an answer that is no text", [{ id: "1", response: 3 }], /line 1, response: must be a text or a server's reply/],
     [
       "the wrong number of turns",
       [{ id: "4", response: "a" }],
       /line 1, turns: .*must have 2 answers, one a turn, got 1/,
     ],
     ["NaN", ['{"id":"1","response":NaN}'], /line 1: must be JSON/],
-    ["a list", ["[1]"], /line 1: expected object, got array/],
+    ["a list of what is no record", ["[1]"], /line 1: expected object, got number/],
     [
       "a line of 10 MB",
       [{ id: "1", response: "x".repeat(10_000_000) }],

@@ -1,0 +1,94 @@
+import { z } from "zod"
+import { type Place, parseRecord } from "../data/jsonl"
+import { InputError } from "../errors"
+
+const name = z
+  .union([z.string().min(1), z.int()])
+  .transform(String)
+  .nullish()
+const text = z.string().nullish()
+/** A message's content: a text, or parts of which those with a text count. */
+const content = z.union([
+  z.string(),
+  z.array(z.union([z.string(), z.looseObject({ text: z.string().optional() })])).transform(joined),
+])
+const message = z.looseObject({ role: z.string().optional(), content: content.nullish() })
+const choices = z
+  .array(z.looseObject({ turns: z.array(z.string()).optional(), message: message.optional(), text }))
+  .min(1)
+const labels = {
+  ...{ id: name, key: name, question_id: name, main_id: name, idx: name, custom_id: name },
+  ...{ prompt: z.unknown().optional(), prompt_new: text, instruction: text, input: text },
+}
+
+/** What a reply of an OpenAI-compatible server holds, where a batch file wraps it. */
+const reply = z.looseObject({ choices: choices.optional(), body: z.looseObject({ choices }).optional() })
+
+/** A row of answers made elsewhere, in any of the shapes that the official scripts, lm-eval and servers write. */
+const answerRow = z.looseObject({
+  ...labels,
+  response: z.union([z.string(), reply], "must be a text or a server's reply").nullish().describe("null: not answered"),
+  ...{ output: text, generated: text, completion: text },
+  turns: z.array(z.string()).optional().describe("answers to the turns of a conversation"),
+  messages: z.array(message).optional().describe("a conversation with its answers"),
+  choices: choices.optional(),
+  doc: z.looseObject(labels).optional().describe("lm-eval: the record that was asked"),
+  resps: z.array(z.array(z.unknown())).optional(),
+  filtered_resps: z.array(z.unknown()).optional(),
+})
+type Row = z.output<typeof answerRow>
+
+/** What a row says: which item it answers, by id or prompt or both, and the answers to its turns. */
+export interface AnswerRow {
+  id?: string
+  /** The prompt in the forms that the item may have it in; empty if the row has none. */
+  prompts: string[]
+  /** Undefined: the row says that there is no answer. */
+  turns?: readonly string[]
+}
+
+/** White space around a prompt, and how its lines end, tell no two prompts apart. */
+export const promptKey = (prompt: string) => prompt.replace(/\r\n?/g, "\n").trim()
+
+/**
+ * Reads a row. Ids: id, key, question_id, main_id, idx, custom_id. Prompts: prompt, prompt_new, instruction (alone and with
+ * input), or the first user message. Answers: response, output, generated, completion, turns, messages, choices with turns,
+ * message.content or text; the same inside of a server's batch reply; `resps` and `doc` of lm-eval's sample logs, whose
+ * doc_id is a row number and no id.
+ * @throws InputError naming file, line and field: neither id nor prompt, no answer field, wrong types
+ */
+export function readAnswerRow(value: unknown, place: Place): AnswerRow {
+  const row = parseRecord(answerRow, value, place)
+  const of = row.doc ?? row
+  const id = of.id ?? of.key ?? of.question_id ?? of.main_id ?? of.idx ?? of.custom_id ?? undefined
+  const asked = row.messages?.find(({ role }) => role === "user")?.content
+  const { prompt = asked, prompt_new, instruction, input } = of
+  const prompts = [prompt, prompt_new, instruction, instruction && input ? `${instruction}\n\n${input}` : undefined]
+    .filter((one): one is string => typeof one === "string" && one !== "")
+    .map(promptKey)
+  if (id === undefined && !prompts.length) {
+    const rule = "an answer must say what it answers, got neither id nor prompt; add one"
+    throw new InputError(rule, { ...place, field: "id" })
+  }
+  return { ...(id !== undefined && { id }), prompts, turns: turnsOf(row, place) }
+}
+
+function turnsOf(row: Row, place: Place): readonly string[] | undefined {
+  if (row.turns) return row.turns
+  const wrapped = typeof row.response === "object" ? row.response : undefined
+  const choice = (row.choices ?? wrapped?.choices ?? wrapped?.body?.choices)?.[0]
+  if (choice?.turns) return choice.turns
+  const said = row.messages?.filter(({ role }) => role === "assistant").map((one) => one.content)
+  if (said?.length && said.every((one) => typeof one === "string")) return said
+  const logged = row.filtered_resps?.[0] ?? row.resps?.[0]?.[0]
+  const plain = typeof row.response === "object" && row.response !== null ? undefined : row.response
+  const given = [plain, row.output, row.generated, row.completion, choice?.message?.content, choice?.text, logged]
+  const answer = given.find((one) => one !== undefined)
+  if (typeof answer === "string") return [answer]
+  if (answer === null || choice) return undefined
+  throw new InputError("an answer must be a text, got none; add it", { ...place, field: "response" })
+}
+
+function joined(parts: readonly (string | { text?: string })[]): string {
+  return parts.map((part) => (typeof part === "string" ? part : (part.text ?? ""))).join("")
+}
