@@ -3,6 +3,7 @@
 module.exports = {
   test: {
     include: ["tests/**/*.test.ts"],
+    env: { MUSC_GRAPHS: "strict" }, // layers that cannot be traced are an error
     pool: "forks",
     maxWorkers: 1,
     fileParallelism: false,

@@ -2,9 +2,11 @@ import { statSync } from "node:fs"
 import { join } from "node:path"
 import type { Command } from "commander"
 import { run } from "../device/child"
-import type { BackendName } from "../device/tf"
+import { type BackendName, type Device, grantedThreads } from "../device/device"
+import { hasTiles } from "../device/kernel-set"
 import { loadConfig } from "../model/config"
-import { loraCount, planNeed, planStages, type Work } from "../model/plan"
+import { describePlan, plan as planOf } from "../model/executor"
+import { type Batch, loraCount, planNeed, planStages, workOf } from "../model/plan"
 import { parameterCount } from "../model/weights"
 import { modelFolder } from "../runs/model"
 import { countOption, stoppable } from "./support"
@@ -21,7 +23,7 @@ export function register(program: Command): void {
   program
     .command("plan")
     .description(
-      "Reckon how much memory a model takes to load, generate, weigh and train on each backend, and whether it fits this " +
+      "Estimate how much memory a model needs to load, generate, weigh and train on each backend, and whether it fits this " +
         "machine. Reads config.json and the tokenizer only: of a model on the hub nothing else is fetched.",
     )
     .option("--model <model>", "model folder, org/name[@revision] on the hub, or world", "world")
@@ -58,7 +60,7 @@ async function plan({ model, json, ...shape }: Options): Promise<void> {
   )
   const config = loadConfig(folder)
   const tokenizerBytes = statSync(join(folder, "tokenizer.json"), { throwIfNoEntry: false })?.size ?? 0
-  const work: Work = { ...shape, tokenizerBytes }
+  const work: Batch = { ...shape, tokenizerBytes }
   const device = await gpuMemory()
   const host = process.availableMemory()
   // A WebAssembly memory has at most 4 GiB.
@@ -71,7 +73,7 @@ async function plan({ model, json, ...shape }: Options): Promise<void> {
   ]
   const rows = places.map((place) => ({
     ...place,
-    needs: planStages.map((stage) => ({ stage, ...planNeed(config, stage, work, place.backend, { gpu: place.gpu }) })),
+    needs: planStages.map((stage) => ({ stage, ...planNeed(config, stage, work, deviceOf(place)) })),
   }))
   const parameters = parameterCount(config)
   if (json) {
@@ -96,10 +98,22 @@ async function plan({ model, json, ...shape }: Options): Promise<void> {
           .trimEnd(),
       ),
       "",
+      ...planStages.slice(1).map((stage) => {
+        const device = deviceOf(places[0]!)
+        return `${stage}, on this CPU: ${describePlan(planOf(device, parameters, workOf(stage)))}`
+      }),
+      "",
       `This machine: ${gib(host)} of memory available, ${device === null ? "no NVIDIA GPU seen" : `${gib(device)} on the GPU`}.`,
       "GiB at the peak; ! does not fit, ? cannot be told here. Less memory: a smaller --batch or --length.",
     ].join("\n"),
   )
+}
+
+/** What a place would be to a model; its own kernels are taken to be built. */
+function deviceOf({ backend, gpu }: Pick<Place, "backend" | "gpu">): Device {
+  const native = backend === "tensorflow" && !gpu
+  const kernels = !native ? "none" : hasTiles() ? "amx" : "vector"
+  return { backend, gpu, kernels, graphs: native, precision: "f32", threads: grantedThreads() }
 }
 
 const GiB = 2 ** 30

@@ -3,6 +3,16 @@ import path from "node:path"
 import util from "node:util"
 import * as tf from "@tensorflow/tfjs-core"
 import { BackendError } from "../errors"
+import {
+  type BackendName,
+  backendNames,
+  type Device,
+  describeDevice,
+  grantedThreads,
+  type Kernels,
+  type Maths,
+  setDevice,
+} from "./device"
 import { registerGradients } from "./gradients"
 import { hasKernels, hasTiles } from "./kernel-set"
 import { notInstalled, packageFolder } from "./packages"
@@ -29,9 +39,7 @@ export async function valuesOf(make: () => tf.Tensor): Promise<Float32Array> {
   }
 }
 
-/** Backends in the order in which they are tried; `tensorflow` uses CUDA by itself where it can. */
-export const backendNames = ["tensorflow", "webgpu", "wasm", "cpu"] as const
-export type BackendName = (typeof backendNames)[number]
+export { type BackendName, backendNames, type Maths, mathNames } from "./device"
 
 /** What a loader found: the device that will do the work, and a few words about it. */
 export interface Loaded {
@@ -39,43 +47,82 @@ export interface Loaded {
   detail: string
 }
 
-/** The backend in use; `reason` is one printable line that also says why faster ones were passed over. */
+/** A backend; `reason` is one printable line that also says why faster ones were passed over. */
 export interface BackendChoice extends Loaded {
   name: BackendName
   reason: string
 }
 
+/** The backend in use, and all that it means for a model. */
+export interface UsedBackend extends BackendChoice {
+  machine: Device
+}
+
 /** Makes a backend ready for `tf.setBackend`. Throws BackendError, with the remedy, where it cannot run. */
 export type Loader = () => Promise<Loaded>
 
-/**
- * How the native backend multiplies f32 matrices. `bf16` lets it round the factors: oneDNN to 8 binary digits, which
- * processors with AMX do faster, CUDA to the 11 of TF32, for its tensor cores; sums stay in f32. Other backends always
- * compute in f32.
- */
-export const mathNames = ["f32", "bf16"] as const
-export type Maths = (typeof mathNames)[number]
-
-/** The maths of this process, and of those that it starts: oneDNN reads it from the environment. */
-export const maths = (): Maths => (process.env.ONEDNN_DEFAULT_FPMATH_MODE?.toUpperCase() === "BF16" ? "bf16" : "f32")
+/** The precision of this process, and of those that it starts: oneDNN reads it from the environment. */
+const processPrecision = (): Maths =>
+  process.env.ONEDNN_DEFAULT_FPMATH_MODE?.toUpperCase() === "BF16" ? "bf16" : "f32"
 
 /**
  * Chooses the backend of the process: tensorflow, then webgpu, wasm, cpu; `wanted` or the environment variable
  * MUSC_BACKEND forces one. May be called again, e.g. to compare backends; `math` only before the native one was loaded.
  * @throws BackendError when the forced one is unknown or cannot run here, or `math` comes too late
  */
-export async function useBackend(wanted = process.env.MUSC_BACKEND, math = maths()): Promise<BackendChoice> {
-  if (math !== maths()) {
+export async function useBackend(wanted = process.env.MUSC_BACKEND, math = processPrecision()): Promise<UsedBackend> {
+  if (math !== processPrecision()) {
     if (tf.engine().registryFactory.tensorflow)
-      throw new BackendError(`math: must be ${maths()} as when the native backend was loaded, got ${math}; start anew`)
+      throw new BackendError(
+        `math: must be ${processPrecision()} as when the native backend was loaded, got ${math}; start anew`,
+      )
     process.env.ONEDNN_DEFAULT_FPMATH_MODE = math === "bf16" ? "BF16" : "STRICT"
   }
   const choice = await chooseBackend(wanted || undefined, loaders)
+  const machine = await startBackend(choice, math)
+  const means = describeDevice(machine)
+  const found = means ? choice.reason.replace(`; ${choice.detail})`, `; ${choice.detail}; ${means})`) : choice.reason
+  return { ...choice, machine, reason: math === "bf16" ? `${found}, ${bf16Effect(choice)}` : found }
+}
+
+/** Starts a backend that was chosen, and looks at what it is to a model. */
+export async function startBackend(choice: BackendChoice, math: Maths = processPrecision()): Promise<Device> {
   if (!(await tf.setBackend(choice.name)))
     throw new BackendError(`backend ${choice.name}: tfjs could not start it; run \`npx musc doctor\` for the facts`)
   await tf.ready()
   assertOneCore()
-  return math === "bf16" ? { ...choice, reason: `${choice.reason}, ${bf16Effect(choice)}` } : choice
+  const device = examineDevice(choice, math)
+  setDevice(device)
+  return device
+}
+
+function examineDevice({ name, device }: BackendChoice, precision: Maths): Device {
+  const gpu = device !== "cpu"
+  const native = name === "tensorflow"
+  const kernels = native && !gpu ? kernelsPresent() : "none"
+  // On a GPU each input of a graph would be copied to the host and back.
+  return { backend: name, gpu, kernels, graphs: native && !gpu, precision, threads: grantedThreads() }
+}
+
+/** Kernels of ours that can be called: not all on any processor, nor where a compiler could not make them. */
+function kernelsPresent(): Kernels {
+  const folder = path.dirname(path.join(packageFolder("@tensorflow/tfjs-node-gpu")!, bindingFile))
+  if (!hasKernels(folder) || !canCall("MuscGated", [0])) return "none"
+  return canCall("MuscProduct", [0, 0, 3]) ? "amx" : "vector"
+}
+
+/** Whether an operation of two matrices can be called. */
+function canCall(op: string, value: readonly number[]): boolean {
+  const backend = tf.backend() as unknown as NodeBackend
+  const settings = { name: "settings", type: backend.binding.TF_ATTR_INT, value }
+  return tf.tidy(() => {
+    try {
+      backend.executeSingleOutput(op, [settings], [tf.zeros([1, 1]), tf.zeros([1, 1])])
+      return true
+    } catch {
+      return false
+    }
+  })
 }
 
 function bf16Effect({ name, device }: BackendChoice): string {
@@ -129,7 +176,7 @@ async function tensorflow(): Promise<Loaded> {
     throw new BackendError("tensorflow: its native binding is not built; run `npx musc native`")
   process.env.TF_CPP_MIN_LOG_LEVEL ??= "2"
   process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= "true"
-  if (maths() === "f32") process.env.NVIDIA_TF32_OVERRIDE ??= "0" // else TensorFlow multiplies in TF32 on its own accord
+  if (processPrecision() === "f32") process.env.NVIDIA_TF32_OVERRIDE ??= "0" // else TensorFlow multiplies in TF32 on its own accord
   // Node 23 removed two functions that tfjs-node 4.22 still calls.
   Object.assign(util, { isNullOrUndefined: (x: unknown) => x === null || x === undefined, isArray: Array.isArray })
   try {
@@ -153,13 +200,9 @@ async function tensorflow(): Promise<Loaded> {
 }
 
 interface NodeBackend {
-  binding: { TF_Version: string }
+  binding: { TF_Version: string; TF_ATTR_INT: number }
+  executeSingleOutput(op: string, attrs: readonly object[], inputs: readonly tf.Tensor[]): tf.Tensor
   isUsingGpuDevice: boolean
-}
-
-/** Whether the backend in use computes on a GPU, where few large operations serve better than many that fit a cache. */
-export function onGpu(): boolean {
-  return tf.getBackend() === "webgpu" || (tf.backend() as Partial<NodeBackend>).isUsingGpuDevice === true
 }
 
 /** Where the package looks for its native half. */

@@ -2,12 +2,14 @@ import { createHash } from "node:crypto"
 import { closeSync, openSync, readdirSync, readSync } from "node:fs"
 import { join, resolve } from "node:path"
 import type { TokenSignals } from "../data/schema"
-import { maths, tf, valuesOf } from "../device/tf"
+import { currentDevice } from "../device/device"
+import { tf, valuesOf } from "../device/tf"
 import { BackendError } from "../errors"
 import { microBatches } from "../model/batch"
 import { loadConfig, type ModelConfig } from "../model/config"
+import { planFor } from "../model/executor"
 import { type Generated, generate } from "../model/generate"
-import { contrast, pack, responseLogProbs, type Sequence, steady } from "../model/logprobs"
+import { batchInvariantPadding, contrast, pack, responseLogProbs, type Sequence } from "../model/logprobs"
 import { bind, type Lora, release } from "../model/lora"
 import { modelName } from "../model/merge"
 import { localFolder, modelTraits } from "../model/traits"
@@ -114,14 +116,11 @@ function localEngine(
   lora: Lora | null,
   options: LocalOptions,
 ): LocalEngine {
-  const bound = bind(model, { lora, graphs: true })
+  const bound = bind(model, { lora, plan: planFor(size, { kind: "generate" }) })
   const maxBatch = options.batchSize ?? (size > large ? 16 : 128)
   // The adapter is read when processes start; a clone stays what it is until then.
   const kept = pool && lora && { ...lora, params: cloned(lora.params) }
-  const helpers = pool?.open(
-    async () => ({ kind: "engine", lora: kept && (await sentLora(kept)), batchSize: maxBatch }),
-    options,
-  )
+  const helpers = pool?.open(async () => ({ lora: kept && (await sentLora(kept)), batchSize: maxBatch }), options)
   let asked = 0
   const outside = () => pool?.worth(asked * size) ?? false
   const lanes = () => (outside() ? pool!.size : 1)
@@ -252,8 +251,12 @@ function encodeScored(tokenizer: Tokenizer, request: ScoreRequest): Encoded {
 async function scoreAll(bound: Bound, tokenizer: Tokenizer, requests: readonly Encoded[]): Promise<TokenSignals[][]> {
   const under = (prompt: keyof Encoded) => requests.map((request) => request[prompt])
   const clean = under("clean")
-  const both = await contrast(bound, pack(clean, steady()), pack(under("noised"), steady()))
-  const empty = await valuesOf(() => responseLogProbs(bound, pack(under("empty"), steady())))
+  const both = await contrast(
+    bound,
+    pack(clean, batchInvariantPadding()),
+    pack(under("noised"), batchInvariantPadding()),
+  )
+  const empty = await valuesOf(() => responseLogProbs(bound, pack(under("empty"), batchInvariantPadding())))
   let at = 0
   return clean.map(({ responses }) =>
     responses.map((ids) => {
@@ -276,7 +279,8 @@ async function scoreAll(bound: Bound, tokenizer: Tokenizer, requests: readonly E
 
 function fingerprint(dir: string): string {
   const hash = createHash("sha256")
-  if (maths() !== "f32") hash.update(`${maths()} maths\n`)
+  const { precision } = currentDevice()
+  if (precision !== "f32") hash.update(`${precision} maths\n`)
   const names = readdirSync(dir).filter((name) =>
     /^(config|generation_config|tokenizer.*)\.json$|\.safetensors$|\.jinja$/.test(name),
   )

@@ -2,7 +2,6 @@
 import { tf, useBackend } from "../device/tf"
 import { MuscError } from "../errors"
 import type { GenerateRequest, ScoreRequest } from "./engine"
-import { type LearnerCopy, openLearner, type ShareRequest } from "./learner"
 import { type LocalEngine, type LocalModel, openLocal } from "./local"
 import { receivedLora } from "./sent"
 import type { FromWorker, ToWorker, WorkerStart } from "./workers"
@@ -18,16 +17,11 @@ interface OpenEngine {
 const pause = 100
 
 const engines = new Map<number, OpenEngine>()
-const learners = new Map<number, LearnerCopy>()
 /** Engines that were stopped, maybe before their turn to be opened came. */
 const stopped = new Set<number>()
 const tell = (message: FromWorker) => process.send?.(message)
 
-function open(local: LocalModel | null, { session, opening }: Extract<ToWorker, { kind: "open" }>): void {
-  if (opening.kind === "learner") {
-    learners.set(session, openLearner(opening.learner, opening.shelf, local?.model ?? null))
-    return
-  }
+function open(local: LocalModel, { session, opening }: Extract<ToWorker, { kind: "open" }>): void {
   const stop = new AbortController()
   if (stopped.has(session)) stop.abort()
   let count = 0
@@ -42,17 +36,12 @@ function open(local: LocalModel | null, { session, opening }: Extract<ToWorker, 
     if (Date.now() - told >= pause) flush()
   }
   const adapter = opening.lora && receivedLora(opening.lora)
-  const made = local!.engine(adapter, { batchSize: opening.batchSize, onTokens, signal: stop.signal })
+  const made = local.engine(adapter, { batchSize: opening.batchSize, onTokens, signal: stop.signal })
   if (adapter) tf.dispose(adapter.params)
   engines.set(session, { engine: made, stop, flush })
 }
 
 async function work({ session, work, requests }: Extract<ToWorker, { kind: "work" }>): Promise<unknown[]> {
-  const learner = learners.get(session)
-  if (learner) {
-    const [request] = requests as ShareRequest[]
-    return [await (work === "share" ? learner.share(request!) : learner.reference(request!))]
-  }
   const { engine, flush } = engines.get(session)!
   try {
     return await Promise.all<unknown>(
@@ -68,8 +57,6 @@ async function work({ session, work, requests }: Extract<ToWorker, { kind: "work
 function close(session: number): void {
   engines.get(session)?.engine.dispose()
   engines.delete(session)
-  learners.get(session)?.dispose()
-  learners.delete(session)
 }
 
 async function main() {
@@ -77,9 +64,7 @@ async function main() {
   // Ctrl-C in a terminal reaches every process; what is stopped then is up to the parent.
   process.on("SIGINT", () => {})
   const { dir, backend }: WorkerStart = JSON.parse(process.argv[2]!)
-  const opening = useBackend(backend).then(() =>
-    dir === null ? null : openLocal(dir, { workers: 1, onNote: () => {} }),
-  )
+  const opening = useBackend(backend).then(() => openLocal(dir, { workers: 1, onNote: () => {} }))
   opening.catch(() => {}) // told with the first work
   let turn: Promise<unknown> = opening.catch(() => {})
   process.on("message", (message: ToWorker) => {
@@ -93,7 +78,6 @@ async function main() {
         const local = await opening
         if (message.kind === "open") open(local, message)
         if (message.kind === "close") close(message.session)
-        if (message.kind === "update") learners.get(message.session)!.update(message.values)
         if (message.kind === "work") tell({ kind: "done", results: await work(message) })
       } catch (error) {
         if (message.kind !== "work") return

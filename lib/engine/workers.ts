@@ -1,32 +1,30 @@
 import { type ChildProcess, fork } from "node:child_process"
 import { existsSync } from "node:fs"
 import type { Socket } from "node:net"
-import { availableParallelism } from "node:os"
 import { extname, join } from "node:path"
-import { tf } from "../device/tf"
+import { currentDevice, grantedThreads } from "../device/device"
 import { MuscError, StoppedError } from "../errors"
-import { gainsByProcesses } from "../model/parallel"
-import type { SentLearner, SentLora } from "./sent"
-import type { ShelfPlace } from "./shelf"
+import { gainsByBatches } from "../model/executor"
+import type { SentLora } from "./sent"
 
 /** What each process is told on its command line. */
 export interface WorkerStart {
-  /** Folder of its model; null where it is only sent models. */
-  dir: string | null
+  /** Folder of its model. */
+  dir: string
   backend: string
 }
 
-/** What a process works for: an engine, or the training of a model. */
-export type Opening =
-  | { kind: "engine"; lora: SentLora | null; batchSize: number }
-  | { kind: "learner"; learner: SentLearner; shelf: ShelfPlace | null }
+/** An engine that a process is to have. */
+export interface Opening {
+  lora: SentLora | null
+  batchSize: number
+}
 
-export type WorkKind = "generate" | "score" | "share" | "reference"
+export type WorkKind = "generate" | "score"
 
 export type ToWorker =
   | { kind: "open"; session: number; opening: Opening }
   | { kind: "work"; session: number; work: WorkKind; requests: readonly unknown[] }
-  | { kind: "update"; session: number; values: Float32Array | null }
   | { kind: "stop" | "close"; session: number }
 
 export type FromWorker =
@@ -46,9 +44,6 @@ const program = join(__dirname, `worker${extname(__filename)}`)
 /** Whether there is such a file; notebooks compile only what they import. */
 export const hasWorkers = existsSync(program)
 
-/** Threads that this program may use: all, or as many as the user grants TensorFlow. */
-const allThreads = () => Number(process.env.TF_NUM_INTRAOP_THREADS) || availableParallelism()
-
 /**
  * Processes that are worth having for a model of so many parameters. Small ones: one a core where half of the free memory
  * holds their copies, since one thread each gets more done than all threads on the same small products. Large ones, and
@@ -56,17 +51,17 @@ const allThreads = () => Number(process.env.TF_NUM_INTRAOP_THREADS) || available
  */
 export function usualWorkers(parameters: number): number {
   const fitting = Math.floor(process.availableMemory() / 2 / (4 * parameters + processBytes))
-  return gainsByProcesses(parameters) ? Math.max(1, Math.min(allThreads(), mostWorkers, fitting)) : 1
+  return gainsByBatches(currentDevice(), parameters) ? Math.max(1, Math.min(grantedThreads(), mostWorkers, fitting)) : 1
 }
 
 /**
- * `workers` processes for a model of so many parameters, 0 for as many as are usual, from its folder or sent by the caller;
- * null where this one does it all.
+ * `workers` processes for a model of so many parameters, 0 for as many as are usual, from its folder; null where this one does
+ * it all.
  */
-export function openPool(workers: number, parameters: number, dir: string | null): WorkerPool | null {
+export function openPool(workers: number, parameters: number, dir: string): WorkerPool | null {
   const size = workers || usualWorkers(parameters)
   if (size < 2 || !hasWorkers) return null
-  return new WorkerPool({ size, always: workers > 0 }, { dir, backend: tf.getBackend() })
+  return new WorkerPool({ size, always: workers > 0 }, { dir, backend: currentDevice().backend })
 }
 
 interface Job {
@@ -94,8 +89,6 @@ export interface Session {
    * @throws StoppedError when aborted; MuscError when a process has ended before its time
    */
   run(work: WorkKind, requests: readonly unknown[]): Promise<unknown[]>
-  /** Tells all processes the parameters, for what is run after this. */
-  update(values: Float32Array | null): Promise<void>
   close(): void
 }
 
@@ -165,10 +158,6 @@ export class WorkerPool {
           this.serve()
         })
       },
-      update: async (values) => {
-        await ready()
-        this.tell({ kind: "update", session, values })
-      },
       close: () => {
         signal?.removeEventListener("abort", stop)
         this.sessions.delete(session)
@@ -187,7 +176,7 @@ export class WorkerPool {
   }
 
   private launch(index: number): Worker {
-    const threads = `${Math.max(1, Math.floor(allThreads() / this.size))}`
+    const threads = `${Math.max(1, Math.floor(grantedThreads() / this.size))}`
     const child = fork(program, [JSON.stringify(this.start)], {
       serialization: "advanced",
       execArgv: program.endsWith(".ts") ? ["-r", require.resolve("tsx/cjs")] : [],
@@ -204,11 +193,9 @@ export class WorkerPool {
     const ended = (how: string) => {
       if (!this.workers.includes(worker)) return
       const words = said.trim().split("\n").slice(-3).join(" ").trim()
-      const got = `one that ${how}${words && ` (${words})`}`
-      const remedy = "run again with fewer workers (setting workers, 1 for none), or with more free memory"
-      this.failure = new MuscError(
-        `worker ${index + 1} of ${this.size}: must run until it is told to end, got ${got}; ${remedy}`,
-      )
+      const why = words || (how.endsWith("SIGKILL") ? "out of memory?" : "")
+      const what = `worker ${index + 1} of ${this.size} ${how}${why && ` (${why})`}`
+      this.failure = new MuscError(`${what}; run with --workers 1 or free memory`)
       this.end(this.failure)
     }
     child.on("message", (message: FromWorker) => this.hear(worker, message))

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { Tensor } from "@tensorflow/tfjs-core"
-import { onGpu, tf } from "../device/tf"
+import { tf } from "../device/tf"
 
 /**
  * Graphs of TensorFlow operations that run in one call. Called one by one, an operation of tfjs takes 20 to 50 µs whatever
@@ -26,36 +26,10 @@ interface GraphBackend {
   deleteSavedModel(id: number): void
 }
 
-/** Whether graphs can be run: by the native backend on the CPU. On a GPU each input would be copied to the host and back. */
-export function runsGraphs(): boolean {
-  return tf.getBackend() === "tensorflow" && !onGpu()
-}
-
 export interface CompiledGraph {
   /** Values of the outputs for tensors given by input name; the caller disposes them. */
   run(inputs: Readonly<Record<string, Tensor>>): Tensor[]
   dispose(): void
-}
-
-/** Graphs by what they are made for, each made when it is first asked for. */
-export class GraphCache {
-  private readonly made = new Map<string, CompiledGraph | null>()
-
-  /** Null where the backend runs no graphs, or there is no room for the temporary file. */
-  get(purpose: unknown, build: () => CompiledGraph): CompiledGraph | null {
-    if (!runsGraphs()) return null
-    const key = JSON.stringify(purpose)
-    const known = this.made.get(key)
-    if (known !== undefined) return known
-    let graph: CompiledGraph | null = null
-    try {
-      graph = build()
-    } catch (error) {
-      if (!(error instanceof Error && "code" in error)) throw error
-    }
-    this.made.set(key, graph)
-    return graph
-  }
 }
 
 export class GraphBuilder {

@@ -1,7 +1,6 @@
 import type { Tensor } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { withGradient } from "../ops/gradient"
-import { gradients, mapTensors } from "../ops/recompute"
+import { gradients, mapTensors, withGradient } from "../ops/gradient"
 import { dtypes, type GraphAttrs, GraphBuilder, type GraphNode, type GraphType } from "./builder"
 
 /**
@@ -301,6 +300,19 @@ export function trace(examples: readonly Example[], { recompute = false } = {}):
     },
   }
 }
+
+/**
+ * Says once a kind what cannot be traced, so that its operations are called one by one; where MUSC_GRAPHS is `strict`, as in
+ * tests, it is an error.
+ */
+export function traceFailed(what: string, error: unknown): void {
+  const reason = error instanceof Error ? error.message : String(error)
+  if (process.env.MUSC_GRAPHS === "strict") throw error
+  if (!told.has(what))
+    process.stderr.write(`graphs: ${what} run one operation at a time, as tracing failed: ${reason}\n`)
+  told.add(what)
+}
+const told = new Set<string>()
 
 /** Number of the call that makes something, null for arguments and constants. */
 function callOf(ref: Ref): number | null {

@@ -1,6 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { writeRows } from "../ops/ops"
+import { writeRows } from "../ops/table"
 import type { ModelConfig } from "./config"
 import type { LayerCache } from "./layer"
 

@@ -1,7 +1,7 @@
 import type { Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs-core"
-import { onGpu, tf } from "../device/tf"
-import { fused, type Sight } from "../ops/fused"
-import type { AttentionBlock, RopeTable } from "../ops/ops"
+import { tf } from "../device/tf"
+import type { AttentionBlock, AttentionInputs, RopeTable } from "../ops/attention"
+import { operation } from "../ops/operation"
 import type { ModelConfig, Rope } from "./config"
 
 /**
@@ -23,8 +23,8 @@ export interface Places {
 
 /** What layers of one kind (same rope, same window) share. */
 export interface Context {
-  /** for the kernel of fused.ts where there is one, else for operations of tfjs */
-  attention: Sight | Blocks
+  /** for our own kernel where there is one, else for operations of tfjs */
+  attention: AttentionInputs | Blocks
   /** First queries of the blocks that attend together, from the first query t0 that attends. */
   starts: readonly number[]
   /** The tokens with which a layer goes on after attention, where not with all: [M] each. */
@@ -51,26 +51,30 @@ export interface ContextOptions {
    * Cut blocks so that a row's values do not depend on the length of the others: two at least, as TensorFlow does something
    * else with the graph of a single one, and all keys from the first on for each, whatever a window hides.
    */
-  steady?: boolean
+  batchInvariant?: boolean
 }
 
 /** One context a layer; layers of one kind get the same object, but for the last one where some tokens are asked for. */
 export function contexts(config: ModelConfig, queries: Places, options: ContextOptions = {}): Context[] {
-  const { keys = queries, asked } = options
+  const { asked } = options
   const made = new Map<string, Context>()
   const perLayer = config.rope.map((rope, i) => {
     const window = config.window[i]!
     const key = JSON.stringify([rope, window])
-    const context = made.get(key) ?? (fused() ? seen(config, i, queries, keys) : cut(config, i, queries, options))
+    const context = made.get(key) ?? contextOf(config, i, queries, options)
     made.set(key, context)
     return context
   })
-  if (asked) perLayer.push(narrowed(perLayer.pop()!, asked, queries))
+  if (asked) perLayer.push(lastLayerContext(perLayer.pop()!, asked, queries))
   return perLayer
 }
 
-/** The context of layer `i` for the fused kernel, which takes care of blocks by itself. */
-function seen(config: ModelConfig, i: number, queries: Places, keys: Places): Context {
+type ContextOf = (config: ModelConfig, i: number, queries: Places, options: ContextOptions) => Context
+
+const contextOf = operation<ContextOf>(({ kernels }) => (kernels === "none" ? blockedContext : fusedContext))
+
+/** The context of layer `i` for our own kernel, which takes care of blocks by itself. */
+function fusedContext(config: ModelConfig, i: number, queries: Places, { keys = queries }: ContextOptions): Context {
   const { cos, sin } = turns(config, config.rope[i]!, queries)
   const placesOf = ({ positions, segments, rows, length }: Places) => {
     const both = new Int32Array(2 * rows * length)
@@ -79,7 +83,7 @@ function seen(config: ModelConfig, i: number, queries: Places, keys: Places): Co
     return tf.tensor3d(both, [2, rows, length])
   }
   const places = placesOf(queries)
-  const sight: Sight = {
+  const inputs: AttentionInputs = {
     cos,
     sin,
     queryScale: tf.scalar(config.queryScale),
@@ -88,14 +92,14 @@ function seen(config: ModelConfig, i: number, queries: Places, keys: Places): Co
     from: tf.scalar(0, "int32"),
     window: config.window[i] ?? 0,
   }
-  return { attention: sight, starts: [0] }
+  return { attention: inputs, starts: [0] }
 }
 
 /** The context of layer `i` for operations of tfjs. */
-function cut(config: ModelConfig, i: number, queries: Places, options: ContextOptions): Context {
-  const { keys = queries, steady = false } = options
-  const { starts = blockStarts(queries.length, steady) } = options
-  const blocks = attention(queries, keys, config.window[i]!, starts, steady)
+function blockedContext(config: ModelConfig, i: number, queries: Places, options: ContextOptions): Context {
+  const { keys = queries, batchInvariant = false } = options
+  const { starts = blockStarts(queries.length, batchInvariant) } = options
+  const blocks = attention(queries, keys, config.window[i]!, starts, batchInvariant)
   return { attention: { rope: ropeTable(config, config.rope[i]!, queries), blocks }, starts }
 }
 
@@ -103,9 +107,9 @@ function cut(config: ModelConfig, i: number, queries: Places, options: ContextOp
  * Nobody looks at what the last layer makes of a token whose final state is not asked for, so that there it needs to give keys
  * and values alone: of a prompt to be trained on, all but its last token.
  */
-function narrowed(context: Context, asked: Int32Array, { length: T }: Places): Context {
+function lastLayerContext(context: Context, asked: Int32Array, { length: T }: Places): Context {
   const first = asked.reduce((least, at) => Math.min(least, at % T), T - 1)
-  const attending = (attention: Sight | Blocks): Pick<Context, "attention" | "starts"> => {
+  const attending = (attention: AttentionInputs | Blocks): Pick<Context, "attention" | "starts"> => {
     if ("from" in attention) return { attention: { ...attention, from: tf.scalar(first, "int32") }, starts: [first] }
     const blocks = attention.blocks.filter(({ queries: [from, count] }) => from + count > first)
     return { attention: { ...attention, blocks }, starts: blocks.map(({ queries: [from] }) => from) }
@@ -118,10 +122,14 @@ function narrowed(context: Context, asked: Int32Array, { length: T }: Places): C
 
 const hidden = -1e9
 /** Queries that attend together: on a GPU starting an operation costs more than what small blocks spare. */
-const queryBlock = () => (onGpu() ? 512 : 128)
-function blockStarts(length: number, steady: boolean): number[] {
+const queryBlock = operation(
+  ({ gpu }) =>
+    () =>
+      gpu ? 512 : 128,
+)
+function blockStarts(length: number, batchInvariant: boolean): number[] {
   const n = queryBlock()
-  if (steady && length > 1 && length <= n) return [0, length >> 1]
+  if (batchInvariant && length > 1 && length <= n) return [0, length >> 1]
   return Array.from({ length: Math.ceil(length / n) }, (_, i) => i * n)
 }
 
@@ -134,7 +142,7 @@ function attention(
   keys: Places,
   window: number | null,
   starts: readonly number[],
-  steady: boolean,
+  batchInvariant: boolean,
 ): AttentionBlock[] {
   const { rows: B, length: T } = queries
   const S = keys.length
@@ -144,7 +152,7 @@ function attention(
     const n = (starts[i + 1] ?? T) - from
     const end = same ? from + n : S
     const scores = new Float32Array(B * n * end).fill(hidden)
-    let first = same && !steady ? end - 1 : 0
+    let first = same && !batchInvariant ? end - 1 : 0
     for (let row = 0; row < B * n; row++) {
       const b = Math.floor(row / n)
       const t = from + (row % n)
@@ -168,7 +176,7 @@ function attention(
 }
 
 /** cos and sin of position · frequency, [B T, H / 2]. */
-function turns({ headDim: H }: ModelConfig, rope: Rope, { positions }: Places): Pick<Sight, "cos" | "sin"> {
+function turns({ headDim: H }: ModelConfig, rope: Rope, { positions }: Places): Pick<AttentionInputs, "cos" | "sin"> {
   const half = H / 2
   const frequencies = ropeFrequencies(rope, H)
   // Rows share most of their positions.

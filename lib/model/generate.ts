@@ -1,7 +1,7 @@
 import type { Tensor2D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
 import { StoppedError } from "../errors"
-import { cappedLogits } from "../ops/ops"
+import { cappedLogits } from "../ops/head"
 import { uniformAt } from "../rng"
 import { KVCache } from "./cache"
 import { contexts, type Places } from "./context"
@@ -179,7 +179,7 @@ function prefill(
   if (prefix) cache.startWith(prefix, paddings, T)
   return () => {
     const last = Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1)
-    const starts = model.graphs && cache.isFresh ? evenStarts(queries, last) : undefined
+    const starts = model.plan.layers === "graph" && cache.isFresh ? evenStarts(queries, last) : undefined
     const perLayer = contexts(model.config, queries, { keys, asked: last, starts })
     return logitsOf(model, forward(model, tf.tensor1d(ids), queries, perLayer, cache))
   }

@@ -1,10 +1,9 @@
 import type { Tensor, Tensor2D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { runsGraphs } from "../graph/builder"
-import { replayed, type Sizes, type Traced, tensorsOf, trace } from "../graph/trace"
-import { isTaped } from "../ops/gradient"
+import { replayed, type Sizes, type Traced, tensorsOf, trace, traceFailed } from "../graph/trace"
 import type { ModelConfig } from "./config"
 import type { Context, ContextOptions, Places } from "./context"
+import type { Plan } from "./executor"
 import type { Layer, LayerCache } from "./layer"
 
 /**
@@ -26,8 +25,7 @@ export interface LayersRun {
   config: ModelConfig
   /** Gets a layer's first keys and values, if they are to be kept. */
   cache?: LayerCache
-  /** The gradient makes again what the layers have made. */
-  recompute: boolean
+  plan: Plan
   run(input: LayersInput, places: Places, cache?: LayerCache): Tensor2D
   /** The contexts that the layers would have at other places. */
   contextsAt(places: Places, options: ContextOptions): readonly Context[]
@@ -79,36 +77,34 @@ function trainedOf(layer: Layer): Tensor[] {
 /** By what decides which kernels layers call; null where none can be made. */
 const graphs = new Map<string, Traced | null>()
 
-function graphOf(inputs: readonly LayersInput[], { config, cache, recompute, ...run }: LayersRun): Traced | null {
+function graphOf(inputs: readonly LayersInput[], { config, cache, plan, ...run }: LayersRun): Traced | null {
   const kinds = inputs.map(({ contexts }) => contexts.map(kindOf))
   const [first] = kinds as [(Kind | null)[]]
   if (kinds.some((kind) => kind.includes(null) || JSON.stringify(kind) !== JSON.stringify(first))) return null
   const { layers } = inputs[0]!
   const projections = layers
     .flatMap(projectionsOf)
-    .map(({ lora, beside, bias, constantInput, train }) => [
+    .map(({ lora, factors, bias, constantInput, train }) => [
       lora.map(({ offset }) => offset),
-      beside !== undefined,
+      factors !== undefined,
       bias !== undefined,
       constantInput ?? false,
       train,
     ])
-  const kind = [isTaped(), cache !== undefined, recompute, inputs.length]
+  const kind = [plan.gradient, cache !== undefined, plan.recompute, inputs.length]
   const key = JSON.stringify([config, projections, first, ...kind])
   const known = graphs.get(key)
   if (known !== undefined) return known
   let made: Traced | null = null
-  if (runsGraphs()) {
-    try {
-      tf.tidy(() => {
-        const examples = [2, 3, 5].map((rows) => exampleOf(inputs[0]!, { config, cache, recompute, ...run }, rows))
-        made = trace(examples, { recompute })
-        made.graphs(inputs.length)
-      })
-    } catch {
-      // No room for a temporary file, or layers that differ between sizes in more than lengths: one by one, then.
-      made = null
-    }
+  try {
+    tf.tidy(() => {
+      const examples = [2, 3, 5].map((rows) => exampleOf(inputs[0]!, { config, cache, plan, ...run }, rows))
+      made = trace(examples, { recompute: plan.recompute })
+      made.graphs(inputs.length)
+    })
+  } catch (error) {
+    traceFailed("layers", error)
+    made = null
   }
   graphs.set(key, made)
   return made
@@ -124,7 +120,11 @@ function kindOf({ attention, starts, asked }: Context): Kind | null {
 }
 
 /** The layers on a tiny batch that is cut as often; batches of 2, 3 and 5 rows agree in no length. */
-function exampleOf({ layers, contexts }: LayersInput, { config, run, cache, contextsAt }: LayersRun, rows: number) {
+function exampleOf(
+  { layers, contexts }: LayersInput,
+  { config, plan, run, cache, contextsAt }: LayersRun,
+  rows: number,
+) {
   const last = contexts.at(-1)!
   const cuts = new Set([0, ...contexts.flatMap(({ starts }) => starts)]).size
   const cut = (i: number) => (i ? 4 + rows * rows + (i - 1) ** 2 + (i - 1) * rows : 0)
@@ -137,12 +137,12 @@ function exampleOf({ layers, contexts }: LayersInput, { config, run, cache, cont
   const input: LayersInput = {
     x: tf.ones([rows * length, config.dim]),
     layers,
-    contexts: contextsAt(places, { asked, starts, steady: !isTaped() }).slice(0, layers.length),
+    contexts: contextsAt(places, { asked, starts, batchInvariant: !plan.gradient }).slice(0, layers.length),
   }
   const sizes: Sizes = { rows, asked: asked?.length ?? 0, cuts: cutsOf(input.contexts, length) }
   const dy = tf.ones([asked?.length ?? rows * length, config.dim])
   const shared = tensorsOf(layers)
-  const by = isTaped() ? [input.x, ...layers.flatMap(trainedOf)] : []
+  const by = plan.gradient ? [input.x, ...layers.flatMap(trainedOf)] : []
   const watched = (): Tensor[] => {
     const kept: Tensor[] = []
     const append = (k: Tensor4D, v: Tensor4D) => {

@@ -1,6 +1,5 @@
 import type { Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
-import type { Beside } from "../ops/fused"
-import type { LowRank } from "../ops/ops"
+import type { LoraFactors, LowRank } from "../ops/linear"
 
 /** What a layer is made of. Letters as in transformer.ts. */
 
@@ -9,7 +8,7 @@ export interface Projection {
   weight: Tensor2D // [in, out]
   bias?: Tensor1D // [out]
   lora: LowRank[]
-  beside?: Beside
+  factors?: LoraFactors
   train: boolean
   /** What it is applied to depends on nothing that is trained: the first layer's input under an adapter. */
   constantInput?: boolean

@@ -2,9 +2,8 @@ import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
 import { contrastOf } from "../ops/contrast"
 import { divergence } from "../ops/distribution"
-import { fused } from "../ops/fused"
-import { isTaped } from "../ops/gradient"
 import { headLogProbs } from "../ops/head"
+import { operation } from "../ops/operation"
 import { contexts, type Places } from "./context"
 import { evenStarts } from "./layer-graph"
 import { type Bound, forward, forwardTogether, type Pass } from "./transformer"
@@ -39,7 +38,10 @@ export interface Packed extends Places {
  * add up and reckon remainders of less otherwise than the rest, and a product of a single row otherwise than one of several.
  * Our own kernels go by rows.
  */
-export const steady = () => ({ row: fused() ? 1 : 32, predictors: 32 })
+export const batchInvariantPadding = operation(({ kernels }) => () => ({
+  row: kernels === "none" ? 32 : 1,
+  predictors: 32,
+}))
 
 /**
  * Lays sequences side by side, padded on the right. Rows are a multiple of `multiple.row` tokens long; there is a multiple of
@@ -131,9 +133,9 @@ export function responseStates(model: Bound, batch: Packed | Together): Tensor2D
 
 function passOf(model: Bound, pack: Packed): Pass {
   const asked = pack.predictors
-  const taped = isTaped()
-  const starts = taped && model.graphs ? evenStarts(pack, asked) : undefined
-  const perLayer = contexts(model.config, pack, { asked, starts, steady: !taped })
+  const { gradient, layers } = model.plan
+  const starts = gradient && layers === "graph" ? evenStarts(pack, asked) : undefined
+  const perLayer = contexts(model.config, pack, { asked, starts, batchInvariant: !gradient })
   return { ids: tf.tensor1d(pack.ids), places: pack, perLayer }
 }
 

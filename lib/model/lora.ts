@@ -1,11 +1,10 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
-import { runsGraphs } from "../graph/builder"
-import { effective, type Update } from "../ops/effective"
-import { fusedBeside, tiled } from "../ops/fused"
+import { effective, loraFactors, type Update } from "../ops/linear"
 import { rng } from "../rng"
 import type { Adapter, Matrix } from "./adapter"
 import type { ModelConfig } from "./config"
+import type { Plan } from "./executor"
 import type { Layer, Projection } from "./layer"
 import type { Bound, Model, Params } from "./transformer"
 
@@ -69,10 +68,19 @@ export function initLora(
 export interface BindOptions {
   lora?: Lora | null
   trainAll?: boolean
-  /** LoRA may stand beside a matrix, which is less work for a few products with it: see fused/product.cc. */
-  apart?: boolean
-  recompute?: boolean
-  graphs?: boolean
+  /** how it will be run; by operations one at a time and with a gradient, if not given */
+  plan?: Plan
+}
+
+const eager: Plan = {
+  gradient: true,
+  layers: "eager",
+  step: "eager",
+  microBatches: 1,
+  together: 1,
+  recompute: false,
+  lora: "merged",
+  precision: "f32",
 }
 
 /**
@@ -82,7 +90,7 @@ export interface BindOptions {
 export function bind(model: Model, options: BindOptions = {}): Bound {
   const { config, params } = model
   const lora = options.lora ?? null
-  const { trainAll = false, apart = false } = options
+  const { trainAll = false, plan = eager } = options
   const projection = (i: number, name: string, targets: readonly LoraTarget[]): Projection => {
     const weight = params[`layers.${i}.${name}`] as Tensor2D
     const bias = params[`layers.${i}.${name}Bias`] as Tensor1D | undefined
@@ -93,10 +101,10 @@ export function bind(model: Model, options: BindOptions = {}): Bound {
     })
     if (!updates.length) return { weight, bias, lora: [], train: trainAll }
     const constantInput = i === 0 && (name === "qk" || name === "v")
-    const backend = apart ? tiled() : null
-    const ready = backend
-      ? { weight, lora: updates, beside: fusedBeside(backend, weight.shape[1], updates, lora!.scale) }
-      : effective(weight, updates, lora!.scale)
+    const ready =
+      plan.lora === "beside"
+        ? { weight, lora: updates, factors: loraFactors(weight.shape[1], updates, lora!.scale) }
+        : effective(weight, updates, lora!.scale)
     return { ...ready, bias, train: false, constantInput }
   }
   const layers = Array.from({ length: config.layers }, (_, i): Layer => {
@@ -123,8 +131,7 @@ export function bind(model: Model, options: BindOptions = {}): Bound {
     norm: params.norm as Tensor1D,
     layers,
     trainAll,
-    recompute: options.recompute ?? false,
-    graphs: (options.graphs ?? false) && runsGraphs(),
+    plan,
   }
 }
 
@@ -137,7 +144,7 @@ function headNorms(q: Tensor1D, k: Tensor1D, { heads: N, kvHeads: K, headDim: H 
 /** Disposes what `bind` made; the model's own weights and the adapter's stay. */
 export function release(bound: Bound): void {
   for (const layer of bound.layers) {
-    for (const part of projectionsOf(layer)) if (part.lora.length && !part.beside) part.weight.dispose()
+    for (const part of projectionsOf(layer)) if (part.lora.length && !part.factors) part.weight.dispose()
   }
   releaseParts(bound)
 }
@@ -146,9 +153,9 @@ export function release(bound: Bound): void {
 function releaseParts(bound: Bound): void {
   for (const layer of bound.layers) {
     layer.qkNorm?.dispose()
-    for (const { lora, beside } of projectionsOf(layer)) {
+    for (const { lora, factors } of projectionsOf(layer)) {
       tf.dispose(lora.flatMap(({ scaled }) => (scaled ? [scaled.A, scaled.B] : [])))
-      if (beside) tf.dispose([beside.down, beside.up, beside.scale])
+      if (factors) tf.dispose([factors.down, factors.up, factors.scale])
     }
   }
 }

@@ -1,17 +1,16 @@
-import { hasTiles } from "../device/kernel-set"
-import type { BackendName } from "../device/tf"
-import { blocksOf } from "../ops/head"
+import type { BackendName, Device } from "../device/device"
+import { blocksOn } from "../ops/head"
 import type { ModelConfig } from "./config"
+import { plan, type Work } from "./executor"
 import { type LoraTarget, loraTargets, targetShape } from "./lora"
-import { isSmall } from "./parallel"
 import { parameterCount } from "./weights"
 
 /**
- * How much memory work with a model takes, reckoned from the shapes of the tensors that live at its worst moment. Letters
+ * How much memory work with a model takes, estimated from the shapes of the tensors that live at its worst moment. Letters
  * as in transformer.ts; all counts are of f32 values unless they say bytes.
  */
 
-export interface Work {
+export interface Batch {
   /** rank of the LoRA on all linear layers */
   rank: number
   /** T: tokens of a row, prompt and answers together, half of them answers */
@@ -43,7 +42,7 @@ const product = ([a, b]: readonly number[]) => a! * b!
 export const loraCount = (config: ModelConfig, rank: number): number =>
   config.layers * targets.reduce((sum, target) => sum + rank * targetShape(config, target).reduce((a, b) => a + b), 0)
 
-/** Rotary tables and masks: one of each for every kind of layer; places in the stead of masks for our own kernels. */
+/** Rotary tables and masks: one of each for every kind of layer; places instead of masks for our own kernels. */
 function tables(config: ModelConfig, tokens: number, keys: number, fused: boolean): number {
   const { rope, window, heads: N, kvHeads: K, headDim: H } = config
   const kinds = new Set(rope.map((one, i) => JSON.stringify([one, window[i]]))).size
@@ -85,13 +84,15 @@ function blockBackward(config: ModelConfig, tokens: number, keys: number, fused:
 export function tensorPeak(
   config: ModelConfig,
   stage: PlanStage,
-  { rank, length: T, batch: B }: Work,
-  { gpu = false, fused = false, tiled = false }: { gpu?: boolean; fused?: boolean; tiled?: boolean } = {},
+  { rank, length: T, batch: B }: Batch,
+  device: Device,
 ): number {
+  const { gpu } = device
+  const fused = device.kernels !== "none"
   const { dim: D, layers: L, kvHeads: K, headDim: H, vocabSize: V } = config
   const weights = parameterCount(config)
-  // Training a small model, two batches are computed side by side: see parallel.ts.
-  const tokens = (stage.startsWith("train") && fused && isSmall(weights) ? 2 : 1) * B * T
+  const { together, lora: placed, recompute } = plan(device, weights, workOf(stage))
+  const tokens = (stage.startsWith("train") ? together : 1) * B * T
   if (stage === "load") return weights
   // The output of every layer stays until the whole pass is done.
   const forward = tables(config, tokens, T, fused) + L * tokens * D
@@ -101,17 +102,17 @@ export function tensorPeak(
     return weights + keys + forward + block + B * V
   }
   if (stage === "weigh") {
-    const { words, rows } = blocksOf(V, gpu)
+    const { words, rows } = blocksOn(V, gpu)
     // Of a block of words: logits, those less their maximum and odds under both prompts, four products.
     return weights + Math.max(2 * forward + block, 2 * tokens * D + 10 * Math.min(rows, tokens / 2) * words)
   }
   const lora = loraCount(config, rank)
-  const effective = tiled ? 0 : L * linearCount(config) // adapters stand beside the matrices or within them
+  const effective = placed === "beside" ? 0 : L * linearCount(config)
   const chunk = Math.max(64, Math.floor(2 ** (gpu ? 26 : 24) / V))
   const head = 3 * Math.min(chunk, tokens / 2) * V
   const saved = blockSaved(config, tokens, seenKeys(T), fused)
   // The last layer goes on after attention with the tokens that predict answers alone.
-  const kept = stage === "train" ? (L - 0.5) * saved : L * tokens * D + saved
+  const kept = recompute ? L * tokens * D + saved : (L - 0.5) * saved
   const work = Math.max(head, blockBackward(config, tokens, seenKeys(T), fused))
   return weights + effective + 5 * lora + tables(config, tokens, T, fused) + kept + work
 }
@@ -135,21 +136,20 @@ const starting = 460 * MiB
 /** Rows and columns packed for the tiles of AMX, and the holes that they leave in the heap; measured. */
 const packed = 48 * MiB
 
+/** What a stage does, as the executor knows it; a training is taken to be long. */
+export function workOf(stage: PlanStage): Work {
+  if (stage === "load" || stage === "generate") return { kind: "generate" }
+  if (stage === "weigh") return { kind: "score" }
+  return { kind: "train", adapter: true, tokens: Infinity, checkpointing: stage === "train, checkpointed" }
+}
+
 /**
- * Peak memory of a stage on a backend. `gpu` says that tensors live on a device: the host then has the program and the
- * largest tensor on its way. Within 15 % of the measured peak on the native backend's CPU; an estimate elsewhere.
+ * Peak memory of a stage on a device. On a GPU tensors live there, and the host has the program and the largest tensor on its
+ * way. Within 15 % of the measured peak on the native backend's CPU; an estimate elsewhere.
  */
-export function planNeed(
-  config: ModelConfig,
-  stage: PlanStage,
-  work: Work,
-  backend: BackendName,
-  { gpu = false, tiled = hasTiles() ?? false }: { gpu?: boolean; tiled?: boolean } = {},
-): Need {
-  const fused = backend === "tensorflow" && !gpu
-  const byTiles = fused && tiled
-  const tensors =
-    4 * tensorPeak(config, stage, work, { gpu, fused, tiled: byTiles }) + (byTiles && stage !== "load" ? packed : 0)
+export function planNeed(config: ModelConfig, stage: PlanStage, work: Batch, device: Device): Need {
+  const { backend, gpu, kernels } = device
+  const tensors = 4 * tensorPeak(config, stage, work, device) + (kernels === "amx" && stage !== "load" ? packed : 0)
   const program = runtime[backend] + 6 * work.tokenizerBytes + 40 * MiB
   const embedding = 4 * config.vocabSize * config.dim
   if (gpu) return { host: program + (backend === "tensorflow" ? 64 * MiB : embedding), device: tensors }

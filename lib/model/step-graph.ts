@@ -1,10 +1,10 @@
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core"
-import { maths, tf } from "../device/tf"
-import { type CompiledGraph, GraphBuilder, GraphCache, type GraphNode } from "../graph/builder"
-import { fused } from "../ops/fused"
+import { tf } from "../device/tf"
+import { type CompiledGraph, GraphBuilder, type GraphNode } from "../graph/builder"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
 import { ropeFrequencies } from "./context"
+import type { Plan } from "./executor"
 import type { Layer, Projection } from "./layer"
 import type { Bound } from "./transformer"
 
@@ -14,7 +14,7 @@ import type { Bound } from "./transformer"
  *
  * Letters as in transformer.ts; S columns of the cache.
  */
-function build(config: ModelConfig): CompiledGraph {
+function build(config: ModelConfig, { precision }: Plan): CompiledGraph {
   const { heads: N, kvHeads: K } = config
   const g = new GraphBuilder()
   const T = "float32"
@@ -30,7 +30,7 @@ function build(config: ModelConfig): CompiledGraph {
 
   const weight = (i: number, name: string) => g.input(`layers.${i}.${name}`)
   const project = (x: GraphNode, i: number, name: ProjectionName, biased: boolean) => {
-    const y = (maths() === "bf16" ? batchMatMul : matMul)(x, weight(i, name)) // MatMul knows no bf16
+    const y = (precision === "bf16" ? batchMatMul : matMul)(x, weight(i, name)) // MatMul knows no bf16
     return biased ? add(y, weight(i, `${name}Bias`)) : y
   }
   const scale = g.number(config.queryScale)
@@ -71,7 +71,7 @@ type ProjectionName = (typeof projections)[number]
 const ropeKind = (config: ModelConfig, i: number) => JSON.stringify(config.rope[i])
 const ropeKinds = (config: ModelConfig) => [...new Set(config.rope.map((_, i) => ropeKind(config, i)))]
 
-const graphs = new GraphCache()
+const graphs = new Map<string, CompiledGraph>()
 
 /** Whether a vocabulary is so large that its logits take most of a decoding step. */
 export const isWide = (config: ModelConfig): boolean => config.vocabSize > 2 ** 15
@@ -82,11 +82,13 @@ export interface StepGraph {
   logits(ids: Int32Array, positions: Int32Array, cache: KVCache): Tensor2D
 }
 
-/** The graph of a bound model; null where there is none (`GraphCache`), or not the kernels of fused.ts. */
+/** The graph of a bound model; null where the plan has none. */
 export function stepGraph(model: Bound): StepGraph | null {
   const { config } = model
-  const graph = fused() && graphs.get(config, () => build(config))
-  if (!graph) return null
+  if (model.plan.step === "eager") return null
+  const key = JSON.stringify([config, model.plan.precision])
+  const graph = graphs.get(key) ?? build(config, model.plan)
+  graphs.set(key, graph)
   const fixed: Record<string, Tensor> = Object.assign(
     { embed: model.embed, head: model.head, norm: model.norm },
     ...model.layers.map(layerInputs),

@@ -1,12 +1,15 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { fused, fusedAttention, fusedRotate, type Sight, tiled, tiledGated } from "../ops/fused"
-import { isTaped } from "../ops/gradient"
-import { type Activation, attend, gated, linear, lookup, rmsNorm, rotate } from "../ops/ops"
-import { recomputed } from "../ops/recompute"
+import { type AttentionInputs, attend, fusedAttention, fusedRotate, rotate } from "../ops/attention"
+import { type Activation, gated, gatedProduct } from "../ops/gated"
+import { recomputed } from "../ops/gradient"
+import { linear } from "../ops/linear"
+import { rmsNorm } from "../ops/norm"
+import { lookup } from "../ops/table"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
 import { type Blocks, type Context, contexts, type Places } from "./context"
+import type { Plan } from "./executor"
 import type { Layer, LayerCache, Projection } from "./layer"
 import { type LayersInput, type LayersRun, layersByGraph } from "./layer-graph"
 
@@ -39,10 +42,8 @@ export interface Bound {
   layers: Layer[]
   /** All weights are trained, the embedding included. */
   trainAll: boolean
-  /** Training computes each layer twice instead of keeping what its gradient needs. */
-  recompute: boolean
-  /** Training and scoring run each layer as a graph, where they can: see layer-graph.ts. */
-  graphs: boolean
+  /** how it is run */
+  plan: Plan
 }
 
 /**
@@ -56,10 +57,10 @@ export function forward(
   perLayer: readonly Context[],
   cache?: KVCache,
 ): Tensor2D {
-  const byGraph = model.graphs && (!cache || cache.isFresh)
+  const byGraph = model.plan.layers === "graph" && (!cache || cache.isFresh)
   const first = embedded(model, ids)
   const all = { x: first, layers: model.layers, contexts: perLayer }
-  const whole = byGraph && !cache && !isTaped() ? layersByGraph([all], [places], layersOf(model, 0)) : null
+  const whole = byGraph && !cache && !model.plan.gradient ? layersByGraph([all], [places], layersOf(model, 0)) : null
   const last =
     whole ??
     model.layers.reduce((x, layer, i) => {
@@ -68,7 +69,7 @@ export function forward(
       const plain = (input: LayersInput) => run.run(input, places, run.cache)
       const byOne = byGraph ? layersByGraph([input], [places], run) : null
       if (byOne) return byOne
-      return model.recompute ? recomputed(input, plain) : tf.tidy(() => plain(input)) // frees what no gradient needs
+      return model.plan.recompute ? recomputed(input, plain) : tf.tidy(() => plain(input)) // frees what no gradient needs
     }, first)
   return rmsNorm(last, model.norm, model.config.normEps, model.trainAll)
 }
@@ -82,7 +83,7 @@ export interface Pass {
 
 /** As `forward` of each, one after another in one tensor; threads compute them side by side where a graph can be made. */
 export function forwardTogether(model: Bound, passes: readonly Pass[]): Tensor2D {
-  const states = model.graphs && passes.length > 1 ? togetherByGraphs(model, passes) : null
+  const states = model.plan.layers === "graph" && passes.length > 1 ? togetherByGraphs(model, passes) : null
   if (!states) return tf.concat(passes.map(({ ids, places, perLayer }) => forward(model, ids, places, perLayer)))
   return rmsNorm(states, model.norm, model.config.normEps, model.trainAll)
 }
@@ -93,7 +94,7 @@ function togetherByGraphs(model: Bound, passes: readonly Pass[]): Tensor2D | nul
   let each = passes.map(({ ids }) => embedded(model, ids))
   let joined: Tensor2D | null = null
   for (let from = 0; from < model.layers.length; ) {
-    const to: number = model.recompute ? from + 1 : model.layers.length
+    const to: number = model.plan.recompute ? from + 1 : model.layers.length
     const layers = model.layers.slice(from, to)
     const inputs = passes.map(({ perLayer }, i) => ({ x: each[i]!, layers, contexts: perLayer.slice(from, to) }))
     joined = layersByGraph(inputs, places, layersOf(model, from))
@@ -114,7 +115,7 @@ function embedded({ config, embed }: Bound, ids: Tensor1D): Tensor2D {
 const layersOf = (model: Bound, first: number, cache?: LayerCache): LayersRun => ({
   config: model.config,
   cache,
-  recompute: model.recompute,
+  plan: model.plan,
   run: ({ x, layers, contexts }, places, into) =>
     layers.reduce((x, layer, i) => block(x, layer, model, places, contexts[i]!, into), x),
   contextsAt: (places, options) => contexts(model.config, places, options).slice(first),
@@ -136,7 +137,7 @@ function block(
   const attention = project(asked ? lookup(attended, asked.attended) : attended, layer.o)
   const y = tf.add(asked ? lookup(x, asked.tokens) : x, norm(attention, layer.postNorm1)) as Tensor2D
   const z = norm(y, layer.norm2)
-  const mlp = project(gatedProjection(z, layer, config.activation), layer.down)
+  const mlp = project(gatedProjection(z, layer, model), layer.down)
   return tf.add(y, norm(mlp, layer.postNorm2))
 }
 
@@ -167,19 +168,18 @@ function attendFused(
   { qk, v, norm }: Projected,
   { config, trainAll }: Bound,
   { rows: B, length: T }: Places,
-  sight: Sight,
+  inputs: AttentionInputs,
   cache?: LayerCache,
 ): Tensor2D {
   const { heads: N, kvHeads: K, headDim: H } = config
-  const backend = fused()!
   const normed = norm
     ? rmsNorm(tf.reshape(qk, [B * T, N + K, H]), tf.reshape(norm, [N + K, H]), config.normEps, trainAll)
     : qk
-  const turned = fusedRotate(backend, tf.reshape(normed, [B * T, (N + K) * H]), sight, N)
+  const turned = fusedRotate(tf.reshape(normed, [B * T, (N + K) * H]), inputs, N)
   const byHead = (x: Tensor2D, from: number) =>
     tf.transpose(tf.reshape(tf.slice(x, [0, from * H], [-1, K * H]), [B, T, K, H]), [0, 2, 1, 3]) as Tensor4D
   const stored = cache?.append(byHead(turned, N), byHead(v, 0))
-  return fusedAttention(backend, turned, v, sight, [N, K], stored ?? undefined)
+  return fusedAttention(turned, v, inputs, [N, K], stored ?? undefined)
 }
 
 function attendByBlocks(
@@ -203,15 +203,15 @@ function attendByBlocks(
 }
 
 /** act(x · gate) · (x · up) -> [M, F] */
-function gatedProjection(x: Tensor2D, { gate, up }: Layer, activation: Activation): Tensor2D {
-  const plain = [gate, up].every(({ beside, bias }) => !beside && !bias)
-  const tiles = plain && !isTaped() ? tiled() : null
-  return tiles
-    ? tiledGated(tiles, x, gate.weight, up.weight, activation !== "silu")
+function gatedProjection(x: Tensor2D, { gate, up }: Layer, { config, plan }: Bound): Tensor2D {
+  const activation: Activation = config.activation
+  const plain = [gate, up].every(({ factors, bias }) => !factors && !bias)
+  return plain && !plan.gradient
+    ? gatedProduct(x, gate.weight, up.weight, activation)
     : gated(project(x, gate), project(x, up), activation)
 }
 
-function project(x: Tensor2D, { weight, bias, lora, beside, train, constantInput }: Projection): Tensor2D {
-  const y = linear(x, weight, { trainWeight: train, lora, beside, constantInput })
+function project(x: Tensor2D, { weight, bias, lora, factors, train, constantInput }: Projection): Tensor2D {
+  const y = linear(x, weight, { trainWeight: train, lora, factors, constantInput })
   return bias ? (tf.add(y, bias) as Tensor2D) : y
 }

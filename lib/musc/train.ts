@@ -1,12 +1,12 @@
 import type { PairRow, PairWeights, WeighedRow } from "../data/schema"
 import { Spool } from "../data/spool"
 import { tf } from "../device/tf"
-import { openHelpers } from "../engine/learner"
 import type { LocalModel } from "../engine/local"
 import { InputError } from "../errors"
+import { planFor } from "../model/executor"
 import type { Sequence } from "../model/logprobs"
 import { initLora, type Lora } from "../model/lora"
-import { worthGraphs } from "../train/gradients"
+import { sizeOf } from "../model/transformer"
 import { epochs, type Items, type TrainOptions, train } from "../train/loop"
 import { type PreferenceOptions, preferenceDefaults, readsWeights } from "../train/losses"
 import { type Objective, type PairItem, tokensOf } from "../train/objective"
@@ -115,15 +115,13 @@ export async function trainAdapter(
       ? { kind: "sft", weighting: "even" }
       : { kind: "preference", preference: settings.preference }
   const lora = initLora(local.config, { rank, alpha, seed })
-  const plain = { model: local.model, lora, objective, gradientCheckpointing }
-  const readers = openHelpers(local.pool, plain)
-  let helpers: typeof readers = null
+  const { model } = local
   const items = new Spool<PairItem>()
   try {
     const counts: PairCounts = { pairs: 0, leftOut: 0, shortened: 0, otherWeights: 0 }
     let tokens = 0
     for await (const some of encoded(local, pairs, settings, counts)) {
-      const ready = settings.kind === "sft" ? some : await withReference(local.model, some, tokenBudget, readers)
+      const ready = settings.kind === "sft" ? some : await withReference(model, some, tokenBudget)
       for (const item of ready) items.push(item)
       tokens += ready.reduce((sum, item) => sum + tokensOf(item), 0)
     }
@@ -138,17 +136,15 @@ export async function trainAdapter(
     await onPairs?.(counts)
     const chosen = (i: number): Sequence => ({ prompt: items.at(i)!.prompt, responses: [items.at(i)!.chosen] })
     const given: Items<PairItem | Sequence> = settings.kind === "sft" ? { length: items.length, at: chosen } : items
-    const learner = { ...plain, graphs: worthGraphs(local.model, tokens * settings.epochs) }
-    helpers = openHelpers(local.pool, learner)
+    const work = { adapter: true, tokens: tokens * settings.epochs, checkpointing: gradientCheckpointing }
+    const plan = planFor(sizeOf(model.params), { kind: "train", ...work })
     const batches = epochs(given, { epochs: settings.epochs, batchSize, seed })
-    await train({ ...learner, batches, lr, warmup, tokenBudget, helpers, ...stepControl })
+    await train({ model, lora, objective, plan, batches, lr, warmup, tokenBudget, ...stepControl })
     return lora
   } catch (error) {
     tf.dispose(lora.params)
     throw error
   } finally {
-    helpers?.close()
-    readers?.close()
     items.dispose()
   }
 }

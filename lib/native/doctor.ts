@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs"
 import os from "node:os"
 import path from "node:path"
 import { ChildError, type Run, run as runChild } from "../device/child"
+import { describeDevice } from "../device/device"
 import { notInstalled, packageFolder } from "../device/packages"
 import {
   type BackendName,
@@ -10,11 +11,10 @@ import {
   type Loader,
   loadedCores,
   loaders,
-  onGpu,
+  startBackend,
   tf,
 } from "../device/tf"
 import { BackendError } from "../errors"
-import { fused, tiled } from "../ops/fused"
 import { nativeBuild } from "./build"
 import { findPython } from "./libtensorflow"
 
@@ -100,10 +100,12 @@ async function backends(load: Record<BackendName, Loader>): Promise<Fact[]> {
   const facts: Fact[] = []
   for (const name of backendNames) {
     try {
-      const { reason } = await chooseBackend(name, load)
+      const found = await chooseBackend(name, load)
+      const means = describeDevice(await startBackend(found))
       const speed = await matmulSpeed(name)
-      const value = reason.replace(/^backend: \w+ /, "").replace(/ - forced$/, "")
-      facts.push({ topic: "backends", name, state: "ok", value: `${value}, matmul ${speed} GFLOPS${kernels(name)}` })
+      const value = found.reason.replace(/^backend: \w+ /, "").replace(/ - forced$/, "")
+      const said = `${value}, matmul ${speed} GFLOPS${means && `, ${means}`}`
+      facts.push({ topic: "backends", name, state: "ok", value: said })
     } catch (error) {
       if (!(error instanceof BackendError)) throw error
       const [value = "", ...remedy] = error.message.replace(/^\w+: /, "").split("; ")
@@ -112,13 +114,6 @@ async function backends(load: Record<BackendName, Loader>): Promise<Fact[]> {
     }
   }
   return facts
-}
-
-/** Whether the native backend has our own kernels, without which it takes twice as long on a CPU. */
-function kernels(name: BackendName): string {
-  if (name !== "tensorflow" || onGpu()) return ""
-  if (tiled()) return ", with fused kernels and products by AMX"
-  return fused() ? ", with fused kernels" : ", without fused kernels: `npx musc native --force` says why"
 }
 
 async function choice(load: Record<BackendName, Loader>, wanted: string | undefined): Promise<Fact> {

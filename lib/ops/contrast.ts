@@ -1,8 +1,8 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { fused, fusedContrast } from "./fused"
-import { blocksOf } from "./head"
-import { cappedLogits } from "./ops"
+import { blocksOf, cappedLogits } from "./head"
+import { kernel } from "./kernel"
+import { operation } from "./operation"
 
 /**
  * Compares the next-token distributions p = softmax(hp · tableᵀ) and q = softmax(hq · tableᵀ), hp and hq [M, D], table [V, D],
@@ -49,13 +49,11 @@ function contrastOfRows(
   words: number,
 ): Tensor2D {
   const [V, D] = table.shape
-  const backend = fused()
-  const add = backend ? (former: Tensor2D | null, logits: Pair) => fusedContrast(backend, logits, former) : added
   let sums: Tensor2D | null = null
   for (let at = 0; at < V; at += words) {
     const block: Tensor2D = words < V ? tf.slice(table, [at, 0], [Math.min(words, V - at), D]) : table
     const former: Tensor2D | null = sums
-    sums = tf.tidy(() => add(former, states.map((h) => cappedLogits(h, block, softcap).logits) as Pair))
+    sums = tf.tidy(() => added(former, states.map((h) => cappedLogits(h, block, softcap).logits) as Pair))
     former?.dispose()
   }
   const [p, q] = parted(sums!)
@@ -91,7 +89,13 @@ function parted(sums: Tensor2D): [Sums, Sums] {
 }
 
 /** The sums [m, 8] with those of a block of logits [m, words] added. */
-function added(before: Tensor2D | null, logits: Pair): Tensor2D {
+const added = operation<(before: Tensor2D | null, logits: Pair) => Tensor2D>(({ kernels }) =>
+  kernels === "none"
+    ? plainAdded
+    : (before, [p, q]) => kernel("MuscContrast", [0], [p, q, before ?? tf.zeros([0, 8])]) as Tensor2D,
+)
+
+function plainAdded(before: Tensor2D | null, logits: Pair): Tensor2D {
   const former = before && parted(before)
   const top = logits.map((x, i) => {
     const most = tf.max(x, 1, true)

@@ -1,9 +1,10 @@
 import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { withGradient } from "./gradient"
-import { cappedLogits, chunkOf, matMul, rowsAt, startsOf } from "./ops"
+import { cappedLogits, chunkOf, rowsAt, startsOf } from "./head"
+import { matMul } from "./matmul"
 
-/** Whole next-token distributions. Letters as in ops.ts: M tokens, D width, V vocabulary. */
+/** Whole next-token distributions. Letters: M tokens, D width, V vocabulary. */
 
 /** p and log p [M, V] of logits. Without a gradient. */
 export function distribution(logits: Tensor2D): { p: Tensor2D; logp: Tensor2D } {

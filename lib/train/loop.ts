@@ -4,9 +4,9 @@ import { CheckpointError, InputError, MuscError, StoppedError } from "../errors"
 import { openSafetensors, writeSafetensors } from "../model/safetensors"
 import { type Params, sizeOf } from "../model/transformer"
 import { rng } from "../rng"
-import { type Helpers, inThreads, type Learner, stepGradient, trainedParams } from "./gradients"
+import { type Learner, stepGradient, trainedParams } from "./gradients"
 import { needsDivergence } from "./losses"
-import { type ItemOf, type Objective, tokensOf } from "./objective"
+import type { ItemOf, Objective } from "./objective"
 import {
   type AdamOptions,
   type AdamState,
@@ -15,7 +15,6 @@ import {
   adamStep,
   type ScheduleShape,
   schedule,
-  settle,
 } from "./optim"
 
 /**
@@ -40,8 +39,6 @@ export interface TrainOptions<O extends Objective = Objective> extends Learner {
   adam?: Partial<AdamOptions>
   /** most padded tokens in one forward pass */
   tokenBudget?: number
-  /** processes that compute gradients in the stead of this one, where there is enough to do; the result is the same */
-  helpers?: Helpers | null
   /** state is written here every `every` steps and at a stop; a run that finds it goes on from there */
   checkpoint?: { file: string; every: number; key: string }
   /** called after each step; the next one waits for it */
@@ -95,7 +92,7 @@ export function epochs<Item>(
 /**
  * Trains in place: `lora.params` (or `model.params`) hold the result.
  * @throws StoppedError when `signal` is aborted, after writing the checkpoint; MuscError when the loss is no longer a number
- * or a helping process has ended; InputError for TDPO of all weights, which leaves no reference model
+ *; InputError for TDPO of all weights, which leaves no reference model
  */
 export async function train<O extends Objective>(options: TrainOptions<O>): Promise<void> {
   const { objective, lora, batches, checkpoint, tokenBudget } = options
@@ -112,11 +109,7 @@ export async function train<O extends Objective>(options: TrainOptions<O>): Prom
       if (options.signal?.aborted) throw new StoppedError("training stopped")
       const step = state.step
       const items = batches.at(step)
-      const left = (batches.steps - step) * items.reduce((n, item) => n + tokensOf(item), 0)
-      const helpers = !inThreads(options) && options.helpers?.worth(left) ? options.helpers : null
-      if (!helpers) settle(params, state)
-      const shared = { tokenBudget, helpers, vector: state.p }
-      const { loss, gradient, logs, tokens } = await stepGradient(options, items, shared)
+      const { loss, gradient, logs, tokens } = await stepGradient(options, items, { tokenBudget })
       if (!Number.isFinite(loss)) {
         gradient.dispose()
         throw new MuscError(
@@ -126,7 +119,6 @@ export async function train<O extends Objective>(options: TrainOptions<O>): Prom
       const lr = options.lr * rate(step, batches.steps)
       const updated = await adamStep(params, gradient, state, lr, adam)
       state = updated.state
-      if (!helpers) settle(params, state)
       await options.onStep?.({
         step: step + 1,
         steps: batches.steps,
@@ -144,7 +136,6 @@ export async function train<O extends Objective>(options: TrainOptions<O>): Prom
     if (checkpoint && error instanceof StoppedError) await save(checkpoint, params, state)
     throw error
   } finally {
-    settle(params, state)
     tf.dispose([state.m, state.v])
   }
 }
@@ -155,7 +146,6 @@ type Checkpoint = NonNullable<TrainOptions["checkpoint"]>
 const layout = "3"
 
 async function save({ file, key }: Checkpoint, params: Params, state: AdamState): Promise<void> {
-  settle(params, state)
   const all: Params = { ...params, "adam.m": state.m, "adam.v": state.v }
   const tensors = Object.entries(all).map(([name, tensor]) => ({
     name,

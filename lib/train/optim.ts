@@ -1,16 +1,13 @@
 import type { Tensor1D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { type Params, sizeOf } from "../model/transformer"
-import { adam, vectorNorm } from "../ops/adam"
-import { flatten, unflatten } from "../ops/flat"
+import { adam, flatten, unflatten, vectorNorm } from "../ops/optimizer"
 
 /** AdamW over all parameters as one flat vector: a few large operations instead of ten small ones for each tensor. */
 export interface AdamState {
   step: number
   m: Tensor1D // [P]
   v: Tensor1D // [P]
-  /** The parameters as they are now, where the record of them is behind: see `settle`. */
-  p?: Tensor1D // [P]
 }
 
 export interface AdamOptions {
@@ -31,9 +28,8 @@ export function adamInit(params: Params): AdamState {
 }
 
 /**
- * One step. Consumes the tensors of `params`, `state` and `gradient`, which is `flatten` of those of all parameters. The new
- * parameters are in the new state alone, until `settle` puts them into their record: other processes are told the vector, and to
- * take it apart costs more than the step.
+ * One step. Consumes `gradient`, which is `flatten` of those of all parameters, and the tensors of `params` and `state`, and puts
+ * the new parameters into their record, so that its holders see them.
  * @returns the new state and the global norm of the gradients before clipping
  */
 export async function adamStep(params: Params, gradient: Tensor1D, state: AdamState, lr: number, options: AdamOptions) {
@@ -41,24 +37,19 @@ export async function adamStep(params: Params, gradient: Tensor1D, state: AdamSt
   const gradNorm = await vectorNorm(gradient)
   // torch.nn.utils.clip_grad_norm_: factor max / (norm + 1e-6), at most 1
   const clip = Math.min(1, maxGradNorm / (gradNorm + 1e-6))
-  const p = state.p ?? flatten(Object.values(params))
-  tf.dispose(params)
-  const step = state.step + 1
-  const next: AdamState = { step, ...adam({ p, m: state.m, v: state.v }, gradient, { ...rates, lr, step, clip }) }
-  gradient.dispose()
-  return { state: next, gradNorm }
-}
-
-/** Puts the parameters of `state` into their record, so that its holders see the new tensors. */
-export function settle(params: Params, state: AdamState): void {
-  if (!state.p) return
   const names = Object.keys(params)
-  const old = names.map((name) => params[name]!)
-  unflatten(state.p, old).forEach((tensor, i) => {
+  const old = Object.values(params)
+  const vector = flatten(old)
+  tf.dispose(old)
+  const step = state.step + 1
+  const { p, m, v } = adam({ p: vector, m: state.m, v: state.v }, gradient, { ...rates, lr, step, clip })
+  gradient.dispose()
+  unflatten(p, old).forEach((tensor, i) => {
     params[names[i]!] = tensor
   })
-  state.p.dispose()
-  state.p = undefined
+  p.dispose()
+  const next: AdamState = { step, m, v }
+  return { state: next, gradNorm }
 }
 
 export const scheduleShapes = ["cosine", "linear", "constant", "plateau"] as const

@@ -2,13 +2,12 @@ import type { Message, PairWeights } from "../data/schema"
 import { valuesOf } from "../device/tf"
 import { InputError } from "../errors"
 import { grouped, microBatches } from "../model/batch"
+import { planFor } from "../model/executor"
 import { responseLogProbs } from "../model/logprobs"
 import { bind, release } from "../model/lora"
-import { sideBySide } from "../model/parallel"
 import { type Bound, type Model, sizeOf } from "../model/transformer"
 import { encodeChats } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
-import type { Helpers } from "./gradients"
 import { type PairItem, packItems, tokensOf } from "./objective"
 
 /** Preference pairs as token ids. */
@@ -85,27 +84,22 @@ export function encodePairs(
   })
 }
 
-/**
- * The items with reference log-probs, under the model without an adapter, where they lack them. `helpers` compute them
- * where there is enough to do.
- */
+/** The items with reference log-probs, under the model without an adapter, where they lack them. */
 export async function withReference(
   model: Model,
   items: readonly PairItem[],
   tokenBudget: number,
-  helpers?: Helpers | null,
 ): Promise<PairItem[]> {
   const missing = items.filter((item) => !item.chosenReference || !item.rejectedReference)
   if (!missing.length) return [...items]
-  const inThreads = sideBySide(sizeOf(model.params))
-  const batches = grouped(microBatches<PairItem>(missing, tokensOf, tokenBudget), inThreads)
-  const tokens = missing.reduce((n, item) => n + tokensOf(item), 0)
-  const read =
-    !inThreads && helpers?.worth(tokens)
-      ? Promise.all(batches.flat().map((batch) => helpers.reference(batch)))
-      : alone(model, batches)
+  const plan = planFor(sizeOf(model.params), { kind: "score" })
+  const batches = grouped(microBatches<PairItem>(missing, tokensOf, tokenBudget), plan.together > 1)
+  const ready = bind(model, { plan })
+  const read: Float32Array[] = []
+  for (const batch of batches) read.push(await referenceOf(ready, batch))
+  release(ready)
   const known = new Map<PairItem, PairItem>()
-  for (const [i, logProbs] of (await read).entries()) {
+  for (const [i, logProbs] of read.entries()) {
     let at = 0
     const take = (n: number) => {
       at += n
@@ -117,14 +111,6 @@ export async function withReference(
     }
   }
   return items.map((item) => known.get(item) ?? item)
-}
-
-async function alone(model: Model, batches: readonly PairItem[][][]): Promise<Float32Array[]> {
-  const ready = bind(model, { graphs: true })
-  const read: Float32Array[] = []
-  for (const batch of batches) read.push(await referenceOf(ready, batch))
-  release(ready)
-  return read
 }
 
 /** Log-probs of all response tokens of some micro-batches, in nats. */

@@ -79,7 +79,6 @@ export async function buildWorldModel(
         key: JSON.stringify([options.vocabularyExamples, seed, ...soFar(phase)]),
       },
       signal: control.signal,
-      workers: control.workers,
       onStep: (log) => {
         if (log.step === log.steps) writeFileSync(lossFile, `${log.loss}\n`)
         onStep(phase, log)

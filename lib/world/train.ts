@@ -1,11 +1,9 @@
-import { openHelpers } from "../engine/learner"
-import { openPool } from "../engine/workers"
 import type { ModelConfig } from "../model/config"
+import { planFor } from "../model/executor"
 import type { Sequence } from "../model/logprobs"
 import { type Model, sizeOf } from "../model/transformer"
 import { encodeChats } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
-import { worthGraphs } from "../train/gradients"
 import { type TrainOptions, train } from "../train/loop"
 import { type SftObjective, tokensOf } from "../train/objective"
 import { type CorpusExample, corpusExample, type Phase } from "./corpus"
@@ -64,41 +62,32 @@ const warmupSteps = 40
 /** A token weighs 1 / sqrt(tokens of its response), so that a verdict of one word is not lost among answers. */
 const objective: SftObjective = { kind: "sft", weighting: "root" }
 
-export interface PhaseControl extends Pick<TrainOptions<SftObjective>, "checkpoint" | "signal" | "onStep"> {
-  /** processes that compute gradients: 1 for this one alone, 0 (if not given) for one a core; the result is the same */
-  workers?: number
-}
+export type PhaseControl = Pick<TrainOptions<SftObjective>, "checkpoint" | "signal" | "onStep">
 
 /** Trains all weights on the corpus of one phase: weighted mean cross-entropy of the response tokens of each step. */
 export async function trainPhase(
   model: Model,
   tokenizer: Tokenizer,
   options: PhaseOptions,
-  { workers = 0, ...control }: PhaseControl = {},
+  control: PhaseControl = {},
 ): Promise<void> {
   const { phase, steps, batchSize, lr, shape, seed } = options
   const example = exampleOf(tokenizer, { phase, seed })
-  const parameters = sizeOf(model.params)
-  const learner = { model, objective, graphs: worthGraphs(model, phaseTokens(tokenizer, options)) }
-  const helpers = openHelpers(openPool(workers, parameters, null), learner)
-  try {
-    await train({
-      ...learner,
-      batches: {
-        steps,
-        at: (step) => Array.from({ length: batchSize }, (_, k) => example(step * batchSize + k)),
-      },
-      lr,
-      shape,
-      warmup: warmupSteps / steps,
-      adam: { beta2: 0.98, weightDecay: 0.01 },
-      tokenBudget: 2048,
-      helpers,
-      ...control,
-    })
-  } finally {
-    helpers?.close()
-  }
+  const tokens = phaseTokens(tokenizer, options)
+  const plan = planFor(sizeOf(model.params), { kind: "train", adapter: false, tokens })
+  await train({
+    ...{ model, objective, plan },
+    batches: {
+      steps,
+      at: (step) => Array.from({ length: batchSize }, (_, k) => example(step * batchSize + k)),
+    },
+    lr,
+    shape,
+    warmup: warmupSteps / steps,
+    adam: { beta2: 0.98, weightDecay: 0.01 },
+    tokenBudget: 2048,
+    ...control,
+  })
 }
 
 /** Tokens of a phase, prompts included and padding not, reckoned from its first examples. */

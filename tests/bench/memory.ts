@@ -12,11 +12,11 @@ import { parseArgs } from "node:util"
 import { tf, useBackend } from "../../lib/device/tf"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { loadConfig } from "../../lib/model/config"
+import { planFor } from "../../lib/model/executor"
 import { generate } from "../../lib/model/generate"
 import { contrast, pack } from "../../lib/model/logprobs"
 import { bind, initLora } from "../../lib/model/lora"
-import { gainsByProcesses } from "../../lib/model/parallel"
-import { type PlanStage, planNeed, planStages } from "../../lib/model/plan"
+import { type PlanStage, planNeed, planStages, workOf } from "../../lib/model/plan"
 import { parameterCount } from "../../lib/model/weights"
 import { rng } from "../../lib/rng"
 import { train } from "../../lib/train/loop"
@@ -44,16 +44,17 @@ async function work(stage: PlanStage, { model, config }: LocalModel): Promise<vo
   }
   if (stage === "load") return
   // A training step of a small model is cut in two parts, which threads compute side by side.
-  const passes = stage.startsWith("train") && gainsByProcesses(parameterCount(config)) ? 2 : 1
+  const plan = planFor(parameterCount(config), workOf(stage))
+  const passes = stage.startsWith("train") ? plan.together : 1
   const rows = Array.from({ length: passes * batch }, row)
   if (stage === "generate") {
     const items = rows.map(() => ({ prompt: ids(length - 4), seed: 1, temperature: 1, maxTokens: 4 }))
-    await generate(bind(model), items, { eosIds: [] })
+    await generate(bind(model, { plan }), items, { eosIds: [] })
     return
   }
   if (stage === "weigh") {
     const packed = pack(rows.map(({ prompt, chosen, rejected }) => ({ prompt, responses: [chosen, rejected] })))
-    await contrast(bind(model), packed, packed)
+    await contrast(bind(model, { plan }), packed, packed)
     return
   }
   const all = (value: number, tokens: readonly number[]) => tokens.map(() => value)
@@ -64,8 +65,7 @@ async function work(stage: PlanStage, { model, config }: LocalModel): Promise<vo
   await train({
     ...{ model, lora: initLora(config, { rank, alpha: 2 * rank, seed: 1 }), batches: { steps: 1, at: () => items } },
     ...{ lr: 1e-4, objective: { kind: "preference", preference: preferenceDefaults }, tokenBudget: batch * length },
-    gradientCheckpointing: stage === "train, checkpointed",
-    graphs: true,
+    plan,
   })
 }
 
@@ -81,6 +81,7 @@ async function main(): Promise<void> {
     console.log(Math.round(kibibytes / 1024))
     return
   }
+  const { machine } = await useBackend("tensorflow")
   const config = loadConfig(dir)
   const tokenizerBytes = statSync(join(dir, "tokenizer.json")).size
   console.log(
@@ -90,7 +91,7 @@ async function main(): Promise<void> {
     const args = [...process.execArgv, __filename, dir, "--stage", stage]
     const shape = ["--length", `${length}`, "--batch", `${batch}`, "--rank", `${rank}`]
     const measured = Number(execFileSync(process.execPath, [...args, ...shape], { encoding: "utf8" }))
-    const planned = planNeed(config, stage, { rank, length, batch, tokenizerBytes }, "tensorflow").host / MiB
+    const planned = planNeed(config, stage, { rank, length, batch, tokenizerBytes }, machine).host / MiB
     const figures = [measured, Math.round(planned)].map((n) => `${n}`.padStart(8)).join(" ")
     console.log(`${stage.padEnd(21)} ${figures}   ${(planned / measured).toFixed(2)}`)
   }

@@ -6,20 +6,19 @@ import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import type { Message } from "../../lib/data/schema"
 import { tf, useBackend } from "../../lib/device/tf"
-import { openHelpers } from "../../lib/engine/learner"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
-import { openPool, usualWorkers } from "../../lib/engine/workers"
+import { usualWorkers } from "../../lib/engine/workers"
 import { readAdapter } from "../../lib/model/adapter"
 import { loadConfig } from "../../lib/model/config"
+import { planFor } from "../../lib/model/executor"
 import { generate } from "../../lib/model/generate"
 import { pack, responseLogProbs, type Sequence } from "../../lib/model/logprobs"
 import { bind, fromAdapter, initLora, type Lora, release } from "../../lib/model/lora"
-import type { Model } from "../../lib/model/transformer"
+import { type Model, sizeOf } from "../../lib/model/transformer"
 import { initModel, loadModel, parameterCount } from "../../lib/model/weights"
 import { matmulSpeed } from "../../lib/native/doctor"
-import { flatten } from "../../lib/ops/flat"
 import { rng } from "../../lib/rng"
-import { type Helpers, inThreads, type Learner, trainedParams, worthGraphs } from "../../lib/train/gradients"
+import type { Learner } from "../../lib/train/gradients"
 import { train } from "../../lib/train/loop"
 import { preferenceDefaults } from "../../lib/train/losses"
 import { type PairItem, type PreferenceObjective, type SftObjective, tokensOf } from "../../lib/train/objective"
@@ -75,29 +74,8 @@ const load = (): Model => loadModel(job.model, loadConfig(job.model))
 const adapter = (model: Model): Lora | undefined =>
   job.adapter ? fromAdapter(readAdapter(job.adapter, model.config)) : undefined
 
-/**
- * Work with the processes that the library would take for it, all of them ready; `peakMiB` is that of this one and them.
- * `dir` as in WorkerStart.
- */
-async function withHelpers(
-  learner: Learner,
-  dir: string | null,
-  work: (helpers: Helpers | null) => Promise<Partial<Answer>>,
-): Promise<Partial<Answer>> {
-  const pool = inThreads(learner) ? null : openPool(job.workers ?? 0, parameterCount(learner.model.config), dir)
-  const helpers = openHelpers(pool, learner)
-  if (!pool || !helpers) return work(null)
-  const most = watched(() => pool.pids)
-  const vector = flatten(Object.values(trainedParams(learner)))
-  await helpers.update(vector)
-  vector.dispose()
-  const first: Sequence = { prompt: [1], responses: [[1]] }
-  if (dir) await Promise.all(Array.from({ length: pool.size }, () => helpers.reference([first])))
-  const answer = await work({ ...helpers, worth: () => true })
-  const peakMiB = most()
-  helpers.close()
-  return { ...answer, peakMiB }
-}
+const planOf = (model: Model, adapter: boolean, tokens: number) =>
+  planFor(sizeOf(model.params), { kind: "train", adapter, tokens, checkpointing: job.gradientCheckpointing })
 
 /** Preference pairs in their order, once; reference log-probs included. */
 async function dpo(): Promise<Partial<Answer>> {
@@ -113,31 +91,26 @@ async function dpo(): Promise<Partial<Answer>> {
     preference: { ...preferenceDefaults, beta: job.beta! },
   }
   const tokens = items.reduce((sum, item) => sum + tokensOf(item), 0)
-  const graphs = worthGraphs(model, tokens)
-  const { gradientCheckpointing } = job
-  const learner = { model, lora: adapter(model), objective, graphs, gradientCheckpointing }
-  return withHelpers(learner, job.model, async (helpers) => {
-    const seconds = await timed(async () => {
-      const ready = await withReference(model, items, tokenBudget, helpers)
-      await train({
-        ...learner,
-        batches: {
-          steps: Math.ceil(ready.length / job.batch!),
-          at: (step) => ready.slice(step * job.batch!, (step + 1) * job.batch!),
-        },
-        lr: job.lr!,
-        warmup: 0,
-        tokenBudget,
-        helpers,
-        onStep: ({ loss }) => void losses.push(loss),
-      })
+  const learner = { model, lora: adapter(model), objective, plan: planOf(model, job.adapter !== undefined, tokens) }
+  const seconds = await timed(async () => {
+    const ready = await withReference(model, items, tokenBudget)
+    await train({
+      ...learner,
+      batches: {
+        steps: Math.ceil(ready.length / job.batch!),
+        at: (step) => ready.slice(step * job.batch!, (step + 1) * job.batch!),
+      },
+      lr: job.lr!,
+      warmup: 0,
+      tokenBudget,
+      onStep: ({ loss }) => void losses.push(loss),
     })
-    return { done: items.length, seconds, losses }
   })
+  return { done: items.length, seconds, losses }
 }
 
 /** Steps on random tokens, every position a target; with graphs, which the first ones make. */
-async function steps(learner: Learner & { objective: SftObjective }, helpers: Helpers | null) {
+async function steps(learner: Learner & { objective: SftObjective }) {
   const { model } = learner
   const { batch, length, warmup = 1, steps: counted } = job as Required<Job>
   const random = rng(1, "bench-ids")
@@ -146,7 +119,6 @@ async function steps(learner: Learner & { objective: SftObjective }, helpers: He
   let start = performance.now()
   await train({
     ...learner,
-    helpers,
     batches: { steps: warmup + counted, at: () => sequences },
     lr: 1e-4,
     shape: "constant",
@@ -163,9 +135,12 @@ const even: SftObjective = { kind: "sft", weighting: "even" }
 
 async function step(): Promise<Partial<Answer>> {
   const model = load()
-  const { gradientCheckpointing } = job
-  const learner = { model, lora: adapter(model), objective: even, gradientCheckpointing, graphs: true }
-  return withHelpers(learner, learner.lora ? job.model : null, (helpers) => steps(learner, helpers))
+  return steps({
+    model,
+    lora: adapter(model),
+    objective: even,
+    plan: planOf(model, job.adapter !== undefined, Infinity),
+  })
 }
 
 /** A LoRA step of a Llama as large as the embedded model but for its vocabulary; memory above the loaded model. */
@@ -178,7 +153,7 @@ async function vocabulary(): Promise<Partial<Answer>> {
   }
   const lora = initLora(model.config, { rank: 16, alpha: 32, seed: 1 })
   const before = await fresh()
-  const answer = await steps({ model, lora, objective: even }, null)
+  const answer = await steps({ model, lora, objective: even })
   return { ...answer, extraMiB: memory("VmHWM")! - before }
 }
 
@@ -248,7 +223,7 @@ const warmups = 2
 
 async function generateAlone(): Promise<Partial<Answer>> {
   const model = load()
-  const bound = bind(model, { graphs: true })
+  const bound = bind(model, { plan: planFor(sizeOf(model.params), { kind: "generate" }) })
   const [index, of] = job.part ?? [0, 1]
   const prompts = rows<{ prompt: number[] }>(job.prompts)
     .slice(0, job.batch)

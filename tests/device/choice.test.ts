@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { type BackendName, chooseBackend, type Loader, maths, useBackend } from "../../lib/device/tf"
+import { type BackendName, chooseBackend, type Loader, useBackend } from "../../lib/device/tf"
 import { BackendError } from "../../lib/errors"
 import { nativeBuild } from "../../lib/native/build"
 
@@ -88,15 +88,14 @@ describe("maths", () => {
     const held = process.env.ONEDNN_DEFAULT_FPMATH_MODE
     try {
       delete process.env.ONEDNN_DEFAULT_FPMATH_MODE
-      expect(maths()).toBe("f32")
+      expect((await useBackend("cpu")).machine.precision).toBe("f32")
       expect((await useBackend("cpu")).reason).not.toMatch(/bf16/)
       expect((await useBackend("cpu", "bf16")).reason).toMatch(
         /bf16 maths asked for, but only the native backend has it/,
       )
       expect(process.env.ONEDNN_DEFAULT_FPMATH_MODE).toBe("BF16")
-      expect(maths()).toBe("bf16")
-      await useBackend("cpu", "f32")
-      expect(maths()).toBe("f32")
+      expect((await useBackend("cpu")).machine.precision).toBe("bf16")
+      expect((await useBackend("cpu", "f32")).machine.precision).toBe("f32")
       if (!nativeBuild()) return
       expect((await useBackend("tensorflow", "bf16")).reason).toMatch(/, bf16 maths/)
       await expect(useBackend("tensorflow", "f32")).rejects.toThrow(

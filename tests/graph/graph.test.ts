@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from "vitest"
+import { currentDevice } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
-import { GraphBuilder, runsGraphs } from "../../lib/graph/builder"
+import { GraphBuilder } from "../../lib/graph/builder"
 import { backends, cuda, largestGap, tensorsLeft } from "../support/tensors"
 
 beforeAll(async () => {
@@ -21,7 +22,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("a graph", () => {
   }
 
   it("computes what its operations do one by one, for inputs of any size, and leaves no tensors behind", async () => {
-    expect(runsGraphs()).toBe(true)
+    expect(currentDevice().graphs).toBe(true)
     const graph = build()
     const left = await tensorsLeft(() => {
       for (const rows of [2, 3]) {
@@ -62,7 +63,7 @@ describe("graphs", () => {
   it("are for the native backend alone", async () => {
     const former = tf.getBackend()
     await useBackend("cpu")
-    expect(runsGraphs()).toBe(false)
-    await tf.setBackend(former)
+    expect(currentDevice().graphs).toBe(false)
+    await useBackend(former)
   })
 })

@@ -5,6 +5,7 @@ import { loadConfig } from "../../lib/model/config"
 import { pack, responseLogProbs } from "../../lib/model/logprobs"
 import { bind, initLora, type LoraTarget, loraTargets, release } from "../../lib/model/lora"
 import { loadModel } from "../../lib/model/weights"
+import { training } from "../support/plans"
 import { fixture, largestGap, randomValues } from "../support/tensors"
 
 describe("an adapter of one projection alone", () => {
@@ -26,7 +27,7 @@ describe("an adapter of one projection alone", () => {
       return values
     }
     const within = logProbs({ lora })
-    expect(largestGap(logProbs({ lora, apart: true }), within)).toBeLessThan(1e-4)
+    expect(largestGap(logProbs({ lora, plan: training() }), within)).toBeLessThan(1e-4)
     expect(largestGap(logProbs({}), within)).toBeGreaterThan(1e-3)
   })
 })

@@ -7,7 +7,7 @@ import { pack } from "../../lib/model/logprobs"
 import { bind } from "../../lib/model/lora"
 import { forward } from "../../lib/model/transformer"
 import { loadModel } from "../../lib/model/weights"
-import { lookup } from "../../lib/ops/ops"
+import { lookup } from "../../lib/ops/table"
 import { backends, fixture, largestGap, randomIds, tensorsLeft } from "../support/tensors"
 
 describe.each(backends)("forward, asked for some tokens, on %s", (backend) => {

@@ -9,8 +9,9 @@ import { bind } from "../../lib/model/lora"
 import { drawToken } from "../../lib/model/sampler"
 import { type Bound, forward } from "../../lib/model/transformer"
 import { initModel } from "../../lib/model/weights"
-import { cappedLogits } from "../../lib/ops/ops"
+import { cappedLogits } from "../../lib/ops/head"
 import { rng, uniformAt } from "../../lib/rng"
+import { scoring } from "../support/plans"
 import { randomIds, tensorsLeft, tinyConfig } from "../support/tensors"
 
 let plain: Bound
@@ -20,7 +21,7 @@ let plainByGraphs: Bound
 let windowedByGraphs: Bound
 
 const bound = (changes: Partial<ModelConfig>, graphs = false) =>
-  bind(initModel(tinyConfig(changes), 11, 0.4), { graphs })
+  bind(initModel(tinyConfig(changes), 11, 0.4), { plan: scoring({ graphs }) })
 
 beforeAll(async () => {
   await useBackend()

@@ -1,8 +1,7 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
-import { headLogProbs } from "../../lib/ops/head"
-import { targetLogProbs } from "../../lib/ops/ops"
+import { headLogProbs, targetLogProbs } from "../../lib/ops/head"
 import { backends, largestGap, randomValues, tensorsLeft } from "../support/tensors"
 
 // [M, D] states against a table [V, D] taken 7 words at a time, the last block short; the logits reach ±30, and the largest one of

@@ -4,9 +4,17 @@ import { tf, useBackend } from "../../lib/device/tf"
 import { readAdapter } from "../../lib/model/adapter"
 import { loadConfig } from "../../lib/model/config"
 import { evenStarts } from "../../lib/model/layer-graph"
-import { type Packed, pack, responseLogProbs, steady, type Together, together } from "../../lib/model/logprobs"
+import {
+  batchInvariantPadding,
+  type Packed,
+  pack,
+  responseLogProbs,
+  type Together,
+  together,
+} from "../../lib/model/logprobs"
 import { bind, fromAdapter, release } from "../../lib/model/lora"
 import { loadModel } from "../../lib/model/weights"
+import { scoring, training } from "../support/plans"
 import { backends, cuda, fixture, largestGap, randomIds, tensorsLeft } from "../support/tensors"
 
 beforeAll(async () => {
@@ -44,11 +52,11 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => 
       for (const [rows, prompt, answer] of sizes) {
         const batch = batchOf(rows, prompt, answer)
         const found = (graphs: boolean): Float32Array[] => {
-          const adapted = lora && bind(model, { lora, graphs })
+          const adapted = lora && bind(model, { lora, plan: training({ graphs }, { lora: "merged" }) })
           const results = tf.tidy(() => {
             const loss = () => {
-              const bound = adapted ?? bind(model, { trainAll: true, graphs })
-              expect(bound.graphs).toBe(graphs)
+              const bound = adapted ?? bind(model, { trainAll: true, plan: training({ adapter: false, graphs }) })
+              expect(bound.plan.layers).toBe(graphs ? "graph" : "eager")
               const logProbs = responseLogProbs(bound, batch)
               return tf.sum(tf.mul(logProbs, tf.range(0, logProbs.size))).asScalar()
             }
@@ -84,15 +92,20 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => 
     const lora = fromAdapter(readAdapter(join(dir, "adapter"), config))
     const packs = [batchOf(3, 40, 13), batchOf(2, 70, 30)]
     const found = (batch: Packed | Together, graphs: boolean, trainAll: boolean, recompute = false) => {
-      const adapted = trainAll ? null : bind(model, { lora, graphs, recompute })
+      const adapted = trainAll
+        ? null
+        : bind(model, { lora, plan: training({ graphs, checkpointing: recompute }, { lora: "merged" }) })
       const params = Object.values((trainAll ? model : lora).params)
       const results = tf.tidy(() => {
         const loss = () => {
-          const logProbs = responseLogProbs(adapted ?? bind(model, { trainAll, graphs, recompute }), batch)
+          const logProbs = responseLogProbs(
+            adapted ?? bind(model, { trainAll, plan: training({ adapter: false, graphs, checkpointing: recompute }) }),
+            batch,
+          )
           return tf.sum(tf.mul(logProbs, tf.cos(tf.range(0, logProbs.size)))).asScalar()
         }
         const { value, grads } = tf.engine().gradients(loss, params)
-        const scored = bind(model, { lora, graphs })
+        const scored = bind(model, { lora, plan: scoring({ graphs }) })
         const untaped = responseLogProbs(scored, batch)
         release(scored)
         return [value, untaped, ...grads]
@@ -135,7 +148,8 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => 
     (name) => {
       const dir = fixture(name)
       const model = loadModel(dir, loadConfig(dir))
-      const [plain, graphs] = [bind(model), bind(model, { graphs: true })]
+      const plain = bind(model, { plan: scoring({ graphs: false }) })
+      const graphs = bind(model, { plan: scoring() })
       const lengths = [
         [40, 13],
         [130, 60],
@@ -147,7 +161,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => 
         responses: [randomIds(answer, i, "c"), randomIds(answer + 3, i, "r")],
       }))
       const scored = (by: typeof plain, some: typeof sequences) =>
-        [...tf.tidy(() => responseLogProbs(by, pack(some, steady())).dataSync())].slice(
+        [...tf.tidy(() => responseLogProbs(by, pack(some, batchInvariantPadding())).dataSync())].slice(
           0,
           some.flatMap(({ responses }) => responses.flat()).length,
         )

@@ -12,7 +12,7 @@ import { baseMismatch, mergeAdapter, modelName } from "../../lib/model/merge"
 import { openCheckpoint, openSafetensors, type TensorData, writeSafetensors } from "../../lib/model/safetensors"
 import { forward } from "../../lib/model/transformer"
 import { loadModel } from "../../lib/model/weights"
-import { cappedLogits } from "../../lib/ops/ops"
+import { cappedLogits } from "../../lib/ops/head"
 import { fixture, largestGap, tensorsLeft } from "../support/tensors"
 
 const dir = mkdtempSync(join(tmpdir(), "merge-"))

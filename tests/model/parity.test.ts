@@ -11,7 +11,7 @@ import { contrast, pack, responseLogProbs, type Sequence } from "../../lib/model
 import { bind, fromAdapter, type Lora, loraTargets, merge } from "../../lib/model/lora"
 import { type Bound, forward, type Model } from "../../lib/model/transformer"
 import { loadModel } from "../../lib/model/weights"
-import { cappedLogits } from "../../lib/ops/ops"
+import { cappedLogits } from "../../lib/ops/head"
 import { preferenceDefaults } from "../../lib/train/losses"
 import type { PairItem } from "../../lib/train/objective"
 import { withReference } from "../../lib/train/pairs"

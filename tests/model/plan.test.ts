@@ -1,8 +1,9 @@
 import { beforeAll, describe, expect, it } from "vitest"
+import type { Device } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
 import { loadConfig, parseConfig } from "../../lib/model/config"
 import { initLora } from "../../lib/model/lora"
-import { loraCount, type PlanStage, planNeed, planStages, type Work } from "../../lib/model/plan"
+import { type Batch, loraCount, type PlanStage, planNeed, planStages } from "../../lib/model/plan"
 import { loadModel, parameterCount } from "../../lib/model/weights"
 import { fixture } from "../support/tensors"
 
@@ -12,6 +13,9 @@ beforeAll(async () => {
 const size = (params: Record<string, { size: number }>) =>
   Object.values(params).reduce((sum, { size }) => sum + size, 0)
 const MiB = 2 ** 20
+const common = { backend: "tensorflow", precision: "f32", threads: 2 } as const
+const withAmx: Device = { ...common, gpu: false, kernels: "amx", graphs: true }
+const cuda: Device = { ...common, gpu: true, kernels: "none", graphs: false }
 
 describe("the numbers of parameters", () => {
   it.each(["llama", "llama3-rope", "gemma3", "qwen2", "qwen3", "mistral"])(
@@ -34,7 +38,7 @@ const shape = (vocab: number, dim: number, ffn: number, layers: number, heads: n
   ...{ num_attention_heads: heads, num_key_value_heads: kvHeads },
 })
 const gemma = { model_type: "gemma3_text", head_dim: 256, sliding_window: 512, sliding_window_pattern: 6 }
-const measured: [string, object, Omit<Work, "rank">, Record<PlanStage, number>][] = [
+const measured: [string, object, Omit<Batch, "rank">, Record<PlanStage, number>][] = [
   // VmHWM in MiB, by `npx tsx tests/bench/memory.ts`, on two CPU cores, libtensorflow 2.21
   [
     "a Llama of 1.8 M",
@@ -57,15 +61,15 @@ const measured: [string, object, Omit<Work, "rank">, Record<PlanStage, number>][
 ]
 
 describe("planned memory", () => {
-  const work: Work = { rank: 8, length: 256, batch: 4, tokenizerBytes: 1e6 }
+  const work: Batch = { rank: 8, length: 256, batch: 4, tokenizerBytes: 1e6 }
   const config = parseConfig({ ...llama, ...shape(32000, 768, 2048, 12, 12, 4) })
-  const need = (stage: PlanStage, changes: Partial<Work> = {}) =>
-    planNeed(config, stage, { ...work, ...changes }, "tensorflow", { tiled: true }).host
+  const need = (stage: PlanStage, changes: Partial<Batch> = {}) =>
+    planNeed(config, stage, { ...work, ...changes }, withAmx).host
 
   it.each(measured)("of %s is within 15 % of the measured peak, stage by stage", (_, json, shape, peaks) => {
     const config = parseConfig(json)
     for (const stage of planStages) {
-      const planned = planNeed(config, stage, { rank: 8, ...shape }, "tensorflow", { tiled: true }).host / MiB
+      const planned = planNeed(config, stage, { rank: 8, ...shape }, withAmx).host / MiB
       expect(Math.abs(planned / peaks[stage] - 1), `${stage}: ${planned.toFixed(0)} of ${peaks[stage]}`).toBeLessThan(
         0.15,
       )
@@ -88,14 +92,14 @@ describe("planned memory", () => {
 
   it("puts tensors on the device of a GPU and the program on the host", () => {
     // A CPU trains a small model on two batches at a time.
-    const cpu = planNeed(config, "train", { ...work, batch: work.batch / 2 }, "tensorflow", { tiled: false })
-    const gpu = planNeed(config, "train", work, "tensorflow", { gpu: true })
+    const cpu = planNeed(config, "train", { ...work, batch: work.batch / 2 }, { ...withAmx, kernels: "vector" })
+    const gpu = planNeed(config, "train", work, cuda)
     expect(cpu.device).toBe(0)
     expect(gpu.device).toBeGreaterThan(4 * parameterCount(config))
     expect(gpu.host).toBeLessThan(cpu.host)
     // What the CPU's own kernels do not keep, a GPU does.
     expect(gpu.host + gpu.device).toBeGreaterThan(cpu.host + 64 * MiB)
-    const [loaded, onGpu] = [false, true].map((on) => planNeed(config, "load", work, "tensorflow", { gpu: on }))
+    const [loaded, onGpu] = [false, true].map((on) => planNeed(config, "load", work, on ? cuda : withAmx))
     expect(onGpu!.host + onGpu!.device).toBeCloseTo(loaded!.host + 64 * MiB, -3)
   })
 })

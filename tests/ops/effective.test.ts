@@ -1,7 +1,7 @@
 import type { Tensor2D } from "@tensorflow/tfjs-core"
 import { beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
-import { effective } from "../../lib/ops/effective"
+import { effective } from "../../lib/ops/linear"
 import { backends, largestGap, randomValues, tensorsLeft } from "../support/tensors"
 
 describe.each(backends)("on %s, an effective matrix", (backend) => {

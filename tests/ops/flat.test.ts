@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
-import { flatten, unflatten } from "../../lib/ops/flat"
+import { flatten, unflatten } from "../../lib/ops/optimizer"
 import { backends } from "../support/tensors"
 
 const shapes = [[2, 3], [4], [5, 3], [3, 2], [1], [1, 3]]

@@ -2,24 +2,15 @@ import { execFileSync } from "node:child_process"
 import { join } from "node:path"
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { beforeAll, describe, expect, it } from "vitest"
+import { currentDevice } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
 import { contexts, type Places } from "../../lib/model/context"
-import {
-  fused,
-  fusedAdam,
-  fusedAttention,
-  fusedContrast,
-  fusedFlatten,
-  fusedGated,
-  fusedLoraGradient,
-  fusedNorm,
-  fusedRotate,
-  fusedTargetLogProb,
-  fusedUnflatten,
-  fusedVectorNorm,
-  type Sight,
-} from "../../lib/ops/fused"
-import type { NativeBackend } from "../../lib/ops/kernels"
+import { type AttentionInputs, fusedAttention, fusedRotate } from "../../lib/ops/attention"
+import { gated } from "../../lib/ops/gated"
+import { logProbOf } from "../../lib/ops/head"
+import { kernel, kernelOutputs } from "../../lib/ops/kernel"
+import { loraGradient } from "../../lib/ops/linear"
+import { rmsNorm } from "../../lib/ops/norm"
 import { rng } from "../../lib/rng"
 import { backends, cuda, largestGap, tensorsLeft, tinyConfig } from "../support/tensors"
 
@@ -86,13 +77,11 @@ function plainAttention(qk: Tensor, v: Tensor, H: number, window: number, from: 
 }
 
 describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () => {
-  let backend: NativeBackend
   beforeAll(async () => {
     await useBackend("tensorflow")
-    backend = fused()!
   })
 
-  it("are there", () => expect(backend).not.toBeNull())
+  it("are there", () => expect(currentDevice().kernels).not.toBe("none"))
 
   it.each([
     { rows: 5, P: 1, D: 40 },
@@ -101,11 +90,11 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
   ])("normalise $rows rows of $D numbers by weights for $P", ({ rows, P, D }) => {
     const inputs = [numbers([rows, P, D], "x"), numbers(P > 1 ? [P, D] : [D], "w")]
     const plain = (x: Tensor, w: Tensor) => tf.mul(tf.div(x, tf.sqrt(tf.add(tf.mean(tf.mul(x, x), -1, true), 1e-5))), w)
-    const found = withGradients((x, w) => fusedNorm(backend, x!, w!, 1e-5, true), inputs)
+    const found = withGradients((x, w) => rmsNorm(x!, w!, 1e-5, true), inputs)
     withGradients((x, w) => plain(x!, w!), inputs).forEach((values, i) => {
       expect(largestGap(values, found[i]!)).toBeLessThan(2e-5)
     })
-    const frozen = withGradients((x) => fusedNorm(backend, x!, inputs[1]!, 1e-5, false), [inputs[0]!])
+    const frozen = withGradients((x) => rmsNorm(x!, inputs[1]!, 1e-5, false), [inputs[0]!])
     expect(frozen[1]).toEqual(found[1])
     tf.dispose(inputs)
   })
@@ -117,7 +106,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
       gelu
         ? tf.mul(tf.mul(g, 0.5), tf.add(tf.tanh(tf.mul(tf.add(g, tf.mul(tf.mul(g, tf.mul(g, g)), 0.044715)), c)), 1))
         : tf.mul(g, tf.sigmoid(g))
-    const found = withGradients((g, u) => fusedGated(backend, g as Tensor2D, u as Tensor2D, gelu), inputs)
+    const found = withGradients((g, u) => gated(g as Tensor2D, u as Tensor2D, gelu ? "gelu_tanh" : "silu"), inputs)
     withGradients((g, u) => tf.mul(act(g!), u!), inputs).forEach((values, i) => {
       expect(largestGap(values, found[i]!)).toBeLessThan(2e-5)
     })
@@ -128,12 +117,12 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
     tf.tidy(() => {
       const logits = tf.mul(numbers([21, V], "logits"), 9) as Tensor2D
       const targets = tf.tensor1d(Int32Array.from({ length: 21 }, (_, i) => (i * 7) % V))
-      const { logp, slope } = fusedTargetLogProb(backend, logits, targets, true)
+      const { logp, slope } = logProbOf(logits, targets, true)
       const p = tf.softmax(logits)
       const hot = tf.oneHot(targets, V)
       expect(largestGap(logp.dataSync(), tf.log(tf.sum(tf.mul(p, hot), 1)).dataSync())).toBeLessThan(1e-5)
       expect(largestGap(slope!.dataSync(), tf.sub(p, hot).dataSync())).toBeLessThan(1e-6)
-      const alone = fusedTargetLogProb(backend, logits, targets, false)
+      const alone = logProbOf(logits, targets, false)
       expect(alone.slope).toBeUndefined()
       expect(alone.logp.dataSync()).toEqual(logp.dataSync())
     })
@@ -143,8 +132,8 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
     tf.tidy(() => {
       const [p, q] = ["p", "q"].map((key) => tf.mul(numbers([9, 77], key), 5)) as [Tensor2D, Tensor2D]
       const block = (x: Tensor2D, at: number, n: number) => tf.slice(x, [0, at], [-1, n])
-      const first = fusedContrast(backend, [block(p, 0, 40), block(q, 0, 40)], null)
-      const sums = fusedContrast(backend, [block(p, 40, 37), block(q, 40, 37)], first)
+      const first = kernel("MuscContrast", [0], [block(p, 0, 40), block(q, 0, 40), tf.zeros([0, 8])])
+      const sums = kernel("MuscContrast", [0], [block(p, 40, 37), block(q, 40, 37), first])
       const [x, y] = [p, q].map((logits) => tf.sub(logits, tf.max(logits, 1, true))) as [Tensor, Tensor]
       const of = (logits: Tensor, mine: Tensor, other: Tensor) => [
         tf.max(logits, 1),
@@ -163,7 +152,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
       const [x, dy] = [numbers([M, D], "x"), numbers([M, offset + O + 4], "dy")] as [Tensor2D, Tensor2D]
       const scaled = { A: numbers([D, rank], "A") as Tensor2D, B: numbers([rank, O], "B") as Tensor2D }
       const part = tf.slice(dy, [0, offset], [-1, O])
-      const [dA, dB] = fusedLoraGradient(backend, x, dy, scaled, offset)
+      const [dA, dB] = loraGradient(x, dy, scaled, offset)
       const close = (a: Tensor, b: Tensor) => {
         const most = tf.max(tf.abs(b)).dataSync()[0]!
         expect(largestGap(a.dataSync(), b.dataSync()) / most).toBeLessThan(2e-6)
@@ -178,15 +167,15 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
       const changes = { heads: N, kvHeads: K, headDim: H, queryScale: 0.3, layers: 1, window: [window] }
       return { ...tinyConfig(changes), rope: tinyConfig({}).rope.slice(0, 1) }
     }
-    const sightOf = (window: number | null) => contexts(config(window), places)[0]!.attention as Sight
+    const inputsOf = (window: number | null) => contexts(config(window), places)[0]!.attention as AttentionInputs
 
     it("turn queries and keys", () => {
       tf.tidy(() => {
-        const sight = sightOf(null)
+        const attention = inputsOf(null)
         const qk = numbers([B * T, (N + K) * H], "qk") as Tensor2D
         const plain = (x: Tensor) => {
           const [low, high] = tf.split(tf.reshape(x, [B * T, N + K, H]), 2, 2) as [Tensor, Tensor]
-          const [c, s] = [tf.expandDims(sight.cos, 1), tf.expandDims(sight.sin, 1)]
+          const [c, s] = [tf.expandDims(attention.cos, 1), tf.expandDims(attention.sin, 1)]
           const both = [tf.sub(tf.mul(low, c), tf.mul(high, s)), tf.add(tf.mul(high, c), tf.mul(low, s))]
           const scale = tf.tensor3d(
             Array.from({ length: N + K }, (_, n) => (n < N ? 0.3 : 1)),
@@ -194,7 +183,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
           )
           return tf.reshape(tf.mul(tf.concat(both, 2), scale), [B * T, (N + K) * H])
         }
-        const found = withGradients((x) => fusedRotate(backend, x as Tensor2D, sight, N), [qk])
+        const found = withGradients((x) => fusedRotate(x as Tensor2D, attention, N), [qk])
         withGradients((x) => plain(x!), [qk]).forEach((values, i) => {
           expect(largestGap(values, found[i]!)).toBeLessThan(2e-6)
         })
@@ -208,9 +197,9 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
       { window: 17, from: 29 },
     ])("attend to what they may see, window $window, from $from on", ({ window, from }) => {
       tf.tidy(() => {
-        const sight = { ...sightOf(window), from: tf.scalar(from, "int32") }
+        const attention = { ...inputsOf(window), from: tf.scalar(from, "int32") }
         const inputs = [numbers([B * T, (N + K) * H], "qk"), numbers([B * T, K * H], "v")]
-        const ours = (qk: Tensor, v: Tensor) => fusedAttention(backend, qk as Tensor2D, v as Tensor2D, sight, [N, K])
+        const ours = (qk: Tensor, v: Tensor) => fusedAttention(qk as Tensor2D, v as Tensor2D, attention, [N, K])
         // What padding makes of itself is nobody's business.
         const tokens = tf.slice(tf.reshape(tf.tensor1d(places.segments), [B, T]), [0, from], [B, T - from])
         const real = tf.reshape(tf.cast(tf.greaterEqual(tokens, 0), "float32"), [-1, 1])
@@ -227,14 +216,16 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
   it("flatten tensors and take the vector apart again, or say that it is too short", () => {
     tf.tidy(() => {
       const tensors = [numbers([3, 5], "a"), numbers([7], "b"), numbers([2, 1, 4], "c")]
-      const vector = fusedFlatten(backend, tensors)
+      const vector = kernelOutputs("MuscFlatten", [0], tensors, 1, 3)[0]!
       expect([...vector.dataSync()]).toEqual(tensors.flatMap((x) => [...x.dataSync()]))
       const shapes = tensors.map(({ shape }) => shape)
-      fusedUnflatten(backend, vector, shapes).forEach((x, i) => {
+      const settings = shapes.flatMap((shape) => [shape.length, ...shape])
+      const unflattened = (from: Tensor) => kernelOutputs("MuscUnflatten", settings, [from], 3, 3)
+      unflattened(vector).forEach((x, i) => {
         expect([x.shape, x.dataSync()]).toEqual([shapes[i], tensors[i]!.dataSync()])
       })
       const short = tf.slice(vector, 0, 20)
-      expect(() => fusedUnflatten(backend, short, shapes)).toThrow("the vector must hold all tensors, got less")
+      expect(() => unflattened(short)).toThrow("the vector must hold all tensors, got less")
     })
   })
 
@@ -254,22 +245,24 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
       const squares = tf.add(tf.mul(square, 1 - b2), tf.mul(tf.square(slope), b2))
       const after = tf.sub(tf.mul(p, kept), tf.mul(lr, tf.div(mean, tf.add(tf.sqrt(squares), eps))))
       const wanted = [after, mean, squares].map((x) => x.dataSync())
-      fusedAdam(backend, [p, m, square], g, tf.tensor1d([clip, b1, b2, lr, eps, kept]))
+      kernelOutputs("MuscAdam", [0], [p, m, square, g, tf.tensor1d([clip, b1, b2, lr, eps, kept])], 0)
       ;[p, m, square].forEach((x, i) => {
         expect(largestGap(x.dataSync(), wanted[i]!)).toBeLessThan(2e-6)
       })
       const length = Math.sqrt([...g.dataSync()].reduce((sum, x) => sum + x * x, 0))
-      expect(Math.abs(fusedVectorNorm(backend, g).dataSync()[0]! / length - 1)).toBeLessThan(1e-6)
+      expect(Math.abs(kernel("MuscNorm", [0], [g]).dataSync()[0]! / length - 1)).toBeLessThan(1e-6)
       const short = tf.tensor1d([1])
-      expect(() => fusedAdam(backend, [p, m, square], short, tf.zeros([6]))).toThrow("vectors must be of one length")
+      expect(() => kernelOutputs("MuscAdam", [0], [p, m, square, short, tf.zeros([6])], 0)).toThrow(
+        "vectors must be of one length",
+      )
     })
   })
 
   it("leave nothing behind", async () => {
     const left = await tensorsLeft(() => {
       const inputs = [numbers([4, 24], "a"), numbers([4, 24], "b")] as [Tensor2D, Tensor2D]
-      withGradients((a, b) => fusedGated(backend, a as Tensor2D, b as Tensor2D, false), inputs)
-      withGradients((a, b) => fusedNorm(backend, a!, b!, 1e-5, true), inputs)
+      withGradients((a, b) => gated(a as Tensor2D, b as Tensor2D, "silu"), inputs)
+      withGradients((a, b) => rmsNorm(a!, b!, 1e-5, true), inputs)
       tf.dispose(inputs)
     })
     expect(left).toBe(0)

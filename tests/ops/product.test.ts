@@ -1,9 +1,10 @@
 import type { Tensor2D } from "@tensorflow/tfjs-core"
 import { beforeAll, describe, expect, it } from "vitest"
+import { currentDevice } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
-import { fusedBeside, fusedGated, tiled, tiledGated, tiledLowRank, tiledProduct } from "../../lib/ops/fused"
-import type { NativeBackend } from "../../lib/ops/kernels"
-import { linear } from "../../lib/ops/ops"
+import { gated, gatedProduct } from "../../lib/ops/gated"
+import { linear, loraFactors, lowRankProduct } from "../../lib/ops/linear"
+import { matMul } from "../../lib/ops/matmul"
 import { rng } from "../../lib/rng"
 import { backends, cuda, largestGap, tensorsLeft } from "../support/tensors"
 
@@ -41,15 +42,13 @@ const deviation = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
 
 const available = backends.includes("tensorflow") && !cuda
 describe.skipIf(!available)("products by the tiles of AMX", () => {
-  let backend: NativeBackend
   beforeAll(async () => {
     await useBackend("tensorflow")
-    backend = tiled()!
   })
   // Whether the processor has tiles is known only once the backend is loaded.
   const withTiles = (name: string, test: () => void | Promise<void>) =>
     it(name, async (context) => {
-      context.skip(!backend, "no AMX here, or kernels that were built without it")
+      context.skip(currentDevice().kernels !== "amx", "no AMX here, or kernels that were built without it")
       await test()
     })
 
@@ -79,7 +78,7 @@ describe.skipIf(!available)("products by the tiles of AMX", () => {
         const usual = deviation(tf.matMul(a, b).dataSync(), wanted)
         for (const [turnA, turnB] of turned) {
           const [x, y] = [turnA ? tf.transpose(a) : a, turnB ? tf.transpose(b) : b] as [Tensor2D, Tensor2D]
-          const product = tiledProduct(backend, x, y, turnA, turnB)
+          const product = matMul(x, y, turnA, turnB)
           expect(product.shape).toEqual([M, N])
           // One in 2^24 of a sum that is about sqrt(K) large; a few additions of TensorFlow's may hit it by chance.
           const bound = Math.max(usual, 2 ** -23 * Math.sqrt(K))
@@ -91,31 +90,28 @@ describe.skipIf(!available)("products by the tiles of AMX", () => {
 
   withTiles("give a row the same digits whatever stands beside it", () => {
     const [a, b] = [numbers(200, 90, "a"), numbers(90, 130, "b")]
-    const all = tiledProduct(backend, a, b, false, false).arraySync()
+    const all = matMul(a, b, false, false).arraySync()
     for (const [from, count] of [
       [0, 1],
       [17, 16],
       [33, 100],
       [199, 1],
     ] as const) {
-      const some = tiledProduct(backend, tf.slice(a, [from, 0], [count, 90]), b, false, false)
+      const some = matMul(tf.slice(a, [from, 0], [count, 90]), b, false, false)
       expect(some.arraySync()).toEqual(all.slice(from, from + count))
     }
   })
 
   withTiles("do not hide what is not a number", () => {
     const a = tf.tensor2d([1, Number.NaN, 3, 4], [2, 2])
-    const [[first], [second]] = tiledProduct(backend, a, tf.ones([2, 1]), false, false).arraySync() as [
-      number[],
-      number[],
-    ]
+    const [[first], [second]] = matMul(a, tf.ones([2, 1]), false, false).arraySync() as [number[], number[]]
     expect([first, second]).toEqual([Number.NaN, 7])
   })
 
   withTiles("say what must agree, and give zeros for a sum of nothing", () => {
-    expect(() => tiledProduct(backend, tf.ones([2, 3]), tf.ones([2, 3]), false, false)).toThrow("must agree")
-    expect(tiledProduct(backend, tf.ones([0, 3]), tf.ones([3, 2]), false, false).shape).toEqual([0, 2])
-    expect([...tiledProduct(backend, tf.ones([2, 0]), tf.ones([0, 2]), false, false).dataSync()]).toEqual([0, 0, 0, 0])
+    expect(() => matMul(tf.ones([2, 3]), tf.ones([2, 3]), false, false)).toThrow("must agree")
+    expect(matMul(tf.ones([0, 3]), tf.ones([3, 2]), false, false).shape).toEqual([0, 2])
+    expect([...matMul(tf.ones([2, 0]), tf.ones([0, 2]), false, false).dataSync()]).toEqual([0, 0, 0, 0])
   })
 
   withTiles("add updates of low rank, and give what went through them", () => {
@@ -123,8 +119,8 @@ describe.skipIf(!available)("products by the tiles of AMX", () => {
       const [x, weight, dy] = [numbers(M, K, "x"), short(K, N, "w"), numbers(M, N, "dy")]
       const [down, up] = [numbers(K, 16, "down"), numbers(16, N, "up")]
       const whole = tf.add(weight, tf.matMul(down, up)) as Tensor2D
-      const [y, through] = tiledLowRank(backend, x, weight, down, up, false)
-      const [dx, back] = tiledLowRank(backend, dy, weight, up, down, true)
+      const [y, through] = lowRankProduct(x, weight, down, up, false)
+      const [dx, back] = lowRankProduct(dy, weight, up, down, true)
       const close = (found: Tensor2D, wanted: Float64Array) =>
         expect(
           largestGap(found.dataSync(), wanted) / wanted.reduce((a, b) => Math.max(a, b), 1),
@@ -141,10 +137,10 @@ describe.skipIf(!available)("products by the tiles of AMX", () => {
     for (const [M, K, N] of sizes) {
       for (const matrix of [numbers, short]) {
         const [x, gate, up] = [numbers(M, K, "x"), matrix(K, N, "gate"), matrix(K, N, "up")]
-        const product = (matrix: Tensor2D) => tiledProduct(backend, x, matrix, false, false)
-        for (const gelu of [false, true]) {
-          const whole = tiledGated(backend, x, gate, up, gelu)
-          expect(whole.arraySync()).toEqual(fusedGated(backend, product(gate), product(up), gelu).arraySync())
+        const product = (matrix: Tensor2D) => matMul(x, matrix, false, false)
+        for (const activation of ["silu", "gelu_tanh"] as const) {
+          const whole = gatedProduct(x, gate, up, activation)
+          expect(whole.arraySync()).toEqual(gated(product(gate), product(up), activation).arraySync())
         }
       }
     }
@@ -166,8 +162,8 @@ describe.skipIf(!available)("products by the tiles of AMX", () => {
     }
     const wanted = tf.grads(plain as (...xs: tf.Tensor[]) => tf.Tensor)(inputs, dy)
     const left = await tensorsLeft(() => {
-      const beside = fusedBeside(backend, O, updates, scale)
-      const trained = (x: tf.Tensor) => linear(x as Tensor2D, weight, { lora: updates, beside })
+      const factors = loraFactors(O, updates, scale)
+      const trained = (x: tf.Tensor) => linear(x as Tensor2D, weight, { lora: updates, factors })
       expect(
         largestGap(
           tf.tidy(() => trained(x).dataSync()),
@@ -179,14 +175,14 @@ describe.skipIf(!available)("products by the tiles of AMX", () => {
         expect(grad.shape).toEqual(inputs[i]!.shape)
         expect(largestGap(grad.dataSync(), wanted[i]!.dataSync())).toBeLessThan(1e-3)
       })
-      const constant = tf.grads(() => linear(x, weight, { lora: updates, beside, constantInput: true }))(
+      const constant = tf.grads(() => linear(x, weight, { lora: updates, factors, constantInput: true }))(
         inputs.slice(1),
         dy.clone(),
       )
       constant.forEach((grad, i) => {
         expect(largestGap(grad.dataSync(), found[i + 1]!.dataSync())).toBeLessThan(1e-4)
       })
-      tf.dispose([beside.down, beside.up, beside.scale, found, constant])
+      tf.dispose([factors.down, factors.up, factors.scale, found, constant])
     })
     expect(left).toBe(0)
   })

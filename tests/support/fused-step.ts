@@ -2,25 +2,21 @@
 import { createHash } from "node:crypto"
 import { join } from "node:path"
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core"
+import { currentDevice } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
 import { loadConfig } from "../../lib/model/config"
 import { contexts } from "../../lib/model/context"
 import { initLora } from "../../lib/model/lora"
 import { loadModel } from "../../lib/model/weights"
-import {
-  fused,
-  fusedAttention,
-  fusedGated,
-  fusedLoraGradient,
-  fusedNorm,
-  fusedVectorNorm,
-  type Sight,
-  tiled,
-  tiledLowRank,
-} from "../../lib/ops/fused"
-import { matMul } from "../../lib/ops/ops"
+import { type AttentionInputs, fusedAttention } from "../../lib/ops/attention"
+import { gated } from "../../lib/ops/gated"
+import { kernel } from "../../lib/ops/kernel"
+import { loraGradient, lowRankProduct } from "../../lib/ops/linear"
+import { matMul } from "../../lib/ops/matmul"
+import { rmsNorm } from "../../lib/ops/norm"
 import { rng } from "../../lib/rng"
 import { bound, shareOf } from "../../lib/train/gradients"
+import { training } from "./plans"
 
 const folder = join(__dirname, "../fixtures/models/llama")
 
@@ -34,26 +30,26 @@ const numbers = (rows: number, columns: number, key: string) => {
 
 /** Of what is large enough to be shared by threads. */
 function digits(): string {
-  const backend = fused()
-  if (!backend) return ""
+  const { kernels } = currentDevice()
+  if (kernels === "none") return ""
   const [B, T, N, K, H] = [2, 300, 4, 1, 64]
   const config = { ...loadConfig(folder), heads: N, kvHeads: K, headDim: H, queryScale: 0.125 }
   const positions = Int32Array.from({ length: B * T }, (_, i) => i % T)
   const places = { rows: B, length: T, positions, segments: new Int32Array(B * T) }
-  const sight = contexts(config, places)[0]!.attention as Sight
+  const attention = contexts(config, places)[0]!.attention as AttentionInputs
   const [qk, v] = [numbers(B * T, (N + K) * H, "qk"), numbers(B * T, K * H, "v")]
-  const attend = (a: Tensor2D, b: Tensor2D) => fusedAttention(backend, a, b, sight, [N, K])
+  const attend = (a: Tensor2D, b: Tensor2D) => fusedAttention(a, b, attention, [N, K])
   const wide = numbers(B * T, 1024, "wide")
   const scaled = { A: numbers(1024, 16, "A"), B: numbers(16, 1024, "B") }
   const made = [
     attend(qk, v),
     ...tf.grads((a, b) => attend(a as Tensor2D, b as Tensor2D))([qk, v], numbers(B * T, N * H, "dy")),
-    ...fusedLoraGradient(backend, wide, wide, scaled, 0),
+    ...loraGradient(wide, wide, scaled, 0),
     matMul(wide, wide, true),
-    fusedVectorNorm(backend, tf.reshape(wide, [-1])),
-    ...(tiled() ? tiledLowRank(tiled()!, wide, matMul(wide, wide, true), scaled.A, scaled.B, false) : []),
-    ...tf.grads((a, b) => fusedGated(backend, a as Tensor2D, b as Tensor2D, true))([wide, wide.clone()]),
-    ...tf.grads((a, b) => fusedNorm(backend, a, b, 1e-5, true))([wide, tf.ones([1024])]),
+    kernel("MuscNorm", [0], [tf.reshape(wide, [-1])]),
+    ...(kernels === "amx" ? lowRankProduct(wide, matMul(wide, wide, true), scaled.A, scaled.B, false) : []),
+    ...tf.grads((a, b) => gated(a as Tensor2D, b as Tensor2D, "gelu_tanh"))([wide, wide.clone()]),
+    ...tf.grads((a, b) => rmsNorm(a, b, 1e-5, true))([wide, tf.ones([1024])]),
   ]
   return hashOf(made)
 }
@@ -77,10 +73,10 @@ async function main() {
   const learner = { model, lora, objective: { kind: "sft", weighting: "even" } as const }
   const { loss, gradient } = await shareOf(learner, bound(learner), [items], items.length)
   const norm = tf.norm(gradient).dataSync()[0]
-  const byGraphs = { ...learner, graphs: true }
+  const byGraphs = { ...learner, plan: training({ graphs: true }) }
   const together = await shareOf(byGraphs, bound(byGraphs), [items.slice(0, 1), items.slice(1)], items.length)
   const sideBySide = { loss: together.loss, gradient: hashOf([together.gradient]) }
-  console.log(JSON.stringify({ present: fused() !== null, loss, norm, digits: digits(), sideBySide }))
+  console.log(JSON.stringify({ present: currentDevice().kernels !== "none", loss, norm, digits: digits(), sideBySide }))
 }
 
 main()

@@ -1,5 +1,5 @@
 import type { Params } from "../../lib/model/transformer"
-import { unflatten } from "../../lib/ops/flat"
+import { unflatten } from "../../lib/ops/optimizer"
 import { type Learner, stepGradient, trainedParams } from "../../lib/train/gradients"
 import type { PreferenceOptions } from "../../lib/train/losses"
 import type { ItemOf, Objective, PreferenceObjective } from "../../lib/train/objective"

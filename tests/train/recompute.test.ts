@@ -6,10 +6,11 @@ import { loadConfig } from "../../lib/model/config"
 import { fromAdapter, type Lora } from "../../lib/model/lora"
 import type { Model, Params } from "../../lib/model/transformer"
 import { initModel, loadModel } from "../../lib/model/weights"
-import { recomputed } from "../../lib/ops/recompute"
+import { recomputed } from "../../lib/ops/gradient"
 import { preferenceDefaults } from "../../lib/train/losses"
 import type { PairItem } from "../../lib/train/objective"
 import { withReference } from "../../lib/train/pairs"
+import { training } from "../support/plans"
 import { preferring, stepGradients } from "../support/step"
 import { fixture, largestGap, randomIds, tensorsLeft, tinyConfig } from "../support/tensors"
 
@@ -45,8 +46,8 @@ describe("gradient checkpointing", () => {
     const lora: Lora | undefined =
       what === "the adapter" ? fromAdapter(readAdapter(join(dir, "adapter"), config)) : undefined
     const items = await withReference(model, pairs(3, 7), 4096)
-    const step = (gradientCheckpointing: boolean) =>
-      stepGradients({ model, lora, ...objective, gradientCheckpointing }, items)
+    const step = (checkpointing: boolean) =>
+      stepGradients({ model, lora, ...objective, plan: training({ adapter: !!lora, checkpointing }) }, items)
     const [plain, again] = [await step(false), await step(true)]
     expect(Object.keys(again.grads)).toEqual(Object.keys(plain.grads))
     expect(again.loss).toBeCloseTo(plain.loss, 6)
@@ -64,13 +65,16 @@ describe("gradient checkpointing", () => {
       rejectedReference: Array(32).fill(0),
     }))
     /** Bytes of a step at its highest, above what the model takes. */
-    const peak = async (layers: number, gradientCheckpointing: boolean): Promise<number> => {
+    const peak = async (layers: number, checkpointing: boolean): Promise<number> => {
       const plain = { theta: 10000, scaling: { type: "none" as const } }
       const kinds = { rope: Array(layers).fill(plain), window: Array(layers).fill(null) }
       const model: Model = initModel(tinyConfig({ layers, ...kinds }), 3, 0.2)
       const before = tf.memory().numBytes
       const { peakBytes, result } = await tf.profile(async () => {
-        tf.dispose((await stepGradients({ model, ...objective, gradientCheckpointing }, items)).grads)
+        tf.dispose(
+          (await stepGradients({ model, ...objective, plan: training({ adapter: false, checkpointing }) }, items))
+            .grads,
+        )
         return tf.scalar(0)
       })
       tf.dispose([model.params, result])

@@ -1,0 +1,57 @@
+import { availableParallelism } from "node:os"
+import { BackendError } from "../errors"
+
+/** Backends in the order in which they are tried; `tensorflow` uses CUDA by itself where it can. */
+export const backendNames = ["tensorflow", "webgpu", "wasm", "cpu"] as const
+export type BackendName = (typeof backendNames)[number]
+
+/**
+ * How the native backend multiplies f32 matrices. `bf16` lets it round the factors: oneDNN to 8 binary digits, which
+ * processors with AMX do faster, CUDA to the 11 of TF32, for its tensor cores; sums stay in f32. Other backends always
+ * compute in f32.
+ */
+export const mathNames = ["f32", "bf16"] as const
+export type Maths = (typeof mathNames)[number]
+
+/** Our own kernels (native/kernels): none; by vectors; also with matrix products by the tiles of AMX. */
+export type Kernels = "none" | "vector" | "amx"
+
+/** What this machine is to a model. Found once by `useBackend`, printed, and handed to whatever depends on it. */
+export interface Device {
+  readonly backend: BackendName
+  /** Tensors live in the memory of a GPU, where few large operations serve better than many that fit a cache. */
+  readonly gpu: boolean
+  readonly kernels: Kernels
+  /** Runs graphs of operations in one call. */
+  readonly graphs: boolean
+  readonly precision: Maths
+  /** Threads that this program may use. */
+  readonly threads: number
+}
+
+/** Threads that this program may use: all, or as many as the user grants TensorFlow. */
+export const grantedThreads = (): number => Number(process.env.TF_NUM_INTRAOP_THREADS) || availableParallelism()
+
+let current: Device | undefined
+
+/** The device of this process. @throws BackendError before a backend was chosen */
+export function currentDevice(): Device {
+  if (!current) throw new BackendError("backend: none is chosen yet; call `await useBackend()` first")
+  return current
+}
+
+/** For `useBackend`, and tests of what another device would do. */
+export function setDevice(device: Device): void {
+  current = device
+}
+
+/** The device as the backend line and `doctor` name it, beyond its backend: kernels and graphs. */
+export function describeDevice({ backend, gpu, kernels, graphs }: Device): string {
+  if (backend !== "tensorflow") return ""
+  const named = {
+    none: "no kernels of ours (`npx musc native --force` says why)",
+    vector: "vector kernels",
+    amx: "vector and AMX kernels",
+  }
+  return [...(gpu ? [] : [named[kernels]]), graphs ? "graphs" : "no graphs"].join(", ")
+}

@@ -1,0 +1,76 @@
+import { currentDevice, type Device, type Maths } from "../device/device"
+
+/**
+ * How a model is run: every choice between ways that give the same values, in one place. A plan follows from the device, the
+ * size of the model and the work, and nothing decides by itself afterwards.
+ */
+
+/** What is to be done with a model. */
+export type Work =
+  | { kind: "generate" | "score" }
+  /** `tokens` of the whole training, if known: below a certain work, graphs take longer to be made than they save */
+  | { kind: "train"; adapter: boolean; tokens?: number; checkpointing?: boolean }
+
+export interface Plan {
+  /** A gradient is taken: layers keep, or compute again, what it needs. */
+  readonly gradient: boolean
+  /** Layers call their operations one by one, or as a graph: see layer-graph.ts. */
+  readonly layers: "eager" | "graph"
+  /** A decoding step calls its operations one by one, or as a graph of our kernels: see step-graph.ts. */
+  readonly step: "eager" | "graph"
+  /** Micro-batches that a step of training is cut into, at least. Depends on the device and the model alone. */
+  readonly microBatches: 1 | 2
+  /** Batches that threads compute side by side, each in its branch of one graph. */
+  readonly together: 1 | 2
+  /** Gradient checkpointing: the backward pass computes each layer again (Chen et al. 2016). */
+  readonly recompute: boolean
+  /** LoRA is added to the matrices once a step, or to each product with them. */
+  readonly lora: "merged" | "beside"
+  readonly precision: Maths
+}
+
+/** Size of a model (f32) from which its products are large enough for all threads to share them well. */
+const sharedBytes = 512 * 2 ** 20
+
+/** Whether products with a model of so many parameters are too small for all threads to share them well. */
+const isSmall = (parameters: number): boolean => 4 * parameters < sharedBytes
+
+/**
+ * Whether several threads get more done on a batch each than together on one, with a model of so many parameters: a small one on
+ * a CPU.
+ */
+export const gainsByBatches = ({ gpu }: Device, parameters: number): boolean => !gpu && isSmall(parameters)
+
+/** Parameters times tokens from which a training wins back the second that its graphs take to be made. */
+const worthGraphs = 1.8e11
+
+export function plan(device: Device, parameters: number, work: Work): Plan {
+  const train = work.kind === "train" ? work : null
+  const pays = !train || (train.tokens ?? 0) * parameters >= worthGraphs
+  const layers = device.graphs && pays ? "graph" : "eager"
+  const several = gainsByBatches(device, parameters) ? 2 : 1
+  return {
+    gradient: train !== null,
+    layers,
+    step: device.graphs && device.kernels !== "none" ? "graph" : "eager",
+    microBatches: several,
+    together: layers === "graph" ? several : 1,
+    recompute: train?.checkpointing ?? false,
+    // A product with a low-rank update beside it is a kernel of its own, for AMX alone.
+    lora: train?.adapter && device.kernels === "amx" ? "beside" : "merged",
+    precision: device.precision,
+  }
+}
+
+/** The plan for work with a model of so many parameters on the device of this process. */
+export const planFor = (parameters: number, work: Work): Plan => plan(currentDevice(), parameters, work)
+
+/** A plan in a few words, for logs and `musc plan`. */
+export function describePlan({ gradient, layers, step, together, recompute, lora }: Plan): string {
+  const parts = [`layers ${layers === "graph" ? "by graph" : "one operation at a time"}`]
+  if (!gradient) parts.push(`decoding ${step === "graph" ? "by graph" : "one operation at a time"}`)
+  if (together > 1) parts.push("two batches side by side")
+  if (recompute) parts.push("each layer computed again for its gradient")
+  if (lora === "beside") parts.push("LoRA beside the matrices")
+  return parts.join(", ")
+}
