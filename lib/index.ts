@@ -32,10 +32,12 @@ export { readInstructions } from "./data/formats"
 export { appendJsonl, readJsonl, writeAtomic } from "./data/jsonl"
 export {
   datasetInfo,
+  fromRanking,
   fromTokenWeighted,
   fromTrl,
   jsonArray,
   type Preference,
+  sharesFirstWeight,
   toRanking,
   toTokenWeighted,
   toTrl,

@@ -5,18 +5,24 @@ import { readRecords } from "./json-array"
 import { isJsonObject, show } from "./json-file"
 import { type Place, parseRecord } from "./jsonl"
 import { fromReleased, isReleased } from "./released"
-import { type InstructionRow, instructionRow, type PairRow } from "./schema"
+import { type InstructionRow, instructionRow, type PairRow, textContent, weighedRow } from "./schema"
 
-/** ShareGPT (`conversations` of from/value) and chat lists (`messages` or `prompt` of role/content). */
+/**
+ * ShareGPT (`conversations` of from/value) and chat lists (`messages` or `prompt` of role/content). Data sets fill fields that
+ * a turn does not have with null; a turn of null, or without content, such as a call of a tool, says nothing.
+ */
 const turn = z
   .looseObject({
-    from: z.string().optional(),
-    role: z.string().optional(),
-    value: z.string().optional(),
-    content: z.string().optional(),
+    from: z.string().nullish(),
+    role: z.string().nullish(),
+    value: z.unknown().optional(),
+    content: z.unknown().optional(),
   })
-  .transform((t) => ({ role: t.from ?? t.role ?? "", text: t.value ?? t.content ?? "" }))
+  .nullable()
+  .transform((t) => ({ role: t?.from ?? t?.role ?? "", content: t?.value ?? t?.content }))
 const chat = z.array(turn)
+
+const CHAT_FIELDS = ["conversations", "messages", "prompt"] as const
 
 /** Alpaca, InFoBench and our own plain lines: an instruction, and perhaps a text. */
 const plain = z.looseObject({ instruction: z.string(), input: z.string().nullish() })
@@ -26,7 +32,7 @@ const plain = z.looseObject({ instruction: z.string(), input: z.string().nullish
  * `input` (plain, Alpaca, InFoBench, our own rows), ShareGPT `conversations` or `messages` (first user turn), `prompt`
  * (text or messages, as in TRL files), released MuSC rows. Fields that we do not know stay in the row. Rows without an id
  * get file name and line; a repeated id gets the line added, because ids address random streams. A record whose
- * instruction is empty comes out as a failed row that reads "(none)".
+ * instruction is empty, or holds an image, comes out as a failed row that reads "(none)".
  * @throws InputError naming file and line for a record of no known shape; see readRecords.
  */
 export async function* readInstructions(file: string): AsyncGenerator<InstructionRow> {
@@ -42,35 +48,55 @@ export async function* readInstructions(file: string): AsyncGenerator<Instructio
 /** One record of a seed file as a row. A released row with both answers comes out as a whole pair. */
 export function toInstruction(value: unknown, place: Required<Place>): InstructionRow | PairRow {
   if (!isJsonObject(value)) throw new InputError(`a record must be a JSON object, got ${show(value)}; repair it`, place)
-  const { id: given, ...record } = value
+  const { id: given, ...record } = withoutNulls(value)
   const source = typeof record.source === "string" ? record.source : `${basename(place.file)}:${place.line}`
   const id = typeof given === "string" || typeof given === "number" ? `${given}` : ""
   const about = { id: id || `${basename(place.file)}-${place.line}`, source }
   if (isReleased(record)) return fromReleased(record, place, about)
-  const { instruction, input } = parts(record, place)
+  const { instruction, input, reason = "no instruction" } = parts(record, place)
   const row = parseRecord(
     instructionRow,
     { ...without(record, CHAT_FIELDS), ...about, instruction: instruction.trim() || "(none)", input: input || null },
     place,
   )
-  return instruction.trim() ? row : { ...row, failure: { stage: "source", reason: "no instruction" } }
+  return instruction.trim() ? row : { ...row, failure: { stage: "source", reason } }
 }
 
-const CHAT_FIELDS = ["conversations", "messages", "prompt"] as const
-
-function parts(record: Record<string, unknown>, place: Place): { instruction: string; input?: string | null } {
+function parts(
+  record: Record<string, unknown>,
+  place: Place,
+): { instruction: string; input?: string | null; reason?: string } {
   if ("instruction" in record) return parseRecord(plain, record, place)
   const field = CHAT_FIELDS.find((name) => name in record)
   const said = field && record[field]
   if (typeof said === "string") return { instruction: said }
   if (Array.isArray(said)) {
     const turns = parseRecord(chat, said, { ...place })
-    return { instruction: turns.find(({ role }) => role === "human" || role === "user")?.text ?? "" }
+    const asked = turns.find(({ role, content }) => (role === "human" || role === "user") && hasContent(content))
+    const text = textContent.safeParse(asked?.content ?? "")
+    return text.success ? { instruction: text.data } : { instruction: "", reason: "more than text in the user turn" }
   }
   throw new InputError(
     `a record must have instruction, conversations, messages or prompt, got ${Object.keys(record).slice(0, 8).join(", ") || "no field"}; rename the field`,
     place,
   )
+}
+
+const hasContent = (content: unknown) => content !== null && content !== undefined && content !== ""
+
+/** Fields that mean the same when they are null as when they are absent: those of our rows and of seed records. */
+const NULL_IS_ABSENT: ReadonlySet<string> = new Set([
+  ...Object.keys(weighedRow.shape),
+  ...CHAT_FIELDS,
+  ...["ori_instruction", "aspects", "noised_aspects", "responses", "noised_responses"],
+])
+
+/** A record without the nulls that data sets fill absent fields with; fields that we do not know stay as they are. */
+function withoutNulls(record: Record<string, unknown>): Record<string, unknown> {
+  const held = Object.entries(record).filter(([name, value]) => value !== null || !NULL_IS_ABSENT.has(name))
+  const { calls, ...rest } = Object.fromEntries(held)
+  if (!isJsonObject(calls)) return { ...rest, ...(calls !== undefined && { calls }) }
+  return { ...rest, calls: Object.fromEntries(Object.entries(calls).filter(([, of]) => of !== null)) }
 }
 
 function without(record: Record<string, unknown>, names: readonly string[]): Record<string, unknown> {

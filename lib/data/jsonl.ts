@@ -118,11 +118,20 @@ export function parseJson(text: string, place: Place): unknown {
 export function parseRecord<Schema extends z.ZodType>(schema: Schema, value: unknown, place: Place): z.output<Schema> {
   const result = schema.safeParse(value)
   if (result.success) return result.data
-  const [first, ...more] = result.error.issues
-  const problem = first!.message.replace(/^Invalid input: /, "").replace(", received", ", got")
+  const [outer, ...more] = result.error.issues
+  const first = innermost(outer!)
+  const problem = first.message.replace(/^Invalid input: /, "").replace(", received", ", got")
   const others = more.length ? ` (${more.length} more fields are wrong)` : ""
-  const field = first!.path.length ? first!.path.join(".") : undefined
+  const field = first.path.length ? first.path.join(".") : undefined
   throw new InputError(`${problem}${others}; correct the record or remove it`, { ...place, field })
+}
+
+/** Where none of several forms fits, the problem of the one that fits best: the one that is wrong deepest inside. */
+function innermost(issue: z.core.$ZodIssue): z.core.$ZodIssue {
+  if (issue.code !== "invalid_union") return issue
+  const inside = issue.errors.flatMap(([first]) => (first ? [innermost(first)] : []))
+  const [deepest] = inside.sort((a, b) => b.path.length - a.path.length)
+  return deepest?.path.length ? { ...deepest, path: [...issue.path, ...deepest.path] } : issue
 }
 
 export interface AppendOptions {

@@ -9,6 +9,23 @@ import { z } from "zod"
 export const message = z.object({ role: z.enum(["system", "user", "assistant"]), content: z.string() })
 export type Message = z.infer<typeof message>
 
+/** The text of a message's content: a string, or a list of text parts as servers and data sets write it, put together. */
+export const textContent = z.unknown().transform((content, context): string => {
+  if (typeof content === "string") return content
+  const texts = (Array.isArray(content) ? content : [null]).map((part) => {
+    const text: unknown = typeof part === "string" ? part : part?.text
+    return typeof text === "string" ? text : undefined
+  })
+  if (!texts.includes(undefined)) return texts.join("")
+  const got = Array.isArray(content)
+    ? `a list with ${content.map((part) => part?.type ?? typeof part).join(", ")}`
+    : content === null || content === undefined
+      ? "nothing"
+      : typeof content
+  context.addIssue({ code: "custom", message: `expected text or a list of text parts, got ${got}` })
+  return z.NEVER
+})
+
 /** One call of a model: the user prompt that was sent and what came back. `thoughts` and `text` together are all of it. */
 export const call = z.object({
   prompt: z.string().describe("last user message as sent, before the chat template, without demonstrations"),

@@ -53,6 +53,46 @@ describe("seed records", () => {
     ],
     ["a prompt of text", { prompt: "Do it.", key: 7 }, { instruction: "Do it.", key: 7 }],
     ["a prompt of messages", { prompt: [{ role: "user", content: "Do it." }] }, { instruction: "Do it." }],
+    [
+      "a chat whose other turns hold null",
+      {
+        messages: [
+          null,
+          { role: "system", content: null },
+          { role: "user", content: "Do it.", name: null, tool_calls: null },
+          { role: "assistant", content: null, tool_calls: [{ id: "c1" }] },
+        ],
+      },
+      { instruction: "Do it." },
+    ],
+    [
+      "ShareGPT turns filled with null",
+      { conversations: [{ from: "human", value: "Do it.", role: null, content: null, weight: null }] },
+      { instruction: "Do it." },
+    ],
+    [
+      "fields that a data set filled with null",
+      {
+        ...{ instruction: null, input: null, conversations: null, id: null, source: null, failure: null, calls: null },
+        ...{ constraints: null, prompt: "Do it.", mine: null },
+      },
+      { instruction: "Do it.", calls: {}, mine: null },
+    ],
+    [
+      "content in parts",
+      {
+        messages: [
+          {
+            role: "user",
+            content: [
+              { type: "text", text: "Do " },
+              { type: "text", text: "it." },
+            ],
+          },
+        ],
+      },
+      { instruction: "Do it." },
+    ],
   ])("are read from %s", (_, record, expected) => {
     const row = instructionRow.parse(toInstruction(record, place))
     expect(row).toMatchObject({ id: "seeds.jsonl-4", source: "seeds.jsonl:4", ...expected })
@@ -74,6 +114,15 @@ describe("seed records", () => {
       const row = instructionRow.parse(toInstruction(record, place))
       expect(row.failure).toEqual({ stage: "source", reason: "no instruction" })
     }
+  })
+
+  it("with an image come out failed, with the reason", () => {
+    const content = [
+      { type: "image_url", image_url: { url: "x" } },
+      { type: "text", text: "What is it?" },
+    ]
+    const row = instructionRow.parse(toInstruction({ messages: [{ role: "user", content }] }, place))
+    expect(row.failure).toEqual({ stage: "source", reason: "more than text in the user turn" })
   })
 
   it("of another shape are refused with the fields that they have", () => {

@@ -1,9 +1,11 @@
 import { describe, expect, it } from "vitest"
 import {
   datasetInfo,
+  fromRanking,
   fromTokenWeighted,
   fromTrl,
   jsonArray,
+  sharesFirstWeight,
   toRanking,
   toTokenWeighted,
   toTrl,
@@ -43,10 +45,96 @@ describe("TRL files", () => {
       rejected: "b",
     })
     expect(fromTrl({ chosen: "The sky is blue.", rejected: "The sky is green." }, place)).toEqual({
-      prompt: [user("The sky is ")],
-      chosen: "blue.",
-      rejected: "green.",
+      prompt: [user("The sky is")],
+      chosen: " blue.",
+      rejected: " green.",
     })
+  })
+
+  // Expected values are what TRL 1.16's maybe_extract_prompt gives, a prompt of text as one user turn.
+  const say = (...contents: string[]): Message[] =>
+    contents.map((content, i) => ({ role: i % 2 ? "assistant" : "user", content }))
+  const answer = (content: string): Message[] => [{ role: "assistant", content }]
+  it.each([
+    [
+      "a prompt of text before chats that repeat it",
+      { prompt: "Name a colour.", chosen: say("Name a colour.", "Blue"), rejected: say("Name a colour.", "Dog") },
+      { prompt: say("Name a colour."), chosen: "Blue", rejected: "Dog" },
+    ],
+    [
+      "a prompt of text that is only the first turn of the chats",
+      { prompt: "Hi", chosen: say("Hi", "Hello", "More", "a"), rejected: say("Hi", "Hello", "More", "b") },
+      { prompt: say("Hi", "Hello", "More"), chosen: "a", rejected: "b" },
+    ],
+    [
+      "a chat prompt that the answers repeat, which is there twice",
+      { prompt: say("Hi"), chosen: say("Hi", "a"), rejected: say("Hi", "b") },
+      { prompt: [...say("Hi"), ...say("Hi")], chosen: "a", rejected: "b" },
+    ],
+    [
+      "texts that differ behind a space",
+      { chosen: "Q: name a colour. A: Blue", rejected: "Q: name a colour. A: Dog" },
+      { prompt: say("Q: name a colour. A:"), chosen: " Blue", rejected: " Dog" },
+    ],
+    [
+      "a text that begins the other one",
+      { chosen: "Q: a. A: Blue", rejected: "Q: a. A: Blue whale" },
+      { prompt: say("Q: a. A: Blu"), chosen: "e", rejected: "e whale" },
+    ],
+    [
+      "texts that are alike",
+      { chosen: "Q: 😀", rejected: "Q: 😀" },
+      { prompt: say("Q: "), chosen: "😀", rejected: "😀" },
+    ],
+    ["an empty answer", { prompt: "a", chosen: "", rejected: "z" }, { prompt: say("a"), chosen: "", rejected: "z" }],
+    [
+      "content in parts",
+      {
+        prompt: [
+          {
+            role: "user",
+            content: [
+              { type: "text", text: "a" },
+              { type: "text", text: "b" },
+            ],
+          },
+        ],
+        chosen: [{ role: "assistant", content: [{ type: "text", text: "x" }] }],
+        rejected: answer("z"),
+      },
+      { prompt: say("ab"), chosen: "x", rejected: "z" },
+    ],
+    ["alike answers", { prompt: "a", chosen: "z", rejected: "z" }, { prompt: say("a"), chosen: "z", rejected: "z" }],
+    [
+      "alike chats",
+      { chosen: say("a", "z"), rejected: say("a", "z") },
+      { prompt: say("a"), chosen: "z", rejected: "z" },
+    ],
+    [
+      "a prompt of null",
+      { prompt: null, chosen: say("a", "x"), rejected: say("a", "z") },
+      { prompt: say("a"), chosen: "x", rejected: "z" },
+    ],
+    [
+      "chats of answers alone",
+      { prompt: "a", chosen: answer("x"), rejected: answer("z") },
+      { prompt: say("a"), chosen: "x", rejected: "z" },
+    ],
+  ])("are read with %s", (_, record, expected) => {
+    expect(fromTrl(record, place)).toEqual(expected)
+  })
+
+  it("with an image are refused by name", () => {
+    const prompt = [
+      {
+        role: "user",
+        content: [
+          { type: "image", url: "x" },
+          { type: "text", text: "a" },
+        ],
+      },
+    ]
+    expect(() => fromTrl({ prompt, chosen: "x", rejected: "y" }, place)).toThrow(/list with image, text/)
   })
 
   it.each([
@@ -69,7 +157,23 @@ describe("LLaMA-Factory files", () => {
       instruction: "Hi",
       system: "Be brief.",
     })
-    expect(() => toRanking({ ...pair, prompt: [user("a"), user("b")] })).toThrow(/one user turn, got user, user/)
+    expect(() => toRanking({ ...pair, prompt: [user("a"), user("b")] })).toThrow(/in turns, .* got user, user/)
+  })
+
+  it("are read back, system message and earlier turns included", () => {
+    const turns = (...contents: string[]) =>
+      contents.map((content, i): Message => ({ role: i % 2 ? "assistant" : "user", content }))
+    for (const prompt of [turns("Hi"), [system, ...turns("Hi")], turns("q1", "a1", "q2", "a2", "and now?")])
+      expect(fromRanking(toRanking({ ...pair, prompt }), place)).toEqual({ ...pair, prompt })
+    expect(toRanking({ ...pair, prompt: [system, ...turns("q1", "a1", "q2")] })).toMatchObject({
+      instruction: "q2",
+      system: "Be brief.",
+      history: [["q1", "a1"]],
+    })
+    // as LLaMA-Factory's Alpaca converter does it: "\n".join of what is not empty
+    const joined = { instruction: "Sum up.", input: "Text.", chosen: "a", rejected: "b", system: null, history: null }
+    expect(fromRanking(joined, place).prompt).toEqual([user("Sum up.\nText.")])
+    expect(() => fromRanking({ ...joined, history: [["q"]] }, place)).toThrow(/line 2, history/)
   })
 
   it("have an entry that names the columns", () => {
@@ -81,6 +185,7 @@ describe("LLaMA-Factory files", () => {
       },
     })
     expect(datasetInfo("m", "m.json", { system: true }).m!.columns).toHaveProperty("system", "system")
+    expect(datasetInfo("m", "m.json", { history: true }).m!.columns).toHaveProperty("history", "history")
   })
 
   it("are JSON arrays with a record a line", () => {
@@ -91,20 +196,66 @@ describe("LLaMA-Factory files", () => {
 })
 
 describe("the authors' token-weighted file", () => {
-  const weighted = { ...pair, weights: { chosen: [0.5, 1.5, 1], rejected: [1, 2] }, promptTokens: 4 }
+  const weighted = { ...pair, weights: { chosen: [0.5, 1.5, 1], rejected: [0.5, 2] }, promptTokens: 4 }
 
-  it("has a score for each token, 0 for those of the prompt, and is read back", () => {
+  it("has a score for each token, each one place before the token that it weighs", () => {
     expect(toTokenWeighted(weighted)).toEqual({
       instruction: "Sum up.\n\nText.",
       input: "",
       chosen: "good",
       rejected: "bad",
       history: "",
-      source_token_scores: [0, 0, 0, 0],
-      chosen_token_scores: [0.5, 1.5, 1],
-      rejected_token_scores: [1, 2],
+      source_token_scores: [0, 0, 0, 0.5],
+      chosen_token_scores: [1.5, 1, 0],
+      rejected_token_scores: [2, 0],
     })
     expect(fromTokenWeighted(toTokenWeighted(weighted), place)).toEqual(weighted)
+  })
+
+  /** The fork's way: prompt and response in a row, the last score dropped (collator), the first label too (trainer). */
+  function weightsInFork(source: readonly number[], response: readonly number[], log: readonly number[]) {
+    const scores = [...source, ...response].slice(0, -1)
+    const labels = [...source.map(() => null), ...log].slice(1)
+    return labels.flatMap((label, j) => (label === null ? [] : [scores[j]! * label]))
+  }
+
+  it("gives the authors' trainer the weighted log-probs that ours has, and is read as it reads it", () => {
+    const record = toTokenWeighted(weighted)
+    const [logChosen, logRejected] = [
+      [-1, -2, -4],
+      [-8, -16],
+    ]
+    const sides = [
+      [record.chosen_token_scores, logChosen, weighted.weights.chosen],
+      [record.rejected_token_scores, logRejected, weighted.weights.rejected],
+    ] as const
+    for (const [scores, log, weights] of sides)
+      expect(weightsInFork(record.source_token_scores, scores, log)).toEqual(weights.map((w, t) => w * log[t]!))
+    const theirs = { ...record, source_token_scores: [0, 0, 0, 0], chosen_token_scores: [0.7, 1.1, 0.609] }
+    expect(fromTokenWeighted(theirs, place).weights.chosen).toEqual([0, 0.7, 1.1])
+    expect(weightsInFork(theirs.source_token_scores, theirs.chosen_token_scores, logChosen)).toEqual(
+      [0, 0.7, 1.1].map((w, t) => w * logChosen[t]!),
+    )
+  })
+
+  it("cannot hold first tokens that weigh differently: they weigh 0, as in the authors' files", () => {
+    const weights = { chosen: [0.5, 1.5, 1], rejected: [1, 2] }
+    expect(sharesFirstWeight(weights)).toBe(false)
+    const record = toTokenWeighted({ ...weighted, weights })
+    expect(record.source_token_scores).toEqual([0, 0, 0, 0])
+    expect(fromTokenWeighted(record, place).weights).toEqual({ chosen: [0, 1.5, 1], rejected: [0, 2] })
+    expect(() => toTokenWeighted({ ...weighted, weights: { chosen: [], rejected: [1] } })).toThrow(/a token each/)
+  })
+
+  it("keeps system message and earlier turns, which belong to the prompt", () => {
+    const scores = { source_token_scores: [0, 0, 0], chosen_token_scores: [1, 1], rejected_token_scores: [1, 1] }
+    const record = { instruction: "Hi", input: "", system: "Be brief.", chosen: "a", rejected: "b", history: "" }
+    expect(fromTokenWeighted({ ...record, ...scores }, place).prompt).toEqual([system, user("Hi")])
+    const asked = { ...record, system: undefined, history: [["q1", "a1"]], ...scores }
+    const prompt = [user("q1"), { role: "assistant" as const, content: "a1" }, user("Hi")]
+    expect(fromTokenWeighted(asked, place).prompt).toEqual(prompt)
+    const long = { ...weighted, prompt: [system, ...prompt] }
+    expect(fromTokenWeighted(toTokenWeighted(long), place)).toEqual(long)
   })
 
   it("joins instruction and input by one newline, as the program that reads it", () => {
