@@ -6,7 +6,7 @@ import { commit, machine } from "../runs/origin"
 import { buildWorldModel, worldBuildDefaults } from "../world/build"
 import type { WorldBuildOptions } from "../world/card"
 import { corpusExample, type Phase, phases } from "../world/corpus"
-import { worldInstructions } from "../world/spec"
+import { isSplit, worldInstructions } from "../world/spec"
 import { type WorldSize, worldSizes } from "../world/train"
 import { commandLine, countOption, stoppable } from "./support"
 
@@ -30,10 +30,10 @@ export function register(program: Command): void {
     .command("instructions")
     .description("Print instructions as JSONL seeds, each with the constraints behind it in the field `world`.")
     .option("-n, --number <n>", "instructions", "600")
-    .option("--split <split>", "train, or eval: never seen in training", "train")
+    .option("--split <split>", "train; eval or development: never seen in training, and apart from each other", "train")
     .option("--seed <n>", "random seed", "0")
     .action(({ number, split, seed }: { number: string; split: string; seed: string }) => {
-      if (split !== "train" && split !== "eval") throw new InputError(`--split must be train or eval, got ${split}`)
+      if (!isSplit(split)) throw new InputError(`--split must be train, eval or development, got ${split}`)
       for (const row of worldInstructions({ n: Number(number), seed: Number(seed), split }))
         console.log(JSON.stringify(row))
     })

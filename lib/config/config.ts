@@ -146,6 +146,10 @@ export const runConfig = z.strictObject({
       "what to compare: base, sft (on chosen answers), coarse (plain DPO), tdpo1, tdpo2 (coarse with that loss), musc, musc-<weighting>, " +
         "self-correct, self-reward-yesno, -points, -external (a server judges), -verifier (the embedded world's exact checks judge)",
     ),
+  equalPairs: z
+    .boolean()
+    .default(false)
+    .describe("whether all methods of a seed are trained on as many pairs as the one that has fewest"),
   pairs: count(0).default(0).describe("pairs to train on, at most; 0 takes all"),
   weighting: z.enum(weightingNames).default(defaultWeighting).describe("token weighting of the method musc"),
   loss: z
@@ -190,6 +194,12 @@ export const runConfig = z.strictObject({
   checkpointEvery: count(1).default(50).describe("optimizer steps between checkpoints"),
 
   evalInstructions: count(0).default(500).describe("held-out instructions to answer, at most; 0 skips evaluation"),
+  evalSplit: z
+    .enum(["test", "development"])
+    .default("test")
+    .describe(
+      "held-out instructions to answer: test, which results report, or development, for choosing settings without looking at the test",
+    ),
   evalTemperatures: distinct(temperature).min(1).default([0, 0.5]).describe("sampling temperatures of the evaluation"),
   evalMaxTokens: tokens.default(1024).describe("tokens of an answer, at most"),
   gradedPairs: count(0).default(500).describe("pairs whose answers are graded for the results, at most"),

@@ -67,11 +67,10 @@ export const recipes: Readonly<Record<string, Recipe>> = {
     },
   },
   paper: {
-    summary:
-      "the paper's table: base, SFT, Self-Reward by three judges, Self-Correct, coarse and MuSC over three seeds",
+    summary: "the paper's table: base, SFT, Self-Reward by three judges, Self-Correct, coarse and MuSC over five seeds",
     config: {
       ...embedded,
-      repeat: 3,
+      repeat: 5,
       methods: [
         ...([
           "base",
@@ -94,10 +93,11 @@ export const recipes: Readonly<Record<string, Recipe>> = {
     },
   },
   "ablation-weights": {
-    summary: "every token weighting on the same pairs, and TDPO, three seeds",
+    summary: "every token weighting on the same pairs, and TDPO, five seeds, on the development split",
     config: {
       ...embedded,
-      repeat: 3,
+      repeat: 5,
+      evalSplit: "development",
       weightings: Object.keys(weightings) as WeightingName[],
       methods: [
         ...(["base", "coarse", "musc-random", "musc-logprob", "musc-contrast", "musc-pmi", "musc-entropy"] as const),
@@ -108,8 +108,9 @@ export const recipes: Readonly<Record<string, Recipe>> = {
     otherModels: standard,
   },
   "ablation-noise": {
-    summary: "each kind of noise alone, two together, all three, and ratios of .1 to .7, three seeds",
-    config: { ...embedded, repeat: 3, methods: ["base", "musc"] },
+    summary:
+      "each kind of noise alone, two together, all three, and ratios of .1 to .7, five seeds, on the development split",
+    config: { ...embedded, repeat: 5, evalSplit: "development", methods: ["base", "musc"] },
     otherModels: standard,
     variants: {
       all: { noiseRatio: 0.3 },
@@ -126,8 +127,8 @@ export const recipes: Readonly<Record<string, Recipe>> = {
     axis: "noiseRatio",
   },
   scaling: {
-    summary: "number of pairs, for two sizes of the embedded model (--models names others), three seeds",
-    config: { ...embedded, repeat: 3, instructions: 1200, methods: ["base", "coarse", "musc"] },
+    summary: "number of pairs, for two sizes of the embedded model (--models names others), five seeds",
+    config: { ...embedded, repeat: 5, instructions: 1200, methods: ["base", "coarse", "musc"] },
     otherModels: { ...standard, instructions: 4000 },
     variants: {
       "pairs-60": { pairs: 60 },

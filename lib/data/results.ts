@@ -26,7 +26,9 @@ export type EvalItem = z.infer<typeof evalItem>
 
 const pair: z.ZodType = z.tuple([z.number(), z.number()])
 /** Declared by hand: without strict null checks, as in plain tslab, zod takes the numbers for optional. */
-const interval = (pair as z.ZodType<[number, number]>).describe("95 % bootstrap interval over instructions")
+const interval = (pair as z.ZodType<[number, number]>).describe(
+  "95 % interval over seeds and instructions; with one seed over instructions alone",
+)
 
 /** Constraint and instruction satisfaction of one method at one temperature, over all seeds. */
 export const score = z.object({
@@ -40,15 +42,23 @@ export const score = z.object({
 })
 export type Score = z.infer<typeof score>
 
-/** `method` minus `against` on the same instructions, with a paired bootstrap interval. */
+const probability = z
+  .number()
+  .nullable()
+  .optional()
+  .describe("two-sided p of no difference, not corrected for how many there are; results made before lack it")
+
+/** `method` minus `against` on the same seeds and instructions, with a paired interval. */
 export const difference = z.object({
   method: z.string(),
   against: z.string(),
   temperature: z.string(),
   csr: z.number(),
   csr_interval: interval,
+  csr_p: probability,
   isr: z.number(),
   isr_interval: interval,
+  isr_p: probability,
 })
 export type Difference = z.infer<typeof difference>
 
@@ -85,6 +95,19 @@ export const results = z.looseObject({
     )
     .optional()
     .describe("pairs that baselines made for themselves"),
+  trained: z
+    .array(
+      z.object({
+        method: z.string(),
+        seed: z.int(),
+        pairs: z.int().describe("pairs trained on"),
+        left_out: z.int().describe("pairs whose prompt alone reaches the cut-off"),
+        shortened: z.int().describe("pairs with an answer whose end the cut-off takes"),
+      }),
+    )
+    .optional()
+    .describe("what each method was trained on; results made before lack it"),
+  split: z.enum(["test", "development"]).optional().describe("what was answered: see evalSplit"),
 })
 export type Results = z.infer<typeof results>
 

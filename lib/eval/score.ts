@@ -1,78 +1,87 @@
 import type { Difference, EvalItem, Score } from "../data/results"
-import { type BootstrapOptions, bootstrap } from "./bootstrap"
+import type { BootstrapOptions } from "./bootstrap"
 import { constraintShare } from "./grader"
+import { overSeeds, type SeedColumns } from "./over-seeds"
 
 /**
- * Satisfaction rates with bootstrap intervals. CSR: share of an answer's constraints that it keeps, averaged over answers;
- * ISR: share of answers that keep them all. Constraints without a readable verdict count in neither, answers without any
- * readable one are left out. The unit of resampling is the instruction: answers of several seeds to one instruction are
- * drawn together, since they are no independent evidence.
+ * Satisfaction rates with intervals over seeds and instructions. CSR: share of an answer's constraints that it keeps, averaged
+ * over answers; ISR: share of answers that keep them all. Constraints without a readable verdict count in neither, answers
+ * without any readable one are left out. Answers of several seeds to one instruction are drawn together, since they are no
+ * independent evidence.
  */
 export function scoreOf(items: readonly EvalItem[], options: BootstrapOptions): Score {
-  const sums = byInstruction(items)
-  const [csr, isr, n] = columnsOf(sums, [...sums.keys()])
-  const mean = (column: Float64Array) => total(column) / total(n)
-  const interval = (column: Float64Array) => bootstrap([column, n], ([sum, count]) => sum! / count!, options)
-  const seeds = [...new Set(items.map(({ seed }) => seed))]
+  const cells = cellsOf(items)
+  const ids = [...new Set(items.map(({ id }) => id))]
+  const seeds = [...cells.values()].map((cell) => columnsOf(cell, ids))
+  const estimate = (rate: number) => overSeeds(seeds, (totals) => totals[rate]! / totals[N]!, options)
+  const [csr, isr] = [estimate(CSR), estimate(ISR)]
   return {
-    csr: mean(csr),
-    csr_interval: interval(csr),
-    isr: mean(isr),
-    isr_interval: interval(isr),
+    csr: csr.value,
+    csr_interval: csr.interval,
+    isr: isr.value,
+    isr_interval: isr.interval,
     n: items.length,
     unreadable: items.flatMap(({ constraints }) => constraints).filter(({ satisfied }) => satisfied === null).length,
-    seeds: seeds.map((seed) => {
-      const own = items.filter((item) => item.seed === seed)
-      const [a, b, c] = columnsOf(byInstruction(own), [...byInstruction(own).keys()])
-      return { seed, csr: total(a) / total(c), isr: total(b) / total(c), n: own.length }
+    seeds: [...cells.keys()].map((seed, i) => {
+      const [c, s, n] = seeds[i]!.map(total) as [number, number, number]
+      return { seed, csr: c / n, isr: s / n, n: items.filter((item) => item.seed === seed).length }
     }),
   }
 }
 
-/** `method` minus `against` over the instructions that both answered, with paired bootstrap intervals. */
+/**
+ * `method` minus `against` over the seeds and instructions that both answered, with paired intervals over both. p is of the
+ * difference being 0, not corrected for how many differences are looked at.
+ */
 export function differenceOf(
   method: readonly EvalItem[],
   against: readonly EvalItem[],
   options: BootstrapOptions,
-): Pick<Difference, "csr" | "csr_interval" | "isr" | "isr_interval"> {
-  const [a, b] = [byInstruction(method), byInstruction(against)]
-  const shared = [...a.keys()].filter((id) => b.has(id))
-  const [csrA, isrA, nA] = columnsOf(a, shared)
-  const [csrB, isrB, nB] = columnsOf(b, shared)
-  const gap = (x: Float64Array, y: Float64Array) => total(x) / total(nA) - total(y) / total(nB)
-  const interval = (x: Float64Array, y: Float64Array) =>
-    bootstrap([x, nA, y, nB], ([p, n, q, m]) => p! / n! - q! / m!, options)
+): Pick<Difference, "csr" | "csr_interval" | "csr_p" | "isr" | "isr_interval" | "isr_p"> {
+  const [a, b] = [cellsOf(method), cellsOf(against)]
+  const seeds = [...a.keys()].filter((seed) => b.has(seed))
+  const ids = [...new Set(seeds.flatMap((seed) => [...a.get(seed)!.keys()]))]
+  const both = seeds.map((seed): SeedColumns => {
+    const [own, other] = [a.get(seed)!, b.get(seed)!]
+    const shared = (cell: Cell, id: string) => (own.has(id) && other.has(id) ? cell.get(id) : undefined)
+    return [own, other].flatMap((cell) => columnsOf({ get: (id) => shared(cell, id) }, ids))
+  })
+  if (!both.length)
+    return { ...{ csr: NaN, csr_interval: NONE, csr_p: NaN }, ...{ isr: NaN, isr_interval: NONE, isr_p: NaN } }
+  const estimate = (rate: number) =>
+    overSeeds(both, (totals) => totals[rate]! / totals[N]! - totals[3 + rate]! / totals[3 + N]!, options)
+  const [csr, isr] = [estimate(CSR), estimate(ISR)]
   return {
-    csr: gap(csrA, csrB),
-    csr_interval: interval(csrA, csrB),
-    isr: gap(isrA, isrB),
-    isr_interval: interval(isrA, isrB),
+    ...{ csr: csr.value, csr_interval: csr.interval, csr_p: csr.p },
+    ...{ isr: isr.value, isr_interval: isr.interval, isr_p: isr.p },
   }
 }
 
-interface Sums {
-  csr: number
-  isr: number
-  n: number
-}
+const NONE: [number, number] = [Number.NaN, Number.NaN]
 
-function byInstruction(items: readonly EvalItem[]): Map<string, Sums> {
-  const sums = new Map<string, Sums>()
-  for (const { id, constraints } of items) {
+/** Places of the columns. */
+const [CSR, ISR, N] = [0, 1, 2]
+
+type Sums = [csr: number, isr: number, n: number]
+
+/** Sums of one seed by instruction. */
+type Cell = ReadonlyMap<string, Sums>
+
+function cellsOf(items: readonly EvalItem[]): Map<number, Cell> {
+  const cells = new Map<number, Map<string, Sums>>()
+  for (const { id, seed, constraints } of items) {
     const share = constraintShare(constraints)
+    const cell = cells.get(seed) ?? new Map<string, Sums>()
+    cells.set(seed, cell)
     if (Number.isNaN(share)) continue
-    const { csr, isr, n } = sums.get(id) ?? { csr: 0, isr: 0, n: 0 }
-    sums.set(id, { csr: csr + share, isr: isr + Number(share === 1), n: n + 1 })
+    const [csr, isr, n] = cell.get(id) ?? [0, 0, 0]
+    cell.set(id, [csr + share, isr + Number(share === 1), n + 1])
   }
-  return sums
+  return cells
 }
 
-function columnsOf(
-  sums: ReadonlyMap<string, Sums>,
-  ids: readonly string[],
-): [Float64Array, Float64Array, Float64Array] {
-  const column = (name: keyof Sums) => Float64Array.from(ids, (id) => sums.get(id)![name])
-  return [column("csr"), column("isr"), column("n")]
-}
+/** The sums as columns over the instructions; 0 for one that was not answered. */
+const columnsOf = (cell: { get(id: string): Sums | undefined }, ids: readonly string[]): Float64Array[] =>
+  [CSR, ISR, N].map((place) => Float64Array.from(ids, (id) => cell.get(id)?.[place!] ?? 0))
 
 const total = (column: Float64Array) => column.reduce((sum, value) => sum + value, 0)

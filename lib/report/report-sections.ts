@@ -12,7 +12,7 @@ import { mainMethod, orderMethods } from "../plots/theme"
 import { weightsByClass } from "../plots/token-classes"
 import { gradeAnswer, worldSpec } from "../world/spec"
 import { type RunData, type Seeded, SHOWN, sampler } from "./report-data"
-import { differenceBetween } from "./tables"
+import { covered, differenceBetween, isClear, resultLines } from "./tables"
 
 /** Sections of the report: each shows one part of a run, or is undefined when the run has not come to it. */
 
@@ -68,6 +68,8 @@ const meanings: Readonly<Record<string, string>> = {
 export function resultSection({ results }: Pick<RunData, "results">): Html | undefined {
   if (!results) return undefined
   const methods = orderMethods(Object.keys(results.methods))
+  const lines = resultLines(results)
+  const pairs = (results.trained ?? []).length > 0
   const unreadable = methods.some((method) =>
     Object.values(results.methods[method]!).some((score) => score.unreadable > 0),
   )
@@ -78,19 +80,28 @@ export function resultSection({ results }: Pick<RunData, "results">): Html | und
       const score = results.methods[method]![temperature]
       if (!score) return []
       const gain = differenceBetween(results, method, results.bases?.[method] ?? "base", temperature)
+      const line = lines.find((one) => one.method === method && `T${one.temperature}` === temperature)
       const change = (name: "csr" | "isr") =>
-        gain ? html`${points(gain[name])} <small>(${pointsRange(gain[`${name}_interval`])})</small>` : "–"
+        gain
+          ? html`${points(gain[name])}${isClear(line, `${name}_minus_base`) ? "*" : ""} <small>(${pointsRange(gain[`${name}_interval`])})</small>`
+          : "–"
       const name = method === "musc" ? html`<b>musc</b>` : method
-      const counts = [score.n.toLocaleString("en"), ...(unreadable ? [score.unreadable] : [])]
+      const counts = [
+        ...(pairs ? [line?.pairs ?? "–"] : []),
+        score.n.toLocaleString("en"),
+        ...(unreadable ? [score.unreadable] : []),
+      ]
       return [
         [name, warmth(temperature), rate(score, "csr"), rate(score, "isr"), change("csr"), change("isr"), ...counts],
       ]
     }),
   )
-  const head = ["method", "temperature", "CSR", "ISR", "CSR − base", "ISR − base", "answers"]
-  return html`${table(unreadable ? [...head, "unreadable"] : head, rows, [1, 2, 3, 4, 5, 6, 7])}
+  const head = ["method", "temperature", "CSR", "ISR", "CSR − base", "ISR − base"]
+  const counted = [...(pairs ? ["pairs"] : []), "answers", ...(unreadable ? ["unreadable"] : [])]
+  return html`${table([...head, ...counted], rows, [1, 2, 3, 4, 5, 6, 7, 8])}
 <p class="note">CSR: share of constraints kept, a mean over answers. ISR: share of answers that keep every constraint. In
-brackets 95 % bootstrap intervals over instructions; differences in percentage points, paired by instruction. ${methods
+brackets 95 % intervals over ${covered(results)}; differences in
+percentage points, paired by seed and instruction, a star where one differs from 0 after Holm’s correction for all of its column. ${methods
     .filter((method) => meanings[method])
     .map((method) => html`<b>${method}</b>: ${meanings[method]}. `)}</p>
 ${methods.length > 5 && figureBlock(methodComparison(results))}

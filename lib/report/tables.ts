@@ -4,6 +4,7 @@ import { writeAtomic } from "../data/jsonl"
 import type { Results } from "../data/results"
 import { notInstalled, packageFolder } from "../device/packages"
 import { InputError } from "../errors"
+import { holm } from "../eval/over-seeds"
 import { temperaturesOf } from "../plots/figures"
 import { frameOf } from "../plots/frame"
 import { orderMethods } from "../plots/theme"
@@ -19,7 +20,10 @@ interface Frame {
 }
 const rowsOf = ({ values }: Frame) => values as readonly (readonly unknown[])[]
 
-/** A line a method and temperature. Rates and differences are shares; `_low` and `_high` bound 95 % intervals. */
+/**
+ * A line a method and temperature. Rates and differences are shares; `_low` and `_high` bound 95 % intervals, `_p` is the
+ * p-value of a difference after Holm's correction for all of its column.
+ */
 export type ResultLine = { method: string; temperature: number } & Record<string, string | number | null>
 
 /**
@@ -29,13 +33,14 @@ export type ResultLine = { method: string; temperature: number } & Record<string
 export function resultLines(results: Results): ResultLine[] {
   const methods = orderMethods(Object.keys(results.methods))
   const others = methods.includes("coarse") && !methods.includes("musc") ? ["coarse"] : []
-  return temperaturesOf(results).flatMap((temperature) =>
+  const lines = temperaturesOf(results).flatMap((temperature) =>
     methods.flatMap((method): ResultLine[] => {
       const score = results.methods[method]![temperature]
       if (!score) return []
       const gap = (name: string, rate: "csr" | "isr", of: string, from: string) => {
         const found = differenceBetween(results, of, from, temperature)
-        return columns(name, found?.[rate], found?.[`${rate}_interval`])
+        const p = found?.[`${rate}_p`] ?? null
+        return { ...columns(name, found?.[rate], found?.[`${rate}_interval`]), [`${name}_p`]: p }
       }
       const line = rates.map((rate) => ({
         ...columns(rate, score[rate], score[`${rate}_interval`]),
@@ -43,10 +48,54 @@ export function resultLines(results: Results): ResultLine[] {
         ...Object.assign({}, ...others.map((other) => gap(`${rate}_minus_${other}`, rate, method, other))),
         ...(methods.includes("musc") && gap(`musc_minus_${rate}`, rate, "musc", method)),
       }))
-      const counts = { answers: score.n, unreadable: score.unreadable }
+      const counts = { pairs: pairsOf(results, method), answers: score.n, unreadable: score.unreadable }
       return [{ method, temperature: Number(temperature.slice(1)), ...line[0], ...line[1], ...counts }]
     }),
   )
+  return corrected(lines)
+}
+
+/** Pairs that a method was trained on, a mean over seeds; null where it was not trained or results do not say. */
+function pairsOf({ trained = [] }: Results, method: string): number | null {
+  const own = trained.filter((one) => one.method === method)
+  return own.length ? Math.round(own.reduce((sum, { pairs }) => sum + pairs, 0) / own.length) : null
+}
+
+/** The lines with the p-values of each column corrected for being many. */
+function corrected(lines: readonly ResultLine[]): ResultLine[] {
+  const names = Object.keys(lines[0] ?? {}).filter((name) => name.endsWith("_p"))
+  const byName = names.map(
+    (name) => [name, holm(lines.map((line) => (line[name] as number | null) ?? Number.NaN))] as const,
+  )
+  return lines.map((line, i) => ({
+    ...line,
+    ...Object.fromEntries(byName.map(([name, ps]) => [name, Number.isNaN(ps[i]!) ? null : ps[i]!])),
+  }))
+}
+
+/** p-value below which a difference counts as one, after correction. */
+const SIGNIFICANT = 0.05
+
+/** Whether a difference of a line is one, after the correction for all differences of its column. */
+export const isClear = (line: ResultLine | undefined, difference: string): boolean => {
+  const p = line?.[`${difference}_p`]
+  return typeof p === "number" && p < SIGNIFICANT
+}
+
+/** What intervals cover: with one seed they say nothing of another training. */
+export const covered = ({ seeds }: Pick<Results, "seeds">): string =>
+  seeds.length > 1 ? `${seeds.length} seeds and the instructions` : "the instructions, of one seed"
+
+/** What stands under a table of results, once: what intervals cover, what the mark says, what was answered. */
+export function tableNote(results: Results): string {
+  const hasP = results.differences.some(({ isr_p }) => typeof isr_p === "number")
+  const mark = `\\*: differs from 0 after Holm's correction for all differences of its column (p < ${SIGNIFICANT}).`
+  const development = "Answered: the development split, on which settings are chosen."
+  return [
+    `In brackets: 95 % intervals over ${covered(results)}. Differences in points, paired by seed and instruction.`,
+    ...(hasP ? [mark] : []),
+    ...(results.split === "development" ? [development] : []),
+  ].join(" ")
 }
 
 const columns = (name: string, value?: number, interval?: readonly [number, number]) => ({
@@ -89,16 +138,20 @@ export function toCsv(frame: Frame): string {
 /** A frame of `resultLines` as a Markdown table in percent, with intervals in brackets; of the differences those in ISR. */
 export function toMarkdown(frame: Frame): string {
   const names = frame.columns
-  const left = /_(low|high)$|csr_minus|minus_csr/ // differences in CSR are in the CSV alone: the table is wide enough
-  const shown = names.filter((name) => !left.test(name) && (name !== "unreadable" || anyAbove0(frame, name)))
+  const left = /_(low|high|p)$|csr_minus|minus_csr/ // differences in CSR are in the CSV alone: the table is wide enough
+  const shown = names.filter(
+    (name) => !left.test(name) && (!/^(unreadable|pairs)$/.test(name) || anyAbove0(frame, name)),
+  )
   const rows = rowsOf(frame).map((values) => {
     const value = (name: string) => values[names.indexOf(name)]
     return shown.map((name) => {
       const [of, low, high] = [value(name), value(`${name}_low`), value(`${name}_high`)]
-      if (!names.includes(`${name}_low`)) return `${of}`
+      if (!names.includes(`${name}_low`)) return of === null || Number.isNaN(of) ? "–" : `${of}`
       if (typeof of !== "number" || Number.isNaN(of)) return "–"
       const said = name.includes("_minus_") ? points : percent
-      return `${said(of)} [${said(low as number)}, ${said(high as number)}]`
+      const p = value(`${name}_p`)
+      const mark = typeof p === "number" && p < SIGNIFICANT ? " \\*" : ""
+      return `${said(of)} [${said(low as number)}, ${said(high as number)}]${mark}`
     })
   })
   const head = shown.map((name) => titles(name))
@@ -124,5 +177,5 @@ export async function writeResults(dir: string, results: Results): Promise<void>
   if (!Object.keys(results.methods).length) return
   const frame = frameOf(resultLines(results))
   await writeAtomic(join(dir, "results.csv"), toCsv(frame))
-  await writeAtomic(join(dir, "results.md"), toMarkdown(frame))
+  await writeAtomic(join(dir, "results.md"), `${toMarkdown(frame)}\n${tableNote(results)}\n`)
 }

@@ -15,6 +15,7 @@ import { type Graded, meanShares, type PairCount, resultsOf } from "./results"
 import { holdoutStage, type Source, sourceStage } from "./source"
 import { checkMethods, stageOptions, trainSettings } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
+import { trainedOn } from "./train-stage"
 
 /** Part of the key of evaluations; to be raised when a change makes them write something else. */
 const evaluateVersion = 3
@@ -32,6 +33,7 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
   const graded: Findings["graded"] = []
   const pairs: PairCount[] = []
   const baselines: NonNullable<Results["baselines"]> = []
+  const trained: NonNullable<Results["trained"]> = []
   const own = config.methods.filter(isBaseline)
   let holdout: StageOutput | undefined
   for (const seed of seeds) {
@@ -64,6 +66,11 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
       baselines.push({ method, seed, n, failures: output.failures, unreadable, ...kept })
       if (n) made.set(method, { output, key: output.key })
     }
+    const fewest = Math.min(...[...made.values()].map(({ output }) => passedOf(output)))
+    const most = Math.min(
+      config.pairs || Number.POSITIVE_INFINITY,
+      config.equalPairs ? fewest : Number.POSITIVE_INFINITY,
+    )
     if (config.evalInstructions) holdout ??= await holdoutStage(context, source)
     for (const method of config.methods) {
       const source = made.get(method)
@@ -71,12 +78,18 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
         context.onNote(`seed ${seed}: ${method} is left out, as it has no pairs to be trained on`)
         continue
       }
-      const adapter = source ? await trainMethod(context, seed, method, source) : null
+      const adapter = source ? await trainMethod(context, seed, method, source, most) : null
+      const counts = adapter && (await trainedOn(join(context.dir, `seed-${seed}/train/${method}`)))
+      if (counts) {
+        const { pairs, leftOut: left_out, shortened } = counts
+        trained.push({ method, seed, pairs, left_out, shortened })
+      }
       if (holdout) graded.push(...(await evaluateMethod(context, seed, method, adapter, holdout)))
     }
   }
   const results = resultsOf(graded, pairs, { samples: config.bootstrapSamples, seed: config.seed })
-  return { results: { ...results, ...(own.length && { baselines }) }, graded }
+  const more = { trained, split: config.evalSplit, ...(own.length && { baselines }) }
+  return { results: { ...results, ...more }, graded }
 }
 
 const passedOf = ({ rows, failures }: StageOutput) => rows - sum(Object.values(failures))
@@ -135,17 +148,18 @@ async function trainMethod(
   seed: number,
   method: MethodName,
   { output, key: made }: PairSource,
+  most: number,
 ): Promise<Adapter | null> {
   const { config, dir, engines, cache, signal } = context
   const settings = trainSettings(config, method, seed)
   if (!settings) return null
   const stage = `seed-${seed}/train/${method}`
-  const most = Math.min(config.pairs || Number.POSITIVE_INFINITY, passedOf(output))
-  const key = keyOf("train", trainVersion, settings, engines.fingerprint, made, most)
+  const n = Math.min(most, passedOf(output))
+  const key = keyOf("train", trainVersion, settings, engines.fingerprint, made, n)
   const adapter = await engines.train({
     dir: join(dir, stage),
     key,
-    pairs: () => first(most, passed<TrainRow & InstructionRow>(output)),
+    pairs: () => first(n, passed<TrainRow & InstructionRow>(output)),
     settings,
     checkpointEvery: config.checkpointEvery,
     cache,

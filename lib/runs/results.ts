@@ -28,16 +28,18 @@ export function resultsOf(answers: readonly Graded[], pairs: readonly PairCount[
   for (const { method, temperature, items } of graded) {
     methods[method] = { ...methods[method], [temperatureName(temperature)]: scoreOf(items, options) }
   }
-  const differences = graded.flatMap((own, i) =>
-    graded
-      .slice(0, i)
-      .filter(({ method, temperature }) => method !== own.method && temperature === own.temperature)
-      .map((other) => ({
-        method: own.method,
-        against: other.method,
-        temperature: temperatureName(own.temperature),
-        ...differenceOf(own.items, other.items, options),
-      })),
+  const differences = graded.flatMap(
+    (own, i) =>
+      graded
+        .slice(0, i)
+        .filter(({ method, temperature }) => method !== own.method && temperature === own.temperature)
+        .map((other) => ({
+          method: own.method,
+          against: other.method,
+          temperature: temperatureName(own.temperature),
+          ...differenceOf(own.items, other.items, options),
+        }))
+        .filter(({ isr }) => !Number.isNaN(isr)), // nothing that both answered
   )
   return {
     methods,

@@ -29,7 +29,8 @@ export async function sourceStage(context: RunContext, seed: number): Promise<So
   const written = seeds === "self-instruct" ? await selfInstructStage(context, seed) : undefined
   const origin = keyOf(written ? written.key : await sha256File(seeds), nearDuplicate)
   const pool = { key: origin, rows: () => candidates(config, written && readOutput(written)) }
-  const key = keyOf("source", version, pool.key, instructions, holdout)
+  const development = config.evalSplit === "development" ? ["development"] : []
+  const key = keyOf("source", version, pool.key, instructions, holdout, ...development)
   const rows = () => sourceRows(config, pool.rows())
   return { rows: await rowsStage(context, { name, key, total: instructions, rows, work: same }), candidates: pool }
 }
@@ -62,9 +63,10 @@ export function holdoutStage(context: RunContext, { candidates: pool }: Source):
     return rowsStage(context, { name: "holdout", key, total: rows.length, rows: () => rows, work: same })
   }
   const options = stageOptions(config, config.seed).decompose
+  const kept = config.evalSplit === "development" ? [config.holdout, "development"] : [config.holdout]
   return rowsStage(context, {
     name: "holdout",
-    key: keyOf("holdout", 2, stages.decompose.version, options, engines.fingerprint, pool.key, config.holdout, most),
+    key: keyOf("holdout", 2, stages.decompose.version, options, engines.fingerprint, pool.key, ...kept, most),
     total: most,
     rows: () => first(most, heldOutRows(config, pool.rows())),
     // A text that decompose finds stands in the instruction, which is asked as it is.

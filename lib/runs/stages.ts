@@ -41,7 +41,7 @@ export const stageSettings = {
     ...(["gradientCheckpointing", "cutoff", "checkpointEvery"] as const),
   ],
   evaluate: [
-    ...(["evalInstructions", "evalTemperatures", "evalMaxTokens", "shots", "judgeMaxTokens"] as const),
+    ...(["evalInstructions", "evalSplit", "evalTemperatures", "evalMaxTokens", "shots", "judgeMaxTokens"] as const),
     "bootstrapSamples",
   ],
 } as const satisfies Record<StageName | "train" | "evaluate", readonly ConfigKey[]>
@@ -117,6 +117,11 @@ export function isHeldOut(
   return streamKey("holdout", instruction, input ?? "") / 2 ** 32 < share
 }
 
+/** Share kept from training: the first `holdout` is the test; a run on development keeps as much again, and answers that. */
+const keptShare = ({ holdout, evalSplit }: HeldOut): number => (evalSplit === "test" ? holdout : 2 * holdout)
+
+type HeldOut = Pick<RunConfig, "holdout" | "evalSplit">
+
 /**
  * The instructions that a run may draw on, near-duplicates marked as failed: those of the seed file, or those that the
  * model wrote (`generated`). Not for `seeds: world`, which never runs out.
@@ -131,13 +136,13 @@ export function candidates(
 
 /** Stage 0: candidates up to `instructions` good ones; those held out for evaluation come out failed, with the reason. */
 export async function* sourceRows(
-  { instructions, holdout }: Pick<RunConfig, "instructions" | "holdout">,
+  { instructions, ...config }: Pick<RunConfig, "instructions"> & HeldOut,
   rows: AsyncIterable<Outcome<InstructionRow>>,
 ): AsyncGenerator<Outcome<InstructionRow>> {
   let kept = 0
   for await (const row of rows) {
     if (row.failure) yield row
-    else if (isHeldOut(row, holdout)) yield failed(row, "source", HELD_OUT)
+    else if (isHeldOut(row, keptShare(config))) yield failed(row, "source", HELD_OUT)
     else {
       yield row
       if (++kept === instructions) return
@@ -145,17 +150,19 @@ export async function* sourceRows(
   }
 }
 
-/** The candidates that are held out, however far down the file they stand. */
+/** The candidates that are held out to be answered, however far down the file they stand. */
 export async function* heldOutRows(
-  { holdout }: Pick<RunConfig, "holdout">,
+  config: HeldOut,
   rows: AsyncIterable<Outcome<InstructionRow>>,
 ): AsyncGenerator<InstructionRow> {
-  for await (const row of rows) if (!row.failure && isHeldOut(row, holdout)) yield row
+  const least = config.evalSplit === "test" ? 0 : config.holdout
+  for await (const row of rows)
+    if (!row.failure && isHeldOut(row, keptShare(config)) && !isHeldOut(row, least)) yield row
 }
 
 /** How many instructions the model writes, so that enough are left when a share is held out. */
-export const selfInstructed = ({ instructions, holdout }: RunConfig) =>
-  Math.ceil(instructions / (1 - Math.min(0.9, holdout)))
+export const selfInstructed = ({ instructions, ...config }: RunConfig) =>
+  Math.ceil(instructions / (1 - Math.min(0.9, keptShare(config))))
 
 /** The embedded world's own instructions for training, different ones for each seed. */
 export const worldSource = (
@@ -164,5 +171,7 @@ export const worldSource = (
 ): InstructionRow[] => worldInstructions({ n, seed, split: "train", constraints: [minConstraints, maxConstraints] })
 
 /** The embedded world's held-out instructions: the same in every run. */
-export const worldHoldout = ({ evalInstructions: n, minConstraints, maxConstraints }: RunConfig): InstructionRow[] =>
-  worldInstructions({ n, seed: 0, split: "eval", constraints: [minConstraints, maxConstraints] })
+export function worldHoldout({ evalInstructions: n, evalSplit, ...config }: RunConfig): InstructionRow[] {
+  const split = evalSplit === "test" ? "eval" : "development"
+  return worldInstructions({ n, seed: 0, split, constraints: [config.minConstraints, config.maxConstraints] })
+}

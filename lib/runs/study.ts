@@ -55,7 +55,11 @@ export async function runStudy({ axis, variants }: Study, options: RunOptions): 
   const bases = Object.fromEntries(
     names.flatMap(({ base, ...own }) => Object.values(own).map((name): [string, string] => [name, base!])),
   )
-  const results = { ...resultsOf([...merged.values()], [], { samples, seed }), bases }
+  const trained = found.flatMap(({ results }, i) =>
+    (results.trained ?? []).map((one) => ({ ...one, method: names[i]![one.method] ?? one.method })),
+  )
+  const { evalSplit: split } = variants[0]!.config
+  const results = { ...resultsOf([...merged.values()], [], { samples, seed }), bases, trained, split }
   await mkdir(dir, { recursive: true })
   await writeResults(dir, results)
   const record: StudyRecord = {

@@ -9,16 +9,7 @@ import { type Rng, rng } from "../rng"
 import { type Constraint, kinds, negate, questionOf, satisfies } from "./kinds"
 import { adjectives, counts, nouns, openers, places, subjects } from "./pools"
 import { realise } from "./realise"
-import {
-  gradeAnswer,
-  instructionOf,
-  type Split,
-  sampleConstraints,
-  splitOf,
-  substitute,
-  type WorldSpec,
-  wordSpec,
-} from "./spec"
+import { gradeAnswer, instructionOf, sampleConstraints, splitOf, substitute, type WorldSpec, wordSpec } from "./spec"
 
 /**
  * copy: echo alone. writing: every task but judging, faultless. searching: look-up alone. judging: every task, verdicts and
@@ -122,7 +113,10 @@ export interface CorpusExample {
  * Example `i` of the endless corpus; depends on nothing but its arguments. The training split, which is what a model is
  * trained on, never holds specs of the evaluation split.
  */
-export function corpusExample(i: number, options: { seed: number; phase: Phase; split?: Split }): CorpusExample {
+export function corpusExample(
+  i: number,
+  options: { seed: number; phase: Phase; split?: "train" | "eval" },
+): CorpusExample {
   const random = rng(options.seed, "world-corpus", i)
   const task = pickTask(taskShares[options.phase], random.next())
   const spec = drawSpec(task, random, options.split ?? "train")
@@ -240,7 +234,7 @@ export function heed(spec: WorldSpec, k: number): number {
 }
 
 /** A spec of a split; for tasks that meet spoiled constraint lists, often such a list. */
-function drawSpec(task: Task, random: Rng, split: Split): WorldSpec {
+function drawSpec(task: Task, random: Rng, split: "train" | "eval"): WorldSpec {
   for (;;) {
     // Self-instruct asks for more than five; one more leaves room for a miscount.
     const clean = sampleConstraints(task === "self-instruct" ? 7 : 2 + random.int(5), random)

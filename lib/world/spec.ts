@@ -26,13 +26,44 @@ export const openings = [
   "Tell me about",
 ] as const
 
-const splits = ["train", "eval"] as const
+const splits = ["train", "eval", "development"] as const
 export type Split = (typeof splits)[number]
+export const isSplit = (name: string): name is Split => splits.includes(name as Split)
+
+/** What constraints ask for, whatever their order. */
+const combinationOf = (constraints: readonly Constraint[]): string[] =>
+  constraints.map(({ kind, value, negated }) => `${kind} ${negated} ${value}`).sort()
 
 /** One combination of values in ten is kept for evaluation; wording and order do not matter. */
-export function splitOf(constraints: readonly Constraint[]): Split {
-  const parts = constraints.map(({ kind, value, negated }) => `${kind} ${negated} ${value}`).sort()
-  return streamKey("world-split", ...parts) % 10 === 0 ? "eval" : "train"
+export function splitOf(constraints: readonly Constraint[]): Exclude<Split, "development"> {
+  return streamKey("world-split", ...combinationOf(constraints)) % 10 === 0 ? "eval" : "train"
+}
+
+/** Instructions of the eval split that development keeps away from: more than any result reports. */
+const REPORTED = 2000
+
+const reported = new Map<string, ReadonlySet<string>>()
+
+/** The combinations that the first instructions of the eval split ask for, as runs report them (seed 0). */
+function reportedCombinations(least: number, most: number): ReadonlySet<string> {
+  const key = `${least} ${most}`
+  let found = reported.get(key)
+  if (!found) {
+    const rows = worldInstructions({ n: REPORTED, seed: 0, split: "eval", constraints: [least, most] })
+    found = new Set(rows.map(({ world }) => combinationOf(world.constraints).join("\n")))
+    reported.set(key, found)
+  }
+  return found
+}
+
+/** Whether development may use a combination: kept from training, and reported in none of the usual ranges. */
+function isFree(constraints: readonly Constraint[], [least, most]: readonly [number, number]): boolean {
+  const combination = combinationOf(constraints).join("\n")
+  const usual = [
+    [3, 5],
+    [3, 6],
+  ] as const
+  return [[least, most] as const, ...usual].every(([a, b]) => !reportedCombinations(a, b).has(combination))
 }
 
 /**
@@ -121,16 +152,28 @@ export const substitute = (item: Constraint, list: readonly Constraint[], random
   value: favourite(random, unused(item.kind, list)),
 })
 
-/** `count` constraints at random and a wording, from the given split. */
-export function sampleSpec(count: number, split: Split, random: Rng): WorldSpec {
-  for (;;) {
+/** `count` constraints at random and a wording, from the given split; of those only that `allowed` lets pass. */
+export function sampleSpec(
+  count: number,
+  split: Exclude<Split, "development">,
+  random: Rng,
+  allowed: (constraints: readonly Constraint[]) => boolean = () => true,
+): WorldSpec {
+  for (let tries = 0; tries < MOST_TRIES; tries++) {
     const constraints = sampleConstraints(count, random)
-    if (splitOf(constraints) === split) return wordSpec(constraints, random)
+    if (splitOf(constraints) === split && allowed(constraints)) return wordSpec(constraints, random)
   }
+  throw new InputError(
+    `the world must have more instructions of ${count} constraints, got no free one; ask for more constraints`,
+  )
 }
 
+/** Draws after which a split counts as used up; one in ten is of the eval split. */
+const MOST_TRIES = 20_000
+
 /**
- * `n` instructions of a split with their specs in the extra field `world`.
+ * `n` instructions of a split with their specs in the extra field `world`. `development` is for choices (rates, weightings):
+ * it shares no combination of constraints with `train`, nor with the instructions of `eval` that runs report.
  * `constraints`: fewest and most, the topic counted in (default 3 to 6).
  * @throws InputError for a split that there is not
  */
@@ -141,10 +184,14 @@ export function worldInstructions(options: {
   constraints?: readonly [number, number]
 }): (InstructionRow & { world: WorldSpec })[] {
   const { n, seed, split, constraints: [least, most] = [3, 6] } = options
-  if (!splits.includes(split)) throw new InputError(`split: must be ${splits.join(" or ")}, got "${split}"`)
+  if (!isSplit(split)) throw new InputError(`split: must be ${splits.join(", ")}, got "${split}"`)
   return Array.from({ length: n }, (_, i) => {
     const random = rng(seed, "world-instruction", split, i)
-    const world = sampleSpec(least + random.int(most - least + 1), split, random)
+    const count = least + random.int(most - least + 1)
+    const world =
+      split === "development"
+        ? sampleSpec(count, "eval", random, (constraints) => isFree(constraints, [least, most]))
+        : sampleSpec(count, split, random)
     return {
       id: `world-${split}-${seed}-${i}`,
       instruction: instructionOf(world),

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest"
 import type { Difference, Results, Score } from "../../lib/data/results"
-import { differenceBetween, resultFrame, toCsv, toMarkdown } from "../../lib/report/tables"
+import { frameOf } from "../../lib/plots/frame"
+import { differenceBetween, resultFrame, resultLines, tableNote, toCsv, toMarkdown } from "../../lib/report/tables"
 
 const score = (isr: number): Score => ({
   csr: isr,
@@ -45,6 +46,29 @@ describe("the table of results", () => {
     ])
   })
 
+  it("marks the differences that stand after Holm's correction for their column, says so once, and counts pairs", () => {
+    // of .02 and .04 in a column of two: .02 · 2 = .04 stands, .04 · 1 = .04 too; of .03 twice: .06 both
+    const p = (gap: Difference, isr_p: number) => ({ ...gap, csr_p: isr_p, isr_p })
+    const [musc, correct, other] = results.differences as [Difference, Difference, Difference]
+    const trained = ["musc", "self-correct"].flatMap((method) =>
+      [100, 301].map((pairs, seed) => ({ method, seed, pairs, left_out: 0, shortened: 0 })),
+    )
+    const marked = {
+      ...results,
+      differences: [p(musc, 0.03), p(correct, 0.03), p(other, 0.01)],
+      trained,
+      seeds: [0, 1],
+    }
+    const lines = toMarkdown(frameOf(resultLines(marked))).split("\n")
+    expect(lines[0]).toBe("| method | temperature | CSR | ISR | ISR − base | musc − it, ISR | pairs | answers |")
+    // column of ISR − base: .03 and .03 -> .06; column of musc − it: .03 (base) and .01 -> .03 and .02
+    expect(lines[2]).toContain("| – | +50.0 [+45.0, +55.0] \\* | – | 20 |")
+    expect(lines[3]).toContain("| +25.0 [+20.0, +30.0] | +25.0 [+20.0, +30.0] \\* | 201 | 20 |")
+    expect(tableNote(marked)).toMatch(/95 % intervals over 2 seeds and the instructions\..*Holm's correction/)
+    expect(tableNote(results)).toMatch(/over the instructions, of one seed\./)
+    expect(tableNote({ ...marked, split: "development" })).toMatch(/the development split/)
+  })
+
   it("measures a method against the model that it started from, where a study has several", async () => {
     const methods = { "base small": { T0: score(0.25) }, "small musc": { T0: score(0.5) } }
     const own = { ...results, methods, differences: [difference("small musc", "base small", 0.25)] }
@@ -63,7 +87,7 @@ describe("the table of results", () => {
     expect(columns.slice(0, 5)).toEqual(["method", "temperature", "csr", "csr_low", "csr_high"])
     expect(rows[0]!.split(",")).toHaveLength(columns.length)
     expect(rows[0]).toMatch(/^base,0,0\.25,0\.15,0\.35,/)
-    expect(rows[0]).toMatch(/,,,,20,0$/)
+    expect(rows[0]).toMatch(/,,,,,20,0$/)
     expect(rows[1]).toMatch(/^"a,""b""",0,0\.5,/)
   })
 })

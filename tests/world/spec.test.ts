@@ -9,6 +9,7 @@ import {
   gradeAnswer,
   instructionOf,
   isr,
+  type Split,
   sameConstraints,
   sampleConstraints,
   sampleSpec,
@@ -195,5 +196,26 @@ test("lists are the same in any order, and differ by polarity or length", () => 
 
 test("a split that there is not is named, where looking for its instructions would never end", () => {
   const options = { n: 1, seed: 0, split: "test" as "eval" }
-  expect(() => worldInstructions(options)).toThrow('split: must be train or eval, got "test"')
+  expect(() => worldInstructions(options)).toThrow('split: must be train, eval, development, got "test"')
+})
+
+test("the development split shares no combination of constraints with training or with what is reported", () => {
+  const combination = ({
+    world,
+  }: {
+    world: { constraints: readonly { kind: string; value: string; negated: boolean }[] }
+  }) =>
+    world.constraints
+      .map(({ kind, value, negated }) => `${kind} ${value} ${negated}`)
+      .sort()
+      .join("|")
+  const of = (split: Split, n: number, seed = 0) =>
+    worldInstructions({ n, seed, split, constraints: [3, 5] }).map(combination)
+  const development = [...of("development", 300), ...of("development", 300, 1)]
+  const reported = new Set(of("eval", 2000))
+  const train = new Set([0, 1, 2, 3, 4].flatMap((seed) => of("train", 600, seed)))
+  expect(development.filter((one) => reported.has(one) || train.has(one))).toEqual([])
+  expect(new Set(development).size).toBeGreaterThan(550)
+  const [first] = worldInstructions({ n: 1, seed: 0, split: "eval", constraints: [3, 5] })
+  expect(first!.id).toBe("world-eval-0-0")
 })
