@@ -1,37 +1,28 @@
-import { createHash } from "node:crypto"
-import { closeSync, openSync, readdirSync, readSync } from "node:fs"
-import { join, resolve } from "node:path"
+import { resolve } from "node:path"
 import type { TokenSignals } from "../data/schema"
 import { currentDevice } from "../device/device"
 import { tf, valuesOf } from "../device/tf"
 import { BackendError } from "../errors"
 import { microBatches } from "../model/batch"
-import { loadConfig, type ModelConfig } from "../model/config"
 import { planFor } from "../model/executor"
 import { type Generated, generate } from "../model/generate"
 import { batchInvariantPadding, contrast, pack, responseLogProbs, type Sequence } from "../model/logprobs"
 import { bind, type Lora, release } from "../model/lora"
-import { modelName } from "../model/merge"
 import { localFolder, modelTraits } from "../model/traits"
 import { type Bound, type Model, type Params, sizeOf } from "../model/transformer"
 import { loadModel } from "../model/weights"
 import { chatStop, encodeChats, encodePrompt } from "../text/chat"
-import { loadTokenizer, type Tokenizer } from "../text/tokenizer"
+import type { Tokenizer } from "../text/tokenizer"
 import { batching } from "./batcher"
+import { describeModel, type ModelDescription } from "./description"
 import type { Completion, GenerateRequest, ScoreRequest, Scorer } from "./engine"
 import { Prefixes, sharedIds } from "./prefixes"
 import { sentLora } from "./sent"
 import { openPool, type WorkerPool } from "./workers"
 
 /** A checkpoint in this process. */
-export interface LocalModel {
-  name: string
-  dir: string
-  config: ModelConfig
-  tokenizer: Tokenizer
+export interface LocalModel extends ModelDescription {
   model: Model
-  /** sha256 over what decides what the model says: config, tokenizer, weights, and maths other than f32 */
-  fingerprint: string
   /** Processes that its engines work with, and its training; null where all is done in this one. */
   pool: WorkerPool | null
   /** Writes and scores with the model, with `lora` added if given; `dispose` frees what that took, not the model. */
@@ -76,28 +67,19 @@ export function openLocal(nameOrFolder: string, { onLoad, onNote = warn, workers
     throw new BackendError("backend: one must be chosen before a model is opened, got none; call `await useBackend()`")
   const dir = localFolder(nameOrFolder) ?? nameOrFolder
   const { shots } = modelTraits(dir)
-  const declared = loadConfig(dir)
-  const tokenizer = loadTokenizer(dir)
-  const model = loadModel(dir, declared, onLoad, onNote)
-  const { config } = model
+  const description = describeModel(dir)
+  const { name, tokenizer } = description
+  const model = loadModel(dir, description.config, onLoad, onNote)
   if (tokenizer.note) onNote(tokenizer.note)
   const size = sizeOf(model.params)
   const pool = openPool(workers, size, resolve(dir))
-  const shared = { name: modelName(dir), model, tokenizer, size, pool, maxShots: shots }
-  let print: string | null = null
-  return {
-    name: shared.name,
-    dir,
-    config,
-    tokenizer,
+  const shared = { name, model, tokenizer, size, pool, maxShots: shots }
+  return Object.assign(description, {
+    config: model.config, // what the weights make of it, such as a head of its own
     model,
     pool,
-    get fingerprint() {
-      print ??= fingerprint(dir)
-      return print
-    },
-    engine: (lora = null, options = {}) => localEngine(shared, lora, options),
-  }
+    engine: (lora: Lora | null = null, options: LocalOptions = {}) => localEngine(shared, lora, options),
+  })
 }
 
 /** What the engines of a model share. */
@@ -275,24 +257,4 @@ async function scoreAll(bound: Bound, tokenizer: Tokenizer, requests: readonly E
       return signals
     }),
   )
-}
-
-function fingerprint(dir: string): string {
-  const hash = createHash("sha256")
-  const { precision } = currentDevice()
-  if (precision !== "f32") hash.update(`${precision} maths\n`)
-  const names = readdirSync(dir).filter((name) =>
-    /^(config|generation_config|tokenizer.*)\.json$|\.safetensors$|\.jinja$/.test(name),
-  )
-  const block = Buffer.alloc(1 << 20)
-  for (const name of names.sort()) {
-    hash.update(`${name}\n`)
-    const file = openSync(join(dir, name), "r")
-    try {
-      for (let n = readSync(file, block); n > 0; n = readSync(file, block)) hash.update(block.subarray(0, n))
-    } finally {
-      closeSync(file)
-    }
-  }
-  return hash.digest("hex")
 }
