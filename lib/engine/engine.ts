@@ -62,6 +62,19 @@ export interface SignalScorer {
   readonly concurrency: number
   /** One entry a response, in their order. */
   score(request: ScoreRequest): Promise<TokenSignals[]>
+  /**
+   * Of engines that work on whole files: computes the signals of all requests, in a folder that a later start goes on
+   * with. What it gives answers these requests alone.
+   */
+  prepare?(
+    requests: Iterable<ScoreRequest> | AsyncIterable<ScoreRequest>,
+    options: { folder: string; signal?: AbortSignal; onDone?: (rows: number) => void },
+  ): Promise<PreparedScorer>
+}
+
+/** Signals that are computed already. */
+export interface PreparedScorer extends Pick<SignalScorer, "score"> {
+  dispose(): void
 }
 
 /** A model in process does both. */

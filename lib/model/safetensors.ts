@@ -134,10 +134,10 @@ export function openCheckpoint(dir: string): TensorFile {
 export interface TensorData {
   name: string
   shape: readonly number[]
-  /** as stored; rounded to nearest, ties to even */
-  dtype: FloatDtype
-  /** [product of `shape`], or a function that makes them when it is their turn */
-  data: Float32Array | (() => Float32Array | Promise<Float32Array>)
+  /** as stored; floats are rounded to nearest, ties to even */
+  dtype: FloatDtype | "I32"
+  /** [product of `shape`], or a function that makes them when it is their turn; an Int32Array for I32 */
+  data: Float32Array | Int32Array | (() => Float32Array | Promise<Float32Array>)
 }
 
 /**
@@ -155,7 +155,7 @@ export async function writeSafetensors(
   for (const { name, shape, dtype } of tensors) {
     if (Object.hasOwn(header, name)) throw new CheckpointError(file, [`tensor names must differ, got ${name} twice`])
     const begin = offset
-    offset += shape.reduce((a, b) => a * b, 1) * floatBytes[dtype]
+    offset += shape.reduce((a, b) => a * b, 1) * (dtype === "I32" ? 4 : floatBytes[dtype])
     header[name] = { dtype, shape: [...shape], data_offsets: [begin, offset] }
   }
   // The format wants data to start at a multiple of 8; spaces fill up.
@@ -176,7 +176,7 @@ export async function writeSafetensors(
           `${name} must have ${size} values for shape [${shape.join(", ")}], got ${values.length}`,
         ])
       }
-      writeAll(fd, toBytes(values, dtype))
+      writeAll(fd, bytesOf(values, dtype))
     }
     fsyncSync(fd)
     closeSync(fd)
@@ -188,6 +188,11 @@ export async function writeSafetensors(
     rmSync(temporary, { force: true })
     throw error
   }
+}
+
+function bytesOf(values: Float32Array | Int32Array, dtype: TensorData["dtype"]): Uint8Array {
+  if (dtype !== "I32") return toBytes(values as Float32Array, dtype)
+  return new Uint8Array(Int32Array.from(values).buffer)
 }
 
 function readHeader(fd: number, file: string): { tensors: Map<string, TensorEntry>; metadata: Record<string, string> } {

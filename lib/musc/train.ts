@@ -7,6 +7,7 @@ import { planFor } from "../model/executor"
 import type { Sequence } from "../model/logprobs"
 import { initLora, type Lora } from "../model/lora"
 import { sizeOf } from "../model/transformer"
+import type { Tokenizer } from "../text/tokenizer"
 import { epochs, type Items, type TrainOptions, train } from "../train/loop"
 import { type PreferenceOptions, preferenceDefaults, readsWeights } from "../train/losses"
 import { type Objective, type PairItem, tokensOf } from "../train/objective"
@@ -120,7 +121,7 @@ export async function trainAdapter(
   try {
     const counts: PairCounts = { pairs: 0, leftOut: 0, shortened: 0, otherWeights: 0 }
     let tokens = 0
-    for await (const some of encoded(local, pairs, settings, counts)) {
+    for await (const some of encodedPairs(local.tokenizer, pairs, settings, counts)) {
       const ready = settings.kind === "sft" ? some : await withReference(model, some, tokenBudget)
       for (const item of ready) items.push(item)
       tokens += ready.reduce((sum, item) => sum + tokensOf(item), 0)
@@ -162,7 +163,7 @@ export function checkSettings(settings: TrainSettings): void {
 }
 
 /** What is to be said of the pairs, a line each. */
-function notesOf({ pairs, leftOut, shortened, otherWeights }: PairCounts, settings: TrainSettings): string[] {
+export function notesOf({ pairs, leftOut, shortened, otherWeights }: PairCounts, settings: TrainSettings): string[] {
   const all = pairs + leftOut
   const notes = []
   if (leftOut) {
@@ -181,8 +182,8 @@ function notesOf({ pairs, leftOut, shortened, otherWeights }: PairCounts, settin
 }
 
 /** The pairs as ids, a few hundred at a time. */
-async function* encoded(
-  { tokenizer }: LocalModel,
+export async function* encodedPairs(
+  tokenizer: Tokenizer,
   pairs: Rows<TrainRow | FailedRow>,
   settings: TrainSettings,
   counts: PairCounts,

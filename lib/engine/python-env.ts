@@ -1,0 +1,68 @@
+import { createHash } from "node:crypto"
+import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs"
+import { homedir } from "node:os"
+import { join } from "node:path"
+import { writeAtomic } from "../data/jsonl"
+import { ChildError, type Run, run } from "../device/child"
+import { BackendError } from "../errors"
+
+/** The Python that scores and trains by `--torch`: exact versions, checked by hash. Nobody who runs in process needs it. */
+
+const requirements = join(__dirname, "../../lib/engine/python/requirements.txt")
+const cache = () => process.env.MUSC_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "musc")
+
+/** Where the environment of these requirements lies; another set of versions is another folder. */
+const folderOf = () => {
+  const hash = createHash("sha256").update(readFileSync(requirements)).digest("hex").slice(0, 12)
+  return join(cache(), `python-${hash}`)
+}
+const doneFile = "musc-complete"
+
+/** The folder of the environment, or undefined before `npx musc python`. `MUSC_PYTHON` names one of your own. */
+export function pythonFolder(): string | undefined {
+  if (process.env.MUSC_PYTHON) return process.env.MUSC_PYTHON
+  const folder = folderOf()
+  return existsSync(join(folder, doneFile)) ? folder : undefined
+}
+
+/** The pinned packages and versions, for people. */
+export const pinnedPackages = (): string[] =>
+  [...readFileSync(requirements, "utf8").matchAll(/^([a-z][\w.-]*)==([^\s\\;]+)/gim)].map(
+    ([, name, version]) => `${name} ${version}`,
+  )
+
+/**
+ * Makes the environment once: a venv with the pinned packages. Done already, it does nothing.
+ * @throws BackendError when Python or a package cannot be had, with what to do
+ */
+export async function makePython(
+  { python = "python3", force = false }: { python?: string; force?: boolean },
+  log: (line: string) => void,
+  runner: Run = run,
+): Promise<string> {
+  const folder = folderOf()
+  if (!force && existsSync(join(folder, doneFile))) {
+    log(`python: nothing to do, ${folder} is complete`)
+    return folder
+  }
+  try {
+    mkdirSync(cache(), { recursive: true })
+    log(`python: an environment for scoring and training by PyTorch, in ${folder} (several GB, once)`)
+    // A venv holds its own path, so it is made in place; the file that says "complete" comes last.
+    rmSync(folder, { recursive: true, force: true })
+    await runner(python, ["-m", "venv", folder])
+    await runner(
+      join(folder, "bin/python"),
+      ["-m", "pip", "install", "--require-hashes", "--no-deps", "-r", requirements],
+      { visible: true },
+    )
+    await writeAtomic(join(folder, doneFile), `${pinnedPackages().join("\n")}\n`)
+    return folder
+  } catch (error) {
+    if (!(error instanceof ChildError)) throw error
+    const remedy = error.missing
+      ? `install Python 3.10 to 3.13 with venv, or name one by --python`
+      : "check network and disk, then run `npx musc python` again"
+    throw new BackendError(`python: ${error.message}; ${remedy}`)
+  }
+}

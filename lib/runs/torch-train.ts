@@ -1,0 +1,201 @@
+import { existsSync } from "node:fs"
+import { mkdir, readFile, rm } from "node:fs/promises"
+import { join } from "node:path"
+import { writeAtomic } from "../data/jsonl"
+import { type MetricsLine, metricsLine } from "../data/results"
+import { tf } from "../device/tf"
+import type { ModelDescription } from "../engine/description"
+import type { SignalScorer } from "../engine/engine"
+import { newLines, runJob, type TorchOptions } from "../engine/torch"
+import { ConfigError, InputError } from "../errors"
+import { readAdapter, writeAdapter } from "../model/adapter"
+import { initLora, toAdapter } from "../model/lora"
+import { writeSafetensors } from "../model/safetensors"
+import { respondMessages } from "../musc/respond"
+import { type FailedRow, hasPassed } from "../musc/row"
+import type { Rows } from "../musc/run-stage"
+import { checkSettings, encodedPairs, notesOf, type PairCounts, type TrainRow, type TrainSettings } from "../musc/train"
+import { epochs } from "../train/loop"
+import type { PairItem } from "../train/objective"
+import { adamDefaults } from "../train/optim"
+import { scoredAhead } from "./torch-score"
+
+export interface TrainingJob {
+  /** Job folder; see lib/engine/python/train.py for what lies in it. */
+  folder: string
+  /** See keyOf; a folder of another key is replaced. */
+  key: string
+  model: ModelDescription
+  pairs: () => Rows<TrainRow | FailedRow>
+  settings: TrainSettings
+  checkpointEvery: number
+  torch: TorchOptions
+  /** Gives the reference log-probs of pairs that have no signals (those of the baselines). */
+  scorer: SignalScorer
+  signal?: AbortSignal
+  /** Told, a line each, of pairs that were left out, cut or weighed anew. */
+  onNote?: (line: string) => void
+  /** Called once a step, those of an earlier start included. */
+  onStep?: (line: MetricsLine) => void
+}
+
+/**
+ * Trains an adapter by a Python job, equal to training in process but for rounding: the same pairs in the same order from
+ * the same first adapter. Started again, it goes on from the job's last checkpoint. Returns the adapter's folder (PEFT).
+ * @throws ConfigError for a loss that the job does not have; PendingJobError, BackendError, MuscError, StoppedError as runJob
+ */
+export async function trainByJob(job: TrainingJob): Promise<{ adapter: string; metrics: string }> {
+  const { folder, key, model, torch, signal, onStep } = job
+  const adapter = join(folder, "adapter")
+  const metrics = join(folder, "metrics.jsonl")
+  const keyFile = join(folder, "key.txt")
+  const held = await readFile(keyFile, "utf8").catch(() => "")
+  if (held.trim() !== key) {
+    await rm(folder, { recursive: true, force: true })
+    await mkdir(folder, { recursive: true })
+    await writeJob(job)
+    await writeAtomic(keyFile, `${key}\n`) // last: a folder with its key is whole
+  }
+  let read = 0
+  const onPoll = () => {
+    const { lines, end } = newLines(metrics, read)
+    read = end
+    for (const line of lines) onStep?.(metricsLine.parse(JSON.parse(line)))
+  }
+  if (!existsSync(join(adapter, "adapter_config.json"))) {
+    await runJob({ folder, script: "train.py", command: torch.command, signal, onPoll })
+  }
+  readAdapter(adapter, model.config)
+  return { adapter, metrics }
+}
+
+async function writeJob(job: TrainingJob) {
+  const { folder, model, pairs, settings, checkpointEvery, torch, scorer } = job
+  checkSettings(settings)
+  const loss = lossOf(settings)
+  const items = await withReferences(pairs(), model, settings, scorer, join(folder, "reference"), job)
+  if (!items.length) {
+    throw new InputError("training needs at least one pair, got none; look for the reasons in the stages before")
+  }
+  const { rank, alpha, seed, batchSize } = settings
+  const order = orderOf(items, settings)
+  await writeSafetensors(join(folder, "order.safetensors"), [
+    { name: "row", dtype: "I32", shape: [order.steps, batchSize], data: order.rows },
+    { name: "share", dtype: "F32", shape: [order.steps, batchSize], data: order.shares },
+  ])
+  await writeSafetensors(join(folder, "pairs.safetensors"), pairTensors(items, settings))
+  const lora = initLora(model.config, { rank, alpha, seed })
+  try {
+    await writeAdapter(join(folder, "init"), await toAdapter(lora, model.config), model.dir)
+  } finally {
+    tf.dispose(lora.params)
+  }
+  const written = {
+    ...{ model: model.dir, dtype: torch.dtype, rows_per_pass: torch.rowsPerPass, seed: seed >>> 0 },
+    ...{ ...loss, lr: settings.lr, warmup_steps: Math.ceil(settings.warmup * order.steps), adam: adamDefaults },
+    tie: 0,
+    ...{ gradient_checkpointing: settings.gradientCheckpointing, checkpoint_every: checkpointEvery },
+  }
+  await writeAtomic(join(folder, "settings.json"), `${JSON.stringify(written, null, 2)}\n`)
+}
+
+/** The losses that train.py has. @throws ConfigError for another, with the way */
+function lossOf(settings: TrainSettings) {
+  if (settings.kind === "sft") return { loss: "sft", beta: 0, label_smoothing: 0 }
+  const { loss, beta, labelSmoothing, lengthNormalised, sftWeight } = settings.preference
+  const remedy = "leave --torch out to train in process"
+  const problems = [
+    ...(loss === "dpo" ? [] : [`loss must be dpo with --torch, got ${loss}; ${remedy}`]),
+    ...(lengthNormalised ? [`lengthNormalised must be false with --torch, got true; ${remedy}`] : []),
+    ...(sftWeight ? [`sftWeight must be 0 with --torch, got ${sftWeight}; ${remedy}`] : []),
+  ]
+  if (problems.length) throw new ConfigError(problems)
+  return { loss: "dpo", beta, label_smoothing: labelSmoothing }
+}
+
+/** Pairs as ids with reference log-probs: those of the weigh stage, or what the scorer says of pairs without signals. */
+async function withReferences(
+  pairs: Rows<TrainRow | FailedRow>,
+  { tokenizer }: ModelDescription,
+  settings: TrainSettings,
+  scorer: SignalScorer,
+  folder: string,
+  { signal, onNote = console.warn }: Pick<TrainingJob, "signal" | "onNote">,
+): Promise<PairItem[]> {
+  const rows: TrainRow[] = []
+  for await (const row of pairs) if (hasPassed(row)) rows.push(row)
+  if (settings.kind !== "sft" && rows.some(({ signals }) => !signals)) {
+    const requestOf = (row: TrainRow) => {
+      const prompt = respondMessages(row.clean_instruction, row.input)
+      return { clean: prompt, noised: prompt, empty: prompt, responses: [row.chosen, row.rejected] }
+    }
+    const missing = rows.filter(({ signals }) => !signals)
+    const ready = await scoredAhead(scorer, missing.map(requestOf), { folder, signal })
+    try {
+      for (const [i, row] of rows.entries()) {
+        if (row.signals) continue
+        const [chosen, rejected] = await ready.score(requestOf(row))
+        rows[i] = { ...row, signals: { chosen: chosen!, rejected: rejected! } }
+      }
+    } finally {
+      ready.dispose()
+    }
+  }
+  const items: PairItem[] = []
+  const counts: PairCounts = { pairs: 0, leftOut: 0, shortened: 0, otherWeights: 0 }
+  for await (const some of encodedPairs(tokenizer, rows, settings, counts)) items.push(...some)
+  counts.pairs = items.length
+  for (const line of notesOf(counts, settings)) onNote(line)
+  return items
+}
+
+/** The pairs of every step and their shares in its loss; the last step of an epoch may be short: row 0 with share 0 fills it. */
+function orderOf(items: readonly PairItem[], settings: TrainSettings) {
+  const { batchSize, seed } = settings
+  const places = items.map((_, i) => i)
+  const batches = epochs<number>({ length: places.length, at: (i) => places[i] }, { ...settings, batchSize, seed })
+  const rows = new Int32Array(batches.steps * batchSize)
+  const shares = new Float32Array(batches.steps * batchSize)
+  for (let step = 0; step < batches.steps; step++) {
+    const dealt = batches.at(step)
+    const tokens = dealt.reduce((sum, row) => sum + items[row]!.chosen.length, 0)
+    dealt.forEach((row, i) => {
+      rows[step * batchSize + i] = row
+      shares[step * batchSize + i] = settings.kind === "sft" ? 1 / tokens : 1 / dealt.length
+    })
+  }
+  return { rows, shares, steps: batches.steps }
+}
+
+function pairTensors(items: readonly PairItem[], { kind }: TrainSettings) {
+  const total = items.reduce(
+    (n, { prompt, chosen, rejected }) => n + prompt.length + chosen.length + rejected.length,
+    0,
+  )
+  const ids = new Int32Array(total)
+  const weights = new Float32Array(total)
+  const starts = new Int32Array(3 * items.length + 1)
+  const reference = new Float32Array(2 * items.length)
+  let at = 0
+  items.forEach((item, i) => {
+    const parts = [item.prompt, item.chosen, item.rejected]
+    for (const [p, part] of parts.entries()) {
+      starts[3 * i + p] = at
+      ids.set(part, at)
+      if (p === 1) weights.set(kind === "sft" ? part.map(() => 1) : item.chosenWeights, at)
+      if (p === 2) weights.set(kind === "sft" ? part.map(() => 0) : item.rejectedWeights, at)
+      at += part.length
+    }
+    if (kind === "sft") return
+    const sum = (w: readonly number[], logProbs: readonly number[]) => w.reduce((s, x, j) => s + x * logProbs[j]!, 0)
+    reference[2 * i] = sum(item.chosenWeights, item.chosenReference!)
+    reference[2 * i + 1] = sum(item.rejectedWeights, item.rejectedReference!)
+  })
+  starts[3 * items.length] = at
+  return [
+    { name: "ids", dtype: "I32" as const, shape: [total], data: ids },
+    { name: "weights", dtype: "F32" as const, shape: [total], data: weights },
+    { name: "starts", dtype: "I32" as const, shape: [starts.length], data: starts },
+    { name: "reference", dtype: "F32" as const, shape: [items.length, 2], data: reference },
+  ]
+}
