@@ -16,6 +16,7 @@ import { type FailedRow, hasPassed } from "../musc/row"
 import type { Rows } from "../musc/run-stage"
 import { checkSettings, encodedPairs, notesOf, type PairCounts, type TrainRow, type TrainSettings } from "../musc/train"
 import { epochs } from "../train/loop"
+import { ROUNDING } from "../train/losses"
 import type { PairItem } from "../train/objective"
 import { adamDefaults } from "../train/optim"
 import { scoredAhead } from "./torch-score"
@@ -83,7 +84,7 @@ async function writeJob(job: TrainingJob) {
     { name: "row", dtype: "I32", shape: [order.steps, batchSize], data: order.rows },
     { name: "share", dtype: "F32", shape: [order.steps, batchSize], data: order.shares },
   ])
-  await writeSafetensors(join(folder, "pairs.safetensors"), pairTensors(items, settings))
+  await writeSafetensors(join(folder, "pairs.safetensors"), pairTensors(items, settings, loss.beta))
   const lora = initLora(model.config, { rank, alpha, seed })
   try {
     await writeAdapter(join(folder, "init"), await toAdapter(lora, model.config), model.dir)
@@ -93,7 +94,6 @@ async function writeJob(job: TrainingJob) {
   const written = {
     ...{ model: model.dir, dtype: torch.dtype, rows_per_pass: torch.rowsPerPass, seed: seed >>> 0 },
     ...{ ...loss, lr: settings.lr, warmup_steps: Math.ceil(settings.warmup * order.steps), adam: adamDefaults },
-    tie: 0,
     ...{ gradient_checkpointing: settings.gradientCheckpointing, checkpoint_every: checkpointEvery },
   }
   await writeAtomic(join(folder, "settings.json"), `${JSON.stringify(written, null, 2)}\n`)
@@ -167,7 +167,7 @@ function orderOf(items: readonly PairItem[], settings: TrainSettings) {
   return { rows, shares, steps: batches.steps }
 }
 
-function pairTensors(items: readonly PairItem[], { kind }: TrainSettings) {
+function pairTensors(items: readonly PairItem[], { kind }: TrainSettings, beta: number) {
   const total = items.reduce(
     (n, { prompt, chosen, rejected }) => n + prompt.length + chosen.length + rejected.length,
     0,
@@ -175,7 +175,7 @@ function pairTensors(items: readonly PairItem[], { kind }: TrainSettings) {
   const ids = new Int32Array(total)
   const weights = new Float32Array(total)
   const starts = new Int32Array(3 * items.length + 1)
-  const reference = new Float32Array(2 * items.length)
+  const reference = new Float32Array(3 * items.length)
   let at = 0
   items.forEach((item, i) => {
     const parts = [item.prompt, item.chosen, item.rejected]
@@ -188,14 +188,17 @@ function pairTensors(items: readonly PairItem[], { kind }: TrainSettings) {
     }
     if (kind === "sft") return
     const sum = (w: readonly number[], logProbs: readonly number[]) => w.reduce((s, x, j) => s + x * logProbs[j]!, 0)
-    reference[2 * i] = sum(item.chosenWeights, item.chosenReference!)
-    reference[2 * i + 1] = sum(item.rejectedWeights, item.rejectedReference!)
+    const [chosen, rejected] = [item.chosenReference!, item.rejectedReference!]
+    reference[3 * i] = sum(item.chosenWeights, chosen)
+    reference[3 * i + 1] = sum(item.rejectedWeights, rejected)
+    const size = [chosen, rejected].reduce((n, values) => n + Math.abs(values.reduce((a, b) => a + b, 0)), 0)
+    reference[3 * i + 2] = ROUNDING * size * beta // a margin up to this is rounding
   })
   starts[3 * items.length] = at
   return [
     { name: "ids", dtype: "I32" as const, shape: [total], data: ids },
     { name: "weights", dtype: "F32" as const, shape: [total], data: weights },
     { name: "starts", dtype: "I32" as const, shape: [starts.length], data: starts },
-    { name: "reference", dtype: "F32" as const, shape: [items.length, 2], data: reference },
+    { name: "reference", dtype: "F32" as const, shape: [items.length, 3], data: reference },
   ]
 }

@@ -94,7 +94,7 @@ export interface PreferenceResult {
  * What rounding can make of a sum of log-probs, as a share of it: 32 units in the last place of a 32-bit float. Policy and
  * reference may be computed in another order, and so a pair that both find alike has a margin of about this, not of 0.
  */
-const ROUNDING = 2 ** -18
+export const ROUNDING = 2 ** -18
 
 /**
  * Token-weighted DPO (the paper's fine-grained loss; musc eq. of the loss) and its relatives.

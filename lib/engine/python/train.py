@@ -5,7 +5,8 @@ weights, reference sums, the order of the pairs and the first adapter. This scri
 
 JOB/settings.json       what to do (see `settings` below)
 JOB/pairs.safetensors   ids I32 [tokens], starts I64 [3 pairs + 1] (prompt, chosen, rejected of each pair),
-                        weights F32 [tokens] (0 on prompts), reference F32 [pairs, 2] (sum of weight x log-prob)
+                        weights F32 [tokens] (0 on prompts), reference F32 [pairs, 3] (sums of weight x log-prob of
+                        chosen and rejected, and the margin up to which a pair is a tie)
 JOB/order.safetensors   row I64 [steps, batch], share F32 [steps, batch] (share of the pair in the loss of its step)
 JOB/init/               the first adapter (PEFT)
 
@@ -55,8 +56,7 @@ class Pairs(Dataset):
             tokens = torch.cat([ids[prompt:chosen], ids[start:stop]])
             return tokens.long(), torch.cat([torch.zeros(chosen - prompt), weights[start:stop]])
 
-        reference = self.data["reference"][row] if "reference" in self.data else torch.zeros(2)
-        return answer(chosen, rejected), answer(rejected, end), reference, self.shares[place]
+        return answer(chosen, rejected), answer(rejected, end), self.data["reference"][row], self.shares[place]
 
 
 def collate(items):
@@ -98,13 +98,13 @@ class MuscTrainer(Trainer):
         if settings["loss"] == "sft":
             losses, rewards = -sums, torch.zeros(2, len(share), device=share.device)
         else:
-            rewards = settings["beta"] * (sums.view(2, -1) - inputs["reference"].T)  # chosen, rejected
+            rewards = settings["beta"] * (sums.view(2, -1) - inputs["reference"][:, :2].T)  # chosen, rejected
             margin = rewards[0] - rewards[1]
             smooth = settings["label_smoothing"]
             log_sigmoid = torch.nn.functional.logsigmoid
             losses = -(1 - smooth) * log_sigmoid(margin) - smooth * log_sigmoid(-margin)
         margin = rewards[0] - rewards[1]
-        logs = torch.stack([losses, rewards[0], rewards[1], margin, (margin > settings["tie"]).float()])
+        logs = torch.stack([losses, rewards[0], rewards[1], margin, (margin > inputs["reference"][:, 2]).float()])
         sums = (logs.detach() * share).sum(-1)
         used = share.repeat(len(inputs["input_ids"]) // len(share)) > 0
         logs = torch.cat([sums, inputs["attention_mask"][used].sum()[None].to(sums)])
