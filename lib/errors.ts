@@ -56,3 +56,10 @@ export class BackendError extends MuscError {}
 
 /** Work was stopped on request (Ctrl-C, an aborted signal). Everything finished so far is on disk. */
 export class StoppedError extends MuscError {}
+
+/** Not a failure: a job is written, and somebody else runs it. The same command goes on when it has ended. */
+export class PendingJobError extends MuscError {
+  constructor(readonly folder: string) {
+    super(`the job is written; run this where the GPUs are, then the same command again:\n\n  bash ${folder}/run.sh\n`)
+  }
+}

@@ -89,7 +89,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
         ...{ stage: "evaluate", file: out, key, signal },
         rows: () => work,
         work: ({ row, temperature }) => evaluate(engine, row, grade, { method, seed, temperature, maxTokens }),
-        chunk: engine.concurrency,
+        chunk: () => engine.concurrency,
         replay: true,
         onRow: (done) => show.progress({ stage: method, unit: "rows", done, total: work.length }),
       })

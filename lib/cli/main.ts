@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs"
 import path from "node:path"
 import { Command } from "commander"
-import { MuscError, StoppedError } from "../errors"
+import { MuscError, PendingJobError, StoppedError } from "../errors"
 
 /** A command of `musc`; its file is loaded only when the command is asked for, so that the rest starts fast. */
 interface Entry {
@@ -43,6 +43,7 @@ const entries: readonly Entry[] = [
   { name: "plan", summary: "reckon the memory that a model takes", load: () => require("./plan") },
   { name: "pull", summary: "fetch a model from the Hugging Face hub", load: () => require("./pull") },
   { name: "native", summary: "build the native TensorFlow backend", load: () => require("./native") },
+  { name: "python", summary: "make the Python environment of `--torch`", load: () => require("./python") },
   { name: "doctor", summary: "show what this machine offers, and what is missing", load: () => require("./doctor") },
   { name: "report", summary: "write the HTML report of a run", load: () => require("./report") },
   { name: "notebook", summary: "execute notebooks, install their kernel", load: () => require("./notebook") },
@@ -101,6 +102,10 @@ const printable = (text: string) =>
 
 /** Prints an error and returns its exit code: our own errors speak for themselves, others keep their stack. */
 function reportError(error: unknown): number {
+  if (error instanceof PendingJobError) {
+    console.log(error.message)
+    return 0
+  }
   if (error instanceof MuscError) console.error(printable(`${error.name}: ${error.message}`))
   else console.error(error)
   return error instanceof StoppedError ? 130 : 1

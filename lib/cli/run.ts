@@ -17,11 +17,14 @@ import {
   type SettingOptions,
   settingsHelp,
   stoppable,
+  type TorchFlags,
+  torchOptions,
   withSettings,
+  withTorch,
   withWorkers,
 } from "./support"
 
-interface Options extends SettingOptions {
+interface Options extends SettingOptions, TorchFlags {
   models?: string[]
   out?: string
   cache: boolean
@@ -37,7 +40,7 @@ export function register(program: Command): void {
         "stopped, and a changed setting repeats only the stages that it matters to.",
     )
     .argument("<recipe>", "name of a recipe, or a .yaml or .json file of settings")
-  withWorkers(withSettings(command))
+  withTorch(withWorkers(withSettings(command)))
     .option("--seeds <file>", "seed file (ShareGPT, Alpaca, JSONL with `instruction`), world or self-instruct")
     .option("--models <list>", "recipes of several runs: models to run all of them with, separated by commas", (text) =>
       text.split(","),
@@ -61,13 +64,16 @@ export function register(program: Command): void {
     })
 }
 
-async function start(recipe: string, config: RunConfig, { out, cache }: Options, study?: Study): Promise<void> {
+async function start(recipe: string, config: RunConfig, flags: Options, study?: Study): Promise<void> {
+  const { out, cache } = flags
+  const torch = torchOptions(flags)
   const dir = out ?? join("runs", basename(recipe).replace(/\.\w+$/, ""))
   const warnings: string[] = []
   const results = await stoppable((signal, show) => {
     const options: RunOptions = {
       dir,
       signal,
+      torch,
       command: withoutSecrets(commandLine().split(" ")),
       ...(!cache && { cache: null }),
       onProgress: show.progress,

@@ -150,7 +150,7 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
         ...{ stage: name, file: options.out, key, signal },
         rows: () => rows,
         work: async (row) => (hasPassed(row) ? stage.work(engine, row, settings) : row),
-        chunk: options.endpoint ? 8 * engine.concurrency : engine.concurrency,
+        chunk: () => (options.endpoint ? 8 : 1) * engine.concurrency,
         replay: !options.endpoint,
         onRow: (done) => show.progress({ stage: name, unit: "rows", done, total: rows.length }),
       })

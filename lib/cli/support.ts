@@ -1,11 +1,12 @@
 import { existsSync } from "node:fs"
 import { basename } from "node:path"
-import { type Command, InvalidArgumentError } from "commander"
+import { type Command, InvalidArgumentError, Option } from "commander"
 import { type ConfigKey, configDefaults, configKeys, meaning, parseConfig, type RunConfig } from "../config/config"
 import { recipeOf, recipes } from "../config/recipes"
 import { parseSets, readSettings } from "../config/settings"
 import { backendNames, useBackend } from "../device/tf"
 import { type LocalModel, openLocal } from "../engine/local"
+import { type TorchOptions, torchDefaults } from "../engine/torch"
 import { InputError, StoppedError } from "../errors"
 import { isEmbedded, modelFolder } from "../runs/model"
 import type { Study } from "../runs/study"
@@ -43,6 +44,46 @@ export const withWorkers = (command: Command): Command =>
     "processes that write, score and train at once, each with a copy of the model (default: one a core where memory allows)",
     countOption,
   )
+
+/** Options of commands that score or train by jobs of Python. */
+export interface TorchFlags {
+  torch?: string
+  torchRows?: number
+  torchDtype?: TorchOptions["dtype"]
+}
+
+export const withTorch = (command: Command): Command =>
+  command
+    .option(
+      "--torch <command>",
+      "score and train by Python: `torchrun --nproc_per_node 2`, `accelerate launch ...`, or job, which only writes the " +
+        "folder to run elsewhere (needs `npx musc python` once)",
+    )
+    .option("--torch-rows <n>", "pairs that a process of --torch reads at once (default: 4)", countOption)
+    .addOption(
+      new Option("--torch-dtype <type>", "how --torch holds the weights")
+        .choices(["float32", "bfloat16"])
+        .default("float32"),
+    )
+
+/** @throws InputError for flags of --torch without it */
+export function torchOptions({ torch, torchRows, torchDtype }: TorchFlags): TorchOptions | undefined {
+  if (torch !== undefined) {
+    if (!torch.trim()) throw new InputError("must be a command or job, got nothing; name one", { field: "--torch" })
+    return {
+      ...torchDefaults,
+      command: torch,
+      ...(torchRows && { rowsPerPass: torchRows }),
+      dtype: torchDtype ?? "float32",
+    }
+  }
+  if (torchRows || (torchDtype && torchDtype !== "float32")) {
+    throw new InputError("is of no effect without --torch; give both", {
+      field: torchRows ? "--torch-rows" : "--torch-dtype",
+    })
+  }
+  return undefined
+}
 
 /** Base settings for a command that is not given a recipe: those that fit the model. */
 export const withRecipe = (command: Command): Command =>

@@ -1,6 +1,5 @@
 import { resolve } from "node:path"
 import type { TokenSignals } from "../data/schema"
-import { currentDevice } from "../device/device"
 import { tf, valuesOf } from "../device/tf"
 import { BackendError } from "../errors"
 import { microBatches } from "../model/batch"

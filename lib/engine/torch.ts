@@ -2,7 +2,7 @@ import { spawn } from "node:child_process"
 import { createWriteStream, existsSync, readFileSync } from "node:fs"
 import { chmod, copyFile, writeFile } from "node:fs/promises"
 import { delimiter, join } from "node:path"
-import { BackendError, InputError, MuscError, StoppedError } from "../errors"
+import { BackendError, InputError, MuscError, PendingJobError, StoppedError } from "../errors"
 import { pythonFolder } from "./python-env"
 
 /**
@@ -21,13 +21,6 @@ export interface TorchOptions {
 }
 
 export const torchDefaults: TorchOptions = { command: "", rowsPerPass: 4, dtype: "float32" }
-
-/** Thrown by `--torch job`: the folder is written, and somebody else runs it. */
-export class PendingJobError extends MuscError {
-  constructor(readonly folder: string) {
-    super(`the job is written; run this, then the same command again:\n\n  bash ${join(folder, "run.sh")}\n`)
-  }
-}
 
 /** Words of a command line, with "double" and 'single' quotes. No shell reads it. @throws InputError for an open quote */
 export function wordsOf(command: string): string[] {

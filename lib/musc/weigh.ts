@@ -1,5 +1,5 @@
-import type { Message, PairRow, PairWeights, TokenSignals, WeighedRow } from "../data/schema"
-import type { SignalScorer } from "../engine/engine"
+import type { PairRow, PairWeights, TokenSignals, WeighedRow } from "../data/schema"
+import type { ScoreRequest, SignalScorer } from "../engine/engine"
 import { InputError } from "../errors"
 import { type Rng, rng } from "../rng"
 import { respondMessages } from "./respond"
@@ -198,6 +198,14 @@ export function weightsOf(
   return { chosen: of("chosen"), rejected: of("rejected") }
 }
 
+/** Both answers of a pair under the clean, the noised and the empty prompt. */
+export const weighRequest = (row: PairRow): ScoreRequest => ({
+  clean: respondMessages(row.clean_instruction, row.input),
+  noised: respondMessages(row.noised_instruction, row.input),
+  empty: [{ role: "user", content: "" }],
+  responses: [row.chosen, row.rejected],
+})
+
 /**
  * Stage 5 (paper: token-level supervision): scores both answers under the clean, the noised and the empty prompt, and
  * turns the signals into the weightings asked for. The pair is judged by what it holds, so no row fails here.
@@ -208,11 +216,7 @@ export async function weigh(
   options: Partial<WeighOptions> = {},
 ): Promise<Outcome<WeighedRow>> {
   const { seed, weightings: names, firstTokenZero } = { ...weighDefaults, ...options }
-  const clean = respondMessages(row.clean_instruction, row.input)
-  const noised = respondMessages(row.noised_instruction, row.input)
-  const empty: Message[] = [{ role: "user", content: "" }]
-  const responses = [row.chosen, row.rejected]
-  const [chosen, rejected] = await scorer.score({ clean, noised, empty, responses })
+  const [chosen, rejected] = await scorer.score(weighRequest(row))
   const signals = { chosen: chosen!, rejected: rejected! }
   const entries = names.map((name) => [name, weightsOf(signals, name, { id: row.id, seed, firstTokenZero })] as const)
   return { ...row, signals, weights: Object.fromEntries(entries), failure: undefined }

@@ -34,14 +34,14 @@ export async function baselinePairs(
   decomposed: StageOutput,
 ): Promise<BaselinePairs> {
   const { config, engines } = context
-  const { base, fingerprint } = engines
+  const { base, textIdentity } = engines
   const respond = stageOptions(config, seed).respond
   const sampling = { ...respond, samples: config.samples }
   const sampled = await stage<DecomposedRow>(
     context,
     `seed-${seed}/sample`,
     decomposed,
-    [sampling, fingerprint],
+    [sampling, textIdentity],
     (row) => sample(base, row, sampling),
   )
   const judge = judgeOf(config, method)
@@ -55,7 +55,7 @@ export async function baselinePairs(
   const unreadable = await countUnreadable(judged)
   if (method === "self-correct") {
     const work = (row: JudgedRow) => selfCorrect(base, row, respond)
-    const made = [respond, fingerprint]
+    const made = [respond, textIdentity]
     return { unreadable, output: await stage(context, `seed-${seed}/${method}`, judged, made, work) }
   }
   const counted = method === "self-reward-points" && judge === "yesno"
@@ -76,7 +76,7 @@ function judgeOf({ pointsFrom }: RunConfig, method: BaselineName): Judge {
 function judgeKey({ config, engines }: RunContext, judge: Judge): unknown[] {
   const { judgeEndpoint, judgeModel } = config
   if (judge === "verifier") return [judge]
-  return [judge, judgeOptions(config), ...(judge === "external" ? [judgeEndpoint, judgeModel] : [engines.fingerprint])]
+  return [judge, judgeOptions(config), ...(judge === "external" ? [judgeEndpoint, judgeModel] : [engines.textIdentity])]
 }
 
 function judgeWith(

@@ -115,7 +115,7 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
     ): Promise<StageOutput> => {
       const kept = keepRefused(stageNames[name], Math.min(HOPELESS, items.length), work)
       return runRows({
-        ...{ stage: name, file: join(dir, `${name}.jsonl`), key, chunk, replay, signal },
+        ...{ stage: name, file: join(dir, `${name}.jsonl`), key, chunk: () => chunk, replay, signal },
         rows: () => items.map((item, i) => ({ item, i })),
         work: ({ item, i }) => kept(item, i),
         onRow: (done) => onProgress?.({ stage: stageNames[name], unit: "rows", done, total: items.length }),

@@ -1,9 +1,11 @@
 import { join } from "node:path"
 import type { RunConfig } from "../config/config"
-import type { InstructionRow, StageName } from "../data/schema"
+import type { InstructionRow, PairRow, StageName } from "../data/schema"
+import type { PreparedScorer, ScoreRequest, SignalScorer } from "../engine/engine"
 import { InputError } from "../errors"
 import { hasPassed, type Outcome } from "../musc/row"
 import { type RowStageName, type StageOptions, stageNamed } from "../musc/stages"
+import { weighRequest } from "../musc/weigh"
 import { lossWarning, stageCountOf } from "../report/losses"
 import type { StepLog } from "../train/loop"
 import type { Engines } from "./engines"
@@ -51,6 +53,8 @@ export function stepProgress(
 export interface NamedStage<In, Out extends object> extends Pick<RowStage<In, Out>, "key" | "rows" | "work"> {
   /** Path of the output in the run folder, without `.jsonl`. */
   name: string
+  /** The engine that is asked, for the number of rows worked on together; the one that writes if not given. */
+  engine?: { readonly concurrency: number }
   /** Rows expected, for the progress display; more may come, such as those that are held out. */
   total: number
 }
@@ -60,12 +64,12 @@ export function rowsStage<In, Out extends object>(
   context: RunContext,
   stage: NamedStage<In, Out>,
 ): Promise<StageOutput> {
-  const { name, total, ...rest } = stage
+  const { name, total, engine = context.engines.base, ...rest } = stage
   return runRows({
     ...rest,
     stage: name.split("/").at(-1)!,
     file: join(context.dir, `${name}.jsonl`),
-    chunk: context.engines.base.concurrency,
+    chunk: () => engine.concurrency,
     replay: true,
     cache: context.cache,
     signal: context.signal,
@@ -87,17 +91,42 @@ export async function methodStage<Name extends RowStageName>(
   { seed, input, options }: { seed: number; input: StageOutput; options: StageOptions[Name] },
 ): Promise<StageOutput> {
   const stage = stageNamed(name)
-  const { base, scorer, fingerprint } = context.engines
-  const engine = (stage.needs === "text" ? base : scorer) as Parameters<typeof stage.work>[0]
+  const { base, scorer, fingerprint, textIdentity } = context.engines
+  const identity = stage.needs === "text" ? textIdentity : fingerprint
+  const ahead =
+    stage.needs === "signals" && scorer.prepare ? scoredByJob(context, scorer, `seed-${seed}/${name}`, input) : null
+  const engine = (stage.needs === "text" ? base : (ahead ?? scorer)) as Parameters<typeof stage.work>[0]
   const output = await rowsStage<Outcome<InstructionRow>, Outcome<InstructionRow>>(context, {
     name: `seed-${seed}/${name}`,
-    key: stageKey(name, options, fingerprint, input.key),
+    key: stageKey(name, options, identity, input.key),
     total: input.rows,
+    engine,
     rows: () => readOutput<Outcome<InstructionRow>>(input),
     work: async (row) => (hasPassed(row) ? stage.work(engine, row, options) : row),
-  })
+  }).finally(() => ahead?.dispose())
   tellLosses(name, output, context.onNote)
   return output
+}
+
+/** A scorer whose job for all rows of a stage starts when the first of them is asked for. */
+function scoredByJob(context: RunContext, scorer: SignalScorer, name: string, input: StageOutput) {
+  const { dir, signal, onProgress } = context
+  const folder = join(dir, `${name}.job`)
+  let prepared: Promise<PreparedScorer> | undefined
+  async function* requests() {
+    for await (const row of passed<PairRow>(input)) yield weighRequest(row)
+  }
+  const onDone = (done: number) => onProgress({ stage: `${name} (job)`, unit: "rows", done, total: input.rows })
+  return {
+    concurrency: scorer.concurrency,
+    async score(request: ScoreRequest) {
+      prepared ??= scorer.prepare!(requests(), { folder, signal, onDone })
+      return (await prepared).score(request)
+    },
+    async dispose() {
+      ;(await prepared?.catch(() => undefined))?.dispose()
+    },
+  }
 }
 
 /**

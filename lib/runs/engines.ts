@@ -1,6 +1,10 @@
 import { tf } from "../device/tf"
+import type { ModelDescription } from "../engine/description"
 import type { Generator, SignalScorer } from "../engine/engine"
-import type { LocalModel, LocalOptions } from "../engine/local"
+import type { LocalEngine, LocalModel, LocalOptions } from "../engine/local"
+import type { TorchOptions } from "../engine/torch"
+import { modelTraits } from "../model/traits"
+import { torchScorer } from "./torch-score"
 import { openAdapter, runTraining, type TrainStage } from "./train-stage"
 
 /** A generator that holds something until it is disposed: weights, a connection. */
@@ -13,8 +17,10 @@ export type OpenGenerator = Generator & { dispose(): void }
 export interface Engines {
   /** The model's name in results and adapters. */
   readonly name: string
-  /** What decides what the model says, as a hash or by name and revision: part of every key. */
+  /** What decides the signals and the trainings: the checkpoint, as a hash. Part of their keys. */
   readonly fingerprint: string
+  /** What decides the texts: the same checkpoint, or a server's model. Part of the keys of all that is written. */
+  readonly textIdentity: string
   /** Writes and judges, without an adapter. */
   readonly base: Generator
   /** Token signals of answers under several prompts, without an adapter. */
@@ -30,28 +36,80 @@ export interface Engines {
 /** A training, whoever does it. */
 export type Training = Omit<TrainStage, "local">
 
-/** All of it in this process (and its workers). `local` itself stays open. */
-export function localEngines(local: LocalModel, options: LocalOptions): Engines {
-  const base = local.engine(null, options)
+/** Texts from somewhere else than this process. */
+export interface TextEngine {
+  base: Generator
+  /** The model's name and revision and how it samples; not the address, so that a server that comes back elsewhere goes on. */
+  identity: string
+  /** Writes with a trained adapter; without it, adapters are answered with in process. */
+  withAdapter?(dir: string): Promise<OpenGenerator>
+  dispose?(): void
+}
+
+export interface EngineOptions extends LocalOptions {
+  /** A server that writes; this process if not given. */
+  text?: TextEngine
+  /** Python jobs that score and train; this process if not given. */
+  torch?: TorchOptions
+  onNote?: (line: string) => void
+}
+
+/**
+ * The engines of a run. `open` loads the weights into this process; it is called when a part that works here is first asked,
+ * so a run whose parts all work elsewhere never reads them.
+ */
+export function openEngines(
+  model: ModelDescription,
+  open: () => LocalModel,
+  { text, torch, ...options }: EngineOptions,
+): Engines {
+  let local: LocalModel | undefined
+  let engine: LocalEngine | undefined
+  const weights = () => {
+    local ??= open()
+    return local
+  }
+  const own = () => {
+    engine ??= weights().engine(null, options)
+    return engine
+  }
+  const here: Generator & SignalScorer = {
+    name: model.name,
+    maxShots: modelTraits(model.dir).shots,
+    get concurrency() {
+      return own().concurrency
+    },
+    generate: (request) => own().generate(request),
+    score: (request) => own().score(request),
+  }
+  const scorer = torch ? torchScorer(model, torch) : here
   return {
-    name: local.name,
+    name: model.name,
     get fingerprint() {
-      return local.fingerprint
+      return torch && torch.dtype !== "float32" ? `${model.fingerprint} ${torch.dtype}` : model.fingerprint
     },
-    base,
-    scorer: base,
-    train: (training) => runTraining({ ...training, local }),
-    async withAdapter(dir) {
-      const lora = openAdapter(dir, local)
-      const engine = local.engine(lora, options)
-      return {
-        ...engine,
-        dispose() {
-          engine.dispose()
-          tf.dispose(lora.params)
-        },
-      }
+    get textIdentity() {
+      return text ? text.identity : model.fingerprint
     },
-    dispose: () => base.dispose(),
+    base: text?.base ?? here,
+    scorer,
+    train: (training) => runTraining({ ...training, local: weights() }),
+    withAdapter: text?.withAdapter ?? (async (dir) => adapted(weights(), dir, options)),
+    dispose() {
+      text?.dispose?.()
+      engine?.dispose()
+    },
+  }
+}
+
+function adapted(local: LocalModel, dir: string, options: LocalOptions & Pick<EngineOptions, "onNote">): OpenGenerator {
+  const lora = openAdapter(dir, local, options.onNote)
+  const engine = local.engine(lora, options)
+  return {
+    ...engine,
+    dispose() {
+      engine.dispose()
+      tf.dispose(lora.params)
+    },
   }
 }

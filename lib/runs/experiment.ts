@@ -117,7 +117,7 @@ async function gradePairs(context: RunContext, name: string, pairs: StageOutput,
   const grade = graderOf(context.engines.base, options)
   const checked = await rowsStage<PairRow, GradedPair>(context, {
     name,
-    key: keyOf("pairs", evaluateVersion, pairs.key, context.engines.fingerprint, gradedPairs, options),
+    key: keyOf("pairs", evaluateVersion, pairs.key, context.engines.textIdentity, gradedPairs, options),
     total: Math.min(n, gradedPairs),
     rows: () => first(gradedPairs, passed<PairRow>(pairs)),
     work: (row) => gradePair(row, grade),
@@ -200,7 +200,7 @@ async function evaluateMethod(
   try {
     for (const temperature of config.evalTemperatures) {
       const options = { method, seed, temperature, maxTokens: config.evalMaxTokens }
-      const made = [engines.fingerprint, adapter?.key ?? "base", holdout.key, judgeOptions(config)]
+      const made = [engines.textIdentity, adapter?.key ?? "base", holdout.key, judgeOptions(config)]
       const output = await rowsStage(context, {
         name: `seed-${seed}/evaluate/${method}-T${temperature}`,
         key: keyOf("evaluate", evaluateVersion, options, ...made),

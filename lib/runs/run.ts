@@ -6,11 +6,12 @@ import { fileError, writeAtomic } from "../data/jsonl"
 import { lockFolder } from "../data/lock"
 import type { Results } from "../data/results"
 import { tf, useBackend } from "../device/tf"
+import { describeModel } from "../engine/description"
 import { type LocalModel, openLocal } from "../engine/local"
 import { writeReport } from "../report/report"
 import { writeResults } from "../report/tables"
 import { NoRowsError, type RunContext } from "./context"
-import { localEngines } from "./engines"
+import { type EngineOptions, openEngines } from "./engines"
 import { experiment, type Findings } from "./experiment"
 import { sweep, versions, writeManifest } from "./manifest"
 import { modelFolder } from "./model"
@@ -20,6 +21,9 @@ export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgr
   onTokens?: (count: number) => void
   /** Run folder, made if absent. */
   dir: string
+  /** A server that writes, and Python jobs that score and train; this process for what is not given. */
+  text?: EngineOptions["text"]
+  torch?: EngineOptions["torch"]
   /** A model that is open already; the one that the settings name if not given. */
   local?: LocalModel
   /** Folder of finished stages shared by runs: `.cache` beside the run folder if not given, null for none. */
@@ -52,20 +56,26 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     await rm(join(dir, "manifest.json"), { force: true })
     const backend = await backendOf(config, options.local)
     onNote(backend)
-    const folder = () => modelFolder(config.model, { signal, onProgress })
-    const local = options.local ?? openLocal(await folder(), { onNote, workers: config.workers })
+    const model = options.local ?? describeModel(await modelFolder(config.model, { signal, onProgress }))
+    let opened: LocalModel | undefined
+    const open = () => {
+      opened = openLocal(model.dir, { onNote, workers: config.workers })
+      return opened
+    }
     await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
     const seeds = Array.from({ length: config.repeat }, (_, i) => config.seed + i)
     const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))
-    const engines = localEngines(local, { signal, onTokens })
+    const engines = openEngines(model, options.local ? () => options.local! : open, {
+      ...{ signal, onTokens, onNote, text: options.text, torch: options.torch },
+    })
     const context = { config, dir, engines, cache, signal, onProgress, onNote }
     const found = await experiment(context, seeds).finally(() => {
       failing.abort()
       engines.dispose()
-      if (!options.local) tf.dispose(local.model.params)
+      if (opened) tf.dispose(opened.model.params)
     })
     await writeResults(dir, found.results)
-    const { name, fingerprint } = local
+    const { name, fingerprint } = model
     const finished = new Date().toISOString()
     const made = { backend, model: { name, fingerprint }, command: options.command ?? "", seeds, started, finished }
     await writeManifest(dir, { ...versions(), ...made }, currentOf(config))

@@ -42,7 +42,7 @@ function selfInstructStage(context: RunContext, seed: number): Promise<StageOutp
   const total = selfInstructed(config)
   return rowsStage(context, {
     name: `seed-${seed}/self-instruct`,
-    key: keyOf("self-instruct", version, options, engines.fingerprint, total),
+    key: keyOf("self-instruct", version, options, engines.textIdentity, total),
     total,
     rows: () => Array.from({ length: total }, (_, i) => i),
     work: (i) => selfInstruct(engines.base, i, options),
@@ -66,7 +66,7 @@ export function holdoutStage(context: RunContext, { candidates: pool }: Source):
   const kept = config.evalSplit === "development" ? [config.holdout, "development"] : [config.holdout]
   return rowsStage(context, {
     name: "holdout",
-    key: keyOf("holdout", 2, stages.decompose.version, options, engines.fingerprint, pool.key, ...kept, most),
+    key: keyOf("holdout", 2, stages.decompose.version, options, engines.textIdentity, pool.key, ...kept, most),
     total: most,
     rows: () => first(most, heldOutRows(config, pool.rows())),
     // A text that decompose finds stands in the instruction, which is asked as it is.

@@ -64,8 +64,8 @@ export interface RowStage<In, Out extends object> {
   /** Input rows, in the same order each time. */
   rows: () => AsyncIterable<In> | Iterable<In>
   work: (row: In) => Promise<Out>
-  /** Rows worked on together. */
-  chunk: number
+  /** Rows worked on together; asked only when there is something to do, as it may need the weights. */
+  chunk: () => number
   /**
    * Whether a resumed run does the rows of a half-written chunk again, without writing them twice. Then batches hold the
    * same rows as in a run that was never stopped, so a local model gives the same answers to the last bit.
@@ -84,7 +84,7 @@ export interface RowStage<In, Out extends object> {
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */
 export async function runRows<In, Out extends object>(options: RowStage<In, Out>): Promise<StageOutput> {
-  const { stage, file, key, chunk, replay, cache, signal, onRow } = options
+  const { stage, file, key, replay, cache, signal, onRow } = options
   const keyFile = keyFileOf(file)
   const cached = cache && join(cache, `${stage}-${key.slice(0, 32)}.jsonl`)
   const finished = readFinished(file, key)
@@ -125,7 +125,8 @@ export async function runRows<In, Out extends object>(options: RowStage<In, Out>
   }
   return { ...state, file }
 
-  async function fill(writer: JsonlWriter, { rows, work }: RowStage<In, Out>, { rows: have }: Tally) {
+  async function fill(writer: JsonlWriter, { rows, work, ...stage }: RowStage<In, Out>, { rows: have }: Tally) {
+    const chunk = stage.chunk()
     const first = replay ? have - (have % chunk) : have
     let done = first
     let written = first

@@ -29,7 +29,7 @@ function stage(changes: Partial<RowStage<number, object>> = {}) {
         ...(row === 3 && { failure: { stage: "double", reason: "three" } }),
       }
     },
-    chunk: 4,
+    chunk: () => 4,
     replay: true,
     ...changes,
   }
@@ -67,7 +67,7 @@ describe("a stage over rows", () => {
   })
 
   it("gives the same file when it was cut off at any byte", async () => {
-    const short = (replay: boolean) => stage({ rows: () => [0, 1, 2, 3, 4], chunk: 2, replay })
+    const short = (replay: boolean) => stage({ rows: () => [0, 1, 2, 3, 4], chunk: () => 2, replay })
     const { options, file } = short(true)
     await runRows(options)
     const whole = readFileSync(file)
