@@ -2,44 +2,67 @@ import type { Message } from "../data/schema"
 import { blocks, type Demonstration, fewShot, fields } from "../musc/prompt"
 
 /**
- * User message that asks whether an answer satisfies one constraint, the question, which stands alone. The question comes
- * before the answer, so that the answer is read with it in mind, and the evidence before the verdict: a verdict alone is one
- * token, which small models guess.
+ * User message that asks whether an answer satisfies one constraint, the question. The question comes before the answer,
+ * so that the answer is read with it in mind, and the evidence before the verdict: a verdict alone is one token, which
+ * small models guess. The judge sees the instruction (and the text that it is about), as in the released code and in
+ * ComplexBench: "Is the answer a summary of the given message?" cannot be judged without. Null leaves it out, which is
+ * the prompt that the embedded model was trained on.
  */
-export function judgePrompt(question: string, input: string | null, answer: string): string {
+export function judgePrompt(
+  question: string,
+  input: string | null,
+  answer: string,
+  instruction: string | null = null,
+): string {
   return blocks(
-    "Judge the answer by the question. Quote what decides it in the answer, or write nothing, then write yes or no on a line of its own.",
+    instruction === null
+      ? "Judge the answer by the question. Quote what decides it in the answer, or write nothing, then write yes or no on a line of its own."
+      : "Judge the answer to the instruction by the question alone. Quote what decides it in the answer, or write nothing, then write yes or no on a line of its own.",
+    fields({ Instruction: instruction }),
+    instruction !== null && fields({ Text: input }),
     fields({ Question: question }),
-    fields({ Input: input }),
+    instruction === null && fields({ Input: input }),
     fields({ Answer: answer }),
   )
 }
 
 /** `judgePrompt` behind the first `shots` of its demonstrations, 0 to 4. */
-export function judgeMessages(question: string, input: string | null, answer: string, shots: number): Message[] {
-  const examples = demos
-    .slice(0, shots)
-    .map(({ question, answer, reply }): Demonstration => [judgePrompt(question, null, answer), reply])
-  return fewShot(examples, judgePrompt(question, input, answer))
+export function judgeMessages(
+  question: string,
+  input: string | null,
+  answer: string,
+  shots: number,
+  instruction: string | null = null,
+): Message[] {
+  const examples = demos.slice(0, shots).map((demo): Demonstration => {
+    const asked = instruction === null ? null : demo.instruction
+    return [judgePrompt(demo.question, null, demo.answer, asked), demo.reply]
+  })
+  return fewShot(examples, judgePrompt(question, input, answer, instruction))
 }
 
 const demos = [
   {
+    instruction:
+      "Write a short letter to a neighbour who watered your tomatoes. Thank her, and offer something in return.",
     question: "Is the answer a letter to a neighbour?",
     answer: "Dear Mrs. Okafor, thank you for watering my tomatoes all week. I owe you a jar of sauce! Your Emil",
     reply: '"Dear Mrs. Okafor, thank you for watering my tomatoes"\nyes',
   },
   {
+    instruction: "Describe a lamp for a catalogue in one sentence. Name its size, its material and its price.",
     question: "Does the answer name a price?",
     answer: "The lamp is small, made of blue glass, and bright enough to read by.",
     reply: "nothing\nno",
   },
   {
+    instruction: "Explain in two numbered steps how to make dough rise. Do not use the word never.",
     question: "Is the answer free of the word never?",
     answer: "1. Knead the dough for ten minutes.\n2. Let it rest, but never in the sun.",
     reply: '"but never in the sun"\nno',
   },
   {
+    instruction: "Tell a story of exactly two sentences that plays on a pier.",
     question: "Does the answer have exactly two sentences?",
     answer: "The ferry was late again. We shared an orange on the pier.",
     reply: '"The ferry was late again." "We shared an orange on the pier."\nyes',

@@ -97,7 +97,12 @@ export const runConfig = z.strictObject({
     .describe(
       "few-shot examples in prompts; paper 5 (recombine 2, edits and verdicts 4 at most); 0 for the embedded model",
     ),
-  findText: z.boolean().default(false).describe("whether decompose looks for a text inside the instruction; for chats"),
+  findText: z
+    .boolean()
+    .default(true)
+    .describe(
+      "whether decompose looks for a text inside instructions that have none of their own, as chats and self-instructed ones; not for the embedded model",
+    ),
   selfInstructTemperature: temperature.default(0.5).describe("sampling temperature; paper .5"),
   selfInstructMaxTokens: tokens.default(512).describe("tokens of a new instruction, at most"),
   decomposeTemperature: temperature.default(0.1).describe("sampling temperature; paper .1"),
@@ -214,13 +219,17 @@ export const configKeys = Object.keys(runConfig.shape) as ConfigKey[]
 export const configDefaults: RunConfig = runConfig.parse({})
 
 /**
- * The settings, with defaults for those not given; `shots` is what the model takes where its folder says so.
+ * The settings, with defaults for those not given; `shots` and `findText` are what the model takes where its folder says so.
  * @throws ConfigError listing every problem.
  */
 export function parseConfig(settings: Readonly<Record<string, unknown>>): RunConfig {
   const model = typeof settings.model === "string" ? settings.model : configDefaults.model
   const most = modelTraits(model).shots ?? 5
-  const given = { ...settings, shots: settings.shots ?? Math.min(configDefaults.shots, most) }
+  const given = {
+    ...settings,
+    shots: settings.shots ?? Math.min(configDefaults.shots, most),
+    findText: settings.findText ?? (most > 0 && configDefaults.findText),
+  }
   const parsed = runConfig.safeParse(given)
   const problems = parsed.success ? [] : parsed.error.issues.flatMap((issue) => explain(issue, given))
   const { minConstraints, maxConstraints, drop, negate, substitute } = { ...configDefaults, ...given } as RunConfig

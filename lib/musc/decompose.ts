@@ -14,10 +14,11 @@ export interface DecomposeOptions {
   /** Most tokens of the reply, 128 to 4096. */
   maxTokens: number
   /**
-   * Whether the model also looks for a text that the instruction holds ("Translate this: ..."). Needed for chats, where
-   * the text is inside the instruction; the paper does it. Not for seeds that keep the text in `input`.
+   * Whether the model also looks for a text that the instruction holds ("Translate this: ..."), where the row has no
+   * `input` of its own: chats and self-instructed rows have it inside the instruction, and it would be lost. The paper does
+   * it. If not given, a model does it unless it takes no examples, as the embedded one.
    */
-  findText: boolean
+  findText?: boolean
 }
 
 export const decomposeDefaults: DecomposeOptions = {
@@ -25,7 +26,6 @@ export const decomposeDefaults: DecomposeOptions = {
   shots: 5,
   temperature: 0.1,
   maxTokens: 1024,
-  findText: false,
 }
 
 /** User message that asks for the constraints of an instruction; with `findText`, also for a text that it holds. */
@@ -92,7 +92,7 @@ export async function decompose(
 ): Promise<Outcome<DecomposedRow>> {
   const { seed, temperature, maxTokens, findText } = { ...decomposeDefaults, ...options }
   const shots = shotsFor(engine, options.shots, decomposeDefaults.shots)
-  const search = findText && !row.input
+  const search = (findText ?? engine.maxShots !== 0) && !row.input
   const messages = fewShot(demonstrations(decomposeDemos.slice(0, shots), search), decomposePrompt(row, search))
   const call = await ask({ engine, seed, stage: "decompose", id: row.id }, messages, { temperature, maxTokens })
   const noted = withCalls(row, "decompose", [call])

@@ -18,7 +18,7 @@ import { keyOf, readOutput, type StageOutput } from "./store"
 import { trainedOn } from "./train-stage"
 
 /** Part of the key of evaluations; to be raised when a change makes them write something else. */
-const evaluateVersion = 3
+const evaluateVersion = 4
 
 /** What a run found: its results, and the graded answers behind them with the key of the work that made each list. */
 export interface Findings {

@@ -31,15 +31,17 @@ export const judgeOptions = ({ judgeMaxTokens, shots }: RunConfig): Required<Jud
 })
 
 /**
- * Verdicts of a model that is asked one question a constraint, the row's own (greedily). A reply that is neither yes nor
+ * Verdicts of a model that is asked one question a constraint, the row's own (greedily), with the instruction and its text
+ * in sight. A reply that is neither yes nor
  * no gives null, where the released code counts .9.
  */
 export function judgeGrader(engine: Generator, { maxTokens, shots = 0 }: JudgeOptions): Grader {
   const examples = shotsFor(engine, shots, 0)
+  const bare = engine.maxShots === 0 // the embedded model knows the bare question alone
   return async (row, answer) => {
-    const { input, constraints } = decomposedRow.parse(row)
+    const { input, constraints, instruction } = decomposedRow.parse(row)
     const judge = async (question: string, index: number): Promise<Verdicts[number]> => {
-      const prompt = judgeMessages(question, input, answer, examples)
+      const prompt = judgeMessages(question, input, answer, examples, bare ? null : instruction)
       const call = await ask(
         { engine, seed: 0, stage: "judge", id: row.id },
         prompt,

@@ -9,6 +9,15 @@ describe("judge", () => {
     )
   })
 
+  it("shows the instruction and its text before the question, where they are given", () => {
+    const prompt = judgePrompt("Is it a summary of the message?", "Milk is out.", "No milk.", "Sum up the message.")
+    expect(prompt).toMatch(
+      /on a line of its own\.\n\nInstruction: Sum up the message\.\n\nText: Milk is out\.\n\nQuestion: Is it a summary of the message\?\n\nAnswer: No milk\.$/,
+    )
+    const [first] = judgeMessages("Is it done?", null, "Done.", 1, "Do it.")
+    expect(first!.content).toMatch(/Instruction: Write a short letter[\s\S]*Question: Is the answer a letter/)
+  })
+
   it("shows demonstrations as earlier turns, each with a verdict that can be read", () => {
     const bare = judgeMessages("Is it done?", null, "Done.", 0)
     expect(bare).toEqual([{ role: "user", content: judgePrompt("Is it done?", null, "Done.") }])

@@ -52,11 +52,13 @@ describe("decompose", () => {
     expect(await decompose(engine, start)).toMatchObject({ constraints: ["A?", "B?"], failure: undefined })
   })
 
-  it("finds the text inside an instruction when asked to, and leaves a given one alone", async () => {
+  it("finds the text inside an instruction, unless told not to or the model takes no examples, and leaves a given one alone", async () => {
     const engine = scripted(() => "##1. A?\n##2. B?\nText: two lines")
     expect((await decompose(engine, start, { findText: true })).input).toBe("two lines")
     expect((await decompose(engine, { ...start, input: "given" }, { findText: true })).input).toBe("given")
-    expect((await decompose(engine, start)).input).toBeNull()
+    expect((await decompose(engine, start)).input).toBe("two lines")
+    expect((await decompose(engine, start, { findText: false })).input).toBeNull()
+    expect((await decompose({ ...engine, maxShots: 0 }, start)).input).toBeNull()
   })
 })
 

@@ -61,6 +61,7 @@ export function oracleModel(change: (request: GenerateRequest) => void | Promise
       return {
         ...real,
         concurrency: 4,
+        maxShots: 0,
         async generate(request) {
           const prompt = request.messages.at(-1)!.content
           const task = Object.keys(tasks).find((head) => prompt.startsWith(head))
