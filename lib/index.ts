@@ -107,6 +107,7 @@ export {
   type WeightingName,
   weigh,
   weighDefaults,
+  weighSamples,
   weightings,
   weightsOf,
 } from "./musc/weigh"

@@ -24,10 +24,12 @@ export const methodNames = [
   "base",
   "sft",
   ...baselineNames,
+  "fine",
   "coarse",
   "tdpo1",
   "tdpo2",
   "musc",
+  "musc-dynamic",
   ...weightingNames.map((name) => `musc-${name}` as const),
 ] as const
 export type MethodName = (typeof methodNames)[number]
@@ -149,6 +151,7 @@ export const runConfig = z.strictObject({
     .default(["base", "sft", "coarse", "musc"])
     .describe(
       "what to compare: base, sft (on chosen answers), coarse (plain DPO), tdpo1, tdpo2 (coarse with that loss), musc, musc-<weighting>, " +
+        "musc-dynamic (weights made anew each epoch), fine (token weights on the pairs of self-reward-yesno: clean against empty prompt), " +
         "self-correct, self-reward-yesno, -points, -external (a server judges), -verifier (the embedded world's exact checks judge)",
     ),
   equalPairs: z
@@ -157,6 +160,11 @@ export const runConfig = z.strictObject({
     .describe("whether all methods of a seed are trained on as many pairs as the one that has fewest"),
   pairs: count(0).default(0).describe("pairs to train on, at most; 0 takes all"),
   weighting: z.enum(weightingNames).default(defaultWeighting).describe("token weighting of the method musc"),
+  weighEvery: count(0, 100)
+    .default(0)
+    .describe(
+      "epochs after which token weights are made anew from the policy (dynamic weights); 0: once, from the base",
+    ),
   loss: z
     .enum(preferenceLosses)
     .default("dpo")

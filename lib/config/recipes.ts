@@ -67,7 +67,8 @@ export const recipes: Readonly<Record<string, Recipe>> = {
     },
   },
   paper: {
-    summary: "the paper's table: base, SFT, Self-Reward by three judges, Self-Correct, coarse and MuSC over five seeds",
+    summary:
+      "the paper's table: base, SFT, Self-Reward by three judges, Self-Correct, fine only, coarse only and MuSC over five seeds",
     config: {
       ...embedded,
       repeat: 5,
@@ -80,7 +81,7 @@ export const recipes: Readonly<Record<string, Recipe>> = {
           "self-reward-verifier",
           "self-correct",
         ] as const),
-        ...(["coarse", "musc"] as const),
+        ...(["fine", "coarse", "musc"] as const),
       ],
     },
     otherModels: {
@@ -89,7 +90,7 @@ export const recipes: Readonly<Record<string, Recipe>> = {
       repeat: 1,
       epochs: 3,
       weightings: ["uniform", "contrast", "pmi", "entropy", "kl"],
-      methods: ["base", "sft", "self-reward-yesno", "self-reward-points", "self-correct", "coarse", "musc"],
+      methods: ["base", "sft", "self-reward-yesno", "self-reward-points", "self-correct", "fine", "coarse", "musc"],
     },
   },
   "ablation-weights": {
@@ -102,7 +103,7 @@ export const recipes: Readonly<Record<string, Recipe>> = {
       methods: [
         ...(["base", "coarse", "musc-random", "musc-logprob", "musc-contrast", "musc-pmi", "musc-entropy"] as const),
         ...(["musc-kl", "musc-kl-reverse", "musc-bi-kl", "musc-ratio", "musc-ratio-scaled"] as const),
-        ...(["musc-tis-dpo", "tdpo1", "tdpo2"] as const),
+        ...(["musc-tis-dpo", "musc-dynamic", "tdpo1", "tdpo2"] as const),
       ],
     },
     otherModels: standard,

@@ -115,5 +115,9 @@ export type PairWeights = z.infer<typeof pairWeights>
 export const weighedRow = pairRow.extend({
   signals: z.object({ chosen: tokenSignals, rejected: tokenSignals }),
   weights: z.record(z.string(), pairWeights),
+  rejected_from: z
+    .enum(["noised", "clean"])
+    .optional()
+    .describe("the prompt that the rejected answer was sampled from, if not the noised one"),
 })
 export type WeighedRow = z.infer<typeof weighedRow>

@@ -13,9 +13,10 @@ import { type PreferenceOptions, preferenceDefaults, readsWeights } from "../tra
 import { type Objective, type PairItem, tokensOf } from "../train/objective"
 import { encodePairs, type PairText, withReference } from "../train/pairs"
 import { preferenceOf } from "./respond"
+import { openReweigher } from "./reweigh"
 import { type FailedRow, hasPassed } from "./row"
 import type { Rows } from "./run-stage"
-import { defaultWeighting, type WeightingName, weightsOf } from "./weigh"
+import { defaultWeighting, type ScoredPair, type WeightingName, weightsOf } from "./weigh"
 
 interface SharedSettings {
   /** Run seed, any integer: start of the adapter and order of the pairs. */
@@ -44,7 +45,14 @@ interface SharedSettings {
 export type TrainSettings = SharedSettings &
   (
     | { kind: "sft" }
-    | { kind: "preference"; weighting: WeightingName; firstTokenZero: boolean; preference: PreferenceOptions }
+    | {
+        kind: "preference"
+        weighting: WeightingName
+        firstTokenZero: boolean
+        preference: PreferenceOptions
+        /** Dynamic weights: epochs after which weights are made anew from the policy; absent or 0: once, from the base. */
+        weighEvery?: number
+      }
   )
 
 /** The paper's settings with the default weighting. */
@@ -67,7 +75,7 @@ export const trainDefaults: TrainSettings = {
 
 /** What training needs of a pair: a weighed row, or one without signals, all of whose tokens weigh 1. */
 export type TrainRow = Pick<PairRow, "id" | "input" | "clean_instruction" | "chosen" | "rejected"> &
-  Partial<Pick<WeighedRow, "signals" | "weights">>
+  Partial<Pick<WeighedRow, "signals" | "weights" | "rejected_from" | "noised_instruction">>
 
 /** To be raised when a change makes training give another adapter. */
 export const trainVersion = 3
@@ -118,12 +126,16 @@ export async function trainAdapter(
   const lora = initLora(local.config, { rank, alpha, seed })
   const { model } = local
   const items = new Spool<PairItem>()
+  const rows = new Spool<ScoredPair>()
+  const every = settings.kind === "preference" ? (settings.weighEvery ?? 0) : 0
   try {
     const counts: PairCounts = { pairs: 0, leftOut: 0, shortened: 0, otherWeights: 0 }
     let tokens = 0
     for await (const some of encodedPairs(local.tokenizer, pairs, settings, counts)) {
-      const ready = settings.kind === "sft" ? some : await withReference(model, some, tokenBudget)
+      const plain = some.map(({ item }) => item)
+      const ready = settings.kind === "sft" ? plain : await withReference(model, plain, tokenBudget)
       for (const item of ready) items.push(item)
+      if (every) for (const { row } of some) rows.push(row)
       tokens += ready.reduce((sum, item) => sum + tokensOf(item), 0)
     }
     counts.pairs = items.length
@@ -136,22 +148,35 @@ export async function trainAdapter(
     }
     await onPairs?.(counts)
     const chosen = (i: number): Sequence => ({ prompt: items.at(i)!.prompt, responses: [items.at(i)!.chosen] })
-    const given: Items<PairItem | Sequence> = settings.kind === "sft" ? { length: items.length, at: chosen } : items
+    const perEpoch = Math.ceil(items.length / batchSize)
+    const reweigh =
+      settings.kind === "preference" && every
+        ? openReweigher(local, lora, { rows, every, settings, perEpoch, checkpoint: control.checkpoint })
+        : null
+    const pairAt = (i: number) => reweigh?.item(items.at(i)!, i) ?? items.at(i)!
+    const at = settings.kind === "sft" ? chosen : pairAt
+    const given: Items<PairItem | Sequence> = { length: items.length, at }
     const work = { adapter: true, tokens: tokens * settings.epochs, checkpointing: gradientCheckpointing }
     const plan = planFor(sizeOf(model.params), { kind: "train", ...work })
     const batches = epochs(given, { epochs: settings.epochs, batchSize, seed })
-    await train({ model, lora, objective, plan, batches, lr, warmup, tokenBudget, ...stepControl })
+    const beforeStep = reweigh?.beforeStep
+    await train({ model, lora, objective, plan, batches, lr, warmup, tokenBudget, beforeStep, ...stepControl })
     return lora
   } catch (error) {
     tf.dispose(lora.params)
     throw error
   } finally {
     items.dispose()
+    rows.dispose()
   }
 }
 
 /** @throws InputError for settings that would be without effect */
 export function checkSettings(settings: TrainSettings): void {
+  if (settings.kind === "preference" && settings.weighEvery && settings.weighEvery >= settings.epochs) {
+    const rule = `must be below the epochs, ${settings.epochs}, as weights are made anew between epochs`
+    throw new InputError(`weighEvery ${rule}, got ${settings.weighEvery}; lower it, or raise epochs`)
+  }
   if (settings.kind === "sft" || readsWeights(settings.preference.loss)) return
   const { weighting, firstTokenZero, preference } = settings
   if (weighting === "uniform" && !firstTokenZero) return
@@ -188,15 +213,23 @@ export async function* encodedPairs(
   settings: TrainSettings,
   counts: PairCounts,
 ) {
-  let some: PairItem[] = []
+  let some: { item: PairItem; row: ScoredPair }[] = []
   for await (const row of pairs) {
-    if (hasPassed(row)) some.push(...encodePairs(tokenizer, [pairText(row, settings, counts)], settings.cutoff, counts))
+    if (hasPassed(row)) {
+      const fitting = encodePairs(tokenizer, [pairText(row, settings, counts)], settings.cutoff, counts)
+      some.push(...fitting.map((item) => ({ item, row: scoredOf(row) })))
+    }
     if (some.length < 256) continue
     yield some
     some = []
   }
   yield some
 }
+
+/** What scoring a row again takes, without its signals and calls. */
+const scoredOf = ({ id, input, clean_instruction, noised_instruction, chosen, rejected, rejected_from }: TrainRow) => ({
+  ...{ id, input, clean_instruction, noised_instruction, chosen, rejected, rejected_from },
+})
 
 /** The pair of a row with its weights. Counts where those that the row holds are others. */
 function pairText(row: TrainRow, settings: TrainSettings, counts: Pick<PairCounts, "otherWeights">): PairText {
@@ -209,7 +242,7 @@ function pairText(row: TrainRow, settings: TrainSettings, counts: Pick<PairCount
     if (weights || weighting === "uniform") return { ...pair, weights, firstTokenZero }
     throw new InputError(`pair ${row.id} must have signals to be weighed by ${weighting}, got none; run weigh first`)
   }
-  const weights = weightsOf(signals, weighting, { id: row.id, seed, firstTokenZero })
+  const weights = weightsOf(signals, weighting, { id: row.id, seed, firstTokenZero, rejectedFrom: row.rejected_from })
   if (held?.[weighting] && differs(held[weighting], weights)) counts.otherWeights++
   return { ...pair, weights, reference: { chosen: signals.chosen.logprob, rejected: signals.rejected.logprob } }
 }

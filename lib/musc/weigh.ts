@@ -1,4 +1,4 @@
-import type { PairRow, PairWeights, TokenSignals, WeighedRow } from "../data/schema"
+import type { Message, PairRow, PairWeights, TokenSignals, WeighedRow } from "../data/schema"
 import type { ScoreRequest, SignalScorer } from "../engine/engine"
 import { InputError } from "../errors"
 import { type Rng, rng } from "../rng"
@@ -174,6 +174,15 @@ export const weighDefaults: WeighOptions = {
   firstTokenZero: false,
 }
 
+export interface WeightsOptions {
+  /** Of the row; part of the random stream of `random`. */
+  id?: string
+  seed?: number
+  firstTokenZero?: boolean
+  /** The prompt that the rejected answer was sampled from: the noised one, or, as both of a pair of samples, the clean one. */
+  rejectedFrom?: "noised" | "clean"
+}
+
 /**
  * The weights of both answers of a pair under one weighting.
  * @throws InputError for signals that are not finite or of different lengths.
@@ -181,10 +190,10 @@ export const weighDefaults: WeighOptions = {
 export function weightsOf(
   signals: { chosen: TokenSignals; rejected: TokenSignals },
   name: WeightingName,
-  { id = "", seed = 0, firstTokenZero = false }: { id?: string; seed?: number; firstTokenZero?: boolean } = {},
+  { id = "", seed = 0, firstTokenZero = false, rejectedFrom = "noised" }: WeightsOptions = {},
 ): PairWeights {
   const of = (answer: "chosen" | "rejected") => {
-    const own = ownSignals(signals[answer], answer)
+    const own = ownSignals(signals[answer], rejectedFrom === "clean" ? "chosen" : answer)
     const n = signals[answer].tokens.length
     for (const [signal, values] of Object.entries(own)) {
       if (values.length === n && values.every(Number.isFinite)) continue
@@ -198,13 +207,25 @@ export function weightsOf(
   return { chosen: of("chosen"), rejected: of("rejected") }
 }
 
-/** Both answers of a pair under the clean, the noised and the empty prompt. */
-export const weighRequest = (row: PairRow): ScoreRequest => ({
-  clean: respondMessages(row.clean_instruction, row.input),
-  noised: respondMessages(row.noised_instruction, row.input),
-  empty: [{ role: "user", content: "" }],
-  responses: [row.chosen, row.rejected],
-})
+/** What a pair is scored by: its rows of the method, or of samples (`rejected_from` is clean), which know no noised prompt. */
+export type ScoredPair = Pick<PairRow, "id" | "input" | "clean_instruction" | "chosen" | "rejected"> &
+  Partial<Pick<PairRow, "noised_instruction">> &
+  Partial<Pick<WeighedRow, "rejected_from">>
+
+/**
+ * Both answers of a pair under the clean, the noised and the empty prompt. Pairs of samples are contrasted with the empty prompt
+ * in place of a noised one.
+ * @throws InputError for a pair without a noised instruction that is none of samples
+ */
+export function weighRequest(row: ScoredPair): ScoreRequest {
+  const empty: Message[] = [{ role: "user", content: "" }]
+  const clean = respondMessages(row.clean_instruction, row.input)
+  const responses = [row.chosen, row.rejected]
+  if (row.rejected_from === "clean") return { clean, noised: empty, empty, responses }
+  if (row.noised_instruction === undefined)
+    throw new InputError(`pair ${row.id} must have noised_instruction to be weighed, got none; run recombine first`)
+  return { clean, noised: respondMessages(row.noised_instruction, row.input), empty, responses }
+}
 
 /**
  * Stage 5 (paper: token-level supervision): scores both answers under the clean, the noised and the empty prompt, and
@@ -215,9 +236,27 @@ export async function weigh(
   row: PairRow,
   options: Partial<WeighOptions> = {},
 ): Promise<Outcome<WeighedRow>> {
+  return { ...row, ...(await weighed(scorer, row, options)), failure: undefined }
+}
+
+/**
+ * Weighs a pair of samples of one prompt ("fine only": token weights without contrastive pairs): the clean prompt against the
+ * empty one, for both answers. `rejected_from` says so in the row.
+ */
+export async function weighSamples<Row extends ScoredPair>(
+  scorer: SignalScorer,
+  row: Row,
+  options: Partial<WeighOptions> = {},
+): Promise<Row & Pick<WeighedRow, "signals" | "weights" | "rejected_from">> {
+  const sampled = { ...row, rejected_from: "clean" as const }
+  return { ...sampled, ...(await weighed(scorer, sampled, options)) }
+}
+
+async function weighed(scorer: SignalScorer, row: ScoredPair, options: Partial<WeighOptions>) {
   const { seed, weightings: names, firstTokenZero } = { ...weighDefaults, ...options }
   const [chosen, rejected] = await scorer.score(weighRequest(row))
   const signals = { chosen: chosen!, rejected: rejected! }
-  const entries = names.map((name) => [name, weightsOf(signals, name, { id: row.id, seed, firstTokenZero })] as const)
-  return { ...row, signals, weights: Object.fromEntries(entries), failure: undefined }
+  const about = { id: row.id, seed, firstTokenZero, rejectedFrom: row.rejected_from }
+  const entries = names.map((name) => [name, weightsOf(signals, name, about)] as const)
+  return { signals, weights: Object.fromEntries(entries) }
 }

@@ -42,6 +42,7 @@ const known: Readonly<Record<string, { colour: string; symbol: string }>> = {
   "self-reward-external": { colour: "#661100", symbol: "triangle-right" },
   "self-reward-verifier": { colour: "#332288", symbol: "hourglass" },
   "self-correct": { colour: colours.green, symbol: "triangle-down" },
+  fine: { colour: "#DDAA33", symbol: "square-cross" },
   coarse: { colour: colours.sky, symbol: "diamond" },
   tdpo1: { colour: "#44AA99", symbol: "bowtie" },
   tdpo2: { colour: "#117733", symbol: "star-diamond" },
@@ -55,7 +56,7 @@ const spare = [
   { colour: "#7B6FD0", symbol: "star-square" },
   { colour: "#888888", symbol: "diamond-wide" },
   { colour: "#6699CC", symbol: "circle-cross" },
-  { colour: "#DDAA33", symbol: "square-cross" },
+  { colour: "#BBCC33", symbol: "diamond-cross" },
 ]
 
 const natural = new Intl.Collator("en", { numeric: true })

@@ -60,8 +60,10 @@ const meanings: Readonly<Record<string, string>> = {
   "self-reward-external": "the same, judged by another model, a constraint at a time",
   "self-reward-verifier": "the same, judged by the embedded world’s exact checks in the place of another model",
   "self-correct": "DPO on its own revisions and the answers before them",
+  fine: "DPO on the best and worst of its own answers, tokens weighted by the clean against the empty prompt",
   coarse: "DPO on the contrastive pairs, all tokens alike",
   musc: "DPO on the contrastive pairs, tokens weighted",
+  "musc-dynamic": "the same, with weights that the model in training makes anew each epoch",
 }
 
 /** Every method at every temperature with intervals and the difference to base; nothing is left out. */

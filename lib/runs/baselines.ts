@@ -1,12 +1,20 @@
 import { pointsOf } from "../baselines/points"
 import { type SampledRow, sample } from "../baselines/sample"
 import { selfCorrect } from "../baselines/self-correct"
-import { type JudgedRow, judgeByConstraint, judgeByPoints, selfReward } from "../baselines/self-reward"
+import {
+  type BaselinePair,
+  type JudgedRow,
+  judgeByConstraint,
+  judgeByPoints,
+  selfReward,
+} from "../baselines/self-reward"
 import type { BaselineName, RunConfig } from "../config/config"
 import type { DecomposedRow } from "../data/schema"
 import { openaiGenerator } from "../engine/openai"
 import type { Grader } from "../eval/grader"
 import { failed, hasPassed, type Outcome } from "../musc/row"
+import { shortNumbers, stages } from "../musc/stages"
+import { weighSamples } from "../musc/weigh"
 import { worldSpec } from "../world/spec"
 import { passed, type RunContext, rowsStage } from "./context"
 import { judgeGrader, judgeOptions, worldGrader } from "./graders"
@@ -62,6 +70,20 @@ export async function baselinePairs(
   const score = counted ? ({ verdicts }: JudgedRow, i: number) => pointsOf(verdicts?.[i] ?? []) : undefined
   const work = async (row: JudgedRow) => selfReward(row, score)
   return { unreadable, output: await stage(context, `seed-${seed}/${method}`, judged, [counted], work) }
+}
+
+/**
+ * The pairs of Self-Reward by the model's own verdicts, weighed by the clean against the empty prompt: token weights on pairs
+ * that are not contrastive. With `coarse`, `musc` and `self-reward-yesno` it makes the four corners of the two granularities.
+ */
+export async function finePairs(context: RunContext, seed: number, decomposed: StageOutput): Promise<StageOutput> {
+  const { output } = await baselinePairs(context, seed, "self-reward-yesno", decomposed)
+  const { scorer, fingerprint } = context.engines
+  const options = stageOptions(context.config, seed).weigh
+  const made = [stages.weigh.version, options, fingerprint]
+  return stage<BaselinePair>(context, `seed-${seed}/weigh-fine`, output, made, async (row) =>
+    shortNumbers(await weighSamples(scorer, row, options)),
+  )
 }
 
 type Judge = "yesno" | "points" | "external" | "verifier"

@@ -80,12 +80,12 @@ export async function planOf(config: RunConfig): Promise<string> {
 
 /** Calls of the baselines' own stages; `n` instructions. */
 function baselineCalls(config: RunConfig, n: number): string[][] {
-  const has = (...names: BaselineName[]) => names.some((name) => config.methods.includes(name))
+  const has = (...names: (BaselineName | "fine")[]) => names.some((name) => config.methods.includes(name))
   const byReply = has("self-reward-points") && config.pointsFrom === "reply"
-  const byConstraint = has("self-reward-yesno", "self-correct") || (has("self-reward-points") && !byReply)
+  const byConstraint = has("self-reward-yesno", "self-correct", "fine") || (has("self-reward-points") && !byReply)
   const answers = config.samples * n
   return [
-    ...(config.methods.some(isBaseline) ? [["sample", `${answers}`, "answers for the baselines"]] : []),
+    ...(config.methods.some(isBaseline) || has("fine") ? [["sample", `${answers}`, "answers for the baselines"]] : []),
     ...(byConstraint ? [["judge", `${answers}`, "answers, a verdict on each of their constraints"]] : []),
     ...(byReply ? [["judge", `${answers}`, "answers, points for each"]] : []),
     ...(has("self-reward-external") ? [["judge", `${answers}`, `answers, by ${config.judgeModel}`]] : []),

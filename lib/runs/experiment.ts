@@ -7,7 +7,7 @@ import { evaluate } from "../musc/evaluate"
 import { stages } from "../musc/stages"
 import { type TrainRow, trainVersion } from "../musc/train"
 import { worldSpec } from "../world/spec"
-import { baselinePairs } from "./baselines"
+import { baselinePairs, finePairs } from "./baselines"
 import { collect, first, methodStage, passed, type RunContext, rowsStage, stepProgress, tellLosses } from "./context"
 import type { OpenGenerator } from "./engines"
 import { type GradedPair, gradePair, graderOf, judgeOptions } from "./graders"
@@ -35,14 +35,15 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
   const baselines: NonNullable<Results["baselines"]> = []
   const trained: NonNullable<Results["trained"]> = []
   const own = config.methods.filter(isBaseline)
+  const fine = config.methods.includes("fine")
   let holdout: StageOutput | undefined
   for (const seed of seeds) {
     const source = await sourceStage(context, seed)
     tellLosses("source", source.rows, context.onNote)
     const decomposed = await decomposeStage(context, seed, source)
     const made = new Map<MethodName, PairSource>()
-    const contrasted = config.methods.filter((method) => method !== "base" && !isBaseline(method))
-    if (contrasted.length || !own.length) {
+    const contrasted = config.methods.filter((method) => method !== "base" && method !== "fine" && !isBaseline(method))
+    if (contrasted.length || !(own.length || fine)) {
       const { answered, weighed } = await contrastStages(context, seed, decomposed)
       // Weights are made of the signals, so a longer list of weightings to write down changes no adapter.
       for (const method of contrasted)
@@ -65,6 +66,12 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
       const kept = meanShares(exact ? await gradePairs(context, `seed-${seed}/pairs-${method}`, output, n) : [])
       baselines.push({ method, seed, n, failures: output.failures, unreadable, ...kept })
       if (n) made.set(method, { output, key: output.key })
+    }
+    if (fine) {
+      const output = await finePairs(context, seed, decomposed)
+      const n = passedOf(output)
+      context.onNote(`seed ${seed}: ${n} pairs of ${output.rows} instructions for fine${reasons(output)}`)
+      if (n) made.set("fine", { output, key: output.key })
     }
     const fewest = Math.min(...[...made.values()].map(({ output }) => passedOf(output)))
     const most = Math.min(

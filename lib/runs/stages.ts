@@ -24,7 +24,16 @@ export const stageSettings = {
   respond: ["respondTemperature", "respondMaxTokens", "keepCut"],
   weigh: ["weightings", "firstTokenZero"],
   train: [
-    ...(["weighting", "firstTokenZero", "loss", "beta", "labelSmoothing", "lengthNormalised", "sftWeight"] as const),
+    ...([
+      "weighting",
+      "weighEvery",
+      "firstTokenZero",
+      "loss",
+      "beta",
+      "labelSmoothing",
+      "lengthNormalised",
+      "sftWeight",
+    ] as const),
     ...([
       "simpoBeta",
       "simpoMargin",
@@ -78,16 +87,18 @@ export function trainSettings(config: RunConfig, method: MethodName, seed: numbe
   const weighting =
     method === "coarse" || tdpo || isBaseline(method)
       ? "uniform"
-      : method === "musc"
+      : method === "musc" || method === "musc-dynamic" || method === "fine"
         ? config.weighting
         : method.slice("musc-".length)
   const { loss, beta, labelSmoothing, lengthNormalised, sftWeight, firstTokenZero } = config
   const { simpoBeta, simpoMargin, tdpoAlpha } = config
+  const weighEvery = weighting === "uniform" ? 0 : Math.max(config.weighEvery, Number(method === "musc-dynamic"))
   return {
     ...shared,
     kind: "preference",
     lr: config.lr,
     weighting: weighting as RunConfig["weighting"],
+    ...(weighEvery && { weighEvery }),
     firstTokenZero,
     preference: {
       loss: tdpo ? method : loss,

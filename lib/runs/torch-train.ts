@@ -143,7 +143,7 @@ async function withReferences(
   }
   const items: PairItem[] = []
   const counts: PairCounts = { pairs: 0, leftOut: 0, shortened: 0, otherWeights: 0 }
-  for await (const some of encodedPairs(tokenizer, rows, settings, counts)) items.push(...some)
+  for await (const some of encodedPairs(tokenizer, rows, settings, counts)) items.push(...some.map(({ item }) => item))
   counts.pairs = items.length
   for (const line of notesOf(counts, settings)) onNote(line)
   return items

@@ -10,6 +10,7 @@ import { readAdapter, writeAdapter } from "../model/adapter"
 import { fromAdapter, type Lora, toAdapter } from "../model/lora"
 import { baseMismatch } from "../model/merge"
 import { openSafetensors } from "../model/safetensors"
+import { weightsFile } from "../musc/reweigh"
 import type { FailedRow } from "../musc/row"
 import { type PairCounts, type TrainRow, type TrainSettings, trainAdapter } from "../musc/train"
 import type { StepLog } from "../train/loop"
@@ -50,7 +51,8 @@ export async function runTraining(stage: TrainStage): Promise<string> {
   try {
     if (found?.key !== key) {
       await rm(join(dir, "key.json"), { force: true }) // first, so that old files never stand under the new key
-      for (const old of [metrics, checkpoint, adapter]) await rm(old, { recursive: true, force: true })
+      for (const old of [metrics, checkpoint, weightsFile(checkpoint), adapter])
+        await rm(old, { recursive: true, force: true })
     }
     await mkdir(dir, { recursive: true })
     if (cached && (await readKey(cached))?.complete) {
@@ -95,7 +97,7 @@ export async function runTraining(stage: TrainStage): Promise<string> {
     tf.dispose(lora.params)
   }
   await writeKey(dir, { key, complete: true })
-  await rm(checkpoint, { force: true })
+  for (const done of [checkpoint, weightsFile(checkpoint)]) await rm(done, { force: true })
   if (cached && !existsSync(cached)) {
     const temporary = `${cached}.${process.pid}.tmp`
     await cp(dir, temporary, { recursive: true })

@@ -41,6 +41,8 @@ export interface TrainOptions<O extends Objective = Objective> extends Learner {
   tokenBudget?: number
   /** state is written here every `every` steps and at a stop; a run that finds it goes on from there */
   checkpoint?: { file: string; every: number; key: string }
+  /** called before each step, which waits for it */
+  beforeStep?: (step: number) => Promise<void>
   /** called after each step; the next one waits for it */
   onStep?: (log: StepLog) => void | Promise<void>
   signal?: AbortSignal
@@ -108,6 +110,7 @@ export async function train<O extends Objective>(options: TrainOptions<O>): Prom
     while (state.step < batches.steps) {
       if (options.signal?.aborted) throw new StoppedError("training stopped")
       const step = state.step
+      await options.beforeStep?.(step)
       const items = batches.at(step)
       const { loss, gradient, logs, tokens } = await stepGradient(options, items, { tokenBudget })
       if (!Number.isFinite(loss)) {
