@@ -8,7 +8,7 @@ import { CheckpointError } from "../errors"
 import type { Lora } from "../model/lora"
 import type { TrainOptions } from "../train/loop"
 import type { PairItem } from "../train/objective"
-import { type ScoredPair, weighRequest, type WeightingName, weightsOf } from "./weigh"
+import { type ScoredPair, type WeightingName, weighRequest, weightsOf } from "./weigh"
 
 /**
  * Dynamic weights: the abstract's "dynamic token-level supervision" may mean weights that the base model makes once, or weights

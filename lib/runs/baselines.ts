@@ -14,9 +14,9 @@ import { openaiGenerator } from "../engine/openai"
 import type { Grader } from "../eval/grader"
 import { failed, hasPassed, type Outcome } from "../musc/row"
 import { shortNumbers, stages } from "../musc/stages"
-import { weighSamples } from "../musc/weigh"
+import { type ScoredPair, weighRequest, weighSamples } from "../musc/weigh"
 import { worldSpec } from "../world/spec"
-import { passed, type RunContext, rowsStage } from "./context"
+import { passed, type RunContext, rowsStage, scoredByJob } from "./context"
 import { judgeGrader, judgeOptions, worldGrader } from "./graders"
 import { stageOptions } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
@@ -81,9 +81,12 @@ export async function finePairs(context: RunContext, seed: number, decomposed: S
   const { scorer, fingerprint } = context.engines
   const options = stageOptions(context.config, seed).weigh
   const made = [stages.weigh.version, options, fingerprint]
-  return stage<BaselinePair>(context, `seed-${seed}/weigh-fine`, output, made, async (row) =>
-    shortNumbers(await weighSamples(scorer, row, options)),
-  )
+  const name = `seed-${seed}/weigh-fine`
+  const requestOf = (row: ScoredPair) => weighRequest({ ...row, rejected_from: "clean" })
+  const ahead = scorer.prepare ? scoredByJob(context, scorer, name, output, requestOf) : null
+  return stage<BaselinePair>(context, name, output, made, async (row) =>
+    shortNumbers(await weighSamples(ahead ?? scorer, row, options)),
+  ).finally(() => ahead?.dispose())
 }
 
 type Judge = "yesno" | "points" | "external" | "verifier"

@@ -109,12 +109,18 @@ export async function methodStage<Name extends RowStageName>(
 }
 
 /** A scorer whose job for all rows of a stage starts when the first of them is asked for. */
-function scoredByJob(context: RunContext, scorer: SignalScorer, name: string, input: StageOutput) {
+export function scoredByJob(
+  context: RunContext,
+  scorer: SignalScorer,
+  name: string,
+  input: StageOutput,
+  requestOf: (row: PairRow) => ScoreRequest = weighRequest,
+) {
   const { dir, signal, onProgress } = context
   const folder = join(dir, `${name}.job`)
   let prepared: Promise<PreparedScorer> | undefined
   async function* requests() {
-    for await (const row of passed<PairRow>(input)) yield weighRequest(row)
+    for await (const row of passed<PairRow>(input)) yield requestOf(row)
   }
   const onDone = (done: number) => onProgress({ stage: `${name} (job)`, unit: "rows", done, total: input.rows })
   return {

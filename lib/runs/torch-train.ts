@@ -107,6 +107,7 @@ function lossOf(settings: TrainSettings) {
   const problems = [
     ...(loss === "dpo" ? [] : [`loss must be dpo with --torch, got ${loss}; ${remedy}`]),
     ...(lengthNormalised ? [`lengthNormalised must be false with --torch, got true; ${remedy}`] : []),
+    ...(settings.weighEvery ? [`weighEvery must be 0 with --torch, got ${settings.weighEvery}; ${remedy}`] : []),
     ...(sftWeight ? [`sftWeight must be 0 with --torch, got ${sftWeight}; ${remedy}`] : []),
   ]
   if (problems.length) throw new ConfigError(problems)

@@ -8,7 +8,7 @@ import { type LocalEngine, type LocalModel, openLocal } from "../../lib/engine/l
 import { StoppedError } from "../../lib/errors"
 import { weightsFile } from "../../lib/musc/reweigh"
 import { type TrainSettings, trainAdapter, trainDefaults } from "../../lib/musc/train"
-import { weighRequest, weigh, weighSamples, weightsOf } from "../../lib/musc/weigh"
+import { weigh, weighRequest, weighSamples, weightsOf } from "../../lib/musc/weigh"
 import { largestGap } from "../support/tensors"
 
 let folder = ""
