@@ -66,7 +66,7 @@ describe("chat templates", () => {
   })
 
   it("see a day that never changes", () => {
-    expect(renderChat(using("{{ strftime_now('%d %b %Y') }}, {{ date_string }}"), [])).toBe("26 Jul 2024, 26 Jul 2024")
+    expect(renderChat(using("{{ strftime_now('%d %b %Y') }}"), [])).toBe("26 Jul 2024")
   })
 
   it("may refuse, and the refusal names the file", () => {
@@ -84,11 +84,17 @@ describe("chat templates", () => {
     expect(() => using(template)).toThrow(message)
   })
 
-  it("cannot loop without end", () => {
-    const once = "{% for i in range(1000000000) %}x{% endfor %}"
-    const nested = "{% for i in range(9999) %}{% for j in range(9999) %}x{% endfor %}{% endfor %}"
-    expect(() => renderChat(using(nested), [])).toThrow(/range must give at most 20000 numbers/)
-    expect(() => renderChat(using(once), [])).toThrow(/range must give at most 20000 numbers, got 1000000000/)
+  it("without a default in their list are refused, with the names that there are", () => {
+    const listed = [
+      { name: "tool_use", template: "T" },
+      { name: "rag", template: "R" },
+    ]
+    expect(() => using(listed)).toThrow(/chat_template: a list of templates must name a default, got tool_use, rag;/)
+  })
+
+  it("see no tools and no documents, as in transformers", () => {
+    const text = renderChat(using("{{ tools is none }}{{ documents is none }}{{ tools }}"), [])
+    expect(text).toBe("TrueTrueNone")
   })
 })
 

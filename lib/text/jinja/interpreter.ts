@@ -1,0 +1,405 @@
+import { BudgetError, TemplateError, UnsupportedError } from "./errors"
+import { filters, lackedFilters, type Runtime } from "./filters"
+import { builtins } from "./globals"
+import { loopOver } from "./loop"
+import { charge, chargeItems, metered } from "./meter"
+import { method } from "./methods"
+import type { Args, Expr, MacroBody, Statement, Target } from "./nodes"
+import { binary, unary } from "./operators"
+import { str } from "./print"
+import { indexed, sliced } from "./subscript"
+import { tests } from "./tests"
+import {
+  type CallArgs,
+  Callable,
+  compareValues,
+  contains,
+  dictKey,
+  equal,
+  iterateOrFail,
+  Loop,
+  lengthOf,
+  Markup,
+  Namespace,
+  Tuple,
+  truthy,
+  typeName,
+  Undefined,
+} from "./values"
+
+/** Calls of macros and recursive loops within each other. */
+const maxCalls = 100
+
+class Scope {
+  private readonly names = new Map<string, unknown>()
+  constructor(private readonly outer: Scope | null) {}
+  get(name: string): unknown {
+    for (let scope: Scope | null = this; scope; scope = scope.outer)
+      if (scope.names.has(name)) return scope.names.get(name)
+    return new Undefined(`'${name}' is undefined`)
+  }
+  set(name: string, value: unknown): void {
+    this.names.set(name, value)
+  }
+}
+
+type Control = "break" | "continue" | null
+
+/** Renders one template once. */
+export class Interpreter implements Runtime {
+  private calls = 0
+  private out: string[] = []
+
+  /** @throws TemplateError of the template, BudgetError beyond its budget of steps, UnsupportedError for what jinja2 alone can do. */
+  render(body: readonly Statement[], variables: ReadonlyMap<string, unknown>): string {
+    const scope = new Scope(null)
+    for (const [name, value] of [...builtins(this), ...variables]) scope.set(name, value)
+    return metered(() => this.captured(() => this.run(body, new Scope(scope))))
+  }
+
+  readonly spend = chargeItems
+
+  private captured(work: () => void): string {
+    const outer = this.out
+    this.out = []
+    try {
+      work()
+      const text = this.out.join("")
+      this.spend(text.length)
+      return text
+    } finally {
+      this.out = outer
+    }
+  }
+
+  private write(text: string): void {
+    this.spend(text.length)
+    this.out.push(text)
+  }
+
+  private deeper<T>(work: () => T): T {
+    if (++this.calls > maxCalls) throw new BudgetError(`macros and loops may call each other ${maxCalls} levels deep`)
+    try {
+      return work()
+    } finally {
+      this.calls--
+    }
+  }
+
+  private run(body: readonly Statement[], scope: Scope): Control {
+    for (const statement of body) {
+      charge(1)
+      const control = this.statement(statement, scope)
+      if (control) return control
+    }
+    return null
+  }
+
+  private statement(node: Statement, scope: Scope): Control {
+    switch (node.kind) {
+      case "data":
+        this.write(node.text)
+        return null
+      case "output":
+        this.write(str(this.value(node.value, scope), this.spend))
+        return null
+      case "if": {
+        for (const { test, body } of node.branches) if (truthy(this.value(test, scope))) return this.run(body, scope)
+        return this.run(node.otherwise, scope)
+      }
+      case "for":
+        this.forLoop(node, this.value(node.list, scope), scope, 0)
+        return null
+      case "set":
+        this.assign(node.target, this.value(node.value, scope), scope)
+        return null
+      case "setBlock": {
+        const text = this.captured(() => this.run(node.body, new Scope(scope)))
+        this.assign(node.target, node.filter ? this.filtered(node.filter, text, scope) : text, scope)
+        return null
+      }
+      case "macro":
+        scope.set(node.macro.name, this.macro(node.macro, scope))
+        return null
+      case "callBlock": {
+        const { call } = node
+        if (call.kind !== "call") throw new TemplateError("expected call")
+        const args = this.args(call.args, scope)
+        args.keyword.set("caller", this.macro(node.caller, scope))
+        this.write(str(this.call(this.value(call.callee, scope), args), this.spend))
+        return null
+      }
+      case "filterBlock": {
+        const text = this.captured(() => this.run(node.body, new Scope(scope)))
+        this.write(str(this.filtered(node.filter, text, scope), this.spend))
+        return null
+      }
+      case "with": {
+        const inner = new Scope(scope)
+        const values = node.bindings.map(([target, value]) => [target, this.value(value, scope)] as const)
+        for (const [target, value] of values) this.assign(target, value, inner)
+        return this.run(node.body, inner)
+      }
+      case "generation":
+        this.run(node.body, new Scope(scope))
+        return null
+      default:
+        return node.kind
+    }
+  }
+
+  private forLoop(node: Statement & { kind: "for" }, list: unknown, scope: Scope, depth: number): void {
+    let items = [...this.charged(iterateOrFail(list))]
+    if (node.test) {
+      items = items.filter((item) => {
+        const inner = new Scope(scope)
+        this.assign(node.target, item, inner)
+        return truthy(this.value(node.test!, inner))
+      })
+    }
+    if (!items.length) {
+      this.run(node.empty, new Scope(scope))
+      return
+    }
+    const recurse = node.recursive
+      ? (inner: unknown) => this.deeper(() => this.captured(() => this.forLoop(node, inner, scope, depth + 1)))
+      : null
+    const state = { at: 0 }
+    const loop = loopOver(items, state, depth, recurse)
+    for (const item of items) {
+      charge(1)
+      const inner = new Scope(scope)
+      inner.set("loop", loop)
+      this.assign(node.target, item, inner)
+      if (this.run(node.body, inner) === "break") break
+      state.at++
+    }
+  }
+
+  private *charged(items: Iterable<unknown>): Generator<unknown> {
+    for (const item of items) {
+      charge(1)
+      yield item
+    }
+  }
+
+  private assign(target: Target, value: unknown, scope: Scope): void {
+    if (target.kind === "name") {
+      scope.set(target.name, value)
+      return
+    }
+    if (target.kind === "namespace") {
+      const namespace = scope.get(target.name)
+      if (!(namespace instanceof Namespace)) throw new TemplateError("cannot assign attribute on non-namespace object")
+      if (target.attribute.startsWith("_"))
+        throw new TemplateError(`a namespace cannot hold '${target.attribute}', which begins with an underscore`)
+      namespace.values.set(target.attribute, value)
+      return
+    }
+    const items = [...this.charged(iterateOrFail(value))]
+    if (items.length !== target.items.length)
+      throw new TemplateError(`expected ${target.items.length} values to unpack, got ${items.length}`)
+    target.items.forEach((inner, i) => {
+      this.assign(inner, items[i], scope)
+    })
+  }
+
+  private macro({ name, parameters, body, takes }: MacroBody, scope: Scope): Callable {
+    const call = ({ positional, keyword }: CallArgs) =>
+      this.deeper(() => {
+        const inner = new Scope(scope)
+        const rest = new Map(keyword)
+        const given = parameters.map((parameter, i) => {
+          if (i < positional.length) return positional[i]
+          const value = rest.get(parameter.name)
+          rest.delete(parameter.name)
+          return value
+        })
+        const caller = rest.get("caller")
+        if (takes.caller) {
+          rest.delete("caller")
+          inner.set("caller", caller ?? new Undefined("No caller defined"))
+        }
+        if (takes.kwargs) inner.set("kwargs", rest)
+        else if (rest.size)
+          throw new TemplateError(`macro '${name}' takes no keyword argument '${[...rest.keys()][0]}'`)
+        if (takes.varargs) inner.set("varargs", new Tuple(positional.slice(parameters.length)))
+        else if (positional.length > parameters.length)
+          throw new TemplateError(`macro '${name}' takes not more than ${parameters.length} argument(s)`)
+        parameters.forEach((parameter, i) => {
+          const missing = new Undefined(`parameter '${parameter.name}' was not provided`)
+          const value = given[i] ?? (given[i] === null ? null : undefined)
+          const fallback = () => (parameter.fallback ? this.value(parameter.fallback, inner) : missing)
+          inner.set(parameter.name, value === undefined ? fallback() : value)
+        })
+        return this.captured(() => this.run(body, inner))
+      })
+    return new Callable(name, call, { name })
+  }
+
+  private args(args: Args, scope: Scope): CallArgs {
+    const positional = args.positional.map((arg) => this.value(arg, scope))
+    const keyword = new Map(args.keyword.map(([name, arg]) => [name, this.value(arg, scope)]))
+    if (args.star) positional.push(...this.charged(iterateOrFail(this.value(args.star, scope))))
+    if (args.doubleStar) {
+      const more = this.value(args.doubleStar, scope)
+      if (!(more instanceof Map)) throw new TemplateError("argument after ** must be a mapping")
+      for (const [name, value] of more) {
+        if (typeof name !== "string") throw new TemplateError("keywords must be strings")
+        if (keyword.has(name)) throw new TemplateError(`got multiple values for keyword argument '${name}'`)
+        keyword.set(name, value)
+      }
+    }
+    return { positional, keyword }
+  }
+
+  private call(callee: unknown, args: CallArgs): unknown {
+    if (callee instanceof Undefined) return callee.fail()
+    if (callee instanceof Callable) return callee.call(args)
+    if (callee instanceof Loop) {
+      if (!callee.recurse)
+        throw new TemplateError("The loop must have the 'recursive' marker to be called recursively.")
+      return callee.recurse(args.positional[0])
+    }
+    throw new TemplateError(`'${typeName(callee)}' object is not callable`)
+  }
+
+  /** A chain of filters whose first input is a text that was rendered. */
+  private filtered(node: Expr, input: unknown, scope: Scope): unknown {
+    if (node.kind !== "filter") throw new TemplateError("expected a filter")
+    const inner = node.input ? this.filtered(node.input, input, scope) : input
+    return this.callFilter(node.name, inner, this.args(node.args, scope))
+  }
+
+  callFilter(name: string, input: unknown, args: CallArgs): unknown {
+    charge(1)
+    if (!Object.hasOwn(filters, name)) {
+      if (lackedFilters.has(name)) throw new UnsupportedError(`the filter '${name}'`)
+      throw new TemplateError(`No filter named '${name}'`)
+    }
+    chargeItems(lengthOf(input) ?? 0)
+    return filters[name]!(input, args, this)
+  }
+
+  callTest(name: string, input: unknown, args: readonly unknown[]): boolean {
+    charge(1)
+    if (name === "filter" || name === "test")
+      return Object.hasOwn(name === "filter" ? filters : tests, str(input, this.spend))
+    if (!Object.hasOwn(tests, name)) throw new TemplateError(`No test named '${name}'`)
+    return tests[name]!(input, ...args)
+  }
+
+  getAttr(object: unknown, name: string): unknown {
+    if (object instanceof Undefined) return object.fail()
+    if (object instanceof Namespace && object.values.has(name)) return object.values.get(name)
+    if (object instanceof Loop) return object.read(name)
+    if (object instanceof Callable && Object.hasOwn(object.attributes, name)) {
+      const attribute = object.attributes[name]
+      return typeof attribute === "function" ? attribute() : attribute
+    }
+    const bound = method(object, name, this.spend)
+    if (bound) return bound
+    if (object instanceof Map && object.has(name)) return object.get(name)
+    return new Undefined(`'${typeName(object)} object' has no attribute '${name}'`)
+  }
+
+  getItem(object: unknown, key: unknown): unknown {
+    if (object instanceof Undefined) return object.fail()
+    if (object instanceof Map) {
+      const isKey = typeof key === "string" || typeof key === "bigint" || key === null || typeof key === "boolean"
+      if (isKey && object.has(dictKey(key))) return object.get(dictKey(key))
+    } else {
+      const item = indexed(object, key)
+      if (item !== undefined) return item
+    }
+    if (typeof key === "string") {
+      const bound = method(object, key, this.spend)
+      if (bound) return bound
+    }
+    return new Undefined(`'${typeName(object)} object' has no such element`)
+  }
+
+  private value(node: Expr, scope: Scope): unknown {
+    charge(1)
+    switch (node.kind) {
+      case "const":
+        return node.value
+      case "name":
+        return scope.get(node.name)
+      case "list":
+        return node.items.map((item) => this.value(item, scope))
+      case "tuple":
+        return new Tuple(node.items.map((item) => this.value(item, scope)))
+      case "dict":
+        return new Map(node.pairs.map(([key, value]) => [dictKey(this.value(key, scope)), this.value(value, scope)]))
+      case "attr":
+        return this.getAttr(this.value(node.object, scope), node.name)
+      case "item": {
+        const object = this.value(node.object, scope)
+        if (node.index.kind !== "slice") return this.getItem(object, this.value(node.index, scope))
+        const bounds = node.index.parts.map((part) => (part ? this.value(part, scope) : null))
+        if (object instanceof Undefined) return object.fail()
+        const part = sliced(object, bounds, this.spend)
+        return part === undefined ? new Undefined(`'${typeName(object)} object' cannot be sliced`) : part
+      }
+      case "slice":
+        throw new UnsupportedError("a slice among several subscripts")
+      case "call":
+        return this.call(this.value(node.callee, scope), this.args(node.args, scope))
+      case "filter":
+        return this.callFilter(node.name, this.value(node.input!, scope), this.args(node.args, scope))
+      case "test":
+        return this.callTest(node.name, this.value(node.input, scope), this.args(node.args, scope).positional)
+      case "not":
+        return !truthy(this.value(node.operand, scope))
+      case "neg":
+      case "pos":
+        return unary(node.kind, this.value(node.operand, scope))
+      case "and": {
+        const left = this.value(node.left, scope)
+        return truthy(left) ? this.value(node.right, scope) : left
+      }
+      case "or": {
+        const left = this.value(node.left, scope)
+        return truthy(left) ? left : this.value(node.right, scope)
+      }
+      case "binary":
+        return binary(node.operator, this.value(node.left, scope), this.value(node.right, scope), this.spend)
+      case "concat":
+        return this.concatenated(node.parts.map((part) => this.value(part, scope)))
+      case "compare":
+        return this.compared(node.first, node.rest, scope)
+      case "cond":
+        if (truthy(this.value(node.test, scope))) return this.value(node.value, scope)
+        return node.otherwise ? this.value(node.otherwise, scope) : new Undefined("an inline if without else was false")
+    }
+  }
+
+  private concatenated(parts: readonly unknown[]): string {
+    if (parts.some((part) => part instanceof Markup)) throw new UnsupportedError("'~' on a safe text")
+    const text = parts.map((part) => str(part, this.spend)).join("")
+    this.spend(text.length)
+    return text
+  }
+
+  private compared(first: Expr, rest: readonly { operator: string; operand: Expr }[], scope: Scope): boolean {
+    let left = this.value(first, scope)
+    for (const { operator, operand } of rest) {
+      const right = this.value(operand, scope)
+      if (!this.compare(operator, left, right)) return false
+      left = right
+    }
+    return true
+  }
+
+  private compare(operator: string, left: unknown, right: unknown): boolean {
+    if (operator === "==") return equal(left, right)
+    if (operator === "!=") return !equal(left, right)
+    if (operator === "in") return contains(right, left)
+    if (operator === "not in") return !contains(right, left)
+    const order = compareValues(left, right, operator)
+    if (operator === "<") return order < 0
+    if (operator === "<=") return order <= 0
+    return operator === ">" ? order > 0 : order >= 0
+  }
+}

@@ -1,0 +1,152 @@
+import { TemplateError, UnsupportedError } from "./errors"
+
+/** A piece of a template. Values are as in jinja2: newlines normalised, escapes of texts resolved. */
+export type Token =
+  | { type: "data" | "name" | "string" | "operator"; value: string; line: number }
+  | { type: "integer"; value: bigint; line: number }
+  | { type: "float"; value: number; line: number }
+  | { type: "variable_begin" | "variable_end" | "block_begin" | "block_end" | "end"; value: string; line: number }
+
+/** What Python's `str.strip` and `\s` take for blanks; JavaScript's differs on U+FEFF, U+0085 and U+001C to U+001F. */
+export const blanks = "\\t\\n\\v\\f\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
+const blankEnd = new RegExp(`[${blanks}]+$`)
+const blankStart = new RegExp(`[${blanks}]*`, "y")
+const onlyBlank = new RegExp(`^[${blanks}]+$`)
+
+const opening = /\{%[-+]?|\{\{[-+]?|\{#[-+]?/g
+const rawBegin = new RegExp(`\\{%([-+]?)[${blanks}]*raw[${blanks}]*(?:(-%\\})[${blanks}]*|%\\})`, "y")
+const rawEnd = new RegExp(`\\{%([-+]?)[${blanks}]*endraw[${blanks}]*(?:\\+%\\}|-%\\}[${blanks}]*|%\\}\\n?)`, "g")
+const commentEnd = new RegExp(`\\+#\\}|-#\\}[${blanks}]*|#\\}\\n?`, "g")
+const blockEnd = new RegExp(`\\+%\\}|-%\\}[${blanks}]*|%\\}\\n?`, "y")
+const variableEnd = new RegExp(`-\\}\\}[${blanks}]*|\\}\\}`, "y")
+
+const number = /(?<!\.)(?:\d+_)*\d+(?:\.(?:\d+_)*\d+[eE][+-]?(?:\d+_)*\d+|\.(?:\d+_)*\d+|[eE][+-]?(?:\d+_)*\d+)/y
+const integer = /0[bB](?:_?[01])+|0[oO](?:_?[0-7])+|0[xX](?:_?[\da-fA-F])+|[1-9](?:_?\d)*|0(?:_?0)*/y
+const name = /[\p{L}\p{Nl}_][\p{L}\p{Nl}\p{Mn}\p{Mc}\p{Nd}\p{Pc}_]*/uy
+const text = /'(?:[^'\\]|\\[\s\S])*'|"(?:[^"\\]|\\[\s\S])*"/y
+const operator = /\/\/|\*\*|==|!=|>=|<=|[-+/*%~[\](){}><=.:|,;]/y
+
+/**
+ * The tokens of a template, with `trim_blocks` and `lstrip_blocks` on and the last newline dropped, as Transformers sets
+ * jinja2 up. @throws TemplateError with the line of what is not Jinja.
+ */
+export function tokenize(template: string): Token[] {
+  const source = template.replace(/\r\n?/g, "\n").replace(/\n$/, "")
+  const tokens: Token[] = []
+  let at = 0
+  let line = 1
+  let lineStarting = true
+  const match = (pattern: RegExp) => {
+    pattern.lastIndex = at
+    return pattern.exec(source)
+  }
+  const advance = (to: number) => {
+    for (let i = at; i < to; i++) if (source[i] === "\n") line++
+    lineStarting = to > at ? source[to - 1] === "\n" : lineStarting
+    at = to
+  }
+  /** Text before a tag, with the blanks gone that its sign or `lstrip_blocks` takes. */
+  const data = (value: string, sign: string, isVariable: boolean) => {
+    let kept = value
+    if (sign === "-") kept = value.replace(blankEnd, "")
+    else if (sign !== "+" && !isVariable) {
+      const lineStart = value.lastIndexOf("\n") + 1
+      if ((lineStart > 0 || lineStarting) && onlyBlank.test(value.slice(lineStart))) kept = value.slice(0, lineStart)
+    }
+    if (kept) tokens.push({ type: "data", value: kept, line })
+  }
+  while (at < source.length) {
+    const tag = match(opening)
+    if (!tag) {
+      tokens.push({ type: "data", value: source.slice(at), line })
+      break
+    }
+    const before = source.slice(at, tag.index)
+    const [mark] = tag
+    const isVariable = mark.startsWith("{{")
+    data(before, mark[2] ?? "", isVariable)
+    advance(tag.index)
+    const raw = mark.startsWith("{%") ? match(rawBegin) : null
+    if (raw) {
+      advance(at + raw[0].length)
+      const end = match(rawEnd)
+      if (!end) throw new TemplateError("Missing end of raw directive", line)
+      data(source.slice(at, end.index), end[1]!, false)
+      advance(end.index + end[0].length)
+      continue
+    }
+    advance(at + mark.length)
+    if (mark.startsWith("{#")) {
+      const end = match(commentEnd)
+      if (!end) throw new TemplateError("Missing end of comment tag", line)
+      advance(end.index + end[0].length)
+      continue
+    }
+    tokens.push({ type: isVariable ? "variable_begin" : "block_begin", value: mark, line })
+    inside(isVariable)
+  }
+  tokens.push({ type: "end", value: "end of template", line })
+  return tokens
+
+  function inside(isVariable: boolean): void {
+    const open: string[] = []
+    while (at < source.length) {
+      const end = open.length ? null : match(isVariable ? variableEnd : blockEnd)
+      if (end) {
+        tokens.push({ type: isVariable ? "variable_end" : "block_end", value: end[0], line })
+        advance(at + end[0].length)
+        return
+      }
+      const blank = match(blankStart)![0]
+      if (blank) {
+        advance(at + blank.length)
+        continue
+      }
+      const found = match(number) ?? match(integer) ?? match(name) ?? match(text) ?? match(operator)
+      if (!found) throw new TemplateError(`unexpected char ${JSON.stringify(source[at])}`, line)
+      const [value] = found
+      tokens.push(tokenOf(value, line))
+      if (/^[([{]$/.test(value)) open.push({ "(": ")", "[": "]", "{": "}" }[value]!)
+      if (/^[)\]}]$/.test(value) && open.pop() !== value) throw new TemplateError(`unexpected '${value}'`, line)
+      advance(at + value.length)
+    }
+    throw new TemplateError("unexpected end of template", line)
+  }
+}
+
+function tokenOf(value: string, line: number): Token {
+  if (/^['"]/.test(value)) return { type: "string", value: unescapeText(value.slice(1, -1), line), line }
+  if (/^\d/.test(value)) {
+    const digits = value.replaceAll("_", "")
+    if (/^0[xXoObB]/.test(digits)) return { type: "integer", value: BigInt(digits.toLowerCase()), line }
+    return /^\d+$/.test(digits)
+      ? { type: "integer", value: BigInt(digits), line }
+      : { type: "float", value: Number(digits), line }
+  }
+  return { type: /^[\p{L}\p{Nl}_]/u.test(value) ? "name" : "operator", value, line }
+}
+
+const simpleEscapes: Record<string, string> = {
+  ...{ "\n": "", "\\": "\\", "'": "'", '"': '"', a: "\x07", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t", v: "\v" },
+}
+
+/** Python's unicode-escape of a text whose non-ASCII characters were written as escapes before. */
+function unescapeText(value: string, line: number): string {
+  const ascii = value.replace(/[^\0-\x7f]/gu, (char) => {
+    const hex = char.codePointAt(0)!.toString(16)
+    return hex.length <= 2 ? `\\x${hex}` : hex.length <= 4 ? `\\u${hex.padStart(4, "0")}` : `\\U${hex.padStart(8, "0")}`
+  })
+  const code = /\\(?:([0-7]{1,3})|x([\da-fA-F]{2})|u([\da-fA-F]{4})|U([\da-fA-F]{8})|([\s\S]))/g
+  return ascii.replace(code, (whole, octal, hex, short, long, char) => {
+    if (octal) return String.fromCodePoint(Number.parseInt(octal, 8))
+    const digits = hex ?? short ?? long
+    if (digits) {
+      const point = Number.parseInt(digits, 16)
+      if (point > 0x10ffff) throw new TemplateError("illegal Unicode character", line)
+      return String.fromCodePoint(point)
+    }
+    if (char === "N") throw new UnsupportedError("a character by its name, \\N{…}")
+    if (/[xuU]/.test(char)) throw new TemplateError(`cannot decode the escape ${whole}`, line)
+    return simpleEscapes[char] ?? whole
+  })
+}

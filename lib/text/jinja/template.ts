@@ -1,0 +1,19 @@
+import { Interpreter } from "./interpreter"
+import { parse } from "./parser"
+import { fromJson } from "./values"
+
+/** A compiled template: the text for variables, which are JSON values. */
+export type Render = (variables: Readonly<Record<string, unknown>>) => string
+
+/**
+ * Compiles a chat template. The result is what Transformers renders with jinja2 3.1 in its immutable sandbox, to the
+ * character; what is not supported is refused by name. A rendering is bounded in steps, text and depth.
+ * @throws TemplateError
+ */
+export function compileTemplate(source: string): Render {
+  const body = parse(source)
+  return (variables) => {
+    const values = Object.entries(variables).map(([name, value]) => [name, fromJson(value)] as const)
+    return new Interpreter().render(body, new Map(values))
+  }
+}
