@@ -26,7 +26,10 @@ export class InputError extends MuscError {
 }
 
 /** An engine does not take this one request, however often it is asked; it may well take others. */
-export class RefusedError extends InputError {}
+export class RefusedError extends InputError {
+  /** The refusal in the engine's own words, without place and remedy, which may differ from run to run. */
+  reason?: string
+}
 
 /** A run configuration has unknown keys or values out of range; `problems` lists all of them. */
 export class ConfigError extends MuscError {

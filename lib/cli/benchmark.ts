@@ -1,5 +1,5 @@
 import { basename, dirname, extname, join } from "node:path"
-import { type Command, InvalidArgumentError, Option } from "commander"
+import { type Command, Option } from "commander"
 import { InputError } from "../errors"
 import type { Benchmark, Scoring } from "../eval/benchmark"
 import { judgeDefaults } from "../eval/judge"
@@ -8,6 +8,7 @@ import { type AnswerSource, runBenchmark } from "../runs/benchmark"
 import { benchmarkPlan, firstItems, withMaxTokens } from "../runs/benchmark-plan"
 import { benchmarkOf, benchmarks, checkData, download, sourceText } from "../runs/benchmarks"
 import { type EngineOptions, openEngines, type Totals } from "./engines"
+import { withJudge, withServer } from "./servers"
 import { countOption, stoppable } from "./support"
 
 interface Options extends EngineOptions {
@@ -23,7 +24,7 @@ interface Options extends EngineOptions {
 }
 
 export function register(program: Command): void {
-  program
+  const command = program
     .command("benchmark")
     .description(
       "Score a model, or answers made elsewhere, on a benchmark. Every figure comes with a 95 % bootstrap interval. The " +
@@ -45,10 +46,6 @@ export function register(program: Command): void {
       "processes that a local model answers with (default: one a core where memory allows)",
       countOption,
     )
-    .option("--endpoint <url>", "OpenAI-compatible server to answer, e.g. http://127.0.0.1:8000/v1", url)
-    .option("--endpoint-model <name>", "model name as the server knows it")
-    .option("--judge <url>", "OpenAI-compatible server to judge", url)
-    .option("--judge-model <name>", "model name as the judging server knows it")
     .option("--judge-self", "let the model (without adapter) or endpoint that answers judge too")
     .addOption(
       new Option("--scoring <kind>", "official reproduces the published scorer's quirks, corrected mends them")
@@ -60,26 +57,15 @@ export function register(program: Command): void {
     .option("--out <folder>", "result folder (default: runs/eval/<name>/<what is measured>)")
     .option("--dry-run", "show the first prompts, numbers of calls and tokens, and stop")
     .option("--json", "print the scores as JSON")
-    .option("--concurrency <n>", "requests to a server at once", countOption, 8)
-    .option("--retries <n>", "further tries of a request that fails", countOption, 5)
-    .option("--timeout <seconds>", "longest wait for one answer of a server", countOption, 300)
     .option(
       "--tries <n>",
       "times that a question is asked while the reply cannot be read",
       countOption,
       judgeDefaults.tries,
     )
-    .option("--key-variable <name>", "environment variable with the endpoint's key", "OPENAI_API_KEY")
-    .option("--judge-key-variable <name>", "environment variable with the judge's key", "OPENAI_API_KEY")
-    .addOption(
-      new Option("--limit-field <name>", "how the servers call the token limit")
-        .choices(["max_tokens", "max_completion_tokens"])
-        .default("max_tokens"),
-    )
     .option("--samples <n>", "bootstrap resamples", countOption, 1000)
     .option("--seed <n>", "of sampled answers and of the bootstrap", countOption, 1)
-    .addHelpText("after", help)
-    .action(evalCommand)
+  withJudge(withServer(command, "to answer")).addHelpText("after", help).action(evalCommand)
 }
 
 const help = `
@@ -186,10 +172,4 @@ function totalsLine([role, totals]: [string, Totals]): string {
     ...(again === undefined ? [] : [`${count(again)} asked again, ${count(unparsed)} never readable`]),
   ]
   return `${role}: ${parts.join("; ")}`
-}
-
-function url(text: string): URL {
-  const parsed = URL.canParse(text) ? new URL(text) : undefined
-  if (parsed && /^https?:$/.test(parsed.protocol)) return parsed
-  throw new InvalidArgumentError(`must be an address such as http://127.0.0.1:8000/v1, got ${text}`)
 }

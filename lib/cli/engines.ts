@@ -1,37 +1,29 @@
 import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import type { RunConfig } from "../config/config"
-import { type CachedGenerator, cachedGenerator } from "../engine/cached"
+import { cachedGenerator } from "../engine/cached"
 import type { Generator } from "../engine/engine"
 import type { LocalModel } from "../engine/local"
-import { type OpenAIOptions, openaiGenerator } from "../engine/openai"
+import type { OpenAIOptions } from "../engine/openai"
 import { type JudgeCounts, judgeOf } from "../eval/judge"
 import type { AnswerSource, BenchmarkRun } from "../runs/benchmark"
 import { sha256File } from "../runs/manifest"
+import { openWriting, type WritingServer } from "../runs/servers"
 import { openAdapter } from "../runs/train-stage"
 import type { Display } from "./display"
+import { type JudgeFlags, judgeServerOptions, type ServerFlags, writerOptions } from "./servers"
 import { openModel, readConfig } from "./support"
 
 /** Who answers and who judges. */
-export interface EngineOptions {
+export interface EngineOptions extends ServerFlags, JudgeFlags {
   responses?: string
   model?: string
   adapter?: string
   backend?: RunConfig["backend"]
   math?: RunConfig["math"]
   workers?: number
-  endpoint?: URL
-  endpointModel?: string
-  judge?: URL
-  judgeModel?: string
   judgeSelf?: boolean
-  concurrency: number
-  timeout: number
-  retries: number
   tries: number
-  keyVariable: string
-  judgeKeyVariable: string
-  limitField: OpenAIOptions["limitField"]
   seed: number
 }
 
@@ -54,67 +46,62 @@ export async function openEngines(
   dir: string,
   { signal, show, judged }: { signal: AbortSignal; show: Display; judged: boolean },
 ): Promise<Engines> {
-  const { responses, judge, judgeSelf, tries } = options
-  const retries: Totals = { answers: 0, judge: 0 }
-  const told = new Set<string>()
-  const server = (role: "answers" | "judge", baseURL: URL, model: string, keyVariable: string) => {
-    const onRetry: OpenAIOptions["onRetry"] = (problem) => {
-      retries[role]!++
-      if (!told.has(problem)) show.note(`${role}: trying again after: ${problem}`)
-      told.add(problem)
-    }
-    const { concurrency, timeout, retries: maxRetries, limitField } = options
-    const engine = openaiGenerator({
-      model,
-      baseURL: baseURL.href,
-      keyVariable,
-      concurrency,
-      timeout,
-      maxRetries,
-      limitField,
-      onRetry,
-    })
-    return { engine, id: model } // whatever the address: a server may come back at another one
+  const { responses, judgeSelf, tries } = options
+  const open: Partial<Record<Role, OpenEngine>> = {}
+  const openServerFor = async (role: Role, server: OpenAIOptions) => {
+    const file = join(dir, `${role}.calls.jsonl`)
+    const opened = await openWriting(server, { file, signal, onNote: show.note, role })
+    open[role] = opened
+    return opened
   }
-  const own = options.endpoint && server("answers", options.endpoint, options.endpointModel!, options.keyVariable)
-  const local = options.model
-    ? await openModel(
-        readConfig({ model: options.model, backend: options.backend, math: options.math, workers: options.workers }),
-        show,
-      )
-    : undefined
-  const cached: Record<string, CachedGenerator> = {}
-  const keep = async (role: "answers" | "judge", { engine, id }: { engine: Generator; id: string }) => {
+  const openLocalFor = async (role: Role, engine: Generator, id: string) => {
     await mkdir(dir, { recursive: true })
-    cached[role] = await cachedGenerator(engine, { file: join(dir, `${role}.calls.jsonl`), id, signal })
-    return cached[role]
+    const cached = await cachedGenerator(engine, { file: join(dir, `${role}.calls.jsonl`), id, signal })
+    const opened = { engine: cached, id, retries: 0, close: () => cached.close() }
+    open[role] = opened
+    return opened
   }
+  let counts: Readonly<JudgeCounts> | undefined
   const engines: Engines = {
     totals: () =>
       Object.fromEntries(
-        Object.entries(cached).map(([role, { totals }]) => [
+        Object.entries(open).map(([role, { engine, retries }]) => [
           role,
-          { ...totals, retries: retries[role]!, ...(role === "judge" && counts) },
+          { ...engine.totals, retries, ...(role === "judge" && counts) },
         ]),
       ),
     close: async () => {
-      for (const one of Object.values(cached)) await one.close()
+      for (const { close } of Object.values(open)) await close()
     },
   }
-  let counts: Readonly<JudgeCounts> | undefined
-  if (!responses && own) engines.answers = { engine: await keep("answers", own), id: own.id, local: false }
-  if (!responses && local) engines.answers = { ...(await localAnswers(local, options, signal, show)), local: true }
-  if (judged) {
-    const plain = local && { engine: local.engine(null, { signal, onTokens: show.tokens }), id: local.fingerprint }
-    const judging = judgeSelf ? (own ?? plain!) : server("judge", judge!, options.judgeModel!, options.judgeKeyVariable)
-    const engine = await keep("judge", judging)
-    const opened = judgeOf(engine, { tries })
-    counts = opened.counts
-    const { name, concurrency } = engine
-    engines.judge = { ask: opened.judge, id: `${judging.id}, ${tries} tries`, name, concurrency }
+  try {
+    const { model, backend, math, workers } = options
+    const local = model ? await openModel(readConfig({ model, backend, math, workers }), show) : undefined
+    if (!responses && options.endpoint) {
+      const { engine, id } = await openServerFor("answers", writerOptions(options))
+      engines.answers = { engine, id, local: false }
+    }
+    if (!responses && local) engines.answers = { ...(await localAnswers(local, options, signal, show)), local: true }
+    if (judged) {
+      const plain = () => local!.engine(null, { signal, onTokens: show.tokens })
+      const server = judgeSelf ? options.endpoint && writerOptions(options) : judgeServerOptions(options)
+      const { engine, id } = server
+        ? await openServerFor("judge", server)
+        : await openLocalFor("judge", plain(), local!.fingerprint)
+      const opened = judgeOf(engine, { tries })
+      counts = opened.counts
+      const { name, concurrency, independent } = engine
+      engines.judge = { ask: opened.judge, id: `${id}, ${tries} tries`, name, concurrency, independent }
+    }
+    return engines
+  } catch (error) {
+    await engines.close()
+    throw error
   }
-  return engines
 }
+
+type Role = "answers" | "judge"
+type OpenEngine = Pick<WritingServer, "engine" | "id" | "retries" | "close">
 
 async function localAnswers(local: LocalModel, { adapter }: EngineOptions, signal: AbortSignal, show: Display) {
   const lora = adapter ? openAdapter(adapter, local) : null

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs"
-import { basename, dirname } from "node:path"
+import { basename, dirname, join } from "node:path"
 import type { Command } from "commander"
 import type { RunConfig } from "../config/config"
 import { readInstructions } from "../data/formats"
@@ -12,9 +12,12 @@ import { collect } from "../runs/context"
 import { graderOf, judgeOptions } from "../runs/graders"
 import { sha256File } from "../runs/manifest"
 import { resultsOf, resultsTable } from "../runs/results"
+import { openWriting } from "../runs/servers"
 import { stageSettings, worldHoldout } from "../runs/stages"
 import { keyOf, readOutput, readState, runRows } from "../runs/store"
 import { openAdapter } from "../runs/train-stage"
+import type { Display } from "./display"
+import { type ServerFlags, withServer, writerOptions } from "./servers"
 import {
   countOption,
   openModel,
@@ -27,7 +30,7 @@ import {
   withWorkers,
 } from "./support"
 
-interface Options extends SettingOptions {
+interface Options extends SettingOptions, ServerFlags {
   out: string
   adapter?: string
   name?: string
@@ -45,7 +48,7 @@ export function register(program: Command): void {
     .requiredOption("-o, --out <file>", "JSONL file of graded answers")
     .option("--adapter <folder>", "PEFT adapter to answer with; the judge is always the model without it")
     .option("--name <name>", "name of what is evaluated, in the output (default: base, or the adapter's folder)")
-  withWorkers(withSettings(withRecipe(command)))
+  withServer(withWorkers(withSettings(withRecipe(command))), "to answer and to judge")
     .option("--limit <n>", "only the first instructions", countOption)
     .option("--force", "start anew where the output was made with other settings")
     .addHelpText(
@@ -54,6 +57,7 @@ export function register(program: Command): void {
 Examples:
   musc evaluate -o base.jsonl
   musc evaluate -o musc.jsonl --adapter adapters/musc/adapter --set evalTemperatures=0
+  musc evaluate questions.jsonl -o graded.jsonl --endpoint http://127.0.0.1:8000/v1 --endpoint-model M
   musc decompose mine.jsonl -o questions.jsonl && musc evaluate questions.jsonl -o graded.jsonl
 
 Out, a line an answer: id, seed, method, temperature, instruction, answer, constraints [{question, kind, satisfied}].
@@ -67,32 +71,39 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
   const { out, adapter, force, limit, ...given } = options
   const config = readConfig({ ...given, limit })
   const rows = file ? await gradable(file, limit) : worldHoldout(config)
-  const method = options.name ?? (adapter ? nameOf(adapter) : "base")
+  const server = options.endpoint ? writerOptions(options) : undefined
+  if (server && adapter) {
+    const rule =
+      "must go with a model in this process, got --endpoint too; serve the adapter, and name it by --endpoint-model"
+    throw new InputError(rule, { field: "--adapter" })
+  }
+  const method = options.name ?? server?.model ?? (adapter ? nameOf(adapter) : "base")
   const work = config.evalTemperatures.flatMap((temperature) => rows.map((row) => ({ row, temperature })))
   const unlock = lockFolder(dirname(out), `.${basename(out)}.lock.json`)
   try {
     const output = await stoppable(async (signal, show) => {
-      const local = await openModel(config, show, signal)
-      const weights = adapter ? await sha256File(`${adapter}/adapter_model.safetensors`) : "base"
-      const key = keyOf("evaluate", settingsOf(config), method, local.fingerprint, weights, work)
+      const calls = join(dirname(out), `.${basename(out)}.calls.jsonl`)
+      const writer = server && (await openWriting(server, { file: calls, signal, onNote: show.note }))
+      const { base, engine, id, weights } = writer
+        ? { base: writer.engine, engine: writer.engine, id: writer.id, weights: "server" }
+        : await localEngines(config, adapter, { signal, show })
+      const key = keyOf("evaluate", 2, settingsOf(config), method, id, weights, work)
       if (existsSync(out) && readState(out)?.key !== key && !force) {
         const rule = "must be a new file or one of this evaluation, got one made otherwise"
         throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: out })
       }
-      const base = local.engine(null, { signal, onTokens: show.tokens })
-      const engine = adapter
-        ? local.engine(openAdapter(adapter, local, show.note), { signal, onTokens: show.tokens })
-        : base
       const grade = graderOf(base, judgeOptions(config))
       const { seed, evalMaxTokens: maxTokens } = config
-      return runRows({
+      const finished = await runRows({
         ...{ stage: "evaluate", file: out, key, signal },
         rows: () => work,
         work: ({ row, temperature }) => evaluate(engine, row, grade, { method, seed, temperature, maxTokens }),
         chunk: () => engine.concurrency,
-        replay: true,
+        replay: !engine.independent,
         onRow: (done) => show.progress({ stage: method, unit: "rows", done, total: work.length }),
-      })
+      }).finally(() => writer?.close())
+      await writer?.finish()
+      return finished
     })
     const items = await collect(readOutput<EvalItem>(output))
     const graded = config.evalTemperatures.map((temperature) => ({
@@ -101,10 +112,32 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
       items: items.filter((item) => item.temperature === temperature),
     }))
     console.log(resultsTable(resultsOf(graded, [], { samples: config.bootstrapSamples, seed: config.seed })))
+    for (const [problem, n] of problemsOf(items)) console.log(`${n} without an answer, ${problem}`)
     console.log(`answers: ${out}`)
   } finally {
     unlock()
   }
+}
+
+/** The engines of a model in this process: without the adapter, which judges, and with it, which answers. */
+async function localEngines(
+  config: RunConfig,
+  adapter: string | undefined,
+  { signal, show }: { signal: AbortSignal; show: Display },
+) {
+  const local = await openModel(config, show, signal)
+  const weights = adapter ? await sha256File(`${adapter}/adapter_model.safetensors`) : "base"
+  const base = local.engine(null, { signal, onTokens: show.tokens })
+  const lora = adapter ? openAdapter(adapter, local, show.note) : null
+  const engine = lora ? local.engine(lora, { signal, onTokens: show.tokens }) : base
+  return { base, engine, id: local.fingerprint, weights }
+}
+
+/** Why answers are missing, with their number. */
+function problemsOf(items: readonly EvalItem[]): [string, number][] {
+  const counts = new Map<string, number>()
+  for (const { problem } of items) if (problem) counts.set(problem, (counts.get(problem) ?? 0) + 1)
+  return [...counts]
 }
 
 const settingsOf = (config: RunConfig) => [config.seed, config.evalMaxTokens, judgeOptions(config)]

@@ -9,6 +9,7 @@ import { resultsTable } from "../runs/results"
 import { type RunOptions, run } from "../runs/run"
 import { runStudy, type Study } from "../runs/study"
 import { highlighted } from "./display"
+import { type JudgeFlags, judgeSettingsOf, type ServerFlags, withJudge, withServer, writerOptions } from "./servers"
 import {
   commandLine,
   countOption,
@@ -24,7 +25,7 @@ import {
   withWorkers,
 } from "./support"
 
-interface Options extends SettingOptions, TorchFlags {
+interface Options extends SettingOptions, TorchFlags, ServerFlags, JudgeFlags {
   models?: string[]
   out?: string
   cache: boolean
@@ -40,7 +41,12 @@ export function register(program: Command): void {
         "stopped, and a changed setting repeats only the stages that it matters to.",
     )
     .argument("<recipe>", "name of a recipe, or a .yaml or .json file of settings")
-  withTorch(withWorkers(withSettings(command)))
+  withJudge(
+    withServer(
+      withTorch(withWorkers(withSettings(command))),
+      "to write and judge in the model's place, all but token signals, training and evaluation",
+    ),
+  )
     .option("--seeds <file>", "seed file (ShareGPT, Alpaca, JSONL with `instruction`), world or self-instruct")
     .option("--models <list>", "recipes of several runs: models to run all of them with, separated by commas", (text) =>
       text.split(","),
@@ -52,6 +58,7 @@ export function register(program: Command): void {
     .option("--dry-run", "show settings, first prompts and the number of calls, and stop")
     .addHelpText("after", help)
     .action(async (recipe: string, options: Options) => {
+      options.set = [...judgeSettings(options), ...(options.set ?? [])]
       const study = readStudyPlan({ ...options, recipe })
       const config = study ? study.variants[0]!.config : readConfig({ ...options, recipe })
       if (options.dryRun) {
@@ -63,6 +70,12 @@ export function register(program: Command): void {
       await start(recipe, config, options, study)
     })
 }
+
+/** The judging server as settings, so that `config.json` names it. */
+const judgeSettings = ({ judge, judgeModel }: JudgeFlags): string[] => [
+  ...(judge ? [`judgeEndpoint=${JSON.stringify(judge)}`] : []),
+  ...(judgeModel ? [`judgeModel=${JSON.stringify(judgeModel)}`] : []),
+]
 
 async function start(recipe: string, config: RunConfig, flags: Options, study?: Study): Promise<void> {
   const { out, cache } = flags
@@ -76,6 +89,8 @@ async function start(recipe: string, config: RunConfig, flags: Options, study?: 
       torch,
       command: withoutSecrets(commandLine().split(" ")),
       ...(!cache && { cache: null }),
+      ...(flags.endpoint && { server: writerOptions(flags) }),
+      judge: judgeSettingsOf(flags),
       onProgress: show.progress,
       onTokens: show.tokens,
       onNote(line) {
@@ -109,6 +124,7 @@ Examples:
   musc run smoke --set weighting=kl --set lr=5e-4  other settings, same data: only training and evaluation are new
   musc run paper --model models/qwen --seeds chats.json --dry-run
   musc run ablation-noise --repeat 1               several runs that differ in their noise, put together in one table
+  musc run paper --model my-model --endpoint http://127.0.0.1:8000/v1 --endpoint-model M --concurrency 64
   musc run mine.yaml                               settings of your own, one "key: value" a line; "recipe: smoke" (or any
                                                    other) says what they change. Without it they change smoke for the
                                                    embedded model, the defaults for any other

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs"
-import { basename, dirname } from "node:path"
+import { basename, dirname, join } from "node:path"
 import type { Command } from "commander"
 import type { RunConfig } from "../config/config"
 import { readInstructions } from "../data/formats"
@@ -7,16 +7,17 @@ import { parseRecord } from "../data/jsonl"
 import { lockFolder } from "../data/lock"
 import type { InstructionRow } from "../data/schema"
 import type { Scorer } from "../engine/engine"
-import { openaiGenerator } from "../engine/openai"
 import { InputError } from "../errors"
 import { hasPassed, type Outcome } from "../musc/row"
 import { type RowStageName, stageNamed, stages } from "../musc/stages"
 import { collect, first, stageKey, tellLosses } from "../runs/context"
 import { recorder, shown } from "../runs/dry-run"
 import { sha256File } from "../runs/manifest"
+import { openWriting } from "../runs/servers"
 import { stageOptions, stageSettings } from "../runs/stages"
 import { readState, runRows, type StageOutput } from "../runs/store"
 import { type Display, highlighted } from "./display"
+import { type ServerFlags, withServer, writerOptions } from "./servers"
 import {
   countOption,
   openModel,
@@ -38,10 +39,8 @@ interface StageHelp {
   example: string
 }
 
-interface Options extends SettingOptions {
+interface Options extends SettingOptions, ServerFlags {
   out: string
-  endpoint?: string
-  endpointModel?: string
   dryRun?: boolean
   force?: boolean
 }
@@ -97,14 +96,7 @@ function register(program: Command, name: RowStageName): void {
     .argument("<in>", input)
     .requiredOption("-o, --out <file>", "JSONL file to write; a row that fails is kept with its reason")
   withWorkers(withSettings(withRecipe(own))).option("--limit <n>", "only the first rows", countOption)
-  if (stages[name].needs === "text") {
-    own
-      .option(
-        "--endpoint <url>",
-        "ask an OpenAI-compatible server instead of a local model, e.g. http://127.0.0.1:8000/v1",
-      )
-      .option("--endpoint-model <name>", "model of that server; its key is read from OPENAI_API_KEY")
-  }
+  if (stages[name].needs === "text") withServer(own)
   own
     .option("--force", "start anew where the output was made with other settings")
     .option("--dry-run", "show the first prompts and the number of calls, and stop")
@@ -129,31 +121,33 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
   // A server's model takes few-shot prompts, whatever the embedded model takes.
   const config = readConfig({ ...given, model: given.model ?? (options.endpoint ? options.endpointModel : undefined) })
   const settings = stageOptions(config, config.seed)[name]
+  const server = options.endpoint ? writerOptions(options) : undefined
   const rows = await collect(first(limit ?? Number.POSITIVE_INFINITY, readRows(name, file)))
   if (options.dryRun) return dryRun(name, rows, settings)
-  if (options.endpoint && !options.endpointModel) {
-    throw new InputError("must name a model of the server, got nothing; give --endpoint-model", {
-      field: "--endpoint-model",
-    })
-  }
   const unlock = lockFolder(dirname(options.out), `.${basename(options.out)}.lock.json`)
   try {
     const output = await stoppable(async (signal, show): Promise<StageOutput> => {
-      const { engine, identity } = await engineOf(config, options, { signal, show })
+      const calls = join(dirname(options.out), `.${basename(options.out)}.calls.jsonl`)
+      const writer = server && (await openWriting(server, { file: calls, signal, onNote: show.note }))
+      const { engine, identity } = writer
+        ? { engine: writer.engine as unknown as Scorer, identity: writer.id } // a stage that needs signals has no --endpoint
+        : await localEngine(config, { signal, show })
       const key = stageKey(name, settings, identity, [await sha256File(file), limit ?? 0])
       const state = readState(options.out)
       if (existsSync(options.out) && state?.key !== key && !options.force) {
         const rule = `must be a new file or one of these settings, got one ${state ? "made otherwise" : "of other origin"}`
         throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: options.out })
       }
-      return runRows<Outcome<InstructionRow>, Outcome<InstructionRow>>({
+      const finished = await runRows<Outcome<InstructionRow>, Outcome<InstructionRow>>({
         ...{ stage: name, file: options.out, key, signal },
         rows: () => rows,
         work: async (row) => (hasPassed(row) ? stage.work(engine, row, settings) : row),
-        chunk: () => (options.endpoint ? 8 : 1) * engine.concurrency,
-        replay: !options.endpoint,
+        chunk: () => engine.concurrency,
+        replay: !engine.independent,
         onRow: (done) => show.progress({ stage: name, unit: "rows", done, total: rows.length }),
-      })
+      }).finally(() => writer?.close())
+      await writer?.finish()
+      return finished
     })
     const failures = Object.entries(output.failures).sort(([, a], [, b]) => b - a)
     const failed = failures.reduce((sum, [, n]) => sum + n, 0)
@@ -177,15 +171,10 @@ async function* readRows(name: RowStageName, file: string): AsyncGenerator<Outco
   }
 }
 
-async function engineOf(
+async function localEngine(
   config: RunConfig,
-  { endpoint, endpointModel }: Options,
   { signal, show }: { signal: AbortSignal; show: Display },
 ): Promise<{ engine: Scorer; identity: string }> {
-  if (endpoint) {
-    const engine = openaiGenerator({ baseURL: endpoint, model: endpointModel! })
-    return { engine: engine as Scorer, identity: `${endpoint} ${endpointModel}` } // a stage that needs signals has no --endpoint
-  }
   const local = await openModel(config, show)
   return { engine: local.engine(null, { signal, onTokens: show.tokens }), identity: local.fingerprint }
 }

@@ -1,6 +1,7 @@
 import { z } from "zod"
 import { show } from "../data/json-file"
 import { backendNames, mathNames } from "../device/tf"
+import { serverAddresses } from "../engine/address"
 import { ConfigError } from "../errors"
 import { modelTraits } from "../model/traits"
 import { defaultWeighting, type WeightingName, weighDefaults, weightings } from "../musc/weigh"
@@ -252,8 +253,19 @@ export function parseConfig(settings: Readonly<Record<string, unknown>>): RunCon
     problems.push(
       "judgeEndpoint, judgeModel: self-reward-external needs both, got none or one; set them, or leave it out",
     )
+  if (typeof judgeEndpoint === "string" && judgeEndpoint)
+    problems.push(...addressProblems(judgeEndpoint, "judgeEndpoint"))
   if (!parsed.success || problems.length) throw new ConfigError(problems)
   return parsed.data
+}
+
+function addressProblems(list: string, field: ConfigKey): string[] {
+  try {
+    serverAddresses(list, field)
+    return []
+  } catch (error) {
+    return [(error as Error).message]
+  }
 }
 
 /** Settings of losses that no loss of the methods reads, a line each. */

@@ -73,6 +73,7 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
   const pending = new Map<string, Promise<Completion>>()
   const limit = pLimit(engine.concurrency)
   let failure: unknown
+  let closing: Promise<void> | undefined
 
   const keep = async (key: string, answer: Completion) => {
     const row = cachedCall.safeParse({ key, ...answer }).data
@@ -80,26 +81,31 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
     places.set(shortKey(key), await writer.write(row))
   }
 
-  const call = async (key: string, request: GenerateRequest): Promise<Completion> => {
+  const fail = (error: unknown) => {
+    if (!(error instanceof RefusedError)) failure ??= error
+    throw error
+  }
+
+  const begin = async (request: GenerateRequest): Promise<Completion> => {
     if (failure) throw failure
     if (signal?.aborted) throw new StoppedError("stopped on request; run the same command again to go on from here")
-    try {
-      const answer = await engine.generate(request)
-      totals.calls++
-      totals.tokens += answer.tokens
-      totals.promptTokens += answer.promptTokens ?? 0
-      await keep(key, answer)
-      return answer
-    } catch (error) {
-      if (!(error instanceof RefusedError)) failure ??= error
-      throw error
-    }
+    return engine.generate(request).catch(fail)
+  }
+
+  // A call that is being written down holds no place of those under way.
+  const call = async (key: string, request: GenerateRequest): Promise<Completion> => {
+    const answer = await limit(() => begin(request))
+    totals.calls++
+    totals.tokens += answer.tokens
+    totals.promptTokens += answer.promptTokens ?? 0
+    await keep(key, answer).catch(fail)
+    return answer
   }
 
   const answerTo = async (key: string, request: GenerateRequest): Promise<Completion> => {
     const place = places.get(shortKey(key))
     const kept = place && (await callAt(reader, place))
-    if (kept?.key !== key) return limit(() => call(key, request))
+    if (kept?.key !== key) return call(key, request)
     totals.cached++
     const { key: _, ...answer } = kept
     return answer
@@ -109,6 +115,7 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
     name: engine.name,
     concurrency: engine.concurrency,
     maxShots: engine.maxShots,
+    independent: engine.independent,
     totals,
     broken,
     generate(request) {
@@ -122,14 +129,19 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
       pending.set(key, answer)
       return answer
     },
-    async close() {
-      const aborted = new Promise<void>((resolve) => {
-        if (signal?.aborted) resolve()
-        signal?.addEventListener("abort", () => resolve(), { once: true })
-      })
-      await Promise.race([Promise.allSettled(pending.values()), aborted])
-      await Promise.all([writer.close(), reader.close()])
+    close() {
+      closing ??= close()
+      return closing
     },
+  }
+
+  async function close() {
+    const aborted = new Promise<void>((resolve) => {
+      if (signal?.aborted) resolve()
+      signal?.addEventListener("abort", () => resolve(), { once: true })
+    })
+    await Promise.race([Promise.allSettled(pending.values()), aborted])
+    await Promise.all([writer.close(), reader.close()])
   }
 }
 

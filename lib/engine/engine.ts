@@ -44,6 +44,11 @@ export interface Generator {
   readonly concurrency: number
   /** Examples that a prompt may show, at most; any number if absent. 0 for a model that was trained on bare prompts. */
   readonly maxShots?: number
+  /**
+   * Whether an answer never depends on which others are made with it, as from a server. Then rows are asked for in a
+   * window that slides, and a stopped stage goes on at any row.
+   */
+  readonly independent?: boolean
   generate(request: GenerateRequest): Promise<Completion>
 }
 

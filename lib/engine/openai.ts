@@ -120,7 +120,7 @@ export function openaiGenerator(options: OpenAIOptions): Generator {
       }
     }
   }
-  return { name: model, concurrency: topLevel, generate: (wanted) => limit(() => generate(wanted)) }
+  return { name: model, concurrency: topLevel, independent: true, generate: (wanted) => limit(() => generate(wanted)) }
 }
 
 const stopped = () => new StoppedError("stopped on request; run the same command again to go on from here")
@@ -285,15 +285,17 @@ class Problem {
       return new MuscError(`${where}: must answer, got ${text}; the quota is used up: raise it, then run again`)
     if (status === undefined || status < 400 || status >= 500 || [408, 409, 425, 429].includes(status)) return undefined
     if (/flagged|moderation|content.?(policy|filter|management)/i.test(text))
-      return new RefusedError(`${where} must accept the request, got: ${text}; its filter stops this prompt`)
+      return refused(`${where} must accept the request, got: ${text}; its filter stops this prompt`, text)
     if (status === 401 || status === 403)
       return new InputError(`${where} must accept the key, got: ${text}; set the right key`, { field: keyVariable })
     if (status === 402) return new InputError(`${where} must be paid for, got: ${text}; add credit, then run again`)
     if (status === 404 || status === 405)
       return new InputError(`${where} must have model ${model}, got: ${text}; check address and model`)
-    return new RefusedError(`${where} must accept a request for model ${model}, got: ${text}; ${remedyFor(text)}`)
+    return refused(`${where} must accept a request for model ${model}, got: ${text}; ${remedyFor(text)}`, text)
   }
 }
+
+const refused = (message: string, reason: string) => Object.assign(new RefusedError(message), { reason })
 
 const rawOf = (error: unknown) => (error instanceof HttpError ? error.reply.text.slice(0, 2000) : "")
 

@@ -6,9 +6,10 @@ import { MuscError, StoppedError } from "../errors"
 import { below, shownAddress } from "./address"
 import type { Generator } from "./engine"
 import { HttpError, jsonOf, type OpenAIOptions, openaiGenerator, openConnection } from "./openai"
+import { ReplyError } from "./server-reply"
 
 /** What `/v1/models` says of a model; each server says some of it. */
-const listedModel = z.object({
+export const listedModel = z.object({
   id: z.string(),
   root: z.string().nullish(),
   revision: z.string().nullish(),
@@ -45,8 +46,12 @@ export interface OpenServer {
  * @throws as `openaiGenerator`; MuscError when no server answers, or two of several serve different models
  */
 export async function openServer(options: OpenAIOptions): Promise<OpenServer> {
+  return serverAs(options, await listedModels(options))
+}
+
+/** The same for servers whose listing is known already, so that they need not be there yet. */
+export function serverAs(options: OpenAIOptions, listed: ListedModel | undefined): OpenServer {
   const { model, fields = {}, leaveOut = [], limitField = "max_tokens", thinkingTokens = 0, thoughtsOpen } = options
-  const listed = await listedModels(options)
   const kind = (listed?.owned_by ?? "").toLowerCase()
   const known = Object.hasOwn(neutral, kind) ? neutral[kind]! : {}
   const sent = { ...known, ...fields }
@@ -69,10 +74,13 @@ function sourceOf(listed: ListedModel | undefined): string[] {
   return [/^([/~]|[a-z]:)/i.test(root) ? basename(root) : root, listed?.revision ?? ""]
 }
 
+/** Longest wait for the list of models, in seconds. */
+const LISTING = 60
+
 /** What all servers say of the model; undefined where they list no models. */
 async function listedModels(options: OpenAIOptions): Promise<ListedModel | undefined> {
   const { model } = options
-  const connection = openConnection(options)
+  const connection = openConnection({ ...options, timeout: Math.min(LISTING, options.timeout ?? LISTING) })
   const found: (ListedModel | undefined)[] = []
   const errors: unknown[] = []
   for (const url of connection.urls) {
@@ -109,7 +117,8 @@ async function listedAt(
     } catch (error) {
       if (signal?.aborted) throw new StoppedError("stopped on request; run the same command again to go on from here")
       const status = error instanceof HttpError ? error.reply.status : 0
-      if (status >= 300 && status < 500 && ![408, 425, 429].includes(status)) return undefined // it has no such list
+      const noList = status >= 300 && ![408, 425, 429, 502, 503, 504].includes(status)
+      if (noList || error instanceof ReplyError) return undefined
       const problem = redact(error instanceof Error ? error.message : `${error}`)
       const pause = Math.min(8, 0.5 * 2 ** Math.min(9, tries - 1))
       const setup = (error as { kind?: string }).kind === "setup"

@@ -1,6 +1,7 @@
 import type { AnyStage, Call, Failure, InstructionRow, Message } from "../data/schema"
-import type { Generator, Sampling } from "../engine/engine"
+import type { Completion, GenerateRequest, Generator, Sampling } from "../engine/engine"
 import { replyOf } from "../engine/reply"
+import { InputError, RefusedError } from "../errors"
 import { streamKey } from "../rng"
 
 /** A row that goes no further: what it had when it failed, and why. */
@@ -23,7 +24,15 @@ export interface Asker {
   id: string
 }
 
-/** One call for a row. `sample` numbers the calls of a stage for this row, each with a random stream of its own. */
+/** So many refused requests, and none answered before, are no matter of single rows. */
+const HOPELESS = 3
+const refusals = new WeakMap<Generator, { refused: number; answered: boolean }>()
+
+/**
+ * One call for a row. A request that the engine refuses (too long for it, stopped by a filter) is a call with that
+ * problem, so that its row alone fails. `sample` numbers the calls of a stage for this row, each with a random stream of its own.
+ * @throws InputError when an engine refuses its first requests, all of them
+ */
 export async function ask(
   { engine, seed, stage, id }: Asker,
   prompt: string | readonly Message[],
@@ -31,10 +40,26 @@ export async function ask(
   sample: string | number = 0,
 ): Promise<Call> {
   const messages = typeof prompt === "string" ? [{ role: "user" as const, content: prompt }] : prompt
-  const reply = await replyOf(engine, { messages, ...sampling, seed: streamKey(seed, stage, id, sample) })
-  const { text, thoughts, tokens, finish, problem } = reply
+  const request = { messages, ...sampling, seed: streamKey(seed, stage, id, sample) }
+  const { text, thoughts, tokens, finish, problem } = await replyOrRefusal(engine, request)
   const asked = messages.filter((message) => message.role === "user").at(-1)?.content ?? ""
   return { prompt: asked, text, ...(thoughts && { thoughts }), tokens, finish, ...(problem && { problem }) }
+}
+
+async function replyOrRefusal(engine: Generator, request: GenerateRequest): Promise<Completion> {
+  const counts = refusals.get(engine) ?? { refused: 0, answered: false }
+  refusals.set(engine, counts)
+  try {
+    const reply = await replyOf(engine, request)
+    counts.answered = true
+    return reply
+  } catch (error) {
+    if (!(error instanceof RefusedError)) throw error
+    if (!counts.answered && ++counts.refused >= HOPELESS) {
+      throw new InputError(`all of the first ${HOPELESS} requests were refused: ${error.message}`, {}, { cause: error })
+    }
+    return { text: "", tokens: 0, finish: "stop", problem: `request refused: ${error.reason ?? error.message}` }
+  }
 }
 
 /** The row with the raw calls of a stage noted in it. */

@@ -1,3 +1,4 @@
+import { join } from "node:path"
 import { pointsOf } from "../baselines/points"
 import { type SampledRow, sample } from "../baselines/sample"
 import { selfCorrect } from "../baselines/self-correct"
@@ -10,7 +11,7 @@ import {
 } from "../baselines/self-reward"
 import type { BaselineName, RunConfig } from "../config/config"
 import type { DecomposedRow } from "../data/schema"
-import { openaiGenerator } from "../engine/openai"
+import type { Generator } from "../engine/engine"
 import type { Grader } from "../eval/grader"
 import { failed, hasPassed, type Outcome } from "../musc/row"
 import { shortNumbers, stages } from "../musc/stages"
@@ -18,6 +19,7 @@ import { type ScoredPair, weighRequest, weighSamples } from "../musc/weigh"
 import { worldSpec } from "../world/spec"
 import { passed, type RunContext, rowsStage, scoredByJob } from "./context"
 import { judgeGrader, judgeOptions, worldGrader } from "./graders"
+import { openWriting, type WritingServer } from "./servers"
 import { stageOptions } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
 
@@ -53,13 +55,17 @@ export async function baselinePairs(
     (row) => sample(base, row, sampling),
   )
   const judge = judgeOf(config, method)
+  const server = judge === "external" ? await openJudge(context) : undefined
+  const judging = server ?? { engine: base, id: textIdentity }
   const judged = await stage<SampledRow>(
     context,
     `seed-${seed}/judge-${judge}`,
     sampled,
-    judgeKey(context, judge),
-    judgeWith(context, judge),
-  )
+    judgeKey(context, judge, judging.id),
+    judgeWith(context, judge, judging.engine),
+    judging.engine,
+  ).finally(() => server?.close())
+  await server?.finish()
   const unreadable = await countUnreadable(judged)
   if (method === "self-correct") {
     const work = (row: JudgedRow) => selfCorrect(base, row, respond)
@@ -98,21 +104,24 @@ function judgeOf({ pointsFrom }: RunConfig, method: BaselineName): Judge {
 }
 
 /** All that decides what a judge says of the same answers. */
-function judgeKey({ config, engines }: RunContext, judge: Judge): unknown[] {
-  const { judgeEndpoint, judgeModel } = config
-  if (judge === "verifier") return [judge]
-  return [judge, judgeOptions(config), ...(judge === "external" ? [judgeEndpoint, judgeModel] : [engines.textIdentity])]
+function judgeKey({ config }: RunContext, judge: Judge, id: string): unknown[] {
+  return judge === "verifier" ? [judge] : [judge, judgeOptions(config), id]
+}
+
+/** The judging server of the settings, with its finished calls in the run folder. */
+function openJudge({ config, dir, judge, signal, onNote }: RunContext): Promise<WritingServer> {
+  const { judgeEndpoint: baseURL, judgeModel: model } = config
+  return openWriting({ ...judge, model, baseURL }, { file: join(dir, ".judge.calls.jsonl"), signal, onNote })
 }
 
 function judgeWith(
-  { engines: { base }, config }: RunContext,
+  { config }: RunContext,
   judge: Judge,
+  engine: Generator,
 ): (row: SampledRow) => Promise<Outcome<JudgedRow>> {
   const options = judgeOptions(config)
-  if (judge === "points") return (row) => judgeByPoints(base, row, options)
-  const external = () => openaiGenerator({ model: config.judgeModel, baseURL: config.judgeEndpoint })
-  const grade: Grader =
-    judge === "verifier" ? worldGrader : judgeGrader(judge === "external" ? external() : base, options)
+  if (judge === "points") return (row) => judgeByPoints(engine, row, options)
+  const grade: Grader = judge === "verifier" ? worldGrader : judgeGrader(engine, options)
   return async (row) => {
     if (judge === "verifier" && !worldSpec.safeParse(row.world).success)
       return failed(row, "judge", "no exact check for this instruction")
@@ -127,11 +136,13 @@ function stage<In extends DecomposedRow>(
   input: StageOutput,
   made: readonly unknown[],
   work: (row: In) => Promise<Outcome<DecomposedRow>>,
+  engine: Generator = context.engines.base,
 ): Promise<StageOutput> {
   return rowsStage<Outcome<In>, Outcome<DecomposedRow>>(context, {
     name,
     key: keyOf(name.split("/").at(-1), version, made, input.key),
     total: input.rows,
+    engine,
     rows: () => readOutput<Outcome<In>>(input),
     work: async (row) => (hasPassed(row) ? work(row) : row),
   })

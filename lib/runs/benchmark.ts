@@ -41,7 +41,7 @@ export interface BenchmarkRun {
   subject: string
   source: AnswerSource
   /** Who judges and how: needed where the benchmark is judged. `id` as for answers. */
-  judge?: { ask: Judge; id: string; name: string; concurrency: number }
+  judge?: { ask: Judge; id: string; name: string; concurrency: number; independent?: boolean }
   scoring: Scoring
   bootstrap: BootstrapOptions
   /** Notes on data and answers, which go into the results. */
@@ -128,7 +128,9 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
     const output = await stage(
       "answers",
       keyOf(version, benchmark.name, items, made ? [...source.answers] : [source.id, source.seed]),
-      made ? { chunk: 1000, replay: false } : { chunk: 4 * source.engine.concurrency, replay: source.local },
+      made
+        ? { chunk: 1000, replay: false }
+        : { chunk: (source.local ? 4 : 1) * source.engine.concurrency, replay: source.local },
       (item): Promise<Answered> =>
         made
           ? Promise.resolve({ id: item.id, responses: source.answers.get(item.id)!, cut: 0 })
@@ -138,7 +140,7 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
     let collected: { collected: unknown; failure?: Failure }[] | undefined
     if (benchmark.judged && judge) {
       const key = keyOf(version, output.key, judge.id)
-      const limits = { chunk: 4 * judge.concurrency, replay: true }
+      const limits = { chunk: (judge.independent ? 1 : 4) * judge.concurrency, replay: !judge.independent }
       const file = await stage("collected", key, limits, async ({ id, ...item }, i) => {
         const { failure, responses } = answers[i]!
         return failure

@@ -1,7 +1,8 @@
 import { join } from "node:path"
 import type { RunConfig } from "../config/config"
 import type { InstructionRow, PairRow, StageName } from "../data/schema"
-import type { PreparedScorer, ScoreRequest, SignalScorer } from "../engine/engine"
+import type { Generator, PreparedScorer, ScoreRequest, SignalScorer } from "../engine/engine"
+import type { OpenAIOptions } from "../engine/openai"
 import { InputError } from "../errors"
 import { hasPassed, type Outcome } from "../musc/row"
 import { type RowStageName, type StageOptions, stageNamed } from "../musc/stages"
@@ -29,6 +30,8 @@ export interface RunContext {
   dir: string
   /** The model, by what it is asked for: texts, signals, trainings. */
   engines: Engines
+  /** How the judging server of the settings is asked. */
+  judge?: Omit<OpenAIOptions, "model" | "baseURL">
   /** Folder of finished outputs shared by runs. */
   cache?: string
   signal?: AbortSignal
@@ -53,8 +56,8 @@ export function stepProgress(
 export interface NamedStage<In, Out extends object> extends Pick<RowStage<In, Out>, "key" | "rows" | "work"> {
   /** Path of the output in the run folder, without `.jsonl`. */
   name: string
-  /** The engine that is asked, for the number of rows worked on together; the one that writes if not given. */
-  engine?: { readonly concurrency: number }
+  /** The engine that is asked, for the number of rows worked on at once; the one that writes if not given. */
+  engine?: Pick<Generator, "concurrency" | "independent">
   /** Rows expected, for the progress display; more may come, such as those that are held out. */
   total: number
 }
@@ -70,7 +73,7 @@ export function rowsStage<In, Out extends object>(
     stage: name.split("/").at(-1)!,
     file: join(context.dir, `${name}.jsonl`),
     chunk: () => engine.concurrency,
-    replay: true,
+    replay: !engine.independent,
     cache: context.cache,
     signal: context.signal,
     onRow: (done) => context.onProgress({ stage: name, unit: "rows", done, total: Math.max(total, done) }),

@@ -21,8 +21,12 @@ export interface Engines {
   readonly fingerprint: string
   /** What decides the texts: the same checkpoint, or a server's model. Part of the keys of all that is written. */
   readonly textIdentity: string
-  /** Writes and judges, without an adapter. */
+  /** Writes instructions, constraints and answers of the pairs, and judges: the model without an adapter, or a server. */
   readonly base: Generator
+  /** The model without an adapter, as the trained methods are compared with it. */
+  readonly untrained: Generator
+  /** What decides the answers of `untrained`, and of the same with adapters. */
+  readonly answerIdentity: string
   /** Token signals of answers under several prompts, without an adapter. */
   readonly scorer: SignalScorer
   /** Trains, or finds the training done; gives the adapter's folder. See runTraining. */
@@ -92,6 +96,10 @@ export function openEngines(
       return text ? text.identity : model.fingerprint
     },
     base: text?.base ?? here,
+    untrained: text?.withAdapter ? text.base : here,
+    get answerIdentity() {
+      return text?.withAdapter ? text.identity : model.fingerprint
+    },
     scorer,
     train: (training) => runTraining({ ...training, local: weights() }),
     withAdapter: text?.withAdapter ?? (async (dir) => adapted(weights(), dir, options)),

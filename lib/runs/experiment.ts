@@ -199,7 +199,7 @@ async function evaluateMethod(
   const grade = graderOf(engines.base, judgeOptions(config))
   let adapted: Promise<OpenGenerator> | undefined // opened once, and only where an answer is still to be made
   const engine = async () => {
-    if (!adapter) return engines.base
+    if (!adapter) return engines.untrained
     adapted ??= engines.withAdapter(adapter.dir)
     return adapted
   }
@@ -207,11 +207,13 @@ async function evaluateMethod(
   try {
     for (const temperature of config.evalTemperatures) {
       const options = { method, seed, temperature, maxTokens: config.evalMaxTokens }
-      const made = [engines.textIdentity, adapter?.key ?? "base", holdout.key, judgeOptions(config)]
+      const judge = engines.textIdentity === engines.answerIdentity ? [] : [engines.textIdentity]
+      const made = [engines.answerIdentity, adapter?.key ?? "base", holdout.key, judgeOptions(config), ...judge]
       const output = await rowsStage(context, {
         name: `seed-${seed}/evaluate/${method}-T${temperature}`,
         key: keyOf("evaluate", evaluateVersion, options, ...made),
         total: rows.length,
+        engine: engines.untrained,
         rows: () => rows,
         work: async (row) => evaluate(await engine(), row, grade, options),
       })

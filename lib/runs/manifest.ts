@@ -12,7 +12,8 @@ export interface Manifest {
   platform: string
   packages: Record<string, string>
   backend: string
-  model: { name: string; fingerprint: string }
+  /** `text`: the server that wrote in the model's place, by name and by what decides what it says. */
+  model: { name: string; fingerprint: string; text?: { model: string; id: string } }
   command: string
   seeds: readonly number[]
   started: string

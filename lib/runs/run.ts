@@ -8,6 +8,7 @@ import type { Results } from "../data/results"
 import { tf, useBackend } from "../device/tf"
 import { describeModel } from "../engine/description"
 import { type LocalModel, openLocal } from "../engine/local"
+import type { OpenAIOptions } from "../engine/openai"
 import { writeReport } from "../report/report"
 import { writeResults } from "../report/tables"
 import { NoRowsError, type RunContext } from "./context"
@@ -15,6 +16,7 @@ import { type EngineOptions, openEngines } from "./engines"
 import { experiment, type Findings } from "./experiment"
 import { sweep, versions, writeManifest } from "./manifest"
 import { modelFolder } from "./model"
+import { openWriting } from "./servers"
 
 export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgress" | "onNote">> {
   /** Called with the tokens that each step of generation made. */
@@ -26,6 +28,10 @@ export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgr
   torch?: EngineOptions["torch"]
   /** A model that is open already; the one that the settings name if not given. */
   local?: LocalModel
+  /** A server that writes and judges in place of the model: stages 0 to 4, baselines. Signals, training and evaluation stay. */
+  server?: OpenAIOptions
+  /** How the judging server of the settings is asked: everything but its model and address. */
+  judge?: Omit<OpenAIOptions, "model" | "baseURL">
   /** Folder of finished stages shared by runs: `.cache` beside the run folder if not given, null for none. */
   cache?: string | null
   /** Command line for the manifest. */
@@ -65,19 +71,32 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
     const seeds = Array.from({ length: config.repeat }, (_, i) => config.seed + i)
     const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))
+    const calls = join(dir, ".text.calls.jsonl")
+    const writer = options.server && (await openWriting(options.server, { file: calls, signal, onNote }))
+    const text = writer ? { base: writer.engine, identity: writer.id } : options.text
     const engines = openEngines(model, options.local ? () => options.local! : open, {
-      ...{ signal, onTokens, onNote, text: options.text, torch: options.torch },
+      ...{ signal, onTokens, onNote, text, torch: options.torch },
     })
-    const context = { config, dir, engines, cache, signal, onProgress, onNote }
-    const found = await experiment(context, seeds).finally(() => {
+    const context = { config, dir, engines, judge: options.judge, cache, signal, onProgress, onNote }
+    const found = await experiment(context, seeds).finally(async () => {
       failing.abort()
+      await writer?.close()
       engines.dispose()
       if (opened) tf.dispose(opened.model.params)
     })
     await writeResults(dir, found.results)
     const { name, fingerprint } = model
     const finished = new Date().toISOString()
-    const made = { backend, model: { name, fingerprint }, command: options.command ?? "", seeds, started, finished }
+    const written = text && { text: { model: text.base.name, id: text.identity } }
+    const made = {
+      backend,
+      model: { name, fingerprint, ...written },
+      command: options.command ?? "",
+      seeds,
+      started,
+      finished,
+    }
+    await writer?.finish()
     await writeManifest(dir, { ...versions(), ...made }, currentOf(config))
     await writeReport(dir)
     return found

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto"
 import { constants, existsSync, statSync } from "node:fs"
 import { copyFile, mkdir, rename, rm } from "node:fs/promises"
 import { dirname, join } from "node:path"
+import pLimit from "p-limit"
 import { z } from "zod"
 import { readJsonFile } from "../data/json-file"
 import { appendJsonl, fileError, type JsonlWriter, parseJson, readLines, writeAtomic } from "../data/jsonl"
@@ -54,6 +55,9 @@ function readFinished(file: string, key: string): StageState | undefined {
 
 const sizeOf = (file: string) => statSync(file, { throwIfNoEntry: false })?.size ?? 0
 
+/** Rows begun, by rows at once: the others go on while a slow one is waited for. */
+const WINDOW = 8
+
 export interface RowStage<In, Out extends object> {
   /** Name of the stage. */
   stage: string
@@ -64,11 +68,12 @@ export interface RowStage<In, Out extends object> {
   /** Input rows, in the same order each time. */
   rows: () => AsyncIterable<In> | Iterable<In>
   work: (row: In) => Promise<Out>
-  /** Rows worked on together; asked only when there is something to do, as it may need the weights. */
+  /** Rows worked on together, or with `replay` false at once; asked only when there is something to do, as it may need the weights. */
   chunk: () => number
   /**
    * Whether a resumed run does the rows of a half-written chunk again, without writing them twice. Then batches hold the
-   * same rows as in a run that was never stopped, so a local model gives the same answers to the last bit.
+   * same rows as in a run that was never stopped, so a local model gives the same answers to the last bit. Without, a row
+   * begins as soon as another ends, up to 8 times `chunk` rows ahead of the first that is not done.
    */
   replay: boolean
   /** Folder of finished outputs by key, shared by runs. */
@@ -146,11 +151,38 @@ export async function runRows<In, Out extends object>(options: RowStage<In, Out>
       }
     }
     onRow?.(first)
+    if (!replay) return slide(writer, { rows, work }, first)
     for await (const row of rows()) {
       if (index++ < first) continue
       if (pending.push(row) === chunk) await flush()
     }
     await flush()
+  }
+
+  async function slide(writer: JsonlWriter, { rows, work }: Pick<RowStage<In, Out>, "rows" | "work">, first: number) {
+    const chunk = options.chunk()
+    const limit = pLimit(2 * chunk) // some rows read and write while the calls of others are under way
+    const pending: Promise<Out>[] = []
+    let done = first
+    let index = 0
+    const writeNext = async () => writer.write(await unlessAborted(pending.shift()!, signal))
+    const start = async (row: In) => {
+      const out = await work(row)
+      onRow?.(++done)
+      return out
+    }
+    try {
+      for await (const row of rows()) {
+        if (index++ < first) continue
+        const result = limit(start, row)
+        result.catch(() => {}) // it is thrown when its turn comes
+        pending.push(result)
+        if (pending.length >= WINDOW * chunk) await writeNext()
+      }
+      while (pending.length) await writeNext()
+    } finally {
+      limit.clearQueue()
+    }
   }
 }
 

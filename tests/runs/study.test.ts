@@ -115,6 +115,7 @@ describe("an external judge", () => {
       body += part
     })
     request.on("end", () => {
+      if (request.method === "GET") return response.writeHead(404).end() // no list of models
       const { model, messages } = JSON.parse(body)
       asked.push({ model })
       const answer = /\n\nAnswer: (.*)$/s.exec(messages[0].content)![1]!

@@ -26,6 +26,7 @@ export async function chatServer(
       text += chunk
     })
     request.on("end", () => {
+      if (request.method === "GET") return response.writeHead(404).end() // no list of models
       const body: ChatBody = JSON.parse(text)
       bodies.push(body)
       const content = answer(body, response, bodies.length)

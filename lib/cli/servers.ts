@@ -1,0 +1,177 @@
+import { type Command, InvalidArgumentError } from "commander"
+import { parse as parseYaml } from "yaml"
+import { serverAddresses } from "../engine/address"
+import { type OpenAIOptions, type OptionalField, optionalFields } from "../engine/openai"
+import { InputError } from "../errors"
+import { countOption } from "./support"
+
+/** What a command line says of a server that writes, as `withServer` reads it. */
+export interface ServerFlags {
+  endpoint?: string
+  endpointModel?: string
+  concurrency: number
+  timeout: number
+  retries: number
+  wait: number
+  keyVariable: string
+  limitField: string
+  leaveOut: OptionalField[]
+  field: Record<string, unknown>
+  thinking?: boolean
+  thinkingTokens: number
+  thoughtsOpen?: boolean
+}
+
+/** What it says of a judging server: what is not said is as for the server that answers. */
+export interface JudgeFlags {
+  judge?: string
+  judgeModel?: string
+  judgeKeyVariable?: string
+  judgeConcurrency?: number
+  judgeLimitField?: string
+  judgeLeaveOut?: OptionalField[]
+  judgeField?: Record<string, unknown>
+  judgeThinking?: boolean
+  judgeThinkingTokens?: number
+}
+
+/** Options of every command that talks to a server. */
+export function withServer(command: Command, what = "to write instead of a local model"): Command {
+  return withServerSettings(
+    command
+      .option(
+        "--endpoint <url>",
+        `OpenAI-compatible server ${what}, e.g. http://127.0.0.1:8000/v1; several that serve the same model, separated by commas`,
+        addresses("--endpoint"),
+      )
+      .option("--endpoint-model <name>", "model name as the server knows it"),
+  )
+}
+
+/** How servers are asked, for commands that have their own options for who they are. */
+export function withServerSettings(command: Command): Command {
+  return command
+    .option("--concurrency <n>", "requests to servers at once", countOption, 8)
+    .option("--timeout <seconds>", "longest wait for one answer of a server", countOption, 300)
+    .option("--retries <n>", "further tries of a request that fails", naturalOption, 5)
+    .option(
+      "--wait <seconds>",
+      "how long to go on trying while no server can be reached, e.g. while it restarts",
+      naturalOption,
+      0,
+    )
+    .option("--key-variable <name>", "environment variable with the server's key", "OPENAI_API_KEY")
+    .option(
+      "--limit-field <name>",
+      "how the server calls the token limit, e.g. max_completion_tokens; none leaves it out",
+      "max_tokens",
+    )
+    .option(
+      "--leave-out <fields>",
+      `request fields that the server refuses: ${optionalFields.join(", ")}`,
+      fieldList,
+      [],
+    )
+    .option("--field <key=value>", "a further field of each request, e.g. top_k=-1; may be repeated", fieldOption, {})
+    .option("--thinking <on|off>", "whether models that can think do (chat template of the server)", onOff)
+    .option("--thinking-tokens <n>", "tokens that a model may think, on top of each limit", naturalOption, 0)
+    .option("--thoughts-open", "the server's chat template opens the thoughts, so that replies begin inside them")
+}
+
+/** Options of commands that a server can judge for. */
+export function withJudge(command: Command): Command {
+  const same = "(default: as for the server that answers)"
+  return command
+    .option("--judge <url>", "OpenAI-compatible server to judge; several as for --endpoint", addresses("--judge"))
+    .option("--judge-model <name>", "model name as the judging server knows it")
+    .option("--judge-key-variable <name>", "environment variable with the judge's key", "OPENAI_API_KEY")
+    .option("--judge-concurrency <n>", `requests to the judge at once ${same}`, countOption)
+    .option("--judge-limit-field <name>", `how the judging server calls the token limit ${same}`)
+    .option("--judge-leave-out <fields>", `request fields that the judging server refuses ${same}`, fieldList)
+    .option("--judge-field <key=value>", `a further field of each request to the judge ${same}`, fieldOption)
+    .option("--judge-thinking <on|off>", `whether a judge that can think does ${same}`, onOff)
+    .option("--judge-thinking-tokens <n>", `tokens that a judge may think, on top of each limit ${same}`, naturalOption)
+}
+
+type Extra = Pick<OpenAIOptions, "signal" | "onRetry">
+
+/** The server that writes. @throws InputError when no model is named */
+export function writerOptions(flags: ServerFlags, extra: Extra = {}): OpenAIOptions {
+  const { endpoint, endpointModel } = flags
+  if (!endpointModel) {
+    throw new InputError("must name a model of the server, got nothing; give --endpoint-model", {
+      field: "--endpoint-model",
+    })
+  }
+  return { ...settingsOf(flags), model: endpointModel, baseURL: endpoint, ...extra }
+}
+
+/** The server that judges. @throws InputError when no model is named */
+export function judgeServerOptions(flags: ServerFlags & JudgeFlags, extra: Extra = {}): OpenAIOptions {
+  const { judge, judgeModel } = flags
+  if (!judgeModel)
+    throw new InputError("must name the model of --judge, got nothing; add it", { field: "--judge-model" })
+  return { ...judgeSettingsOf(flags), model: judgeModel, baseURL: judge, ...extra }
+}
+
+/** How the judging server is asked. */
+export function judgeSettingsOf(flags: ServerFlags & JudgeFlags): Omit<OpenAIOptions, "model"> {
+  return settingsOf({
+    ...flags,
+    keyVariable: flags.judgeKeyVariable ?? flags.keyVariable,
+    concurrency: flags.judgeConcurrency ?? flags.concurrency,
+    limitField: flags.judgeLimitField ?? flags.limitField,
+    leaveOut: flags.judgeLeaveOut ?? flags.leaveOut,
+    field: flags.judgeField ?? flags.field,
+    thinking: flags.judgeThinking ?? flags.thinking,
+    thinkingTokens: flags.judgeThinkingTokens ?? flags.thinkingTokens,
+  })
+}
+
+/** How a server is asked, as the library says it. */
+export function settingsOf(flags: ServerFlags): Omit<OpenAIOptions, "model"> {
+  const { concurrency, timeout, retries, wait, keyVariable, limitField, leaveOut, field } = flags
+  const { thinking, thinkingTokens, thoughtsOpen } = flags
+  const template = thinking === undefined ? {} : { enable_thinking: thinking }
+  const given = (field.chat_template_kwargs ?? {}) as object
+  const fields = thinking === undefined ? field : { ...field, chat_template_kwargs: { ...given, ...template } }
+  return {
+    ...{ concurrency, timeout, maxRetries: retries, wait, keyVariable, leaveOut, fields, thinkingTokens, thoughtsOpen },
+    limitField: limitField === "none" ? null : limitField,
+  }
+}
+
+/** Addresses as given, checked. The error shows none of them, as the option's own would. */
+const addresses = (field: string) => (text: string) =>
+  serverAddresses(text, field)
+    .map(({ href }) => href)
+    .join(",")
+
+function naturalOption(text: string): number {
+  const value = Number(text)
+  if (text.trim() && Number.isInteger(value) && value >= 0) return value
+  throw new InvalidArgumentError(`must be a whole number from 0, got ${text}`)
+}
+
+function onOff(text: string): boolean {
+  if (text === "on" || text === "off") return text === "on"
+  throw new InvalidArgumentError(`must be on or off, got ${text}`)
+}
+
+function fieldList(text: string): OptionalField[] {
+  const names = text.split(",").map((name) => name.trim())
+  const unknown = names.find((name) => !optionalFields.includes(name as OptionalField))
+  if (unknown === undefined) return names as OptionalField[]
+  const limit = /^max_/.test(unknown) ? "; the token limit is left out by --limit-field none" : ""
+  throw new InvalidArgumentError(`must name some of ${optionalFields.join(", ")}, got ${unknown}${limit}`)
+}
+
+function fieldOption(text: string, all: Record<string, unknown> = {}): Record<string, unknown> {
+  const at = text.indexOf("=")
+  if (at < 1) throw new InvalidArgumentError(`must read key=value, got ${text}; write e.g. top_k=-1`)
+  let value: unknown = text.slice(at + 1)
+  try {
+    value = parseYaml(text.slice(at + 1))
+  } catch {} // a plain text
+  return { ...all, [text.slice(0, at)]: value }
+}

@@ -1,0 +1,81 @@
+import { existsSync } from "node:fs"
+import { mkdir, rm } from "node:fs/promises"
+import { dirname } from "node:path"
+import { z } from "zod"
+import { readJsonFile } from "../data/json-file"
+import { writeAtomic } from "../data/jsonl"
+import { type CachedGenerator, cachedGenerator } from "../engine/cached"
+import type { OpenAIOptions } from "../engine/openai"
+import { listedModel, type OpenServer, openServer, serverAs } from "../engine/server"
+import { InputError, StoppedError } from "../errors"
+
+/** Servers that are open, with the calls that they finished kept in a file. */
+export interface WritingServer {
+  engine: CachedGenerator
+  id: string
+  /** Requests that were sent again. */
+  readonly retries: number
+  close(): Promise<void>
+  /** Closes, and removes the file of calls, which are all in finished outputs. */
+  finish(): Promise<void>
+}
+
+export interface OpeningOptions {
+  /** JSONL file of finished calls. */
+  file: string
+  signal?: AbortSignal
+  onNote: (line: string) => void
+  /** What the server is called in notes, if not by its model. */
+  role?: string
+}
+
+/** Opens a server whose finished calls are kept in `file`, and says what goes wrong on the way, each thing once. */
+export async function openWriting(
+  options: OpenAIOptions,
+  { file, signal, onNote, role = options.model }: OpeningOptions,
+): Promise<WritingServer> {
+  await mkdir(dirname(file), { recursive: true })
+  let retries = 0
+  const told = new Set<string>()
+  const onRetry = (problem: string) => {
+    retries++
+    if (!told.has(problem) && told.size < 20) onNote(`${role}: trying again after: ${problem}`)
+    told.add(problem)
+  }
+  const { engine, id } = await openKnown({ ...options, signal, onRetry }, { file, signal, onNote, role })
+  const cached = await cachedGenerator(engine, { file, id, signal })
+  const { lines, first } = cached.broken
+  if (lines) onNote(`${file}: ${lines} lines hold no call and are passed over, the first is line ${first}`)
+  return {
+    engine: cached,
+    id,
+    get retries() {
+      return retries
+    },
+    close: () => cached.close(),
+    async finish() {
+      await cached.close()
+      await rm(file, { force: true })
+    },
+  }
+}
+
+/** What a server said of its model, for when it is not there and nothing is left to ask. */
+const memory = z.object({ model: z.string(), listed: listedModel.nullable() })
+
+/** Opens a server, or one that was known before and is out of reach now: finished work needs no server. */
+async function openKnown(options: OpenAIOptions, { file, onNote, role }: OpeningOptions): Promise<OpenServer> {
+  const remembered = `${file.replace(/\.calls\.jsonl$/, "")}.server.json`
+  const known = existsSync(remembered) ? memory.safeParse(readJsonFile(remembered)).data : undefined
+  const same = known?.model === options.model ? known : undefined
+  try {
+    const server = await openServer(same ? { ...options, maxRetries: 0, wait: 0 } : options)
+    const listed = server.listed ?? null
+    await writeAtomic(remembered, `${JSON.stringify({ model: options.model, listed })}\n`)
+    return server
+  } catch (error) {
+    if (!same || error instanceof StoppedError || error instanceof InputError) throw error
+    onNote(`${role}: ${(error as Error).message}; going on with what is finished, until it is needed`)
+    return serverAs(options, same.listed ?? undefined)
+  }
+}
