@@ -51,6 +51,8 @@ const questionIn = (prompt: string): Constraint =>
  */
 export function oracleModel(change: (request: GenerateRequest) => void | Promise<void> = () => {}): OracleModel {
   const local = openLocal(fixture("llama"))
+  // The real one is a hash that asks for the backend, which need not be chosen yet.
+  Object.defineProperty(local, "fingerprint", { value: "oracle", enumerable: true })
   const calls: Record<string, number> = {}
   return {
     ...local,
