@@ -40,6 +40,11 @@ const entries: readonly Entry[] = [
     summary: "add an adapter into its model: a plain checkpoint",
     load: () => require("./merge"),
   },
+  {
+    name: "export",
+    summary: "write pairs, weights, adapters and models for other programs",
+    load: () => require("./export"),
+  },
   { name: "plan", summary: "reckon the memory that a model takes", load: () => require("./plan") },
   { name: "pull", summary: "fetch a model from the Hugging Face hub", load: () => require("./pull") },
   { name: "native", summary: "build the native TensorFlow backend", load: () => require("./native") },

@@ -2,12 +2,14 @@ import { existsSync, readdirSync } from "node:fs"
 import { join } from "node:path"
 import type { Command } from "commander"
 import { methodNames } from "../config/config"
-import { readJsonl } from "../data/jsonl"
+import { readRecords } from "../data/json-array"
+import { parseRecord } from "../data/jsonl"
 import { lockFolder } from "../data/lock"
-import { instructionRow, type WeighedRow, weighedRow } from "../data/schema"
+import { objectOf, toFilePair } from "../data/pair-files"
+import { type InstructionRow, instructionRow, weighedRow } from "../data/schema"
 import { InputError } from "../errors"
 import type { Outcome } from "../musc/row"
-import { trainVersion } from "../musc/train"
+import { type TrainRow, toTrainRow, trainVersion } from "../musc/train"
 import { stepProgress } from "../runs/context"
 import { sha256File } from "../runs/manifest"
 import { checkMethods, stageSettings, trainSettings } from "../runs/stages"
@@ -37,7 +39,11 @@ export function register(program: Command): void {
       "Train a LoRA adapter on weighed pairs. A training that was stopped goes on from its last checkpoint, to the same " +
         "adapter as without the stop.",
     )
-    .argument("<pairs>", "rows of `musc weigh`")
+    .argument(
+      "<pairs>",
+      "rows of `musc weigh`, or a preference file of another program: TRL, Alpaca or ShareGPT ranking (LLaMA-Factory), or " +
+        "the token-weighted file of the paper's authors, whose weights are then used",
+    )
     .requiredOption("-o, --out <folder>", "folder for adapter/ (PEFT) and metrics.jsonl (a line a step)")
     .option(
       "--method <name>",
@@ -53,6 +59,7 @@ Examples:
   musc train weighed.jsonl -o adapters/musc
   musc train weighed.jsonl -o adapters/kl --set weighting=kl --set lr=5e-4
   musc train weighed.jsonl -o adapters/sft --method sft
+  musc train ultrafeedback.json -o adapters/dpo --method coarse
   musc chat --adapter adapters/musc/adapter
 ${settingsHelp([...stageSettings.train, "seed"])}`,
     )
@@ -93,7 +100,16 @@ async function trainCommand(file: string, { out, method: name, force, ...given }
   }
 }
 
-async function* readPairs(file: string): AsyncGenerator<Outcome<WeighedRow>> {
-  const failed = instructionRow.required({ failure: true })
-  for await (const row of readJsonl(file, weighedRow.or(failed))) yield row as Outcome<WeighedRow>
+/** Our own weighed rows, or the pairs of another program's file. */
+async function* readPairs(file: string): AsyncGenerator<Outcome<TrainRow & Pick<InstructionRow, "id">>> {
+  const own = weighedRow.or(instructionRow.required({ failure: true }))
+  let record = 0
+  for await (const { value, place } of readRecords(file)) {
+    record++
+    const row = objectOf(value, place)
+    const ours = "clean_instruction" in row || "failure" in row
+    yield (ours ? parseRecord(own, row, place) : toTrainRow(toFilePair(row, { ...place, record }))) as Outcome<
+      TrainRow & InstructionRow
+    >
+  }
 }

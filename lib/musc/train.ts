@@ -1,4 +1,5 @@
-import type { PairRow, PairWeights, WeighedRow } from "../data/schema"
+import type { FilePair } from "../data/pair-files"
+import type { Message, PairRow, PairWeights, WeighedRow } from "../data/schema"
 import { Spool } from "../data/spool"
 import { tf } from "../device/tf"
 import type { LocalModel } from "../engine/local"
@@ -75,7 +76,18 @@ export const trainDefaults: TrainSettings = {
 
 /** What training needs of a pair: a weighed row, or one without signals, all of whose tokens weigh 1. */
 export type TrainRow = Pick<PairRow, "id" | "input" | "clean_instruction" | "chosen" | "rejected"> &
-  Partial<Pick<WeighedRow, "signals" | "weights" | "rejected_from" | "noised_instruction">>
+  Partial<Pick<WeighedRow, "signals" | "weights" | "rejected_from" | "noised_instruction">> & {
+    /** The whole prompt of a pair from another program's file, which may have more than one turn. */
+    prompt?: readonly Message[]
+    /** Token weights of such a file, which count whatever the weighting. */
+    tokenWeights?: PairWeights
+  }
+
+/** A pair of another program's file as a row to train on. */
+export const toTrainRow = ({ id, prompt, chosen, rejected, tokenWeights }: FilePair): TrainRow => ({
+  ...{ id, input: null, clean_instruction: prompt.at(-1)?.content ?? "", chosen, rejected, prompt },
+  ...(tokenWeights && { tokenWeights }),
+})
 
 /** To be raised when a change makes training give another adapter. */
 export const trainVersion = 3
@@ -233,14 +245,18 @@ const scoredOf = ({ id, input, clean_instruction, noised_instruction, chosen, re
 
 /** The pair of a row with its weights. Counts where those that the row holds are others. */
 function pairText(row: TrainRow, settings: TrainSettings, counts: Pick<PairCounts, "otherWeights">): PairText {
-  const pair = { id: row.id, ...preferenceOf(row) }
+  const { chosen, rejected, prompt } = row
+  const pair = { id: row.id, ...(prompt ? { prompt, chosen, rejected } : preferenceOf(row)) }
   if (settings.kind === "sft") return pair
   const { weighting, firstTokenZero, seed } = settings
-  const { signals, weights: held } = row
+  const { signals, weights: held, tokenWeights } = row
+  if (tokenWeights && weighting !== "uniform") return { ...pair, weights: tokenWeights, firstTokenZero }
   if (!signals) {
     const weights = held?.[weighting]
     if (weights || weighting === "uniform") return { ...pair, weights, firstTokenZero }
-    throw new InputError(`pair ${row.id} must have signals to be weighed by ${weighting}, got none; run weigh first`)
+    throw new InputError(
+      `pair ${row.id} must have signals to be weighed by ${weighting}, got none; run \`musc weigh\` first, or train with uniform weights (--method coarse)`,
+    )
   }
   const weights = weightsOf(signals, weighting, { id: row.id, seed, firstTokenZero, rejectedFrom: row.rejected_from })
   if (held?.[weighting] && differs(held[weighting], weights)) counts.otherWeights++

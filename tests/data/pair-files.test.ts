@@ -1,0 +1,59 @@
+import { mkdtempSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { describe, expect, it } from "vitest"
+import { type FilePair, readFilePairs } from "../../lib/data/pair-files"
+
+const pairsOf = async (records: readonly object[]): Promise<FilePair[]> => {
+  const file = join(mkdtempSync(join(tmpdir(), "musc-pairs-")), "pairs.json")
+  writeFileSync(file, JSON.stringify(records))
+  const pairs: FilePair[] = []
+  for await (const pair of readFilePairs(file)) pairs.push(pair)
+  return pairs
+}
+const user = (content: string) => ({ role: "user", content })
+const assistant = (content: string) => ({ role: "assistant", content })
+
+describe("a preference file of another program", () => {
+  it("of TRL gives prompt and both answers", async () => {
+    const [pair] = await pairsOf([{ prompt: [user("q")], chosen: [assistant("a")], rejected: [assistant("b")] }])
+    expect(pair).toEqual({ id: "1", prompt: [user("q")], chosen: "a", rejected: "b" })
+  })
+
+  it("of Alpaca ranking joins instruction and input by a newline, as LLaMA-Factory does", async () => {
+    const [pair] = await pairsOf([{ id: 7, instruction: "i", input: "t", chosen: "a", rejected: "b" }])
+    expect(pair).toEqual({ id: "7", prompt: [user("i\nt")], chosen: "a", rejected: "b" })
+  })
+
+  it("of ShareGPT ranking keeps system message and earlier turns", async () => {
+    const conversations = [
+      { from: "human", value: "q" },
+      { from: "gpt", value: "w" },
+      { from: "human", value: "r" },
+    ]
+    const answers = { chosen: { from: "gpt", value: "a" }, rejected: { from: "gpt", value: "b" } }
+    const [pair] = await pairsOf([{ system: "s", conversations, ...answers }])
+    const prompt = [{ role: "system", content: "s" }, user("q"), assistant("w"), user("r")]
+    expect(pair).toEqual({ id: "1", prompt, chosen: "a", rejected: "b" })
+  })
+
+  it("of the authors brings its token weights, each at its token", async () => {
+    // Score j is read for token j + 1; the first token's stands in the prompt's last place.
+    const scores = { source_token_scores: [0, 0.5], chosen_token_scores: [1, 2, 0], rejected_token_scores: [3, 0] }
+    const [pair] = await pairsOf([{ instruction: "i", input: "", chosen: "a", rejected: "b", ...scores }])
+    expect(pair!.tokenWeights).toEqual({ chosen: [0.5, 1, 2], rejected: [0.5, 3] })
+  })
+
+  it("of an unknown form is refused with file, record and the forms that are known", async () => {
+    await expect(pairsOf([{ question: "q", answer: "a" }])).rejects.toThrow(
+      /pairs\.json.*must be a preference record \(.*TRL preference\), got one with question, answer; convert the file/s,
+    )
+  })
+
+  it("with an unknown speaker is refused with its place", async () => {
+    const answers = { chosen: { from: "gpt", value: "a" }, rejected: { from: "gpt", value: "b" } }
+    await expect(pairsOf([{ conversations: [{ from: "tool", value: "q" }], ...answers }])).rejects.toThrow(
+      /conversations\.0\.from must be one of .*, got tool/,
+    )
+  })
+})
