@@ -26,6 +26,8 @@ export {
   judgeByPoints,
   selfReward,
 } from "./baselines/self-reward"
+export { type CheckableSpec, checkableInstructions, gradeCheckable } from "./checkable/spec"
+export { checkableWorld } from "./checkable/world"
 export { parseConfig, type RunConfig, runConfig } from "./config/config"
 export { type Recipe, recipeOf, recipes } from "./config/recipes"
 export { readInstructions } from "./data/formats"
@@ -93,6 +95,7 @@ export { saveModel } from "./model/weights"
 export { type CorruptOptions, corrupt, corruptDefaults } from "./musc/corrupt"
 export { type DecomposeOptions, decompose, decomposeDefaults } from "./musc/decompose"
 export { type EvaluateOptions, evaluate } from "./musc/evaluate"
+export { type ExactWorld, exactCorrupt, exactDecompose, exactRecombine } from "./musc/exact"
 export { makePairs, type PairOptions } from "./musc/pipeline"
 export { type RecombineOptions, recombine, recombineDefaults } from "./musc/recombine"
 export { preferenceOf, type RespondOptions, respond, respondDefaults, respondMessages } from "./musc/respond"
@@ -100,6 +103,7 @@ export { type FailedRow, hasPassed, type Outcome } from "./musc/row"
 export { type Rows, runStage, stageTally } from "./musc/run-stage"
 export { markNearDuplicates, type SelfInstructOptions, selfInstruct, selfInstructDefaults } from "./musc/source"
 export { type TrainSettings, trainAdapter, trainDefaults } from "./musc/train"
+export { type PairVerdicts, verify } from "./musc/verify"
 export {
   defaultWeighting,
   type WeighOptions,
@@ -117,7 +121,7 @@ export { type Rng, rng, streamKey } from "./rng"
 export { type BenchmarkRun, type BenchmarkScores, runBenchmark } from "./runs/benchmark"
 export { benchmarkOf, benchmarks } from "./runs/benchmarks"
 export { type Comparison, compareFolders } from "./runs/compare"
-export { gradePair, graderOf, judgeGrader, worldGrader } from "./runs/graders"
+export { exactGrader, gradePair, graderOf, judgeGrader, worldGrader } from "./runs/graders"
 export { resultsTable } from "./runs/results"
 export { type RunOptions, run } from "./runs/run"
 export { runStudy, type Study, type Variant } from "./runs/study"

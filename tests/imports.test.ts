@@ -22,6 +22,7 @@ const order = [
   ["musc"],
   ["baselines"],
   ["world"],
+  ["checkable"],
   ["plots"],
   ["config"],
   ["report"],

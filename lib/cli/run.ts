@@ -3,9 +3,10 @@ import { basename, join } from "node:path"
 import type { Command } from "commander"
 import type { RunConfig } from "../config/config"
 import { recipes } from "../config/recipes"
+import { answerRows } from "../report/answers"
 import { planOf } from "../runs/dry-run"
 import { withoutSecrets } from "../runs/manifest"
-import { resultsTable } from "../runs/results"
+import { aligned, resultsTable } from "../runs/results"
 import { type RunOptions, run } from "../runs/run"
 import { runStudy, type Study } from "../runs/study"
 import { highlighted } from "./display"
@@ -101,6 +102,9 @@ async function start(recipe: string, config: RunConfig, flags: Options, study?: 
     return study ? runStudy(study, options) : run(config, options)
   })
   if (Object.keys(results.methods).length) console.log(`\n${resultsTable(results)}\n`)
+  const answers = answerRows(results)
+  if (answers.length) console.log(`${aligned(answers)}\n`)
+  for (const note of results.notes ?? []) console.log(note)
   const percent = (share: number | null) => (share === null ? "not graded" : `${(100 * share).toFixed(1)} %`)
   for (const { seed, n, chosen_csr, rejected_csr } of results.pairs) {
     console.log(

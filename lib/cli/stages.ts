@@ -16,6 +16,7 @@ import { sha256File } from "../runs/manifest"
 import { openWriting } from "../runs/servers"
 import { stageOptions, stageSettings } from "../runs/stages"
 import { readState, runRows, type StageOutput } from "../runs/store"
+import { worldStage } from "../runs/worlds"
 import { type Display, highlighted } from "./display"
 import { type ServerFlags, withServer, writerOptions } from "./servers"
 import {
@@ -123,16 +124,24 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
   const settings = stageOptions(config, config.seed)[name]
   const server = options.endpoint ? writerOptions(options) : undefined
   const rows = await collect(first(limit ?? Number.POSITIVE_INFINITY, readRows(name, file)))
-  if (options.dryRun) return dryRun(name, rows, settings)
+  const world = worldStage(name, config, settings)
+  if (options.dryRun)
+    return world
+      ? console.log(`${name}: ${rows.length} rows, done by the world without a call`)
+      : dryRun(name, rows, settings)
   const unlock = lockFolder(dirname(options.out), `.${basename(options.out)}.lock.json`)
   try {
     const output = await stoppable(async (signal, show): Promise<StageOutput> => {
       const calls = join(dirname(options.out), `.${basename(options.out)}.calls.jsonl`)
-      const writer = server && (await openWriting(server, { file: calls, signal, onNote: show.note }))
-      const { engine, identity } = writer
-        ? { engine: writer.engine as unknown as Scorer, identity: writer.id } // a stage that needs signals has no --endpoint
-        : await localEngine(config, { signal, show })
-      const key = stageKey(name, settings, identity, [await sha256File(file), limit ?? 0])
+      const writer =
+        server && !world ? await openWriting(server, { file: calls, signal, onNote: show.note }) : undefined
+      const { engine, identity } = world
+        ? noEngine
+        : writer
+          ? { engine: writer.engine as unknown as Scorer, identity: writer.id } // a stage that needs signals has no --endpoint
+          : await localEngine(config, { signal, show })
+      const input = [await sha256File(file), limit ?? 0]
+      const key = world ? world.key(input) : stageKey(name, settings, identity, input)
       const state = readState(options.out)
       if (existsSync(options.out) && state?.key !== key && !options.force) {
         const rule = `must be a new file or one of these settings, got one ${state ? "made otherwise" : "of other origin"}`
@@ -141,7 +150,7 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
       const finished = await runRows<Outcome<InstructionRow>, Outcome<InstructionRow>>({
         ...{ stage: name, file: options.out, key, signal },
         rows: () => rows,
-        work: async (row) => (hasPassed(row) ? stage.work(engine, row, settings) : row),
+        work: async (row) => (!hasPassed(row) ? row : world ? world.work(row) : stage.work(engine, row, settings)),
         chunk: () => engine.concurrency,
         replay: !engine.independent,
         onRow: (done) => show.progress({ stage: name, unit: "rows", done, total: rows.length }),
@@ -170,6 +179,9 @@ async function* readRows(name: RowStageName, file: string): AsyncGenerator<Outco
       yield parseRecord(input, row, { file: `${file}, record ${record} (input of ${name})` }) as Outcome<InstructionRow>
   }
 }
+
+/** For stages that a world does. */
+const noEngine = { engine: recorder(), identity: "" }
 
 async function localEngine(
   config: RunConfig,

@@ -116,7 +116,12 @@ export function readConfig(
       Math.min(limit, Number(merged[key] ?? configDefaults[key]))
     Object.assign(merged, { instructions: most("instructions"), evalInstructions: most("evalInstructions") })
   }
-  return parseConfig({ ...merged, ...sets, ...changes })
+  const config = parseConfig({ ...merged, ...sets, ...changes })
+  if (config.seeds === "checkable" && isEmbedded(config.model)) {
+    const rule = "must be a chat model, as the checkable instructions are plain English"
+    throw new InputError(`${rule}, got the embedded ${config.model}; give --model`, { field: "model" })
+  }
+  return config
 }
 
 /** The runs that a recipe is made of, for each of some models; undefined for a recipe that is one run. */

@@ -20,6 +20,11 @@ export const baselineNames = [
 export type BaselineName = (typeof baselineNames)[number]
 export const isBaseline = (method: string): method is BaselineName => baselineNames.includes(method as BaselineName)
 
+/** Methods that are trained on verified pairs alone, whatever `keepPairs` says, and the method that they are otherwise. */
+export const verifiedMethods = { "coarse-verified": "coarse", "musc-verified": "musc" } as const
+export const isVerified = (method: string): method is keyof typeof verifiedMethods =>
+  Object.hasOwn(verifiedMethods, method)
+
 /** What a run can compare. `musc` uses the weighting of that field, `musc-kl` and its like another one. */
 export const methodNames = [
   "base",
@@ -27,10 +32,12 @@ export const methodNames = [
   ...baselineNames,
   "fine",
   "coarse",
+  "coarse-verified",
   "tdpo1",
   "tdpo2",
   "musc",
   "musc-dynamic",
+  "musc-verified",
   ...weightingNames.map((name) => `musc-${name}` as const),
 ] as const
 export type MethodName = (typeof methodNames)[number]
@@ -72,13 +79,21 @@ export const runConfig = z.strictObject({
     .min(1)
     .default("world")
     .describe(
-      "instructions to start from: world (the embedded world's own), self-instruct (the model writes them), or a seed file",
+      "instructions to start from: world (the embedded world's own), checkable (plain English with constraints that rules can check, " +
+        "for any chat model), self-instruct (the model writes them), or a seed file",
+    ),
+  stages: z
+    .enum(["model", "world"])
+    .default("model")
+    .describe(
+      "who decomposes, corrupts and recombines: the model itself, or (seeds world and checkable) the world, exactly, for models too weak for it; " +
+        "answers and token signals are the model's in either case",
     ),
   instructions: count(1).default(1000).describe("instructions for training, at most; 600 to 10,000"),
   minConstraints: count(2, 8)
     .default(3)
-    .describe("world: fewest constraints of an instruction, topic included; 2 to 4"),
-  maxConstraints: count(2, 8).default(6).describe("world: most constraints of an instruction; 4 to 7"),
+    .describe("world, checkable: fewest constraints of an instruction, the task itself included; 2 to 4"),
+  maxConstraints: count(2, 8).default(6).describe("world, checkable: most constraints of an instruction; 4 to 7"),
   nearDuplicate: z
     .number()
     .min(0.1)
@@ -122,6 +137,13 @@ export const runConfig = z.strictObject({
   respondTemperature: temperature.default(0.5).describe("sampling temperature; paper .5"),
   respondMaxTokens: tokens.default(1024).describe("tokens of an answer, at most"),
   keepCut: z.boolean().default(false).describe("whether pairs with an answer cut off at the limit are kept"),
+  keepPairs: z
+    .enum(["all", "verified"])
+    .default("all")
+    .describe(
+      "verified keeps only pairs whose chosen answer keeps more of the constraints than the rejected one, by the exact checks of the world, " +
+        "else by judgeEndpoint, else by the model's own verdicts",
+    ),
   weightings: distinct(z.enum(weightingNames))
     .min(1)
     .default([...weighDefaults.weightings])
@@ -143,7 +165,9 @@ export const runConfig = z.strictObject({
   judgeEndpoint: z
     .string()
     .default("")
-    .describe("OpenAI-compatible server that judges for self-reward-external, e.g. http://127.0.0.1:8000/v1"),
+    .describe(
+      "OpenAI-compatible server that judges for self-reward-external and keepPairs=verified, e.g. http://127.0.0.1:8000/v1",
+    ),
   judgeModel: z.string().default("").describe("model of that server"),
   judgeMaxTokens: tokens.default(128).describe("tokens of a judge's reply, at most"),
 
@@ -153,7 +177,8 @@ export const runConfig = z.strictObject({
     .describe(
       "what to compare: base, sft (on chosen answers), coarse (plain DPO), tdpo1, tdpo2 (coarse with that loss), musc, musc-<weighting>, " +
         "musc-dynamic (weights made anew each epoch), fine (token weights on the pairs of self-reward-yesno: clean against empty prompt), " +
-        "self-correct, self-reward-yesno, -points, -external (a server judges), -verifier (the embedded world's exact checks judge)",
+        "coarse-verified and musc-verified (verified pairs alone, see keepPairs), " +
+        "self-correct, self-reward-yesno, -points, -external (a server judges), -verifier (the exact checks of world and checkable judge)",
     ),
   equalPairs: z
     .boolean()
@@ -248,6 +273,7 @@ export function parseConfig(settings: Readonly<Record<string, unknown>>): RunCon
     problems.push(`minConstraints: must be at most maxConstraints (${maxConstraints}), got ${minConstraints}; lower it`)
   if (drop + negate + substitute === 0)
     problems.push("drop, negate, substitute: one must be above 0, got 0 for all; raise one")
+  if (parsed.success) problems.push(...ofOtherSeeds(parsed.data))
   const { methods, judgeEndpoint, judgeModel } = { ...configDefaults, ...given } as RunConfig
   if (Array.isArray(methods) && methods.includes("self-reward-external") && !(judgeEndpoint && judgeModel))
     problems.push(
@@ -285,6 +311,16 @@ export function withoutEffect(config: RunConfig): string[] {
     const rule = `must be left at ${configDefaults[key]}, as only the loss ${own.join(", ")} reads it`
     return [`${key}: ${rule}, got ${config[key]} with the loss ${losses.join(", ")}; leave it out, or change loss`]
   })
+}
+
+/** Settings that the instructions which a run starts from have no use for. */
+function ofOtherSeeds({ seeds, stages }: RunConfig): string[] {
+  const problems: string[] = []
+  if (stages === "world" && seeds === "self-instruct")
+    problems.push(
+      "stages: world needs instructions that a world knows, got self-instruct; set seeds=checkable or stages=model",
+    )
+  return problems
 }
 
 /** One line a problem: field, rule, value received, what the field means. */

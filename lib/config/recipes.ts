@@ -93,8 +93,29 @@ export const recipes: Readonly<Record<string, Recipe>> = {
       methods: ["base", "sft", "self-reward-yesno", "self-reward-points", "self-correct", "fine", "coarse", "musc"],
     },
   },
+  checkable: {
+    summary:
+      "a chat model of yours (--model) on plain English instructions with constraints that rules check; the world does the stages before answering",
+    config: {
+      seeds: "checkable",
+      stages: "world",
+      instructions: 400,
+      minConstraints: 3,
+      maxConstraints: 6,
+      respondMaxTokens: 128,
+      evalMaxTokens: 128,
+      evalInstructions: 200,
+      lr: 1e-4,
+      sftLr: 1e-4,
+      epochs: 3,
+      batchSize: 8,
+      tokenBudget: 1024,
+      methods: ["base", "sft", "coarse", "coarse-verified", "musc", "musc-verified"],
+    },
+  },
   "ablation-weights": {
-    summary: "every token weighting on the same pairs, and TDPO, five seeds, on the development split",
+    summary:
+      "every token weighting on the same pairs, KL on verified pairs alone, and TDPO, five seeds, on the development split",
     config: {
       ...embedded,
       repeat: 5,
@@ -103,7 +124,7 @@ export const recipes: Readonly<Record<string, Recipe>> = {
       methods: [
         ...(["base", "coarse", "musc-random", "musc-logprob", "musc-contrast", "musc-pmi", "musc-entropy"] as const),
         ...(["musc-kl", "musc-kl-reverse", "musc-bi-kl", "musc-ratio", "musc-ratio-scaled"] as const),
-        ...(["musc-tis-dpo", "musc-dynamic", "tdpo1", "tdpo2"] as const),
+        ...(["musc-tis-dpo", "musc-dynamic", "musc-verified", "tdpo1", "tdpo2"] as const),
       ],
     },
     otherModels: standard,

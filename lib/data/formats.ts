@@ -30,7 +30,8 @@ const plain = z.looseObject({ instruction: z.string(), input: z.string().nullish
 /**
  * The instructions of a seed file, JSON array or JSONL, each record in any of the known shapes: `instruction` and perhaps
  * `input` (plain, Alpaca, InFoBench, our own rows), ShareGPT `conversations` or `messages` (first user turn), `prompt`
- * (text or messages, as in TRL files), released MuSC rows. Fields that we do not know stay in the row. Rows without an id
+ * (text or messages, as in TRL files), released MuSC rows. `constraints`, or `decomposed_questions` as in InFoBench, are yes/no questions of which the first is
+ * the task itself. Fields that we do not know stay in the row. Rows without an id
  * get file name and line; a repeated id gets the line added, because ids address random streams. A record whose
  * instruction is empty, or holds an image, comes out as a failed row that reads "(none)".
  * @throws InputError naming file and line for a record of no known shape; see readRecords.
@@ -54,9 +55,17 @@ export function toInstruction(value: unknown, place: Required<Place>): Instructi
   const about = { id: id || `${basename(place.file)}-${place.line}`, source }
   if (isReleased(record)) return fromReleased(record, place, about)
   const { instruction, input, reason = "no instruction" } = parts(record, place)
+  const { constraints, decomposed_questions } = record
+  const brought = constraints ?? decomposed_questions
   const row = parseRecord(
     instructionRow,
-    { ...without(record, CHAT_FIELDS), ...about, instruction: instruction.trim() || "(none)", input: input || null },
+    {
+      ...without(record, [...CHAT_FIELDS, "constraints"]),
+      ...about,
+      ...((brought ?? null) !== null && { constraints: brought }),
+      instruction: instruction.trim() || "(none)",
+      input: input || null,
+    },
     place,
   )
   return instruction.trim() ? row : { ...row, failure: { stage: "source", reason } }

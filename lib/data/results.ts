@@ -12,6 +12,8 @@ export const evalItem = z.object({
   answer: z.string(),
   thoughts: z.string().optional().describe("what a model that thinks aloud wrote before the answer"),
   problem: z.string().optional().describe("why there is no answer, in which case no constraint is satisfied"),
+  tokens: z.int().optional().describe("tokens of the answer, end-of-turn included"),
+  cut: z.boolean().optional().describe("whether the token limit cut the answer off"),
   constraints: z.array(
     z.object({
       question: z.string(),
@@ -64,6 +66,19 @@ export type Difference = z.infer<typeof difference>
 
 const keptShare = z.number().nullable()
 
+/** What answers look like beside the constraints that they keep. */
+export const answerFigures = z.object({
+  words: z.number().describe("mean number of words"),
+  tokens: z.number().nullable().describe("mean number of tokens, end-of-turn included"),
+  cut: z.number().nullable().describe("share cut off at the token limit"),
+  repeated: z.number().describe("share in which the same four words in a row come three times or more"),
+})
+export type AnswerFigures = z.infer<typeof answerFigures>
+
+/** Constraints kept, by kind. */
+export const kindShares = z.record(z.string(), z.object({ kept: z.int(), n: z.int() }))
+export type KindShares = z.infer<typeof kindShares>
+
 /** `results.json` of a run. Temperatures are keyed "T0", "T0.5". */
 export const results = z.looseObject({
   methods: z.record(z.string(), z.record(z.string(), score)),
@@ -75,8 +90,23 @@ export const results = z.looseObject({
       n: z.int(),
       chosen_csr: keptShare.describe("share of the clean instruction's constraints kept by chosen answers"),
       rejected_csr: keptShare,
+      chosen_spoiled: keptShare.optional().describe("the same of the spoiled constraints alone"),
+      rejected_spoiled: keptShare.optional(),
+      verified: z
+        .object({ n: z.int(), of: z.int(), by: z.string() })
+        .optional()
+        .describe("pairs whose chosen answer was confirmed to keep more constraints, and who judged"),
     }),
   ),
+  answers: z
+    .record(z.string(), z.record(z.string(), answerFigures))
+    .optional()
+    .describe("by method and temperature, all seeds together"),
+  kinds: z
+    .record(z.string(), z.record(z.string(), kindShares))
+    .optional()
+    .describe("by method and temperature, all seeds together; where the grader names kinds"),
+  notes: z.array(z.string()).optional().describe("what a reader of the table must know of how the run was done"),
   bases: z
     .record(z.string(), z.string())
     .optional()

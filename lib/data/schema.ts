@@ -37,7 +37,7 @@ export const call = z.object({
 })
 export type Call = z.infer<typeof call>
 
-export const stageName = z.enum(["source", "decompose", "corrupt", "recombine", "respond", "weigh"])
+export const stageName = z.enum(["source", "decompose", "corrupt", "recombine", "respond", "verify", "weigh"])
 export type StageName = z.infer<typeof stageName>
 
 /** Stages of the baselines, behind decompose. */
@@ -56,6 +56,11 @@ export const instructionRow = z.looseObject({
   instruction: z.string().min(1),
   input: z.string().nullable().default(null).describe("a text that the instruction is about, if any"),
   source: z.string().default("unknown").describe("seed file and line, or self-instruct"),
+  constraints: z
+    .array(z.string())
+    .optional()
+    .describe("yes/no questions that a seed file brings; the first is the task"),
+  decomposed_by: z.enum(["seed file", "world"]).optional().describe("where the constraints are not the model's work"),
   calls: z.record(z.string(), z.array(call)).default({}).describe("raw calls by stage"),
   failure: failure.optional(),
 })

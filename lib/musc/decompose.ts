@@ -83,7 +83,8 @@ export function parseText(reply: string, instruction: string): string | null {
 /**
  * Stage 1 (paper: instruction decomposition). Rejects a reply of fewer than 2 constraints and one that was cut off
  * before it repeated itself. The text found stays apart as `input` and later follows the recombined instruction word by
- * word, where the released code has the model write it out again.
+ * word, where the released code has the model write it out again. Constraints that the seed file brings are passed on
+ * without a call, and the row says so.
  */
 export async function decompose(
   engine: Generator,
@@ -92,6 +93,9 @@ export async function decompose(
 ): Promise<Outcome<DecomposedRow>> {
   const { seed, temperature, maxTokens, findText } = { ...decomposeDefaults, ...options }
   const shots = shotsFor(engine, options.shots, decomposeDefaults.shots)
+  const given = row.constraints?.map((question) => question.trim()).filter((question) => question)
+  if (given?.length === 1) return failed(row, "decompose", "fewer than 2 constraints in the seed file")
+  if (given?.length) return { ...row, constraints: given, decomposed_by: "seed file", failure: undefined }
   const search = (findText ?? engine.maxShots !== 0) && !row.input
   const messages = fewShot(demonstrations(decomposeDemos.slice(0, shots), search), decomposePrompt(row, search))
   const call = await ask({ engine, seed, stage: "decompose", id: row.id }, messages, { temperature, maxTokens })

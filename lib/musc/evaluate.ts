@@ -32,9 +32,10 @@ export async function evaluate(
   const messages = respondMessages(row.instruction, row.input)
   const call = await ask({ engine, seed, stage: "evaluate", id: row.id }, messages, { temperature, maxTokens })
   const answer = call.text.trim()
-  const { thoughts, problem } = call
+  const { tokens, finish, thoughts, problem } = call
   const verdicts = await grade(row, answer)
   const constraints = problem ? verdicts.map((verdict) => ({ ...verdict, satisfied: false })) : verdicts
   const asked = { id: row.id, seed, method, temperature, instruction: messages[0]!.content }
-  return { ...asked, answer, ...(thoughts && { thoughts }), ...(problem && { problem }), constraints }
+  const said = { answer, ...(thoughts && { thoughts }), ...(problem && { problem }) }
+  return { ...asked, ...said, tokens, cut: finish === "length", constraints }
 }

@@ -64,6 +64,7 @@ const schemas = {
   corrupt: corruptedRow,
   recombine: recombinedRow,
   respond: pairRow,
+  verify: pairRow,
   weigh: weighedRow,
 } satisfies Record<StageName, z.ZodType>
 

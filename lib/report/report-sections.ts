@@ -11,6 +11,7 @@ import { editKinds, stageFunnel } from "../plots/stage-figures"
 import { mainMethod, orderMethods } from "../plots/theme"
 import { weightsByClass } from "../plots/token-classes"
 import { gradeAnswer, worldSpec } from "../world/spec"
+import { answerRows, kindRows } from "./answers"
 import { type RunData, type Seeded, SHOWN, sampler } from "./report-data"
 import { covered, differenceBetween, isClear, resultLines } from "./tables"
 
@@ -58,12 +59,14 @@ const meanings: Readonly<Record<string, string>> = {
   "self-reward-yesno": "DPO on the best and worst of its own answers, as judged by itself, a constraint at a time",
   "self-reward-points": "the same, judged by itself in five points that add up",
   "self-reward-external": "the same, judged by another model, a constraint at a time",
-  "self-reward-verifier": "the same, judged by the embedded world’s exact checks in the place of another model",
+  "self-reward-verifier": "the same, judged by the world’s exact checks in the place of another model",
   "self-correct": "DPO on its own revisions and the answers before them",
   fine: "DPO on the best and worst of its own answers, tokens weighted by the clean against the empty prompt",
   coarse: "DPO on the contrastive pairs, all tokens alike",
+  "coarse-verified": "DPO on those contrastive pairs whose chosen answer keeps more constraints",
   musc: "DPO on the contrastive pairs, tokens weighted",
   "musc-dynamic": "the same, with weights that the model in training makes anew each epoch",
+  "musc-verified": "DPO on the verified pairs, tokens weighted",
 }
 
 /** Every method at every temperature with intervals and the difference to base; nothing is left out. */
@@ -106,9 +109,18 @@ brackets 95 % intervals over ${covered(results)}; differences in
 percentage points, paired by seed and instruction, a star where one differs from 0 after Holm’s correction for all of its column. ${methods
     .filter((method) => meanings[method])
     .map((method) => html`<b>${method}</b>: ${meanings[method]}. `)}</p>
+${(results.notes ?? []).map((note) => html`<p class="note">${note}</p>`)}
 ${methods.length > 5 && figureBlock(methodComparison(results))}
 ${methods.length <= 8 && figureBlock(resultBars(results), "Numbers in the bars are percent. An interval that covers another bar’s end is a warning, not a test: for that see the paired differences above.")}
-${otherDifferences(results)}${seedTable(results)}`
+${answerTable(results)}${otherDifferences(results)}${seedTable(results)}`
+}
+
+/** Lengths of answers, cut and repeated ones. */
+function answerTable(results: Results): Part {
+  const [head, ...rows] = answerRows(results)
+  if (!head) return null
+  const note = "Cut off: at the token limit. Repeats itself: the same four words in a row come three times or more."
+  return html`<h3>Answers</h3>${table(head, rows, [1, 2, 3, 4, 5])}<p class="note">${note}</p>`
 }
 
 function otherDifferences({ differences }: Results): Part {
@@ -257,11 +269,18 @@ rate, fewer epochs, or an SFT term on the chosen answer. The dashed line is ln 2
 }
 
 /** Satisfaction by kind and by number of constraints. */
-export function kindSection({ items }: Pick<RunData, "items">): Html | undefined {
+export function kindSection({
+  items,
+  results,
+}: Pick<RunData, "items"> & Partial<Pick<RunData, "results">>): Html | undefined {
   if (!items.length) return undefined
   const { items: cold } = atTemperature(items)
+  const [head, ...rows] = results ? kindRows(results) : []
+  const kinds =
+    head &&
+    html`<details><summary>Table by kind (constraints kept, %)</summary>${table(head, rows, head.map((_, i) => i).slice(1))}</details>`
   const hasKinds = cold.some(({ constraints }) => constraints.some(({ kind }) => kind))
-  return html`${hasKinds && figureBlock(satisfactionByKind(items), "Kinds from the one that the first method keeps most to the one that it keeps least; the grey line joins the methods.")}
+  return html`${hasKinds && figureBlock(satisfactionByKind(items), "Kinds from the one that the first method keeps most to the one that it keeps least; the grey line joins the methods.")}${kinds}
 ${figureBlock(satisfactionByCount(items), "Wilson intervals over answers, as if those of different seeds to one instruction were independent. Points stand a little aside so that all can be seen.")}`
 }
 

@@ -8,6 +8,7 @@ import { holm } from "../eval/over-seeds"
 import { temperaturesOf } from "../plots/figures"
 import { frameOf } from "../plots/frame"
 import { orderMethods } from "../plots/theme"
+import { belowTable } from "./answers"
 
 /** Results as one table, and what is written of it. Only `resultFrame` needs danfo, which takes seconds to load. */
 
@@ -177,5 +178,5 @@ export async function writeResults(dir: string, results: Results): Promise<void>
   if (!Object.keys(results.methods).length) return
   const frame = frameOf(resultLines(results))
   await writeAtomic(join(dir, "results.csv"), toCsv(frame))
-  await writeAtomic(join(dir, "results.md"), `${toMarkdown(frame)}\n${tableNote(results)}\n`)
+  await writeAtomic(join(dir, "results.md"), `${toMarkdown(frame)}\n${tableNote(results)}\n${belowTable(results)}`)
 }

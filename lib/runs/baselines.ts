@@ -12,13 +12,11 @@ import {
 import type { BaselineName, RunConfig } from "../config/config"
 import type { DecomposedRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
-import type { Grader } from "../eval/grader"
 import { failed, hasPassed, type Outcome } from "../musc/row"
 import { shortNumbers, stages } from "../musc/stages"
 import { type ScoredPair, weighRequest, weighSamples } from "../musc/weigh"
-import { worldSpec } from "../world/spec"
 import { passed, type RunContext, rowsStage, scoredByJob } from "./context"
-import { judgeGrader, judgeOptions, worldGrader } from "./graders"
+import { exactGrader, judgeGrader, judgeOptions } from "./graders"
 import { openWriting, type WritingServer } from "./servers"
 import { stageOptions } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
@@ -109,7 +107,7 @@ function judgeKey({ config }: RunContext, judge: Judge, id: string): unknown[] {
 }
 
 /** The judging server of the settings, with its finished calls in the run folder. */
-function openJudge({ config, dir, judge, signal, onNote }: RunContext): Promise<WritingServer> {
+export function openJudge({ config, dir, judge, signal, onNote }: RunContext): Promise<WritingServer> {
   const { judgeEndpoint: baseURL, judgeModel: model } = config
   return openWriting({ ...judge, model, baseURL }, { file: join(dir, ".judge.calls.jsonl"), signal, onNote })
 }
@@ -121,12 +119,13 @@ function judgeWith(
 ): (row: SampledRow) => Promise<Outcome<JudgedRow>> {
   const options = judgeOptions(config)
   if (judge === "points") return (row) => judgeByPoints(engine, row, options)
-  const grade: Grader = judge === "verifier" ? worldGrader : judgeGrader(engine, options)
-  return async (row) => {
-    if (judge === "verifier" && !worldSpec.safeParse(row.world).success)
-      return failed(row, "judge", "no exact check for this instruction")
-    return judgeByConstraint(grade, row)
-  }
+  if (judge === "verifier")
+    return async (row) => {
+      const exact = exactGrader(row)
+      return exact ? judgeByConstraint(exact, row) : failed(row, "judge", "no exact check for this instruction")
+    }
+  const grade = judgeGrader(engine, options)
+  return (row) => judgeByConstraint(grade, row)
 }
 
 /** A stage over the rows of another; failed ones go through as they are. */

@@ -11,6 +11,7 @@ import { lossWarning, stageCountOf } from "../report/losses"
 import type { StepLog } from "../train/loop"
 import type { Engines } from "./engines"
 import { keyOf, type RowStage, readOutput, runRows, type StageOutput } from "./store"
+import { worldStage } from "./worlds"
 
 /** Work done of one stage; `unit` says what is counted. */
 export interface Progress {
@@ -87,13 +88,14 @@ export function rowsStage<In, Out extends object>(
 export const stageKey = (stage: RowStageName, options: object, model: string, input: unknown): string =>
   keyOf(stage, stageNamed(stage).version, options, model, input)
 
-/** A stage of the method by the table of stages, which passes failed rows through. */
+/** A stage of the method by the table of stages, or as a world does it, which passes failed rows through. */
 export async function methodStage<Name extends RowStageName>(
   context: RunContext,
   name: Name,
   { seed, input, options }: { seed: number; input: StageOutput; options: StageOptions[Name] },
 ): Promise<StageOutput> {
   const stage = stageNamed(name)
+  const exact = worldStage(name, context.config, options)
   const { base, scorer, fingerprint, textIdentity } = context.engines
   const identity = stage.needs === "text" ? textIdentity : fingerprint
   const ahead =
@@ -101,11 +103,11 @@ export async function methodStage<Name extends RowStageName>(
   const engine = (stage.needs === "text" ? base : (ahead ?? scorer)) as Parameters<typeof stage.work>[0]
   const output = await rowsStage<Outcome<InstructionRow>, Outcome<InstructionRow>>(context, {
     name: `seed-${seed}/${name}`,
-    key: stageKey(name, options, identity, input.key),
+    key: exact ? exact.key(input.key) : stageKey(name, options, identity, input.key),
     total: input.rows,
     engine,
     rows: () => readOutput<Outcome<InstructionRow>>(input),
-    work: async (row) => (hasPassed(row) ? stage.work(engine, row, options) : row),
+    work: async (row) => (!hasPassed(row) ? row : exact ? exact.work(row) : stage.work(engine, row, options)),
   }).finally(() => ahead?.dispose())
   tellLosses(name, output, context.onNote)
   return output

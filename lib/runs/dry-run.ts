@@ -1,11 +1,22 @@
 import { type BaselineName, configDefaults, configKeys, isBaseline, type RunConfig } from "../config/config"
 import type { InstructionRow, TokenSignals } from "../data/schema"
 import type { GenerateRequest, ScoreRequest, Scorer } from "../engine/engine"
+import { respondMessages } from "../musc/respond"
 import { selfInstruct } from "../musc/source"
 import { stages } from "../musc/stages"
 import { collect, first } from "./context"
 import { aligned } from "./results"
-import { candidates, checkMethods, heldOutRows, selfInstructed, sourceRows, stageOptions, worldSource } from "./stages"
+
+import {
+  candidates,
+  checkMethods,
+  heldOutRows,
+  isWorld,
+  selfInstructed,
+  sourceRows,
+  stageOptions,
+  worldSource,
+} from "./stages"
 
 /** An engine that writes nothing and keeps what it was asked. */
 export interface Recorder extends Scorer {
@@ -52,6 +63,8 @@ export async function planOf(config: RunConfig): Promise<string> {
   const written = selfInstructed(config)
   const { rows, held } = await drawn(config)
   if (config.seeds === "self-instruct") await selfInstruct(engine, 0, options.source)
+  else if (rows[0] && config.stages === "world")
+    await engine.generate({ messages: respondMessages(rows[0].instruction, rows[0].input), ...options.respond })
   else if (rows[0]) await stages.decompose.work(engine, rows[0], options.decompose)
   const kept = config.seeds === "self-instruct" ? config.instructions : rows.length
   const evaluated = Math.min(held, config.evalInstructions)
@@ -60,9 +73,13 @@ export async function planOf(config: RunConfig): Promise<string> {
   const answers = evaluated * config.methods.length * config.evalTemperatures.length
   const calls = [
     ...(config.seeds === "self-instruct" ? [["self-instruct", `${written}`, "answers"]] : []),
-    ["decompose", `${kept + (config.seeds === "world" ? 0 : evaluated)}`, "answers"],
-    ["corrupt", `${config.corruptAttempts}`, "answers for each constraint that is negated or substituted"],
-    ["recombine", `${2 * kept}`, "answers"],
+    ...(config.stages === "world"
+      ? [["decompose, corrupt, recombine", "0", "answers, as the world does them"]]
+      : [
+          ["decompose", `${kept + (isWorld(config) ? 0 : evaluated)}`, "answers"],
+          ["corrupt", `${config.corruptAttempts}`, "answers for each constraint that is negated or substituted"],
+          ["recombine", `${2 * kept}`, "answers"],
+        ]),
     ["respond", `${2 * kept}`, "answers"],
     ["weigh", `${kept}`, "pairs, each scored under 3 prompts"],
     ...baselineCalls(config, kept),
@@ -95,7 +112,7 @@ function baselineCalls(config: RunConfig, n: number): string[][] {
 
 /** Rows to train on and the number of those held out, as far as they are known before a model has written any. */
 async function drawn(config: RunConfig): Promise<{ rows: InstructionRow[]; held: number }> {
-  if (config.seeds === "world") return { rows: worldSource(config, config.seed), held: config.evalInstructions }
+  if (isWorld(config)) return { rows: worldSource(config, config.seed), held: config.evalInstructions }
   if (config.seeds === "self-instruct") return { rows: [], held: selfInstructed(config) - config.instructions }
   const rows = await collect(sourceRows(config, candidates(config)))
   const held = await collect(first(config.evalInstructions, heldOutRows(config, candidates(config))))

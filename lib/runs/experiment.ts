@@ -1,21 +1,22 @@
 import { join } from "node:path"
-import { isBaseline, type MethodName } from "../config/config"
+import { isBaseline, isVerified, type MethodName } from "../config/config"
 import type { EvalItem, Results } from "../data/results"
 import type { InstructionRow, PairRow } from "../data/schema"
 import { InputError } from "../errors"
 import { evaluate } from "../musc/evaluate"
 import { stages } from "../musc/stages"
 import { type TrainRow, trainVersion } from "../musc/train"
-import { worldSpec } from "../world/spec"
 import { baselinePairs, finePairs } from "./baselines"
 import { collect, first, methodStage, passed, type RunContext, rowsStage, stepProgress, tellLosses } from "./context"
 import type { OpenGenerator } from "./engines"
-import { type GradedPair, gradePair, graderOf, judgeOptions } from "./graders"
+import { exactGrader, type GradedPair, gradePair, graderOf, judgeOptions } from "./graders"
+import { broughtConstraints, notesOf, verifiedNote } from "./notes"
 import { type Graded, meanShares, type PairCount, resultsOf } from "./results"
 import { holdoutStage, type Source, sourceStage } from "./source"
 import { checkMethods, stageOptions, trainSettings } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
 import { trainedOn } from "./train-stage"
+import { idsOf, verifierOf, verifyStage } from "./verified"
 
 /** Part of the key of evaluations; to be raised when a change makes them write something else. */
 const evaluateVersion = 4
@@ -36,18 +37,22 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
   const trained: NonNullable<Results["trained"]> = []
   const own = config.methods.filter(isBaseline)
   const fine = config.methods.includes("fine")
+  const filtered = config.keepPairs === "verified"
+  const brought: { seed: number; n: number; of: number }[] = []
   let holdout: StageOutput | undefined
   for (const seed of seeds) {
     const source = await sourceStage(context, seed)
     tellLosses("source", source.rows, context.onNote)
     const decomposed = await decomposeStage(context, seed, source)
+    brought.push({ seed, n: await broughtConstraints(decomposed), of: decomposed.rows })
     const made = new Map<MethodName, PairSource>()
     const contrasted = config.methods.filter((method) => method !== "base" && method !== "fine" && !isBaseline(method))
     if (contrasted.length || !(own.length || fine)) {
-      const { answered, weighed } = await contrastStages(context, seed, decomposed)
+      const { answered, verified, weighed } = await contrastStages(context, seed, decomposed)
       // Weights are made of the signals, so a longer list of weightings to write down changes no adapter.
-      for (const method of contrasted)
-        made.set(method, { output: weighed, key: keyOf(answered.key, stages.weigh.version) })
+      const all = pairSource(weighed, keyOf((filtered ? verified! : answered).key, stages.weigh.version))
+      const confirmed = verified && (filtered ? all : await onlyVerified(all, verified))
+      for (const method of contrasted) made.set(method, isVerified(method) ? confirmed! : all)
       const n = passedOf(weighed)
       if (!n && contrasted.length) {
         const got = `none of ${weighed.rows} rows${reasons(weighed)}`
@@ -56,7 +61,12 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
         })
       }
       context.onNote(`seed ${seed}: ${n} pairs of ${weighed.rows} instructions${reasons(weighed)}`)
-      pairs.push({ seed, n, graded: await gradePairs(context, `seed-${seed}/pairs`, answered, n) })
+      const counts = confirmed && { n: confirmed.n, of: passedOf(answered), by: verifierOf(config) }
+      if (counts) context.onNote(verifiedNote(seed, counts))
+      pairs.push({
+        ...{ seed, n, graded: await gradePairs(context, `seed-${seed}/pairs`, filtered ? verified! : answered, n) },
+        ...(counts && { verified: counts }),
+      })
     }
     for (const method of own) {
       const { output, unreadable } = await baselinePairs(context, seed, method, decomposed)
@@ -65,22 +75,22 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
       const exact = await checkable(output)
       const kept = meanShares(exact ? await gradePairs(context, `seed-${seed}/pairs-${method}`, output, n) : [])
       baselines.push({ method, seed, n, failures: output.failures, unreadable, ...kept })
-      if (n) made.set(method, { output, key: output.key })
+      if (n) made.set(method, pairSource(output, output.key))
     }
     if (fine) {
       const output = await finePairs(context, seed, decomposed)
       const n = passedOf(output)
       context.onNote(`seed ${seed}: ${n} pairs of ${output.rows} instructions for fine${reasons(output)}`)
-      if (n) made.set("fine", { output, key: output.key })
+      if (n) made.set("fine", pairSource(output, output.key))
     }
-    const fewest = Math.min(...[...made.values()].map(({ output }) => passedOf(output)))
+    const fewest = Math.min(...[...made.values()].flatMap(({ n }) => n || []))
     const most = Math.min(
       config.pairs || Number.POSITIVE_INFINITY,
       config.equalPairs ? fewest : Number.POSITIVE_INFINITY,
     )
     if (config.evalInstructions) holdout ??= await holdoutStage(context, source)
     for (const method of config.methods) {
-      const source = made.get(method)
+      const source = made.get(method)?.n ? made.get(method) : undefined
       if (!source && method !== "base") {
         context.onNote(`seed ${seed}: ${method} is left out, as it has no pairs to be trained on`)
         continue
@@ -95,7 +105,9 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
     }
   }
   const results = resultsOf(graded, pairs, { samples: config.bootstrapSamples, seed: config.seed })
-  const more = { trained, split: config.evalSplit, ...(own.length && { baselines }) }
+  const verified = pairs.flatMap(({ seed, verified }) => (verified ? verifiedNote(seed, verified) : []))
+  const notes = [...notesOf(config, brought), ...verified]
+  const more = { trained, split: config.evalSplit, ...(notes.length && { notes }), ...(own.length && { baselines }) }
   return { results: { ...results, ...more }, graded }
 }
 
@@ -106,16 +118,19 @@ function decomposeStage(context: RunContext, seed: number, source: Source): Prom
   return methodStage(context, "decompose", { seed, input: source.rows, options })
 }
 
-/** Stages 2 to 5. */
+/** Stages 2 to 5. Pairs are verified where a setting or a method asks for it; `keepPairs` leaves only those to be weighed. */
 async function contrastStages(context: RunContext, seed: number, decomposed: StageOutput) {
+  const { keepPairs, methods } = context.config
   const options = stageOptions(context.config, seed)
   const next = (name: "corrupt" | "recombine" | "respond" | "weigh", input: StageOutput) =>
     methodStage(context, name, { seed, input, options: options[name] })
   const corrupted = await next("corrupt", decomposed)
   const recombined = await next("recombine", corrupted)
   const answered = await next("respond", recombined)
-  const weighed = await next("weigh", answered)
-  return { answered, weighed }
+  const filtered = keepPairs === "verified"
+  const verified = filtered || methods.some(isVerified) ? await verifyStage(context, seed, answered) : undefined
+  const weighed = await next("weigh", filtered ? verified! : answered)
+  return { answered, verified, weighed }
 }
 
 async function gradePairs(context: RunContext, name: string, pairs: StageOutput, n: number): Promise<GradedPair[]> {
@@ -134,7 +149,7 @@ async function gradePairs(context: RunContext, name: string, pairs: StageOutput,
 
 /** Whether the pairs of an output can be graded exactly; a model's judgement of a baseline's pairs is not worth its calls. */
 async function checkable(output: StageOutput): Promise<boolean> {
-  for await (const row of passed<InstructionRow>(output)) return worldSpec.safeParse(row.world).success
+  for await (const row of passed<InstructionRow>(output)) return exactGrader(row) !== undefined
   return false
 }
 
@@ -145,8 +160,27 @@ interface Adapter {
 
 /** Pairs to train on, with the key of all that they are made of. */
 interface PairSource {
-  output: StageOutput
+  n: number
   key: string
+  rows: () => AsyncIterable<TrainRow & InstructionRow>
+}
+
+const pairSource = (output: StageOutput, key: string): PairSource => ({
+  n: passedOf(output),
+  key,
+  rows: () => passed<TrainRow & InstructionRow>(output),
+})
+
+/** The pairs among some that were verified. */
+async function onlyVerified({ rows, key }: PairSource, verified: StageOutput): Promise<PairSource> {
+  const ids = await idsOf(verified)
+  return {
+    n: ids.size,
+    key: keyOf(key, verified.key),
+    async *rows() {
+      for await (const row of rows()) if (ids.has(row.id)) yield row
+    },
+  }
 }
 
 /** Stage 6; null for the base model. */
@@ -154,19 +188,19 @@ async function trainMethod(
   context: RunContext,
   seed: number,
   method: MethodName,
-  { output, key: made }: PairSource,
+  source: PairSource,
   most: number,
 ): Promise<Adapter | null> {
   const { config, dir, engines, cache, signal } = context
   const settings = trainSettings(config, method, seed)
   if (!settings) return null
   const stage = `seed-${seed}/train/${method}`
-  const n = Math.min(most, passedOf(output))
-  const key = keyOf("train", trainVersion, settings, engines.fingerprint, made, n)
+  const n = Math.min(most, source.n)
+  const key = keyOf("train", trainVersion, settings, engines.fingerprint, source.key, n)
   const adapter = await engines.train({
     dir: join(dir, stage),
     key,
-    pairs: () => first(n, passed<TrainRow & InstructionRow>(output)),
+    pairs: () => first(n, source.rows()),
     settings,
     checkpointEvery: config.checkpointEvery,
     cache,

@@ -1,10 +1,12 @@
 import { judgeMessages, parseVerdict } from "../baselines/judge"
+import { checkableSpec, gradeCheckable } from "../checkable/spec"
 import type { RunConfig } from "../config/config"
 import { decomposedRow, type InstructionRow, type PairRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import type { Grader, Verdicts } from "../eval/grader"
 import { shotsFor } from "../musc/prompt"
 import { ask } from "../musc/row"
+import type { PairVerdicts } from "../musc/verify"
 import { readInstruction } from "../world/inverse"
 import { gradeAnswer, worldSpec } from "../world/spec"
 
@@ -15,6 +17,13 @@ export const worldGrader: Grader = async (row, answer) =>
     kind,
     satisfied,
   }))
+
+/** Exact verdicts for a row of either world; undefined for a row of other origin. */
+export function exactGrader(row: InstructionRow): Grader | undefined {
+  if (worldSpec.safeParse(row.world).success) return worldGrader
+  const spec = checkableSpec.safeParse(row.checkable).data
+  return spec && ((_, answer) => gradeCheckable(spec, answer))
+}
 
 /** How a model is asked for verdicts. */
 export interface JudgeOptions {
@@ -55,21 +64,21 @@ export function judgeGrader(engine: Generator, { maxTokens, shots = 0 }: JudgeOp
   }
 }
 
-/** The exact grader for rows of the embedded world, the model's own judgement for all others. */
+/** The exact grader for rows of either world, the model's own judgement for all others. */
 export function graderOf(judge: Generator, options: JudgeOptions): Grader {
   const ask = judgeGrader(judge, options)
-  return (row, answer) => (worldSpec.safeParse(row.world).success ? worldGrader : ask)(row, answer)
+  return (row, answer) => (exactGrader(row) ?? ask)(row, answer)
 }
 
-export interface GradedPair {
+export interface GradedPair extends PairVerdicts {
   id: string
-  chosen: Verdicts
-  rejected: Verdicts
+  /** the same of those constraints that were spoiled, where the edits name them as the grader does */
+  spoiled: PairVerdicts
 }
 
 /**
- * Verdicts on both answers of a pair, against its clean instruction. In the world that one is read back; a wording that
- * is none of the world's leaves the constraints which the row started from.
+ * Verdicts on both answers of a pair, against its clean instruction. In the embedded world that one is read back; a wording
+ * that is none of the world's, and the checkable instructions, leave the constraints which the row started from.
  */
 export async function gradePair(row: PairRow, grade: Grader): Promise<GradedPair> {
   const spec = worldSpec.safeParse(row.world).data
@@ -80,5 +89,7 @@ export async function gradePair(row: PairRow, grade: Grader): Promise<GradedPair
     ...(spec && { world: { ...spec, constraints } }),
   }
   const [chosen, rejected] = await Promise.all([grade(asked, row.chosen), grade(asked, row.rejected)])
-  return { id: row.id, chosen, rejected }
+  const edited = new Set(row.edits?.map(({ before }) => before))
+  const spoiled = (verdicts: Verdicts) => verdicts.filter(({ question }) => edited.has(question))
+  return { id: row.id, chosen, rejected, spoiled: { chosen: spoiled(chosen), rejected: spoiled(rejected) } }
 }

@@ -1,4 +1,5 @@
 import type { EvalItem, Results } from "../data/results"
+import { answerFigures, kindShares } from "../eval/answers"
 import type { BootstrapOptions } from "../eval/bootstrap"
 import { constraintShare, type Verdicts } from "../eval/grader"
 import { differenceOf, scoreOf } from "../eval/score"
@@ -19,14 +20,21 @@ export interface PairCount {
   seed: number
   n: number
   graded: readonly GradedPair[]
+  /** where pairs were verified: how many passed, of how many, and who judged */
+  verified?: { n: number; of: number; by: string }
 }
 
 /** `results.json`: rates of each method, differences of each from those before it, and how good the pairs are. */
 export function resultsOf(answers: readonly Graded[], pairs: readonly PairCount[], options: BootstrapOptions): Results {
   const graded = seedsTogether(answers)
   const methods: Results["methods"] = {}
+  const answered: NonNullable<Results["answers"]> = {}
+  const kinds: NonNullable<Results["kinds"]> = {}
   for (const { method, temperature, items } of graded) {
-    methods[method] = { ...methods[method], [temperatureName(temperature)]: scoreOf(items, options) }
+    const name = temperatureName(temperature)
+    methods[method] = { ...methods[method], [name]: scoreOf(items, options) }
+    answered[method] = { ...answered[method], [name]: answerFigures(items) }
+    kinds[method] = { ...kinds[method], [name]: kindShares(items) }
   }
   const differences = graded.flatMap(
     (own, i) =>
@@ -44,8 +52,15 @@ export function resultsOf(answers: readonly Graded[], pairs: readonly PairCount[
   return {
     methods,
     differences,
+    answers: answered,
+    kinds,
     seeds: [...new Set([...pairs, ...answers.flatMap(({ items }) => items)].map(({ seed }) => seed))],
-    pairs: pairs.map(({ seed, n, graded: rows }) => ({ seed, n, ...meanShares(rows) })),
+    pairs: pairs.map(({ seed, n, verified, graded: rows }) => ({
+      ...{ seed, n, ...meanShares(rows) },
+      chosen_spoiled: meanShare(rows.map(({ spoiled }) => spoiled.chosen)),
+      rejected_spoiled: meanShare(rows.map(({ spoiled }) => spoiled.rejected)),
+      ...(verified && { verified }),
+    })),
   }
 }
 

@@ -5,7 +5,16 @@ import { selfInstruct } from "../musc/source"
 import { stages, sourceVersion as version } from "../musc/stages"
 import { first, type RunContext, rowsStage } from "./context"
 import { sha256File } from "./manifest"
-import { candidates, heldOutRows, selfInstructed, sourceRows, stageOptions, worldHoldout, worldSource } from "./stages"
+import {
+  candidates,
+  heldOutRows,
+  isWorld,
+  selfInstructed,
+  sourceRows,
+  stageOptions,
+  worldHoldout,
+  worldSource,
+} from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
 
 const same = async <Row>(row: Row) => row
@@ -19,12 +28,12 @@ export interface Source {
 /** Stage 0: the instructions that a seed starts from. */
 export async function sourceStage(context: RunContext, seed: number): Promise<Source> {
   const { config } = context
-  const { instructions, minConstraints, maxConstraints, nearDuplicate, holdout, seeds } = config
+  const { instructions, nearDuplicate, holdout, seeds } = config
   const name = `seed-${seed}/source`
-  if (seeds === "world") {
-    const key = keyOf("source", version, seeds, seed, instructions, minConstraints, maxConstraints)
-    const rows = () => worldSource(config, seed)
-    return { rows: await rowsStage(context, { name, key, total: instructions, rows, work: same }) }
+  if (isWorld(config)) {
+    const rows = worldSource(config, seed)
+    const key = keyOf("source", version, seeds, rows)
+    return { rows: await rowsStage(context, { name, key, total: instructions, rows: () => rows, work: same }) }
   }
   const written = seeds === "self-instruct" ? await selfInstructStage(context, seed) : undefined
   const origin = keyOf(written ? written.key : await sha256File(seeds), nearDuplicate)

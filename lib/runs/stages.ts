@@ -1,4 +1,13 @@
-import { type ConfigKey, isBaseline, type MethodName, type RunConfig, withoutEffect } from "../config/config"
+import { checkableInstructions } from "../checkable/spec"
+import {
+  type ConfigKey,
+  isBaseline,
+  isVerified,
+  type MethodName,
+  type RunConfig,
+  verifiedMethods,
+  withoutEffect,
+} from "../config/config"
 import { readInstructions } from "../data/formats"
 import type { InstructionRow, StageName } from "../data/schema"
 import { ConfigError } from "../errors"
@@ -15,13 +24,14 @@ export const stageSettings = {
     ...(["seeds", "instructions", "minConstraints", "maxConstraints", "nearDuplicate", "holdout"] as const),
     ...(["selfInstructTemperature", "selfInstructMaxTokens"] as const),
   ],
-  decompose: ["shots", "findText", "decomposeTemperature", "decomposeMaxTokens"],
+  decompose: ["stages", "shots", "findText", "decomposeTemperature", "decomposeMaxTokens"],
   corrupt: [
-    ...(["shots", "noiseRatio", "drop", "negate", "substitute"] as const),
+    ...(["stages", "shots", "noiseRatio", "drop", "negate", "substitute"] as const),
     ...(["corruptTemperature", "corruptMaxTokens", "corruptAttempts"] as const),
   ],
-  recombine: ["shots", "recombineTemperature", "recombineMaxTokens"],
+  recombine: ["stages", "shots", "recombineTemperature", "recombineMaxTokens"],
   respond: ["respondTemperature", "respondMaxTokens", "keepCut"],
+  verify: ["keepPairs", "judgeEndpoint", "judgeModel", "judgeMaxTokens", "shots"],
   weigh: ["weightings", "firstTokenZero"],
   train: [
     ...([
@@ -80,6 +90,7 @@ export function stageOptions(config: RunConfig, seed: number): StageOptions & { 
 /** How a method is trained; null for the base model. */
 export function trainSettings(config: RunConfig, method: MethodName, seed: number): TrainSettings | null {
   if (method === "base") return null
+  if (isVerified(method)) return trainSettings(config, verifiedMethods[method], seed)
   const { rank, alpha, epochs, batchSize, warmup, tokenBudget, gradientCheckpointing, cutoff } = config
   const shared = { seed, rank, alpha, epochs, batchSize, warmup, tokenBudget, gradientCheckpointing, cutoff }
   if (method === "sft") return { ...shared, kind: "sft", lr: config.sftLr }
@@ -175,14 +186,20 @@ export async function* heldOutRows(
 export const selfInstructed = ({ instructions, ...config }: RunConfig) =>
   Math.ceil(instructions / (1 - Math.min(0.9, keptShare(config))))
 
-/** The embedded world's own instructions for training, different ones for each seed. */
-export const worldSource = (
-  { instructions: n, minConstraints, maxConstraints }: RunConfig,
-  seed: number,
-): InstructionRow[] => worldInstructions({ n, seed, split: "train", constraints: [minConstraints, maxConstraints] })
+/** Whether a run starts from instructions that a world makes, without end. */
+export const isWorld = ({ seeds }: Pick<RunConfig, "seeds">): boolean => seeds === "world" || seeds === "checkable"
 
-/** The embedded world's held-out instructions: the same in every run. */
-export function worldHoldout({ evalInstructions: n, evalSplit, ...config }: RunConfig): InstructionRow[] {
-  const split = evalSplit === "test" ? "eval" : "development"
-  return worldInstructions({ n, seed: 0, split, constraints: [config.minConstraints, config.maxConstraints] })
+/** A world's own instructions for training, different ones for each seed. */
+export function worldSource(config: RunConfig, seed: number): InstructionRow[] {
+  const { seeds, instructions: n, minConstraints, maxConstraints } = config
+  const make = seeds === "checkable" ? checkableInstructions : worldInstructions
+  return make({ n, seed, split: "train", constraints: [minConstraints, maxConstraints] })
+}
+
+/** A world's held-out instructions: the same in every run. */
+export function worldHoldout(config: RunConfig): InstructionRow[] {
+  const { seeds, evalSplit, evalInstructions: n, minConstraints, maxConstraints } = config
+  const constraints = [minConstraints, maxConstraints] as const
+  if (seeds === "checkable") return checkableInstructions({ n, seed: 0, split: evalSplit, constraints })
+  return worldInstructions({ n, seed: 0, split: evalSplit === "test" ? "eval" : "development", constraints })
 }

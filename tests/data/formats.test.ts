@@ -29,6 +29,16 @@ describe("seed records", () => {
       { instruction: "Sum up.", input: "Text.", output: "x" },
       { instruction: "Sum up.", input: "Text.", output: "x" },
     ],
+    [
+      "constraints",
+      { instruction: "Do it.", constraints: ["Is it done?", "Is it short?"] },
+      { constraints: ["Is it done?", "Is it short?"] },
+    ],
+    [
+      "InFoBench's questions",
+      { instruction: "Do it.", decomposed_questions: ["Is it done?", "Is it short?"], constraints: null },
+      { constraints: ["Is it done?", "Is it short?"] },
+    ],
     ["an empty input", { instruction: "Sum up.", input: "" }, { instruction: "Sum up.", input: null }],
     [
       "ShareGPT",

@@ -47,6 +47,20 @@ describe("decompose", () => {
     expect(instructionRow.parse(row).calls.decompose).toHaveLength(1)
   })
 
+  it("passes on the constraints that a seed file brings, without a call, and says so", async () => {
+    const engine = scripted(() => "##1. A?\n##2. B?")
+    const row = decomposedRow.parse(
+      await decompose(engine, { ...start, constraints: [" Is it tea? ", "Has it two lines?"] }),
+    )
+    expect(row).toMatchObject({ constraints: ["Is it tea?", "Has it two lines?"], decomposed_by: "seed file" })
+    expect(engine.requests).toEqual([])
+    const one = await decompose(engine, { ...start, constraints: ["Is it tea?"] })
+    expect(one.failure?.reason).toBe("fewer than 2 constraints in the seed file")
+    const none = await decompose(engine, { ...start, constraints: [] })
+    expect(none).toMatchObject({ constraints: ["A?", "B?"] })
+    expect(none.decomposed_by).toBeUndefined()
+  })
+
   it("keeps a list that was cut off after it had begun to repeat itself, without the broken last line", async () => {
     const engine = scripted(() => ({ text: "1. A?\n2. B?\n3. A?\n4. C", finish: "length" as const }))
     expect(await decompose(engine, start)).toMatchObject({ constraints: ["A?", "B?"], failure: undefined })

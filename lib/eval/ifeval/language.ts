@@ -1,13 +1,19 @@
 import type { LanguageIdentifier } from "cld3-asm"
 
 let identifier: LanguageIdentifier | undefined
+let loading: Promise<void> | undefined
+
+/** Longest wait for the detector, in milliseconds: it takes a few, and much more on a machine that is busy. */
+const timeout = 120_000
 
 /** Loads the language detector (CLD3 in WebAssembly); once in a process, before the first call of detectLanguage. */
-export async function loadLanguages(): Promise<void> {
-  if (identifier) return
-  const { loadModule } = await import("cld3-asm")
-  const factory = await loadModule()
-  identifier ??= factory.create(0, 4096)
+export function loadLanguages(): Promise<void> {
+  loading ??= import("cld3-asm")
+    .then(({ loadModule }) => loadModule({ timeout }))
+    .then((factory) => {
+      identifier = factory.create(0, 4096)
+    })
+  return loading
 }
 
 /** Links and mail addresses. A mail address starts where its word does: tried at each letter, long words would take ages. */

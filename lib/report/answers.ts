@@ -1,0 +1,54 @@
+import type { Results } from "../data/results"
+import { temperaturesOf } from "../plots/figures"
+import { orderMethods } from "../plots/theme"
+
+/** What stands below the table of rates: how the run was done, what the answers look like, rates by kind. */
+
+const percent = (share: number) => (100 * share).toFixed(1)
+const markdown = (rows: readonly (readonly string[])[]) =>
+  rows
+    .flatMap((row, i) => [row, ...(i ? [] : [row.map((_, c) => (c ? "---:" : "---"))])])
+    .map((row) => `| ${row.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |\n`)
+    .join("")
+
+/** Lengths of answers, and shares of those that were cut off and that repeat themselves, a row a method and temperature. */
+export function answerRows(results: Results): string[][] {
+  const methods = orderMethods(Object.keys(results.answers ?? {}))
+  const rows = temperaturesOf(results).flatMap((temperature) =>
+    methods.flatMap((method) => {
+      const figures = results.answers?.[method]?.[temperature]
+      if (!figures) return []
+      const { words, tokens, cut, repeated } = figures
+      const known = [tokens === null ? "–" : tokens.toFixed(1), cut === null ? "–" : percent(cut)]
+      return [[method, temperature.slice(1), words.toFixed(1), ...known, percent(repeated)]]
+    }),
+  )
+  return rows.length ? [["method", "temperature", "words", "tokens", "cut off %", "repeats itself %"], ...rows] : []
+}
+
+/** Constraints kept by kind in percent, a column a method, at the lowest temperature. */
+export function kindRows(results: Results): string[][] {
+  const [temperature] = temperaturesOf(results)
+  const methods = orderMethods(Object.keys(results.kinds ?? {}))
+  const of = (method: string) => results.kinds?.[method]?.[temperature ?? ""] ?? {}
+  const first = of(methods[0] ?? "")
+  const kinds = Object.keys(first).sort((a, b) => first[b]!.n - first[a]!.n)
+  if (!kinds.length) return []
+  const rows = kinds.map((kind) => {
+    const cells = methods.map((method) => {
+      const share = of(method)[kind]
+      return share ? percent(share.kept / share.n) : "–"
+    })
+    return [kind, ...cells, `${first[kind]!.n}`]
+  })
+  return [[`kind, temperature ${temperature!.slice(1)}`, ...methods, "constraints"], ...rows]
+}
+
+/** The same as Markdown, to stand below the table of rates. */
+export function belowTable(results: Results): string {
+  const notes = (results.notes ?? []).map((note) => `- ${note}\n`).join("")
+  return [notes, markdown(answerRows(results)), markdown(kindRows(results))]
+    .filter((part) => part)
+    .map((part) => `\n${part}`)
+    .join("")
+}
