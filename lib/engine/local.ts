@@ -2,9 +2,8 @@ import { resolve } from "node:path"
 import type { TokenSignals } from "../data/schema"
 import { tf, valuesOf } from "../device/tf"
 import { BackendError } from "../errors"
-import { microBatches } from "../model/batch"
 import { planFor } from "../model/executor"
-import { type Generated, generate } from "../model/generate"
+import type { Generated } from "../model/generate"
 import { batchInvariantPadding, contrast, pack, responseLogProbs, type Sequence } from "../model/logprobs"
 import { bind, type Lora, release } from "../model/lora"
 import { localFolder, modelTraits } from "../model/traits"
@@ -13,6 +12,7 @@ import { loadModel } from "../model/weights"
 import { chatStop, encodeChats, encodePrompt } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 import { batching } from "./batcher"
+import { ContinuousWriter, turn } from "./continuous"
 import { describeModel, type ModelDescription } from "./description"
 import type { Completion, GenerateRequest, ScoreRequest, Scorer } from "./engine"
 import { Prefixes, sharedIds } from "./prefixes"
@@ -29,7 +29,7 @@ export interface LocalModel extends ModelDescription {
 }
 
 export interface LocalOptions {
-  /** answers made together; by default 128 for small models, 16 for large ones */
+  /** answers under way at once; by default 128 for small models, 16 for large ones */
   batchSize?: number
   /** called with the tokens that each step made */
   onTokens?: (count: number) => void
@@ -101,25 +101,22 @@ function localEngine(
   const maxBatch = options.batchSize ?? (size > large ? 16 : 128)
   // The adapter is read when processes start; a clone stays what it is until then.
   const kept = pool && lora && { ...lora, params: cloned(lora.params) }
-  const helpers = pool?.open(async () => ({ lora: kept && (await sentLora(kept)), batchSize: maxBatch }), options)
+  const helpers = pool?.open(async () => ({ lora: kept && (await sentLora(kept)), batchSize: maxBatch }), {
+    ...options,
+    slots: maxBatch,
+  })
   let asked = 0
   const outside = () => pool?.worth(asked * size) ?? false
   const lanes = () => (outside() ? pool!.size : 1)
-  const promptIds = new WeakMap<GenerateRequest, number[]>()
   const encoded = new WeakMap<ScoreRequest, Encoded>()
   const prefixes = new Prefixes(bound)
-  const write = batching<GenerateRequest, Completion>(
-    async (requests) => {
-      if (outside()) return (await helpers!.run("generate", requests)) as Completion[]
-      const rows = requests.map((request) => ({ request, prompt: promptIds.get(request)! }))
-      return complete(bound, tokenizer, rows, prefixes, options)
-    },
-    { maxBatch, lanes, order: (request) => promptIds.get(request)!.length },
-  )
+  const { onTokens, signal } = options
+  const eosIds = chatStop(tokenizer).ids
+  const writer = new ContinuousWriter(bound, prefixes, { slots: maxBatch, eosIds, onTokens, signal })
   const score = batching<ScoreRequest, TokenSignals[]>(
     async (requests) => {
       if (outside()) return (await helpers!.run("score", requests)) as TokenSignals[][]
-      await new Promise((resolve) => setImmediate(resolve))
+      await turn()
       return scoreAll(
         bound,
         tokenizer,
@@ -132,10 +129,12 @@ function localEngine(
     name,
     concurrency: 4 * maxBatch * (pool?.size ?? 1),
     maxShots,
-    generate(request) {
+    async generate(request) {
       asked += request.maxTokens
-      promptIds.set(request, encodePrompt(tokenizer, request.messages))
-      return write(request)
+      await turn() // all calls of this turn count
+      if (outside()) return (await helpers!.run("generate", [request]))[0] as Completion
+      const { item, prefix, answer } = generation(tokenizer, request)
+      return answer(await writer.write(prefix, item))
     },
     async score(request) {
       asked += scoreTokens
@@ -163,16 +162,8 @@ const scoreTokens = 20
 const cloned = (params: Params): Params =>
   Object.fromEntries(Object.entries(params).map(([name, tensor]) => [name, tensor.clone()]))
 
-/** Prompt tokens, padding included, read in one pass: bounds the memory that long prompts take. */
-const promptBudget = 16384
-
-async function complete(
-  bound: Bound,
-  tokenizer: Tokenizer,
-  rows: readonly { request: GenerateRequest; prompt: number[] }[],
-  prefixes: Prefixes,
-  { onTokens, signal }: LocalOptions,
-): Promise<Completion[]> {
+/** What a request is to the model, and the answer that its tokens are. */
+function generation(tokenizer: Tokenizer, request: GenerateRequest) {
   const stop = chatStop(tokenizer)
   // An end-of-turn token is no part of the text, whether it is marked special or not.
   const text = (ids: readonly number[]) =>
@@ -180,41 +171,25 @@ async function complete(
       ids.filter((id) => !stop.ids.includes(id)),
       { skipSpecial: true },
     )
-  const stopsOf = (request: GenerateRequest) => [...stop.texts, ...(request.stop ?? [])]
+  const stops = [...stop.texts, ...(request.stop ?? [])]
   /** Where the first stop text begins, or -1. */
-  const stopAt = (answer: string, stops: readonly string[]) => {
+  const stopAt = (answer: string) => {
     const places = stops.map((s) => answer.indexOf(s)).filter((at) => at >= 0)
     return places.length ? Math.min(...places) : -1
   }
-  const answers = new Map<(typeof rows)[number], Generated>()
-  const groups = new Map<string, (typeof rows)[number][]>()
-  for (const row of rows) {
-    const key = sharedIds(tokenizer, row.request.messages, row.prompt).join()
-    groups.set(key, [...(groups.get(key) ?? []), row])
+  // A stop text is at most as many tokens as it has bytes, so only the tail needs a look.
+  const tail = Math.max(0, ...stops.map((s) => Buffer.byteLength(s))) + 2
+  const done = stops.length ? (ids: readonly number[]) => stopAt(text(ids.slice(-tail))) >= 0 : undefined
+  const prompt = encodePrompt(tokenizer, request.messages)
+  return {
+    item: { ...request, prompt, done },
+    prefix: sharedIds(tokenizer, request.messages, prompt).join(),
+    answer({ ids, finish }: Generated): Completion {
+      const whole = text(ids)
+      const cut = stopAt(whole)
+      return { text: cut < 0 ? whole : whole.slice(0, cut), tokens: ids.length, finish }
+    },
   }
-  const batches = [...groups].flatMap(([key, group]) =>
-    microBatches(group, ({ prompt }) => prompt.length, promptBudget).map((some) => ({ key, some })),
-  )
-  for (const { key, some } of batches) {
-    const prefix = prefixes.get(key)
-    const items = some.map(({ request, prompt }) => {
-      const stops = stopsOf(request)
-      // A stop text is at most as many tokens as it has bytes, so only the tail needs a look.
-      const tail = Math.max(0, ...stops.map((s) => Buffer.byteLength(s))) + 2
-      const done = stops.length ? (ids: readonly number[]) => stopAt(text(ids.slice(-tail)), stops) >= 0 : undefined
-      return { ...request, prompt, done }
-    })
-    const made = await generate(bound, items, { eosIds: stop.ids, prefix, onTokens, signal })
-    some.forEach((row, i) => {
-      answers.set(row, made[i]!)
-    })
-  }
-  return rows.map((row) => {
-    const { ids, finish } = answers.get(row)!
-    const whole = text(ids)
-    const cut = stopAt(whole, stopsOf(row.request))
-    return { text: cut < 0 ? whole : whole.slice(0, cut), tokens: ids.length, finish }
-  })
 }
 
 /** A scored pair as token ids, under each of its prompts. */

@@ -1,5 +1,5 @@
 import type { Message } from "../data/schema"
-import type { KVCache } from "../model/cache"
+import type { Prefix } from "../model/cache"
 import { readPrefix } from "../model/generate"
 import type { Bound } from "../model/transformer"
 import { renderChat } from "../text/chat"
@@ -20,31 +20,43 @@ export function sharedIds(tokenizer: Tokenizer, messages: readonly Message[], pr
   return length < worthSharing ? [] : earlier.slice(0, length)
 }
 
-/** Demonstrations that were read, the last few of them: stages ask one after another, each with its own. */
+/** Demonstrations that were read: those in use and the last few, as stages ask one after another, each with its own. */
 export class Prefixes {
-  private readonly kept = new Map<string, KVCache>()
+  private readonly kept = new Map<string, { prefix: Prefix; uses: number }>()
 
   constructor(
     private readonly bound: Bound,
     private readonly most = 4,
   ) {}
 
-  /** What was read of the tokens of `key`, ids joined by commas; nothing for none. */
-  get(key: string): KVCache | undefined {
+  /** What was read of the tokens of `key`, ids joined by commas, to be released after use; nothing for none. */
+  hold(key: string): Prefix | undefined {
     if (!key) return undefined
-    const found = this.kept.get(key) ?? readPrefix(this.bound, key.split(",").map(Number))
+    const known = this.kept.get(key) ?? { prefix: readPrefix(this.bound, key.split(",").map(Number)), uses: 0 }
+    known.uses++
     this.kept.delete(key)
-    this.kept.set(key, found)
-    for (const [oldest, cache] of this.kept) {
-      if (this.kept.size <= this.most) break
-      cache.dispose()
-      this.kept.delete(oldest)
-    }
-    return found
+    this.kept.set(key, known)
+    this.drop()
+    return known.prefix
+  }
+
+  release(key: string): void {
+    const known = this.kept.get(key)
+    if (known) known.uses--
+    this.drop()
   }
 
   dispose(): void {
-    for (const cache of this.kept.values()) cache.dispose()
+    for (const { prefix } of this.kept.values()) prefix.dispose()
     this.kept.clear()
+  }
+
+  private drop(): void {
+    for (const [oldest, { prefix, uses }] of this.kept) {
+      if (this.kept.size <= this.most) break
+      if (uses) continue
+      prefix.dispose()
+      this.kept.delete(oldest)
+    }
   }
 }

@@ -73,18 +73,21 @@ async function main() {
       engines.get(message.session)?.stop.abort()
       return
     }
-    turn = turn.then(async () => {
+    const serve = async () => {
       try {
         const local = await opening
         if (message.kind === "open") open(local, message)
         if (message.kind === "close") close(message.session)
-        if (message.kind === "work") tell({ kind: "done", results: await work(message) })
+        if (message.kind === "work") tell({ kind: "done", job: message.job, results: await work(message) })
       } catch (error) {
         if (message.kind !== "work") return
         const { name, message: text } = error as Error
-        tell({ kind: "failed", error: { name, message: text, ours: error instanceof MuscError } })
+        tell({ kind: "failed", job: message.job, error: { name, message: text, ours: error instanceof MuscError } })
       }
-    })
+    }
+    // Answers join those that are under way; all else has its turn.
+    if (message.kind === "work" && message.work === "generate") void turn.then(serve)
+    else turn = turn.then(serve)
   })
 }
 

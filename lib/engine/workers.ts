@@ -24,13 +24,13 @@ export type WorkKind = "generate" | "score"
 
 export type ToWorker =
   | { kind: "open"; session: number; opening: Opening }
-  | { kind: "work"; session: number; work: WorkKind; requests: readonly unknown[] }
+  | { kind: "work"; session: number; job: number; work: WorkKind; requests: readonly unknown[] }
   | { kind: "stop" | "close"; session: number }
 
 export type FromWorker =
   | { kind: "tokens"; session: number; count: number }
-  | { kind: "done"; results: unknown[] }
-  | { kind: "failed"; error: { name: string; message: string; ours: boolean } }
+  | { kind: "done"; job: number; results: unknown[] }
+  | { kind: "failed"; job: number; error: { name: string; message: string; ours: boolean } }
 
 /** Resident memory of a process besides its model: Node, TensorFlow, the activations and cache of a batch. */
 const processBytes = 600 * 2 ** 20
@@ -74,10 +74,12 @@ interface Job {
 
 interface Worker {
   child: ChildProcess
-  job: Job | null
+  jobs: Map<number, Job>
 }
 
 interface SessionOptions {
+  /** answers that a process has under way at once */
+  slots?: number
   onTokens?: (count: number) => void
   signal?: AbortSignal
 }
@@ -109,6 +111,7 @@ export class WorkerPool {
   private waiting: Job[] = []
   private readonly sessions = new Map<number, SessionOptions>()
   private opened = 0
+  private begun = 0
   private failure: MuscError | null = null
   readonly size: number
   private readonly always: boolean
@@ -183,7 +186,7 @@ export class WorkerPool {
       env: { ...process.env, TF_NUM_INTRAOP_THREADS: threads, OMP_NUM_THREADS: threads },
       stdio: ["ignore", "ignore", "pipe", "ipc"],
     })
-    const worker: Worker = { child, job: null }
+    const worker: Worker = { child, jobs: new Map() }
     let said = ""
     const pipe = child.stderr as Socket
     pipe.on("data", (chunk: Buffer) => {
@@ -205,18 +208,32 @@ export class WorkerPool {
     return worker
   }
 
-  /** Gives what waits to processes that have nothing to do. */
+  /** Gives what waits to the processes that have least to do. */
   private serve(): void {
-    for (const worker of this.workers) {
-      if (worker.job) continue
-      const job = this.waiting.shift()
-      if (!job) return
-      worker.job = job
+    const left: Job[] = []
+    for (const job of this.waiting) {
+      const free = this.workers.filter((worker) => this.hasRoom(worker, job))
+      if (!free.length) {
+        left.push(job)
+        continue
+      }
+      const worker = free.reduce((least, other) => (other.jobs.size < least.jobs.size ? other : least))
+      const number = ++this.begun
+      worker.jobs.set(number, job)
       worker.child.ref()
       worker.child.channel?.ref()
       const { session, work, requests } = job
-      send(worker, { kind: "work", session, work, requests })
+      send(worker, { kind: "work", session, job: number, work, requests })
     }
+    this.waiting = left
+  }
+
+  /** Answers join those under way, and a few more wait for them to end; pairs are scored a batch at a time. */
+  private hasRoom({ jobs }: Worker, { work, session }: Job): boolean {
+    const same = [...jobs.values()].filter((job) => job.work === work).length
+    if (work === "score") return same === 0
+    const slots = this.sessions.get(session)?.slots ?? 1
+    return same < slots + Math.ceil(slots / 4)
   }
 
   private hear(worker: Worker, message: FromWorker): void {
@@ -224,9 +241,9 @@ export class WorkerPool {
       this.sessions.get(message.session)?.onTokens?.(message.count)
       return
     }
-    const job = worker.job
-    worker.job = null
-    rest(worker)
+    const job = worker.jobs.get(message.job)
+    worker.jobs.delete(message.job)
+    if (!worker.jobs.size) rest(worker)
     if (message.kind === "done") job?.resolve(message.results)
     else job?.reject(revived(message.error))
     this.serve()
@@ -237,7 +254,7 @@ export class WorkerPool {
   }
 
   private readonly end = (why: unknown = stopped()): void => {
-    const jobs = [...this.workers.flatMap(({ job }) => job ?? []), ...this.waiting]
+    const jobs = [...this.workers.flatMap(({ jobs }) => [...jobs.values()]), ...this.waiting]
     const ending = this.workers
     this.workers = []
     this.waiting = []

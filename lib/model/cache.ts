@@ -1,33 +1,78 @@
-import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from "@tensorflow/tfjs-core"
+import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { writeRows } from "../ops/table"
 import type { ModelConfig } from "./config"
-import type { LayerCache } from "./layer"
+import type { LayerCache, PassCache } from "./layer"
 
-/** What all rows begin with, and where: see `startWith`. */
-interface Start {
-  prefix: KVCache
-  columns: Tensor1D // [B · S]: column of the prefix, or P for none
-  mine: Tensor4D // [B, 1, T, 1]: 1 for a row's own tokens, 0 for its padding
+/** Keys and values [K, P, H] of a layer for the P tokens that many prompts begin with; keys also [K, H, P'] for the kernel. */
+interface PrefixLayer {
+  k: Tensor3D
+  v: Tensor3D
+  transposed: Tensor3D
+}
+
+/** Rows of a batch, free ones included: products of a single row round otherwise than those of several. */
+export const leastRows = 2
+
+/** Keys are padded to whole vectors of the kernel, at most so many. */
+const vector = 16
+
+/** What many prompts begin with, read once: see `readPrefix`. Not tidied: call `dispose`. */
+export class Prefix implements PassCache {
+  readonly isFresh = true
+  readonly layers: PrefixLayer[] = []
+
+  constructor(
+    /** P */
+    readonly length: number,
+  ) {}
+
+  layer(i: number): LayerCache {
+    return {
+      append: (k, v) => {
+        const [, K, P, H] = k.shape
+        const padding = Math.ceil(P / vector) * vector - P
+        this.layers[i] = {
+          k: tf.keep(tf.reshape(k, [K, P, H])),
+          v: tf.keep(tf.reshape(v, [K, P, H])),
+          transposed: tf.keep(
+            tf.pad(tf.transpose(tf.reshape(k, [K, P, H]), [0, 2, 1]), [
+              [0, 0],
+              [0, 0],
+              [0, padding],
+            ]) as Tensor3D,
+          ),
+        }
+        return null
+      },
+    }
+  }
+
+  dispose(): void {
+    for (const { k, v, transposed } of this.layers) tf.dispose([k, v, transposed])
+    this.layers.length = 0
+  }
 }
 
 /**
- * Keys and values of a batch, one buffer [B · K · capacity, H] a layer and kind, written in place and grown by blocks.
- * All rows have the same length: prompts are padded on the left. Not tidied: call `dispose`.
+ * Keys and values of rows that come and go, one buffer [B K S, H] a layer and kind, written in place: B rows of S columns each,
+ * which grow by blocks. A row's tokens stand in its first columns, `lengths[b]` of them, whatever the other rows hold. Not tidied:
+ * call `dispose`.
  */
 export class KVCache {
-  /** Tokens held so far. */
-  length = 0
+  /** Tokens in each row's columns; 0 for a row that is free. */
+  readonly lengths: number[] = []
   private layers: { k: Tensor2D; v: Tensor2D }[] = []
-  /** Row numbers of the token being written, the same for every layer. */
-  private at: Tensor1D | null = null
-  private start: Start | null = null
+  private capacity = 0
 
-  /** `capacity`: tokens that fit before the buffers must grow; `block`: tokens added then. */
+  /**
+   * `prefix` is what all rows begin with. `apart` leaves it where it is, for a kernel that attends to it for all rows at once;
+   * else each row begins with a copy. `block`: columns added at a time.
+   */
   constructor(
     private readonly config: ModelConfig,
-    private rows: number,
-    private capacity: number,
+    private readonly prefix: Prefix | null = null,
+    private readonly apart = false,
     private readonly block = 64,
   ) {}
 
@@ -35,134 +80,139 @@ export class KVCache {
     return this.capacity
   }
 
-  /** Whether the next pass brings the first tokens of all rows. */
-  get isFresh(): boolean {
-    return !this.layers.length && !this.start
+  /** Tokens that stand before a row's first column. */
+  get before(): number {
+    return this.apart ? (this.prefix?.length ?? 0) : 0
   }
 
-  /** Buffers by name, for a graph that writes the newest column in place. */
+  /** Buffers by name, for a graph that writes the newest tokens in place. */
   get inputs(): Record<string, Tensor> {
+    const shared = this.apart ? this.prefix?.layers : undefined
+    const none = tf.zeros([0, this.config.headDim])
     const buffers = this.layers.flatMap(({ k, v }, i) => [
       [`k.${i}`, k],
       [`v.${i}`, v],
+      [`sharedK.${i}`, shared?.[i]?.transposed ?? none],
+      [`sharedV.${i}`, shared?.[i]?.v ?? none],
     ])
     return Object.fromEntries(buffers)
   }
 
-  layer(i: number): LayerCache {
-    return { append: (k, v) => this.append(i, k, v) }
-  }
-
-  /**
-   * Every row begins, behind its padding, with the tokens of `prefix`, a cache of one row; the first pass brings the rest of
-   * the prompts, `own` columns, of which a row's first `paddings[b]` are padding.
-   */
-  startWith(prefix: KVCache, paddings: readonly number[], own: number): void {
-    const [P, S] = [prefix.length, prefix.length + own]
-    const columns = paddings.flatMap((padding) =>
-      Array.from({ length: S }, (_, s) => (s >= padding && s < padding + P ? s - padding : P)),
-    )
-    const mine = paddings.flatMap((padding) => Array.from({ length: own }, (_, t) => Number(t >= padding)))
-    this.start = {
-      prefix,
-      columns: tf.keep(tf.tensor1d(Int32Array.from(columns))),
-      mine: tf.keep(tf.tensor4d(mine, [paddings.length, 1, own, 1])),
+  /** The pass that brings the prompts of rows `rows`, `own` columns of each behind the prefix, padded on the right. */
+  filling(rows: readonly number[], own: number): PassCache {
+    const copied = this.apart ? 0 : (this.prefix?.length ?? 0)
+    this.reserve(Math.max(leastRows, ...rows.map((row) => row + 1)), copied + own, this.block)
+    return {
+      isFresh: !this.prefix,
+      layer: (i) => ({
+        append: (k, v) => {
+          const all = this.prefix ? this.withPrefix(i, k, v) : { k, v }
+          this.write(i, copied ? all : { k, v }, rows, (row, t) => row + t)
+          return this.prefix && all
+        },
+      }),
     }
   }
 
-  /** Makes room for one more token in every row; call before each decoding step. */
-  advance(): void {
-    if (this.length === this.capacity) this.grow()
-    const heads = this.rows * this.config.kvHeads
-    this.at?.dispose()
-    this.at = tf.keep(tf.tensor1d(Int32Array.from({ length: heads }, (_, i) => i * this.capacity + this.length)))
-    this.length++
+  /** Says how many tokens a row has been given: none makes it free. */
+  setLength(row: number, tokens: number): void {
+    this.lengths[row] = tokens
   }
 
-  /** Keeps only these rows of the batch, in this order. */
+  /** Makes room for a further token in every row that has any. */
+  makeRoom(): void {
+    this.reserve(this.lengths.length, Math.max(...this.lengths) + 1)
+  }
+
+  /** The pass that brings one token a row, behind those that it has. */
+  stepping(): PassCache {
+    const rows = [...this.lengths.keys()]
+    return {
+      isFresh: false,
+      layer: (i) => ({
+        append: (k, v) => {
+          this.write(i, { k, v }, rows, (row, _t, b) => row + this.lengths[b]!)
+          const view = (buffer: Tensor2D) =>
+            tf.reshape(buffer, [rows.length, this.config.kvHeads, this.capacity, this.config.headDim]) as Tensor4D
+          return { k: view(this.layers[i]!.k), v: view(this.layers[i]!.v) }
+        },
+      }),
+    }
+  }
+
+  /** Keeps only these rows, in this order. */
   select(rows: readonly number[]): void {
     const kept = tf.tensor1d(Int32Array.from(rows))
     this.replace((buffer) => tf.gather(buffer, kept))
     kept.dispose()
-    this.rows = rows.length
+    this.lengths.splice(0, this.lengths.length, ...rows.map((row) => this.lengths[row]!))
   }
 
   dispose(): void {
     for (const { k, v } of this.layers) tf.dispose([k, v])
-    this.at?.dispose()
-    if (this.start) tf.dispose([this.start.columns, this.start.mine])
     this.layers = []
-    this.at = null
-    this.start = null
+    this.lengths.length = 0
+    this.capacity = 0
   }
 
-  private append(i: number, k: Tensor4D, v: Tensor4D) {
+  /** Has so many rows and columns, or more; where columns are added, `ahead` of them are. */
+  private reserve(rows: number, columns: number, ahead = 0): void {
+    const moreRows = Math.max(0, rows - this.lengths.length)
+    const wanted = columns > this.capacity ? Math.ceil((columns + ahead) / this.block) * this.block : this.capacity
+    const moreColumns = wanted - this.capacity
+    if (!moreRows && !moreColumns) return
+    if (this.layers.length)
+      this.replace((buffer) =>
+        tf.pad(buffer, [
+          [0, moreRows],
+          [0, 0],
+          [0, moreColumns],
+          [0, 0],
+        ]),
+      )
+    for (let i = 0; i < moreRows; i++) this.lengths.push(0)
+    this.capacity = wanted
+    const size = this.lengths.length * this.config.kvHeads * this.capacity
+    const empty = () => tf.keep(tf.fill([size, this.config.headDim], 0)) as Tensor2D
+    if (!this.layers.length)
+      this.layers = Array.from({ length: this.config.layers }, () => ({ k: empty(), v: empty() }))
+  }
+
+  /** Writes tokens [B, K, T, H] of some rows; `columnOf(first, t, b)` is where token t goes, `first` being column 0 of a row. */
+  private write(
+    i: number,
+    tokens: { k: Tensor4D; v: Tensor4D },
+    rows: readonly number[],
+    columnOf: (first: number, t: number, row: number) => number,
+  ): void {
     const { kvHeads: K, headDim: H } = this.config
-    const held = this.layers[i]
-    if (!held) {
-      const [allK, allV] = this.start ? [this.started(i, "k", k), this.started(i, "v", v)] : [k, v]
-      const T = allK.shape[2]
-      const fill = (x: Tensor4D) =>
-        tf.keep(
-          tf.reshape(
-            tf.pad(x, [
-              [0, 0],
-              [0, 0],
-              [0, this.capacity - T],
-              [0, 0],
-            ]),
-            [-1, H],
-          ) as Tensor2D,
-        )
-      this.layers[i] = { k: fill(allK), v: fill(allV) }
-      this.length = T
-      return this.start && { k: allK, v: allV }
-    }
-    const write = (buffer: Tensor2D, x: Tensor4D) => tf.keep(writeRows(buffer, this.at!, tf.reshape(x, [-1, H])))
-    held.k = write(held.k, k)
-    held.v = write(held.v, v)
-    const view = (buffer: Tensor2D) => tf.reshape(buffer, [this.rows, K, this.capacity, H]) as Tensor4D
-    return { k: view(held.k), v: view(held.v) }
+    const T = tokens.k.shape[2]
+    const at = new Int32Array(rows.length * K * T)
+    let n = 0
+    for (const row of rows)
+      for (let g = 0; g < K; g++) for (let t = 0; t < T; t++) at[n++] = columnOf((row * K + g) * this.capacity, t, row)
+    const places = tf.tensor1d(at) as Tensor1D
+    const held = this.layers[i]!
+    for (const kind of ["k", "v"] as const)
+      held[kind] = tf.keep(writeRows(held[kind], places, tf.reshape(tokens[kind], [-1, H])))
+    places.dispose()
   }
 
-  /** The prefix, right behind the padding of each row, and the row's own tokens after it: [B, K, S, H]. */
-  private started(i: number, kind: "k" | "v", own: Tensor4D): Tensor4D {
-    const { kvHeads: K, headDim: H } = this.config
-    const { prefix, columns, mine } = this.start!
-    const P = prefix.length
-    const kept = tf.reshape(prefix.layers[i]![kind], [K, prefix.capacity, H])
-    const orNone = tf.pad(tf.slice(kept, [0, 0, 0], [K, P, H]), [
-      [0, 0],
-      [0, 1],
-      [0, 0],
-    ])
-    const rows = tf.reshape(tf.gather(orNone, columns, 1), [K, this.rows, -1, H])
-    const behind = tf.pad(tf.mul(own, mine), [
-      [0, 0],
-      [0, 0],
-      [P, 0],
-      [0, 0],
-    ])
-    return tf.add(tf.transpose(rows, [1, 0, 2, 3]), behind) as Tensor4D
-  }
-
-  private grow(): void {
-    this.replace((buffer) =>
-      tf.pad(buffer, [
-        [0, 0],
-        [0, 0],
-        [0, this.block],
-        [0, 0],
-      ]),
-    )
-    this.capacity += this.block
+  /** The prefix and then a row's own tokens [B, K, T, H], for each row. */
+  private withPrefix(i: number, k: Tensor4D, v: Tensor4D): { k: Tensor4D; v: Tensor4D } {
+    const [B] = k.shape
+    const joined = (shared: Tensor3D, own: Tensor4D) =>
+      tf.concat([tf.tile(tf.expandDims(shared, 0), [B, 1, 1, 1]), own], 2) as Tensor4D
+    const prefix = this.prefix!.layers[i]!
+    return { k: joined(prefix.k, k), v: joined(prefix.v, v) }
   }
 
   private replace(change: (buffer: Tensor4D) => Tensor4D): void {
     const { kvHeads: K, headDim: H } = this.config
+    const rows = this.lengths.length
     const renew = (buffer: Tensor2D): Tensor2D => {
       const next = tf.tidy(() =>
-        tf.reshape(change(tf.reshape(buffer, [this.rows, K, -1, H]) as Tensor4D), [-1, H]),
+        tf.reshape(change(tf.reshape(buffer, [rows, K, -1, H]) as Tensor4D), [-1, H]),
       ) as Tensor2D
       buffer.dispose()
       return tf.keep(next)

@@ -3,7 +3,8 @@ import { tf, valuesOf } from "../device/tf"
 import { StoppedError } from "../errors"
 import { cappedLogits } from "../ops/head"
 import { uniformAt } from "../rng"
-import { KVCache } from "./cache"
+import { microBatches } from "./batch"
+import { KVCache, leastRows, Prefix } from "./cache"
 import { contexts, type Places } from "./context"
 import { evenStarts } from "./layer-graph"
 import { assertNumber, drawToken, isGreedy, type TokenSampling } from "./sampler"
@@ -30,25 +31,14 @@ export interface Generated {
 export interface GenerateOptions {
   eosIds: readonly number[]
   /** what all prompts begin with, read before: see `readPrefix` */
-  prefix?: KVCache
+  prefix?: Prefix
   /** called after each step with the tokens made by it */
   onTokens?: (count: number) => void
   signal?: AbortSignal
 }
 
-interface Row {
-  index: number
-  padding: number
-  ids: number[]
-  finished: boolean
-}
-
-/** Finished rows stay until they are this share of the batch: leaving copies the cache. */
-const worthSelecting = 0.2
-
 /**
- * Continues all prompts as one batch: one pass over the prompts (padded on the left), then a token a step with a KV
- * cache. Finished rows leave the batch, several at a time.
+ * Continues all prompts as one batch.
  * @throws StoppedError when `signal` is aborted
  */
 export async function generate(
@@ -56,52 +46,159 @@ export async function generate(
   items: readonly GenerateItem[],
   options: GenerateOptions,
 ): Promise<Generated[]> {
-  if (!items.length) return []
-  const eos = new Set(options.eosIds)
-  const out: Generated[] = items.map(() => ({ ids: [], finish: "length" }))
-  const longest = Math.max(...items.map((item) => item.prompt.length))
-  let active: Row[] = items.map((item, index) => ({
-    index,
-    padding: longest - item.prompt.length,
-    ids: out[index]!.ids,
-    finished: false,
-  }))
-  const most = Math.max(...items.map((item) => item.maxTokens))
-  const cache = new KVCache(model.config, items.length, longest + Math.min(most, 64))
-  const graph = stepGraph(model)
-  const look = () => {
-    if (options.signal?.aborted) throw new StoppedError("generation stopped")
-  }
+  const out: Generated[] = []
+  const batch = new DecodingBatch(model, options)
   try {
-    look()
-    const choose = items.every(isGreedy) && isWide(model.config) ? likeliest : drawn
-    let tokenOf = await choose(prefill(model, items, longest, cache, options.prefix))
-    for (;;) {
-      const draw = (row: Row, r: number) => {
-        const item = items[row.index]!
-        const id = tokenOf(r, item, row.ids.length)
-        row.ids.push(id)
-        const stopped = eos.has(id) || item.done?.(row.ids)
-        if (stopped) out[row.index]!.finish = "stop"
-        row.finished = stopped || row.ids.length >= item.maxTokens
-      }
-      options.onTokens?.(active.filter(({ finished }) => !finished).length)
-      active.forEach((row, r) => {
-        if (!row.finished) draw(row, r)
-      })
-      const left = active.filter(({ finished }) => !finished)
-      if (!left.length) return out
-      if (active.length - left.length >= worthSelecting * active.length) {
-        cache.select([...active.keys()].filter((r) => !active[r]!.finished))
-        active = left
-      }
-      // Hands control back now and then, so that signals and timers are served.
-      if (left[0]!.ids.length % 8 === 0) await new Promise((resolve) => setImmediate(resolve))
-      look()
-      tokenOf = await choose(step(model, active, longest, cache, graph))
+    const ending = (i: number) => (generated: Generated) => {
+      out[i] = generated
     }
+    await batch.join(items.map((item, i) => ({ item, end: ending(i) })))
+    while (batch.active) await batch.step()
+    return out
   } finally {
-    cache.dispose()
+    batch.dispose()
+  }
+}
+
+/** A row of a batch; `end` is called once, when it has ended. */
+export interface DecodingRow {
+  item: GenerateItem
+  end(generated: Generated): void
+}
+
+interface ActiveRow extends DecodingRow {
+  ids: number[]
+}
+
+/** Prompt tokens, padding included, read in one pass: bounds the memory that long prompts take. */
+const promptBudget = 16384
+
+/** Free rows are dropped once they are this share of the batch and nobody joins: that copies the cache. */
+const worthSelecting = 0.2
+
+/**
+ * Rows that are continued together, a token a step with a cache of keys and values. Rows join when they like, by a pass over
+ * their prompts, and leave when they have ended. What a row gets does not depend on the others, to the last bit on the native
+ * backend's CPU. Not tidied: call `dispose`.
+ */
+export class DecodingBatch {
+  private rows: (ActiveRow | null)[] = []
+  private readonly cache: KVCache
+  private readonly graph: StepGraph | null
+  private readonly eos: ReadonlySet<number>
+  private steps = 0
+
+  constructor(
+    private readonly model: Bound,
+    private readonly options: GenerateOptions,
+  ) {
+    this.graph = stepGraph(model)
+    this.cache = new KVCache(model.config, options.prefix ?? null, this.graph !== null)
+    this.eos = new Set(options.eosIds)
+  }
+
+  get active(): number {
+    return this.rows.filter((row) => row !== null).length
+  }
+
+  /** Reads the prompts of new rows and draws their first tokens. @throws StoppedError when the signal is aborted */
+  async join(rows: readonly DecodingRow[]): Promise<void> {
+    const before = this.options.prefix?.length ?? 0
+    for (const some of microBatches(rows, ({ item }) => item.prompt.length - before, promptBudget)) {
+      this.look()
+      const free = this.rows.flatMap((row, r) => (row ? [] : [r]))
+      const at = some.map((_, i) => free[i] ?? this.rows.length + i - free.length)
+      some.forEach((row, i) => {
+        this.rows[at[i]!] = { ...row, ids: [] }
+      })
+      await this.draw(
+        at,
+        prefill(
+          this.model,
+          some.map(({ item }) => item.prompt),
+          at,
+          this.cache,
+          this.options.prefix,
+        ),
+      )
+    }
+    while (this.rows.length && this.rows.length < leastRows) this.rows.push(null)
+  }
+
+  /** Draws the next token of every row. @throws StoppedError when the signal is aborted */
+  async step(): Promise<void> {
+    // Hands control back now and then, so that signals and timers are served.
+    if (++this.steps % 8 === 0) await new Promise((resolve) => setImmediate(resolve))
+    this.look()
+    this.compact()
+    const { lengths } = this.cache
+    this.cache.makeRoom()
+    const newest = Int32Array.from(this.rows, (row) => row?.ids.at(-1) ?? 0)
+    const columns = Int32Array.from(this.rows, (row, r) => (row ? lengths[r]! : -1))
+    await this.draw([...this.rows.keys()], this.logits(newest, columns))
+  }
+
+  dispose(): void {
+    this.cache.dispose()
+    this.rows = []
+  }
+
+  private look(): void {
+    if (this.options.signal?.aborted) throw new StoppedError("generation stopped")
+  }
+
+  private compact(): void {
+    const left = this.rows.flatMap((row, r) => (row ? [r] : []))
+    const idle = this.rows.length - left.length
+    if (this.rows.length <= leastRows || idle < worthSelecting * this.rows.length) return
+    while (left.length < leastRows) left.push(this.rows.indexOf(null))
+    this.cache.select(left)
+    this.rows = left.map((r) => this.rows[r]!)
+  }
+
+  /** Makes the logits [B, V] behind the newest token of each row; `columns` is where its keys go, -1 for a free row. */
+  private logits(newest: Int32Array, columns: Int32Array): () => Tensor2D {
+    const { cache, model, graph } = this
+    const positions = columns.map((column) => Math.max(0, column) + cache.before)
+    if (graph) return () => graph.logits(newest, positions, columns, cache)
+    const [B, S] = [columns.length, cache.columns]
+    const keys: Places = {
+      rows: B,
+      length: S,
+      positions: new Int32Array(B * S),
+      segments: new Int32Array(B * S).fill(-1),
+    }
+    columns.forEach((column, b) => {
+      for (let s = 0; s <= column; s++) {
+        keys.positions[b * S + s] = s
+        keys.segments[b * S + s] = 0
+      }
+    })
+    const segments = columns.map((column) => (column < 0 ? -1 : 0))
+    const queries: Places = { rows: B, length: 1, positions, segments }
+    return () => {
+      const perLayer = contexts(model.config, queries, { keys })
+      return logitsOf(model, forward(model, tf.tensor1d(newest), queries, perLayer, cache.stepping()))
+    }
+  }
+
+  /** Draws a token for the active ones of some rows, from logits in their order, and lets go of those that end with it. */
+  private async draw(rows: readonly number[], logits: () => Tensor2D): Promise<void> {
+    const active = rows.flatMap((r, i) => (this.rows[r] ? [{ r, i, row: this.rows[r]! }] : []))
+    const greedy = isWide(this.model.config) && active.every(({ row }) => isGreedy(row.item))
+    const tokenOf = await (greedy ? likeliest : drawn)(logits)
+    const { before } = this.cache
+    this.options.onTokens?.(active.length)
+    for (const { r, i, row } of active) {
+      const { item, ids, end } = row
+      ids.push(tokenOf(i, item, ids.length))
+      this.cache.setLength(r, item.prompt.length - before + ids.length - 1)
+      const stopped = this.eos.has(ids.at(-1)!) || (item.done?.(ids) ?? false)
+      if (!stopped && ids.length < item.maxTokens) continue
+      this.rows[r] = null
+      this.cache.setLength(r, 0)
+      end({ ids, finish: stopped ? "stop" : "length" })
+    }
   }
 }
 
@@ -136,90 +233,51 @@ async function likeliest(make: () => Tensor2D): Promise<TokenOf> {
  * Reads the tokens that many prompts begin with once, so that `generate` need not read them for each. Pays where tasks are
  * shown by demonstrations. Not tidied: call `dispose`.
  */
-export function readPrefix(model: Bound, ids: readonly number[]): KVCache {
+export function readPrefix(model: Bound, ids: readonly number[]): Prefix {
   const P = ids.length
-  const cache = new KVCache(model.config, 1, P)
+  const prefix = new Prefix(P)
   const places: Places = { rows: 1, length: P, positions: Int32Array.from(ids.keys()), segments: new Int32Array(P) }
   tf.tidy(() => {
-    forward(model, tf.tensor1d(Int32Array.from(ids)), places, contexts(model.config, places), cache)
+    forward(model, tf.tensor1d(Int32Array.from(ids)), places, contexts(model.config, places), prefix)
   })
-  return cache
+  return prefix
 }
 
-/** Makes the logits [B, V] after the last prompt token of each row, `longest` columns in all; fills the cache. */
+/** Makes the logits [B, V] behind the last token of each prompt; fills rows `rows` of the cache. */
 function prefill(
   model: Bound,
-  items: readonly GenerateItem[],
-  longest: number,
+  prompts: readonly (readonly number[])[],
+  rows: readonly number[],
   cache: KVCache,
-  prefix?: KVCache,
+  prefix?: Prefix,
 ): () => Tensor2D {
-  const B = items.length
+  const B = prompts.length
   const P = prefix?.length ?? 0
-  const T = longest - P
-  const paddings = items.map(({ prompt }) => longest - prompt.length)
-  /** The last columns of each row; its tokens but for the first `skipped`, the others padding. */
-  const places = (length: number, skipped: number): Places => {
+  const own = Math.max(...prompts.map(({ length }) => length)) - P
+  const T = B === 1 ? Math.max(leastRows, own) : own
+  /** The tokens of each row from the first on, padded on the right. */
+  const places = (length: number, first: number): Places => {
     const [positions, segments] = [new Int32Array(B * length), new Int32Array(B * length).fill(-1)]
-    paddings.forEach((padding, b) => {
-      for (let position = skipped; position < longest - padding; position++) {
-        const at = (b + 1) * length - longest + padding + position
-        positions[at] = position
-        segments[at] = 0
+    prompts.forEach((prompt, b) => {
+      for (let position = first; position < prompt.length; position++) {
+        positions[b * length + position - first] = position
+        segments[b * length + position - first] = 0
       }
     })
     return { rows: B, length, positions, segments }
   }
   const queries = places(T, P)
-  const keys = prefix ? places(longest, 0) : queries
+  const keys = prefix ? places(P + T, 0) : queries
   const ids = new Int32Array(B * T)
-  items.forEach(({ prompt }, b) => {
-    ids.set(prompt.slice(P), (b + 1) * T - prompt.length + P)
+  prompts.forEach((prompt, b) => {
+    ids.set(prompt.slice(P), b * T)
   })
-  if (prefix) cache.startWith(prefix, paddings, T)
+  const filling = cache.filling(rows, T)
   return () => {
-    const last = Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1)
-    const starts = model.plan.layers === "graph" && cache.isFresh ? evenStarts(queries, last) : undefined
+    const last = Int32Array.from(prompts, ({ length }, b) => b * T + length - P - 1)
+    const starts = model.plan.layers === "graph" && filling.isFresh ? evenStarts(queries, last) : undefined
     const perLayer = contexts(model.config, queries, { keys, asked: last, starts })
-    return logitsOf(model, forward(model, tf.tensor1d(ids), queries, perLayer, cache))
-  }
-}
-
-/** Makes the logits [B, V] after the newest token of each row. */
-function step(
-  model: Bound,
-  active: readonly Row[],
-  longest: number,
-  cache: KVCache,
-  graph: StepGraph | null,
-): () => Tensor2D {
-  const B = active.length
-  cache.advance()
-  const newest = Int32Array.from(active, (row) => row.ids[row.ids.length - 1]!)
-  const positions = Int32Array.from(active, ({ padding, ids }) => longest - padding + ids.length - 1)
-  if (graph) return () => graph.logits(newest, positions, cache)
-  const S = cache.columns
-  const keys: Places = {
-    rows: B,
-    length: S,
-    positions: new Int32Array(B * S),
-    segments: new Int32Array(B * S).fill(-1),
-  }
-  active.forEach(({ padding }, b) => {
-    for (let s = padding; s < cache.length; s++) {
-      keys.positions[b * S + s] = s - padding
-      keys.segments[b * S + s] = 0
-    }
-  })
-  const queries: Places = {
-    rows: B,
-    length: 1,
-    positions,
-    segments: new Int32Array(B),
-  }
-  return () => {
-    const ids = tf.tensor1d(newest)
-    return logitsOf(model, forward(model, ids, queries, contexts(model.config, queries, { keys }), cache))
+    return logitsOf(model, forward(model, tf.tensor1d(ids), queries, perLayer, filling))
   }
 }
 

@@ -28,6 +28,13 @@ export interface Layer {
   postNorm2?: Tensor1D // [D]
 }
 
+/** Keys and values of all layers of a pass. */
+export interface PassCache {
+  /** The pass brings the first tokens of all its rows. */
+  isFresh: boolean
+  layer(i: number): LayerCache
+}
+
 /** Keys and values of one layer, kept between calls. */
 export interface LayerCache {
   /** Adds keys and values [B, K, T, H] of new tokens; gives all so far [B, K, S, H], or null when these are the first. */

@@ -34,7 +34,7 @@ function build(config: ModelConfig, { precision }: Plan): CompiledGraph {
     return biased ? add(y, weight(i, `${name}Bias`)) : y
   }
   const scale = g.number(config.queryScale)
-  const [column, first] = [g.input("column", "int32"), g.input("first", "int32")]
+  const columns = g.input("columns", "int32")
   const kinds = ropeKinds(config)
   const attention = (x: GraphNode, i: number) => {
     const projected = project(x, i, "qk", config.attentionBias)
@@ -43,7 +43,8 @@ function build(config: ModelConfig, { precision }: Plan): CompiledGraph {
     const kind = kinds.indexOf(ropeKind(config, i))
     const turns = [g.input(`cos.${kind}`), g.input(`sin.${kind}`), scale]
     const cached = [g.input(`k.${i}`), g.input(`v.${i}`)]
-    const attended = ours("MuscDecode", [qk, v, ...turns, ...cached, column, first], N, K, config.window[i] ?? 0)
+    const shared = [g.input(`sharedK.${i}`), g.input(`sharedV.${i}`)]
+    const attended = ours("MuscDecode", [qk, v, ...turns, ...cached, columns, ...shared], N, K, config.window[i] ?? 0)
     return project(attended, i, "o", config.outputBias)
   }
   const gelu = Number(config.activation !== "silu")
@@ -78,8 +79,10 @@ export const isWide = (config: ModelConfig): boolean => config.vocabSize > 2 ** 
 
 /** Decoding steps of one batch by graph. */
 export interface StepGraph {
-  /** Logits [B, V] after token `ids[b]` at `positions[b]` of each row; the cache has made room for them. */
-  logits(ids: Int32Array, positions: Int32Array, cache: KVCache): Tensor2D
+  /**
+   * Logits [B, V] behind token `ids[b]` at `positions[b]` of each row; the cache has made room in `columns[b]`, -1 for a free row.
+   */
+  logits(ids: Int32Array, positions: Int32Array, columns: Int32Array, cache: KVCache): Tensor2D
 }
 
 /** The graph of a bound model; null where the plan has none. */
@@ -95,12 +98,10 @@ export function stepGraph(model: Bound): StepGraph | null {
   )
   const frequencies = ropeKinds(config).map((rope) => ropeFrequencies(JSON.parse(rope), config.headDim))
   return {
-    logits(ids, positions, cache) {
-      const column = cache.length - 1
+    logits(ids, positions, columns, cache) {
       const passing: Record<string, Tensor> = {
         ids: tf.tensor1d(ids),
-        column: tf.scalar(column, "int32"),
-        first: tf.tensor1d(positions.map((position) => column - position)), // behind the padding
+        columns: tf.tensor1d(columns),
       }
       for (const [kind, turns] of frequencies.entries()) {
         passing[`cos.${kind}`] = turned(positions, turns, Math.cos)

@@ -6,11 +6,10 @@ import { recomputed } from "../ops/gradient"
 import { linear } from "../ops/linear"
 import { rmsNorm } from "../ops/norm"
 import { lookup } from "../ops/table"
-import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
 import { type Blocks, type Context, contexts, type Places } from "./context"
 import type { Plan } from "./executor"
-import type { Layer, LayerCache, Projection } from "./layer"
+import type { Layer, LayerCache, PassCache, Projection } from "./layer"
 import { type LayersInput, type LayersRun, layersByGraph } from "./layer-graph"
 
 /**
@@ -55,7 +54,7 @@ export function forward(
   ids: Tensor1D,
   places: Places,
   perLayer: readonly Context[],
-  cache?: KVCache,
+  cache?: PassCache,
 ): Tensor2D {
   const byGraph = model.plan.layers === "graph" && (!cache || cache.isFresh)
   const first = embedded(model, ids)

@@ -38,12 +38,20 @@ describe("what prompts share", () => {
     const bound = bind(local.model)
     const left = await tensorsLeft(() => {
       const prefixes = new Prefixes(bound, 2)
-      const first = prefixes.get("5,6,7")
-      expect(prefixes.get("5,6,7")).toBe(first)
-      expect(prefixes.get("")).toBeUndefined()
-      prefixes.get("5,6,8")
-      prefixes.get("5,6,9")
-      expect(prefixes.get("5,6,7")).not.toBe(first)
+      const used = (key: string) => {
+        const prefix = prefixes.hold(key)
+        prefixes.release(key)
+        return prefix
+      }
+      const first = prefixes.hold("5,6,7")
+      expect(prefixes.hold("5,6,7")).toBe(first)
+      expect(used("")).toBeUndefined()
+      for (const key of ["5,6,8", "5,6,9", "5,6,4"]) used(key)
+      expect(used("5,6,7")).toBe(first) // in use all the time
+      prefixes.release("5,6,7")
+      prefixes.release("5,6,7")
+      for (const key of ["5,6,8", "5,6,9"]) used(key)
+      expect(used("5,6,7")).not.toBe(first)
       prefixes.dispose()
     })
     expect(left).toBe(0)

@@ -1,23 +1,86 @@
 #include "op.h"
 #include "simd.h"
 
-// One token a row against a cache. Turns q and k by the token's position, writes k and v into their column of the cache, in place,
-// and attends: softmax(q kᵀ) v over the columns from the row's first on.
+// One new token a row against a cache. Turns q and k by the token's position, writes k and v into their column of the cache, in
+// place, and attends: softmax(q kᵀ) v over what all rows begin with, if anything, and then over the row's own columns.
 //
 // qk [B, (N + K) H], v [B, K H], cos and sin [B, H / 2], scale of q; cached keys and values [B K S, H], all of whose rows but the
-// column's are kept; column (the same for all rows); first [B] -> out [B, N H]. Settings: N, K, window (0 for none).
+// new ones are kept; columns [B] of the new tokens, -1 for a row that is idle; shared keys [K H, P'], transposed, P' being whole
+// vectors, and shared values [K P, H], both empty for none -> out [B, N H], zeros for idle rows.
+// Settings: N, K, window (0 for none).
+//
+// A row gets the same digits whatever stands beside it, and whether its first keys are shared or its own: sums go by the same
+// lanes and in the same order.
+
+namespace {
+
+struct Decode {
+  int64_t B, N, K, G, H, S, P, padded, window;
+  const float *keys, *values, *sharedKeys, *sharedValues;
+  const int32_t* columns;
+  int64_t width;  // of a line of scores
+  std::vector<float> turned, scores;
+
+  /** Position of the first key that a row sees, and keys of the shared ones and of its own. */
+  int64_t first(int64_t b) const { return window ? std::max<int64_t>(0, P + columns[b] - window + 1) : 0; }
+  int64_t shared(int64_t b) const { return columns[b] < 0 ? 0 : std::max<int64_t>(0, P - first(b)); }
+  int64_t ownFrom(int64_t b) const { return std::max<int64_t>(0, first(b) - P); }
+  int64_t own(int64_t b) const { return columns[b] + 1 - ownFrom(b); }
+  float* line(int64_t b, int64_t n) { return &scores[(b * N + n) * width]; }
+};
+
+/** Scores of sixteen (W) shared keys from `key` on for one query, by the lanes of `sum` over load(q) · load(key). */
+INLINE V sharedScores(const float* q, const float* keys, int64_t padded, int64_t H) {
+  V lanes[W] = {};
+  for (int64_t h = 0; h < H; h += W) {
+    const int n = std::min<int64_t>(W, H - h);
+    if (n == W) {
+#pragma GCC unroll 16
+      for (int l = 0; l < W; l++) lanes[l] += all(q[h + l]) * load(keys + (h + l) * padded);
+    } else {
+      for (int l = 0; l < n; l++) lanes[l] += all(q[h + l]) * load(keys + (h + l) * padded);
+    }
+  }
+#pragma GCC unroll 4
+  for (int n = W / 2; n; n /= 2)
+#pragma GCC unroll 8
+    for (int l = 0; l < n; l++) lanes[l] += lanes[l + n];
+  return lanes[0];
+}
+
+}  // namespace
+
 static void decode(Call& call) {
   const auto qk = call.input(0), v = call.input(1), cos = call.input(2), sin = call.input(3), scale = call.input(4),
-             keys = call.input(5), values = call.input(6), column = call.input(7), firsts = call.input(8);
-  const int64_t N = call.settings[0], K = call.settings[1], window = call.settings[2];
-  const int64_t B = firsts.size, H = keys.last(), half = H / 2, S = keys.size / (B * K * H), G = N / K;
-  const int64_t now = *column.ints();
+             keys = call.input(5), values = call.input(6), columns = call.input(7), sharedKeys = call.input(8),
+             sharedValues = call.input(9);
+  Decode d;
+  d.N = call.settings[0], d.K = call.settings[1], d.window = call.settings[2];
+  d.B = columns.size, d.H = keys.last(), d.G = d.N / d.K;
+  const int64_t B = d.B, N = d.N, K = d.K, G = d.G, H = d.H, half = H / 2;
+  d.S = B ? keys.size / (B * K * H) : 0;
+  d.P = sharedValues.size / (K * H), d.padded = sharedKeys.size / (K * H);
+  if (qk.size != B * (N + K) * H || v.size != B * K * H || cos.size != B * half || sin.size != B * half ||
+      values.size != keys.size || d.padded % W || d.padded < d.P)
+    return call.fail("decode: shapes must agree; see decode.cc");
+  d.keys = keys.floats(), d.values = values.floats(), d.columns = columns.ints();
+  d.sharedKeys = sharedKeys.floats(), d.sharedValues = sharedValues.floats();
   float* out = call.output(0, {B, N * H});
-  parallel(B, 4 * N * H * (now + 1), [&](int64_t b) {
-    std::vector<float> turned((N + K) * H), scores(G * (S + W));
+  int64_t longest = -1;
+  for (int64_t b = 0; b < B; b++) {
+    if (d.columns[b] >= d.S) return call.fail("decode: a row's cache has no column left");
+    longest = std::max<int64_t>(longest, d.columns[b]);
+  }
+  if (longest < 0) return void(std::fill_n(out, B * N * H, 0.f));
+  d.width = d.padded + longest + 1 + 2 * W;
+  d.turned.resize(B * N * H);
+  d.scores.resize(B * N * d.width);
+
+  const auto turn = [&](int64_t b) {
+    std::vector<float> key(H);
     for (int64_t h = 0; h < N + K; h++) {
       const float* x = qk.floats() + (b * (N + K) + h) * H;
-      float* to = &turned[h * H];
+      float* to = h < N ? &d.turned[(b * N + h) * H] : key.data();
       const float factor = h < N ? *scale.floats() : 1;
       sweep(half, [&](int64_t j, int n) {
         const V c = load(cos.floats() + b * half + j, n) * factor, s = load(sin.floats() + b * half + j, n) * factor;
@@ -25,24 +88,26 @@ static void decode(Call& call) {
         store(to + j, low * c - high * s, n);
         store(to + half + j, high * c + low * s, n);
       });
+      if (h < N) continue;
+      const int64_t g = h - N, at = ((b * K + g) * d.S + d.columns[b]) * H;
+      std::copy_n(key.data(), H, const_cast<float*>(d.keys) + at);
+      std::copy_n(v.floats() + (b * K + g) * H, H, const_cast<float*>(d.values) + at);
     }
-    const int64_t first = std::max<int64_t>(firsts.ints()[b], window ? now - window + 1 : 0), count = now - first + 1;
+  };
+  /** Scores of a row's own keys, then the softmax of all. */
+  const auto attend = [&](int64_t b) {
+    const int64_t before = d.shared(b), from = d.ownFrom(b), own = d.own(b), count = before + own;
     for (int64_t g = 0; g < K; g++) {
-      float* k = const_cast<float*>(keys.floats()) + (b * K + g) * S * H;
-      float* w = const_cast<float*>(values.floats()) + (b * K + g) * S * H;
-      std::copy_n(&turned[(N + g) * H], H, k + now * H);
-      std::copy_n(v.floats() + (b * K + g) * H, H, w + now * H);
-      const float* q = &turned[g * G * H];
-      for (int64_t s = 0; s < count; s++) {
-        const float* key = k + (first + s) * H;
+      const float* k = d.keys + ((b * K + g) * d.S + from) * H;
+      const float* q = &d.turned[(b * N + g * G) * H];
+      for (int64_t s = 0; s < own; s++)
         for (int64_t j = 0; j < G; j++) {
           V total = {};
-          sweep(H, [&](int64_t at, int n) { total += load(q + j * H + at, n) * load(key + at, n); });
-          scores[j * (S + W) + s] = sum(total);
+          sweep(H, [&](int64_t at, int n) { total += load(q + j * H + at, n) * load(k + s * H + at, n); });
+          d.line(b, g * G + j)[before + s] = sum(total);
         }
-      }
       for (int64_t j = 0; j < G; j++) {
-        float* row = &scores[j * (S + W)];
+        float* row = d.line(b, g * G + j);
         const float top = *std::max_element(row, row + count);
         std::fill_n(row + count, W, -std::numeric_limits<float>::infinity());
         V odds = {};
@@ -54,11 +119,81 @@ static void decode(Call& call) {
         const float share = 1 / sum(odds);
         for (int64_t s = 0; s < count; s += W) store(row + s, load(row + s) * share);
       }
-      product(scores.data(), S + W, 1, w + first * H, H, out + b * N * H + g * G * H, H, G, H, count, false);
     }
+  };
+  /** Adds what a row's own values give, or begins with it. */
+  const auto add = [&](int64_t b) {
+    const int64_t before = d.shared(b), from = d.ownFrom(b);
+    for (int64_t g = 0; g < K; g++)
+      product(d.line(b, g * G) + before, d.width, 1, d.values + ((b * K + g) * d.S + from) * H, H,
+              out + (b * N + g * G) * H, H, G, H, d.own(b), before > 0);
+  };
+  const auto idle = [&](int64_t b) {
+    if (d.columns[b] >= 0) return false;
+    std::fill_n(out + b * N * H, N * H, 0.f);
+    return true;
+  };
+  const int64_t ownCost = 4 * N * H * (longest + 1);
+  if (!d.P) {
+    return parallel(B, ownCost, [&](int64_t b) {
+      if (!idle(b)) turn(b), attend(b), add(b);
+    });
+  }
+  parallel(B, 8 * N * H, [&](int64_t b) {
+    if (!idle(b)) turn(b);
+  });
+  // All rows' queries while some of the shared keys are in the first cache.
+  const int64_t blocks = d.padded / W;
+  parallel(K * blocks, 2 * B * G * H * W, [&](int64_t i) {
+    const int64_t g = i / blocks, from = i % blocks * W;
+    for (int64_t b = 0; b < B; b++) {
+      const int64_t skipped = d.P - d.shared(b);  // by the window
+      const int64_t low = std::max(from, skipped), high = std::min(from + W, d.P);
+      if (d.columns[b] < 0 || low >= high) continue;
+      for (int64_t n = g * G; n < (g + 1) * G; n++) {
+        const V found = sharedScores(&d.turned[(b * N + n) * H], d.sharedKeys + g * H * d.padded + from, d.padded, H);
+        float lanes[W];
+        store(lanes, found);
+        std::copy_n(lanes + low - from, high - low, d.line(b, n) + low - skipped);
+      }
+    }
+  });
+  parallel(B, ownCost, [&](int64_t b) {
+    if (d.columns[b] >= 0) attend(b);
+  });
+  // All rows' shares of some of the shared values, as one product where no window cuts them.
+  bool whole = true;
+  for (int64_t b = 0; b < B; b++) whole &= d.columns[b] < 0 || d.shared(b) == d.P;
+  constexpr int64_t some = 4;  // rows at once
+  parallel(K * ((B + some - 1) / some), 2 * some * G * H * d.P, [&](int64_t i) {
+    const int64_t g = i % K, end = std::min(B, (i / K + 1) * some);
+    const float* values = d.sharedValues + g * d.P * H;
+    if (whole) {
+      // Lines of a group lie N apart from row to row: side by side only where they are all there is.
+      std::vector<float> sums(some * G * H), shares(some * G * d.P);
+      int64_t lines = 0;
+      for (int64_t b = i / K * some; b < end; b++)
+        for (int64_t j = 0; d.columns[b] >= 0 && j < G; j++)
+          std::copy_n(d.line(b, g * G + j), d.P, &shares[lines++ * d.P]);
+      product(shares.data(), d.P, 1, values, H, sums.data(), H, lines, H, d.P, false);
+      lines = 0;
+      for (int64_t b = i / K * some; b < end; b++)
+        for (int64_t j = 0; d.columns[b] >= 0 && j < G; j++)
+          std::copy_n(&sums[lines++ * H], H, out + (b * N + g * G + j) * H);
+      return;
+    }
+    for (int64_t b = i / K * some; b < end; b++) {
+      const int64_t before = d.shared(b);
+      if (d.columns[b] < 0 || !before) continue;
+      product(d.line(b, g * G), d.width, 1, values + (d.P - before) * H, H, out + (b * N + g * G) * H, H, G, H, before,
+              false);
+    }
+  });
+  parallel(B, ownCost / 2, [&](int64_t b) {
+    if (d.columns[b] >= 0) add(b);
   });
 }
 static Op<decode> decodeOp("MuscDecode",
                            {"qk: float", "v: float", "cos: float", "sin: float", "scale: float", "keys: float",
-                            "values: float", "column: int32", "first: int32"},
+                            "values: float", "columns: int32", "shared_keys: float", "shared_values: float"},
                            {"out: float"});
