@@ -4,6 +4,7 @@ import { Tokenizer as Inner } from "@huggingface/tokenizers"
 import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-file"
 import { InputError, RefusedError } from "../errors"
 import { type ChatTemplate, readChatTemplate } from "./chat-template"
+import { canHang, repair, timeLimit, withinTime } from "./repairs"
 
 /** Text <-> ids of one model folder. */
 export interface Tokenizer {
@@ -81,8 +82,17 @@ export function loadTokenizer(dir: string): Tokenizer {
   const eosIds = inRows([...field("eos"), ...special("eos")])
   const bosId = inRows([...special("bos"), ...field("bos")])[0] ?? null
 
+  const timed = guardOf(file)
+  const run = <T>(parts: readonly string[], characters: number, work: () => T): T =>
+    parts.some((part) => canHang(json[part])) ? timed(characters, work) : work()
   const encode = (text: string) => {
-    const ids = runnable(file, () => inner.encode(text, { add_special_tokens: false }).ids as number[])
+    const ids = runnable(file, () =>
+      run(
+        ["normalizer", "pre_tokenizer"],
+        text.length,
+        () => inner.encode(text, { add_special_tokens: false }).ids as number[],
+      ),
+    )
     const odd = ids.find((id) => id >= rows)
     if (odd === undefined) return ids
     const token = `${show(inner.id_to_token(odd))} (id ${odd})`
@@ -92,7 +102,9 @@ export function loadTokenizer(dir: string): Tokenizer {
   const decode = (ids: readonly number[], { skipSpecial = false } = {}) => {
     const kept = ids.filter((id) => inner.id_to_token(id) !== undefined && !(skipSpecial && specialIds.has(id)))
     // The library refuses an empty list, and tidies spaces by default, which would not be what the model wrote.
-    return kept.length ? runnable(file, () => inner.decode(kept, { clean_up_tokenization_spaces: false })) : ""
+    if (!kept.length) return ""
+    const options = { clean_up_tokenization_spaces: false }
+    return runnable(file, () => run(["decoder"], kept.length, () => inner.decode(kept, options)))
   }
   const tokenText = (ids: readonly number[]) => {
     const whole = decode(ids)
@@ -114,7 +126,9 @@ export function loadTokenizer(dir: string): Tokenizer {
     eosIds,
     bosId,
     padId: inRows([...special("pad"), ...field("pad"), ...eosIds, 0])[0]!,
-    addsBos: bosId !== null && runnable(file, () => inner.encode("a").ids[0]) === bosId,
+    addsBos:
+      bosId !== null &&
+      runnable(file, () => run(["normalizer", "pre_tokenizer"], 1, () => inner.encode("a").ids[0])) === bosId,
     specialIds,
     specialTexts,
     chatTemplate: readChatTemplate(dir, settings),
@@ -143,14 +157,47 @@ function construct(json: JsonObject, settings: JsonObject, file: string): Inner 
     throw new InputError(`must be an object, got ${show(json.model)}; ${missing}`, { file, field: "model" })
   checkIds(json.model.vocab, json.added_tokens ?? [], file)
   const defaults = { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null }
-  return runnable(file, () => new Inner({ ...defaults, ...json }, settings))
+  return runnable(file, () => {
+    const inner = guardOf(file)(0, () => new Inner({ ...defaults, ...json }, settings))
+    repair(inner)
+    return inner
+  })
 }
+
+/**
+ * Runs the patterns of a stranger's tokenizer within a time limit. Once it was passed, no further text is tried: each would
+ * take as long again.
+ */
+function guardOf(file: string): <T>(characters: number, work: () => T) => T {
+  let failure: InputError | undefined
+  return (characters, work) => {
+    if (failure) throw failure
+    const limit = characters ? timeLimit(characters) : loadLimit
+    try {
+      return withinTime(limit, work)
+    } catch (cause) {
+      if ((cause as { code?: string }).code !== "ERR_SCRIPT_EXECUTION_TIMEOUT") throw cause
+      const got = `more for ${characters} characters`
+      const remedy = "its patterns may never end; use a tokenizer that you trust"
+      failure = new InputError(
+        `tokenising must take at most ${limit} ms here, got ${got}; ${remedy}`,
+        { file },
+        { cause },
+      )
+      throw failure
+    }
+  }
+}
+
+/** Most milliseconds for building a tokenizer, which normalises its added tokens. */
+const loadLimit = 10_000
 
 /** What the tokenizer library does, with its errors as ours. */
 function runnable<T>(file: string, work: () => T): T {
   try {
     return work()
   } catch (cause) {
+    if (cause instanceof InputError) throw cause
     const said = show((cause as Error).message)
     throw new InputError(`must be a tokenizer that can be run here, got ${said}; ${missing}`, { file }, { cause })
   }

@@ -1,0 +1,111 @@
+"""Token ids of small self-made tokenizers of every kind that chat models use, on texts that tell libraries apart.
+
+    tokenizers.py                 writes tests/fixtures/tokenizers/expected.json
+    tokenizers.py FILE... OUT     the same for tokenizer.json files that are not ours to keep
+"""
+import json
+import pathlib
+import random
+import sys
+
+# This file has the name of the package, so its folder must not come first.
+sys.path = [path for path in sys.path if pathlib.Path(path or ".").resolve() != pathlib.Path(__file__).resolve().parent]
+import tokenizers  # noqa: E402
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers  # noqa: E402
+
+OUT = pathlib.Path(__file__).resolve().parent.parent / "fixtures" / "tokenizers" / "expected.json"
+CORPUS = ["the rain in Spain falls mainly on the plain", "It's what we'd do, isn't it? They'll say I've 12,345 reasons.",
+          "def f(x):\n    return x + 1\n\n\nclass A:\n\tpass", "naïve café 北京 東京 한국 😀👍", "A  B   C    D\r\nE\n\nF"] * 20
+GPT4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN = GPT4.replace("{1,3}", "")
+PIECES = ["a", "the", "rain", "It", "'s", "'S", "'ll", "n't", "’s", " ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", "\r", "\u0085", "\ufeff", "\u00a0", "\u2028",
+          "\u3000", "\u200b", "\x1c", "\x00", "1", "23", "4567", "½", "²", "٣", "é", "e\u0301", "ß", "İ", "ſ", "北京", "한", "😀", "👨‍👩‍👧", "_", "-", "...", "<|x|>",
+          "<word>", "<pad>", "word", "x_", "/", "\\", "ﬁ", "Å", "\U0001d400", "\ud7ff", "ʼ", "\u0e33", "\u094d", "\u0903", "▁", "##a", "<0x41>"]
+
+
+def texts(seed, count):
+    r = random.Random(seed)
+    return ["", *PIECES, *("".join(r.choice(PIECES) for _ in range(r.randint(2, 9))) for _ in range(count))]
+
+
+def byte_level(pre):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre, decoders.ByteLevel()
+    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(
+        vocab_size=420, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<pad>"], show_progress=False))
+    return tokenizer
+
+
+def split(pattern):
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def sentence_piece(normalizer, pre=None):
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizer
+    if pre:
+        tokenizer.pre_tokenizer = pre
+    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=460, special_tokens=["<unk>", "<pad>", *bytes_], show_progress=False))
+    data = json.loads(tokenizer.to_str())
+    data["added_tokens"] = [token for token in data["added_tokens"] if not token["content"].startswith("<0x")]
+    data["model"]["byte_fallback"] = True
+    data["decoder"] = json.loads(json.dumps({"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]}))
+    return Tokenizer.from_str(json.dumps(data))
+
+
+def with_added(tokenizer, **flags):
+    tokenizer.add_tokens([AddedToken("<word>", **flags), AddedToken("word", **flags), AddedToken("<|x|>", special=True)])
+    return tokenizer
+
+
+def kinds():
+    n = normalizers
+    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    yield "gpt2", byte_level(gpt2)
+    yield "gpt2-prefix-space", byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True))
+    yield "smollm2", with_added(byte_level(pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2])))
+    yield "llama3", with_added(byte_level(split(GPT4)))
+    qwen = with_added(byte_level(split(QWEN)))
+    qwen.normalizer = n.NFC()
+    yield "qwen", qwen
+    yield "added-single-word", with_added(byte_level(gpt2), single_word=True)
+    yield "added-strip", with_added(byte_level(gpt2), lstrip=True, rstrip=True)
+    yield "added-not-normalized", with_added(qwen_lower(), normalized=False)
+    yield "added-normalized", with_added(qwen_lower(), normalized=True)
+    yield "llama2", sentence_piece(n.Sequence([n.Prepend("▁"), n.Replace(" ", "▁")]))
+    yield "gemma", with_added(sentence_piece(n.Replace(" ", "▁")))
+    yield "metaspace", sentence_piece(None, pre_tokenizers.Metaspace(prepend_scheme="first"))
+    yield "nfkc", sentence_piece(n.Sequence([n.NFKC(), n.Replace(" ", "▁")]))
+
+
+def qwen_lower():
+    tokenizer = byte_level(split(QWEN))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    return tokenizer
+
+
+def rows(tokenizer, seed, count):
+    for text in texts(seed, count):
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        yield [text, ids, tokenizer.decode(ids, skip_special_tokens=False)]
+
+
+def main():
+    files = sys.argv[1:-1]
+    if len(sys.argv) > 1:
+        made, count, out = [(pathlib.Path(f).parent.name, Tokenizer.from_file(f), f) for f in files], 2800, pathlib.Path(sys.argv[-1])
+    else:
+        made, count, out = [(name, tokenizer, None) for name, tokenizer in kinds()], 150, OUT
+    lines = []
+    for seed, (name, tokenizer, file) in enumerate(made):
+        source = {"file": file} if file else {"json": json.loads(tokenizer.to_str())}
+        lines.append(json.dumps({"name": name, **source, "rows": list(rows(tokenizer, seed, count))}, ensure_ascii=True, separators=(",", ":")))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text('{"tokenizers":"' + tokenizers.__version__ + '","kinds":[\n' + ",\n".join(lines) + "\n]}\n")
+    print(out, len(lines), "tokenizers", out.stat().st_size, "bytes")
+
+
+if __name__ == "__main__":
+    main()

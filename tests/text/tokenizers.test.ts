@@ -1,0 +1,79 @@
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, describe, expect, it } from "vitest"
+import { loadTokenizer } from "../../lib/text/tokenizer"
+
+const dir = mkdtempSync(join(tmpdir(), "tokenizers-"))
+afterAll(() => rmSync(dir, { recursive: true }))
+
+interface Kind {
+  name: string
+  json: object
+  rows: [string, number[], string][]
+}
+
+const folderOf = (name: string, json: object): string => {
+  const folder = join(dir, name)
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(join(folder, "tokenizer.json"), JSON.stringify(json))
+  return folder
+}
+
+// What Hugging Face's own library gives (tests/reference/tokenizers.py): U+FEFF, U+0085, words, blanks, half characters.
+const file = join(__dirname, "../fixtures/tokenizers/expected.json")
+const { kinds }: { kinds: Kind[] } = JSON.parse(readFileSync(file, "utf8"))
+
+describe("a tokenizer of the kind", () => {
+  it.each(kinds)("$name gives the ids and texts of the original library", ({ name, json, rows }) => {
+    const tokenizer = loadTokenizer(folderOf(name, json))
+    for (const [text, ids, decoded] of rows) {
+      expect([text, tokenizer.encode(text)]).toEqual([text, ids])
+      expect(tokenizer.decode(ids)).toBe(decoded)
+    }
+  })
+})
+
+describe("a tokenizer of a stranger", () => {
+  const llama = join(__dirname, "../fixtures/models/llama")
+  const base = JSON.parse(readFileSync(join(llama, "tokenizer.json"), "utf8"))
+  const split = (Regex: string) => ({ type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false })
+  it.each([
+    ["a pattern that never ends", { pre_tokenizer: split("(a+)+$") }],
+    ["a normalizer that never ends", { normalizer: { type: "Replace", pattern: { Regex: "(a|a)*$" }, content: "b" } }],
+    [
+      "replacements that grow",
+      {
+        normalizer: {
+          type: "Sequence",
+          normalizers: Array.from({ length: 40 }, () => ({
+            type: "Replace",
+            pattern: { String: "a" },
+            content: "aaaa",
+          })),
+        },
+      },
+    ],
+  ])("with %s fails within 2 seconds, once, and names the file", (name, change) => {
+    const folder = folderOf(name.replaceAll(" ", "-"), { ...base, ...change })
+    cpSync(join(llama, "tokenizer_config.json"), join(folder, "tokenizer_config.json"))
+    const start = performance.now()
+    const refusal = /tokenizer.json: (tokenising must take at most|must be a tokenizer that can be run here)/
+    expect(() => loadTokenizer(folder).encode(`${"a".repeat(50)}!`)).toThrow(refusal)
+    expect(performance.now() - start).toBeLessThan(4000)
+  })
+
+  it("is not tried again once it took too long", () => {
+    const tokenizer = loadTokenizer(folderOf("again", { ...base, pre_tokenizer: split("(a+)+$") }))
+    expect(() => tokenizer.encode(`${"a".repeat(50)}!`)).toThrow(/tokenising must take at most 1502 ms/)
+    const start = performance.now()
+    expect(() => tokenizer.encode("b")).toThrow(/tokenising/)
+    expect(performance.now() - start).toBeLessThan(100)
+  })
+
+  it("nested too deeply is refused without a stack trace", () => {
+    const folder = folderOf("deep", {})
+    writeFileSync(join(folder, "tokenizer.json"), `{"model": ${"[".repeat(20_000)}${"]".repeat(20_000)}}`)
+    expect(() => loadTokenizer(folder)).toThrow(/tokenizer.json: must be JSON, got .*nested deeper than 500/)
+  })
+})
