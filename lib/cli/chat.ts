@@ -6,7 +6,11 @@ import type { Generator } from "../engine/engine"
 import { replyOf } from "../engine/reply"
 import { openServer, serverAs } from "../engine/server"
 import { InputError, RefusedError, StoppedError } from "../errors"
+import { readAdapter } from "../model/adapter"
+import { loadConfig } from "../model/config"
+import { modelTraits } from "../model/traits"
 import { streamKey } from "../rng"
+import { modelFolder } from "../runs/model"
 import { openAdapter } from "../runs/train-stage"
 import { type Display, display } from "./display"
 import { type ServerFlags, withServer, writerOptions } from "./servers"
@@ -19,10 +23,18 @@ interface Options extends SettingOptions, ServerFlags {
   system?: string
 }
 
+const commands = `  /help   show this list
+  /reset  forget the turns so far
+  /quit   end, as Ctrl-D does; Ctrl-C stops an answer`
+
 export function register(program: Command): void {
   const command = program
     .command("chat")
-    .description("Talk with a model, with or without an adapter.")
+    .description("Talk with a model, with or without an adapter. With a prompt: answer it and end.")
+    .argument(
+      "[prompt...]",
+      "message to answer; without one, a conversation, or one answer for each line of standard input",
+    )
     .option("--adapter <folder>", "PEFT adapter, e.g. runs/smoke/seed-0/train/musc/adapter")
     .option("--temperature <t>", "sampling temperature, 0 is greedy", temperature, 0.5)
     .option("--max-tokens <n>", "longest answer", Number, 512)
@@ -32,23 +44,38 @@ export function register(program: Command): void {
       "after",
       `
 Examples:
+  musc chat "Write about a sailor. Never say sea."
   musc chat --adapter runs/smoke/seed-0/train/musc/adapter
   musc chat --endpoint http://127.0.0.1:8000/v1 --endpoint-model M
   echo "Write about a sailor. Never say sea." | musc chat --temperature 0
 
-In the chat: /reset forgets the turns so far, /quit or Ctrl-D ends, Ctrl-C stops an answer.
+In the chat:
+${commands}
 The embedded model knows single turns only: each line starts anew.`,
     )
     .action(chat)
 }
 
-async function chat({ adapter, temperature, maxTokens, system, ...given }: Options): Promise<void> {
+async function chat(prompt: readonly string[], options: Options): Promise<void> {
+  const { adapter, temperature, maxTokens, system, ...given } = options
   const config = readConfig({ ...given, workers: 1 })
   const show = display()
   const engineFor = await talker(config, given, adapter, show)
   show.end()
-  const single = config.model === "world" && !given.endpoint
+  const single = !given.endpoint && modelTraits(config.model).turns === 1
   const start: Message[] = system ? [{ role: "system", content: system }] : []
+  const answer = (engine: Generator, messages: readonly Message[], turn: number) =>
+    replyOf(engine, { messages, temperature, maxTokens, seed: streamKey(config.seed, "chat", turn) })
+  if (prompt.length) {
+    const engine = engineFor(new AbortController().signal)
+    const messages: Message[] = [...start, { role: "user", content: prompt.join(" ") }]
+    const { text, finish, problem } = await answer(engine, messages, 0)
+    engine.dispose?.()
+    if (problem) throw new InputError(`no answer: ${problem}; try again, or raise --max-tokens`)
+    console.log(text.trim())
+    if (finish === "length") console.error("cut off at --max-tokens")
+    return
+  }
   let messages = [...start]
   let turn = 0
   let stop = new AbortController()
@@ -58,20 +85,23 @@ async function chat({ adapter, temperature, maxTokens, system, ...given }: Optio
     output: process.stdin.isTTY ? process.stdout : undefined,
     prompt: "> ",
   })
+  if (process.stdin.isTTY)
+    console.log(banner(given.endpoint ? `${given.endpointModel ?? given.endpoint}` : config.model, adapter, single))
   input.on("SIGINT", () => (answering ? stop.abort() : input.close()))
   input.prompt()
   for await (const line of input) {
     const content = line.trim()
     if (content === "/quit") break
     if (content === "/reset" || single) messages = [...start]
-    if (content && content !== "/reset") {
+    if (content === "/help") console.log(commands)
+    else if (/^\/\w+$/.test(content) && content !== "/reset") console.log(`${content}: no such command\n${commands}`)
+    else if (content && content !== "/reset") {
       messages.push({ role: "user", content })
       stop = new AbortController()
       answering = true
       const engine = engineFor(stop.signal)
       try {
-        const seed = streamKey(config.seed, "chat", turn++)
-        const { text, finish, problem } = await replyOf(engine, { messages, temperature, maxTokens, seed })
+        const { text, finish, problem } = await answer(engine, messages, turn++)
         const note = problem ? `[no answer: ${problem}]` : finish === "length" ? "[cut off at --max-tokens]" : ""
         console.log([text.trim(), note].filter((part) => part).join(" "))
         messages.push({ role: "assistant", content: text })
@@ -108,10 +138,16 @@ async function talker(
     const { listed } = await openServer(options)
     return (signal) => serverAs({ ...options, signal }, listed).engine
   }
+  // Before the model is loaded, which takes longer.
+  if (adapter) readAdapter(adapter, loadConfig(await modelFolder(config.model, { onProgress: show.progress })))
   const local = await openModel(config, show)
   const lora = adapter ? openAdapter(adapter, local, show.note) : null
   return (signal) => local.engine(lora, { signal })
 }
+
+const banner = (model: string, adapter: string | undefined, single: boolean) =>
+  `${model}${adapter ? ` with the adapter ${adapter}` : ""}. /help lists commands, /quit ends.` +
+  (single ? "\nIt knows single turns only: each line starts anew." : "")
 
 function temperature(text: string): number {
   const value = Number(text)

@@ -29,17 +29,20 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
   let made = 0
   let bar: SingleBar | undefined
   let last: Progress | undefined
+  /** the work done that was last written as a line */
+  let written: number | undefined
 
   const seconds = () => (heard - began) / 1000
   const facts = (progress: Progress) => paceOf(progress, { seconds: seconds(), start, tokens: made })
   const line = (progress: Progress) => {
     told = Date.now()
+    written = progress.done
     const count = `${progress.stage}: ${progress.done} of ${progress.total} ${progress.unit}`
     stream.write(`${[count, facts(progress)].filter(Boolean).join(", ")}\n`)
   }
   const close = () => {
     if (bar) bar.stop()
-    else if (last && !terminal) line(last)
+    else if (last && !terminal && last.done !== written) line(last)
     bar = undefined
     last = undefined
     stage = ""
@@ -57,6 +60,7 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
         stage = progress.stage
         began = told = now
         start = progress.done
+        written = undefined
         made = 0
         if (terminal) {
           bar = new SingleBar({

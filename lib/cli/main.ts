@@ -34,7 +34,7 @@ const entries: readonly Entry[] = [
   { name: "evaluate", summary: "answer and grade held-out instructions", load: () => require("./evaluate") },
   { name: "benchmark", summary: "score a model or answers on a benchmark", load: () => require("./benchmark") },
   { name: "compare", summary: "compare two results of a benchmark", load: () => require("./compare") },
-  { name: "chat", summary: "talk with a model", load: () => require("./chat") },
+  { name: "chat", summary: "talk with a model, or answer one prompt", load: () => require("./chat") },
   {
     name: "merge",
     summary: "add an adapter into its model: a plain checkpoint",
@@ -45,7 +45,7 @@ const entries: readonly Entry[] = [
     summary: "write pairs, weights, adapters and models for other programs",
     load: () => require("./export"),
   },
-  { name: "plan", summary: "reckon the memory that a model takes", load: () => require("./plan") },
+  { name: "plan", summary: "estimate how much memory a model needs", load: () => require("./plan") },
   { name: "pull", summary: "fetch a model from the Hugging Face hub", load: () => require("./pull") },
   { name: "native", summary: "build the native TensorFlow backend", load: () => require("./native") },
   { name: "python", summary: "make the Python environment of `--torch`", load: () => require("./python") },
@@ -88,17 +88,18 @@ export async function main(argv: readonly string[] = process.argv): Promise<void
 
 function createProgram(args: readonly string[]): Command {
   const { version, description } = JSON.parse(readFileSync(path.join(__dirname, "../../package.json"), "utf8"))
-  const program = new Command("musc")
+  const name = process.env.npm_command === "exec" ? "npx musc" : "musc"
+  const program = new Command(name)
     .description(description)
     .version(version, "-V, --version")
-    .showHelpAfterError("`musc --help` lists the commands, `musc <command> --help` explains one.")
+    .showHelpAfterError(`\`${name} --help\` lists the commands, \`${name} <command> --help\` explains one.`)
   const words = args.filter((arg) => !arg.startsWith("-"))
   const wanted = words[0] === "help" ? words[1] : words[0]
   for (const { name, summary, load } of entries) {
     if (name === wanted) load().register(program)
     else program.command(name).description(summary)
   }
-  return program.addHelpText("after", "\nEvery command explains itself: musc <command> --help")
+  return program.addHelpText("after", `\nEvery command explains itself: ${name} <command> --help`)
 }
 
 /** Control characters spelt out: a message may quote a file that would otherwise speak to the terminal. */

@@ -218,7 +218,7 @@ export async function stoppable<T>(work: (signal: AbortSignal, show: Display) =>
   } catch (error) {
     if (!controller.signal.aborted) throw error
     setTimeout(() => process.exit(130), 3000).unref() // answers of a server that are still awaited
-    throw new StoppedError(`stopped on request; all finished work is kept, go on with\n  ${commandLine()}`, {
+    throw new StoppedError(`stopped on request; all finished work is kept, go on with\n  ${typed()}`, {
       cause: error,
     })
   } finally {
@@ -226,6 +226,12 @@ export async function stoppable<T>(work: (signal: AbortSignal, show: Display) =>
     process.off("SIGINT", stop).off("SIGTERM", stop)
   }
 }
+
+/** Whether npx started this process: then `musc` alone is no command of the shell. */
+export const viaNpx = (): boolean => process.env.npm_command === "exec"
+
+/** The command as it works again in the same shell. */
+const typed = () => (viaNpx() ? `npx ${commandLine()}` : commandLine())
 
 /** The command as typed. */
 export const commandLine = () =>

@@ -44,6 +44,9 @@ function dataCard(data: RunData): Html {
   return html`${top}${stageSection(data)}`
 }
 
+/** A command as it works in a checkout and in a project that has musc installed. */
+const npx = (command: string) => command.replace(/^musc /, "npx musc ")
+
 function reproduce({ config, manifest, name }: RunData): Html {
   const files = typeof manifest?.files === "object" && manifest.files !== null ? Object.entries(manifest.files) : []
   const hashes = files
@@ -53,9 +56,9 @@ function reproduce({ config, manifest, name }: RunData): Html {
   return html`${
     command &&
     html`<p>The same command with the same model gives the same rows, as every random draw is addressed by seed, stage and row.
-Run again in the same folder it goes on where it stopped and repeats nothing that is finished.</p><pre>${command}</pre>`
+Run again in the same folder it goes on where it stopped and repeats nothing that is finished.</p><pre>${npx(command)}</pre>`
   }
-<p>This page alone is written anew by</p><pre>musc report ${name}</pre>
+<p>This page alone is written anew by</p><pre>npx musc report ${name}</pre>
 ${config && html`<details><summary>All settings (config.json)</summary><pre>${JSON.stringify(config, null, 2).slice(0, 50_000)}</pre></details>`}
 ${hashes.length > 0 && html`<details><summary>Files and their hashes</summary>${table(["file", ""], hashes)}</details>`}`
 }

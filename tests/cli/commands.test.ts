@@ -42,6 +42,21 @@ describe("the command line", () => {
     )
   })
 
+  it("answers a prompt that chat is given, and looks at the adapter before the model is loaded", () => {
+    const one = musc("chat", "Write", "about a sailor.", "--temperature", "0")
+    expect([one.status, one.stdout.trim().split("\n").length]).toEqual([0, 1])
+    expect(one.stdout).toMatch(/[a-z]+.*\./)
+    // The same prompt as a line of standard input.
+    const line = spawnSync(process.execPath, [bin, "chat", "--temperature", "0"], {
+      ...{ cwd: dir, encoding: "utf8", timeout: 110_000, input: "/help\n/hlp\nWrite about a sailor.\n" },
+    })
+    expect(line.stdout).toMatch(/^ {2}\/help[\s\S]*\/hlp: no such command/)
+    expect(line.stdout.trim().split("\n").at(-1)).toBe(one.stdout.trim())
+    const wrong = musc("chat", "Hello", "--adapter", "nowhere")
+    expect([wrong.status, wrong.stdout]).toEqual([1, ""])
+    expect(wrong.stderr).toMatch(/^InputError: nowhere\/adapter_config\.json/) // and no line about a backend before it
+  })
+
   it("plans the memory of a model from its settings alone", () => {
     const { stdout, status } = musc("plan", "--model", fixture("gemma3"), "--length", "64", "--batch", "2", "--json")
     expect(status).toBe(0)

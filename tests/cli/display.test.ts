@@ -6,6 +6,17 @@ describe("progress where output goes to a file", () => {
   beforeEach(() => void vi.useFakeTimers())
   afterEach(() => void vi.useRealTimers())
 
+  it("writes the last line once, also where it was just written", () => {
+    const stream = new PassThrough()
+    const shown = display(stream as unknown as NodeJS.WriteStream)
+    shown.progress({ stage: "weigh", unit: "rows", done: 0, total: 2 })
+    vi.advanceTimersByTime(6000)
+    shown.progress({ stage: "weigh", unit: "rows", done: 2, total: 2 })
+    shown.end()
+    shown.end()
+    expect(String(stream.read())).toBe("weigh: 2 of 2 rows, 0.3 rows/s\n")
+  })
+
   it("tells the rate of a stage, without what comes between it and the next", () => {
     const stream = new PassThrough()
     const shown = display(stream as unknown as NodeJS.WriteStream)
