@@ -1,4 +1,6 @@
 import type { Command } from "commander"
+import { InputError } from "../errors"
+import { writeComparison } from "../report/compare-report"
 import { writeReport } from "../report/report"
 import { writeReportFigures } from "../report/report-figures"
 import { readStudy } from "../report/study-record"
@@ -12,6 +14,8 @@ export function register(program: Command): void {
         "training curves, answers won and lost. One file that needs no network.",
     )
     .argument("<run>", "folder of a run, finished or not, or of a study")
+    .argument("[other]", "another run: write a page that compares both")
+    .option("-o, --out <file>", "where the comparison goes (default: compared-with-<other>.html in the first folder)")
     .option("--figures <folder>", "write the figures as .svg and .png files too")
     .addHelpText(
       "after",
@@ -19,10 +23,16 @@ export function register(program: Command): void {
 Example:
   musc report runs/smoke
   musc report runs/smoke --figures figures
+  musc report runs/smoke runs/try                 both side by side: results, settings, rows, curves, times
 
 A run that was stopped is reported as far as it went. Writing the report again does no harm.`,
     )
-    .action(async (run: string, { figures }: { figures?: string }) => {
+    .action(async (run: string, other: string | undefined, { figures, out }: { figures?: string; out?: string }) => {
+      if (other) {
+        if (figures) throw new InputError("--figures is for the report of one run, got two; leave it out")
+        return console.log(await writeComparison(run, other, out))
+      }
+      if (out) throw new InputError("--out is for a comparison, got one run; name another one, or leave it out")
       const report = await (readStudy(run) ? writeStudyReport(run) : writeReport(run))
       console.log(report)
       if (figures) for (const file of await writeReportFigures(report, figures)) console.log(file)

@@ -11,6 +11,7 @@ import {
   legendRows,
   methodLooks,
   orderMethods,
+  type Panel,
   plain,
   type Trace,
 } from "./theme"
@@ -29,30 +30,52 @@ export interface CurveOptions {
   points?: number
 }
 
-type Quantity = "loss" | "chosen_reward" | "rejected_reward" | "margin" | "accuracy"
+type Quantity = "loss" | "chosen_reward" | "rejected_reward" | "margin" | "accuracy" | "lr" | "grad_norm"
+
+/** A panel of curves: what it shows, its heading and axes. */
+type CurvePanel = Panel & { of: Quantity[] }
+
+const curvePanel = (of: Quantity[], heading: string, title: string, more = {}): CurvePanel => ({
+  of,
+  heading,
+  x: axis("optimizer step"),
+  y: axis(title, more),
+})
 
 /**
  * Loss, rewards of both answers, margin and accuracy against optimizer steps, one colour a method, averaged over seeds
  * and over neighbouring steps. Panels without any number are left out.
  */
-export function trainingCurves(logs: readonly TrainingLog[], { window, points = 300 }: CurveOptions = {}): Figure {
-  const step = (heading: string, title: string, more = {}) => ({
-    heading,
-    x: axis("optimizer step"),
-    y: axis(title, more),
-  })
-  const all = [
-    { of: ["loss"] as Quantity[], ...step("loss", "loss (nats)", { rangemode: "tozero" }) },
-    {
-      of: ["chosen_reward", "rejected_reward"] as Quantity[],
-      ...step("rewards: chosen (solid), rejected (dotted)", "reward β Σ w Δ (nats)"),
-    },
-    { of: ["margin"] as Quantity[], ...step("margin: chosen minus rejected", "margin (nats)") },
-    {
-      of: ["accuracy"] as Quantity[],
-      ...step("accuracy: chosen above rejected", "share of pairs", { range: [0, 1.04], tickformat: ".0%" }),
-    },
-  ]
+export function trainingCurves(logs: readonly TrainingLog[], options: CurveOptions = {}): Figure {
+  return curves("Training", logs, options, [
+    curvePanel(["loss"], "loss", "loss (nats)", { rangemode: "tozero" }),
+    curvePanel(
+      ["chosen_reward", "rejected_reward"],
+      "rewards: chosen (solid), rejected (dotted)",
+      "reward β Σ w Δ (nats)",
+    ),
+    curvePanel(["margin"], "margin: chosen minus rejected", "margin (nats)"),
+    curvePanel(["accuracy"], "accuracy: chosen above rejected", "share of pairs", {
+      range: [0, 1.04],
+      tickformat: ".0%",
+    }),
+  ])
+}
+
+/** Learning rate and norm of the gradient (before clipping) against optimizer steps. */
+export function optimizerCurves(logs: readonly TrainingLog[], options: CurveOptions = {}): Figure {
+  return curves("Optimizer", logs, options, [
+    curvePanel(["lr"], "learning rate", "learning rate", { rangemode: "tozero", exponentformat: "e" }),
+    curvePanel(["grad_norm"], "gradient norm", "norm of the gradient", { rangemode: "tozero" }),
+  ])
+}
+
+function curves(
+  name: string,
+  logs: readonly TrainingLog[],
+  { window, points = 300 }: CurveOptions,
+  all: readonly CurvePanel[],
+): Figure {
   const has = (names: Quantity[]) =>
     logs.some(({ lines }) => lines.some((line) => names.some((name) => line[name] !== undefined)))
   const panels = all.filter(({ of }) => has(of))
@@ -78,7 +101,7 @@ export function trainingCurves(logs: readonly TrainingLog[], { window, points = 
             showlegend: i === 0 && quantity === of[0],
             ...curve,
             line: { color: look(method).colour, width: 2, dash: quantity === "rejected_reward" ? "dot" : "solid" },
-            hovertemplate: `${plain(method)}, step %{x}: %{y:.3f}<extra></extra>`,
+            hovertemplate: `${plain(method)}, step %{x}: %{y:${quantity === "lr" ? ".2e" : ".3f"}}<extra></extra>`,
             xaxis: axesOf(i).x,
             yaxis: axesOf(i).y,
           },
@@ -91,7 +114,7 @@ export function trainingCurves(logs: readonly TrainingLog[], { window, points = 
     ...(seeds > 1 ? [`mean of ${seeds} seeds`] : []),
     ...(width > 1 ? [`running mean of ${width} steps`] : []),
   ]
-  const layout = gridLayout(over.length ? `Training (${over.join(", ")})` : "Training", panels, 2, 230, {
+  const layout = gridLayout(over.length ? `${name} (${over.join(", ")})` : name, panels, 2, 230, {
     legend: legendRows(methods),
   })
   const ln2 = {

@@ -14,6 +14,7 @@ import {
   editKind,
   type Failure,
   failure,
+  type InstructionRow,
   instructionRow,
   type PairRow,
   pairRow,
@@ -30,6 +31,7 @@ import type { EditOutcome } from "../plots/stage-figures"
 import { addClassWeights, type ClassWeights, noClassWeights } from "../plots/token-classes"
 import { streamKey } from "../rng"
 import { readQuestion } from "../world/inverse"
+import { answerSample, failedSample, MOST_SAMPLES, pairSample, type Sample } from "./samples"
 
 /** A row with the seed that it belongs to. */
 export type Seeded<Row> = Row & { seed: number }
@@ -53,6 +55,8 @@ export interface RunData {
   classes: Record<string, ClassWeights>
   logs: TrainingLog[]
   items: EvalItem[]
+  /** what the page can be searched for */
+  samples: Sample[]
 }
 
 /** Rows shown of each kind. */
@@ -154,6 +158,7 @@ export async function readRun(dir: string): Promise<RunData> {
     classes: {},
     logs: [],
     items: [],
+    samples: [],
   }
   const tally = new Map<StageName, StageCount>()
   const samples = {
@@ -161,12 +166,21 @@ export async function readRun(dir: string): Promise<RunData> {
     respond: sampler<Seeded<PairRow>>("respond"),
     weigh: sampler<Seeded<WeighedRow>>("weigh"),
   }
+  const browsed = new Map<string, ReturnType<typeof sampler<Sample>>>()
+  const browse = (sample: Sample) => {
+    const list = browsed.get(sample.stage) ?? sampler<Sample>("browse", MOST_SAMPLES)
+    browsed.set(sample.stage, list)
+    list.add(`${sample.seed} ${sample.id}`, sample)
+  }
   const onRow: { [Stage in StageName]?: (row: z.output<(typeof schemas)[Stage]>, seed: number) => void } = {
     corrupt(row, seed) {
       data.edits.push(...row.edits.map(editOutcome))
       samples.corrupt.add(`${seed} ${row.id}`, { ...row, seed })
     },
-    respond: (row, seed) => samples.respond.add(`${seed} ${row.id}`, { ...row, seed }),
+    respond(row, seed) {
+      samples.respond.add(`${seed} ${row.id}`, { ...row, seed })
+      browse(pairSample(row, seed))
+    },
     weigh(row, seed) {
       for (const [name, weights] of Object.entries(row.weights)) {
         data.weights[name] ??= noWeights()
@@ -180,7 +194,10 @@ export async function readRun(dir: string): Promise<RunData> {
   const readOf = async <Stage extends StageName>(stage: Stage, seed: number) => {
     for await (const row of readStage(join(dir, `seed-${seed}`, `${stage}.jsonl`), stage)) {
       count(tally, stage, row.failure)
-      if (row.failure?.stage === stage) data.edits.push(...failedEdit(row.failure))
+      if (row.failure?.stage === stage) {
+        data.edits.push(...failedEdit(row.failure))
+        browse(failedSample(row as unknown as InstructionRow & { failure: Failure }, seed))
+      }
       if (!row.failure) onRow[stage]?.(row as z.output<(typeof schemas)[Stage]>, seed)
     }
   }
@@ -188,6 +205,8 @@ export async function readRun(dir: string): Promise<RunData> {
     for (const stage of stageName.options) await readOf(stage, seed)
   }
   Object.assign(data, await readOutcomes(dir, seeds, now))
+  for (const item of data.items) browse(answerSample(item))
+  data.samples = [...browsed.values()].flatMap((list) => list.rows())
   const [corrupted, pairs, weighed] = [samples.corrupt.rows(), samples.respond.rows(), samples.weigh.rows()]
   return { ...data, stages: [...tally.values()], corrupted, pairs, weighed }
 }

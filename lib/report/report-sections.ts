@@ -20,8 +20,8 @@ import { covered, differenceBetween, isClear, resultLines } from "./tables"
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`
 const range = ([low, high]: readonly [number, number]): string =>
   `${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)}`
-const points = (share: number): string => `${share < 0 ? "−" : "+"}${(100 * Math.abs(share)).toFixed(1)}`
-const pointsRange = ([low, high]: readonly [number, number]): string => `${points(low)} to ${points(high)}`
+export const points = (share: number): string => `${share < 0 ? "−" : "+"}${(100 * Math.abs(share)).toFixed(1)}`
+export const pointsRange = ([low, high]: readonly [number, number]): string => `${points(low)} to ${points(high)}`
 const warmth = (key: string): string => key.replace(/^T/, "")
 const many = (n: number, what: string): string => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`
 

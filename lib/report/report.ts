@@ -16,6 +16,8 @@ import {
   trainingSection,
   weightSection,
 } from "./report-sections"
+import { lengthSection, optimizerSection, timeSection } from "./run-sections"
+import { samplesScript, samplesSection } from "./samples"
 
 /** A setting or a fact as text. */
 function said(value: unknown): string {
@@ -33,7 +35,7 @@ const facts = (entries: readonly (readonly [string, unknown])[]): Html =>
 
 function dataCard(data: RunData): Html {
   const { config = {}, manifest = {}, seeds } = data
-  const { files: _, model = config.model, seeds: __, command, ...rest } = manifest
+  const { files: _, model = config.model, seeds: __, command, stages: ___, ...rest } = manifest
   const top = facts([
     ["instructions from", config.seeds],
     ["model", model],
@@ -80,8 +82,12 @@ export function reportPage(data: RunData): string {
     ["pairs", "Pairs", pairSection(data)],
     ["weights", "Token weights", weightSection(data, weighting)],
     ["training", "Training", trainingSection(data)],
+    ["optimizer", "Learning rate and gradient norm", optimizerSection(data)],
     ["kinds", "By kind and by number of constraints", kindSection(data)],
     ["changes", "Answers won and lost", changeSection(data)],
+    ["lengths", "Length of answers", lengthSection(data)],
+    ["samples", "Samples", samplesSection(data.samples)],
+    ["time", "Time and speed", timeSection(data)],
     ["reproduce", "How to reproduce", reproduce(data)],
   ]
   const there = sections.filter(([, , body]) => body)
@@ -93,7 +99,7 @@ export function reportPage(data: RunData): string {
 <p class="lead">${summary(data)}</p>
 ${warnings(data)}${notYet}<nav>${there.map(([id, title]) => html`<a href="#${id}">${title}</a>`)}</nav>
 ${there.map(([id, title, section]) => html`<section id="${id}"><h2>${title}</h2>\n${section}</section>\n`)}`
-  return page(`MuSC run ${data.name}`, body, [heatmapScript])
+  return page(`MuSC run ${data.name}`, body, [heatmapScript, samplesScript])
 }
 
 /**

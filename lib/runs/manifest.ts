@@ -5,6 +5,14 @@ import { join, relative } from "node:path"
 import { type Current, currentOf } from "../config/current"
 import { writeAtomic } from "../data/jsonl"
 
+/** What a stage took: `done` rows or steps, tokens written by the model. */
+export interface StageTime {
+  seconds: number
+  unit: string
+  done: number
+  tokens?: number
+}
+
 /** What made a run: enough to make it again. */
 export interface Manifest {
   musc: string
@@ -15,6 +23,11 @@ export interface Manifest {
   /** `text`: the server that wrote in the model's place, by name and by what decides what it says. */
   model: { name: string; fingerprint: string; text?: { model: string; id: string } }
   command: string
+  /** commit of the checkout, "none" for an installed package */
+  commit: string
+  machine: string
+  /** what each stage took, by its path in the run folder */
+  stages: Record<string, StageTime>
   seeds: readonly number[]
   started: string
   finished: string

@@ -1,4 +1,5 @@
 import { execFileSync } from "node:child_process"
+import { existsSync } from "node:fs"
 import { cpus, totalmem } from "node:os"
 import { join } from "node:path"
 
@@ -10,6 +11,7 @@ export function commit(): string {
       encoding: "utf8",
       stdio: ["ignore", "pipe", "ignore"],
     }).trim()
+  if (!existsSync(join(__dirname, "../../.git"))) return "none" // a package inside somebody else's repository
   try {
     return git("rev-parse", "--short=10", "HEAD") + (git("status", "--porcelain", "--", "lib") ? "+" : "")
   } catch {

@@ -11,11 +11,13 @@ import { type LocalModel, openLocal } from "../engine/local"
 import type { OpenAIOptions } from "../engine/openai"
 import { writeReport } from "../report/report"
 import { writeResults } from "../report/tables"
-import { NoRowsError, type RunContext } from "./context"
+import { stageClock } from "./clock"
+import { NoRowsError, type Progress, type RunContext } from "./context"
 import { type EngineOptions, openEngines } from "./engines"
 import { experiment, type Findings } from "./experiment"
 import { sweep, versions, writeManifest } from "./manifest"
 import { modelFolder } from "./model"
+import { commit, machine } from "./origin"
 import { openWriting } from "./servers"
 
 export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgress" | "onNote">> {
@@ -51,7 +53,7 @@ export async function run(config: RunConfig, options: RunOptions): Promise<Resul
 
 /** A run, see above, with the graded answers that its results are made of. */
 export async function findings(config: RunConfig, options: RunOptions): Promise<Findings> {
-  const { onProgress = () => {}, onNote = () => {}, onTokens } = options
+  const { onNote = () => {} } = options
   const dir = resolve(options.dir)
   const unlock = lockFolder(dir)
   const failing = new AbortController() // ends what the engine still has to do when anything else fails
@@ -59,7 +61,16 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
   try {
     const started = new Date().toISOString()
     await sweep(dir)
+    const clock = stageClock(dir)
     await rm(join(dir, "manifest.json"), { force: true })
+    const onProgress = (progress: Progress) => {
+      clock.progress(progress)
+      options.onProgress?.(progress)
+    }
+    const onTokens = (count: number) => {
+      clock.tokens(count)
+      options.onTokens?.(count)
+    }
     const backend = await backendOf(config, options.local)
     onNote(backend)
     const model = options.local ?? describeModel(await modelFolder(config.model, { signal, onProgress }))
@@ -89,12 +100,8 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     const finished = new Date().toISOString()
     const written = text && { text: { model: text.base.name, id: text.identity } }
     const made = {
-      backend,
-      model: { name, fingerprint, ...written },
-      command: options.command ?? "",
-      seeds,
-      started,
-      finished,
+      ...{ backend, model: { name, fingerprint, ...written }, command: options.command ?? "", commit: commit() },
+      ...{ machine: machine(), stages: clock.times(), seeds, started, finished },
     }
     await writer?.finish()
     await writeManifest(dir, { ...versions(), ...made }, currentOf(config))

@@ -37,8 +37,11 @@ describe("the report of a finished run", () => {
       "Pairs",
       "Token weights",
       "Training",
+      "Learning rate and gradient norm",
       "By kind and by number of constraints",
       "Answers won and lost",
+      "Length of answers",
+      "Samples",
       "How to reproduce",
     ])
     const results = /<section id="results">[\s\S]*?<\/table>/.exec(text)![0]
@@ -54,7 +57,7 @@ describe("the report of a finished run", () => {
     const figures = [...text.matchAll(/<script type="application\/json">([\s\S]*?)<\/script>/g)].map(([, json]) =>
       JSON.parse(json!),
     )
-    expect(figures).toHaveLength(8)
+    expect(figures).toHaveLength(10)
     for (const { data, layout } of figures) {
       expect(data.length).toBeGreaterThan(0)
       expect(layout.title.text).toMatch(/\w/)
@@ -87,9 +90,12 @@ describe("the report of a finished run", () => {
 describe("the report of a run that was stopped", () => {
   for (const [last, there] of [
     ["source", ["Data card", "How to reproduce"]],
-    ["corrupt", ["Data card", "What was done to the constraints", "How to reproduce"]],
-    ["respond", ["Data card", "What was done to the constraints", "Pairs", "How to reproduce"]],
-    ["weigh", ["Data card", "What was done to the constraints", "Pairs", "Token weights", "How to reproduce"]],
+    ["corrupt", ["Data card", "What was done to the constraints", "Samples", "How to reproduce"]],
+    ["respond", ["Data card", "What was done to the constraints", "Pairs", "Samples", "How to reproduce"]],
+    [
+      "weigh",
+      ["Data card", "What was done to the constraints", "Pairs", "Token weights", "Samples", "How to reproduce"],
+    ],
   ] as const) {
     it(`shows what there is after ${last}`, async () => {
       const dir = join(root, `until-${last}`)
@@ -174,10 +180,15 @@ it("No text of a run becomes markup or code", async () => {
   walk(dir)
   const text = await reportOf(dir)
   expect(text.split("alert(1)").length).toBeGreaterThan(100)
-  expect(headings(text)).toHaveLength(9)
+  expect(headings(text)).toHaveLength(12)
   const tags = [...text.matchAll(/<script[^>]*>/g)].map(([tag]) => tag)
   expect(new Set(tags)).toEqual(
-    new Set(["<script>", '<script type="application/json">', '<script type="application/json" id="token-styles">']),
+    new Set([
+      "<script>",
+      '<script type="application/json">',
+      '<script type="application/json" id="samples">',
+      '<script type="application/json" id="token-styles">',
+    ]),
   )
   expect(tags.filter((tag) => tag === "<script>")).toHaveLength(3)
   expect(text.match(/<\/script/g)).toHaveLength(tags.length)

@@ -1,0 +1,87 @@
+import { isJsonObject } from "../data/json-file"
+import type { EvalItem } from "../data/results"
+import { optimizerCurves } from "../plots/curves"
+import { atTemperature } from "../plots/figures"
+import { figureBlock, type Html, html, table } from "../plots/html"
+import { type LengthGroup, lengthBoxes, lengthSummaries, wordCount } from "../plots/lengths"
+import { orderMethods } from "../plots/theme"
+import type { RunData } from "./report-data"
+
+/** Sections of the report about the run itself: time and speed of each stage, the optimizer, lengths of answers. */
+
+/** A stage's time as the manifest holds it; other things there are passed over. */
+interface Time {
+  seconds: number
+  unit: string
+  done: number
+  tokens?: number
+}
+
+/** Times of a run's stages in the order of its work. */
+export function timesOf({ manifest }: Pick<RunData, "manifest">): [string, Time][] {
+  const stages = manifest?.stages
+  if (!isJsonObject(stages)) return []
+  return Object.entries(stages).flatMap(([stage, time]): [string, Time][] => {
+    if (!isJsonObject(time)) return []
+    const { seconds, done, unit, tokens } = time
+    const sound = typeof seconds === "number" && typeof done === "number" && seconds >= 0
+    if (!sound) return []
+    return [[stage, { seconds, done, unit: `${unit}`, ...(typeof tokens === "number" && { tokens }) }]]
+  })
+}
+
+const number = (value: number) => value.toLocaleString("en", { maximumSignificantDigits: 3 })
+
+/** What each stage took. Stages that were found done, here or in the cache, took nothing and have no line. */
+export function timeSection(data: Pick<RunData, "manifest">): Html | undefined {
+  const times = timesOf(data)
+  if (!times.length) return undefined
+  const rows = times.map(([stage, { seconds, unit, done, tokens }]) => [
+    stage,
+    `${done.toLocaleString("en")} ${unit}`,
+    `${number(seconds)} s`,
+    seconds > 0 ? `${number(done / seconds)} ${unit}/s` : "–",
+    tokens === undefined ? "–" : tokens.toLocaleString("en"),
+    tokens === undefined || !seconds ? "–" : number(tokens / seconds),
+  ])
+  const total = times.reduce((sum, [, { seconds }]) => sum + seconds, 0)
+  return html`${table(["stage", "done", "time", "rate", "tokens written", "tokens/s"], rows, [1, 2, 3, 4, 5])}
+<p class="note">${number(total)} s in all, from each stage's first to its last sign of progress. A stage that was found done, in this folder or in
+the cache beside it, has no line.</p>`
+}
+
+/** Learning rate and gradient norm. */
+export function optimizerSection({ logs }: Pick<RunData, "logs">): Html | undefined {
+  if (!logs.some(({ lines }) => lines.length)) return undefined
+  return figureBlock(
+    optimizerCurves(logs),
+    "The norm is that of all gradients together, before it is clipped to 1. A norm that grows from step to step speaks for a smaller learning rate.",
+  )
+}
+
+/** Words of the answers of each method, and of chosen and rejected answers of the pairs that the page holds. */
+export function lengthSection({ items, samples }: Pick<RunData, "items" | "samples">): Html | undefined {
+  if (!items.length) return undefined
+  const { items: cold, temperature } = atTemperature(items)
+  const wordsOf = (method: string) =>
+    cold.filter((item: EvalItem) => item.method === method).map(({ answer }) => wordCount(answer))
+  const methods: LengthGroup[] = orderMethods(cold.map(({ method }) => method)).map((name) => ({
+    name,
+    words: wordsOf(name),
+  }))
+  const pair = (name: string): LengthGroup => ({
+    name: `${name} (pairs)`,
+    words: samples.flatMap(({ texts }) => texts.filter(([label]) => label === name).map(([, text]) => wordCount(text))),
+  })
+  const groups = [...methods, pair("chosen"), pair("rejected")]
+  const rows = lengthSummaries(groups).map(({ name, n, mean, quantiles }) => [
+    name,
+    n.toLocaleString("en"),
+    mean.toFixed(1),
+    quantiles[2].toFixed(0),
+    `${quantiles[0].toFixed(0)} to ${quantiles[4].toFixed(0)}`,
+  ])
+  return html`<p>DPO tends to lengthen answers where chosen ones are longer than rejected ones. A gain that comes with much longer answers deserves a
+second look.</p>${figureBlock(lengthBoxes(groups), `Answers at temperature ${temperature}: the middle half, the median, and whiskers from 5 to 95 %. The dashed line is the mean.`)}
+${table(["", "answers", "mean words", "median", "5 to 95 %"], rows, [1, 2, 3, 4])}`
+}

@@ -1,0 +1,27 @@
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, expect, it } from "vitest"
+import { writeComparison } from "../../lib/report/compare-report"
+import { madeRun, writeMadeRun } from "../runs/made-run"
+
+const root = mkdtempSync(join(tmpdir(), "musc-compare-report-"))
+afterAll(() => rmSync(root, { recursive: true }))
+
+it("two runs stand side by side, with paired differences of the methods that both have", async () => {
+  const [a, b] = [join(root, "a"), join(root, "b")]
+  writeMadeRun(a)
+  writeMadeRun(b, { ...madeRun, methods: { base: 0, musc: 1 } })
+  const text = readFileSync(await writeComparison(a, b), "utf8")
+  const results = /<h2>Results<\/h2>[\s\S]*?<\/table>/.exec(text)![0]
+  expect([...results.matchAll(/<tr><td class="">(?:<b>)?([\w-]+)/g)].map(([, method]) => method)).toEqual([
+    ...["base", "musc"],
+    ...["base", "musc"],
+  ])
+  // base answers alike in both runs, so its difference is exactly 0; musc keeps more in b.
+  expect(results).toMatch(/base<\/td><td class="number">0<\/td>[\s\S]*?\+0\.0 <small>\(\+0\.0 to \+0\.0\)/)
+  expect(results).toMatch(/<b>\+\d+\.\d <small>/)
+  const shell = text.replace(/(<script[^>]*>)[\s\S]*?(<\/script>)/g, "$1$2")
+  expect(shell).toContain("<h2>Training</h2>")
+  expect(shell).not.toMatch(/\ssrc=|<link|https?:/)
+})
