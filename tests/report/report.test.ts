@@ -190,7 +190,7 @@ it("No text of a run becomes markup or code", async () => {
       '<script type="application/json" id="token-styles">',
     ]),
   )
-  expect(tags.filter((tag) => tag === "<script>")).toHaveLength(3)
+  expect(tags.filter((tag) => tag === "<script>")).toHaveLength(4)
   expect(text.match(/<\/script/g)).toHaveLength(tags.length)
   expect(text).not.toContain("<!--")
   expect(text).not.toContain("<img")
