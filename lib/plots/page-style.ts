@@ -66,7 +66,7 @@ select, input, button { font: inherit; padding: 3px 6px; color: inherit; backgro
 .samples h4 { margin: 10px 0 2px; font-size: 13px; color: var(--soft) } .samples li { margin: 2px 0 }
 @media (max-width: 700px) {
   main { padding: 16px 14px 48px } h1 { font-size: 23px } h2 { font-size: 19px; margin-top: 32px } .lead { font-size: 16px }
-  .two, .facts { grid-template-columns: 1fr } .facts dd { margin-bottom: 6px } .plot { min-width: 640px }
+  .two, .facts { grid-template-columns: 1fr } .facts dd { margin-bottom: 6px } .plot { min-width: 760px }
   th, td { padding: 4px 7px } nav { gap: 8px 14px } select, input, button { padding: 7px 8px }
   table.pair, table.pair tbody, table.pair tr, table.pair td { display: block; width: 100% !important }
 }

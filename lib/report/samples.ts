@@ -83,12 +83,12 @@ The files of the run hold all of them.</p>
 <label>stage <select id="sample-stage"></select></label> <label>kind <select id="sample-kind"></select></label>
 <label>verdict <select id="sample-verdict"></select></label> <span id="sample-count" class="note" aria-live="polite"></span></div>
 <div id="sample-list"></div><button id="sample-more" type="button">show more</button></div>
-${dataBlock("samples", samples)}`
+${dataBlock("sample-data", samples)}`
 }
 
 /** Fills the browser. Texts become text nodes, never HTML. */
 export const samplesScript = `
-const sampleData = document.getElementById("samples")
+const sampleData = document.getElementById("sample-data")
 if (sampleData) {
   const samples = JSON.parse(sampleData.textContent)
   const el = (name) => document.getElementById("sample-" + name)

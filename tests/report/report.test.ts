@@ -186,7 +186,7 @@ it("No text of a run becomes markup or code", async () => {
     new Set([
       "<script>",
       '<script type="application/json">',
-      '<script type="application/json" id="samples">',
+      '<script type="application/json" id="sample-data">',
       '<script type="application/json" id="token-styles">',
     ]),
   )
