@@ -102,7 +102,7 @@ export { preferenceOf, type RespondOptions, respond, respondDefaults, respondMes
 export { type FailedRow, hasPassed, type Outcome } from "./musc/row"
 export { type Rows, runStage, stageTally } from "./musc/run-stage"
 export { markNearDuplicates, type SelfInstructOptions, selfInstruct, selfInstructDefaults } from "./musc/source"
-export { type TrainSettings, trainAdapter, trainDefaults } from "./musc/train"
+export { type TrainSettings, trainAdapter, trainDefaults, trainModel } from "./musc/train"
 export { type PairVerdicts, verify } from "./musc/verify"
 export {
   defaultWeighting,

@@ -60,6 +60,7 @@ Examples:
   musc train weighed.jsonl -o adapters/kl --set weighting=kl --set lr=5e-4
   musc train weighed.jsonl -o adapters/sft --method sft
   musc train ultrafeedback.json -o adapters/dpo --method coarse
+  musc train weighed.jsonl -o models/mine --set trained=all     all weights: models/mine/model is a plain checkpoint
   musc chat --adapter adapters/musc/adapter
 ${settingsHelp([...stageSettings.train, "seed"])}`,
     )
@@ -94,7 +95,7 @@ async function trainCommand(file: string, { out, method: name, force, ...given }
         onStep: stepProgress(name, { onProgress: show.progress, onNote: show.note }),
       })
     })
-    console.log(`adapter: ${adapter}\nmetrics: ${join(out, "metrics.jsonl")}`)
+    console.log(`${settings.trained ? "model" : "adapter"}: ${adapter}\nmetrics: ${join(out, "metrics.jsonl")}`)
   } finally {
     unlock()
   }

@@ -5,7 +5,7 @@ import { serverAddresses } from "../engine/address"
 import { ConfigError } from "../errors"
 import { modelTraits } from "../model/traits"
 import { defaultWeighting, type WeightingName, weighDefaults, weightings } from "../musc/weigh"
-import { type PreferenceLoss, preferenceLosses } from "../train/losses"
+import { preferenceLosses } from "../train/losses"
 
 const weightingNames = Object.keys(weightings) as [WeightingName, ...WeightingName[]]
 
@@ -217,6 +217,12 @@ export const runConfig = z.strictObject({
     .max(100)
     .default(0.5)
     .describe("weight of the divergences in tdpo2; 0 is dpo, its paper .5"),
+  trained: z
+    .enum(["lora", "all"])
+    .default("lora")
+    .describe(
+      "what is trained: a LoRA on all linear layers, or all weights (a plain checkpoint comes out; needs more memory)",
+    ),
   rank: count(1, 1024).default(8).describe("rank of the LoRA; 4 to 64, paper 8"),
   alpha: z.number().gt(0).max(4096).default(16).describe("alpha of the LoRA, usually twice the rank; paper 16"),
   lr: rate.default(5e-6).describe("peak learning rate of preference training; paper 5e-6, small models up to 1e-3"),
@@ -292,25 +298,6 @@ function addressProblems(list: string, field: ConfigKey): string[] {
   } catch (error) {
     return [(error as Error).message]
   }
-}
-
-/** Settings of losses that no loss of the methods reads, a line each. */
-export function withoutEffect(config: RunConfig): string[] {
-  const tdpo = (["tdpo1", "tdpo2"] as const).filter((method) => config.methods.includes(method))
-  const losses: readonly PreferenceLoss[] = [config.loss, ...tdpo]
-  const readers = {
-    beta: preferenceLosses.filter((loss) => loss !== "simpo"),
-    labelSmoothing: ["dpo", "tdpo1", "tdpo2", "simpo"],
-    simpoBeta: ["simpo"],
-    simpoMargin: ["simpo"],
-    tdpoAlpha: ["tdpo2"],
-  } as const satisfies Partial<Record<ConfigKey, readonly PreferenceLoss[]>>
-  return (Object.keys(readers) as (keyof typeof readers)[]).flatMap((key) => {
-    const own: readonly PreferenceLoss[] = readers[key]
-    if (config[key] === configDefaults[key] || losses.some((loss) => own.includes(loss))) return []
-    const rule = `must be left at ${configDefaults[key]}, as only the loss ${own.join(", ")} reads it`
-    return [`${key}: ${rule}, got ${config[key]} with the loss ${losses.join(", ")}; leave it out, or change loss`]
-  })
 }
 
 /** Settings that the instructions which a run starts from have no use for. */

@@ -8,7 +8,8 @@ import { type Adapter, linearNames, readAdapter } from "./adapter"
 import { loadConfig } from "./config"
 import type { FloatDtype } from "./floats"
 import { openCheckpoint, type TensorData, type TensorFile, writeSafetensors } from "./safetensors"
-import { openWeights, textName } from "./weights"
+import type { Model } from "./transformer"
+import { openWeights, saveModel, textName } from "./weights"
 
 /** The name of a model folder: `org/name` for one in the hub's cache, else the folder's own. */
 export function modelName(dir: string): string {
@@ -103,12 +104,33 @@ export async function mergeAdapter(
   } finally {
     checkpoint.close()
   }
+  const named = dtype && { dtype: dtypeNames[dtype], torch_dtype: dtypeNames[dtype] }
+  writeCompanions(modelDir, out, { ...named, ...(untied && { tie_word_embeddings: false }) })
+}
+
+/**
+ * Writes a model whose weights were all trained as a plain checkpoint in 32-bit floats (bf16 would lose small changes), with
+ * tokenizer and template of the one that it started from.
+ * @throws InputError for a model that also has a vision tower, which is not in memory
+ */
+export async function writeCheckpoint(modelDir: string, model: Model, out: string): Promise<void> {
+  if (model.config.multimodal)
+    throw new InputError("trained: must be lora for a model with a vision tower, got all; train a LoRA and merge it", {
+      file: modelDir,
+    })
+  mkdirSync(out, { recursive: true })
+  await saveModel(join(out, "model.safetensors"), model, "F32")
+  const tied = { tie_word_embeddings: model.config.tiedHead }
+  writeCompanions(modelDir, out, { dtype: dtypeNames.F32, torch_dtype: dtypeNames.F32, ...tied })
+}
+
+/** Copies what belongs to a checkpoint beside its weights, and writes its config.json with `changes`, last and at once. */
+function writeCompanions(modelDir: string, out: string, changes: Record<string, unknown>): void {
   for (const name of readdirSync(modelDir))
     if (companions.test(name)) copyFileSync(join(modelDir, name), join(out, name))
   const json = readJsonFile(join(modelDir, "config.json"))
-  const named = dtype && { dtype: dtypeNames[dtype], torch_dtype: dtypeNames[dtype] }
   const temporary = join(out, ".config.json.tmp")
-  writeFileSync(temporary, `${jsonText({ ...json, ...named, ...(untied && { tie_word_embeddings: false }) })}\n`)
+  writeFileSync(temporary, `${jsonText({ ...json, ...changes })}\n`)
   rmSync(join(out, "config.json"), { force: true })
   renameSync(temporary, join(out, "config.json"))
 }

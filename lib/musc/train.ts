@@ -7,10 +7,10 @@ import { InputError } from "../errors"
 import { planFor } from "../model/executor"
 import type { Sequence } from "../model/logprobs"
 import { initLora, type Lora } from "../model/lora"
-import { sizeOf } from "../model/transformer"
+import { type Model, sizeOf } from "../model/transformer"
 import type { Tokenizer } from "../text/tokenizer"
 import { epochs, type Items, type TrainOptions, train } from "../train/loop"
-import { type PreferenceOptions, preferenceDefaults, readsWeights } from "../train/losses"
+import { needsDivergence, type PreferenceOptions, preferenceDefaults, readsWeights } from "../train/losses"
 import { type Objective, type PairItem, tokensOf } from "../train/objective"
 import { encodePairs, type PairText, withReference } from "../train/pairs"
 import { preferenceOf } from "./respond"
@@ -40,6 +40,8 @@ interface SharedSettings {
   gradientCheckpointing: boolean
   /** Tokens of prompt and answer, at most; paper 2048. */
   cutoff: number
+  /** `all`: all weights instead of a LoRA, see trainModel; absent is a LoRA. */
+  trained?: "all"
 }
 
 /** SFT on the chosen answers, or a preference loss with token weights (`uniform`: coarse-grained). */
@@ -128,15 +130,53 @@ export async function trainAdapter(
   control: TrainControl = {},
 ): Promise<Lora> {
   checkSettings(settings)
-  const { rank, alpha, seed, batchSize, tokenBudget } = settings
-  const { lr, warmup, gradientCheckpointing } = settings
+  const { rank, alpha, seed } = settings
+  const lora = initLora(local.config, { rank, alpha, seed })
+  try {
+    await trainOn(local, pairs, settings, control, { model: local.model, lora })
+    return lora
+  } catch (error) {
+    tf.dispose(lora.params)
+    throw error
+  }
+}
+
+/**
+ * The same for all weights of the model: full fine-tuning. The model of `local` stays as it is and is the reference. The caller
+ * disposes the new model's tensors. Takes four times the memory of the weights (weights, gradient, two moments) and more.
+ * @throws as trainAdapter; InputError for settings that need a LoRA beside the model
+ */
+export async function trainModel(
+  local: LocalModel,
+  pairs: Rows<TrainRow | FailedRow>,
+  settings: TrainSettings,
+  control: TrainControl = {},
+): Promise<Model> {
+  checkSettings({ ...settings, trained: "all" })
+  const params = Object.entries(local.model.params).map(([name, tensor]) => [name, tensor.clone()] as const)
+  const model: Model = { ...local.model, params: Object.fromEntries(params) }
+  try {
+    await trainOn(local, pairs, settings, control, { model })
+    return model
+  } catch (error) {
+    tf.dispose(model.params)
+    throw error
+  }
+}
+
+async function trainOn(
+  local: LocalModel,
+  pairs: Rows<TrainRow | FailedRow>,
+  settings: TrainSettings,
+  control: TrainControl,
+  { model, lora }: { model: Model; lora?: Lora },
+): Promise<void> {
+  const { seed, batchSize, tokenBudget, lr, warmup, gradientCheckpointing } = settings
   const { onPairs, onNote, ...stepControl } = control
   const objective: Objective =
     settings.kind === "sft"
       ? { kind: "sft", weighting: "even" }
       : { kind: "preference", preference: settings.preference }
-  const lora = initLora(local.config, { rank, alpha, seed })
-  const { model } = local
   const items = new Spool<PairItem>()
   const rows = new Spool<ScoredPair>()
   const every = settings.kind === "preference" ? (settings.weighEvery ?? 0) : 0
@@ -145,7 +185,7 @@ export async function trainAdapter(
     let tokens = 0
     for await (const some of encodedPairs(local.tokenizer, pairs, settings, counts)) {
       const plain = some.map(({ item }) => item)
-      const ready = settings.kind === "sft" ? plain : await withReference(model, plain, tokenBudget)
+      const ready = settings.kind === "sft" ? plain : await withReference(local.model, plain, tokenBudget)
       for (const item of ready) items.push(item)
       if (every) for (const { row } of some) rows.push(row)
       tokens += ready.reduce((sum, item) => sum + tokensOf(item), 0)
@@ -162,21 +202,17 @@ export async function trainAdapter(
     const chosen = (i: number): Sequence => ({ prompt: items.at(i)!.prompt, responses: [items.at(i)!.chosen] })
     const perEpoch = Math.ceil(items.length / batchSize)
     const reweigh =
-      settings.kind === "preference" && every
+      settings.kind === "preference" && every && lora
         ? openReweigher(local, lora, { rows, every, settings, perEpoch, checkpoint: control.checkpoint })
         : null
     const pairAt = (i: number) => reweigh?.item(items.at(i)!, i) ?? items.at(i)!
     const at = settings.kind === "sft" ? chosen : pairAt
     const given: Items<PairItem | Sequence> = { length: items.length, at }
-    const work = { adapter: true, tokens: tokens * settings.epochs, checkpointing: gradientCheckpointing }
+    const work = { adapter: lora !== undefined, tokens: tokens * settings.epochs, checkpointing: gradientCheckpointing }
     const plan = planFor(sizeOf(model.params), { kind: "train", ...work })
     const batches = epochs(given, { epochs: settings.epochs, batchSize, seed })
     const beforeStep = reweigh?.beforeStep
     await train({ model, lora, objective, plan, batches, lr, warmup, tokenBudget, beforeStep, ...stepControl })
-    return lora
-  } catch (error) {
-    tf.dispose(lora.params)
-    throw error
   } finally {
     items.dispose()
     rows.dispose()
@@ -185,6 +221,14 @@ export async function trainAdapter(
 
 /** @throws InputError for settings that would be without effect */
 export function checkSettings(settings: TrainSettings): void {
+  if (settings.trained && settings.kind === "preference") {
+    const { weighEvery, preference } = settings
+    if (weighEvery) throw new InputError(`trained: must be lora with weighEvery ${weighEvery}, got all; leave one out`)
+    if (needsDivergence(preference.loss)) {
+      const rule = `must be lora with the loss ${preference.loss}, whose reference is the model without the LoRA`
+      throw new InputError(`trained: ${rule}, got all; leave one out`)
+    }
+  }
   if (settings.kind === "preference" && settings.weighEvery && settings.weighEvery >= settings.epochs) {
     const rule = `must be below the epochs, ${settings.epochs}, as weights are made anew between epochs`
     throw new InputError(`weighEvery ${rule}, got ${settings.weighEvery}; lower it, or raise epochs`)

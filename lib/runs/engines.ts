@@ -1,7 +1,9 @@
+import { existsSync } from "node:fs"
+import { join } from "node:path"
 import { tf } from "../device/tf"
 import type { ModelDescription } from "../engine/description"
 import type { Generator, SignalScorer } from "../engine/engine"
-import type { LocalEngine, LocalModel, LocalOptions } from "../engine/local"
+import { type LocalEngine, type LocalModel, type LocalOptions, openLocal } from "../engine/local"
 import type { TorchOptions } from "../engine/torch"
 import { modelTraits } from "../model/traits"
 import { torchScorer } from "./torch-score"
@@ -31,7 +33,7 @@ export interface Engines {
   readonly scorer: SignalScorer
   /** Trains, or finds the training done; gives the adapter's folder. See runTraining. */
   train(training: Training): Promise<string>
-  /** Writes with the adapter of a folder. The caller disposes it. */
+  /** Writes with the adapter of a folder, or with the checkpoint that training all weights left there. The caller disposes it. */
   withAdapter(dir: string): Promise<OpenGenerator>
   /** Frees what the engines hold. */
   dispose(): void
@@ -102,7 +104,10 @@ export function openEngines(
     },
     scorer,
     train: (training) => runTraining({ ...training, local: weights() }),
-    withAdapter: text?.withAdapter ?? (async (dir) => adapted(weights(), dir, options)),
+    async withAdapter(dir) {
+      if (existsSync(join(dir, "config.json"))) return whole(dir, options)
+      return text?.withAdapter?.(dir) ?? adapted(weights(), dir, options)
+    },
     dispose() {
       text?.dispose?.()
       engine?.dispose()
@@ -118,6 +123,19 @@ function adapted(local: LocalModel, dir: string, options: LocalOptions & Pick<En
     dispose() {
       engine.dispose()
       tf.dispose(lora.params)
+    },
+  }
+}
+
+/** A checkpoint of its own, in this process. */
+function whole(dir: string, options: LocalOptions): OpenGenerator {
+  const local = openLocal(dir)
+  const engine = local.engine(null, options)
+  return {
+    ...engine,
+    dispose() {
+      engine.dispose()
+      tf.dispose(local.model.params)
     },
   }
 }

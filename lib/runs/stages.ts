@@ -6,8 +6,8 @@ import {
   type MethodName,
   type RunConfig,
   verifiedMethods,
-  withoutEffect,
 } from "../config/config"
+import { withoutEffect } from "../config/effect"
 import { readInstructions } from "../data/formats"
 import type { InstructionRow, StageName } from "../data/schema"
 import { ConfigError } from "../errors"
@@ -92,7 +92,8 @@ export function trainSettings(config: RunConfig, method: MethodName, seed: numbe
   if (method === "base") return null
   if (isVerified(method)) return trainSettings(config, verifiedMethods[method], seed)
   const { rank, alpha, epochs, batchSize, warmup, tokenBudget, gradientCheckpointing, cutoff } = config
-  const shared = { seed, rank, alpha, epochs, batchSize, warmup, tokenBudget, gradientCheckpointing, cutoff }
+  const all = config.trained === "all" && { trained: "all" as const }
+  const shared = { seed, rank, alpha, epochs, batchSize, warmup, tokenBudget, gradientCheckpointing, cutoff, ...all }
   if (method === "sft") return { ...shared, kind: "sft", lr: config.sftLr }
   const tdpo = method === "tdpo1" || method === "tdpo2"
   const weighting =

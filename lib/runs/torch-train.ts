@@ -101,12 +101,16 @@ async function writeJob(job: TrainingJob) {
 
 /** The losses that train.py has. @throws ConfigError for another, with the way */
 function lossOf(settings: TrainSettings) {
-  if (settings.kind === "sft") return { loss: "sft", beta: 0, label_smoothing: 0 }
+  if (settings.kind === "sft") {
+    if (settings.trained) throw new ConfigError(["trained must be lora with --torch, got all; leave --torch out"])
+    return { loss: "sft", beta: 0, label_smoothing: 0 }
+  }
   const { loss, beta, labelSmoothing, lengthNormalised, sftWeight } = settings.preference
   const remedy = "leave --torch out to train in process"
   const problems = [
     ...(loss === "dpo" ? [] : [`loss must be dpo with --torch, got ${loss}; ${remedy}`]),
     ...(lengthNormalised ? [`lengthNormalised must be false with --torch, got true; ${remedy}`] : []),
+    ...(settings.trained ? [`trained must be lora with --torch, got all; ${remedy}`] : []),
     ...(settings.weighEvery ? [`weighEvery must be 0 with --torch, got ${settings.weighEvery}; ${remedy}`] : []),
     ...(sftWeight ? [`sftWeight must be 0 with --torch, got ${sftWeight}; ${remedy}`] : []),
   ]

@@ -8,15 +8,16 @@ import type { LocalModel } from "../engine/local"
 import { CheckpointError, MuscError } from "../errors"
 import { readAdapter, writeAdapter } from "../model/adapter"
 import { fromAdapter, type Lora, toAdapter } from "../model/lora"
-import { baseMismatch } from "../model/merge"
+import { baseMismatch, writeCheckpoint } from "../model/merge"
 import { openSafetensors } from "../model/safetensors"
+import type { Model } from "../model/transformer"
 import { weightsFile } from "../musc/reweigh"
 import type { FailedRow } from "../musc/row"
-import { type PairCounts, type TrainRow, type TrainSettings, trainAdapter } from "../musc/train"
+import { type PairCounts, type TrainRow, type TrainSettings, trainAdapter, trainModel } from "../musc/train"
 import type { StepLog } from "../train/loop"
 
 export interface TrainStage {
-  /** Folder for `metrics.jsonl`, `pairs.json`, `adapter/` and, while training, `checkpoint.safetensors`. */
+  /** Folder for `metrics.jsonl`, `pairs.json`, `adapter/` (or `model/`) and, while training, `checkpoint.safetensors`. */
   dir: string
   /** See keyOf: training version, settings, the model, the key of the pairs. */
   key: string
@@ -34,17 +35,19 @@ export interface TrainStage {
 
 /**
  * Trains an adapter, or finds it done. A stopped or killed training goes on from its checkpoint, to the same adapter and
- * the same metrics as without the stop. Returns the adapter's folder (PEFT).
+ * the same metrics as without the stop. Returns the adapter's folder (PEFT), or where all weights are trained that of a plain
+ * checkpoint.
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */
 export async function runTraining(stage: TrainStage): Promise<string> {
   const { dir, key, local, pairs, settings, checkpointEvery, cache, signal, onStep, onNote } = stage
-  const adapter = join(dir, "adapter")
+  const all = settings.trained === "all"
+  const adapter = join(dir, all ? "model" : "adapter")
   const metrics = join(dir, "metrics.jsonl")
   const checkpoint = join(dir, "checkpoint.safetensors")
   const cached = cache && join(cache, `train-${key.slice(0, 32)}`)
   const found = await readKey(dir)
-  if (found?.key === key && found.complete && existsSync(join(adapter, "adapter_config.json"))) {
+  if (found?.key === key && found.complete && existsSync(join(adapter, all ? "config.json" : "adapter_config.json"))) {
     await rm(checkpoint, { force: true })
     return adapter
   }
@@ -65,9 +68,9 @@ export async function runTraining(stage: TrainStage): Promise<string> {
   await writeKey(dir, { key, complete: false })
   await cutMetrics(metrics, await checkpointStep(checkpoint, key))
   const writer = await appendJsonl(metrics, { resume: true })
-  let lora: Lora
+  let made: Lora | Model
   try {
-    lora = await trainAdapter(local, pairs(), settings, {
+    made = await (all ? trainModel : trainAdapter)(local, pairs(), settings, {
       checkpoint: { file: checkpoint, every: checkpointEvery, key },
       signal,
       onNote,
@@ -88,13 +91,14 @@ export async function runTraining(stage: TrainStage): Promise<string> {
   await writer.close()
   try {
     await rm(`${adapter}.tmp`, { recursive: true, force: true })
-    await writeAdapter(`${adapter}.tmp`, await toAdapter(lora, local.config), local.name)
+    if ("scale" in made) await writeAdapter(`${adapter}.tmp`, await toAdapter(made, local.config), local.name)
+    else await writeCheckpoint(local.dir, made as Model, `${adapter}.tmp`)
     await rm(adapter, { recursive: true, force: true })
     await rename(`${adapter}.tmp`, adapter)
   } catch (error) {
     throw fileError(error, adapter, "write")
   } finally {
-    tf.dispose(lora.params)
+    tf.dispose(made.params)
   }
   await writeKey(dir, { key, complete: true })
   for (const done of [checkpoint, weightsFile(checkpoint)]) await rm(done, { force: true })
