@@ -12,6 +12,7 @@ import { collect } from "../runs/context"
 import { graderOf, judgeOptions } from "../runs/graders"
 import { sha256File } from "../runs/manifest"
 import { resultsOf, resultsTable } from "../runs/results"
+import { judgedBy } from "../runs/run-judge"
 import { openWriting } from "../runs/servers"
 import { stageSettings, worldHoldout } from "../runs/stages"
 import { keyOf, readOutput, readState, runRows } from "../runs/store"
@@ -87,7 +88,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
       const { base, engine, id, weights } = writer
         ? { base: writer.engine, engine: writer.engine, id: writer.id, weights: "server" }
         : await localEngines(config, adapter, { signal, show })
-      const key = keyOf("evaluate", 2, settingsOf(config), method, id, weights, work)
+      const key = keyOf("evaluate", 3, settingsOf(config), method, id, weights, work)
       if (existsSync(out) && readState(out)?.key !== key && !force) {
         const rule = "must be a new file or one of this evaluation, got one made otherwise"
         throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: out })
@@ -111,7 +112,12 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
       temperature,
       items: items.filter((item) => item.temperature === temperature),
     }))
-    console.log(resultsTable(resultsOf(graded, [], { samples: config.bootstrapSamples, seed: config.seed })))
+    const judging = {
+      ...{ name: basename(config.model), base: { name: server?.model ?? "" } },
+      ...{ textIdentity: server ? "server" : "", answerIdentity: "" },
+    }
+    const results = resultsOf(graded, [], { samples: config.bootstrapSamples, seed: config.seed })
+    console.log(resultsTable({ ...results, judged_by: judgedBy(items, judging) }))
     for (const [problem, n] of problemsOf(items)) console.log(`${n} without an answer, ${problem}`)
     console.log(`answers: ${out}`)
   } finally {

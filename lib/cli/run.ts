@@ -1,13 +1,15 @@
 import { existsSync } from "node:fs"
 import { basename, join } from "node:path"
-import type { Command } from "commander"
+import { type Command, Option } from "commander"
 import type { RunConfig } from "../config/config"
 import { recipes } from "../config/recipes"
+import { InputError } from "../errors"
 import { answerRows } from "../report/answers"
 import { planOf } from "../runs/dry-run"
 import { withoutSecrets } from "../runs/manifest"
 import { aligned, resultsTable } from "../runs/results"
 import { type RunOptions, run } from "../runs/run"
+import { benchmarkText } from "../runs/run-benchmarks"
 import { runStudy, type Study } from "../runs/study"
 import { highlighted } from "./display"
 import { type JudgeFlags, judgeSettingsOf, type ServerFlags, withJudge, withServer, writerOptions } from "./servers"
@@ -27,6 +29,9 @@ import {
 } from "./support"
 
 interface Options extends SettingOptions, TorchFlags, ServerFlags, JudgeFlags {
+  instructions?: string
+  benchmarks?: string[]
+  data?: string
   models?: string[]
   out?: string
   cache: boolean
@@ -48,7 +53,15 @@ export function register(program: Command): void {
       "to write and judge in the model's place, all but token signals, training and evaluation",
     ),
   )
-    .option("--seeds <file>", "seed file (ShareGPT, Alpaca, JSONL with `instruction`), world or self-instruct")
+    .option(
+      "--instructions <file>",
+      "instructions to start from: a file (ShareGPT, Alpaca, JSONL with `instruction`), world or self-instruct",
+    )
+    .addOption(new Option("--seeds <file>", "former name of --instructions").hideHelp())
+    .option("--benchmarks <list>", "benchmarks that every method is measured on, separated by commas", (text) =>
+      text.split(",").map((name) => name.trim()),
+    )
+    .option("--data <folder>", "official data of the benchmarks: a folder for each by name, or that of a single one")
     .option("--models <list>", "recipes of several runs: models to run all of them with, separated by commas", (text) =>
       text.split(","),
     )
@@ -59,9 +72,9 @@ export function register(program: Command): void {
     .option("--dry-run", "show settings, first prompts and the number of calls, and stop")
     .addHelpText("after", help)
     .action(async (recipe: string, options: Options) => {
-      options.set = [...judgeSettings(options), ...(options.set ?? [])]
-      const study = readStudyPlan({ ...options, recipe })
-      const config = study ? study.variants[0]!.config : readConfig({ ...options, recipe })
+      const given = { ...options, recipe, ...instructionsOf(options), settings: settingsOf(options) }
+      const study = readStudyPlan(given)
+      const config = study ? study.variants[0]!.config : readConfig(given)
       if (options.dryRun) {
         const list = study?.variants.map(({ name, changes }) => `  ${name}: ${JSON.stringify(changes)}`).join("\n")
         return console.log(
@@ -72,11 +85,26 @@ export function register(program: Command): void {
     })
 }
 
-/** The judging server as settings, so that `config.json` names it. */
-const judgeSettings = ({ judge, judgeModel }: JudgeFlags): string[] => [
-  ...(judge ? [`judgeEndpoint=${JSON.stringify(judge)}`] : []),
-  ...(judgeModel ? [`judgeModel=${JSON.stringify(judgeModel)}`] : []),
-]
+/** What `--instructions` (formerly `--seeds`) names. @throws InputError for both */
+function instructionsOf({ instructions, seeds }: Options): { seeds?: string } {
+  if (instructions !== undefined && seeds !== undefined) {
+    throw new InputError("is the former name of --instructions, got both; leave it out", { field: "--seeds" })
+  }
+  if (seeds !== undefined) console.error("note: --seeds is called --instructions now (a seed is a random one)")
+  const from = instructions ?? seeds
+  return from === undefined ? {} : { seeds: from }
+}
+
+/**
+ * Settings that the options of this command name. One judge serves all that is judged by a server: the final evaluation, the
+ * benchmarks, and what makes pairs where a method asks for it.
+ */
+const settingsOf = ({ judge, judgeModel, benchmarks, data }: Options): Partial<RunConfig> => ({
+  ...(judge && { evalJudgeEndpoint: judge, judgeEndpoint: judge }),
+  ...(judgeModel !== undefined && { evalJudgeModel: judgeModel, judgeModel }),
+  ...(benchmarks && { benchmarks }),
+  ...(data !== undefined && { benchmarkData: data }),
+})
 
 async function start(recipe: string, config: RunConfig, flags: Options, study?: Study): Promise<void> {
   const { out, cache } = flags
@@ -105,6 +133,7 @@ async function start(recipe: string, config: RunConfig, flags: Options, study?: 
   const answers = answerRows(results)
   if (answers.length) console.log(`${aligned(answers)}\n`)
   for (const note of results.notes ?? []) console.log(note)
+  if (results.benchmarks?.length) console.log(`${benchmarkText(results)}\n`)
   const percent = (share: number | null) => (share === null ? "not graded" : `${(100 * share).toFixed(1)} %`)
   for (const { seed, n, chosen_csr, rejected_csr } of results.pairs) {
     console.log(
@@ -126,7 +155,8 @@ Examples:
   musc run smoke                                   minutes on a laptop
   musc run smoke --limit 50 --out runs/try         a first look
   musc run smoke --set weighting=kl --set lr=5e-4  other settings, same data: only training and evaluation are new
-  musc run paper --model models/qwen --seeds chats.json --dry-run
+  musc run paper --model models/qwen --instructions chats.json --dry-run
+  musc run paper --model M --benchmarks ifeval,followbench --data benchmarks --judge http://127.0.0.1:8000/v1 --judge-model J
   musc run ablation-noise --repeat 1               several runs that differ in their noise, put together in one table
   musc run paper --model my-model --endpoint http://127.0.0.1:8000/v1 --endpoint-model M --concurrency 64
   musc run mine.yaml                               settings of your own, one "key: value" a line; "recipe: smoke" (or any

@@ -22,6 +22,8 @@ export interface SettingOptions {
   seeds?: string
   limit?: number
   repeat?: number
+  /** Settings that options of one command name. */
+  settings?: Partial<RunConfig>
   set?: string[]
 }
 
@@ -97,7 +99,7 @@ export const withRecipe = (command: Command): Command =>
  * @throws ConfigError listing every problem.
  */
 export function readConfig(
-  { recipe, set = [], limit, ...given }: SettingOptions,
+  { recipe, set = [], limit, settings, ...given }: SettingOptions,
   changes: Partial<RunConfig> = {},
 ): RunConfig {
   const sets = parseSets(set)
@@ -110,7 +112,7 @@ export function readConfig(
       given[key] === undefined ? [] : [[key, given[key]]],
     ),
   )
-  const merged: Record<string, unknown> = { ...base, ...named }
+  const merged: Record<string, unknown> = { ...base, ...named, ...settings }
   if (limit !== undefined) {
     const most = (key: "instructions" | "evalInstructions") =>
       Math.min(limit, Number(merged[key] ?? configDefaults[key]))

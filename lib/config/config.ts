@@ -169,6 +169,16 @@ export const runConfig = z.strictObject({
       "OpenAI-compatible server that judges for self-reward-external and keepPairs=verified, e.g. http://127.0.0.1:8000/v1",
     ),
   judgeModel: z.string().default("").describe("model of that server"),
+  evalJudgeEndpoint: z
+    .string()
+    .default("")
+    .describe(
+      "OpenAI-compatible server that judges the final evaluation and the benchmarks; none: exact checks, else the model itself, untrained",
+    ),
+  evalJudgeModel: z.string().default("").describe("model of that server"),
+  evalJudgeTries: count(1, 10)
+    .default(3)
+    .describe("times that a benchmark's question is asked while the reply cannot be read"),
   judgeMaxTokens: tokens.default(128).describe("tokens of a judge's reply, at most"),
 
   methods: distinct(z.enum(methodNames))
@@ -248,6 +258,21 @@ export const runConfig = z.strictObject({
   evalTemperatures: distinct(temperature).min(1).default([0, 0.5]).describe("sampling temperatures of the evaluation"),
   evalMaxTokens: tokens.default(1024).describe("tokens of an answer, at most"),
   gradedPairs: count(0).default(500).describe("pairs whose answers are graded for the results, at most"),
+  benchmarks: distinct(z.string().min(1))
+    .default([])
+    .describe(
+      "benchmarks that every method is measured on, such as ifeval, followbench; musc benchmark --help lists them",
+    ),
+  benchmarkData: z
+    .string()
+    .default("")
+    .describe("folder of official data: one benchmark's own, or one with a folder for each, called as the benchmark"),
+  benchmarkScoring: z
+    .enum(["official", "corrected"])
+    .default("official")
+    .describe("official has the published scorers' quirks, corrected mends them"),
+  benchmarkItems: count(0).default(0).describe("items of each benchmark, at most, in whole groups; 0 takes all"),
+  benchmarkMaxTokens: count(0, 131072).default(0).describe("tokens of an answer, at most; 0: as the benchmark has it"),
   bootstrapSamples: count(100, 1e6).default(2000).describe("resamples for the confidence intervals; 1,000 to 10,000"),
 })
 export type RunConfig = z.output<typeof runConfig>
@@ -287,6 +312,13 @@ export function parseConfig(settings: Readonly<Record<string, unknown>>): RunCon
     )
   if (typeof judgeEndpoint === "string" && judgeEndpoint)
     problems.push(...addressProblems(judgeEndpoint, "judgeEndpoint"))
+  const { evalJudgeEndpoint, evalJudgeModel } = { ...configDefaults, ...given } as RunConfig
+  if (Boolean(evalJudgeEndpoint) !== Boolean(evalJudgeModel))
+    problems.push(
+      "evalJudgeEndpoint, evalJudgeModel: a judge has both, got one; set both (--judge, --judge-model) or none",
+    )
+  if (typeof evalJudgeEndpoint === "string" && evalJudgeEndpoint)
+    problems.push(...addressProblems(evalJudgeEndpoint, "evalJudgeEndpoint"))
   if (!parsed.success || problems.length) throw new ConfigError(problems)
   return parsed.data
 }

@@ -5,17 +5,25 @@ export interface Current {
   seed(seed: number): boolean
   method(method: string): boolean
   temperature(temperature: number): boolean
+  benchmark(name: string): boolean
   /** of a path in the run folder */
   file(path: string): boolean
 }
 
-export function currentOf({ seed: first, repeat = 1, methods, evalTemperatures }: JsonObject = {}): Current {
+export function currentOf({
+  seed: first,
+  repeat = 1,
+  methods,
+  evalTemperatures,
+  benchmarks,
+}: JsonObject = {}): Current {
   const listed = (list: unknown) => (entry: unknown) => !Array.isArray(list) || list.includes(entry)
   const counted = typeof first === "number" && typeof repeat === "number"
   const now = {
     seed: (seed: number) => !counted || (seed >= first && seed < first + repeat),
     method: listed(methods),
     temperature: listed(evalTemperatures),
+    benchmark: listed(benchmarks),
   }
   return {
     ...now,
@@ -24,6 +32,8 @@ export function currentOf({ seed: first, repeat = 1, methods, evalTemperatures }
       if (seed !== undefined && !now.seed(Number(seed))) return false
       const trained = /^seed-[^/]+\/train\/([^/]+)\//.exec(path)?.[1]
       if (trained !== undefined) return now.method(trained)
+      const [, benchmark, of] = /^seed-[^/]+\/benchmarks\/([^/]+)\/([^/]+)\//.exec(path) ?? []
+      if (benchmark !== undefined) return now.benchmark(benchmark) && now.method(of!)
       const [, method, temperature] = /^seed-[^/]+\/evaluate\/(.+)-T([\d.]+?)(?:\.key\.json|\.jsonl)$/.exec(path) ?? []
       return method === undefined || (now.method(method) && now.temperature(Number(temperature)))
     },

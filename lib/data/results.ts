@@ -79,6 +79,27 @@ export type AnswerFigures = z.infer<typeof answerFigures>
 export const kindShares = z.record(z.string(), z.object({ kept: z.int(), n: z.int() }))
 export type KindShares = z.infer<typeof kindShares>
 
+const figure = z.object({ value: keptShare, interval: z.tuple([keptShare, keptShare]) })
+
+/** What a benchmark says of the methods of a run: over the items that all of them have, and over all seeds. */
+export const benchmarkResults = z.object({
+  benchmark: z.string(),
+  scoring: z.enum(["official", "corrected"]),
+  judge: z.string().nullable(),
+  items: z.int().describe("items that every method has a result for, in every seed"),
+  left_out: z.int().describe("items that some method has no result for"),
+  notes: z.array(z.string()),
+  methods: z.record(z.string(), z.record(z.string(), figure)).describe("figures of each method, the headline first"),
+  differences: z.array(
+    z.object({
+      ...{ method: z.string(), against: z.string(), figure: z.string() },
+      ...figure.shape,
+      p: keptShare.describe("two-sided p of no difference, not corrected for how many there are"),
+    }),
+  ),
+})
+export type BenchmarkResults = z.infer<typeof benchmarkResults>
+
 /** `results.json` of a run. Temperatures are keyed "T0", "T0.5". */
 export const results = z.looseObject({
   methods: z.record(z.string(), z.record(z.string(), score)),
@@ -137,6 +158,8 @@ export const results = z.looseObject({
     )
     .optional()
     .describe("what each method was trained on; results made before lack it"),
+  judged_by: z.string().optional().describe("who says which constraints an answer keeps; results made before lack it"),
+  benchmarks: z.array(benchmarkResults).optional(),
   split: z.enum(["test", "development"]).optional().describe("what was answered: see evalSplit"),
 })
 export type Results = z.infer<typeof results>

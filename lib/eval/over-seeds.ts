@@ -34,8 +34,19 @@ export function overSeeds(
   const value = statistic(totalsOf(columns))
   const draws: number[] = []
   bootstrap(columns, (totals) => draws.push(statistic(totals)), options)
-  const error = standardError(seeds.map((seed) => statistic(totalsOf(seed))).filter((of) => !Number.isNaN(of)))
-  const t = error ? studentDraws(seeds.length - 1, options) : null
+  const perSeed = seeds.map((seed) => statistic(totalsOf(seed)))
+  return estimateOf(value, draws, perSeed, options)
+}
+
+/** An estimate from its value, the values of resamples of instructions, and those of each seed alone. */
+export function estimateOf(
+  value: number,
+  draws: readonly number[],
+  perSeed: readonly number[],
+  options: BootstrapOptions,
+): Estimate {
+  const error = standardError(perSeed.filter((of) => !Number.isNaN(of)))
+  const t = error ? studentDraws(perSeed.length - 1, options) : null
   const drawn = draws.map((draw, i) => draw + (t ? error * t[i]! : 0)).filter((draw) => !Number.isNaN(draw))
   const below = drawn.filter((draw) => draw <= 0).length
   const above = drawn.filter((draw) => draw >= 0).length

@@ -1,6 +1,7 @@
 import type { EvalItem, Results, Score } from "../data/results"
 import type { PairRow } from "../data/schema"
 import { constraintShare } from "../eval/grader"
+import { benchmarkFigure } from "../plots/benchmarks"
 import { methodComparison } from "../plots/comparison"
 import { trainingCurves, weightDistribution } from "../plots/curves"
 import { answersHtml, diffHtml, editsHtml, type Verdict } from "../plots/diff"
@@ -12,8 +13,9 @@ import { mainMethod, orderMethods } from "../plots/theme"
 import { weightsByClass } from "../plots/token-classes"
 import { gradeAnswer, worldSpec } from "../world/spec"
 import { answerRows, kindRows } from "./answers"
+import { benchmarkCells, benchmarkNotes, headlinesOf } from "./benchmark-table"
 import { type RunData, type Seeded, SHOWN, sampler } from "./report-data"
-import { covered, differenceBetween, isClear, resultLines } from "./tables"
+import { covered, differenceBetween, isClear, judgedLine, resultLines } from "./tables"
 
 /** Sections of the report: each shows one part of a run, or is undefined when the run has not come to it. */
 
@@ -103,7 +105,8 @@ export function resultSection({ results }: Pick<RunData, "results">): Html | und
   )
   const head = ["method", "temperature", "CSR", "ISR", "CSR − base", "ISR − base"]
   const counted = [...(pairs ? ["pairs"] : []), "answers", ...(unreadable ? ["unreadable"] : [])]
-  return html`${table([...head, ...counted], rows, [1, 2, 3, 4, 5, 6, 7, 8])}
+  const judge = results.judged_by && html`<p>${judgedLine(results.judged_by)}</p>`
+  return html`${judge}${table([...head, ...counted], rows, [1, 2, 3, 4, 5, 6, 7, 8])}
 <p class="note">CSR: share of constraints kept, a mean over answers. ISR: share of answers that keep every constraint. In
 brackets 95 % intervals over ${covered(results)}; differences in
 percentage points, paired by seed and instruction, a star where one differs from 0 after Holm’s correction for all of its column. ${methods
@@ -151,6 +154,19 @@ function seedTable(results: Results): Part {
   )
   const head = ["method", "temperature", ...results.seeds.map((seed) => `seed ${seed}`)]
   return html`<details><summary>ISR of each seed</summary>${table(head, rows, head.map((_, i) => i).slice(1))}</details>`
+}
+
+/** The table of benchmarks, methods by benchmarks, with paired differences and a figure. */
+export function benchmarkSection({ results }: Pick<RunData, "results">): Html | undefined {
+  const { benchmarks = [], seeds = [] } = results ?? {}
+  if (!benchmarks.length) return undefined
+  const { head, values, differences } = benchmarkCells(benchmarks)
+  const numeric = head.map((_, i) => i).slice(1)
+  const panels = benchmarks.flatMap((of) => headlinesOf(of).map((figure) => ({ of, figure })))
+  return html`${table(head, values, numeric)}
+${differences.map(({ against, rows }) => html`<h3>Difference from ${against}</h3>${table(head, rows, numeric)}`)}
+${figureBlock(benchmarkFigure(panels))}
+${benchmarkNotes(benchmarks, seeds.length).map((note) => html`<p class="note">${note}</p>`)}`
 }
 
 /** How many rows came through each stage, and why others did not. */

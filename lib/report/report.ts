@@ -6,6 +6,7 @@ import { type Html, html, type Part, page, table } from "../plots/html"
 import { lossWarning } from "./losses"
 import { type RunData, readRun } from "./report-data"
 import {
+  benchmarkSection,
   changeSection,
   editSection,
   kindSection,
@@ -77,6 +78,7 @@ export function reportPage(data: RunData): string {
   const weighting = said(data.config?.weighting) || defaultWeighting
   const sections: [string, string, Html | undefined][] = [
     ["results", "Results", resultSection(data)],
+    ["benchmarks", "Benchmarks", benchmarkSection(data)],
     ["data", "Data card", dataCard(data)],
     ["edits", "What was done to the constraints", editSection(data)],
     ["pairs", "Pairs", pairSection(data)],

@@ -9,6 +9,7 @@ import { temperaturesOf } from "../plots/figures"
 import { frameOf } from "../plots/frame"
 import { orderMethods } from "../plots/theme"
 import { belowTable } from "./answers"
+import { benchmarkLines, benchmarkMarkdown } from "./benchmark-table"
 
 /** Results as one table, and what is written of it. Only `resultFrame` needs danfo, which takes seconds to load. */
 
@@ -99,6 +100,9 @@ export function tableNote(results: Results): string {
   ].join(" ")
 }
 
+/** Who judged, as a line above a table. */
+export const judgedLine = (judge: string) => `Judged by: ${judge}.`
+
 const columns = (name: string, value?: number, interval?: readonly [number, number]) => ({
   [name]: value ?? null,
   [`${name}_low`]: interval?.[0] ?? null,
@@ -172,11 +176,19 @@ function titles(name: string): string {
   return name.replace(/^(csr|isr)/, (rate) => rate.toUpperCase()).replace("_minus_", " − ")
 }
 
-/** Writes `results.json`, `results.csv` and `results.md` into a folder. */
+/** Writes `results.json`, `results.csv` and `results.md` into a folder, and of benchmarks `benchmarks.csv` and `.md`. */
 export async function writeResults(dir: string, results: Results): Promise<void> {
   await writeAtomic(join(dir, "results.json"), `${JSON.stringify(results, null, 2)}\n`)
+  if (results.benchmarks?.length) {
+    await writeAtomic(join(dir, "benchmarks.csv"), toCsv(frameOf(benchmarkLines(results.benchmarks))))
+    await writeAtomic(join(dir, "benchmarks.md"), benchmarkMarkdown(results))
+  }
   if (!Object.keys(results.methods).length) return
   const frame = frameOf(resultLines(results))
   await writeAtomic(join(dir, "results.csv"), toCsv(frame))
-  await writeAtomic(join(dir, "results.md"), `${toMarkdown(frame)}\n${tableNote(results)}\n${belowTable(results)}`)
+  const head = results.judged_by ? `${judgedLine(results.judged_by)}\n\n` : ""
+  await writeAtomic(
+    join(dir, "results.md"),
+    `${head}${toMarkdown(frame)}\n${tableNote(results)}\n${belowTable(results)}`,
+  )
 }

@@ -79,11 +79,16 @@ function namesOf(a: string, b: string): [string, string] {
   return x === y ? [a, b] : [x, y]
 }
 
+/** The items of a result folder that have a result. */
+export async function readItems(dir: string): Promise<Scored[]> {
+  const rows = await collect(readJsonl(join(dir, "items.jsonl"), itemRow))
+  return rows.flatMap(({ failure, id, unit, result }) => (failure ? [] : [{ id, unit, result }]))
+}
+
 async function readResults(dir: string): Promise<{ scores: BenchmarkScores; rows: Scored[] }> {
   const file = join(dir, "scores.json")
   const scores = parseRecord(benchmarkScores, readJsonFile(file, { missing: "name a folder of musc benchmark" }), {
     file,
   })
-  const rows = await collect(readJsonl(join(dir, "items.jsonl"), itemRow))
-  return { scores, rows: rows.flatMap(({ failure, id, unit, result }) => (failure ? [] : [{ id, unit, result }])) }
+  return { scores, rows: await readItems(dir) }
 }

@@ -10,6 +10,7 @@ import { weighRequest } from "../musc/weigh"
 import { lossWarning, stageCountOf } from "../report/losses"
 import type { StepLog } from "../train/loop"
 import type { Engines } from "./engines"
+import type { RunJudge } from "./run-judge"
 import { keyOf, type RowStage, readOutput, runRows, type StageOutput } from "./store"
 import { worldStage } from "./worlds"
 
@@ -33,6 +34,8 @@ export interface RunContext {
   engines: Engines
   /** How the judging server of the settings is asked. */
   judge?: Omit<OpenAIOptions, "model" | "baseURL">
+  /** Judges the final evaluation and the benchmarks; without one, exact checks or the model itself do. */
+  evalJudge?: RunJudge
   /** Folder of finished outputs shared by runs. */
   cache?: string
   signal?: AbortSignal

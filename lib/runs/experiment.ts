@@ -2,16 +2,19 @@ import { join } from "node:path"
 import { isBaseline, isVerified, type MethodName } from "../config/config"
 import type { EvalItem, Results } from "../data/results"
 import type { InstructionRow, PairRow } from "../data/schema"
+import type { Generator } from "../engine/engine"
 import { InputError } from "../errors"
 import { evaluate } from "../musc/evaluate"
 import { stages } from "../musc/stages"
 import { type TrainRow, trainVersion } from "../musc/train"
 import { baselinePairs, finePairs } from "./baselines"
 import { collect, first, methodStage, passed, type RunContext, rowsStage, stepProgress, tellLosses } from "./context"
-import type { OpenGenerator } from "./engines"
+import type { Engines, OpenGenerator } from "./engines"
 import { exactGrader, type GradedPair, gradePair, graderOf, judgeOptions } from "./graders"
 import { broughtConstraints, notesOf, verifiedNote } from "./notes"
 import { type Graded, meanShares, type PairCount, resultsOf } from "./results"
+import { benchmarkTable, loadBenchmarks, type Measured, measureMethod } from "./run-benchmarks"
+import { judgedBy } from "./run-judge"
 import { holdoutStage, type Source, sourceStage } from "./source"
 import { checkMethods, stageOptions, trainSettings } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
@@ -40,6 +43,8 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
   const filtered = config.keepPairs === "verified"
   const brought: { seed: number; n: number; of: number }[] = []
   let holdout: StageOutput | undefined
+  const loaded = await loadBenchmarks(config, !!context.evalJudge)
+  const measured: Measured[] = []
   for (const seed of seeds) {
     const source = await sourceStage(context, seed)
     tellLosses("source", source.rows, context.onNote)
@@ -101,13 +106,30 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
         const { pairs, leftOut: left_out, shortened } = counts
         trained.push({ method, seed, pairs, left_out, shortened })
       }
-      if (holdout) graded.push(...(await evaluateMethod(context, seed, method, adapter, holdout)))
+      const opened = openedLazily(context.engines, adapter?.dir)
+      try {
+        if (holdout) graded.push(...(await evaluateMethod(context, seed, method, { adapter, opened, holdout })))
+        const of = { method, seed, first: seeds[0]!, adapter: adapter?.key, engine: opened.engine }
+        measured.push(...(await measureMethod(context, loaded, measured, of)))
+      } finally {
+        await opened.dispose()
+      }
     }
   }
   const results = resultsOf(graded, pairs, { samples: config.bootstrapSamples, seed: config.seed })
   const verified = pairs.flatMap(({ seed, verified }) => (verified ? verifiedNote(seed, verified) : []))
   const notes = [...notesOf(config, brought), ...verified]
-  const more = { trained, split: config.evalSplit, ...(notes.length && { notes }), ...(own.length && { baselines }) }
+  const more = {
+    ...{ trained, split: config.evalSplit, ...(notes.length && { notes }), ...(own.length && { baselines }) },
+    ...(graded.length && {
+      judged_by: judgedBy(
+        graded.flatMap(({ items }) => items),
+        context.engines,
+        context.evalJudge,
+      ),
+    }),
+    ...(loaded.length && { benchmarks: benchmarkTable(context, loaded, measured, seeds) }),
+  }
   return { results: { ...results, ...more }, graded }
 }
 
@@ -211,15 +233,34 @@ async function trainMethod(
   return { dir: adapter, key }
 }
 
+/** The engine of a method, opened once, and only where an answer is still to be made. */
+interface OpenedLazily {
+  engine: () => Promise<Generator>
+  dispose(): Promise<void>
+}
+
+function openedLazily(engines: Engines, dir: string | undefined): OpenedLazily {
+  let adapted: Promise<OpenGenerator> | undefined
+  return {
+    async engine() {
+      if (dir === undefined) return engines.untrained
+      adapted ??= engines.withAdapter(dir)
+      return adapted
+    },
+    async dispose() {
+      ;(await adapted?.catch(() => undefined))?.dispose()
+    },
+  }
+}
+
 /** Stage 7: one file a temperature. */
 async function evaluateMethod(
   context: RunContext,
   seed: number,
   method: MethodName,
-  adapter: Adapter | null,
-  holdout: StageOutput,
+  { adapter, opened, holdout }: { adapter: Adapter | null; opened: OpenedLazily; holdout: StageOutput },
 ): Promise<Findings["graded"]> {
-  const { config, engines } = context
+  const { config, engines, evalJudge } = context
   const rows = await collect(passed<InstructionRow>(holdout))
   if (!rows.length) {
     const got = `none${reasons(holdout)}`
@@ -230,32 +271,26 @@ async function evaluateMethod(
       },
     )
   }
-  const grade = graderOf(engines.base, judgeOptions(config))
-  let adapted: Promise<OpenGenerator> | undefined // opened once, and only where an answer is still to be made
-  const engine = async () => {
-    if (!adapter) return engines.untrained
-    adapted ??= engines.withAdapter(adapter.dir)
-    return adapted
-  }
+  const grade = graderOf(evalJudge?.engine ?? engines.base, judgeOptions(config))
   const graded: Findings["graded"] = []
-  try {
-    for (const temperature of config.evalTemperatures) {
-      const options = { method, seed, temperature, maxTokens: config.evalMaxTokens }
-      const judge = engines.textIdentity === engines.answerIdentity ? [] : [engines.textIdentity]
-      const made = [engines.answerIdentity, adapter?.key ?? "base", holdout.key, judgeOptions(config), ...judge]
-      const output = await rowsStage(context, {
-        name: `seed-${seed}/evaluate/${method}-T${temperature}`,
-        key: keyOf("evaluate", evaluateVersion, options, ...made),
-        total: rows.length,
-        engine: engines.untrained,
-        rows: () => rows,
-        work: async (row) => evaluate(await engine(), row, grade, options),
-      })
-      const items = await collect(readOutput<EvalItem>(output))
-      graded.push({ method, temperature, seed, key: output.key, items })
-    }
-  } finally {
-    ;(await adapted?.catch(() => undefined))?.dispose()
+  const judging = evalJudge
+    ? [evalJudge.id]
+    : engines.textIdentity === engines.answerIdentity
+      ? []
+      : [engines.textIdentity]
+  for (const temperature of config.evalTemperatures) {
+    const options = { method, seed, temperature, maxTokens: config.evalMaxTokens }
+    const made = [engines.answerIdentity, adapter?.key ?? "base", holdout.key, judgeOptions(config), ...judging]
+    const output = await rowsStage(context, {
+      name: `seed-${seed}/evaluate/${method}-T${temperature}`,
+      key: keyOf("evaluate", evaluateVersion, options, ...made),
+      total: rows.length,
+      engine: engines.untrained,
+      rows: () => rows,
+      work: async (row) => evaluate(await opened.engine(), row, grade, options),
+    })
+    const items = await collect(readOutput<EvalItem>(output))
+    graded.push({ method, temperature, seed, key: output.key, items })
   }
   return graded
 }

@@ -3,6 +3,7 @@ import { answerFigures, kindShares } from "../eval/answers"
 import type { BootstrapOptions } from "../eval/bootstrap"
 import { constraintShare, type Verdicts } from "../eval/grader"
 import { differenceOf, scoreOf } from "../eval/score"
+import { judgedLine } from "../report/tables"
 import type { GradedPair } from "./graders"
 
 /** Answers of one method at one temperature. */
@@ -100,7 +101,8 @@ export function resultsTable(results: Results): string {
     ]),
   )
   const head = ["method", "", "CSR % [95 %]", "ISR % [95 %]", "answers", "unreadable"]
-  return aligned([head, ...rows])
+  const judge = results.judged_by ? `${judgedLine(results.judged_by)}\n` : ""
+  return judge + aligned([head, ...rows])
 }
 
 /** Rows of cells as lines, columns padded to the same width. */

@@ -7,6 +7,7 @@ import { lockFolder } from "../data/lock"
 import type { Results } from "../data/results"
 import { tf, useBackend } from "../device/tf"
 import { describeModel } from "../engine/description"
+import type { Generator } from "../engine/engine"
 import { type LocalModel, openLocal } from "../engine/local"
 import type { OpenAIOptions } from "../engine/openai"
 import { writeReport } from "../report/report"
@@ -18,6 +19,7 @@ import { experiment, type Findings } from "./experiment"
 import { sweep, versions, writeManifest } from "./manifest"
 import { modelFolder } from "./model"
 import { commit, machine } from "./origin"
+import { openRunJudge } from "./run-judge"
 import { openWriting } from "./servers"
 
 export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgress" | "onNote">> {
@@ -28,6 +30,8 @@ export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgr
   /** A server that writes, and Python jobs that score and train; this process for what is not given. */
   text?: EngineOptions["text"]
   torch?: EngineOptions["torch"]
+  /** Judges the final evaluation and the benchmarks in the place of the server that the settings name. */
+  evalJudge?: Generator
   /** A model that is open already; the one that the settings name if not given. */
   local?: LocalModel
   /** A server that writes and judges in place of the model: stages 0 to 4, baselines. Signals, training and evaluation stay. */
@@ -88,10 +92,12 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     const engines = openEngines(model, options.local ? () => options.local! : open, {
       ...{ signal, onTokens, onNote, text, torch: options.torch },
     })
-    const context = { config, dir, engines, judge: options.judge, cache, signal, onProgress, onNote }
+    const evalJudge = await openRunJudge(config, { ...options, dir, signal, onNote })
+    const context = { config, dir, engines, judge: options.judge, evalJudge, cache, signal, onProgress, onNote }
     const found = await experiment(context, seeds).finally(async () => {
       failing.abort()
       await writer?.close()
+      await evalJudge?.close()
       engines.dispose()
       if (opened) tf.dispose(opened.model.params)
     })

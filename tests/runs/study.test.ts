@@ -74,7 +74,7 @@ describe("a run with baselines", () => {
   it("judges once for the baselines that share a judge, and does nothing again when started again", async () => {
     const sampled = lines(join(dir, "seed-0/sample.jsonl")).filter(({ failure }) => !failure)
     const asked = sampled.reduce((n, { answers, constraints }) => n + answers.length * constraints.length, 0)
-    expect(local.calls["Judge the answer by the question"]).toBe(asked)
+    expect(local.calls["Judge the answer"]).toBe(asked)
     const again = oracleModel()
     await run(settings, { dir, cache: null, local: again })
     expect(again.calls).toEqual({})

@@ -30,7 +30,7 @@ const tasks: Record<string, (prompt: string, seed: number) => string> = {
   },
   "Write one new instruction": (_, seed) => instructionOf(sampleSpec(6, "train", rng(seed))),
   "Read the instruction and the answer. The answer gets": () => "It is fine.",
-  "Judge the answer by the question": (prompt) => {
+  "Judge the answer": (prompt) => {
     const [question, answer] = behind(prompt, "\n\nQuestion: ", "").split("\n\nAnswer: ") as [string, string]
     return satisfies(readQuestion(question)!, answer) ? "Yes" : "no."
   },
