@@ -1,7 +1,15 @@
 import { existsSync } from "node:fs"
 import { basename } from "node:path"
 import { type Command, InvalidArgumentError, Option } from "commander"
-import { type ConfigKey, configDefaults, configKeys, meaning, parseConfig, type RunConfig } from "../config/config"
+import {
+  type ConfigKey,
+  configDefaults,
+  configKeys,
+  meaning,
+  parseConfig,
+  type RunConfig,
+  thinkingOf,
+} from "../config/config"
 import { recipeOf, recipes } from "../config/recipes"
 import { parseSets, readSettings } from "../config/settings"
 import { backendNames, useBackend } from "../device/tf"
@@ -199,7 +207,7 @@ export async function openModel(
   note((await useBackend(config.backend === "auto" ? undefined : config.backend, config.math)).reason)
   const onLoad = (done: number, total: number) =>
     progress({ stage: `load ${config.model}`, unit: "tensors", done, total })
-  return openLocal(folder, { onLoad, onNote: note, workers: config.workers })
+  return openLocal(folder, { onLoad, onNote: note, workers: config.workers, thinking: thinkingOf(config) })
 }
 
 /**

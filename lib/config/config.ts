@@ -68,6 +68,10 @@ export const runConfig = z.strictObject({
     .enum(mathNames)
     .default("f32")
     .describe("how the native backend multiplies matrices; bf16 is faster on processors with AMX and less exact"),
+  thinking: z
+    .enum(["template", "on", "off"])
+    .default("template")
+    .describe("whether the model thinks, for chat templates that can switch it (enable_thinking)"),
   workers: count(0, 256)
     .default(0)
     .describe(
@@ -277,6 +281,10 @@ export const runConfig = z.strictObject({
 })
 export type RunConfig = z.output<typeof runConfig>
 export type ConfigKey = keyof RunConfig
+
+/** The setting as engines take it; undefined leaves it to the template. */
+export const thinkingOf = ({ thinking }: Pick<RunConfig, "thinking">): boolean | undefined =>
+  thinking === "template" ? undefined : thinking === "on"
 
 export const configKeys = Object.keys(runConfig.shape) as ConfigKey[]
 

@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { currentDevice } from "../device/device"
 import { loadConfig, type ModelConfig } from "../model/config"
 import { modelName } from "../model/merge"
+import { withThinking } from "../text/chat"
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer"
 
 /** A checkpoint without its weights: all that is needed to drive engines that hold them elsewhere. */
@@ -17,22 +18,23 @@ export interface ModelDescription {
 }
 
 /** @throws CheckpointError, InputError naming the file that is missing, broken or not supported */
-export function describeModel(dir: string): ModelDescription {
+export function describeModel(dir: string, thinking?: boolean): ModelDescription {
   let hash: string | null = null
   return {
     name: modelName(dir),
     dir,
     config: loadConfig(dir),
-    tokenizer: loadTokenizer(dir),
+    tokenizer: withThinking(loadTokenizer(dir), thinking),
     get fingerprint() {
-      hash ??= fingerprint(dir)
+      hash ??= fingerprint(dir, thinking)
       return hash
     },
   }
 }
 
-function fingerprint(dir: string): string {
+function fingerprint(dir: string, thinking?: boolean): string {
   const hash = createHash("sha256")
+  if (thinking !== undefined) hash.update(`thinking ${thinking}\n`)
   const { precision } = currentDevice()
   if (precision !== "f32") hash.update(`${precision} maths\n`)
   const names = readdirSync(dir).filter((name) =>

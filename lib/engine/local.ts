@@ -9,7 +9,8 @@ import { bind, type Lora, release } from "../model/lora"
 import { localFolder, modelTraits } from "../model/traits"
 import { type Bound, type Model, type Params, sizeOf } from "../model/transformer"
 import { loadModel } from "../model/weights"
-import { chatStop, encodeChats, encodePrompt } from "../text/chat"
+import { chatStop, encodeChats, encodePrompt, renderChat } from "../text/chat"
+import { openedThoughts } from "../text/thoughts"
 import type { Tokenizer } from "../text/tokenizer"
 import { batching } from "./batcher"
 import { ContinuousWriter, turn } from "./continuous"
@@ -52,6 +53,8 @@ export interface OpenOptions {
    * Always 1 in notebooks.
    */
   workers?: number
+  /** whether the model thinks, for chat templates with `enable_thinking`; by default as the template has it */
+  thinking?: boolean
 }
 
 const warn = (line: string) => process.emitWarning(line)
@@ -61,17 +64,20 @@ const warn = (line: string) => process.emitWarning(line)
  * been chosen (`useBackend`).
  * @throws BackendError before that; CheckpointError, InputError naming the file that is missing, broken or not supported
  */
-export function openLocal(nameOrFolder: string, { onLoad, onNote = warn, workers = 1 }: OpenOptions = {}): LocalModel {
+export function openLocal(
+  nameOrFolder: string,
+  { onLoad, onNote = warn, workers = 1, thinking }: OpenOptions = {},
+): LocalModel {
   if (!Object.keys(tf.engine().registryFactory).length)
     throw new BackendError("backend: one must be chosen before a model is opened, got none; call `await useBackend()`")
   const dir = localFolder(nameOrFolder) ?? nameOrFolder
   const { shots } = modelTraits(dir)
-  const description = describeModel(dir)
+  const description = describeModel(dir, thinking)
   const { name, tokenizer } = description
   const model = loadModel(dir, description.config, onLoad, onNote)
   if (tokenizer.note) onNote(tokenizer.note)
   const size = sizeOf(model.params)
-  const pool = openPool(workers, size, resolve(dir))
+  const pool = openPool(workers, size, resolve(dir), thinking)
   const shared = { name, model, tokenizer, size, pool, maxShots: shots }
   return Object.assign(description, {
     config: model.config, // what the weights make of it, such as a head of its own
@@ -181,13 +187,15 @@ function generation(tokenizer: Tokenizer, request: GenerateRequest) {
   const tail = Math.max(0, ...stops.map((s) => Buffer.byteLength(s))) + 2
   const done = stops.length ? (ids: readonly number[]) => stopAt(text(ids.slice(-tail))) >= 0 : undefined
   const prompt = encodePrompt(tokenizer, request.messages)
+  // Thoughts that the prompt opened are told from the answer by their opening.
+  const opened = openedThoughts(renderChat(tokenizer, request.messages))
   return {
     item: { ...request, prompt, done },
     prefix: sharedIds(tokenizer, request.messages, prompt).join(),
     answer({ ids, finish }: Generated): Completion {
       const whole = text(ids)
       const cut = stopAt(whole)
-      return { text: cut < 0 ? whole : whole.slice(0, cut), tokens: ids.length, finish }
+      return { text: opened + (cut < 0 ? whole : whole.slice(0, cut)), tokens: ids.length, finish }
     },
   }
 }

@@ -63,8 +63,8 @@ async function main() {
   process.on("disconnect", () => process.exit())
   // Ctrl-C in a terminal reaches every process; what is stopped then is up to the parent.
   process.on("SIGINT", () => {})
-  const { dir, backend }: WorkerStart = JSON.parse(process.argv[2]!)
-  const opening = useBackend(backend).then(() => openLocal(dir, { workers: 1, onNote: () => {} }))
+  const { dir, backend, thinking }: WorkerStart = JSON.parse(process.argv[2]!)
+  const opening = useBackend(backend).then(() => openLocal(dir, { workers: 1, thinking, onNote: () => {} }))
   opening.catch(() => {}) // told with the first work
   let turn: Promise<unknown> = opening.catch(() => {})
   process.on("message", (message: ToWorker) => {

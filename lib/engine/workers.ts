@@ -11,6 +11,7 @@ import type { SentLora } from "./sent"
 export interface WorkerStart {
   /** Folder of its model. */
   dir: string
+  thinking?: boolean
   backend: string
 }
 
@@ -58,10 +59,10 @@ export function usualWorkers(parameters: number): number {
  * `workers` processes for a model of so many parameters, 0 for as many as are usual, from its folder; null where this one does
  * it all.
  */
-export function openPool(workers: number, parameters: number, dir: string): WorkerPool | null {
+export function openPool(workers: number, parameters: number, dir: string, thinking?: boolean): WorkerPool | null {
   const size = workers || usualWorkers(parameters)
   if (size < 2 || !hasWorkers) return null
-  return new WorkerPool({ size, always: workers > 0 }, { dir, backend: currentDevice().backend })
+  return new WorkerPool({ size, always: workers > 0 }, { dir, backend: currentDevice().backend, thinking })
 }
 
 interface Job {

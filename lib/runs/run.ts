@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises"
 import { dirname, join, resolve } from "node:path"
-import type { RunConfig } from "../config/config"
+import { type RunConfig, thinkingOf } from "../config/config"
 import { currentOf } from "../config/current"
 import { fileError, writeAtomic } from "../data/jsonl"
 import { lockFolder } from "../data/lock"
@@ -77,10 +77,11 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     }
     const backend = await backendOf(config, options.local)
     onNote(backend)
-    const model = options.local ?? describeModel(await modelFolder(config.model, { signal, onProgress }))
+    const model =
+      options.local ?? describeModel(await modelFolder(config.model, { signal, onProgress }), thinkingOf(config))
     let opened: LocalModel | undefined
     const open = () => {
-      opened = openLocal(model.dir, { onNote, workers: config.workers })
+      opened = openLocal(model.dir, { onNote, workers: config.workers, thinking: thinkingOf(config) })
       return opened
     }
     await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)

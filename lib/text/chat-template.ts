@@ -14,6 +14,8 @@ export interface ChatTemplate {
    * @throws InputError naming the file: what the template itself refuses (e.g. a system message), or cannot be run.
    */
   render(variables: Readonly<Record<string, unknown>>): string
+  /** Whether the template's text has a variable of this name, so that it can make a difference. */
+  mentions(variable: string): boolean
 }
 
 const maxTemplateBytes = 2 ** 18
@@ -72,6 +74,7 @@ function compile(source: string, file: string): ChatTemplate {
   const render = guard("the chat template must be Jinja that can be run here, got", () => compileTemplate(source))
   return {
     file,
+    mentions: (variable) => new RegExp(`\\b${variable}\\b`).test(source),
     render: (variables) => guard("the chat template refuses these messages", () => render({ ...absent, ...variables })),
   }
 }

@@ -1,5 +1,6 @@
 import type { Message } from "../data/schema"
 import { InputError, RefusedError } from "../errors"
+import { openedThoughts } from "./thoughts"
 import type { Tokenizer } from "./tokenizer"
 
 /** What ends an answer: an id (part of the answer), or a text (not part of it). */
@@ -33,6 +34,7 @@ export function renderChat(
   const copies = messages.map(({ role, content }) => ({ role, content }))
   return tokenizer.chatTemplate.render({
     ...tokenizer.specialTexts,
+    ...tokenizer.templateVariables,
     messages: copies,
     add_generation_prompt: addGenerationPrompt,
   })
@@ -51,8 +53,8 @@ export function encodePrompt(tokenizer: Tokenizer, messages: readonly Message[])
 }
 
 /**
- * A prompt and its answer with an exact boundary: `promptIds` equals `encodePrompt`, and the two together spell the
- * template's text up to and including the end-of-turn token.
+ * A prompt and its answer with an exact boundary: `promptIds` equals `encodePrompt` (less an opening of thoughts that the
+ * template takes back), and the two together spell the template's text up to and including the end-of-turn token.
  * @throws InputError naming the template's file, where the text of prompt and answer does not begin with that of the prompt.
  */
 export function encodeChat(tokenizer: Tokenizer, prompt: readonly Message[], response: string): EncodedChat {
@@ -66,13 +68,38 @@ export function encodeChats(
   prompt: readonly Message[],
   responses: readonly string[],
 ): { promptIds: number[]; responses: number[][] } {
-  const promptText = renderChat(tokenizer, prompt)
+  const wholes = responses.map((content) =>
+    renderChat(tokenizer, [...prompt, { role: "assistant", content }], { addGenerationPrompt: false }),
+  )
+  const promptText = withoutOpenedThoughts(renderChat(tokenizer, prompt), wholes)
   const promptIds = tokenizer.encode(promptText)
-  const answer = (content: string) => {
-    const whole = [...prompt, { role: "assistant", content } satisfies Message]
-    return answerIds(tokenizer, promptText, promptIds, renderChat(tokenizer, whole, { addGenerationPrompt: false }))
+  return { promptIds, responses: wholes.map((whole) => answerIds(tokenizer, promptText, promptIds, whole)) }
+}
+
+/**
+ * A template that forces thoughts opens them in the prompt, but writes an answer that is given without thoughts as if
+ * none had been opened. Such an answer stands behind the prompt without the opening.
+ */
+function withoutOpenedThoughts(promptText: string, wholes: readonly string[]): string {
+  const opened = openedThoughts(promptText)
+  const shorter = promptText.slice(0, promptText.length - opened.length)
+  const fits = (prompt: string) => wholes.every((whole) => whole.startsWith(prompt))
+  return opened && !fits(promptText) && fits(shorter) ? shorter : promptText
+}
+
+/**
+ * The tokenizer with thinking switched on or off, for templates that can (`enable_thinking`); undefined leaves it to the
+ * template. @throws InputError for a template that knows no such switch
+ */
+export function withThinking(tokenizer: Tokenizer, thinking: boolean | undefined): Tokenizer {
+  if (thinking === undefined) return tokenizer
+  if (!tokenizer.chatTemplate?.mentions("enable_thinking")) {
+    const file = tokenizer.chatTemplate?.file ?? tokenizer.name
+    throw new InputError("thinking can be set for chat templates with enable_thinking, got one without; leave it out", {
+      file,
+    })
   }
-  return { promptIds, responses: responses.map(answer) }
+  return { ...tokenizer, templateVariables: { ...tokenizer.templateVariables, enable_thinking: thinking } }
 }
 
 function answerIds(tokenizer: Tokenizer, promptText: string, promptIds: readonly number[], wholeText: string) {

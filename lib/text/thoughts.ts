@@ -145,3 +145,13 @@ const withoutBlankLines = (text: string) => text.replace(/^(?:[^\S\n]*\n)+|^[^\S
 
 /** The opening tag with which a rendered prompt ends, as templates that force thinking write it; empty for none. */
 export const openedThoughts = (prompt: string): string => promptEnd.exec(prompt)?.[0] ?? ""
+
+const marks = new RegExp(
+  `^(?:${paired
+    .slice(0, -1)
+    .flatMap(({ open, close }) => [open, close])
+    .join("|")}|<\\|(?:channel|message|start)\\|>)$`,
+  "i",
+)
+/** Whether a token marks thoughts. Such a token stays in a model's raw text although it is marked special. */
+export const isThoughtMark = (token: string): boolean => marks.test(token)

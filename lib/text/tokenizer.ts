@@ -5,6 +5,7 @@ import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-
 import { InputError, RefusedError } from "../errors"
 import { type ChatTemplate, readChatTemplate } from "./chat-template"
 import { canHang, repair, timeLimit, withinTime } from "./repairs"
+import { isThoughtMark } from "./thoughts"
 
 /** Text <-> ids of one model folder. */
 export interface Tokenizer {
@@ -19,12 +20,14 @@ export interface Tokenizer {
   readonly padId: number
   /** Plain text is meant to begin with `bosId` (the tokenizer's own post-processor adds it). */
   readonly addsBos: boolean
-  /** Ids left out by `skipSpecial`. */
+  /** Ids left out by `skipSpecial`: special tokens, but for those that mark thoughts. */
   readonly specialIds: ReadonlySet<number>
   /** Texts of the special tokens by name, e.g. `bos_token`: what a chat template may refer to. */
   readonly specialTexts: Readonly<Record<string, string>>
   /** null for a base model without one. */
   readonly chatTemplate: ChatTemplate | null
+  /** Further variables of the chat template, such as `enable_thinking`. */
+  readonly templateVariables?: Readonly<Record<string, unknown>>
   /** What a user should know: tokens that the model's embedding has no row for. */
   readonly note?: string
   /** Every added token, special or not. */
@@ -60,8 +63,10 @@ export function loadTokenizer(dir: string): Tokenizer {
   const inner = construct(json, settings, file)
   const specialIds = new Set<number>()
   const addedIds = new Set<number>()
-  for (const [id, token] of inner.get_added_tokens_decoder()) (token.special ? specialIds : addedIds).add(id)
-  for (const id of specialIds) addedIds.add(id)
+  for (const [id, token] of inner.get_added_tokens_decoder()) {
+    addedIds.add(id)
+    if (token.special && !isThoughtMark(token.content)) specialIds.add(id)
+  }
   const specialTexts: Record<string, string> = {}
   for (const [name, value] of Object.entries({ ...optional("special_tokens_map.json"), ...settings })) {
     const text = isJsonObject(value) ? value.content : value

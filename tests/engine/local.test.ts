@@ -6,6 +6,7 @@ import type { Message } from "../../lib/data/schema"
 import { tf, useBackend } from "../../lib/device/tf"
 import type { GenerateRequest, ScoreRequest } from "../../lib/engine/engine"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
+import { CUT_IN_THOUGHTS, withoutThoughts } from "../../lib/engine/reply"
 import { StoppedError } from "../../lib/errors"
 import { readAdapter } from "../../lib/model/adapter"
 import { loadConfig } from "../../lib/model/config"
@@ -262,5 +263,22 @@ describe("a folder whose tokenizer has more tokens than the embedding has rows",
     engine.dispose()
     plain.dispose()
     tf.dispose(larger.model.params)
+  })
+})
+
+describe("a folder whose template opens thoughts", () => {
+  it("gives them with their opening, so that a reply that ends inside them has no answer", async () => {
+    const folder = mkdtempSync(join(dir, "thinking-"))
+    cpSync(fixture("llama"), folder, { recursive: true })
+    const template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking %}<think>\n{% endif %}"
+    writeFileSync(join(folder, "chat_template.jinja"), template)
+    const [thinking, plain] = [true, false].map((on) => openLocal(folder, { thinking: on }))
+    expect(thinking!.fingerprint).not.toBe(plain!.fingerprint)
+    const [one, other] = [thinking!, plain!].map((model) => model.engine())
+    expect((await one!.generate(request(1))).text).toMatch(/^<think>\n/)
+    expect((await other!.generate(request(1))).text).not.toContain("<think>")
+    expect(withoutThoughts(await one!.generate(request(1)))).toMatchObject({ text: "", problem: CUT_IN_THOUGHTS })
+    for (const engine of [one!, other!]) engine.dispose()
+    for (const model of [thinking!, plain!]) tf.dispose(model.model.params)
   })
 })

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
 import type { Message } from "../../lib/data/schema"
-import { chatStop, encodeChat, encodeChats, encodePrompt, renderChat } from "../../lib/text/chat"
+import { chatStop, encodeChat, encodeChats, encodePrompt, renderChat, withThinking } from "../../lib/text/chat"
 import { readChatTemplate } from "../../lib/text/chat-template"
 import { loadTokenizer, type Tokenizer } from "../../lib/text/tokenizer"
 
@@ -127,11 +127,41 @@ describe("a prompt with its answer", () => {
 
   it("is refused where the template opens the turn in another way than it prompts", () => {
     const tokenizer = using(
-      "{% for m in messages %}<{{ m.content }}>{% endfor %}{% if add_generation_prompt %}<think>{% endif %}",
+      "{% for m in messages %}<{{ m.content }}>{% endfor %}{% if add_generation_prompt %}<draft>{% endif %}",
     )
     expect(() => encodeChat(tokenizer, [user("a")], "b")).toThrow(
-      /chat_template: a conversation must begin with its prompt, got "<a><b>" where the prompt has "<a><think>"/,
+      /chat_template: a conversation must begin with its prompt, got "<a><b>" where the prompt has "<a><draft>"/,
     )
+  })
+
+  it("stands behind the prompt without its opening of thoughts, where the template writes answers without any", () => {
+    const tokenizer = using(
+      "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]<think>\n{% endif %}",
+    )
+    const { promptIds, responseIds } = encodeChat(tokenizer, [user("one")], "the rain")
+    expect(tokenizer.decode(promptIds)).toBe("[user]one[assistant]")
+    expect(responseIds).toEqual([...tokenizer.encode("the rain"), 257])
+    expect(renderChat(tokenizer, [user("one")])).toMatch(/<think>\n$/)
+  })
+})
+
+describe("thinking", () => {
+  const switched =
+    "{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}<a>" +
+    "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}{% endif %}"
+
+  it("is switched by the variable that templates have for it, and left to them by default", () => {
+    const texts = [undefined, true, false].map((thinking) =>
+      renderChat(withThinking(using(switched), thinking), [user("x")]),
+    )
+    expect(texts).toEqual(["[x]<a>", "[x]<a>", "[x]<a><think></think>"])
+  })
+
+  it("cannot be set where it would have no effect", () => {
+    expect(() => withThinking(using("{{ messages }}"), false)).toThrow(
+      /templates with enable_thinking, got one without/,
+    )
+    expect(() => withThinking(base, true)).toThrow(/got one without; leave it out/)
   })
 })
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { openedThoughts, splitThoughts } from "../../lib/text/thoughts"
+import { isThoughtMark, openedThoughts, splitThoughts } from "../../lib/text/thoughts"
 
 /** Right values: what the chat templates of these models keep of an earlier turn, read from the templates. */
 const thinks: [string, string, string][] = [
@@ -84,5 +84,17 @@ describe("thoughts", () => {
     expect(openedThoughts("<|im_start|>assistant\n<think>\n")).toBe("<think>\n")
     expect(openedThoughts("<|im_start|>assistant\n<think>\n\n</think>\n\n")).toBe("")
     expect(openedThoughts("<|im_start|>assistant\n")).toBe("")
+  })
+})
+
+describe("a token that marks thoughts", () => {
+  it.each(["<think>", "</think>", "[THINK]", "[/THINK]", "<|channel|>", "<|START_THINKING|>"])(
+    "is known: %s",
+    (token) => {
+      expect(isThoughtMark(token)).toBe(true)
+    },
+  )
+  it.each(["<|im_end|>", "<s>", "think", "<|end|>", "a <think>"])("is not mistaken: %s", (token) => {
+    expect(isThoughtMark(token)).toBe(false)
   })
 })
