@@ -30,8 +30,9 @@ export { type CheckableSpec, checkableInstructions, gradeCheckable } from "./che
 export { checkableWorld } from "./checkable/world"
 export { parseConfig, type RunConfig, runConfig } from "./config/config"
 export { type Recipe, recipeOf, recipes } from "./config/recipes"
+export { writeAtomic } from "./data/files"
 export { readInstructions } from "./data/formats"
-export { appendJsonl, readJsonl, writeAtomic } from "./data/jsonl"
+export { appendJsonl, readJsonl } from "./data/jsonl"
 export {
   datasetInfo,
   fromRanking,

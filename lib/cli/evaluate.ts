@@ -2,6 +2,7 @@ import { existsSync } from "node:fs"
 import { basename, dirname, join } from "node:path"
 import type { Command } from "commander"
 import type { RunConfig } from "../config/config"
+import { sha256File } from "../data/files"
 import { readInstructions } from "../data/formats"
 import { lockFolder } from "../data/lock"
 import type { EvalItem } from "../data/results"
@@ -10,7 +11,6 @@ import { InputError } from "../errors"
 import { evaluate } from "../musc/evaluate"
 import { collect } from "../runs/context"
 import { graderOf, judgeOptions } from "../runs/graders"
-import { sha256File } from "../runs/manifest"
 import { resultsOf, resultsTable } from "../runs/results"
 import { judgedBy } from "../runs/run-judge"
 import { openWriting } from "../runs/servers"
@@ -80,7 +80,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
   }
   const method = options.name ?? server?.model ?? (adapter ? nameOf(adapter) : "base")
   const work = config.evalTemperatures.flatMap((temperature) => rows.map((row) => ({ row, temperature })))
-  const unlock = lockFolder(dirname(out), `.${basename(out)}.lock.json`)
+  const lock = lockFolder(dirname(out), `.${basename(out)}.lock.json`)
   try {
     const output = await stoppable(async (signal, show) => {
       const calls = join(dirname(out), `.${basename(out)}.calls.jsonl`)
@@ -96,11 +96,12 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
       const grade = graderOf(base, judgeOptions(config))
       const { seed, evalMaxTokens: maxTokens } = config
       const finished = await runRows({
-        ...{ stage: "evaluate", file: out, key, signal },
+        ...{ stage: "evaluate", file: out, key, signal: AbortSignal.any([signal, lock.lost]) },
         rows: () => work,
         work: ({ row, temperature }) => evaluate(engine, row, grade, { method, seed, temperature, maxTokens }),
         chunk: () => engine.concurrency,
         replay: !engine.independent,
+        onNote: show.note,
         onRow: (done) => show.progress({ stage: method, unit: "rows", done, total: work.length }),
       }).finally(() => writer?.close())
       await writer?.finish()
@@ -121,7 +122,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
     for (const [problem, n] of problemsOf(items)) console.log(`${n} without an answer, ${problem}`)
     console.log(`answers: ${out}`)
   } finally {
-    unlock()
+    lock.release()
   }
 }
 

@@ -1,9 +1,10 @@
 import { existsSync, mkdirSync } from "node:fs"
 import { basename, dirname, join } from "node:path"
 import { type Command, Option } from "commander"
+import { writeAtomic } from "../data/files"
 import { readRecords } from "../data/json-array"
 import { isJsonObject, readJsonFile } from "../data/json-file"
-import { parseRecord, writeAtomic } from "../data/jsonl"
+import { parseRecord } from "../data/jsonl"
 import { objectOf, pairForm, toFilePair } from "../data/pair-files"
 import {
   datasetInfo,

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs"
 import path from "node:path"
 import { Command } from "commander"
+import { pathError } from "../data/files"
 import { MuscError, PendingJobError, StoppedError } from "../errors"
 
 /** A command of `musc`; its file is loaded only when the command is asked for, so that the rest starts fast. */
@@ -107,7 +108,8 @@ const printable = (text: string) =>
   text.replace(/(?!\n)\p{Cc}/gu, (char) => `\\x${char.codePointAt(0)!.toString(16).padStart(2, "0")}`)
 
 /** Prints an error and returns its exit code: our own errors speak for themselves, others keep their stack. */
-function reportError(error: unknown): number {
+function reportError(thrown: unknown): number {
+  const error = pathError(thrown)
   if (error instanceof PendingJobError) {
     console.log(error.message)
     return 0

@@ -29,6 +29,7 @@ A model in the cache is used as it is; pull it again to follow its branch.`,
       const folder = await stoppable((signal, show) =>
         pullModel(name, {
           signal,
+          onNote: show.note,
           onProgress: (done, total) => show.progress({ stage: `pull ${model}`, unit: "MB", done, total }),
         }),
       )

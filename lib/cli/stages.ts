@@ -2,6 +2,7 @@ import { existsSync } from "node:fs"
 import { basename, dirname, join } from "node:path"
 import type { Command } from "commander"
 import type { RunConfig } from "../config/config"
+import { sha256File } from "../data/files"
 import { readInstructions } from "../data/formats"
 import { parseRecord } from "../data/jsonl"
 import { lockFolder } from "../data/lock"
@@ -12,7 +13,6 @@ import { hasPassed, type Outcome } from "../musc/row"
 import { type RowStageName, stageNamed, stages } from "../musc/stages"
 import { collect, first, stageKey, tellLosses } from "../runs/context"
 import { recorder, shown } from "../runs/dry-run"
-import { sha256File } from "../runs/manifest"
 import { openWriting } from "../runs/servers"
 import { stageOptions, stageSettings } from "../runs/stages"
 import { readState, runRows, type StageOutput } from "../runs/store"
@@ -129,7 +129,7 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
     return world
       ? console.log(`${name}: ${rows.length} rows, done by the world without a call`)
       : dryRun(name, rows, settings)
-  const unlock = lockFolder(dirname(options.out), `.${basename(options.out)}.lock.json`)
+  const lock = lockFolder(dirname(options.out), `.${basename(options.out)}.lock.json`)
   try {
     const output = await stoppable(async (signal, show): Promise<StageOutput> => {
       const calls = join(dirname(options.out), `.${basename(options.out)}.calls.jsonl`)
@@ -148,11 +148,12 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
         throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: options.out })
       }
       const finished = await runRows<Outcome<InstructionRow>, Outcome<InstructionRow>>({
-        ...{ stage: name, file: options.out, key, signal },
+        ...{ stage: name, file: options.out, key, signal: AbortSignal.any([signal, lock.lost]) },
         rows: () => rows,
         work: async (row) => (!hasPassed(row) ? row : world ? world.work(row) : stage.work(engine, row, settings)),
         chunk: () => engine.concurrency,
         replay: !engine.independent,
+        onNote: show.note,
         onRow: (done) => show.progress({ stage: name, unit: "rows", done, total: rows.length }),
       }).finally(() => writer?.close())
       await writer?.finish()
@@ -164,7 +165,7 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
     for (const [reason, n] of failures) console.log(`  ${n} failed, ${reason}`)
     tellLosses(name, output, (line) => console.error(highlighted(line)))
   } finally {
-    unlock()
+    lock.release()
   }
 }
 

@@ -2,16 +2,16 @@ import { existsSync, readdirSync } from "node:fs"
 import { join } from "node:path"
 import type { Command } from "commander"
 import { methodNames } from "../config/config"
+import { sha256File } from "../data/files"
 import { readRecords } from "../data/json-array"
 import { parseRecord } from "../data/jsonl"
-import { lockFolder } from "../data/lock"
+import { isLockFile, lockFolder } from "../data/lock"
 import { objectOf, toFilePair } from "../data/pair-files"
 import { type InstructionRow, instructionRow, weighedRow } from "../data/schema"
 import { InputError } from "../errors"
 import type { Outcome } from "../musc/row"
 import { type TrainRow, toTrainRow, trainVersion } from "../musc/train"
 import { stepProgress } from "../runs/context"
-import { sha256File } from "../runs/manifest"
 import { checkMethods, stageSettings, trainSettings } from "../runs/stages"
 import { keyOf } from "../runs/store"
 import { runTraining, trainingKey } from "../runs/train-stage"
@@ -76,19 +76,19 @@ async function trainCommand(file: string, { out, method: name, force, ...given }
     throw new InputError(`must be one of ${known}, got ${name}; choose one`, { field: "--method" })
   }
   checkMethods({ ...config, methods: [method] })
-  const unlock = lockFolder(out)
+  const lock = lockFolder(out)
   try {
     const adapter = await stoppable(async (signal, show) => {
       const local = await openModel(config, show, signal)
       const key = keyOf("train", trainVersion, settings, local.fingerprint, await sha256File(file))
-      const held = await trainingKey(out)
-      const foreign = existsSync(out) && readdirSync(out).some((entry) => entry !== "lock.json")
+      const held = trainingKey(out)
+      const foreign = existsSync(out) && readdirSync(out).some((entry) => !isLockFile(entry))
       if (foreign && held !== key && !force) {
         const rule = `must be an empty folder or one with this training, got one with ${held ? "other settings" : "other files"}`
         throw new InputError(`${rule}; choose another folder, or --force to replace the training in it`, { file: out })
       }
       return runTraining({
-        ...{ dir: out, key, local, settings, signal },
+        ...{ dir: out, key, local, settings, signal: AbortSignal.any([signal, lock.lost]) },
         pairs: () => readPairs(file),
         checkpointEvery: config.checkpointEvery,
         onNote: show.note,
@@ -97,7 +97,7 @@ async function trainCommand(file: string, { out, method: name, force, ...given }
     })
     console.log(`${settings.trained ? "model" : "adapter"}: ${adapter}\nmetrics: ${join(out, "metrics.jsonl")}`)
   } finally {
-    unlock()
+    lock.release()
   }
 }
 

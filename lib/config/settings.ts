@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs"
 import { parse as parseYaml } from "yaml"
+import { fileError } from "../data/files"
 import { show } from "../data/json-file"
-import { fileError } from "../data/jsonl"
 import { ConfigError, InputError } from "../errors"
 import { type ConfigKey, runConfig } from "./config"
 

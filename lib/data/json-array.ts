@@ -1,7 +1,8 @@
 import { createReadStream } from "node:fs"
 import { open } from "node:fs/promises"
 import { InputError } from "../errors"
-import { decode, fileError, type Line, MAX_RECORD_BYTES, type Place, parseJson, readLines } from "./jsonl"
+import { fileError } from "./files"
+import { decode, type Line, MAX_RECORD_BYTES, type Place, parseJson, readLines } from "./jsonl"
 
 /**
  * The records of a JSON array or of a JSONL file, told apart by the first character, one at a time: chat dumps of more

@@ -1,8 +1,9 @@
-import { createReadStream } from "node:fs"
-import { type FileHandle, open, rename, rm } from "node:fs/promises"
-import { basename, dirname, join } from "node:path"
+import { createReadStream, existsSync } from "node:fs"
+import { type FileHandle, open } from "node:fs/promises"
 import type { z } from "zod"
 import { InputError } from "../errors"
+import { fileError } from "./files"
+import { isJsonObject, show } from "./json-file"
 
 export interface ReadOptions {
   /** Longest line read, in bytes. */
@@ -21,6 +22,9 @@ export interface Line {
 
 /** Most bytes of one record, if a caller sets no other limit. */
 export const MAX_RECORD_BYTES = 16 * 2 ** 20
+
+/** Most bytes of a record that we write ourselves: those that we read with this limit can be read again. */
+export const MAX_OWN_BYTES = 2 ** 28
 
 /**
  * The lines of a UTF-8 text file, one at a time, without empty ones. A byte-order mark and CRLF ends are fine.
@@ -175,6 +179,13 @@ export async function appendJsonl(
   let tail: Promise<unknown> = Promise.resolve()
   const put = async (row: object) => {
     const bytes = Buffer.from(`${JSON.stringify(row)}\n`)
+    if (bytes.length > MAX_OWN_BYTES) {
+      const id = show((row as { id?: unknown }).id)
+      throw new InputError(`a row must have at most ${MAX_OWN_BYTES} bytes, got ${bytes.length}; shorten it`, {
+        file,
+        field: id,
+      })
+    }
     const place = { start: end, bytes: bytes.length - 1 }
     try {
       const { bytesWritten } = await handle.write(bytes)
@@ -204,6 +215,31 @@ export async function appendJsonl(
   }
 }
 
+/** The number of bytes before the first whole line that is no JSON object; undefined where there is none such. */
+export async function soundBytes(file: string): Promise<number | undefined> {
+  if (!existsSync(file)) return undefined
+  let [before, parts]: [number, Buffer[]] = [0, []]
+  const isRow = (line: Buffer) => {
+    try {
+      return isJsonObject(JSON.parse(utf8.decode(line)))
+    } catch {
+      return false
+    }
+  }
+  for await (const chunk of createReadStream(file, { highWaterMark: 2 ** 18 }) as AsyncIterable<Buffer>) {
+    let from = 0
+    for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, from)) {
+      const line = Buffer.concat([...parts, chunk.subarray(from, at)])
+      if (!isRow(line)) return before
+      before += line.length + 1
+      parts = []
+      from = at + 1
+    }
+    if (from < chunk.length) parts.push(chunk.subarray(from))
+  }
+  return undefined
+}
+
 /** Cuts a file back to its last newline. */
 async function cutTornLine(handle: FileHandle): Promise<void> {
   const { size } = await handle.stat()
@@ -219,47 +255,4 @@ async function cutTornLine(handle: FileHandle): Promise<void> {
     end = from
   }
   if (size) await handle.truncate(0)
-}
-
-/**
- * Writes a whole file, or leaves the old one untouched: into a temporary file beside it, synced, then renamed.
- * @throws InputError naming the file: disk full, read-only, no permission.
- */
-export async function writeAtomic(file: string, content: string | Uint8Array | Iterable<string>): Promise<void> {
-  const temporary = join(dirname(file), `.${basename(file)}.${process.pid}.tmp`)
-  try {
-    const handle = await open(temporary, "w")
-    try {
-      const pieces = typeof content === "string" || content instanceof Uint8Array ? [content] : content
-      for (const piece of pieces) await handle.appendFile(piece)
-      await handle.datasync()
-    } finally {
-      await handle.close()
-    }
-    await rename(temporary, file)
-  } catch (error) {
-    await rm(temporary, { force: true }).catch(() => {})
-    throw fileError(error, file, "write")
-  }
-}
-
-const remedies: Readonly<Record<string, string>> = {
-  ENOENT: "no such file or folder; check the path",
-  EISDIR: "a folder stands here; name a file",
-  ENOTDIR: "a part of the path is a file; check the path",
-  EEXIST: "the file is already there; resume, or choose another folder",
-  EACCES: "no permission; change the permissions or choose another place",
-  EPERM: "no permission; change the permissions or choose another place",
-  EROFS: "the disk is read-only; choose another place",
-  ENOSPC: "the disk is full; free some space and run again, finished rows are kept",
-  EDQUOT: "the quota is used up; free some space and run again, finished rows are kept",
-  EMFILE: "too many files are open; raise the limit or lower the concurrency",
-}
-
-/** A system error as an InputError that names the file and the remedy; other errors come back as they are. */
-export function fileError(error: unknown, file: string, action: "read" | "write"): unknown {
-  const code = (error as { code?: unknown } | null)?.code
-  const remedy = typeof code === "string" ? remedies[code] : undefined
-  if (!remedy) return error
-  return new InputError(`must be possible to ${action}, got ${code}: ${remedy}`, { file }, { cause: error })
 }

@@ -2,7 +2,7 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from "n
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { deserialize, serialize } from "node:v8"
-import { fileError } from "./jsonl"
+import { fileError } from "./files"
 
 /**
  * A list in a temporary file: written once, read by place, as many items as the disk holds. Memory holds 8 bytes an

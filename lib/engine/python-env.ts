@@ -2,7 +2,7 @@ import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs"
 import { homedir } from "node:os"
 import { join } from "node:path"
-import { writeAtomic } from "../data/jsonl"
+import { writeAtomic } from "../data/files"
 import { ChildError, type Run, run } from "../device/child"
 import { BackendError } from "../errors"
 

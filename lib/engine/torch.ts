@@ -1,7 +1,8 @@
 import { spawn } from "node:child_process"
 import { createWriteStream, existsSync, readFileSync } from "node:fs"
-import { chmod, copyFile, writeFile } from "node:fs/promises"
+import { chmod, writeFile } from "node:fs/promises"
 import { delimiter, join } from "node:path"
+import { copyFinished } from "../data/files"
 import { BackendError, InputError, MuscError, PendingJobError, StoppedError } from "../errors"
 import { pythonFolder } from "./python-env"
 
@@ -63,7 +64,7 @@ exec \${LAUNCH:-torchrun --standalone --nproc_per_node gpu} ${script} .
 
 /** Writes the script and `run.sh` into a job folder whose data is there. */
 export async function completeJob(folder: string, script: Job["script"]): Promise<void> {
-  await copyFile(join(scripts, script), join(folder, script))
+  await copyFinished(join(scripts, script), join(folder, script))
   await writeFile(join(folder, "run.sh"), runScript(script))
   await chmod(join(folder, "run.sh"), 0o755)
 }

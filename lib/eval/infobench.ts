@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, statSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { z } from "zod"
-import { fileError } from "../data/jsonl"
+import { fileError } from "../data/files"
 import type { Message } from "../data/schema"
 import { InputError } from "../errors"
 import type { Benchmark, BenchmarkItem, Scoring } from "./benchmark"

@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto"
-import { createReadStream } from "node:fs"
-import { type FileHandle, mkdir, open, rename, rm, stat, writeFile } from "node:fs/promises"
+import { constants, createReadStream } from "node:fs"
+import { type FileHandle, lstat, mkdir, open, rm, stat, writeFile } from "node:fs/promises"
 import { dirname } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { fileError } from "../data/jsonl"
+import { fileError, moveFinished } from "../data/files"
 import { InputError, StoppedError } from "../errors"
 
 /** A file of known content on a server. */
@@ -27,8 +27,11 @@ export interface DownloadOptions {
   pause?: number
 }
 
-/** Attempts in a row that bring no byte before giving up. */
+/** Attempts in a row that bring no further byte before giving up. */
 const attempts = 5
+
+/** Connections for one file, however little each of them brings: a server may send a byte at a time for ever. */
+const mostConnections = (size: number) => 50 + Math.ceil(size / 2 ** 16)
 
 /**
  * Fetches a file into `to`, where it appears whole and verified or not at all. What a cut connection or a killed process
@@ -36,16 +39,16 @@ const attempts = 5
  * @throws InputError: refused by the server, wrong content, no connection, a disk that is full; StoppedError when aborted
  */
 export async function download(remote: RemoteFile, to: string, options: DownloadOptions = {}): Promise<void> {
-  if ((await sizeOf(to)) === remote.size) return options.onBytes?.(remote.size)
+  if (await holds(to, remote)) return options.onBytes?.(remote.size)
   const part = `${to}.incomplete`
   try {
     await mkdir(dirname(to), { recursive: true })
     for (let fresh = false; ; fresh = true) {
-      if (fresh || (await sizeOf(part)) > remote.size) await rm(part, { force: true })
+      if (fresh || (await sizeOf(part)) > remote.size || !(await isPlain(part))) await rm(part, { force: true })
       const resumed = (await sizeOf(part)) > 0
       await fill(remote, part, options)
       const got = await contentHash(part, remote)
-      if (got === remote.hash) return await rename(part, to)
+      if (got === remote.hash) return await moveFinished(part, to)
       if (resumed) continue // the older half may be to blame
       await rm(part, { force: true })
       throw new InputError(
@@ -63,19 +66,25 @@ export async function download(remote: RemoteFile, to: string, options: Download
 /** Adds to `part` until it has its full size, through as many connections as that takes. */
 async function fill(remote: RemoteFile, part: string, options: DownloadOptions): Promise<void> {
   const { signal, pause = 0.5 } = options
-  for (let failures = 0; ; ) {
+  let most = 0
+  for (let failures = 0, connections = 0; ; connections++) {
     const before = await sizeOf(part)
     options.onBytes?.(before)
-    if (!remote.size) return writeFile(part, "")
+    if (!remote.size) {
+      await rm(part, { force: true })
+      return writeFile(part, "", { flag: "wx" })
+    }
     if (before === remote.size) return
     const reason = await transfer(remote, part, before, options)
     const now = await sizeOf(part)
     if (now === remote.size) return
     if (signal?.aborted) throw new StoppedError(`${remote.url}: download stopped at byte ${now} of ${remote.size}`)
-    failures = now > before ? 0 : failures + 1
-    if (failures === attempts) {
+    // What counts is the furthest byte: a file that is shorter than its listed size starts again from 0 each time.
+    failures = now > Math.max(before, most) ? 0 : failures + 1
+    most = Math.max(most, before, now)
+    if (failures === attempts || connections === mostConnections(remote.size)) {
       throw new InputError(
-        `must be reachable, got ${reason} at byte ${now} of ${remote.size}, ${attempts} times; ` +
+        `could not download: ${reason} at byte ${now} of ${remote.size}, after ${connections + 1} connections; ` +
           "check the network and run the same command again, it goes on from there",
         { file: remote.url },
       )
@@ -84,11 +93,14 @@ async function fill(remote: RemoteFile, part: string, options: DownloadOptions):
   }
 }
 
+/** Bytes that must arrive before `stall` seconds are over; a server may send one now and then, for ever. */
+const leastBytes = 1024
+
 /** One connection. Returns why it ended; throws where another one would not help. */
 async function transfer(remote: RemoteFile, part: string, from: number, options: DownloadOptions): Promise<string> {
   const { token, stall = 30 } = options
   const idle = new AbortController()
-  const timer = setTimeout(() => idle.abort(new Error(`nothing for ${stall} s`)), 1000 * stall)
+  const timer = setTimeout(() => idle.abort(new Error(`next to nothing for ${stall} s`)), 1000 * stall)
   const signal = AbortSignal.any([idle.signal, ...(options.signal ? [options.signal] : [])])
   let file: FileHandle | undefined
   try {
@@ -105,11 +117,24 @@ async function transfer(remote: RemoteFile, part: string, from: number, options:
     if (!response.ok || !response.body) throw refusal(remote.url, response.status)
     const resumes = response.status === 206
     if (resumes && !response.headers.get("content-range")?.startsWith(`bytes ${from}-`)) return "another range"
-    file = await open(part, resumes ? "a" : "w")
+    const total = /\/(\d+)$/.exec(response.headers.get("content-range") ?? "")?.[1]
+    if (resumes && total !== undefined && Number(total) !== remote.size) {
+      await response.body.cancel()
+      throw new InputError(`must have ${remote.size} bytes as listed, got ${total}; try again later`, {
+        file: remote.url,
+      })
+    }
+    // Nothing that stands there is followed: a link could lead anywhere.
+    const { O_WRONLY, O_CREAT, O_APPEND, O_TRUNC, O_NOFOLLOW = 0 } = constants
+    file = await open(part, O_WRONLY | O_CREAT | O_NOFOLLOW | (resumes ? O_APPEND : O_TRUNC), 0o644)
     let done = resumes ? from : 0
+    let counted = done
     for await (const chunk of response.body) {
-      timer.refresh()
       done += chunk.length
+      if (done - counted >= leastBytes) {
+        timer.refresh()
+        counted = done
+      }
       if (done > remote.size) {
         await file.truncate(0)
         throw new InputError(`must have ${remote.size} bytes, got more; try again`, { file: remote.url })
@@ -140,12 +165,30 @@ export function refusal(where: string, status: number, detail = ""): InputError 
   return new InputError(`must be readable, got ${got}; ${remedy}`, { file: where })
 }
 
+/** Whether a file has the content; one that has not is removed. */
+export async function holds(file: string, remote: Pick<RemoteFile, "size" | "hash">): Promise<boolean> {
+  const found = await stat(file).catch(() => null)
+  if (!found) return false
+  if (found.size === remote.size && (await contentHash(file, remote)) === remote.hash) return true
+  await rm(file, { force: true, recursive: true })
+  return false
+}
+
+/** A file of its own: no link, and no second name for a file elsewhere. */
+async function isPlain(file: string): Promise<boolean> {
+  const found = await lstat(file).catch(() => null)
+  return !found || (found.isFile() && found.nlink === 1)
+}
+
 async function sizeOf(file: string): Promise<number> {
   return (await stat(file).catch(() => null))?.size ?? 0
 }
 
 /** sha256, or git's: SHA-1 over `blob {size}\0` and the content. */
-async function contentHash(file: string, { hash: { length }, size }: RemoteFile): Promise<string> {
+async function contentHash(
+  file: string,
+  { hash: { length }, size }: Pick<RemoteFile, "size" | "hash">,
+): Promise<string> {
   const hash = createHash(length === 64 ? "sha256" : "sha1")
   if (length === 40) hash.update(`blob ${size}\0`)
   for await (const block of createReadStream(file, { highWaterMark: 1 << 20 })) hash.update(block)

@@ -1,15 +1,15 @@
-import { existsSync, readFileSync } from "node:fs"
-import { copyFile, mkdir, rm, statfs, symlink } from "node:fs/promises"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { mkdir, readlink, rm, stat, statfs, symlink } from "node:fs/promises"
 import { homedir } from "node:os"
-import { dirname, join, relative } from "node:path"
+import { basename, dirname, join, relative, resolve } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { getHFHubCachePath, getRepoFolderName, HUB_URL, HubApiError, listFiles, modelInfo } from "@huggingface/hub"
+import { copyFinished, fileError, writeAtomic } from "../data/files"
 import { isJsonObject, readJsonFile, show } from "../data/json-file"
-import { fileError, writeAtomic } from "../data/jsonl"
 import { lockFolder } from "../data/lock"
 import { InputError, MuscError, StoppedError } from "../errors"
 import { loadConfig } from "../model/config"
-import { type DownloadOptions, download, type RemoteFile, refusal } from "./download"
+import { type DownloadOptions, download, holds, type RemoteFile, refusal } from "./download"
 
 /**
  * Models of a Hugging Face hub, in the cache that Python shares: `models--org--name/` with `blobs/{hash}`,
@@ -30,6 +30,8 @@ export interface PullOptions extends Pick<DownloadOptions, "signal" | "stall" | 
   settingsOnly?: boolean
   /** told megabytes on disk, all files together */
   onProgress?: (done: number, total: number) => void
+  /** told what was found damaged in the cache, and is fetched again */
+  onNote?: (line: string) => void
 }
 
 /** `org/name` or `org/name@revision`; null for anything else. */
@@ -74,14 +76,15 @@ function shardsOf(dir: string): string[] {
 
 /**
  * Brings a model into the cache and returns its folder (a snapshot). Only what is needed to run it: config, tokenizer,
- * chat template, safetensors. Everything that is there already is kept; a commit that is whole needs no network at all.
+ * chat template, safetensors. Everything that is there already is kept if its hash is right, and fetched again if not; a
+ * commit that is whole needs no network at all.
  * Reads HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN (or the token of `hf auth login`) and HF_HUB_OFFLINE.
  * @throws InputError: no such model, no access, offline, damaged files, a full disk; CheckpointError for a model that cannot
  * be run here, before its weights are fetched; StoppedError when aborted
  */
 export async function pullModel(name: HubName, options: PullOptions = {}): Promise<string> {
   const { repo, revision } = name
-  const held = cachedModel(name)
+  const held = await soundModel(name, options)
   if (held && isCommit(revision)) return held
   if (/^(1|on|yes|true)$/i.test(process.env.HF_HUB_OFFLINE ?? "")) {
     if (held) return held
@@ -92,7 +95,7 @@ export async function pullModel(name: HubName, options: PullOptions = {}): Promi
     )
   }
   const store = storeOf(repo)
-  const unlock = lockFolder(join(getHFHubCachePath(), ".locks", getRepoFolderName({ type: "model", name: repo })))
+  const lock = lockFolder(join(getHFHubCachePath(), ".locks", getRepoFolderName({ type: "model", name: repo })))
   try {
     const { commit, files } = await describe(name, options)
     const dir = join(store, "snapshots", commit)
@@ -104,7 +107,7 @@ export async function pullModel(name: HubName, options: PullOptions = {}): Promi
         const onBytes = (bytes: number) =>
           options.onProgress?.(Math.round((done + bytes) / 1e6), Math.round(total / 1e6))
         await download(remote, blob, { ...options, token: token(), onBytes })
-        await link(blob, join(dir, file))
+        await link(blob, join(dir, file), remote)
         done += remote.size
       }
       return done
@@ -112,6 +115,7 @@ export async function pullModel(name: HubName, options: PullOptions = {}): Promi
     const sizeOf = (names: readonly string[]) => names.reduce((sum, file) => sum + files.get(file)!.size, 0)
     const first = [...files.keys()].filter((file) => small.test(file) && !(file === index && files.has(single)))
     need(repo, files, ["config.json", "tokenizer.json", files.has(single) ? single : index])
+    for (const file of first) requireSmall(`${repo}, ${file}`, files.get(file)!.size)
     await fetchAll(first, 0, sizeOf(first))
     loadConfig(dir) // refuses an architecture before gigabytes of it are fetched
     if (options.settingsOnly) return dir
@@ -131,7 +135,7 @@ export async function pullModel(name: HubName, options: PullOptions = {}): Promi
   } catch (error) {
     throw fileError(error, store, "write")
   } finally {
-    unlock()
+    lock.release()
   }
 }
 
@@ -140,19 +144,31 @@ async function describe({ repo, revision }: HubName, { signal, pause = 0.5 }: Pu
   const endpoint = (process.env.HF_ENDPOINT || HUB_URL).replace(/\/+$/, "")
   const where = `${repo}@${revision}`
   if (!URL.canParse(endpoint)) throw new InputError(`HF_ENDPOINT must be a URL, got ${show(endpoint)}; correct it`)
+  let pages = 0
   // The client follows the server's links to further pages of a list, with the token.
   const guarded: typeof fetch = async (input, init) => {
-    if (new URL(`${input}`).origin !== new URL(endpoint).origin)
-      throw new InputError(`must stay at ${endpoint}, got a link to ${show(`${input}`)}`, { file: where })
-    for (let left = 3; ; left--) {
+    if (++pages > maxPages) throw new InputError(`must list its files on ${maxPages} pages, got more`, { file: where })
+    for (let left = 3, at = `${input}`, hops = 0; ; ) {
+      if (new URL(at).origin !== new URL(endpoint).origin)
+        throw new InputError(`must stay at ${endpoint}, got a link to ${show(at)}`, { file: where })
       try {
         const limit = AbortSignal.any([AbortSignal.timeout(60_000), ...(signal ? [signal] : [])])
-        const response = await fetch(input, { ...init, signal: limit })
-        if (!left || (response.status < 500 && response.status !== 429)) return response
+        const response = await fetch(at, { ...init, redirect: "manual", signal: limit })
+        const target = response.status >= 300 && response.status < 400 && response.headers.get("location")
+        if (target && URL.canParse(target, at)) {
+          await response.body?.cancel()
+          if (++hops > 5) throw new InputError("must answer, got one redirect after the other", { file: where })
+          at = new URL(target, at).href
+          continue
+        }
+        if (!left || (response.status < 500 && response.status !== 429)) return await limited(response, where)
+        await response.body?.cancel()
+        left--
       } catch (error) {
-        if (!left || signal?.aborted) throw error
+        if (error instanceof InputError) throw error
+        if (!left-- || signal?.aborted) throw error
       }
-      await sleep((1000 * pause) / left)
+      await sleep((1000 * pause) / (left + 1))
     }
   }
   const access = { hubUrl: endpoint, accessToken: token(), fetch: guarded }
@@ -189,6 +205,53 @@ async function describe({ repo, revision }: HubName, { signal, pause = 0.5 }: Pu
 }
 
 const maxFiles = 10_000
+const maxPages = 200
+const MiB = 2 ** 20
+
+/** The same response with a body of at most 32 MiB, read to its end. */
+async function limited(response: Response, where: string): Promise<Response> {
+  const blocks: Uint8Array[] = []
+  let bytes = 0
+  for await (const block of response.body ?? []) {
+    bytes += block.length
+    if (bytes > 32 * MiB)
+      throw new InputError("a reply must have at most 32 MiB, got more; check HF_ENDPOINT", { file: where })
+    blocks.push(block)
+  }
+  const { status, statusText, headers } = response
+  return new Response(bytes ? Buffer.concat(blocks) : null, { status, statusText, headers })
+}
+
+/** Most bytes of a file that is read whole. The largest tokenizers have some 35 MB. */
+const smallBytes = (file: string) => (/tokenizer\.json$|index\.json$/.test(file) ? 256 : 16) * MiB
+
+function requireSmall(file: string, size: number): void {
+  const most = smallBytes(file)
+  if (size > most)
+    throw new InputError(`must have at most ${most / MiB} MiB, got ${Math.ceil(size / MiB)}; choose another model`, {
+      file,
+    })
+}
+
+/**
+ * A model of the cache whose files all have the content that the names of their blobs say. What has not is removed, so that
+ * it is fetched again. Copies, on systems without links, are taken as they are.
+ */
+async function soundModel(name: HubName, { onNote }: PullOptions): Promise<string | undefined> {
+  const dir = cachedModel(name)
+  if (!dir) return undefined
+  let sound = true
+  for (const file of readdirSync(dir)) {
+    const blob = basename(await readlink(join(dir, file)).catch(() => ""))
+    if (!/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(blob)) continue
+    const path = join(storeOf(name.repo), "blobs", blob)
+    const size = (await stat(path).catch(() => null))?.size ?? -1
+    if (await holds(path, { hash: blob, size })) continue
+    onNote?.(`note: ${join(dir, file)} has other content than its hash says; it is fetched again`)
+    sound = false
+  }
+  return sound ? dir : undefined
+}
 
 /** HF_TOKEN, or the one that `hf auth login` keeps. */
 function token(): string | undefined {
@@ -219,13 +282,15 @@ async function checkSpace(store: string, files: readonly RemoteFile[]): Promise<
   })
 }
 
-/** A link as Python makes it, relative; a copy where the system has no links. */
-async function link(blob: string, at: string): Promise<void> {
-  if (existsSync(at)) return
+/** A link as Python makes it, relative; a copy where the system has no links. What leads or holds otherwise is replaced. */
+async function link(blob: string, at: string, remote: RemoteFile): Promise<void> {
+  const target = await readlink(at).catch(() => undefined)
+  if (target !== undefined && resolve(dirname(at), target) === blob) return
+  if (target === undefined && (await holds(at, remote))) return
   await mkdir(dirname(at), { recursive: true })
-  await rm(at, { force: true }) // a link to nothing
+  await rm(at, { force: true })
   await symlink(relative(dirname(at), blob), at).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "EPERM" && error.code !== "ENOSYS") throw error
-    return copyFile(blob, at)
+    return copyFinished(blob, at)
   })
 }

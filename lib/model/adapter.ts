@@ -1,5 +1,6 @@
-import { existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync } from "node:fs"
 import { join } from "node:path"
+import { writeAtomic } from "../data/files"
 import { type JsonObject, readJsonFile, show } from "../data/json-file"
 import { CheckpointError } from "../errors"
 import type { ModelConfig } from "./config"
@@ -169,9 +170,7 @@ export async function writeAdapter(
     init_lora_weights: true,
     modules_to_save: null,
   }
-  const file = join(dir, "adapter_config.json")
-  writeFileSync(`${file}.tmp`, `${JSON.stringify(json, null, 2)}\n`)
-  renameSync(`${file}.tmp`, file)
+  await writeAtomic(join(dir, "adapter_config.json"), `${JSON.stringify(json, null, 2)}\n`)
 }
 
 function isRankStabilised({ rank, alpha, scale }: Adapter): boolean {

@@ -1,5 +1,6 @@
-import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
-import { basename, join, resolve } from "node:path"
+import { mkdirSync, readdirSync, statSync } from "node:fs"
+import { basename, dirname, join, resolve } from "node:path"
+import { copyFinished, finish, removeTemporaries, writeAtomic } from "../data/files"
 import { jsonText } from "../data/json"
 import { readJsonFile } from "../data/json-file"
 import { tf, valuesOf } from "../device/tf"
@@ -50,7 +51,7 @@ export interface MergeOptions {
 
 /**
  * Writes a plain checkpoint whose linear layers are W + scale · B A, with config, tokenizer and template of the base: it
- * needs no adapter any more. One tensor is in memory at a time. config.json comes last, so a folder that has one is whole.
+ * needs no adapter any more. One tensor is in memory at a time. The folder appears when it is whole.
  * @throws InputError: another base model, an `out` that holds files; CheckpointError: tensors that do not fit, values
  * that F16 cannot hold
  */
@@ -60,7 +61,7 @@ export async function mergeAdapter(
   out: string,
   options: MergeOptions = {},
 ): Promise<void> {
-  const { dtype, force = false, onTensor = () => {}, onNote = () => {} } = options
+  const { dtype, force = false, onTensor, onNote = () => {} } = options
   const config = loadConfig(modelDir)
   const adapter = readAdapter(adapterDir, config)
   const mismatch = baseMismatch(adapterDir, modelDir)
@@ -70,24 +71,50 @@ export async function mergeAdapter(
       field: "base_model_name_or_path",
     })
   }
-  if (existsSync(out) && readdirSync(out).length)
-    throw new InputError("must be a new or empty folder, got one with files; choose another", { file: out })
-  mkdirSync(out, { recursive: true })
+  requireEmpty(out)
   const weights = openWeights(modelDir, config)
   const untied = config.tiedHead && !weights.config.tiedHead
   weights.close()
   for (const note of weights.notes) onNote(note)
+  mkdirSync(dirname(resolve(out)), { recursive: true })
+  removeTemporaries(dirname(resolve(out)), { of: basename(resolve(out)) })
+  await finish(resolve(out), async (folder) => {
+    mkdirSync(folder)
+    await writeMerged(modelDir, adapter, join(folder, "model.safetensors"), {
+      dtype,
+      onTensor,
+      multimodal: config.multimodal,
+    })
+    const named = dtype && { dtype: dtypeNames[dtype], torch_dtype: dtypeNames[dtype] }
+    await writeCompanions(modelDir, folder, { ...named, ...(untied && { tie_word_embeddings: false }) })
+  })
+}
+
+/** @throws InputError for a path at which something stands already */
+function requireEmpty(out: string): void {
+  const stat = statSync(out, { throwIfNoEntry: false })
+  const files = stat?.isDirectory() ? readdirSync(out).length : 0
+  if (!stat || (stat.isDirectory() && !files)) return
+  const got = files ? "one with files" : "a file"
+  throw new InputError(`must be a new or empty folder, got ${got}; choose another`, { file: out })
+}
+
+async function writeMerged(
+  modelDir: string,
+  adapter: Adapter,
+  file: string,
+  { dtype, onTensor, multimodal }: Pick<MergeOptions, "dtype" | "onTensor"> & { multimodal?: boolean },
+): Promise<void> {
   // All that is stored is copied under its own name, a vision tower included.
   const checkpoint = openCheckpoint(modelDir)
   const lacksEmbedding = ![...checkpoint.tensors.keys()].some((name) => name.endsWith("embed_tokens.weight"))
-  const file = join(out, "model.safetensors")
   try {
     let done = 0
     const total = checkpoint.tensors.size
     const tensors = [...checkpoint.tensors].map(([name, entry]): TensorData => {
       const target = dtype ?? (entry.dtype as FloatDtype)
       return {
-        name: lacksEmbedding ? asEmbedding(name, config.multimodal) : name,
+        name: lacksEmbedding ? asEmbedding(name, multimodal) : name,
         shape: entry.shape,
         dtype: target,
         async data() {
@@ -95,7 +122,7 @@ export async function mergeAdapter(
           if (target === "F16" && data.some((x) => Math.abs(x) >= 65520)) {
             throw new CheckpointError(file, [`${name} must be below 65504 for f16, got more; use bf16`])
           }
-          onTensor(++done, total)
+          onTensor?.(++done, total)
           return data
         },
       }
@@ -104,8 +131,6 @@ export async function mergeAdapter(
   } finally {
     checkpoint.close()
   }
-  const named = dtype && { dtype: dtypeNames[dtype], torch_dtype: dtypeNames[dtype] }
-  writeCompanions(modelDir, out, { ...named, ...(untied && { tie_word_embeddings: false }) })
 }
 
 /**
@@ -121,18 +146,15 @@ export async function writeCheckpoint(modelDir: string, model: Model, out: strin
   mkdirSync(out, { recursive: true })
   await saveModel(join(out, "model.safetensors"), model, "F32")
   const tied = { tie_word_embeddings: model.config.tiedHead }
-  writeCompanions(modelDir, out, { dtype: dtypeNames.F32, torch_dtype: dtypeNames.F32, ...tied })
+  await writeCompanions(modelDir, out, { dtype: dtypeNames.F32, torch_dtype: dtypeNames.F32, ...tied })
 }
 
-/** Copies what belongs to a checkpoint beside its weights, and writes its config.json with `changes`, last and at once. */
-function writeCompanions(modelDir: string, out: string, changes: Record<string, unknown>): void {
+/** Copies what belongs to a checkpoint beside its weights, and writes its config.json with `changes`, last. */
+async function writeCompanions(modelDir: string, out: string, changes: Record<string, unknown>): Promise<void> {
   for (const name of readdirSync(modelDir))
-    if (companions.test(name)) copyFileSync(join(modelDir, name), join(out, name))
+    if (companions.test(name)) await copyFinished(join(modelDir, name), join(out, name))
   const json = readJsonFile(join(modelDir, "config.json"))
-  const temporary = join(out, ".config.json.tmp")
-  writeFileSync(temporary, `${jsonText({ ...json, ...changes })}\n`)
-  rmSync(join(out, "config.json"), { force: true })
-  renameSync(temporary, join(out, "config.json"))
+  await writeAtomic(join(out, "config.json"), `${jsonText({ ...json, ...changes })}\n`)
 }
 
 /** The embedding's name in the place of the head's: some readers look for a tied matrix under the first alone. */

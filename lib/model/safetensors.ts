@@ -1,5 +1,7 @@
-import { closeSync, existsSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs"
-import { basename, dirname, join } from "node:path"
+import { createHash } from "node:crypto"
+import { closeSync, createReadStream, existsSync, fstatSync, openSync, readSync, writeSync } from "node:fs"
+import { basename, join } from "node:path"
+import { finish } from "../data/files"
 import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-file"
 import { CheckpointError } from "../errors"
 import { type FloatDtype, floatBytes, fromBytes, toBytes } from "./floats"
@@ -142,15 +144,19 @@ export interface TensorData {
 
 /**
  * Writes a safetensors file, tensor by tensor, under a temporary name; it appears complete or not at all. `tensors` is
- * gone through twice (header, then data), so it must be re-iterable.
+ * gone through twice (header, then data), so it must be re-iterable. With `hashed`, the metadata get the sha256 of the file,
+ * taken with zeros in the place of the hash, which `verifySafetensors` compares.
  * @throws CheckpointError: a name twice, or a shape that does not fit its data.
  */
 export async function writeSafetensors(
   file: string,
   tensors: Iterable<TensorData>,
   metadata: Readonly<Record<string, string>> = { format: "pt" },
+  { hashed = false } = {},
 ): Promise<void> {
-  const header: JsonObject = Object.assign(Object.create(null), { __metadata__: metadata })
+  const header: JsonObject = Object.assign(Object.create(null), {
+    __metadata__: hashed ? { ...metadata, sha256: noHash } : metadata,
+  })
   let offset = 0
   for (const { name, shape, dtype } of tensors) {
     if (Object.hasOwn(header, name)) throw new CheckpointError(file, [`tensor names must differ, got ${name} twice`])
@@ -164,30 +170,51 @@ export async function writeSafetensors(
   head.writeBigUInt64LE(BigInt(head.length - 8))
   json.copy(head, 8)
 
-  const temporary = join(dirname(file), `.${basename(file)}.${process.pid}.tmp`)
-  const fd = openSync(temporary, "w")
-  try {
-    writeAll(fd, head)
-    for (const { name, shape, dtype, data } of tensors) {
-      const size = shape.reduce((a, b) => a * b, 1)
-      const values = typeof data === "function" ? await data() : data
-      if (size !== values.length) {
-        throw new CheckpointError(file, [
-          `${name} must have ${size} values for shape [${shape.join(", ")}], got ${values.length}`,
-        ])
-      }
-      writeAll(fd, bytesOf(values, dtype))
+  await finish(file, async (temporary) => {
+    const fd = openSync(temporary, "wx")
+    const hash = createHash("sha256")
+    const add = (bytes: Uint8Array) => {
+      if (hashed) hash.update(bytes)
+      writeAll(fd, bytes)
     }
-    fsyncSync(fd)
-    closeSync(fd)
-    renameSync(temporary, file)
-  } catch (error) {
     try {
+      add(head)
+      for (const { name, shape, dtype, data } of tensors) {
+        const size = shape.reduce((a, b) => a * b, 1)
+        const values = typeof data === "function" ? await data() : data
+        if (size !== values.length) {
+          throw new CheckpointError(file, [
+            `${name} must have ${size} values for shape [${shape.join(", ")}], got ${values.length}`,
+          ])
+        }
+        add(bytesOf(values, dtype))
+      }
+      if (hashed) writeSync(fd, hash.digest("hex"), head.indexOf(noHash))
+    } finally {
       closeSync(fd)
-    } catch {}
-    rmSync(temporary, { force: true })
-    throw error
+    }
+  })
+}
+
+const noHash = "0".repeat(64)
+
+/**
+ * Opens a safetensors file that was written `hashed`, and compares its hash; returns its metadata.
+ * @throws CheckpointError for a file that is damaged or has no hash
+ */
+export async function verifySafetensors(file: string): Promise<Pick<TensorFile, "metadata">> {
+  const { metadata, close } = openSafetensors(file)
+  close()
+  const hash = createHash("sha256")
+  let blanked = false
+  for await (const block of createReadStream(file, { highWaterMark: 1 << 24 }) as AsyncIterable<Buffer>) {
+    const at = blanked || !metadata.sha256 ? -1 : block.indexOf(metadata.sha256)
+    if (at >= 0) block.write(noHash, at)
+    blanked = true // the header of a training state is far shorter than a block
+    hash.update(block)
   }
+  if (hash.digest("hex") === metadata.sha256) return { metadata }
+  throw new CheckpointError(file, ["has other content than when it was written"])
 }
 
 function bytesOf(values: Float32Array | Int32Array, dtype: TensorData["dtype"]): Uint8Array {

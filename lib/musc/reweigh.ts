@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs"
+import { writeAtomic } from "../data/files"
 import { readJsonFile } from "../data/json-file"
-import { writeAtomic } from "../data/jsonl"
 import type { PairWeights } from "../data/schema"
 import type { Spool } from "../data/spool"
 import type { LocalModel } from "../engine/local"

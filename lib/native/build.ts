@@ -1,20 +1,14 @@
 import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import path from "node:path"
+import { finish, removeTemporaries } from "../data/files"
 import { ChildError, type Run, run as runChild } from "../device/child"
 import { fusedLoader, kernelSet } from "../device/kernel-set"
 import { notInstalled, packageFolder } from "../device/packages"
 import { bindingFile } from "../device/tf"
 import { BackendError } from "../errors"
 import { compileFused } from "./kernels-build"
-import {
-  findLibrary,
-  type Library,
-  type LibraryWish,
-  libraryFiles,
-  removeAbandoned,
-  replaceFolder,
-} from "./libtensorflow"
+import { findLibrary, type Library, type LibraryWish, libraryFiles } from "./libtensorflow"
 
 export interface NativeOptions extends LibraryWish {
   /** Build also where everything is up to date. */
@@ -55,32 +49,30 @@ export async function buildNative(
       `native: builds on Linux, got ${process.platform}; use WSL2 on Windows, else the backends webgpu or wasm`,
     )
   }
-  if (!tools.folder) throw new BackendError(`native: ${notInstalled("@tensorflow/tfjs-node-gpu")}`)
-  const final = path.dirname(path.join(tools.folder, bindingFile))
-  const recipe = recipeHash(tools.folder)
+  const source = tools.folder
+  if (!source) throw new BackendError(`native: ${notInstalled("@tensorflow/tfjs-node-gpu")}`)
+  const final = path.dirname(path.join(source, bindingFile))
+  const recipe = recipeHash(source)
   const former = readStamp(final)
   if (!force && former && isCurrent(former, recipe, wish)) {
     log(`already built: libtensorflow ${former.version} of ${former.library.folder}`)
-    return { built: false, binding: path.join(tools.folder, bindingFile), ...former }
+    return { built: false, binding: path.join(source, bindingFile), ...former }
   }
 
   const library = await findLibrary(wish, tools.run, log)
-  const folder = path.join(tools.folder, `lib/.build-${process.pid}`)
-  try {
-    mkdirSync(folder, { recursive: true })
-    removeAbandoned(path.dirname(folder))
+  mkdirSync(path.dirname(final), { recursive: true })
+  removeTemporaries(path.dirname(final))
+  return finish(final, async (folder) => {
+    mkdirSync(folder)
     log("compiling the binding of @tensorflow/tfjs-node-gpu (about 15 s)")
-    await compile(tools.folder, folder, library, tools.run, log)
+    await compile(source, folder, library, tools.run, log)
     log("checking it: a process of its own multiplies two matrices")
     const { version, device } = await check(path.join(folder, path.basename(bindingFile)), tools.run)
     const stamp: Stamp = { recipe, wish, library, print: fingerprint(library), version, device }
     writeFileSync(path.join(folder, stampFile), `${JSON.stringify(stamp, null, 2)}\n`)
-    replaceFolder(folder, final)
     log(`built: libtensorflow ${version} on ${device === "cuda" ? "CUDA" : "CPU"}`)
-    return { built: true, binding: path.join(tools.folder, bindingFile), version, library, device }
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
-  }
+    return { built: true, binding: path.join(source, bindingFile), version, library, device }
+  })
 }
 
 /** Facts about the binding that is in place, or undefined when this package has not built one. */

@@ -1,8 +1,10 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs"
 import os from "node:os"
 import path from "node:path"
+import { finish, removeTemporaries, sha256File, temporaryFor } from "../data/files"
 import { ChildError, type Run } from "../device/child"
 import { BackendError } from "../errors"
+import { isTrusted, pinnedVersion, pinnedWheels, pipArguments, recordFolder } from "./trust"
 
 /** The `tensorflow` folder of a Python wheel: the C API's headers and its two shared libraries. */
 export interface Library {
@@ -20,8 +22,6 @@ export interface LibraryWish {
   cuda?: boolean
 }
 
-/** The release that is fetched when this machine has none. */
-export const pinnedVersion = "2.21.0"
 export const libraryFiles = ["libtensorflow_cc.so.2", "libtensorflow_framework.so.2"]
 
 /** Where fetched libraries are kept, shared by all projects of the user: $MUSC_CACHE or ~/.cache/musc. */
@@ -63,58 +63,88 @@ async function fromWheel(wheel: string, wish: LibraryWish, run: Run, log: (line:
   if (!existsSync(wheel))
     throw new BackendError(`native: --wheel must be a file or folder, got "${wheel}"; correct the path`)
   const unpacked = statSync(wheel).isDirectory()
-  return expectLibrary(unpacked ? wheel : await unpack(wheel, await findPython(wish, run), run, log), wheel)
+  return expectLibrary(unpacked ? wheel : await unpackNamed(wheel, await findPython(wish, run), run, log), wheel)
 }
 
 async function fetchCpu(python: string, run: Run, log: (line: string) => void): Promise<Library> {
-  const name = process.arch === "x64" ? "tensorflow-cpu" : "tensorflow"
-  const kept = readLibrary(path.join(cacheFolder(), `${name.replace("-", "_")}-${pinnedVersion}`))
-  if (kept) {
-    log(`TensorFlow: found ${pinnedVersion} in the cache, ${kept.folder}`)
-    return kept
+  const wheels = pinnedWheels(false)
+  if (!wheels) {
+    throw new BackendError(
+      `native: nothing is pinned for ${process.arch}; install tensorflow in a Python and name it with --python`,
+    )
   }
-  log(`TensorFlow: none in ${python}; fetching ${name} ${pinnedVersion} (270 MB, once) with its pip`)
+  const name = Object.keys(wheels)[0]!.replace("==", "-").replace("-cpu", "_cpu")
+  const final = path.join(cacheFolder(), name)
+  const held = await cached(final, true, log)
+  if (held) return held
+  log(`TensorFlow: none in ${python}; fetching ${name} (270 MB, once) with its pip`)
   return inTemporary("download", async (folder) => {
-    // The library does not care which Python asks for it, so a Python without a wheel of its own can fetch it as well.
-    const machine = process.arch === "x64" ? "x86_64" : "aarch64"
-    const platforms = ["2_27", "2_17", "2014"].flatMap((glibc) => [
-      "--platform",
-      `manylinux${glibc.replace(/^2_/, "_2_")}_${machine}`,
-    ])
-    const target = ["--implementation", "cp", "--python-version", "3.11", "--abi", "cp311", ...platforms]
-    const args = ["download", "--no-deps", "--only-binary", ":all:", ...target, "--dest", folder]
-    await pip(python, [...args, `${name}==${pinnedVersion}`], run)
+    await pip(python, ["download", "--dest", folder, ...pipArguments(wheels, folder)], run)
     const wheel = readdirSync(folder).find((file) => file.endsWith(".whl"))!
-    return expectLibrary(await unpack(path.join(folder, wheel), python, run, log), wheel)
+    await unpack(path.join(folder, wheel), final, python, run, log)
+    const library = await cached(final, true, log)
+    if (library) return library
+    throw new BackendError(`native: ${wheel} has the right hash but other files than expected; report this, please`)
   })
 }
 
 async function fetchCuda(python: string, run: Run, log: (line: string) => void): Promise<Library> {
-  const final = path.join(cacheFolder(), `tensorflow_cuda-${pinnedVersion}`)
-  const kept = readLibrary(final)
-  if (kept) {
-    log(`TensorFlow: found ${pinnedVersion} for CUDA in the cache, ${kept.folder}`)
-    return kept
+  const wheels = pinnedWheels(true)
+  if (!wheels) {
+    throw new BackendError(
+      `native: CUDA libraries are pinned for x64, got ${process.arch}; install tensorflow[and-cuda] in a Python and name it with --python`,
+    )
   }
+  const final = path.join(cacheFolder(), `tensorflow_cuda-${pinnedVersion}`)
+  const held = await cached(final, false, log)
+  if (held) return held
   log(`TensorFlow: fetching ${pinnedVersion} with the CUDA libraries (several GB, once) with pip of ${python}`)
   return inTemporary("cuda", async (folder) => {
-    await pip(python, ["install", "--target", folder, `tensorflow[and-cuda]==${pinnedVersion}`], run)
-    expectLibrary(folder, "the fetched wheel")
-    replaceFolder(folder, final)
+    await finish(final, async (target) => {
+      await pip(python, ["install", "--target", target, ...pipArguments(wheels, folder)], run)
+      expectLibrary(target, "the fetched wheel")
+      await recordFolder(target, Object.keys(wheels).join(" "))
+    })
     return expectLibrary(final, "the fetched wheel")
   })
 }
 
-/** Takes headers and libraries out of a wheel into the cache, unless they are there. */
-async function unpack(wheel: string, python: string, run: Run, log: (line: string) => void): Promise<string> {
-  const final = path.join(cacheFolder(), path.basename(wheel).split("-").slice(0, 2).join("-"))
-  if (readLibrary(final)) return final
+/** The library in a folder of the cache, if every file of it is as it was put there. */
+async function cached(folder: string, pinned: boolean, log: (line: string) => void): Promise<Library | undefined> {
+  const library = readLibrary(folder)
+  if (!library) return undefined
+  if (await isTrusted(folder, pinned)) {
+    log(`TensorFlow: found in the cache, ${library.folder}; all files have the expected hash`)
+    return library
+  }
+  log(`TensorFlow: ${folder} holds other files than were put there; it is fetched again`)
+  return undefined
+}
+
+/** A wheel that the user names: unpacked once, under its name and hash. */
+async function unpackNamed(wheel: string, python: string, run: Run, log: (line: string) => void): Promise<string> {
+  const sha256 = await sha256File(wheel)
+  const name = path.basename(wheel).split("-").slice(0, 2).join("-")
+  const final = path.join(cacheFolder(), `${name}-${sha256.slice(0, 16)}`)
+  return (await cached(final, false, log)) ? final : unpack(wheel, final, python, run, log)
+}
+
+/** Takes headers and libraries out of a wheel into the cache. */
+async function unpack(
+  wheel: string,
+  final: string,
+  python: string,
+  run: Run,
+  log: (line: string) => void,
+): Promise<string> {
   log(`TensorFlow: unpacking headers and libraries into ${final}`)
-  return inTemporary("unpack", async (folder) => {
+  mkdirSync(cacheFolder(), { recursive: true })
+  removeTemporaries(cacheFolder())
+  await finish(final, async (folder) => {
     await run(python, ["-c", unpackScript, wheel, folder])
-    replaceFolder(folder, final)
-    return final
+    await recordFolder(folder, path.basename(wheel))
   })
+  return final
 }
 
 const unpackScript = `
@@ -126,40 +156,15 @@ with zipfile.ZipFile(sys.argv[1]) as wheel:
 
 /** Gives `use` a folder of its own in the cache and removes it afterwards; what a killed run left there goes too. */
 async function inTemporary<T>(purpose: string, use: (folder: string) => Promise<T>): Promise<T> {
-  const folder = path.join(cacheFolder(), `.${purpose}-${process.pid}`)
+  mkdirSync(cacheFolder(), { recursive: true })
+  removeTemporaries(cacheFolder())
+  const folder = temporaryFor(path.join(cacheFolder(), purpose))
   try {
-    mkdirSync(cacheFolder(), { recursive: true })
-    removeAbandoned(cacheFolder())
     mkdirSync(folder)
     return await use(folder)
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
-}
-
-/** Removes the temporary folders (".purpose-pid") of processes that are gone. */
-export function removeAbandoned(parent: string): void {
-  for (const name of readdirSync(parent)) {
-    const pid = /^\.[a-z]+-(\d+)$/.exec(name)?.[1]
-    if (pid && !isAlive(Number(pid))) rmSync(path.join(parent, name), { recursive: true, force: true })
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM"
-  }
-}
-
-/** Moves a finished folder into its place. */
-export function replaceFolder(from: string, to: string): void {
-  const old = path.join(path.dirname(to), `.old-${process.pid}`)
-  if (existsSync(to)) renameSync(to, old)
-  renameSync(from, to)
-  rmSync(old, { recursive: true, force: true })
 }
 
 function expectLibrary(folder: string, source: string): Library {

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
-import { writeAtomic } from "../data/jsonl"
+import { writeAtomic } from "../data/files"
 import { notInstalled, packageFolder } from "../device/packages"
 import { InputError } from "../errors"
 import { indexedPng } from "./png"

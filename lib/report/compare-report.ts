@@ -1,6 +1,6 @@
 import { mkdir } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
-import { fileError, writeAtomic } from "../data/jsonl"
+import { fileError, writeAtomic } from "../data/files"
 import type { EvalItem } from "../data/results"
 import { differenceOf, scoreOf } from "../eval/score"
 import { trainingCurves } from "../plots/curves"

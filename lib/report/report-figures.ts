@@ -1,6 +1,6 @@
 import { mkdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
-import { fileError } from "../data/jsonl"
+import { fileError } from "../data/files"
 import { figuresIn } from "../plots/html"
 import { saveFigure } from "../plots/picture"
 

@@ -1,5 +1,5 @@
 import { join } from "node:path"
-import { writeAtomic } from "../data/jsonl"
+import { writeAtomic } from "../data/files"
 import { defaultWeighting } from "../musc/weigh"
 import { heatmapScript } from "../plots/heatmap"
 import { type Html, html, type Part, page, table } from "../plots/html"

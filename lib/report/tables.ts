@@ -1,6 +1,6 @@
 import { join } from "node:path"
 import type { DataFrame } from "danfojs-node"
-import { writeAtomic } from "../data/jsonl"
+import { writeAtomic } from "../data/files"
 import type { Results } from "../data/results"
 import { notInstalled, packageFolder } from "../device/packages"
 import { InputError } from "../errors"

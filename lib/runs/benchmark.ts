@@ -2,8 +2,8 @@ import { existsSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
+import { writeAtomic } from "../data/files"
 import { readJsonFile } from "../data/json-file"
-import { writeAtomic } from "../data/jsonl"
 import { lockFolder } from "../data/lock"
 import type { Message } from "../data/schema"
 import type { Generator } from "../engine/engine"
@@ -102,10 +102,11 @@ const HOPELESS = 10
  * Finished work is kept.
  */
 export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: BenchmarkScores; table: string }> {
-  const { benchmark, dir, scoring, judge, signal, onProgress } = run
+  const { benchmark, dir, scoring, judge, onProgress } = run
   const { source } = run
   const items = "answers" in source ? run.items.filter(({ id }) => source.answers.has(id)) : run.items
-  const unlock = lockFolder(dir)
+  const lock = lockFolder(dir)
+  const signal = AbortSignal.any([lock.lost, ...(run.signal ? [run.signal] : [])])
   try {
     const stage = <Out extends object>(
       name: StageName,
@@ -194,12 +195,12 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
     await writeAtomic(join(dir, "scores.json"), `${JSON.stringify(scores, null, 2)}\n`)
     return { scores, table }
   } catch (error) {
-    if (signal?.aborted && !(error instanceof StoppedError)) {
+    if (signal.aborted && !(error instanceof StoppedError)) {
       throw new StoppedError("stopped on request; run the same command again to go on from here", { cause: error })
     }
     throw error
   } finally {
-    unlock()
+    lock.release()
   }
 }
 

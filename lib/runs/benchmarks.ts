@@ -2,7 +2,7 @@ import { createHash } from "node:crypto"
 import { existsSync, statSync } from "node:fs"
 import { mkdir } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
-import { writeAtomic } from "../data/jsonl"
+import { sha256File, writeAtomic } from "../data/files"
 import { InputError, MuscError } from "../errors"
 import { alpacaEval } from "../eval/alpaca-eval"
 import type { Benchmark } from "../eval/benchmark"
@@ -13,7 +13,6 @@ import { ifeval } from "../eval/ifeval/ifeval"
 import { infobench, infobenchSingle } from "../eval/infobench"
 import { mtBench } from "../eval/mt-bench"
 import { world } from "../world/benchmark"
-import { sha256File } from "./manifest"
 
 /** Every benchmark, in the order of the help. */
 export const benchmarks: readonly Benchmark[] = [

@@ -80,6 +80,7 @@ export function rowsStage<In, Out extends object>(
     replay: !engine.independent,
     cache: context.cache,
     signal: context.signal,
+    onNote: context.onNote,
     onRow: (done) => context.onProgress({ stage: name, unit: "rows", done, total: Math.max(total, done) }),
   })
 }

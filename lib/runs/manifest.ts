@@ -1,9 +1,8 @@
-import { createHash } from "node:crypto"
-import { createReadStream, readdirSync, readFileSync } from "node:fs"
-import { rm } from "node:fs/promises"
+import { readdirSync, readFileSync } from "node:fs"
 import { join, relative } from "node:path"
 import { type Current, currentOf } from "../config/current"
-import { writeAtomic } from "../data/jsonl"
+import { isTemporary, removeTemporaries, sha256File, writeAtomic } from "../data/files"
+import { isLockFile } from "../data/lock"
 
 /** What a stage took: `done` rows or steps, tokens written by the model. */
 export interface StageTime {
@@ -70,27 +69,21 @@ export function withoutSecrets(argv: readonly string[]): string {
 export async function writeManifest(dir: string, manifest: Manifest, now: Current = currentOf()): Promise<void> {
   const files: Record<string, string> = {}
   for (const file of listFiles(dir).filter(now.file)) {
-    if (!/^(manifest\.json|lock\.json|report\.html)$/.test(file)) files[file] = await sha256File(join(dir, file))
+    if (!/^(manifest\.json|report\.html)$/.test(file)) files[file] = await sha256File(join(dir, file))
   }
   await writeAtomic(join(dir, "manifest.json"), `${JSON.stringify({ ...manifest, files }, null, 2)}\n`)
 }
 
-/** sha256 of a file's bytes. */
-export async function sha256File(file: string): Promise<string> {
-  const hash = createHash("sha256")
-  for await (const block of createReadStream(file)) hash.update(block)
-  return hash.digest("hex")
-}
-
-/** Removes temporary files that a killed process left in a run folder. */
-export async function sweep(dir: string): Promise<void> {
-  for (const file of listFiles(dir)) if (/\.\d+\.tmp$/.test(file)) await rm(join(dir, file), { force: true })
+/** Removes what killed processes left unfinished in a run folder, which must be locked. */
+export function sweep(dir: string): void {
+  removeTemporaries(dir, { all: true })
+  for (const entry of readdirSync(dir, { withFileTypes: true })) if (entry.isDirectory()) sweep(join(dir, entry.name))
 }
 
 /** All files below a folder, relative to it, in order. */
 function listFiles(dir: string): string[] {
   return readdirSync(dir, { withFileTypes: true, recursive: true })
-    .filter((entry) => entry.isFile())
+    .filter((entry) => entry.isFile() && !isLockFile(entry.name) && !isTemporary(entry.name))
     .map((entry) => relative(dir, join(entry.parentPath, entry.name)).replaceAll("\\", "/"))
     .sort()
 }

@@ -2,7 +2,7 @@ import { rm } from "node:fs/promises"
 import { dirname, join, resolve } from "node:path"
 import { type RunConfig, thinkingOf } from "../config/config"
 import { currentOf } from "../config/current"
-import { fileError, writeAtomic } from "../data/jsonl"
+import { pathError, requireReadable, writeAtomic } from "../data/files"
 import { lockFolder } from "../data/lock"
 import type { Results } from "../data/results"
 import { tf, useBackend } from "../device/tf"
@@ -21,6 +21,7 @@ import { modelFolder } from "./model"
 import { commit, machine } from "./origin"
 import { openRunJudge } from "./run-judge"
 import { openWriting } from "./servers"
+import { isWorld } from "./stages"
 
 export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgress" | "onNote">> {
   /** Called with the tokens that each step of generation made. */
@@ -59,12 +60,13 @@ export async function run(config: RunConfig, options: RunOptions): Promise<Resul
 export async function findings(config: RunConfig, options: RunOptions): Promise<Findings> {
   const { onNote = () => {} } = options
   const dir = resolve(options.dir)
-  const unlock = lockFolder(dir)
+  if (!isWorld(config) && config.seeds !== "self-instruct") requireReadable(config.seeds)
+  const lock = lockFolder(dir)
   const failing = new AbortController() // ends what the engine still has to do when anything else fails
-  const signal = AbortSignal.any([failing.signal, ...(options.signal ? [options.signal] : [])])
+  const signal = AbortSignal.any([failing.signal, lock.lost, ...(options.signal ? [options.signal] : [])])
   try {
     const started = new Date().toISOString()
-    await sweep(dir)
+    sweep(dir)
     const clock = stageClock(dir)
     await rm(join(dir, "manifest.json"), { force: true })
     const onProgress = (progress: Progress) => {
@@ -116,10 +118,10 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     return found
   } catch (error) {
     if (error instanceof NoRowsError) await writeReport(dir) // which shows where the rows were lost
-    throw fileError(error, dir, "write")
+    throw pathError(error)
   } finally {
     failing.abort()
-    unlock()
+    lock.release()
   }
 }
 

@@ -1,10 +1,10 @@
+import { sha256File } from "../data/files"
 import type { InstructionRow } from "../data/schema"
 import { decompose } from "../musc/decompose"
 import type { Outcome } from "../musc/row"
 import { selfInstruct } from "../musc/source"
 import { stages, sourceVersion as version } from "../musc/stages"
 import { first, type RunContext, rowsStage } from "./context"
-import { sha256File } from "./manifest"
 import {
   candidates,
   heldOutRows,

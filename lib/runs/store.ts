@@ -1,11 +1,12 @@
 import { createHash } from "node:crypto"
-import { constants, existsSync, statSync } from "node:fs"
-import { copyFile, mkdir, rename, rm } from "node:fs/promises"
+import { existsSync } from "node:fs"
+import { mkdir, rm, truncate } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import pLimit from "p-limit"
 import { z } from "zod"
+import { copyFinished, damageOf, fileError, printOf, removeTemporaries, writeAtomic } from "../data/files"
 import { readJsonFile } from "../data/json-file"
-import { appendJsonl, fileError, type JsonlWriter, parseJson, readLines, writeAtomic } from "../data/jsonl"
+import { appendJsonl, type JsonlWriter, MAX_OWN_BYTES, parseJson, readLines, soundBytes } from "../data/jsonl"
 import { InputError, StoppedError } from "../errors"
 
 /** What the key file beside a stage's output says. A file counts only as far as its key is the one wanted. */
@@ -16,6 +17,7 @@ export const stageState = z.object({
   rows: z.int().describe("rows of a complete output"),
   failures: z.record(z.string(), z.int()).describe("rows of a complete output that failed, by stage and reason"),
   bytes: z.int().describe("size of a complete output"),
+  sha256: z.string().describe("of a complete output"),
 })
 export type StageState = z.infer<typeof stageState>
 
@@ -47,13 +49,18 @@ export function readState(file: string): StageState | undefined {
   }
 }
 
-/** The state of an output that is whole and has this key. */
-function readFinished(file: string, key: string): StageState | undefined {
+/** The state of an output that is whole, has this key, and holds what was written then. */
+async function readFinished(
+  file: string,
+  key: string,
+  onNote?: (line: string) => void,
+): Promise<StageState | undefined> {
   const state = readState(file)
-  return state?.complete && state.key === key && state.bytes === sizeOf(file) ? state : undefined
+  if (!state?.complete || state.key !== key) return undefined
+  const damage = await damageOf(file, state)
+  if (damage) onNote?.(`note: ${file} ${damage}; it is made again`)
+  return damage ? undefined : state
 }
-
-const sizeOf = (file: string) => statSync(file, { throwIfNoEntry: false })?.size ?? 0
 
 /** Rows begun, by rows at once: the others go on while a slow one is waited for. */
 const WINDOW = 8
@@ -81,37 +88,41 @@ export interface RowStage<In, Out extends object> {
   signal?: AbortSignal
   /** Called with the number of rows done so far. */
   onRow?: (done: number) => void
+  /** Told what was found damaged, and is made again. */
+  onNote?: (line: string) => void
 }
 
 /**
  * Resume is rerun: returns a finished output of this key at once, takes one from the cache, goes on behind the last whole
- * row of an unfinished one, or starts anew where the key is another. Rows are appended one by one, in input order.
+ * row of an unfinished one, or starts anew where the key is another. Rows are appended one by one, in input order. A finished
+ * output, here or in the cache, is compared with the hash in its key file first; one that differs is made again.
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */
 export async function runRows<In, Out extends object>(options: RowStage<In, Out>): Promise<StageOutput> {
-  const { stage, file, key, replay, cache, signal, onRow } = options
+  const { stage, file, key, replay, cache, signal, onRow, onNote } = options
   const keyFile = keyFileOf(file)
   const cached = cache && join(cache, `${stage}-${key.slice(0, 32)}.jsonl`)
-  const finished = readFinished(file, key)
+  const finished = await readFinished(file, key, onNote)
   if (finished) return { ...finished, file }
   let state = readState(file)
   try {
     await mkdir(dirname(file), { recursive: true })
-    if (state?.key !== key || (state.complete && sizeOf(file) > state.bytes)) {
+    if (state?.key !== key || state.complete) {
       await rm(keyFile, { force: true }) // first, so that old rows never stand under the new key
       await rm(file, { force: true })
     }
   } catch (error) {
     throw fileError(error, file, "write")
   }
-  const found = cached === undefined ? undefined : readFinished(cached, key)
+  const found = cached === undefined ? undefined : await readFinished(cached, key, onNote)
   if (cached && found) {
-    await copy(cached, file)
+    await copyFinished(cached, file)
     await writeState(file, found)
     return { ...found, file }
   }
-  state = { stage, key, complete: false, rows: 0, failures: {}, bytes: 0 }
+  state = { stage, key, complete: false, rows: 0, failures: {}, bytes: 0, sha256: "" }
   await writeState(file, state)
+  await cutDamage(file, onNote)
   const writer = await appendJsonl(file, { resume: true })
   try {
     await fill(writer, options, await tallyOf(file))
@@ -121,12 +132,13 @@ export async function runRows<In, Out extends object>(options: RowStage<In, Out>
   }
   await writer.close()
   const { rows, failures } = await tallyOf(file)
-  state = { ...state, complete: true, rows, failures, bytes: sizeOf(file) }
+  state = { ...state, complete: true, rows, failures, ...(await printOf(file)) }
   await writeState(file, state)
   if (cached) {
-    await mkdir(dirname(cached), { recursive: true })
-    await copy(file, cached)
-    await writeState(cached, state)
+    await shareFinished(cached, onNote, async () => {
+      await copyFinished(file, cached)
+      await writeState(cached, state)
+    })
   }
   return { ...state, file }
 
@@ -186,14 +198,39 @@ export async function runRows<In, Out extends object>(options: RowStage<In, Out>
   }
 }
 
+/** Puts something finished into the cache. Where that fails, other runs have to make it again. */
+export async function shareFinished(
+  cached: string,
+  onNote: ((line: string) => void) | undefined,
+  copy: () => Promise<void>,
+): Promise<void> {
+  try {
+    await mkdir(dirname(cached), { recursive: true })
+    removeTemporaries(dirname(cached))
+    await copy()
+  } catch (error) {
+    onNote?.(`note: not kept for other runs: ${(fileError(error, cached, "write") as Error).message}`)
+  }
+}
+
+/** Cuts an unfinished output off before the first line that is no row: a power cut can leave zeros behind. */
+async function cutDamage(file: string, onNote?: (line: string) => void): Promise<void> {
+  const sound = await soundBytes(file)
+  if (sound === undefined) return
+  onNote?.(`note: ${file} is damaged behind byte ${sound}; the rows from there on are made again`)
+  await truncate(file, sound)
+}
+
 interface Tally {
   rows: number
   failures: Record<string, number>
 }
 
+const ownFile = { allowEmpty: true, maxLineBytes: MAX_OWN_BYTES }
+
 async function tallyOf(file: string): Promise<Tally> {
   const tally: Tally = { rows: 0, failures: {} }
-  for await (const { text } of readLines(file, { allowEmpty: true })) {
+  for await (const { text } of readLines(file, ownFile)) {
     tally.rows++
     if (!text.includes('"failure":{')) continue
     const { failure } = JSON.parse(text) as { failure?: { stage: string; reason: string } }
@@ -207,7 +244,11 @@ async function tallyOf(file: string): Promise<Tally> {
 function unlessAborted<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
   if (!signal) return promise
   return new Promise((resolve, reject) => {
-    const stop = () => reject(new StoppedError("stopped on request; run the same command again to go on from here"))
+    const stop = () => {
+      const { reason } = signal
+      const request = "stopped on request; run the same command again to go on from here"
+      reject(reason instanceof StoppedError ? reason : new StoppedError(request))
+    }
     if (signal.aborted) return stop()
     signal.addEventListener("abort", stop, { once: true })
     promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop))
@@ -217,19 +258,7 @@ function unlessAborted<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T>
 const writeState = (file: string, state: StageState) =>
   writeAtomic(keyFileOf(file), `${JSON.stringify(state, null, 2)}\n`)
 
-/** A whole copy or none; on file systems that can, without taking space. */
-async function copy(from: string, to: string): Promise<void> {
-  const temporary = `${to}.${process.pid}.tmp`
-  try {
-    await copyFile(from, temporary, constants.COPYFILE_FICLONE)
-    await rename(temporary, to)
-  } catch (error) {
-    await rm(temporary, { force: true })
-    throw fileError(error, to, "write")
-  }
-}
-
 /** The rows of a finished output. @throws InputError naming file and line for a line that is not JSON. */
 export async function* readOutput<Row>({ file }: { file: string }): AsyncGenerator<Row> {
-  for await (const { line, text } of readLines(file, { allowEmpty: true })) yield parseJson(text, { file, line }) as Row
+  for await (const { line, text } of readLines(file, ownFile)) yield parseJson(text, { file, line }) as Row
 }

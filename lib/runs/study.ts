@@ -1,7 +1,7 @@
 import { mkdir } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
 import type { RunConfig } from "../config/config"
-import { writeAtomic } from "../data/jsonl"
+import { writeAtomic } from "../data/files"
 import type { Results } from "../data/results"
 import type { StudyRecord } from "../report/study-record"
 import { writeStudyReport } from "../report/study-report"

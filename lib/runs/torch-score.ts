@@ -2,7 +2,7 @@ import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } 
 import { mkdir, readFile, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
-import { writeAtomic } from "../data/jsonl"
+import { writeAtomic } from "../data/files"
 import { type TokenSignals, tokenSignals } from "../data/schema"
 import type { ModelDescription } from "../engine/description"
 import type { PreparedScorer, ScoreRequest, SignalScorer } from "../engine/engine"

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs"
 import { mkdir, readFile, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { writeAtomic } from "../data/jsonl"
+import { writeAtomic } from "../data/files"
 import { type MetricsLine, metricsLine } from "../data/results"
 import { tf } from "../device/tf"
 import type { ModelDescription } from "../engine/description"

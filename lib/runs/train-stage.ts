@@ -1,20 +1,24 @@
-import { existsSync } from "node:fs"
-import { cp, mkdir, readFile, rename, rm } from "node:fs/promises"
+import { existsSync, readdirSync, statSync } from "node:fs"
+import { mkdir, readFile, rm, truncate } from "node:fs/promises"
 import { join } from "node:path"
-import { appendJsonl, fileError, readLines, writeAtomic } from "../data/jsonl"
+import { z } from "zod"
+import { copyFinished, damageOf, type FilePrint, fileError, finish, printOf, writeAtomic } from "../data/files"
+import { readJsonFile } from "../data/json-file"
+import { appendJsonl, readLines, soundBytes } from "../data/jsonl"
 import type { MetricsLine } from "../data/results"
 import { tf } from "../device/tf"
 import type { LocalModel } from "../engine/local"
-import { CheckpointError, MuscError } from "../errors"
+import { CheckpointError, InputError, MuscError } from "../errors"
 import { readAdapter, writeAdapter } from "../model/adapter"
 import { fromAdapter, type Lora, toAdapter } from "../model/lora"
 import { baseMismatch, writeCheckpoint } from "../model/merge"
-import { openSafetensors } from "../model/safetensors"
+import { verifySafetensors } from "../model/safetensors"
 import type { Model } from "../model/transformer"
 import { weightsFile } from "../musc/reweigh"
 import type { FailedRow } from "../musc/row"
 import { type PairCounts, type TrainRow, type TrainSettings, trainAdapter, trainModel } from "../musc/train"
 import type { StepLog } from "../train/loop"
+import { shareFinished } from "./store"
 
 export interface TrainStage {
   /** Folder for `metrics.jsonl`, `pairs.json`, `adapter/` (or `model/`) and, while training, `checkpoint.safetensors`. */
@@ -29,13 +33,14 @@ export interface TrainStage {
   cache?: string
   signal?: AbortSignal
   onStep?: (log: StepLog) => void
-  /** Told of pairs that were left out, cut or weighed anew. */
+  /** Told of pairs that were left out, cut or weighed anew, and of what was found damaged and is made again. */
   onNote?: (line: string) => void
 }
 
 /**
  * Trains an adapter, or finds it done. A stopped or killed training goes on from its checkpoint, to the same adapter and
- * the same metrics as without the stop. Returns the adapter's folder (PEFT), or where all weights are trained that of a plain
+ * the same metrics as without the stop. A finished one, here or in the cache, is compared with the hashes in its key file
+ * first; one that differs is made again. Returns the adapter's folder (PEFT), or where all weights are trained that of a plain
  * checkpoint.
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */
@@ -45,28 +50,31 @@ export async function runTraining(stage: TrainStage): Promise<string> {
   const adapter = join(dir, all ? "model" : "adapter")
   const metrics = join(dir, "metrics.jsonl")
   const checkpoint = join(dir, "checkpoint.safetensors")
+  const parts = ["metrics.jsonl", "pairs.json", all ? "model" : "adapter"]
   const cached = cache && join(cache, `train-${key.slice(0, 32)}`)
-  const found = await readKey(dir)
-  if (found?.key === key && found.complete && existsSync(join(adapter, all ? "config.json" : "adapter_config.json"))) {
-    await rm(checkpoint, { force: true })
+  if (await readFinished(dir, key, onNote)) {
+    for (const left of [checkpoint, weightsFile(checkpoint)]) await rm(left, { force: true })
     return adapter
   }
+  const found = readKey(dir)
   try {
-    if (found?.key !== key) {
+    if (found?.key !== key || found.complete) {
       await rm(join(dir, "key.json"), { force: true }) // first, so that old files never stand under the new key
       for (const old of [metrics, checkpoint, weightsFile(checkpoint), adapter])
         await rm(old, { recursive: true, force: true })
     }
     await mkdir(dir, { recursive: true })
-    if (cached && (await readKey(cached))?.complete) {
-      await cp(cached, dir, { recursive: true })
+    const finished = cached && (await readFinished(cached, key, onNote))
+    if (finished) {
+      for (const part of parts) await copyFinished(join(cached, part), join(dir, part))
+      await writeKey(dir, finished) // last, so that it never stands beside a part
       return adapter
     }
   } catch (error) {
     throw fileError(error, dir, "write")
   }
   await writeKey(dir, { key, complete: false })
-  await cutMetrics(metrics, await checkpointStep(checkpoint, key))
+  await resumeFrom(checkpoint, metrics, key, onNote)
   const writer = await appendJsonl(metrics, { resume: true })
   let made: Lora | Model
   try {
@@ -90,22 +98,25 @@ export async function runTraining(stage: TrainStage): Promise<string> {
   }
   await writer.close()
   try {
-    await rm(`${adapter}.tmp`, { recursive: true, force: true })
-    if ("scale" in made) await writeAdapter(`${adapter}.tmp`, await toAdapter(made, local.config), local.name)
-    else await writeCheckpoint(local.dir, made as Model, `${adapter}.tmp`)
-    await rm(adapter, { recursive: true, force: true })
-    await rename(`${adapter}.tmp`, adapter)
-  } catch (error) {
-    throw fileError(error, adapter, "write")
+    const { config, name, dir: base } = local
+    if ("scale" in made) {
+      const values = await toAdapter(made, config)
+      await finish(adapter, (temporary) => writeAdapter(temporary, values, name))
+    } else await finish(adapter, (temporary) => writeCheckpoint(base, made as Model, temporary))
   } finally {
     tf.dispose(made.params)
   }
-  await writeKey(dir, { key, complete: true })
+  const state = { key, complete: true, files: await printsOf(dir, parts) }
+  await writeKey(dir, state)
   for (const done of [checkpoint, weightsFile(checkpoint)]) await rm(done, { force: true })
-  if (cached && !existsSync(cached)) {
-    const temporary = `${cached}.${process.pid}.tmp`
-    await cp(dir, temporary, { recursive: true })
-    await rename(temporary, cached).catch(() => rm(temporary, { recursive: true })) // another run was faster
+  if (cached) {
+    await shareFinished(cached, onNote, () =>
+      finish(cached, async (temporary) => {
+        await mkdir(temporary)
+        for (const part of parts) await copyFinished(join(dir, part), join(temporary, part))
+        await writeKey(temporary, state)
+      }),
+    )
   }
   return adapter
 }
@@ -126,46 +137,103 @@ export const trainedOn = async (dir: string): Promise<PairCounts | undefined> =>
   readFile(join(dir, "pairs.json"), "utf8").then(JSON.parse, () => undefined)
 
 /** The key of what stands in a training folder; undefined without one. */
-export const trainingKey = async (dir: string): Promise<string | undefined> => (await readKey(dir))?.key
+export const trainingKey = (dir: string): string | undefined => readKey(dir)?.key
 
-interface Key {
-  key: string
-  complete: boolean
-}
+/** `key.json` of a training folder. */
+export const trainingState = z.object({
+  key: z.string(),
+  complete: z.boolean(),
+  files: z
+    .record(z.string(), z.object({ bytes: z.int(), sha256: z.string() }))
+    .optional()
+    .describe("of a complete training, by path in the folder"),
+})
+type TrainingState = z.infer<typeof trainingState>
 
-const writeKey = (dir: string, state: Key) => writeAtomic(join(dir, "key.json"), `${JSON.stringify(state, null, 2)}\n`)
+const writeKey = (dir: string, state: TrainingState) =>
+  writeAtomic(join(dir, "key.json"), `${JSON.stringify(state, null, 2)}\n`)
 
 /** undefined for a key file that is absent or cannot be read: training then starts anew. */
-async function readKey(dir: string): Promise<Key | undefined> {
+function readKey(dir: string): TrainingState | undefined {
+  if (!existsSync(join(dir, "key.json"))) return undefined
   try {
-    return JSON.parse(await readFile(join(dir, "key.json"), "utf8"))
-  } catch {
+    return trainingState.safeParse(readJsonFile(join(dir, "key.json"))).data
+  } catch (error) {
+    if (error instanceof InputError) return undefined
+    throw error
+  }
+}
+
+/** Size and hash of files, and of the files of folders. */
+async function printsOf(dir: string, parts: readonly string[]): Promise<Record<string, FilePrint>> {
+  const prints: Record<string, FilePrint> = {}
+  for (const part of parts) {
+    const inside = statSync(join(dir, part)).isDirectory() ? readdirSync(join(dir, part)).sort() : undefined
+    for (const file of inside?.map((name) => `${part}/${name}`) ?? [part]) prints[file] = await printOf(join(dir, file))
+  }
+  return prints
+}
+
+/** The state of a training that is whole, has this key, and holds what was written then. */
+async function readFinished(
+  dir: string,
+  key: string,
+  onNote: (line: string) => void = () => {},
+): Promise<TrainingState | undefined> {
+  const state = readKey(dir)
+  if (!state?.complete || state.key !== key) return undefined
+  const files = Object.entries(state.files ?? {})
+  if (!files.length) {
+    onNote(`note: ${join(dir, "key.json")} names no hashes; the training is made again`)
     return undefined
   }
+  for (const [file, print] of files) {
+    const damage = await damageOf(join(dir, file), print)
+    if (!damage) continue
+    onNote(`note: ${join(dir, file)} ${damage}; the training is made again`)
+    return undefined
+  }
+  return state
+}
+
+/**
+ * Brings checkpoint and metrics to the same step: lines of steps that will be done again go. Without a usable checkpoint of
+ * this key, or without the lines up to it, training starts anew.
+ */
+async function resumeFrom(
+  checkpoint: string,
+  metrics: string,
+  key: string,
+  onNote: (line: string) => void = () => {},
+): Promise<void> {
+  const steps = await checkpointStep(checkpoint, key, onNote)
+  const lines: string[] = []
+  if (existsSync(metrics)) {
+    const sound = await soundBytes(metrics)
+    if (sound !== undefined) await truncate(metrics, sound)
+    for await (const { text } of readLines(metrics, { dropTorn: true, allowEmpty: true }))
+      if (lines.length < steps) lines.push(`${text}\n`)
+  }
+  if (lines.length < steps) {
+    onNote(`note: ${metrics} lacks lines before the checkpoint, step ${steps}; the training starts anew`)
+    for (const left of [checkpoint, weightsFile(checkpoint)]) await rm(left, { force: true })
+    lines.length = 0
+  }
+  if (existsSync(metrics)) await writeAtomic(metrics, lines)
 }
 
 /** Steps done by the state in a checkpoint; 0 without one of this key. One that cannot be used is removed. */
-async function checkpointStep(file: string, key: string): Promise<number> {
+async function checkpointStep(file: string, key: string, onNote: (line: string) => void): Promise<number> {
   if (!existsSync(file)) return 0
   try {
-    const held = openSafetensors(file)
-    held.close()
-    if (held.metadata.key === key) return Number(held.metadata.step)
+    const { metadata } = await verifySafetensors(file)
+    if (metadata.key === key) return Number(metadata.step)
   } catch (error) {
     if (!(error instanceof CheckpointError)) throw error
+    onNote(`note: ${error.message}; the training starts anew`)
   }
-  await rm(file, { force: true })
+  for (const left of [file, weightsFile(file)]) await rm(left, { force: true })
   return 0
-}
-
-/** Removes the lines of steps that will be done again. */
-async function cutMetrics(file: string, steps: number): Promise<void> {
-  if (!existsSync(file)) return
-  const kept: string[] = []
-  for await (const { text } of readLines(file, { dropTorn: true, allowEmpty: true })) {
-    if (kept.length < steps) kept.push(`${text}\n`)
-  }
-  await writeAtomic(file, kept)
 }
 
 /** A step as a line of `metrics.jsonl`. No time in it: the same run writes the same file. */

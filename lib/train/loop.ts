@@ -146,7 +146,7 @@ export async function train<O extends Objective>(options: TrainOptions<O>): Prom
 type Checkpoint = NonNullable<TrainOptions["checkpoint"]>
 
 /** Of what a checkpoint holds; to be raised when the order inside the optimizer's state changes. */
-const layout = "3"
+const layout = "4"
 
 async function save({ file, key }: Checkpoint, params: Params, state: AdamState): Promise<void> {
   const all: Params = { ...params, "adam.m": state.m, "adam.v": state.v }
@@ -156,7 +156,7 @@ async function save({ file, key }: Checkpoint, params: Params, state: AdamState)
     dtype: "F32" as const,
     data: async () => (await tensor.data()) as Float32Array,
   }))
-  await writeSafetensors(file, tensors, { step: `${state.step}`, layout, key })
+  await writeSafetensors(file, tensors, { step: `${state.step}`, layout, key }, { hashed: true })
 }
 
 /** Reads the state back into `params`. A checkpoint of another run (`key` differs) is refused. */

@@ -1,6 +1,6 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { writeAtomic } from "../data/jsonl"
+import { writeAtomic } from "../data/files"
 import { tf } from "../device/tf"
 import { type LocalModel, openLocal } from "../engine/local"
 import { configJson } from "../model/config"

@@ -124,7 +124,9 @@ describe("settings files", () => {
   })
 
   it("that are missing, broken or no settings are errors that name the file", () => {
-    expect(() => readSettings(join(dir, "none.yaml"))).toThrow(/none\.yaml: must be possible to read, got ENOENT/)
+    expect(() => readSettings(join(dir, "none.yaml"))).toThrow(
+      /none\.yaml: could not read: no such file or folder \(ENOENT\)/,
+    )
     expect(() => readSettings(file("c.yaml", "a: [1"))).toThrow(/c\.yaml: must be YAML or JSON/)
     expect(() => readSettings(file("d.yaml", "- 1"))).toThrow(/d\.yaml: must hold settings/)
   })

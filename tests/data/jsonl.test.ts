@@ -3,8 +3,9 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { z } from "zod"
+import { fileError, writeAtomic } from "../../lib/data/files"
 import { readRecords } from "../../lib/data/json-array"
-import { appendJsonl, fileError, readJsonl, writeAtomic } from "../../lib/data/jsonl"
+import { appendJsonl, readJsonl } from "../../lib/data/jsonl"
 import { InputError } from "../../lib/errors"
 
 let folder = ""
@@ -80,9 +81,9 @@ describe("reading JSONL", () => {
 
   it("says what to do about a path that is not there or is a folder", async () => {
     await expect(collect(readJsonl(join(folder, "none"), row))).rejects.toThrow(
-      /none: must be possible to read, got ENOENT/,
+      /none: could not read: no such file or folder \(ENOENT\)/,
     )
-    await expect(collect(readJsonl(folder, row))).rejects.toThrow(/got EISDIR: a folder stands here; name a file/)
+    await expect(collect(readJsonl(folder, row))).rejects.toThrow(/a folder stands here \(EISDIR\); name a file/)
   })
 
   it("passes over a torn last line only on request", async () => {
@@ -111,7 +112,7 @@ describe("appending JSONL", () => {
 
   it("refuses an existing file, and on resume cuts off what a crash left", async () => {
     const file = await fileOf('{"a":1}\n{"a":2}\n')
-    await expect(appendJsonl(file)).rejects.toThrow(/got EEXIST: the file is already there; resume/)
+    await expect(appendJsonl(file)).rejects.toThrow(/the file is already there \(EEXIST\); resume/)
     await appendFile(file, `{"a":3,"b":"${"x".repeat(200_000)}`)
     const writer = await appendJsonl(file, { resume: true })
     await writer.write({ a: 4 })
@@ -135,9 +136,7 @@ describe("appending JSONL", () => {
     )
     if (!full) context.skip()
     const writer = await appendJsonl("/dev/full", { resume: true })
-    await expect(writer.write({ a: 1 })).rejects.toThrow(
-      /\/dev\/full: must be possible to write, got ENOSPC: the disk is full/,
-    )
+    await expect(writer.write({ a: 1 })).rejects.toThrow(/\/dev\/full: could not write: the disk is full \(ENOSPC\)/)
     await expect(writer.write({ a: 2 })).rejects.toThrow(InputError)
     await expect(writer.close()).rejects.toThrow(/ENOSPC/)
   })
@@ -145,7 +144,7 @@ describe("appending JSONL", () => {
   it.each(["ENOSPC", "EROFS", "EACCES", "EDQUOT"])("turns %s into an InputError with a remedy", (code) => {
     const error = fileError(Object.assign(new Error("x"), { code }), "out.jsonl", "write")
     expect(error).toBeInstanceOf(InputError)
-    expect((error as Error).message).toMatch(new RegExp(`^out\\.jsonl: must be possible to write, got ${code}: .*; `))
+    expect((error as Error).message).toMatch(new RegExp(`^out\\.jsonl: could not write: .* \\(${code}\\); `))
   })
 
   it("leaves other errors as they are", () => {
@@ -175,7 +174,7 @@ describe("writing whole files", () => {
   })
 
   it("says when the folder is missing or closed", async (context) => {
-    await expect(writeAtomic(join(folder, "no", "x"), "")).rejects.toThrow(/got ENOENT: no such file or folder/)
+    await expect(writeAtomic(join(folder, "no", "x"), "")).rejects.toThrow(/no such file or folder \(ENOENT\)/)
     if (process.getuid?.() === 0) context.skip() // root may write anywhere
     const closed = await mkdtemp(join(folder, "closed-"))
     await chmod(closed, 0o500)

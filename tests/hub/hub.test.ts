@@ -1,11 +1,13 @@
 import {
   existsSync,
+  linkSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
   readlinkSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs"
 import { tmpdir } from "node:os"
@@ -196,7 +198,7 @@ describe("pulling a model", () => {
   it("gives up on a connection that never brings a byte, and says how to go on", async () => {
     await serve({ cuts: Array(100).fill(0) })
     expect(await told(pull())).toMatch(
-      /InputError: .*got ".*" at byte 0 of \d+, 5 times; check the network and run the same/,
+      /InputError: .*could not download: ".*" at byte 0 of \d+, after 5 connections; check the network and run the same/,
     )
   })
 
@@ -308,6 +310,87 @@ describe("pulling a model", () => {
     const index = Buffer.from(JSON.stringify({ weight_map: { a: "../../../x.safetensors" } }))
     await serve({}, { ...rest, "model.safetensors.index.json": index })
     expect(await told(pull())).toMatch(/weight_map must name .safetensors files of the same folder, got "..\/..\/..\/x/)
+  })
+
+  it("gives up on a file that is shorter than its listed size", async () => {
+    await serve({ sizes: { "model.safetensors": weights.length + 1000 } })
+    expect(await told(pull())).toMatch(/must have \d+ bytes as listed, got \d+; try again later/)
+    server.close()
+    // One that does not say how long the whole is, and starts anew each time.
+    await serve({ sizes: { "model.safetensors": weights.length + 1000 }, ignoresRanges: true })
+    expect(await told(pull())).toMatch(/could not download: .* after \d+ connections/)
+    expect(fetched().length).toBeLessThan(100)
+  })
+
+  it("gives up on a server that sends next to nothing, for ever", async () => {
+    await serve({ drip: 20 })
+    expect(await told(pull("main", { stall: 0.1 }))).toMatch(/could not download: "next to nothing for 0.1 s"/)
+  })
+
+  it.each([0, 1000])("gives up on a list of files without end, %s of them a page", async (endlessPages) => {
+    await serve({ endlessPages })
+    expect(await told(pull())).toMatch(/must (list its files on 200 pages|have at most 10000 files), got more/)
+    expect(server.requests.length).toBeLessThan(210)
+  })
+
+  it("reads no reply without end, and follows none elsewhere", async () => {
+    await serve({ padding: 33 * 2 ** 20 })
+    expect(await told(pull())).toMatch(/a reply must have at most 32 MiB, got more/)
+    server.close()
+    const other = await hubServer(repo, files)
+    await serve({ redirect: `${other.url}/api/models/x` })
+    expect(await told(pull())).toMatch(/must stay at http:.*, got a link to "http:/)
+    expect(other.requests).toEqual([])
+    other.close()
+    server.close()
+    await serve({ redirect: "/api/again" })
+    expect(await told(pull())).toMatch(/must answer, got one redirect after the other/)
+  })
+
+  it("refuses a config or tokenizer that no model has, by its listed size", async () => {
+    for (const [file, size] of [
+      ["config.json", 17],
+      ["tokenizer.json", 257],
+    ] as const) {
+      await serve({ sizes: { [file]: size * 2 ** 20 } })
+      expect(await told(pull())).toMatch(new RegExp(`${file}: must have at most \\d+ MiB, got ${size}`))
+      server.close()
+    }
+  })
+
+  it("fetches a blob again that has the right size and other content", async () => {
+    const { commit } = await serve()
+    const dir = await pull()
+    const blob = blobOf(home, readlinkSync(join(dir, "model.safetensors")).split("/").at(-1)!)
+    for (const revision of ["main", commit]) {
+      const damaged = Buffer.from(weights)
+      damaged[5000]! ^= 1
+      writeFileSync(blob, damaged)
+      const notes: string[] = []
+      await pull(revision, { onNote: (line: string) => notes.push(line) })
+      expect(readFileSync(join(dir, "model.safetensors")).equals(weights)).toBe(true)
+      expect(notes).toEqual([expect.stringMatching(/model.safetensors has other content than its hash says/)])
+    }
+  })
+
+  it("follows no link where a part of a file should be, and mends links of a snapshot that lead elsewhere", async () => {
+    await serve()
+    const dir = await pull()
+    const blob = blobOf(home, readlinkSync(join(dir, "model.safetensors")).split("/").at(-1)!)
+    const outside = join(home, "outside")
+    for (const plant of [symlinkSync, linkSync]) {
+      rmSync(blob)
+      writeFileSync(outside, "mine")
+      plant(outside, `${blob}.incomplete`)
+      await pull()
+      expect(readFileSync(outside, "utf8")).toBe("mine")
+      expect(readFileSync(blob).equals(weights)).toBe(true)
+      expect(lstatSync(blob).isFile()).toBe(true)
+    }
+    rmSync(join(dir, "config.json"))
+    symlinkSync(outside, join(dir, "config.json"))
+    await pull()
+    expect(readFileSync(join(dir, "config.json")).equals(files["config.json"]!)).toBe(true)
   })
 
   it("lets one process at a time fetch a model", async () => {

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpath
 import os from "node:os"
 import path from "node:path"
 import { beforeEach, describe, expect, it } from "vitest"
+import { temporaryFor } from "../../lib/data/files"
 import { ChildError, type Run } from "../../lib/device/child"
 import { buildNative } from "../../lib/native/build"
 
@@ -92,8 +93,8 @@ describe.skipIf(process.platform !== "linux")("the native build", () => {
   })
 
   it("removes what a killed build left, but not the folder of one that is still running", async () => {
-    const killed = path.join(folder, `lib/.build-${spawnSync("true").pid}`)
-    const running = path.join(folder, `lib/.build-${process.ppid}`)
+    const running = temporaryFor(path.join(folder, "lib/napi-v8"))
+    const killed = running.replace(/-\d+-\d+-(\d+)\.tmp$/, `-${spawnSync("true").pid}-7-$1.tmp`)
     for (const left of [killed, running]) mkdirSync(left, { recursive: true })
     await buildNative({ wheel }, tools())
     expect(existsSync(killed)).toBe(false)

@@ -1,10 +1,8 @@
-import { spawnSync } from "node:child_process"
-import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs"
-import { hostname, tmpdir } from "node:os"
+import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { beforeEach, describe, expect, it } from "vitest"
-import { lockFolder } from "../../lib/data/lock"
-import { InputError, StoppedError } from "../../lib/errors"
+import { StoppedError } from "../../lib/errors"
 import { keyFileOf, keyOf, type RowStage, readState, runRows } from "../../lib/runs/store"
 
 let dir = ""
@@ -87,7 +85,11 @@ describe("a stage over rows", () => {
     const { options, file } = stage()
     await runRows(options)
     const lines = readFileSync(file, "utf8").split("\n")
-    const cut = () => truncateSync(file, Buffer.byteLength(`${lines.slice(0, 6).join("\n")}\n`))
+    const done = JSON.parse(readFileSync(keyFileOf(file), "utf8"))
+    const cut = () => {
+      truncateSync(file, Buffer.byteLength(`${lines.slice(0, 6).join("\n")}\n`))
+      writeFileSync(keyFileOf(file), JSON.stringify({ ...done, complete: false }))
+    }
     cut()
     const replayed = stage({ replay: true })
     await runRows(replayed.options)
@@ -159,10 +161,62 @@ describe("a stage over rows", () => {
     expect(third.worked).toHaveLength(10)
   })
 
+  it("is made again, with a note, where an output of the same size holds something else, here and in the cache", async () => {
+    const cache = join(dir, ".cache")
+    const { options, file } = stage({ cache })
+    await runRows(options)
+    const whole = readFileSync(file)
+    const cached = join(cache, "double-k1.jsonl")
+    const changes: [string, (path: string) => void][] = [
+      ["a digit", (path) => writeFileSync(path, `${whole}`.replace('"twice":4', '"twice":5'))],
+      ["zeros", (path) => writeFileSync(path, Buffer.alloc(whole.length))],
+    ]
+    for (const [what, damage] of changes) {
+      damage(file)
+      damage(cached)
+      const notes: string[] = []
+      const again = stage({ cache, onNote: (line) => notes.push(line) })
+      await runRows(again.options)
+      expect(again.worked, what).toHaveLength(10)
+      expect(readFileSync(file).equals(whole) && readFileSync(cached).equals(whole), what).toBe(true)
+      expect(notes).toEqual([file, cached].map((path) => expect.stringContaining(`${path} has other content`)))
+    }
+  })
+
+  it("goes on from the last sound row where a power cut left zeros or half a letter in an unfinished output", async () => {
+    const { options, file } = stage()
+    await runRows(options)
+    const whole = readFileSync(file)
+    const unfinished = JSON.stringify({ ...JSON.parse(readFileSync(keyFileOf(file), "utf8")), complete: false })
+    const third = `${whole}`.split("\n").slice(0, 3).join("\n").length + 1
+    const start = Buffer.byteLength(`${whole}`.slice(0, third))
+    for (const tail of [Buffer.alloc(50), Buffer.from([0xc3, 10]), Buffer.from("[1]\n{}\n"), Buffer.from("\n\n")]) {
+      writeFileSync(file, Buffer.concat([whole.subarray(0, start), tail, Buffer.from('\n{"id":"r9"}\n')]))
+      writeFileSync(keyFileOf(file), unfinished)
+      const notes: string[] = []
+      const rest = stage({ replay: false, onNote: (line) => notes.push(line) })
+      await runRows(rest.options)
+      expect(rest.worked).toEqual([3, 4, 5, 6, 7, 8, 9])
+      expect(readFileSync(file).equals(whole)).toBe(true)
+      expect(notes).toEqual([
+        expect.stringMatching(`damaged behind byte ${start}; the rows from there on are made again`),
+      ])
+    }
+  })
+
+  it("lets several at once, of one process too, put the same output into the cache", async () => {
+    const cache = join(dir, ".cache")
+    const many = Array.from({ length: 12 }, (_, i) => stage({ cache, file: join(dir, `run-${i}`, "double.jsonl") }))
+    await Promise.all(many.map(({ options }) => runRows(options)))
+    const [first, ...others] = many.map(({ file }) => readFileSync(file, "utf8"))
+    expect(others.every((text) => text === first)).toBe(true)
+    expect(readdirSync(cache).sort()).toEqual(["double-k1.jsonl", "double-k1.key.json"])
+  })
+
   it("says so when a file stands where its folder should be", async () => {
     writeFileSync(join(dir, "taken"), "")
     const { options } = stage({ file: join(dir, "taken", "double.jsonl") })
-    await expect(runRows(options)).rejects.toThrow(/must be possible to write, got E(EXIST|NOTDIR)/)
+    await expect(runRows(options)).rejects.toThrow(/could not write: .*\(E(EXIST|NOTDIR)\)/)
   })
 })
 
@@ -171,39 +225,5 @@ describe("keys", () => {
     expect(keyOf("a", { x: 1, y: [{ p: 1, q: 2 }] })).toBe(keyOf("a", { y: [{ q: 2, p: 1 }], x: 1 }))
     expect(keyOf("a", { x: 1 })).not.toBe(keyOf("a", { x: 2 }))
     expect(keyOf("a", [1, 2])).not.toBe(keyOf("a", [2, 1]))
-  })
-})
-
-describe("the lock of a folder", () => {
-  const file = () => join(dir, "lock.json")
-
-  it("keeps a second one out, and is gone afterwards", () => {
-    const unlock = lockFolder(dir)
-    expect(() => lockFolder(dir)).toThrow(InputError)
-    unlock()
-    expect(existsSync(file())).toBe(false)
-    lockFolder(dir)()
-  })
-
-  it("is taken over from a process that is dead, and from one that died while writing it", () => {
-    const { pid } = spawnSync(process.execPath, ["-e", ""])
-    for (const text of [JSON.stringify({ pid, host: hostname() }), "", '{"pid": 1']) {
-      writeFileSync(file(), text)
-      const unlock = lockFolder(dir)
-      expect(JSON.parse(readFileSync(file(), "utf8")).pid).toBe(process.pid)
-      unlock()
-    }
-  })
-
-  it("is respected when its process lives, or lives where nobody can look", () => {
-    for (const holder of [
-      { pid: process.ppid, host: hostname() },
-      { pid: 1, host: "elsewhere" },
-    ]) {
-      writeFileSync(file(), JSON.stringify(holder))
-      expect(() => lockFolder(dir)).toThrow(
-        new RegExp(`lock\\.json: one process at a time.*process ${holder.pid} on ${holder.host}`),
-      )
-    }
   })
 })

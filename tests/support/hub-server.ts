@@ -16,6 +16,16 @@ export interface Faults {
   busy?: number
   /** sends this as the list of files instead of its own */
   listing?: unknown
+  /** lists these sizes instead of the true ones, by file */
+  sizes?: Record<string, number>
+  /** every page of the list, this many entries long, names a further one */
+  endlessPages?: number
+  /** answers questions, not files, with a redirect to this address */
+  redirect?: string
+  /** follows every answer to a question with this many spaces */
+  padding?: number
+  /** sends files of more than 1000 bytes a byte at a time, every so many ms */
+  drip?: number
 }
 
 /**
@@ -32,9 +42,11 @@ export async function hubServer(repo: string, files: Record<string, Buffer>, fau
     Object.entries(files).map(([path, file]) => ({
       type: "file",
       path,
-      size: file.length,
+      size: faults.sizes?.[path] ?? file.length,
       oid: sha("sha1", `blob ${file.length}\0`, file),
-      ...(isLarge(file) && { lfs: { oid: sha("sha256", file), size: file.length, pointerSize: 130 } }),
+      ...(isLarge(file) && {
+        lfs: { oid: sha("sha256", file), size: faults.sizes?.[path] ?? file.length, pointerSize: 130 },
+      }),
     }))
 
   const send = (name: string, request: IncomingMessage, response: ServerResponse) => {
@@ -47,6 +59,12 @@ export async function hubServer(repo: string, files: Record<string, Buffer>, fau
       "content-length": whole.length - from,
       ...(ranged && { "content-range": `bytes ${from}-${whole.length - 1}/${whole.length}` }),
     })
+    if (faults.drip && isLarge(whole)) {
+      let at = from
+      const timer = setInterval(() => at < whole.length && response.write(whole.subarray(at, ++at)), faults.drip)
+      response.on("close", () => clearInterval(timer))
+      return
+    }
     const cut = isLarge(whole) ? faults.cuts?.shift() : undefined
     if (cut === undefined) return response.end(whole.subarray(from))
     response.write(whole.subarray(from, from + cut), () => setTimeout(() => response.destroy(), 100))
@@ -59,13 +77,26 @@ export async function hubServer(repo: string, files: Record<string, Buffer>, fau
       const refuse = (status: number, error: string) =>
         response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify({ error }))
       if (store) return send(path.slice(1), request, response)
+      if (faults.redirect && path.startsWith("/api/"))
+        return response.writeHead(307, { location: faults.redirect }).end()
       if (faults.busy && faults.busy-- > 0) return refuse(503, "busy")
       if (faults.token && authorization !== `Bearer ${faults.token}`) return refuse(401, "Access is restricted")
-      const json = (value: unknown) =>
-        response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value))
+      const json = (value: unknown, more: Record<string, string> = {}) =>
+        response
+          .writeHead(200, { "content-type": "application/json", ...more })
+          .end(JSON.stringify(value) + " ".repeat(faults.padding ?? 0))
       const revision = path.startsWith(`/api/models/${repo}/revision/`) && path.split("/revision/")[1]
       if (revision)
         return ["main", "v1", commit].includes(revision) ? json({ sha: commit }) : refuse(404, "no revision")
+      if (faults.endlessPages !== undefined && path.includes("/tree/")) {
+        const page = Array.from({ length: faults.endlessPages }, (_, i) => ({
+          type: "file",
+          path: `f${i}`,
+          size: 1,
+          oid: commit,
+        }))
+        return json(page, { link: `<${url}${path}?cursor=${requests.length}>; rel="next"` })
+      }
       if (path === `/api/models/${repo}/tree/${commit}`) return json(faults.listing ?? listing())
       const name = path.split(`/${repo}/resolve/${commit}/`)[1]
       if (!name || !files[name]) return refuse(404, "Repository not found")
