@@ -45,7 +45,10 @@ export function register(program: Command): void {
       "Answer instructions with a model, and grade the answers constraint by constraint: exactly for the embedded world, " +
         "otherwise by the model's own yes/no judgement (replies that are neither are counted and left out).",
     )
-    .argument("[instructions]", "rows of `musc decompose` (default: the embedded world's held-out instructions)")
+    .argument(
+      "[instructions]",
+      "rows of `musc decompose` (default: the held-out instructions of the world, or of seeds=checkable)",
+    )
     .requiredOption("-o, --out <file>", "JSONL file of graded answers")
     .option("--adapter <folder>", "PEFT adapter to answer with; the judge is always the model without it")
     .option("--name <name>", "name of what is evaluated, in the output (default: base, or the adapter's folder)")

@@ -4,7 +4,7 @@ import { type Command, Option } from "commander"
 import type { RunConfig } from "../config/config"
 import { recipes } from "../config/recipes"
 import { InputError } from "../errors"
-import { answerRows } from "../report/answers"
+import { answerRows, pairLines } from "../report/answers"
 import { planOf } from "../runs/dry-run"
 import { withoutSecrets } from "../runs/manifest"
 import { aligned, resultsTable } from "../runs/results"
@@ -132,14 +132,8 @@ async function start(recipe: string, config: RunConfig, flags: Options, study?: 
   if (Object.keys(results.methods).length) console.log(`\n${resultsTable(results)}\n`)
   const answers = answerRows(results)
   if (answers.length) console.log(`${aligned(answers)}\n`)
-  for (const note of results.notes ?? []) console.log(note)
   if (results.benchmarks?.length) console.log(`${benchmarkText(results)}\n`)
-  const percent = (share: number | null) => (share === null ? "not graded" : `${(100 * share).toFixed(1)} %`)
-  for (const { seed, n, chosen_csr, rejected_csr } of results.pairs) {
-    console.log(
-      `seed ${seed}: ${n} pairs; constraints kept by chosen answers ${percent(chosen_csr)}, by rejected ${percent(rejected_csr)}`,
-    )
-  }
+  for (const note of [...(results.notes ?? []), ...pairLines(results)]) console.log(note)
   for (const warning of new Set(warnings)) console.error(highlighted(warning)) // again, where it is not scrolled away
   const report = join(dir, "report.html")
   if (existsSync(report)) console.log(`report: ${report}`)

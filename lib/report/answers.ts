@@ -44,9 +44,21 @@ export function kindRows(results: Results): string[][] {
   return [[`kind, temperature ${temperature!.slice(1)}`, ...methods, "constraints"], ...rows]
 }
 
+/** Pairs of each seed, and the shares of constraints that their answers keep: of all, and of those that were spoiled. */
+export function pairLines({ pairs }: Results): string[] {
+  const share = (value: number | null | undefined) => (typeof value === "number" ? `${percent(value)} %` : "not graded")
+  return pairs.map(({ seed, n, chosen_csr, rejected_csr, chosen_spoiled, rejected_spoiled }) => {
+    const all = `constraints kept by chosen answers ${share(chosen_csr)}, by rejected ${share(rejected_csr)}`
+    const spoiled =
+      typeof chosen_spoiled === "number" &&
+      `of the spoiled ones ${share(chosen_spoiled)} and ${share(rejected_spoiled)}`
+    return `Seed ${seed}: ${n} pairs; ${all}${spoiled ? `; ${spoiled}` : ""}.`
+  })
+}
+
 /** The same as Markdown, to stand below the table of rates. */
 export function belowTable(results: Results): string {
-  const notes = (results.notes ?? []).map((note) => `- ${note}\n`).join("")
+  const notes = [...(results.notes ?? []), ...pairLines(results)].map((note) => `- ${note}\n`).join("")
   return [notes, markdown(answerRows(results)), markdown(kindRows(results))]
     .filter((part) => part)
     .map((part) => `\n${part}`)

@@ -12,6 +12,7 @@ const remedies: readonly (readonly [RegExp, string])[] = [
   [/^source: near-duplicate/, "use seeds that differ more, or raise nearDuplicate"],
   [/^source: /, "look at the seed file: each row must hold an instruction"],
   [/^(\w+): .*cut off at the token limit/, "raise $1MaxTokens"],
+  [/^decompose: .* in the seed file/, "give each row two questions or more, of which the first is the task, or none"],
   [
     /^decompose: fewer than 2 constraints/,
     "look at the raw replies (field calls of the rows); a small model needs few-shot examples (shots=5), one trained on bare prompts none " +
@@ -20,6 +21,7 @@ const remedies: readonly (readonly [RegExp, string])[] = [
   [/^corrupt: .*(unchanged|empty)/, "raise corruptAttempts or corruptTemperature, or set drop=1 negate=0 substitute=0"],
   [/^recombine: clean equals noised/, "raise noiseRatio, or take a stronger model: this one overlooks the change"],
   [/^recombine: /, "look at the raw replies (field calls of the rows); lower recombineTemperature, or set shots=2"],
+  [/^verify: /, "give more instructions, as only such pairs teach; raise noiseRatio, or set keepPairs=all"],
   [/^respond: identical answers/, "raise respondTemperature"],
   [/^respond: empty answer/, "check the model's chat template and end-of-turn token (npx musc chat --model M)"],
 ]
