@@ -12,7 +12,15 @@ import { type RunOptions, run } from "../runs/run"
 import { benchmarkText } from "../runs/run-benchmarks"
 import { runStudy, type Study } from "../runs/study"
 import { highlighted } from "./display"
-import { type JudgeFlags, judgeSettingsOf, type ServerFlags, withJudge, withServer, writerOptions } from "./servers"
+import {
+  type JudgeFlags,
+  judgeSettingsOf,
+  type ServerFlags,
+  settingsOf,
+  withJudge,
+  withServer,
+  writerOptions,
+} from "./servers"
 import {
   commandLine,
   countOption,
@@ -32,6 +40,7 @@ interface Options extends SettingOptions, TorchFlags, ServerFlags, JudgeFlags {
   instructions?: string
   benchmarks?: string[]
   data?: string
+  serve?: string
   models?: string[]
   out?: string
   cache: boolean
@@ -67,6 +76,10 @@ export function register(program: Command): void {
     )
     .option("--limit <n>", "use at most this many instructions, for training and for evaluation", countOption)
     .option("--repeat <n>", "repeat with this many seeds", countOption)
+    .option(
+      "--serve <command>",
+      "start this server for texts, and stop it for scoring and training, e.g. `vllm serve {model} --port {port} --enable-lora`",
+    )
     .option("--out <folder>", "run folder (default: runs/<recipe>)")
     .option("--no-cache", "do not share finished stages with the runs beside this one (folder .cache)")
     .option("--dry-run", "show settings, first prompts and the number of calls, and stop")
@@ -109,6 +122,9 @@ const settingsOf = ({ judge, judgeModel, benchmarks, data }: Options): Partial<R
 async function start(recipe: string, config: RunConfig, flags: Options, study?: Study): Promise<void> {
   const { out, cache } = flags
   const torch = torchOptions(flags)
+  if (flags.serve !== undefined && flags.endpoint) {
+    throw new InputError("starts a server, and --endpoint names one that runs; give one of them", { field: "--serve" })
+  }
   const dir = out ?? join("runs", basename(recipe).replace(/\.\w+$/, ""))
   const warnings: string[] = []
   const results = await stoppable((signal, show) => {
@@ -119,6 +135,7 @@ async function start(recipe: string, config: RunConfig, flags: Options, study?: 
       command: withoutSecrets(commandLine().split(" ")),
       ...(!cache && { cache: null }),
       ...(flags.endpoint && { server: writerOptions(flags) }),
+      ...(flags.serve !== undefined && { serve: { command: flags.serve, client: settingsOf(flags) } }),
       judge: judgeSettingsOf(flags),
       onProgress: show.progress,
       onTokens: show.tokens,

@@ -49,6 +49,10 @@ export interface TextEngine {
   identity: string
   /** Writes with a trained adapter; without it, adapters are answered with in process. */
   withAdapter?(dir: string): Promise<OpenGenerator>
+  /** Tells of an adapter that will be wanted. */
+  addAdapter?(dir: string): void
+  /** Frees its GPUs until texts are wanted again: before scoring and training. */
+  pause?(): Promise<void>
   dispose?(): void
 }
 
@@ -89,6 +93,7 @@ export function openEngines(
     score: (request) => own().score(request),
   }
   const scorer = torch ? torchScorer(model, torch) : here
+  const { prepare } = scorer
   return {
     name: model.name,
     get fingerprint() {
@@ -102,8 +107,27 @@ export function openEngines(
     get answerIdentity() {
       return text?.withAdapter ? text.identity : model.fingerprint
     },
-    scorer,
-    train: (training) => runTraining({ ...training, local: weights() }),
+    scorer: {
+      get concurrency() {
+        return scorer.concurrency
+      },
+      async score(request) {
+        await text?.pause?.()
+        return scorer.score(request)
+      },
+      ...(prepare && {
+        async prepare(requests, options) {
+          await text?.pause?.()
+          return prepare(requests, options)
+        },
+      }),
+    },
+    async train(training) {
+      await text?.pause?.()
+      const adapter = await runTraining({ ...training, local: weights() })
+      text?.addAdapter?.(adapter)
+      return adapter
+    },
     async withAdapter(dir) {
       if (existsSync(join(dir, "config.json"))) return whole(dir, options)
       return text?.withAdapter?.(dir) ?? adapted(weights(), dir, options)

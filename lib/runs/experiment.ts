@@ -94,6 +94,8 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
       config.equalPairs ? fewest : Number.POSITIVE_INFINITY,
     )
     if (config.evalInstructions) holdout ??= await holdoutStage(context, source)
+    // All are trained before one is evaluated: a server is then started once, with all adapters.
+    const evaluated: [MethodName, Adapter | null][] = []
     for (const method of config.methods) {
       const source = made.get(method)?.n ? made.get(method) : undefined
       if (!source && method !== "base") {
@@ -106,6 +108,9 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
         const { pairs, leftOut: left_out, shortened } = counts
         trained.push({ method, seed, pairs, left_out, shortened })
       }
+      evaluated.push([method, adapter])
+    }
+    for (const [method, adapter] of evaluated) {
       const opened = openedLazily(context.engines, adapter?.dir)
       try {
         if (holdout) graded.push(...(await evaluateMethod(context, seed, method, { adapter, opened, holdout })))

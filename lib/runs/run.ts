@@ -10,6 +10,7 @@ import { describeModel } from "../engine/description"
 import type { Generator } from "../engine/engine"
 import { type LocalModel, openLocal } from "../engine/local"
 import type { OpenAIOptions } from "../engine/openai"
+import { type ServeOptions, servedText } from "../engine/serve"
 import { writeReport } from "../report/report"
 import { writeResults } from "../report/tables"
 import { stageClock } from "./clock"
@@ -28,8 +29,8 @@ export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgr
   onTokens?: (count: number) => void
   /** Run folder, made if absent. */
   dir: string
-  /** A server that writes, and Python jobs that score and train; this process for what is not given. */
-  text?: EngineOptions["text"]
+  /** A server that this run starts for its texts and stops for scoring and training. */
+  serve?: Omit<ServeOptions, "log" | "signal" | "onNote">
   torch?: EngineOptions["torch"]
   /** Judges the final evaluation and the benchmarks in the place of the server that the settings name. */
   evalJudge?: Generator
@@ -91,7 +92,9 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))
     const calls = join(dir, ".text.calls.jsonl")
     const writer = options.server && (await openWriting(options.server, { file: calls, signal, onNote }))
-    const text = writer ? { base: writer.engine, identity: writer.id } : options.text
+    const served =
+      options.serve && servedText(model, { ...options.serve, log: join(dir, "server.log"), signal, onNote })
+    const text = writer ? { base: writer.engine, identity: writer.id } : served
     const engines = openEngines(model, options.local ? () => options.local! : open, {
       ...{ signal, onTokens, onNote, text, torch: options.torch },
     })
@@ -101,6 +104,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
       failing.abort()
       await writer?.close()
       await evalJudge?.close()
+      await served?.pause()
       engines.dispose()
       if (opened) tf.dispose(opened.model.params)
     })

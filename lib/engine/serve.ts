@@ -1,0 +1,238 @@
+import { type ChildProcess, spawn } from "node:child_process"
+import { createHash } from "node:crypto"
+import { createWriteStream, mkdirSync } from "node:fs"
+import { createServer } from "node:net"
+import { basename, delimiter, dirname, join, resolve } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { InputError, MuscError, RefusedError, StoppedError } from "../errors"
+import type { ModelDescription } from "./description"
+import type { Generator } from "./engine"
+import { jsonOf, type OpenAIOptions, openConnection } from "./openai"
+import { pythonFolder } from "./python-env"
+import { serverAs } from "./server"
+import { wordsOf } from "./torch"
+
+/** A server of one's own: started when texts are wanted, stopped when scoring and training want the GPUs. */
+export interface ServeOptions {
+  /** Command line with {model} and {port}, such as `vllm serve {model} --port {port} --enable-lora`. No shell reads it. */
+  command: string
+  /** Where what it prints goes. */
+  log: string
+  /** Seconds until it must answer. */
+  startTimeout?: number
+  /** How it is asked. */
+  client?: Omit<OpenAIOptions, "model" | "baseURL" | "signal">
+  signal?: AbortSignal
+  onNote?: (line: string) => void
+  onProgress?: (seconds: number, limit: number) => void
+}
+
+export interface ServedText {
+  base: Generator
+  identity: string
+  /** Tells of an adapter, so that the next start brings it too. */
+  addAdapter(dir: string): void
+  withAdapter(dir: string): Promise<Generator & { dispose(): void }>
+  /** Stops the server until texts are wanted again. */
+  pause(): Promise<void>
+  dispose(): void
+}
+
+const nameOf = (dir: string) => `musc-${createHash("sha256").update(resolve(dir)).digest("hex").slice(0, 10)}`
+
+interface Running {
+  child: ChildProcess
+  url: string
+  /** folders that it was started with */
+  adapters: ReadonlySet<string>
+  /** names of the model and its adapters as it lists them */
+  models: readonly string[]
+  died: AbortController
+  ended: Promise<void>
+}
+
+/**
+ * Texts of a server that this process starts and stops. It is started by the first text that is asked for, and again with
+ * all adapters that are known by then when one is wanted that it lacks.
+ * @throws InputError for a command without {model} and {port}; from `generate`: MuscError with the last lines of its log
+ * where it ends or does not answer in time
+ */
+export function servedText(model: ModelDescription, options: ServeOptions): ServedText {
+  const { command, log, client = {}, signal, onNote } = options
+  const words = wordsOf(command)
+  const missing = ["{model}", "{port}"].filter((part) => !words.some((word) => word.includes(part)))
+  if (!words.length || missing.length) {
+    const rule = `must be a command with {model} and {port}, got ${command || "nothing"}`
+    throw new InputError(`${rule}; add ${missing.join(" and ")}`, { field: "--serve" })
+  }
+  const program = basename(words[0]!)
+  const fields = { leaveOut: client.leaveOut, fields: client.fields, limitField: client.limitField }
+  const known = new Set<string>()
+  let tail = ""
+  let starting: Promise<Running> | undefined
+
+  const start = async (): Promise<Running> => {
+    const port = await freePort()
+    const adapters = new Set(known)
+    const own = words.map((word) => word.replaceAll("{model}", model.dir).replaceAll("{port}", `${port}`))
+    const modules = [...adapters].map((dir) => `${nameOf(dir)}=${resolve(dir)}`)
+    const args = modules.length ? [...own.slice(1), "--lora-modules", ...modules] : own.slice(1)
+    const python = pythonFolder()
+    const path = `${python ? `${join(python, "bin")}${delimiter}` : ""}${process.env.PATH ?? ""}`
+    mkdirSync(dirname(log), { recursive: true })
+    const file = createWriteStream(log, { flags: "a" })
+    onNote?.(
+      `server: starting ${program}${modules.length ? ` with ${modules.length} adapters` : ""}; its log is ${log}`,
+    )
+    const child = spawn(own[0]!, args, {
+      env: { ...process.env, PATH: path },
+      stdio: ["ignore", "pipe", "pipe"],
+      detached: true, // a group of its own, so that all of its processes can be ended
+    })
+    const keep = (chunk: Buffer) => {
+      tail = (tail + chunk).slice(-4000)
+      file.write(chunk)
+    }
+    child.stdout.on("data", keep)
+    child.stderr.on("data", keep)
+    const died = new AbortController()
+    const ended = new Promise<void>((done) => {
+      child.on("error", (error) => {
+        tail += error.message
+        died.abort()
+        done()
+      })
+      child.on("close", () => {
+        file.end()
+        died.abort()
+        done()
+      })
+    })
+    process.once("exit", () => kill(child, "SIGKILL"))
+    const url = `http://127.0.0.1:${port}/v1`
+    try {
+      const models = await listed(url, died.signal)
+      return { child, url, adapters, models, died, ended }
+    } catch (error) {
+      await end({ child, ended })
+      throw error
+    }
+  }
+
+  /** Asks for the list of models until it comes. */
+  const listed = async (url: string, died: AbortSignal): Promise<string[]> => {
+    const limit = options.startTimeout ?? 1800
+    const began = Date.now()
+    const connection = openConnection({ ...client, baseURL: url, timeout: 10 })
+    for (;;) {
+      if (signal?.aborted) throw new StoppedError("stopped on request; run the same command again to go on from here")
+      if (died.aborted) throw deadError()
+      const seconds = (Date.now() - began) / 1000
+      if (seconds > limit) {
+        throw new MuscError(`${program}: must answer within ${limit} s, got nothing; see its log, ${log}${lastLines()}`)
+      }
+      options.onProgress?.(Math.round(seconds), limit)
+      try {
+        const reply = jsonOf(await connection.send(new URL(`${url}/models`))) as { data?: { id?: unknown }[] }
+        const ids = (reply.data ?? []).flatMap(({ id }) => (typeof id === "string" ? [id] : []))
+        if (ids.length) return ids
+      } catch {} // not there yet
+      await sleep(500, undefined, { signal: died }).catch(() => {})
+    }
+  }
+
+  const lastLines = () => (tail.trim() ? `. Its last lines:\n${tail.trim().split("\n").slice(-12).join("\n")}` : "")
+  const deadError = () => new MuscError(`${program}: the server ended; see its log, ${log}${lastLines()}`)
+
+  const pause = async () => {
+    const running = await starting?.catch(() => undefined)
+    starting = undefined
+    if (running) await end(running)
+  }
+
+  const running = async (adapter?: string): Promise<Running> => {
+    const current = await starting?.catch(() => undefined)
+    if (current?.died.signal.aborted) {
+      starting = undefined
+      throw deadError()
+    }
+    if (current && adapter && !current.adapters.has(adapter)) await pause()
+    starting ??= start()
+    try {
+      return await starting
+    } catch (error) {
+      starting = undefined
+      throw error
+    }
+  }
+
+  const generators = new Map<string, { of: Running; engine: Generator }>()
+  const engineOf = (adapter?: string): Generator => ({
+    name: model.name,
+    independent: true,
+    concurrency: client.concurrency ?? 64,
+    async generate(request) {
+      const now = await running(adapter)
+      let entry = generators.get(adapter ?? "")
+      if (entry?.of !== now) {
+        const name = adapter ? nameOf(adapter) : (now.models.find((id) => !id.startsWith("musc-")) ?? now.models[0]!)
+        const stop = signal ? AbortSignal.any([signal, now.died.signal]) : now.died.signal
+        const asked: OpenAIOptions = { ...client, model: name, baseURL: now.url, signal: stop }
+        entry = { of: now, engine: serverAs(asked, { id: name, owned_by: program }).engine }
+        generators.set(adapter ?? "", entry)
+      }
+      try {
+        return await entry.engine.generate(request)
+      } catch (error) {
+        if (error instanceof RefusedError || signal?.aborted) throw error
+        await Promise.race([now.ended, sleep(2000)]) // a connection is cut a moment before its process is known to be gone
+        throw now.died.signal.aborted ? deadError() : error
+      }
+    },
+  })
+
+  return {
+    base: engineOf(),
+    get identity() {
+      const hash = createHash("sha256").update(JSON.stringify([model.fingerprint, program, fields]))
+      return `${model.name} served by ${program} ${hash.digest("hex").slice(0, 16)}`
+    },
+    addAdapter: (dir) => {
+      known.add(dir)
+    },
+    async withAdapter(dir) {
+      known.add(dir)
+      return { ...engineOf(dir), dispose() {} }
+    },
+    pause,
+    dispose() {
+      void pause()
+    },
+  }
+}
+
+function kill(child: ChildProcess, name: NodeJS.Signals): void {
+  try {
+    if (child.pid) process.kill(-child.pid, name)
+  } catch {} // it has ended
+}
+
+/** Ends a server with all of its processes; what does not end within 30 s is killed. */
+async function end({ child, ended }: Pick<Running, "child" | "ended">): Promise<void> {
+  kill(child, "SIGTERM")
+  const force = setTimeout(() => kill(child, "SIGKILL"), 30_000)
+  await ended
+  clearTimeout(force)
+  kill(child, "SIGKILL")
+}
+
+/** A port that is free now. */
+const freePort = (): Promise<number> =>
+  new Promise((done, fail) => {
+    const server = createServer()
+    server.once("error", fail)
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as { port: number }
+      server.close(() => done(port))
+    })
+  })

@@ -1,0 +1,32 @@
+// A server as `--serve` starts it: serve-stub.cjs MODEL --port N [--lora-modules name=path ...]. It answers with the name of
+// the model that was asked. With FAIL it says why and ends.
+const http = require("node:http")
+const args = process.argv.slice(2)
+if (args.includes("FAIL")) {
+  console.error("CUDA out of memory: no such device")
+  process.exit(3)
+}
+const port = Number(args[args.indexOf("--port") + 1])
+const at = args.indexOf("--lora-modules")
+const modules = at < 0 ? [] : args.slice(at + 1).map((word) => word.split("=")[0])
+const send = (response, value) => {
+  response.setHeader("content-type", "application/json")
+  response.end(JSON.stringify(value))
+}
+http
+  .createServer((request, response) => {
+    if (request.url === "/v1/models") return send(response, { data: [args[0], ...modules].map((id) => ({ id })) })
+    let text = ""
+    request.on("data", (chunk) => {
+      text += chunk
+    })
+    request.on("end", () => {
+      const { model, messages } = JSON.parse(text)
+      if (messages.at(-1).content === "die") process.exit(9)
+      send(response, {
+        choices: [{ message: { role: "assistant", content: `${model} of ${process.pid}` }, finish_reason: "stop" }],
+        usage: { prompt_tokens: 1, completion_tokens: 3 },
+      })
+    })
+  })
+  .listen(port, "127.0.0.1", () => console.log("ready"))
