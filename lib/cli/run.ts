@@ -13,10 +13,10 @@ import { benchmarkText } from "../runs/run-benchmarks"
 import { runStudy, type Study } from "../runs/study"
 import { highlighted } from "./display"
 import {
+  settingsOf as clientOf,
   type JudgeFlags,
   judgeSettingsOf,
   type ServerFlags,
-  settingsOf,
   withJudge,
   withServer,
   writerOptions,
@@ -135,7 +135,7 @@ async function start(recipe: string, config: RunConfig, flags: Options, study?: 
       command: withoutSecrets(commandLine().split(" ")),
       ...(!cache && { cache: null }),
       ...(flags.endpoint && { server: writerOptions(flags) }),
-      ...(flags.serve !== undefined && { serve: { command: flags.serve, client: settingsOf(flags) } }),
+      ...(flags.serve !== undefined && { serve: { command: flags.serve, client: clientOf(flags) } }),
       judge: judgeSettingsOf(flags),
       onProgress: show.progress,
       onTokens: show.tokens,
