@@ -9,7 +9,7 @@ import { lockFolder } from "../data/lock"
 import type { InstructionRow } from "../data/schema"
 import type { Scorer } from "../engine/engine"
 import { InputError } from "../errors"
-import { hasPassed, type Outcome } from "../musc/row"
+import { hasPassed, type Outcome, requireStage, stageOrder } from "../musc/row"
 import { type RowStageName, stageNamed, stages } from "../musc/stages"
 import { collect, first, stageKey, tellLosses } from "../runs/context"
 import { recorder, shown } from "../runs/dry-run"
@@ -169,6 +169,8 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
   }
 }
 
+const stageBefore = (name: RowStageName) => stageOrder[stageOrder.indexOf(name) - 1]!
+
 /** Rows of the stage's kind; failed ones pass through. @throws InputError naming file, line and field. */
 async function* readRows(name: RowStageName, file: string): AsyncGenerator<Outcome<InstructionRow>> {
   const { input } = stageNamed(name)
@@ -176,8 +178,10 @@ async function* readRows(name: RowStageName, file: string): AsyncGenerator<Outco
   for await (const row of readInstructions(file)) {
     record++
     if (row.failure) yield row as Outcome<InstructionRow>
-    else
+    else {
+      requireStage(row, stageBefore(name), file)
       yield parseRecord(input, row, { file: `${file}, record ${record} (input of ${name})` }) as Outcome<InstructionRow>
+    }
   }
 }
 

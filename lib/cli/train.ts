@@ -9,7 +9,7 @@ import { isLockFile, lockFolder } from "../data/lock"
 import { objectOf, toFilePair } from "../data/pair-files"
 import { type InstructionRow, instructionRow, weighedRow } from "../data/schema"
 import { InputError } from "../errors"
-import type { Outcome } from "../musc/row"
+import { type Outcome, requireStage } from "../musc/row"
 import { type TrainRow, toTrainRow, trainVersion } from "../musc/train"
 import { stepProgress } from "../runs/context"
 import { checkMethods, stageSettings, trainSettings } from "../runs/stages"
@@ -108,7 +108,8 @@ async function* readPairs(file: string): AsyncGenerator<Outcome<TrainRow & Pick<
   for await (const { value, place } of readRecords(file)) {
     record++
     const row = objectOf(value, place)
-    const ours = "clean_instruction" in row || "failure" in row
+    const ours = ["clean_instruction", "failure", "constraints"].some((field) => field in row)
+    if (ours && !row.failure) requireStage(row, "weigh", file)
     yield (ours ? parseRecord(own, row, place) : toTrainRow(toFilePair(row, { ...place, record }))) as Outcome<
       TrainRow & InstructionRow
     >

@@ -1,4 +1,4 @@
-import type { AnyStage, Call, Failure, InstructionRow, Message } from "../data/schema"
+import type { AnyStage, Call, Failure, InstructionRow, Message, StageName } from "../data/schema"
 import type { Completion, GenerateRequest, Generator, Sampling } from "../engine/engine"
 import { replyOf } from "../engine/reply"
 import { InputError, RefusedError } from "../errors"
@@ -89,4 +89,27 @@ export const CUT = "cut off at the token limit"
 export function problemOf(calls: readonly Call[], keepCut = false): string | undefined {
   const cut = !keepCut && calls.some(({ finish }) => finish === "length")
   return calls.find(({ problem }) => problem)?.problem ?? (cut ? CUT : undefined)
+}
+
+/** Stages in the order of their making, each with the field that its rows get. */
+const stageFields = {
+  source: "instruction",
+  decompose: "constraints",
+  corrupt: "noised_constraints",
+  recombine: "noised_instruction",
+  respond: "rejected",
+  weigh: "weights",
+} satisfies Partial<Record<StageName, string>>
+type FieldStage = keyof typeof stageFields
+export const stageOrder = Object.keys(stageFields) as FieldStage[]
+
+/** @throws InputError for a row of an earlier stage than the one that is wanted, which says what to run first */
+export function requireStage(row: object, wanted: FieldStage, file: string): void {
+  const last = [...stageOrder].reverse().find((stage) => stageFields[stage] in row)
+  if (last === undefined || stageOrder.indexOf(last) >= stageOrder.indexOf(wanted)) return
+  const got = last === "source" ? "instructions without more" : `rows of \`musc ${last}\``
+  const next = stageOrder[stageOrder.indexOf(last) + 1]
+  throw new InputError(`must hold rows of \`musc ${wanted}\`, got ${got}; run \`musc ${next}\` on this file first`, {
+    file,
+  })
 }

@@ -8,6 +8,7 @@ import { results } from "../data/results"
 /** `study.json`: what the runs of a study are, and how their methods are called in the whole. */
 export const studyRecord = z.looseObject({
   command: z.string(),
+  files: z.record(z.string(), z.string()).optional().describe("sha256 of results and of the manifest of each run"),
   axis: z.enum(["noiseRatio", "pairs"]).optional(),
   variants: z.array(
     z.object({

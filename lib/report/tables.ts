@@ -134,7 +134,9 @@ export async function resultFrame(results: Results): Promise<DataFrame> {
 /** A frame as CSV: fields with a comma, a quote or a line break in quotes, nothing for what is missing, full precision. */
 export function toCsv(frame: Frame): string {
   const cell = (value: unknown) => {
-    const text = value === null || value === undefined || Number.isNaN(value) ? "" : `${value}`
+    const plain = value === null || value === undefined || Number.isNaN(value) ? "" : `${value}`
+    // A table calculator takes a text with such a beginning for a formula, which could come from a stranger's name.
+    const text = typeof value === "string" && /^[=+\-@\t\r]/.test(plain) ? `'${plain}` : plain
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
   }
   return [frame.columns, ...rowsOf(frame)].map((row) => `${row.map(cell).join(",")}\n`).join("")

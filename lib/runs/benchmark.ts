@@ -2,7 +2,7 @@ import { existsSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
-import { writeAtomic } from "../data/files"
+import { sha256File, writeAtomic } from "../data/files"
 import { readJsonFile } from "../data/json-file"
 import { lockFolder } from "../data/lock"
 import type { Message } from "../data/schema"
@@ -64,6 +64,7 @@ export const benchmarkScores = z.looseObject({
   items: z.int(),
   refused: z.int().default(0).describe("items left out since an engine refused their request"),
   data: z.record(z.string(), z.string()).describe("sha256 of each data file"),
+  files: z.record(z.string(), z.string()).optional().describe("sha256 of the other files of the result folder"),
   figures: z.record(z.string(), z.object({ value: number, interval: z.tuple([number, number]) })),
   notes: z.array(z.string()),
   bootstrap: z.object({ samples: z.int(), seed: z.int() }),
@@ -192,6 +193,10 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
       lines.map((line) => `${JSON.stringify(line)}\n`),
     )
     await writeAtomic(join(dir, "table.md"), `${table}\n`)
+    const outputs = ["answers.jsonl", "collected.jsonl", "items.jsonl", "table.md"]
+    scores.files = {}
+    for (const file of outputs.filter((name) => existsSync(join(dir, name))))
+      scores.files[file] = await sha256File(join(dir, file))
     await writeAtomic(join(dir, "scores.json"), `${JSON.stringify(scores, null, 2)}\n`)
     return { scores, table }
   } catch (error) {

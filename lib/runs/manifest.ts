@@ -68,9 +68,7 @@ export function withoutSecrets(argv: readonly string[]): string {
  */
 export async function writeManifest(dir: string, manifest: Manifest, now: Current = currentOf()): Promise<void> {
   const files: Record<string, string> = {}
-  for (const file of listFiles(dir).filter(now.file)) {
-    if (!/^(manifest\.json|report\.html)$/.test(file)) files[file] = await sha256File(join(dir, file))
-  }
+  for (const file of filesOfRun(dir).filter(now.file)) files[file] = await sha256File(join(dir, file))
   await writeAtomic(join(dir, "manifest.json"), `${JSON.stringify({ ...manifest, files }, null, 2)}\n`)
 }
 
@@ -79,6 +77,10 @@ export function sweep(dir: string): void {
   removeTemporaries(dir, { all: true })
   for (const entry of readdirSync(dir, { withFileTypes: true })) if (entry.isDirectory()) sweep(join(dir, entry.name))
 }
+
+/** The files of a run that its manifest names, relative to its folder, in order. */
+export const filesOfRun = (dir: string): string[] =>
+  listFiles(dir).filter((file) => !/^(manifest\.json|report\.html|compared-with-.*\.html)$/.test(file))
 
 /** All files below a folder, relative to it, in order. */
 function listFiles(dir: string): string[] {

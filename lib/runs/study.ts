@@ -1,7 +1,8 @@
+import { existsSync } from "node:fs"
 import { mkdir } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
 import type { RunConfig } from "../config/config"
-import { writeAtomic } from "../data/files"
+import { sha256File, writeAtomic } from "../data/files"
 import type { Results } from "../data/results"
 import type { StudyRecord } from "../report/study-record"
 import { writeStudyReport } from "../report/study-report"
@@ -74,6 +75,10 @@ export async function runStudy({ axis, variants }: Study, options: RunOptions): 
       pairs: results.pairs,
     })),
   }
+  const files = ["results.json", "results.csv", "results.md", ...variants.map(({ name }) => `${name}/manifest.json`)]
+  record.files = {}
+  for (const file of files.filter((name) => existsSync(join(dir, name))))
+    record.files[file] = await sha256File(join(dir, file))
   await writeAtomic(join(dir, "study.json"), `${JSON.stringify(record, null, 2)}\n`)
   await writeStudyReport(dir)
   return results

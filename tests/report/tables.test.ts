@@ -90,4 +90,10 @@ describe("the table of results", () => {
     expect(rows[0]).toMatch(/,,,,,20,0$/)
     expect(rows[1]).toMatch(/^"a,""b""",0,0\.5,/)
   })
+
+  it("gives a table calculator no formula to run, and leaves numbers below 0 as they are", () => {
+    const values = [["=1+2", "+x", "-x", "@x", "\tx", "x=1", -0.5]]
+    const [, row] = toCsv({ columns: ["a", "b", "c", "d", "e", "f", "g"], values }).split("\n")
+    expect(row).toBe("'=1+2,'+x,'-x,'@x,'\tx,x=1,-0.5")
+  })
 })

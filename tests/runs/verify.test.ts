@@ -1,0 +1,127 @@
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { parseConfig } from "../../lib/config/config"
+import { sha256File } from "../../lib/data/files"
+import { useBackend } from "../../lib/device/tf"
+import { run } from "../../lib/runs/run"
+import { verdictText, verify } from "../../lib/runs/verify"
+import { oracleModel } from "../support/oracle"
+
+const root = mkdtempSync(join(tmpdir(), "musc-verify-"))
+const whole = join(root, "whole")
+const config = parseConfig({
+  ...{
+    instructions: 5,
+    evalInstructions: 3,
+    maxConstraints: 4,
+    shots: 0,
+    evalTemperatures: [0],
+    bootstrapSamples: 100,
+  },
+  ...{ methods: ["base", "coarse"], rank: 2, alpha: 4, lr: 1e-3, batchSize: 2, epochs: 1 },
+})
+
+beforeAll(async () => {
+  await useBackend()
+  await run(config, { dir: whole, cache: null, local: oracleModel() })
+})
+afterAll(() => rmSync(root, { recursive: true }))
+
+let copies = 0
+/** What is found in a copy of the run, to which something was done. */
+async function problemsAfter(change: (dir: string) => unknown): Promise<string> {
+  const dir = join(root, `copy-${copies++}`)
+  cpSync(whole, dir, { recursive: true })
+  await change(dir)
+  const [verdict] = await verify(dir)
+  return verdict!.problems.join("\n")
+}
+
+const answers = "seed-0/evaluate/coarse-T0.jsonl"
+function replaceIn(file: string, from: string | RegExp, to: string): void {
+  const text = readFileSync(file, "utf8")
+  const changed = text.replace(from, to)
+  expect(changed).not.toBe(text)
+  writeFileSync(file, changed)
+}
+
+/** Verdicts changed, the file's size unchanged. */
+const flipVerdicts = (dir: string) => {
+  const text = readFileSync(join(dir, answers), "utf8")
+  const flipped = text.replaceAll('"satisfied":true', '"satisfied":null')
+  writeFileSync(join(dir, answers), flipped)
+}
+
+describe("the check of a run", () => {
+  it("finds nothing in a sound run, nor in a copy of another name", async () => {
+    const [verdict] = await verify(whole)
+    expect(verdict!.problems).toEqual([])
+    expect(verdict!.files).toBeGreaterThan(20)
+    expect(verdictText(verdict!)).toMatch(/files are as recorded$/)
+    expect(await problemsAfter(() => {})).toBe("")
+  })
+
+  it("finds verdicts that were turned round, by manifest, key file, results and report", async () => {
+    const found = await problemsAfter(flipVerdicts)
+    for (const line of [
+      `${answers} is not the one of manifest.json`,
+      `${answers} has other content than when it was finished`,
+      "results.json: methods do not follow from the graded answers",
+      "report.html is not the one of these files",
+    ])
+      expect(found).toContain(line)
+  })
+
+  it("finds them although the manifest was written anew, and although the key file was too", async () => {
+    const remake = async (dir: string, file: string) => {
+      const manifest = JSON.parse(readFileSync(join(dir, "manifest.json"), "utf8"))
+      manifest.files[file] = await sha256File(join(dir, file))
+      writeFileSync(join(dir, "manifest.json"), JSON.stringify(manifest))
+    }
+    const fresh = await problemsAfter(async (dir) => {
+      flipVerdicts(dir)
+      await remake(dir, answers)
+    })
+    expect(fresh).toContain("has other content than when it was finished")
+    const both = await problemsAfter(async (dir) => {
+      flipVerdicts(dir)
+      const key = answers.replace(".jsonl", ".key.json")
+      replaceIn(join(dir, key), /"sha256": "\w+"/, `"sha256": "${await sha256File(join(dir, answers))}"`)
+      await remake(dir, answers)
+      await remake(dir, key)
+    })
+    expect(both).not.toContain("has other content")
+    expect(both).toContain("results.json: methods do not follow from the graded answers")
+  })
+
+  it("finds a missing file, an added one, a changed table and a changed report", async () => {
+    expect(await problemsAfter((dir) => rmSync(join(dir, "seed-0/weigh.jsonl")))).toMatch(/weigh\.jsonl is missing/)
+    expect(await problemsAfter((dir) => writeFileSync(join(dir, "seed-0/evaluate/musc-T0.jsonl"), ""))).toBe("")
+    expect(await problemsAfter((dir) => writeFileSync(join(dir, "seed-0/more.jsonl"), ""))).toMatch(
+      /is not in manifest/,
+    )
+    expect(await problemsAfter((dir) => replaceIn(join(dir, "results.csv"), /\d/, "7"))).toMatch(/results\.csv is not/)
+    expect(await problemsAfter((dir) => replaceIn(join(dir, "report.html"), "</h1>", "!</h1>"))).toMatch(
+      /report\.html is not/,
+    )
+    expect(await problemsAfter((dir) => rmSync(join(dir, "manifest.json")))).toMatch(/the run has not finished/)
+    const training = "seed-0/train/coarse/adapter/adapter_config.json"
+    expect(await problemsAfter((dir) => replaceIn(join(dir, training), '"r"', '"R"'))).toMatch(
+      /adapter_config\.json has other content/,
+    )
+  })
+
+  it("reads no file outside the run, whatever a stranger's manifest names", async () => {
+    const named = (dir: string, name: string) => {
+      const manifest = JSON.parse(readFileSync(join(dir, "manifest.json"), "utf8"))
+      writeFileSync(
+        join(dir, "manifest.json"),
+        JSON.stringify({ ...manifest, files: { ...manifest.files, [name]: "0" } }),
+      )
+    }
+    for (const name of ["/etc/passwd", "../whole/config.json", "seed-0/../../x"])
+      expect(await problemsAfter((dir) => named(dir, name))).toMatch(/manifest\.json names ".*", outside/)
+  })
+})
