@@ -1,5 +1,5 @@
 import type { Difference, EvalItem, Score } from "../data/results"
-import type { BootstrapOptions } from "./bootstrap"
+import type { BootstrapOptions, Interval } from "./bootstrap"
 import { constraintShare } from "./grader"
 import { overSeeds, type SeedColumns } from "./over-seeds"
 
@@ -17,9 +17,9 @@ export function scoreOf(items: readonly EvalItem[], options: BootstrapOptions): 
   const [csr, isr] = [estimate(CSR), estimate(ISR)]
   return {
     csr: csr.value,
-    csr_interval: csr.interval,
+    csr_interval: within(csr.interval, 0),
     isr: isr.value,
-    isr_interval: isr.interval,
+    isr_interval: within(isr.interval, 0),
     n: items.length,
     unreadable: items.flatMap(({ constraints }) => constraints).filter(({ satisfied }) => satisfied === null).length,
     seeds: [...cells.keys()].map((seed, i) => {
@@ -52,12 +52,15 @@ export function differenceOf(
     overSeeds(both, (totals) => totals[rate]! / totals[N]! - totals[3 + rate]! / totals[3 + N]!, options)
   const [csr, isr] = [estimate(CSR), estimate(ISR)]
   return {
-    ...{ csr: csr.value, csr_interval: csr.interval, csr_p: csr.p },
-    ...{ isr: isr.value, isr_interval: isr.interval, isr_p: isr.p },
+    ...{ csr: csr.value, csr_interval: within(csr.interval, -1), csr_p: csr.p },
+    ...{ isr: isr.value, isr_interval: within(isr.interval, -1), isr_p: isr.p },
   }
 }
 
-const NONE: [number, number] = [Number.NaN, Number.NaN]
+/** An interval without what no share can be: few seeds reach beyond. */
+const within = ([low, high]: Interval, least: number): Interval => [Math.max(least, low), Math.min(1, high)]
+
+const NONE: Interval = [Number.NaN, Number.NaN]
 
 /** Places of the columns. */
 const [CSR, ISR, N] = [0, 1, 2]

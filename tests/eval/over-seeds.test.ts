@@ -76,6 +76,12 @@ describe("scores of several seeds", () => {
     expect(sure.isr_p).toBeLessThan(0.01)
   })
 
+  it("have intervals of shares, however far few seeds lie apart", () => {
+    const { isr_interval } = scoreOf(seeds([99, 80, 100]), options)
+    expect(isr_interval[1]).toBe(1)
+    expect(isr_interval[0]).toBeGreaterThan(0)
+  })
+
   it("compare only the seeds that both have", () => {
     const gap = differenceOf(seeds([60, 90]), seeds([50]), options)
     expect(gap.isr).toBeCloseTo(0.1, 10)
