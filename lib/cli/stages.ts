@@ -11,8 +11,10 @@ import type { Scorer } from "../engine/engine"
 import { InputError } from "../errors"
 import { hasPassed, type Outcome, requireStage, stageOrder } from "../musc/row"
 import { type RowStageName, stageNamed, stages } from "../musc/stages"
+import { checkServerWeightings } from "../musc/weigh"
 import { collect, first, stageKey, tellLosses } from "../runs/context"
 import { recorder, shown } from "../runs/dry-run"
+import { openScoring } from "../runs/scoring-server"
 import { openWriting } from "../runs/servers"
 import { stageOptions, stageSettings } from "../runs/stages"
 import { readState, runRows, type StageOutput } from "../runs/store"
@@ -90,6 +92,9 @@ export const recombineCommand = stageCommand("recombine")
 export const respondCommand = stageCommand("respond")
 export const weighCommand = stageCommand("weigh")
 
+const SCORES =
+  "to tell log-probs in place of a local model, by prompt_logprobs (vLLM) or echo; --model names the folder of its tokenizer"
+
 function register(program: Command, name: RowStageName): void {
   const { description, input, output, example } = help[name]
   const own = program.command(name).description(`${description} Run again, it goes on behind the last finished row.`)
@@ -97,7 +102,7 @@ function register(program: Command, name: RowStageName): void {
     .argument("<in>", input)
     .requiredOption("-o, --out <file>", "JSONL file to write; a row that fails is kept with its reason")
   withWorkers(withSettings(withRecipe(own))).option("--limit <n>", "only the first rows", countOption)
-  if (stages[name].needs === "text") withServer(own)
+  withServer(own, stages[name].needs === "text" ? undefined : SCORES)
   own
     .option("--force", "start anew where the output was made with other settings")
     .option("--dry-run", "show the first prompts and the number of calls, and stop")
@@ -123,6 +128,7 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
   const config = readConfig({ ...given, model: given.model ?? (options.endpoint ? options.endpointModel : undefined) })
   const settings = stageOptions(config, config.seed)[name]
   const server = options.endpoint ? writerOptions(options) : undefined
+  if (server && stage.needs === "signals") checkServerWeightings(config.weightings)
   const rows = await collect(first(limit ?? Number.POSITIVE_INFINITY, readRows(name, file)))
   const world = worldStage(name, config, settings)
   if (options.dryRun)
@@ -133,13 +139,16 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
   try {
     const output = await stoppable(async (signal, show): Promise<StageOutput> => {
       const calls = join(dirname(options.out), `.${basename(options.out)}.calls.jsonl`)
-      const writer =
-        server && !world ? await openWriting(server, { file: calls, signal, onNote: show.note }) : undefined
+      const scores = server && stage.needs === "signals"
+      const opening = { signal, onNote: show.note, onProgress: show.progress }
+      const writer = server && !world && !scores ? await openWriting(server, { ...opening, file: calls }) : undefined
       const { engine, identity } = world
         ? noEngine
-        : writer
-          ? { engine: writer.engine as unknown as Scorer, identity: writer.id } // a stage that needs signals has no --endpoint
-          : await localEngine(config, { signal, show })
+        : scores
+          ? await openScoring(server, given.model, opening)
+          : writer
+            ? { engine: writer.engine as unknown as Scorer, identity: writer.id }
+            : await localEngine(config, { signal, show })
       const input = [await sha256File(file), limit ?? 0]
       const key = world ? world.key(input) : stageKey(name, settings, identity, input)
       const state = readState(options.out)

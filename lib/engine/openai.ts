@@ -6,7 +6,7 @@ import { below, serverAddresses, shownAddress } from "./address"
 import type { Completion, GenerateRequest, Generator } from "./engine"
 import { type HttpReply, httpClient, ServerError } from "./http"
 import { ReplyError, readReply, wordsOf } from "./server-reply"
-import { type ServerState, Servers } from "./servers"
+import { Servers } from "./servers"
 
 /** Request fields that a server may refuse and that can be left out. */
 export const optionalFields = ["seed", "temperature", "top_p", "top_k", "stop"] as const
@@ -74,28 +74,47 @@ const ownFields = [
  * reach or keeps failing; StoppedError when aborted.
  */
 export function openaiGenerator(options: OpenAIOptions): Generator {
+  const { body } = bodyOf(options)
+  const { concurrency, call } = serverCaller(options)
+  const generate = (wanted: GenerateRequest): Promise<Completion> =>
+    call(wanted.seed, async (server, send) => {
+      const reply = await send(below(server, "chat/completions"), JSON.stringify(body(wanted)))
+      return readReply(jsonOf(reply), { topLogprobs: wanted.topLogprobs, thoughtsOpen: options.thoughtsOpen })
+    })
+  return { name: options.model, concurrency, independent: true, generate }
+}
+
+/** Makes calls to servers: at most so many at once, dealt in turn, repeated where that can help. */
+export interface ServerCaller {
+  concurrency: number
+  /** `work` makes one try at one server; `seed` decides how the pauses differ. @throws as `openaiGenerator` */
+  call<Result>(seed: number, work: (server: URL, send: Connection["send"]) => Promise<Result>): Promise<Result>
+}
+
+/** @throws InputError for options out of range */
+export function serverCaller(options: OpenAIOptions): ServerCaller {
   const { model, concurrency = 8, maxRetries = 5, wait = 0, timeout = 300, signal, onRetry } = options
-  const { topLevel, body } = bodyOf(options)
+  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 1024) {
+    throw new InputError(`must be a whole number from 1 to 1024, got ${concurrency}; correct it`, {
+      field: "concurrency",
+    })
+  }
   const connection = openConnection(options)
   const servers = new Servers(connection.urls)
   const limit = pLimit(concurrency)
 
-  const request = async (server: ServerState, wanted: GenerateRequest): Promise<Completion> => {
-    const sent = JSON.stringify(body(wanted))
-    const reply = await connection.send(below(server.url, "chat/completions"), sent)
-    const { topLogprobs } = wanted
-    return readReply(jsonOf(reply), { topLogprobs, thoughtsOpen: options.thoughtsOpen })
-  }
-
-  const generate = async (wanted: GenerateRequest): Promise<Completion> => {
+  const repeat = async <Result>(
+    seed: number,
+    work: (server: URL, send: Connection["send"]) => Promise<Result>,
+  ): Promise<Result> => {
     const began = Date.now()
     for (let tries = 1; ; ) {
       if (signal?.aborted) throw stopped()
       const server = servers.take()
       try {
-        const completion = await request(server, wanted)
+        const result = await work(server.url, connection.send)
         servers.answered(server)
-        return completion
+        return result
       } catch (error) {
         if (signal?.aborted) throw stopped()
         const problem = new Problem(error, connection.redact)
@@ -107,7 +126,7 @@ export function openaiGenerator(options: OpenAIOptions): Generator {
           onRetry?.(problem.text, 0)
           continue
         }
-        const growing = Math.min(8, 0.5 * 2 ** Math.min(9, tries - 1)) * (1 - uniformAt(wanted.seed, tries) / 4)
+        const growing = Math.min(8, 0.5 * 2 ** Math.min(9, tries - 1)) * (1 - uniformAt(seed, tries) / 4)
         const pause = problem.askedPause ?? growing
         const waiting = problem.outOfReach && (Date.now() - began) / 1000 + pause <= wait
         if (pause > timeout || (tries > maxRetries && !waiting))
@@ -120,19 +139,14 @@ export function openaiGenerator(options: OpenAIOptions): Generator {
       }
     }
   }
-  return { name: model, concurrency: topLevel, independent: true, generate: (wanted) => limit(() => generate(wanted)) }
+  return { concurrency, call: (seed, work) => limit(() => repeat(seed, work)) }
 }
 
 const stopped = () => new StoppedError("stopped on request; run the same command again to go on from here")
 
 /** How requests are written. @throws InputError for options out of range */
 function bodyOf(options: OpenAIOptions) {
-  const { model, concurrency = 8, limitField = "max_tokens", leaveOut = [], fields = {}, thinkingTokens = 0 } = options
-  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 1024) {
-    throw new InputError(`must be a whole number from 1 to 1024, got ${concurrency}; correct it`, {
-      field: "concurrency",
-    })
-  }
+  const { model, limitField = "max_tokens", leaveOut = [], fields = {}, thinkingTokens = 0 } = options
   const unknown = leaveOut.find((name) => !optionalFields.includes(name))
   if (unknown !== undefined) {
     const rule = `must name ${optionalFields.join(", ")}, got ${unknown}`
@@ -157,7 +171,7 @@ function bodyOf(options: OpenAIOptions) {
     for (const name of left) delete whole[name]
     return whole
   }
-  return { topLevel: concurrency, body }
+  return { body }
 }
 
 /** The way to the servers: addresses, key, time-out. */

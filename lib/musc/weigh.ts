@@ -195,8 +195,12 @@ export function weightsOf(
   const of = (answer: "chosen" | "rejected") => {
     const own = ownSignals(signals[answer], rejectedFrom === "clean" ? "chosen" : answer)
     const n = signals[answer].tokens.length
-    for (const [signal, values] of Object.entries(own)) {
+    for (const [signal, values] of Object.entries(own) as [keyof OwnSignals, readonly number[]][]) {
       if (values.length === n && values.every(Number.isFinite)) continue
+      if (!values.length && distributionSignals.includes(signal)) {
+        if (!needsDistributions(name)) continue
+        throw new InputError(`${name} needs ${signal}, got log-probs alone for row ${id}; ${distributionsFrom}`)
+      }
       const got = values.length === n ? "others" : `${values.length}`
       throw new InputError(`${answer} must have ${n} finite values of ${signal}, got ${got}; score the row ${id} again`)
     }
@@ -205,6 +209,23 @@ export function weightsOf(
     return firstTokenZero ? weights.map((weight, t) => (t ? weight : 0)) : weights
   }
   return { chosen: of("chosen"), rejected: of("rejected") }
+}
+
+/** Signals that are made of whole distributions, which a server does not give: it leaves them empty. */
+const distributionSignals: readonly (keyof OwnSignals)[] = ["entropy", "kl", "klReverse"]
+const distributionsFrom =
+  "these take the distribution over the whole vocabulary, which no server gives: weigh with the model in this process, or by --torch"
+
+/** Whether a weighting needs whole distributions, and not just the log-probs that servers give. */
+export const needsDistributions = (name: WeightingName): boolean =>
+  (["entropy", "kl", "kl-reverse", "bi-kl"] as const satisfies WeightingName[]).includes(name as never)
+
+/** @throws InputError naming the weightings that a server's log-probs cannot make */
+export function checkServerWeightings(names: readonly WeightingName[]): void {
+  const refused = names.filter(needsDistributions)
+  if (!refused.length) return
+  const rule = `must do with the log-probs of a server, got ${refused.join(", ")}; ${distributionsFrom}`
+  throw new InputError(`${rule}; or --set weightings=uniform,contrast,pmi,logprob,tis-dpo`, { field: "weightings" })
 }
 
 /** What a pair is scored by: its rows of the method, or of samples (`rejected_from` is clean), which know no noised prompt. */

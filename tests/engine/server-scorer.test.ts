@@ -1,0 +1,98 @@
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { useBackend } from "../../lib/device/tf"
+import { type LocalModel, openLocal } from "../../lib/engine/local"
+import { serverScorer } from "../../lib/engine/server-scorer"
+import { checkServerWeightings, weightsOf } from "../../lib/musc/weigh"
+import { responseLogProbs } from "../support/log-probs"
+import { fixture } from "../support/tensors"
+
+let local: LocalModel
+let url = ""
+let way: "prompt_logprobs" | "echo" | "none" | "null" = "prompt_logprobs"
+/** Answers as vLLM does (a record of ids for each place) or as older servers do (`echo`). */
+const server = createServer((request, response) => {
+  let text = ""
+  request.on("data", (part) => {
+    text += part
+  })
+  request.on("end", async () => {
+    response.setHeader("content-type", "application/json")
+    const { prompt, prompt_logprobs, echo } = JSON.parse(text)
+    const values = [null, ...(await responseLogProbs(local, prompt.slice(0, 1), prompt.slice(1)))]
+    if (way === "echo" && prompt_logprobs !== undefined) {
+      response.statusCode = 400
+      return response.end(JSON.stringify({ error: { message: "unknown field prompt_logprobs" } }))
+    }
+    const told: (Record<number, object> | null)[] = values.map((logprob, i) =>
+      i ? { 5000: { logprob: -1 }, [prompt[i]]: { logprob, rank: 1 } } : null,
+    )
+    if (way === "null") told[2] = { [prompt[2]]: { logprob: null, rank: 1 } }
+    const choice =
+      way === "none"
+        ? { text: "" }
+        : echo
+          ? { text: "", logprobs: { token_logprobs: values } }
+          : { text: "", prompt_logprobs: told }
+    response.end(JSON.stringify({ choices: [choice] }))
+  })
+})
+beforeAll(async () => {
+  await useBackend()
+  local = openLocal(fixture("llama"))
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done))
+  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`
+})
+afterAll(() => {
+  server.closeAllConnections()
+  server.close()
+})
+
+const user = (content: string) => [{ role: "user" as const, content }]
+const request = {
+  clean: user("Write of rain."),
+  noised: user("Write."),
+  empty: user(""),
+  responses: ["Rain falls.", "Snow"],
+}
+const scorer = () => serverScorer({ model: "m", baseURL: url, maxRetries: 0, tokenizer: local.tokenizer })
+
+describe("log-probs of a server", () => {
+  it.each(["prompt_logprobs", "echo"] as const)("are those of the model in process: %s", async (by) => {
+    way = by
+    const engine = local.engine()
+    const expected = await engine.score(request)
+    engine.dispose()
+    const signals = await scorer().score(request)
+    for (const [i, { tokens, logprob, logprob_noised, logprob_empty, kl, entropy }] of signals.entries()) {
+      expect(tokens).toEqual(expected[i]!.tokens)
+      for (const [t, value] of logprob.entries()) expect(value).toBeCloseTo(expected[i]!.logprob[t]!, 4)
+      for (const [t, value] of logprob_noised.entries()) expect(value).toBeCloseTo(expected[i]!.logprob_noised[t]!, 4)
+      for (const [t, value] of logprob_empty.entries()) expect(value).toBeCloseTo(expected[i]!.logprob_empty[t]!, 4)
+      expect([kl, entropy]).toEqual([[], []])
+    }
+    const [chosen, rejected] = signals as [(typeof signals)[0], (typeof signals)[0]]
+    for (const name of ["contrast", "pmi", "logprob", "tis-dpo", "ratio", "uniform"] as const) {
+      const exact = weightsOf({ chosen: expected[0]!, rejected: expected[1]! }, name)
+      const weights = weightsOf({ chosen, rejected }, name)
+      for (const [t, value] of weights.chosen.entries()) expect(value).toBeCloseTo(exact.chosen[t]!, 3)
+    }
+    for (const name of ["kl", "entropy", "bi-kl", "kl-reverse"] as const)
+      expect(() => weightsOf({ chosen, rejected }, name)).toThrow(/got log-probs alone.*whole vocabulary.*--torch/)
+  })
+
+  it("are refused where they are none, or a server tells none", async () => {
+    way = "null"
+    await expect(scorer().score(request)).rejects.toThrow(/id 3 of a prompt must have a log-prob, got null/)
+    way = "none"
+    await expect(scorer().score(request)).rejects.toThrow(/must tell log-probs of prompts .*--torch/)
+  })
+
+  it("do not do for the weightings that need distributions, which is said before anything is asked", () => {
+    expect(() => checkServerWeightings(["uniform", "kl", "entropy"])).toThrow(
+      /^weightings: must do with the log-probs of a server, got kl, entropy; .*--torch; or --set weightings=/,
+    )
+    checkServerWeightings(["uniform", "contrast", "pmi", "logprob", "tis-dpo", "ratio", "random"])
+  })
+})
