@@ -16,6 +16,8 @@ import { backendNames, useBackend } from "../device/tf"
 import { type LocalModel, openLocal } from "../engine/local"
 import { type TorchOptions, torchDefaults } from "../engine/torch"
 import { InputError, StoppedError } from "../errors"
+import { describePlan, planFor } from "../model/executor"
+import { sizeOf } from "../model/transformer"
 import { isEmbedded, modelFolder } from "../runs/model"
 import type { Study } from "../runs/study"
 import { type Display, display } from "./display"
@@ -207,7 +209,9 @@ export async function openModel(
   note((await useBackend(config.backend === "auto" ? undefined : config.backend, config.math)).reason)
   const onLoad = (done: number, total: number) =>
     progress({ stage: `load ${config.model}`, unit: "tensors", done, total })
-  return openLocal(folder, { onLoad, onNote: note, workers: config.workers, thinking: thinkingOf(config) })
+  const local = openLocal(folder, { onLoad, onNote: note, workers: config.workers, thinking: thinkingOf(config) })
+  note(`plan: ${describePlan(planFor(sizeOf(local.model.params), { kind: "generate" }))}`)
+  return local
 }
 
 /**

@@ -126,53 +126,9 @@ const flags = [
   "-Wl,-rpath,$ORIGIN:$ORIGIN/tensorflow",
 ]
 
-// libtensorflow logs two lines while it is being loaded, before it reads TF_CPP_MIN_LOG_LEVEL. A library whose initialiser
-// runs first (-z initfirst) lifts the threshold; libtensorflow then sets it as the variable says.
-const quietSource = `#include "absl/log/globals.h"
-__attribute__((constructor)) static void quiet() { absl::SetMinLogLevel(absl::LogSeverityAtLeast::kWarning); }
-`
-
-// A signal handler runs on the stack of the thread that it interrupts, and matrix products that oneDNN compiles do not survive
-// that: SIGUSR2 and a profiler's SIGPROF were seen to corrupt the heap (see data/log.md). So signals are blocked in every thread
-// that computes, while it does; other threads take them, or they wait for the end of the operation.
-const guarded = ["TFE_NewContext", "TFE_Execute", "TF_LoadSessionFromSavedModel"]
-
-// Graphs run on threads of their own, as many as there are cores. To wake one takes a fifth of a small model's decoding step, and
-// where a process has one thread for its kernels, others use the other cores. So there graphs run on the calling thread.
-const guardSource = `#include <signal.h>
-#include <stdlib.h>
-#include <initializer_list>
-#include <string>
-#include "tensorflow/c/c_api.h"
-#include "tensorflow/c/eager/c_api.h"
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t signals;
-    sigfillset(&signals);
-    for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT}) sigdelset(&signals, fault);
-    pthread_sigmask(SIG_BLOCK, &signals, &former_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &former_, nullptr); }
- private:
-  sigset_t former_;
-};
-template <auto function> struct Guarded;
-template <typename Result, typename... Args, Result (*function)(Args...)>
-struct Guarded<function> {
-  static Result call(Args... args) { SignalsBlocked blocked; return function(args...); }
-};
-template <typename... Rest>
-void sessionRun(TF_Session* session, std::nullptr_t, Rest... rest) {
-  static const char bytes[] = "\\x18\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x01"; // RunOptions: inter_op_thread_pool: -1
-  static const TF_Buffer onThisThread = {bytes, sizeof bytes - 1, nullptr};
-  static const char* const threads = getenv("TF_NUM_INTRAOP_THREADS");
-  static const bool alone = threads && threads == std::string("1");
-  Guarded<&TF_SessionRun>::call(session, alone ? &onThisThread : nullptr, rest...);
-}
-${guarded.map((name) => `#define ${name} Guarded<&${name}>::call`).join("\n")}
-#define TF_SessionRun sessionRun
-`
+/** What is compiled into the binding, or beside it, besides the package's own source. */
+const ownSource = (name: string) => path.join(__dirname, "../../lib/native/binding", name)
+const [guard, quiet] = [ownSource("guard.h"), ownSource("quiet.cc")]
 
 function sources(folder: string): string[] {
   return ["binding/tfjs_backend.cc", "binding/tfjs_binding.cc"].map((file) => path.join(folder, file))
@@ -180,9 +136,8 @@ function sources(folder: string): string[] {
 
 function recipeHash(folder: string): string {
   const hash = createHash("sha256")
-  for (const part of [...flags, quietSource, guardSource, process.platform, process.arch, kernelSet()])
-    hash.update(`${part}\0`)
-  for (const file of sources(folder)) hash.update(readFileSync(file))
+  for (const part of [...flags, process.platform, process.arch, kernelSet()]) hash.update(`${part}\0`)
+  for (const file of [guard, quiet, ...sources(folder)]) hash.update(readFileSync(file))
   return hash.digest("hex").slice(0, 16)
 }
 
@@ -210,8 +165,6 @@ async function compile(
       ...(quiet ? ["-l:libquiet.so"] : []),
       ...libraryFiles.map((file) => `-l:${file}`),
     ]
-    const guard = path.join(folder, "guard.h")
-    writeFileSync(guard, guardSource)
     await run(compiler, [
       ...common,
       "-include",
@@ -223,7 +176,6 @@ async function compile(
       path.join(folder, path.basename(bindingFile)),
       ...libraries,
     ])
-    rmSync(guard)
     await compileFused(compiler, common, folder, run, log)
   } catch (cause) {
     if (!(cause instanceof ChildError)) throw cause
@@ -238,19 +190,15 @@ async function compile(
   }
 }
 
-/** The initialiser above, where this libtensorflow has the means; an older one just stays talkative. */
+/** Silence while libtensorflow is loaded, where this one has the means; an older one just stays talkative. */
 async function compileQuiet(compiler: string, common: readonly string[], folder: string, run: Run): Promise<boolean> {
-  const file = path.join(folder, "quiet.cc")
-  writeFileSync(file, quietSource)
   const output = path.join(folder, "libquiet.so")
   try {
-    await run(compiler, [...common, file, "-o", output, `-l:${libraryFiles[1]}`, "-Wl,-z,initfirst", "-Wl,-z,defs"])
+    await run(compiler, [...common, quiet, "-o", output, `-l:${libraryFiles[1]}`, "-Wl,-z,initfirst", "-Wl,-z,defs"])
     return true
   } catch (error) {
     if (error instanceof ChildError && !error.missing) return false
     throw error
-  } finally {
-    rmSync(file)
   }
 }
 

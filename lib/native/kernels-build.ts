@@ -3,7 +3,7 @@ import { ChildError, type Run } from "../device/child"
 import { kernelLevels, kernelLibrary, kernelSources } from "../device/kernel-set"
 import { libraryFiles } from "./libtensorflow"
 
-// Roots in vectors, for which nobody is told of a root of less than nothing.
+// -fno-math-errno lets GCC vectorise `sqrt`: errno is not set for negative inputs.
 const flags = ["-O3", "-fno-math-errno", "-Wno-psabi"]
 
 /**

@@ -28,9 +28,9 @@ static Op<norm> normOp("MuscNorm", {"x: float"}, {"norm: float"});
 // multiplied by, 1 - beta1, 1 - beta2, learning rate, epsilon, and what p is multiplied by first, for the decay of weights.
 static void adam(Call& call) {
   const auto p = call.input(0), m = call.input(1), v = call.input(2), g = call.input(3), rates = call.input(4);
-  if (m.size != p.size || v.size != p.size || g.size != p.size || rates.size != 6)
-    return call.fail("adam: vectors must be of one length, and six rates");
-  float *__restrict ps = const_cast<float*>(p.floats()), *__restrict ms = const_cast<float*>(m.floats());
+  REQUIRE(m.size == p.size && v.size == p.size && g.size == p.size && rates.size == 6,
+          "adam: vectors must be of one length, and six rates");
+  float* __restrict ps = const_cast<float*>(p.floats()), * __restrict ms = const_cast<float*>(m.floats());
   float* __restrict vs = const_cast<float*>(v.floats());
   const float* r = rates.floats();
   parallel((p.size + piece - 1) / piece, 32 * piece, [&](int64_t i) {

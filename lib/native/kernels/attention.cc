@@ -4,9 +4,9 @@
 // softmax(q kᵀ) v over the keys that each query may see, without ever holding the scores of all queries (Dao 2022). Queries
 // carry the factor of q kᵀ already.
 //
-// q [B T, ≥ N H], heads in the first columns; k and v [B S, ≥ K H], heads in the last columns, or [B, K, S, H] as in a cache.
-// Places of queries [2, B, T] and keys [2, B, S]: positions, then segments. A query sees keys of its segment and of segment 0,
-// which padding (-1) does not see, up to its own position and back to a window. Queries begin at `from`.
+// q [B T, ≥ N H], heads in the first columns; k and v [B S, ≥ K H], heads in the last columns, or [B, K, S, H] as in a
+// cache. Places of queries [2, B, T] and keys [2, B, S]: positions, then segments. A query sees keys of its segment and of
+// segment 0, which padding (-1) does not see, up to its own position and back to a window. Queries begin at `from`.
 // Settings: N, K, window (0 for none).
 
 struct Heads {
@@ -31,10 +31,36 @@ struct Attention {
 
   Attention(Call& call, const Call::Input& q_, const Call::Input& k_, const Call::Input& v_, const Call::Input& queries,
             const Call::Input& keys, const Call::Input& from)
-      : B(queries.shape[1]), T(queries.shape[2]), S(keys.shape[2]), N(call.settings[0]), K(call.settings[1]),
-        H(v_.shape.size() == 4 ? v_.last() : v_.last() / K), G(N / K), t0(*from.ints()), window(call.settings[2]),
-        padded(odd((S + W - 1) / W) * W), same(k_.data == q_.data), q(q_, T, N, H, false), k(k_, S, K, H, true),
-        v(v_, S, K, H, true), queryPlaces(queries.ints()), keyPlaces(keys.ints()) {}
+      : B(queries.shape[1]),
+        T(queries.shape[2]),
+        S(keys.shape[2]),
+        N(call.settings[0]),
+        K(call.settings[1]),
+        H(v_.shape.size() == 4 ? v_.last() : v_.last() / K),
+        G(N / K),
+        t0(*from.ints()),
+        window(call.settings[2]),
+        padded(odd((S + W - 1) / W) * W),
+        same(k_.data == q_.data),
+        q(q_, T, N, H, false),
+        k(k_, S, K, H, true),
+        v(v_, S, K, H, true),
+        queryPlaces(queries.ints()),
+        keyPlaces(keys.ints()) {}
+
+  /** Whether the inputs are what stands above. */
+  static bool fits(const Call& call, const Call::Input& q, const Call::Input& k, const Call::Input& v,
+                   const Call::Input& queries, const Call::Input& keys, const Call::Input& from) {
+    if (queries.shape.size() != 3 || keys.shape.size() != 3 || queries.shape[0] != 2 || keys.shape[0] != 2 ||
+        queries.shape[1] != keys.shape[1] || from.size != 1)
+      return false;
+    const int64_t B = queries.shape[1], T = queries.shape[2], S = keys.shape[2], N = call.settings[0], K = call.settings[1];
+    if (N < 1 || K < 1 || N % K || *from.ints() < 0 || *from.ints() > T) return false;
+    const bool cached = v.shape.size() == 4;
+    const int64_t H = cached ? v.last() : v.last() / K;
+    if (H < 1 || (!cached && v.last() != K * H) || v.size != B * S * K * H || q.last() < N * H) return false;
+    return q.size == B * T * q.last() && (cached ? k.size == v.size : k.last() >= K * H && k.size == B * S * k.last());
+  }
 
   /** Rows of an odd number of vectors do not all fall into the same places of a cache. */
   static int64_t odd(int64_t n) { return n / 2 * 2 + 1; }
@@ -91,6 +117,7 @@ struct Attention {
 static void attention(Call& call) {
   const auto q = call.input(0), k = call.input(1), v = call.input(2), queries = call.input(3), keys = call.input(4),
              from = call.input(5);
+  REQUIRE(Attention::fits(call, q, k, v, queries, keys, from), "attention: shapes must agree; see attention.cc");
   const Attention a(call, q, k, v, queries, keys, from);
   const int64_t T = a.T - a.t0, H = a.H, tiles = a.tiles();
   float* out = call.output(0, {a.B * T, a.N * H});
@@ -103,8 +130,8 @@ static void attention(Call& call) {
     std::vector<float> p(tile.count * width);
     for (int64_t n = 0; n < a.N; n++) {
       const int64_t g = n / a.G;
-      product(a.q.at(b, n) + tile.first * a.q.row, a.q.row, 1, &transposed[(b * a.K + g) * H * a.padded + tile.low], a.padded,
-              p.data(), width, tile.count, width, H, false);
+      product(a.q.at(b, n) + tile.first * a.q.row, a.q.row, 1, &transposed[(b * a.K + g) * H * a.padded + tile.low],
+              a.padded, p.data(), width, tile.count, width, H, false);
       for (int64_t r = 0; r < tile.count; r++) {
         float* row = &p[r * width];
         V tops = all(-std::numeric_limits<float>::infinity());
@@ -178,9 +205,7 @@ class AttentionGradient {
   int64_t b0 = 0, rows = 0, now = 0;  // rows of the batch, and tiles of each, that are at work
 
   /** Where scores of a tile are, of row b0 + i and head j of a group. */
-  int64_t scoresAt(int64_t i, int64_t j, int64_t tile) const {
-    return ((i * a.G + j) * chunk + tile) * a.tileSize * wide;
-  }
+  int64_t scoresAt(int64_t i, int64_t j, int64_t tile) const { return ((i * a.G + j) * chunk + tile) * a.tileSize * wide; }
 
   void prepare(int64_t i, int64_t g) {
     const int64_t b = b0 + i, at = (i * a.K + g) * H * wide;
@@ -242,11 +267,22 @@ class AttentionGradient {
 static void attentionGradient(Call& call) {
   const auto dy = call.input(0), qk = call.input(1), v = call.input(2), places = call.input(3), from = call.input(4),
              out = call.input(5), sums = call.input(6);
+  REQUIRE(
+      Attention::fits(call, qk, qk, v, places, places, from) && v.shape.size() == 2 &&
+          qk.last() == (call.settings[0] + call.settings[1]) * v.last() / call.settings[1] && dy.size == out.size &&
+          dy.size == places.shape[1] * (places.shape[2] - *from.ints()) * call.settings[0] * v.last() / call.settings[1] &&
+          sums.size == places.shape[1] * call.settings[0] * (places.shape[2] - *from.ints()),
+      "attention's gradient: shapes must agree; see attention.cc");
   const Attention a(call, qk, qk, v, places, places, from);
   float *dqk = call.output(0, qk.shape), *dv = call.output(1, v.shape);
+  if (!a.B || !a.tiles()) {  // nobody attends
+    std::fill_n(dqk, qk.size, 0.f);
+    std::fill_n(dv, v.size, 0.f);
+    return;
+  }
   AttentionGradient(a, dy.floats(), out.floats(), sums.floats(), dqk, dv).run();
 }
-static Op<attentionGradient> attentionGradientOp(
-    "MuscAttentionGradient",
-    {"dy: float", "qk: float", "v: float", "places: int32", "from: int32", "out: float", "sums: float"},
-    {"dqk: float", "dv: float"});
+static Op<attentionGradient> attentionGradientOp("MuscAttentionGradient",
+                                                 {"dy: float", "qk: float", "v: float", "places: int32", "from: int32",
+                                                  "out: float", "sums: float"},
+                                                 {"dqk: float", "dv: float"});

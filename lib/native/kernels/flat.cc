@@ -25,7 +25,7 @@ static void unflatten(Call& call) {
     const std::vector<int64_t> shape(&numbers[at + 1], &numbers[at + 1] + numbers[at]);
     int64_t size = 1;
     for (int64_t length : shape) size *= length;
-    if (from + size > vector.floats() + vector.size) return call.fail("unflatten: the vector must hold all tensors, got less");
+    REQUIRE(from + size <= vector.floats() + vector.size, "unflatten: the vector must hold all tensors, got less");
     std::copy_n(from, size, call.output(i++, shape));
     from += size;
   }

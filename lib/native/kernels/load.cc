@@ -1,6 +1,7 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <sys/mman.h>
+
 #include <cstdint>
 #include <cstdlib>
 #if defined(__x86_64__)
@@ -8,6 +9,7 @@
 #include <sys/syscall.h>
 #endif
 #include <unistd.h>
+
 #include <string>
 
 // Loads the kernels beside this library that fit the processor, or those that MUSC_FUSED names; without any (MUSC_FUSED=0),
@@ -39,9 +41,9 @@ static std::string level() {
   return "plain";
 }
 
-// To start, the loader and the initialisers read half of TensorFlow's 500 MB: names of symbols, relocations, code that registers
-// operations. It stays in the memory of the process though nobody looks at it again, so it is given back; what is needed once
-// more comes from the file, which the system keeps for all processes.
+// To start, the loader and the initialisers read half of TensorFlow's 500 MB: names of symbols, relocations, code that
+// registers operations. It stays in the memory of the process though nobody looks at it again, so it is given back; what is
+// needed once more comes from the file, which the system keeps for all processes.
 static int giveBack(dl_phdr_info* library, size_t, void*) {
   if (std::string(library->dlpi_name).find("libtensorflow") == std::string::npos) return 0;
   const uintptr_t page = sysconf(_SC_PAGESIZE);

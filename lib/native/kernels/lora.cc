@@ -6,7 +6,10 @@
 // [offset, offset + O) of y. Settings: offset.
 static void loraGradient(Call& call) {
   const auto x = call.input(0), dy = call.input(1), A = call.input(2), B = call.input(3);
-  const int64_t D = x.last(), C = dy.last(), M = x.size / D, r = A.last(), O = B.last();
+  const int64_t D = x.last(), C = dy.last(), M = x.rows(), r = A.last(), O = B.last();
+  REQUIRE(D > 0 && r > 0 && O > 0 && dy.size == M * C && A.is({D, r}) && B.is({r, O}) && call.settings[0] >= 0 &&
+              call.settings[0] + O <= C,
+          "LoRA's gradient: x and dy must have the same rows, A and B the widths of x and of some columns of dy");
   const int64_t R = (r + W - 1) / W * W;  // whole vectors
   const float* d = dy.floats() + call.settings[0];
   float* dA = call.output(0, A.shape);
@@ -52,11 +55,18 @@ static void loraGradient(Call& call) {
 static Op<loraGradient> loraGradientOp("MuscLoraGradient", {"x: float", "dy: float", "a: float", "b: float"},
                                        {"da: float", "db: float"});
 
-// W + (scale A) B for updates of some columns of W, and scale A and scale B of each. weight [D, O], then A [D, r] and B [r, o]
-// of each update, one after another. Settings: the first column of each.
+// W + (scale A) B for updates of some columns of W, and scale A and scale B of each. weight [D, O], then A [D, r] and B [r,
+// o] of each update, one after another. Settings: the first column of each.
 static void effective(Call& call) {
   const auto weight = call.input(0), scale = call.input(1);
+  REQUIRE(weight.shape.size() == 2 && scale.size == 1 && call.inputs() == static_cast<int>(2 + 2 * call.settings.size()),
+          "effective: needs a matrix, a number, and A and B for each first column");
   const int64_t D = weight.shape[0], O = weight.last();
+  for (size_t i = 0; i < call.settings.size(); i++) {
+    const auto A = call.input(2 + 2 * i), B = call.input(3 + 2 * i);
+    REQUIRE(A.is({D, A.last()}) && B.is({A.last(), B.last()}) && call.settings[i] >= 0 && call.settings[i] + B.last() <= O,
+            "effective: A and B must fit the matrix");
+  }
   float* out = call.output(0, weight.shape);
   std::vector<Call::Input> given;
   std::vector<float*> scaled;
@@ -66,7 +76,7 @@ static void effective(Call& call) {
     for (int64_t at = 0; at < given.back().size; at++) scaled.back()[at] = *scale.floats() * given.back().floats()[at];
   }
   constexpr int64_t some = 24;
-  parallel((D + some - 1) / some, 2 * some * O * given[0].last(), [&](int64_t piece) {
+  parallel((D + some - 1) / some, 2 * some * O * (given.empty() ? 1 : given[0].last()), [&](int64_t piece) {
     const int64_t from = piece * some, count = std::min(some, D - from);
     std::copy_n(weight.floats() + from * O, count * O, out + from * O);
     for (size_t i = 0; i < given.size(); i += 2) {
@@ -78,13 +88,19 @@ static void effective(Call& call) {
 static Op<effective> effectiveOp("MuscEffective", {"weight: float", "scale: float", "updates: N * float"},
                                  {"effective: float", "scaled: N * float"});
 
-// Updates of some columns of a matrix [D, N] as one of low rank: down [D, R] of all scale A, side by side and then zeros up to
-// whole vectors, and up [R, N] of all B, each at its own rows and columns. A [D, r] and B [r, o] of each, one after another.
-// Settings: N, then the first column of each.
+// Updates of some columns of a matrix [D, N] as one of low rank: down [D, R] of all scale A, side by side and then zeros up
+// to whole vectors, and up [R, N] of all B, each at its own rows and columns. A [D, r] and B [r, o] of each, one after
+// another. Settings: N, then the first column of each.
 static void lowRank(Call& call) {
   const auto scale = call.input(0);
   std::vector<Call::Input> given;
   for (int i = 1; i < call.inputs(); i++) given.push_back(call.input(i));
+  REQUIRE(scale.size == 1 && !given.empty() && given.size() == 2 * (call.settings.size() - 1),
+          "low rank: needs A and B for each first column");
+  for (size_t i = 0; i < given.size(); i += 2)
+    REQUIRE(given[i].is({given[0].shape[0], given[i].last()}) && given[i + 1].is({given[i].last(), given[i + 1].last()}) &&
+                call.settings[1 + i / 2] >= 0 && call.settings[1 + i / 2] + given[i + 1].last() <= call.settings[0],
+            "low rank: A and B must fit the matrix");
   const int64_t D = given[0].shape[0], N = call.settings[0];
   int64_t R = 0;
   for (size_t i = 0; i < given.size(); i += 2) R += given[i].last();
@@ -103,11 +119,14 @@ static void lowRank(Call& call) {
 }
 static Op<lowRank> lowRankOp("MuscLowRank", {"scale: float", "updates: N * float"}, {"down: float", "up: float"});
 
-// Gradients of each A and B of such updates, dA = scale xᵀ g and dB = hᵀ dy for h = x down and g = dy upᵀ. x [M, D], dy [M, N],
-// h [M, R], g [M, R]. Settings: the first column, r and o of each.
+// Gradients of each A and B of such updates, dA = scale xᵀ g and dB = hᵀ dy for h = x down and g = dy upᵀ. x [M, D], dy [M,
+// N], h [M, R], g [M, R]. Settings: the first column, r and o of each.
 static void lowRankGradient(Call& call) {
   const auto x = call.input(0), dy = call.input(1), h = call.input(2), g = call.input(3), scale = call.input(4);
-  const int64_t D = x.last(), M = x.size / D, N = dy.last(), R = h.last();
+  const int64_t D = x.last(), M = x.rows(), N = dy.last(), R = h.last();
+  REQUIRE(D > 0 && R > 0 && dy.size == M * N && h.size == M * R && g.size == M * R && scale.size == 1 &&
+              call.settings.size() % 3 == 0,
+          "low rank's gradient: all inputs must have the same rows");
   struct Update {
     int64_t offset, r, o, from;  // from: its first column of h and g
     float *dA, *dB;
@@ -116,6 +135,7 @@ static void lowRankGradient(Call& call) {
   int64_t from = 0, sizeB = 0;
   for (size_t i = 0; i < call.settings.size(); i += 3) {
     const int64_t offset = call.settings[i], r = call.settings[i + 1], o = call.settings[i + 2];
+    REQUIRE(r > 0 && o > 0 && offset >= 0 && offset + o <= N && from + r <= R, "low rank's gradient: updates must fit dy");
     const int at = 2 * updates.size();
     updates.push_back({offset, r, o, from, call.output(at, {D, r}), call.output(at + 1, {r, o})});
     from += r, sizeB += r * o;

@@ -14,6 +14,7 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
 #include "tensorflow/c/kernels.h"
 #include "tensorflow/c/ops.h"
 #include "tensorflow/c/tf_status.h"
@@ -39,7 +40,11 @@ class Call {
     const void* data;
     const float* floats() const { return static_cast<const float*>(data); }
     const int32_t* ints() const { return static_cast<const int32_t*>(data); }
-    int64_t last() const { return shape.back(); }
+    /** Length of the last axis, 0 for a scalar. */
+    int64_t last() const { return shape.empty() ? 0 : shape.back(); }
+    /** Rows of that length. */
+    int64_t rows() const { return last() ? size / last() : 0; }
+    bool is(std::initializer_list<int64_t> wanted) const { return shape == std::vector<int64_t>(wanted); }
   };
 
   Input input(int i) {
@@ -84,6 +89,10 @@ class Call {
   std::vector<TF_Tensor*> held_;
 };
 
+/** Ends a kernel whose inputs do not fit, with a message of what must hold. */
+#define REQUIRE(condition, message) \
+  if (!(condition)) return call.fail(message)
+
 /** Threads that a kernel may use. */
 inline int64_t threads() {
   static const int64_t granted = [] {
@@ -94,10 +103,12 @@ inline int64_t threads() {
   return granted;
 }
 
-/** Threads that the kernel which runs on this one may use: its part of all, where a graph computes several things side by side. */
+/** Threads that the kernel which runs on this one may use: its part of all, where a graph computes several things side by
+ * side. */
 inline thread_local int64_t ownThreads = 1;
 
-/** Whether a condition comes true soon. It is looked at again and again for .1 ms, as long as a sleeping thread takes to wake. */
+/** Whether a condition comes true soon. It is looked at again and again for .1 ms, as long as a sleeping thread takes to
+ * wake. */
 template <typename Condition>
 bool soon(const Condition& condition) {
   const auto start = std::chrono::steady_clock::now();
@@ -208,7 +219,8 @@ void parallelRows(int64_t rows, int64_t width, const Work& work) {
   });
 }
 
-/** Makes an operation known, with its kernel on the CPU. Inputs and outputs as in "x: float", or "xs: N * float" for many. */
+/** Makes an operation known, with its kernel on the CPU. Inputs and outputs as in "x: float", or "xs: N * float" for many.
+ */
 template <void (*compute)(Call&)>
 class Op {
  public:

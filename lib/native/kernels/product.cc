@@ -1,6 +1,8 @@
 #ifdef __AMX_BF16__
 #include <immintrin.h>
+
 #include <memory>
+
 #include "op.h"
 #include "simd.h"
 
@@ -14,14 +16,15 @@
 namespace {
 
 using Bf16 = uint16_t;
-constexpr int64_t lines = 16, depth = 32;  // of a tile: rows or columns, and numbers of each
+constexpr int64_t lines = 16, depth = 32;                      // of a tile: rows or columns, and numbers of each
 constexpr int64_t tileSize = lines * depth, side = 2 * lines;  // side: of the squares that are made at once
 /** Tiles along a sum that are packed at once, and bytes of columns, which stay in the second cache, and of rows. */
 constexpr int64_t most = 32, widest = 1 << 20, highest = 8 << 20;
 
 int64_t ceil(int64_t n, int64_t of) { return (n + of - 1) / of; }
 
-/** Rows of a left matrix or columns of a right one, of `length` numbers each: number k of line i is data[i · line + k · along]. */
+/** Rows of a left matrix or columns of a right one, of `length` numbers each: number k of line i is data[i · line + k ·
+ * along]. */
 struct Lines {
   const float* data;
   int64_t count, length, line, along;  // line or along is 1
@@ -50,8 +53,10 @@ INLINE void split(V a, V b, Pairs (*pairs)[lines], int at) {
 #pragma GCC unroll 3
   for (int p = 0; p < parts; p++) {
     const I x = (bitsOf(a) + 0x8000) & ~0xffff, y = (bitsOf(b) + 0x8000) & ~0xffff;  // to the nearest
-    if constexpr (neighbours) pairs[p][at] = Pairs(_mm512_permutex2var_epi16(__m512i(x), __m512i(upper), __m512i(y)));
-    else pairs[p][at] = Pairs(U(x) >> 16) | y;
+    if constexpr (neighbours)
+      pairs[p][at] = Pairs(_mm512_permutex2var_epi16(__m512i(x), __m512i(upper), __m512i(y)));
+    else
+      pairs[p][at] = Pairs(U(x) >> 16) | y;
     a -= floatOf(x), b -= floatOf(y);
   }
 }
@@ -86,8 +91,8 @@ INLINE void soon(const float* p) {
 }
 
 /**
- * Packs the tile of lines from `i` on and numbers [k, end), each part a tile: rows of a left matrix as they are, columns of a right
- * one by pairs of k.
+ * Packs the tile of lines from `i` on and numbers [k, end), each part a tile: rows of a left matrix as they are, columns of
+ * a right one by pairs of k.
  */
 template <int parts, bool right>
 void packTile(const Lines& x, int64_t i, int64_t k, int64_t end, Bf16* out) {
@@ -124,8 +129,8 @@ void pack(const Lines& x, int64_t from, int64_t to, int64_t k, int64_t end, Bf16
 }
 
 /**
- * As `pack` for a right matrix, but only the first parts, if they are all there is; else false. Tiles are `one` numbers apart. A
- * matrix that is used for few rows comes from memory at its full speed only if it is asked for ahead.
+ * As `pack` for a right matrix, but only the first parts, if they are all there is; else false. Tiles are `one` numbers
+ * apart. A matrix that is used for few rows comes from memory at its full speed only if it is asked for ahead.
  */
 bool packExact(const Lines& x, int64_t from, int64_t to, int64_t k, int64_t end, Bf16* out, int64_t stride, int64_t one) {
   constexpr int64_t ahead = 4;
@@ -191,23 +196,25 @@ struct Panels {
 };
 
 /**
- * C [32, 32], or its first 16 rows, (+)= the sum of `count` tiles' products, in the right matrix of which the first `exact` tiles
- * have one part only.
+ * C [32, 32], or its first 16 rows, (+)= the sum of `count` tiles' products, in the right matrix of which the first `exact`
+ * tiles have one part only.
  */
 template <int parts, bool tall>
 void square(Panels a, Panels b, int64_t exact, int64_t count, float* c, int64_t row, bool add) {
-#define LEFT(part)                                                                       \
-  _tile_loadd(4, a.tiles + (part) * tileSize, 64);                                       \
-  if (tall) { _tile_loadd(5, a.tiles + a.next + (part) * tileSize, 64); }
-#define RIGHT(part)                                                                      \
-  _tile_loadd(6, b.tiles + (part) * tileSize, 64);                                       \
+#define LEFT(part)                                            \
+  _tile_loadd(4, a.tiles + (part) * tileSize, 64);            \
+  if (tall) {                                                 \
+    _tile_loadd(5, a.tiles + a.next + (part) * tileSize, 64); \
+  }
+#define RIGHT(part)                                \
+  _tile_loadd(6, b.tiles + (part) * tileSize, 64); \
   _tile_loadd(7, b.tiles + b.next + (part) * tileSize, 64);
-#define MULTIPLY                                                                         \
-  _tile_dpbf16ps(0, 4, 6);                                                               \
-  _tile_dpbf16ps(1, 4, 7);                                                               \
-  if (tall) {                                                                            \
-    _tile_dpbf16ps(2, 5, 6);                                                             \
-    _tile_dpbf16ps(3, 5, 7);                                                             \
+#define MULTIPLY             \
+  _tile_dpbf16ps(0, 4, 6);   \
+  _tile_dpbf16ps(1, 4, 7);   \
+  if (tall) {                \
+    _tile_dpbf16ps(2, 5, 6); \
+    _tile_dpbf16ps(3, 5, 7); \
   }
   const int64_t bytes = row * sizeof(float);
   if (add) {
@@ -218,22 +225,18 @@ void square(Panels a, Panels b, int64_t exact, int64_t count, float* c, int64_t 
       _tile_loadd(3, c + 16 * row + 16, bytes);
     }
   } else {
-    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
   }
   for (int64_t t = 0; t < count; t++, a.tiles += parts * tileSize, b.tiles += parts * tileSize) {
     if (parts == 1) {
       LEFT(0) RIGHT(0) MULTIPLY
     } else if (t < exact) {
-      RIGHT(0) LEFT(1) MULTIPLY
-      LEFT(2) MULTIPLY
-      LEFT(0) MULTIPLY
+      RIGHT(0) LEFT(1) MULTIPLY LEFT(2) MULTIPLY LEFT(0) MULTIPLY
     } else {
-      LEFT(0) RIGHT(2) MULTIPLY
-      RIGHT(1) MULTIPLY
-      LEFT(1) MULTIPLY
-      RIGHT(0) MULTIPLY
-      LEFT(2) MULTIPLY
-      LEFT(0) MULTIPLY
+      LEFT(0) RIGHT(2) MULTIPLY RIGHT(1) MULTIPLY LEFT(1) MULTIPLY RIGHT(0) MULTIPLY LEFT(2) MULTIPLY LEFT(0) MULTIPLY
     }
   }
   _tile_stored(0, c, bytes);
@@ -258,8 +261,10 @@ template <int parts>
 void squareAt(Panels a, Panels b, int64_t exact, int64_t count, const Target& c, int64_t i, int64_t j, bool add) {
   const int64_t rows = std::min(side, c.rows - i), columns = std::min(side, c.columns - j);
   const auto into = [&](float* to, int64_t row) {
-    if (rows > lines) square<parts, true>(a, b, exact, count, to, row, add);
-    else square<parts, false>(a, b, exact, count, to, row, add);
+    if (rows > lines)
+      square<parts, true>(a, b, exact, count, to, row, add);
+    else
+      square<parts, false>(a, b, exact, count, to, row, add);
   };
   float* corner = c.data + i * c.row + j;
   if (rows % lines == 0 && columns == side) return into(corner, c.row);
@@ -286,8 +291,14 @@ template <int parts>
 class Product {
  public:
   Product(const Lines& left, const Lines& right, const Target& out, const LowRank* update, const Gate* gate)
-      : left(left), right(right), out(out), update(update), gate(gate), tiles(ceil(left.length, depth)),
-        all(tiles + (update ? ceil(update->up.length, depth) : 0)), longest(gate ? all : most),
+      : left(left),
+        right(right),
+        out(out),
+        update(update),
+        gate(gate),
+        tiles(ceil(left.length, depth)),
+        all(tiles + (update ? ceil(update->up.length, depth) : 0)),
+        longest(gate ? all : most),
         wideness(gate ? lines : side) {}
 
   void run() {
@@ -310,8 +321,10 @@ class Product {
             if (from == 0) packRows(row, t, count, packed);
             for (int64_t column = from; column < to; column++) {
               const Panels x{packed, count * one}, y{&b[(column - from) * pair(count)], count * one};
-              if (gate) gatedSquare(x, y, exact, row * side, column * lines);
-              else squareAt<parts>(x, y, exact, count, out, row * side, column * side, t > 0);
+              if (gate)
+                gatedSquare(x, y, exact, row * side, column * lines);
+              else
+                squareAt<parts>(x, y, exact, count, out, row * side, column * side, t > 0);
             }
           }
         }
@@ -353,7 +366,7 @@ class Product {
     square<parts, true>(a, b, exact, all, whole, side, false);
     const int64_t count = std::min(lines, out.columns - j);
     for (int64_t r = 0; r < std::min(side, out.rows - i); r++) {
-      const V g = load(whole + r * side), y = g * openness(g, gate->gelu) * load(whole + r * side + lines);
+      const V g = load(whole + r * side), y = g * gateFactor(g, gate->gelu) * load(whole + r * side + lines);
       store(out.data + (i + r) * out.row + j, y, count);
     }
   }
@@ -390,11 +403,13 @@ class Product {
   Room<Bf16> down{nullptr, &std::free};
 };
 
-Lines some(const Lines& x, int64_t from, int64_t to) { return {x.data + from * x.line, to - from, x.length, x.line, x.along}; }
+Lines some(const Lines& x, int64_t from, int64_t to) {
+  return {x.data + from * x.line, to - from, x.length, x.line, x.along};
+}
 
 /**
- * Each thread takes some of the rows or some of the columns, whichever are more, and packs all that it needs: what another core
- * has packed comes slower than from memory.
+ * Each thread takes some of the rows or some of the columns, whichever are more, and packs all that it needs: what another
+ * core has packed comes slower than from memory.
  */
 template <int parts>
 void multiply(const Lines& left, const Lines& right, const Target& out, const LowRank* update, const Gate* gate) {
@@ -421,8 +436,10 @@ void multiply(const Lines& left, const Lines& right, const Target& out, const Lo
 void multiplied(int64_t parts, const Lines& left, const Lines& right, const Target& out, const LowRank* update = nullptr,
                 const Gate* gate = nullptr) {
   if (!out.rows || !out.columns) return;
-  if (parts == 1) multiply<1>(left, right, out, update, gate);
-  else multiply<3>(left, right, out, update, gate);
+  if (parts == 1)
+    multiply<1>(left, right, out, update, gate);
+  else
+    multiply<3>(left, right, out, update, gate);
 }
 
 /** Rows of a matrix, or of what it is when turned. */
@@ -434,15 +451,16 @@ Lines columnsOf(const Call::Input& x, bool turned) { return rowsOf(x, !turned); 
 
 }  // namespace
 
-// a · b, either turned first: a [M, K], b [K, N] -> [M, N]. Settings: whether a, whether b is turned; parts of a number, 3 or 1.
+// a · b, either turned first: a [M, K], b [K, N] -> [M, N]. Settings: whether a, whether b is turned; parts of a number, 3
+// or 1.
 static void product(Call& call) {
   const auto a = call.input(0), b = call.input(1);
   const Lines left = rowsOf(a, call.settings[0]), right = columnsOf(b, call.settings[1]);
-  if (left.length != right.length) return call.fail("product: matrices must agree in what is summed over");
+  REQUIRE(left.length == right.length, "product: matrices must agree in what is summed over");
   const Target out{call.output(0, {left.count, right.count}), left.count, right.count, right.count};
   if (!left.length) return void(std::fill_n(out.data, out.rows * out.columns, 0));
-  // The columns of a matrix are packed faster as the right one: aᵀ b, if that has more rows than columns, is (bᵀ a)ᵀ. Of a result
-  // that no cache holds, such as a large table's gradient, a second one would cost more.
+  // The columns of a matrix are packed faster as the right one: aᵀ b, if that has more rows than columns, is (bᵀ a)ᵀ. Of a
+  // result that no cache holds, such as a large table's gradient, a second one would cost more.
   const bool turned = call.settings[0] && !call.settings[1] && out.rows > out.columns && out.rows * out.columns <= 1 << 20;
   if (!turned) return multiplied(call.settings[2], left, right, out);
   const auto other = room<float>(out.rows * out.columns);
@@ -455,16 +473,17 @@ static void product(Call& call) {
 }
 static Op<product> productOp("MuscProduct", {"a: float", "b: float"}, {"y: float"});
 
-// x · weight + (x · down) · up, and x · down: x [M, K], weight [K, N], down [K, R], up [R, N] -> [M, N], [M, R]. Settings: whether
-// weight, down and up are turned first; parts of a number, 3 or 1.
+// x · weight + (x · down) · up, and x · down: x [M, K], weight [K, N], down [K, R], up [R, N] -> [M, N], [M, R]. Settings:
+// whether weight, down and up are turned first; parts of a number, 3 or 1.
 static void lowRankProduct(Call& call) {
   const auto x = call.input(0), weight = call.input(1), down = call.input(2), up = call.input(3);
   const bool turned = call.settings[0];
   const Lines left = rowsOf(x, false), right = columnsOf(weight, turned);
   const LowRank columns{columnsOf(down, turned), columnsOf(up, turned), {}};
   const int64_t M = left.count, N = right.count, R = columns.down.count;
-  if (left.length != right.length || left.length != columns.down.length || R != columns.up.length || N != columns.up.count)
-    return call.fail("low-rank product: matrices must agree in what is summed over");
+  REQUIRE(
+      left.length == right.length && left.length == columns.down.length && R == columns.up.length && N == columns.up.count,
+      "low-rank product: matrices must agree in what is summed over");
   const Target out{call.output(0, {M, N}), M, N, N}, through{call.output(1, {M, R}), M, R, R};
   const LowRank update{columns.down, columns.up, through};
   multiplied(call.settings[1], left, right, out, &update);
@@ -472,13 +491,14 @@ static void lowRankProduct(Call& call) {
 static Op<lowRankProduct> lowRankProductOp("MuscLowRankProduct", {"x: float", "weight: float", "down: float", "up: float"},
                                            {"y: float", "through: float"});
 
-// act(x · gate) · (x · up): x [M, D], gate and up [D, F] -> [M, F]. Settings: 1 for tanh-gelu, 0 for silu; parts of a number, 3 or 1.
+// act(x · gate) · (x · up): x [M, D], gate and up [D, F] -> [M, F]. Settings: 1 for tanh-gelu, 0 for silu; parts of a
+// number, 3 or 1.
 static void gatedProduct(Call& call) {
   const auto x = call.input(0), gate = call.input(1), up = call.input(2);
   const Lines left = rowsOf(x, false), right = columnsOf(up, false);
   const Gate columns{columnsOf(gate, false), call.settings[0] == 1};
-  if (left.length != right.length || left.length != columns.columns.length || right.count != columns.columns.count)
-    return call.fail("gated product: matrices must agree in what is summed over");
+  REQUIRE(left.length == right.length && left.length == columns.columns.length && right.count == columns.columns.count,
+          "gated product: matrices must agree in what is summed over");
   const Target out{call.output(0, {left.count, right.count}), left.count, right.count, right.count};
   multiplied(call.settings[1], left, right, out, nullptr, &columns);
 }

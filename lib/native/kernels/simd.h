@@ -5,8 +5,8 @@
 #include <cstring>
 #include <limits>
 
-// Vectors of as many floats as the processor has in a register. Sums go by the same lanes whatever stands beside a row, so that
-// its last digit does not depend on the batch.
+// Vectors of as many floats as the processor has in a register. Sums go by the same lanes whatever stands beside a row, so
+// that its last digit does not depend on the batch.
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -43,8 +43,16 @@ INLINE void store(float* p, V v, int n) {
 }
 
 INLINE V all(float x) { return x - V{}; }
-INLINE I bitsOf(V x) { I bits; std::memcpy(&bits, &x, sizeof x); return bits; }
-INLINE V floatOf(I bits) { V x; std::memcpy(&x, &bits, sizeof x); return x; }
+INLINE I bitsOf(V x) {
+  I bits;
+  std::memcpy(&bits, &x, sizeof x);
+  return bits;
+}
+INLINE V floatOf(I bits) {
+  V x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
 INLINE V choose(I where, V a, V b) { return floatOf((where & bitsOf(a)) | (~where & bitsOf(b))); }
 INLINE V greater(V a, V b) { return a > b ? a : b; }
 
@@ -62,8 +70,8 @@ INLINE float most(V v) {
 }
 
 /**
- * `f(at, n)` for pieces of [0, size): whole vectors, then the rest. It stands in one place, for a compiler may round the same
- * expression otherwise in another (by multiplying and adding at once).
+ * `f(at, n)` for pieces of [0, size): whole vectors, then the rest. It stands in one place, for a compiler may round the
+ * same expression otherwise in another (by multiplying and adding at once).
  */
 template <typename F>
 INLINE void sweep(int64_t size, const F& f) {
@@ -97,7 +105,7 @@ INLINE V exp(V x) {
 INLINE V sigmoid(V x) { return 1 / (1 + exp(-x)); }
 /** What SiLU, or the tanh form of GELU, multiplies x by: (1 + tanh(z)) / 2 = σ(2 z). */
 constexpr float geluSlope = .7978845608f, geluCube = .044715f;
-INLINE V openness(V x, bool gelu) { return gelu ? sigmoid(2 * geluSlope * x * (1 + geluCube * x * x)) : sigmoid(x); }
+INLINE V gateFactor(V x, bool gelu) { return gelu ? sigmoid(2 * geluSlope * x * (1 + geluCube * x * x)) : sigmoid(x); }
 INLINE V tanh(V x) { return 1 - 2 / (exp(2 * x) + 1); }
 
 /** C[MR, NV · W] (+)= A · B with the sums in registers. */
@@ -141,8 +149,8 @@ static void columns(const float* A, int64_t row, int64_t column, const float* B,
 }
 
 /** C[m, n] = A[m, k] · B[k, n], or added to C; A(i, p) is A[i · row + p · column], B and C are kept by rows. */
-[[maybe_unused]] static void product(const float* A, int64_t row, int64_t column, const float* B, int64_t ldb, float* C, int64_t ldc,
-                    int64_t m, int64_t n, int64_t k, bool add) {
+[[maybe_unused]] static void product(const float* A, int64_t row, int64_t column, const float* B, int64_t ldb, float* C,
+                                     int64_t ldc, int64_t m, int64_t n, int64_t k, bool add) {
   int64_t j = 0;
   if (accumulators >= 24)
     for (; j + 4 * W <= n; j += 4 * W) columns<4>(A, row, column, B + j, ldb, C + j, ldc, m, k, add);

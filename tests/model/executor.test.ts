@@ -1,0 +1,87 @@
+import { describe, expect, it } from "vitest"
+import type { Device } from "../../lib/device/device"
+import { describePlan, type Plan, plan, type Work } from "../../lib/model/executor"
+
+const cpu: Device = { backend: "tensorflow", gpu: false, kernels: "vector", graphs: true, precision: "f32", threads: 2 }
+const devices = {
+  "a CPU with AMX": { ...cpu, kernels: "amx" },
+  "a CPU": cpu,
+  "a CPU without kernels": { ...cpu, kernels: "none" },
+  CUDA: { ...cpu, gpu: true, kernels: "none", graphs: false },
+  wasm: { ...cpu, backend: "wasm", kernels: "none", graphs: false, threads: 1 },
+} satisfies Record<string, Device>
+
+const works = {
+  write: { kind: "generate" },
+  "a short training": { kind: "train", adapter: true, tokens: 1000 },
+  "a long training": { kind: "train", adapter: true, tokens: 1e7 },
+  "a long training of all weights": { kind: "train", adapter: false, tokens: 1e7 },
+  "a long training, checkpointed": { kind: "train", adapter: true, tokens: 1e7, checkpointing: true },
+} satisfies Record<string, Work>
+
+const sizes = { small: 1.8e6, large: 1e9 }
+
+/** layers, decoding step, micro-batches of a step, batches side by side, LoRA */
+type Line = [
+  device: keyof typeof devices,
+  size: keyof typeof sizes,
+  work: keyof typeof works,
+  Plan["layers"],
+  Plan["step"],
+  1 | 2,
+  1 | 2,
+  Plan["lora"],
+]
+
+const table: Line[] = [
+  ["a CPU with AMX", "small", "write", "graph", "graph", 2, 2, "merged"],
+  ["a CPU with AMX", "small", "a short training", "eager", "graph", 2, 1, "beside"],
+  ["a CPU with AMX", "small", "a long training", "graph", "graph", 2, 2, "beside"],
+  ["a CPU with AMX", "small", "a long training of all weights", "graph", "graph", 2, 2, "merged"],
+  ["a CPU with AMX", "small", "a long training, checkpointed", "graph", "graph", 2, 2, "beside"],
+  ["a CPU with AMX", "large", "a short training", "graph", "graph", 1, 1, "beside"], // 1e9 · 1000 is worth a second
+  ["a CPU with AMX", "large", "a long training", "graph", "graph", 1, 1, "beside"],
+  ["a CPU", "small", "write", "graph", "graph", 2, 2, "merged"],
+  ["a CPU", "small", "a short training", "eager", "graph", 2, 1, "merged"],
+  ["a CPU", "small", "a long training", "graph", "graph", 2, 2, "merged"],
+  ["a CPU", "large", "a long training", "graph", "graph", 1, 1, "merged"],
+  ["a CPU without kernels", "small", "write", "graph", "eager", 2, 2, "merged"],
+  ["a CPU without kernels", "small", "a long training", "graph", "eager", 2, 2, "merged"],
+  ["CUDA", "small", "write", "eager", "eager", 1, 1, "merged"],
+  ["CUDA", "large", "a long training", "eager", "eager", 1, 1, "merged"],
+  ["wasm", "small", "write", "eager", "eager", 2, 1, "merged"],
+  ["wasm", "small", "a long training", "eager", "eager", 2, 1, "merged"],
+]
+
+describe("a plan", () => {
+  it.each(table)(
+    "on %s, of a %s model, for %s: layers %s, step %s, %s micro-batches, %s together, LoRA %s",
+    (...line) => {
+      const [device, size, work, layers, step, microBatches, together, lora] = line
+      const wanted: Work = works[work]
+      const made = plan(devices[device], sizes[size], wanted)
+      expect(made).toEqual({
+        ...{ layers, step, microBatches, together, lora, precision: "f32" },
+        gradient: wanted.kind === "train",
+        recompute: wanted.kind === "train" && (wanted.checkpointing ?? false),
+      })
+    },
+  )
+
+  it("cuts a step alike for short and long trainings, so that sums do not depend on their length", () => {
+    for (const device of Object.values(devices))
+      for (const size of Object.values(sizes)) {
+        const of = (work: Work) => plan(device, size, work).microBatches
+        expect(of(works["a short training"])).toBe(of(works["a long training"]))
+      }
+  })
+
+  it("is said in words", () => {
+    expect(describePlan(plan(devices["a CPU with AMX"], 1.8e6, works["a long training, checkpointed"]))).toBe(
+      "layers by graph, two batches side by side, each layer computed again for its gradient, LoRA beside the matrices",
+    )
+    expect(describePlan(plan(devices.wasm, 1.8e6, works.write))).toBe(
+      "layers one operation at a time, decoding one operation at a time",
+    )
+  })
+})
