@@ -1,0 +1,154 @@
+import { existsSync, mkdtempSync, readdirSync, readFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { dirname, join } from "node:path"
+import { Command } from "commander"
+import ts from "typescript"
+import { afterEach, describe, expect, it, vi } from "vitest"
+import { recipes } from "../lib/config/recipes"
+import { readJsonFile } from "../lib/data/json-file"
+import type { Results } from "../lib/data/results"
+import * as musc from "../lib/index"
+import { parseConfig } from "../lib/model/config"
+import { planNeed, planStages } from "../lib/model/plan"
+import { parameterCount } from "../lib/model/weights"
+import packageJson from "../package.json"
+import type { Results as Bench } from "./bench/bench"
+
+const folders = [".", ".github", "data/docs", "data/results", "lib", "notebooks", "tests/bench"].filter(existsSync)
+const pages = folders.flatMap((folder) =>
+  readdirSync(folder)
+    .filter((file) => (folder === "data/results" ? file === "README.md" : file.endsWith(".md")))
+    .map((file) => join(folder, file)),
+)
+const textOf = (page: string) => readFileSync(page, "utf8")
+const readme = textOf("README.md")
+const blocks = (page: string, language: string) =>
+  [...textOf(page).matchAll(/^```(\w*)\n([\s\S]*?)^```/gm)].filter((b) => b[1] === language).map((b) => b[2]!)
+
+it("the README is at most 120 lines", () => {
+  expect(readme.trimEnd().split("\n").length).toBeLessThanOrEqual(120)
+})
+
+describe("the code of the docs", () => {
+  const here = process.cwd()
+  afterEach(() => process.chdir(here))
+  const runnable = pages.flatMap((page) => blocks(page, "ts").map((code, i) => ({ page, code, i })))
+
+  it.each(runnable)("runs: $page, block $i", async ({ code }) => {
+    const body = code.replace(/^import \{([^}]*)\} from "musc"$/gm, "const {$1} = musc")
+    const script = `async (musc: any, console: any, process: any) => {\n${body}\n}`
+    const { outputText } = ts.transpileModule(script, { compilerOptions: { target: ts.ScriptTarget.ES2022 } })
+    const log = vi.fn()
+    process.chdir(mkdtempSync(join(tmpdir(), "musc-docs-")))
+    // biome-ignore lint/security/noGlobalEval: code of our own pages
+    await globalThis.eval(outputText.replace(/;\s*$/, ""))(musc, { log }, process)
+    expect(log).toHaveBeenCalled()
+  })
+})
+
+/** The commands of a page's blocks: what stands behind `musc` or `npm run` up to a comment or the next command. */
+function commandsOf(page: string): string[] {
+  const lines = blocks(page, "").flatMap((block) => block.replace(/\\\n\s*/g, "").split("\n"))
+  return lines
+    .flatMap((line) => line.replace(/\s+#.*$|\s{3,}\S.*$/, "").split("&&"))
+    .map((line) => line.trim())
+    .filter((line) => /^(srun )?npx musc |^npm run /.test(line))
+}
+
+describe("the commands of the docs", () => {
+  it.each(pages)("exist, with their options: %s", async (page) => {
+    for (const line of commandsOf(page)) {
+      const words = [...line.matchAll(/"[^"]*"|\S+/g)].map((word) => word[0])
+      if (words[0] === "npm") {
+        expect(Object.keys(packageJson.scripts), line).toContain(words[2])
+        continue
+      }
+      const [name = "", ...rest] = words.slice(words.indexOf("musc") + 1)
+      const command = await commandOf(name, rest)
+      const options = new Set(command.options.flatMap(({ long, short }) => [long, short]))
+      for (const word of rest) if (/^--?[a-z]/.test(word)) expect([...options, "--help"], line).toContain(word)
+      if (name === "run" && !/\.yaml|^-/.test(rest[0] ?? "")) expect(Object.keys(recipes), line).toContain(rest[0])
+    }
+  })
+})
+
+/** A command as the command line knows it, or its subcommand. */
+async function commandOf(name: string, rest: readonly string[]): Promise<Command> {
+  const stages = ["decompose", "corrupt", "recombine", "respond", "weigh"]
+  const program = new Command()
+  const module = await import(`../lib/cli/${stages.includes(name) ? "stages" : name}.ts`)
+  const entry = stages.includes(name) ? module[`${name}Command`] : module
+  entry.register(program)
+  const command = program.commands.find((one) => one.name() === name)!
+  return command.commands.find((one) => one.name() === rest[0]) ?? command
+}
+
+it.each(pages)("links of %s lead to files of the project", (page) => {
+  const links = [...textOf(page).matchAll(/\]\(([^)#\s]+)/g)].map((link) => link[1]!)
+  for (const link of links.filter((one) => !/^\w+:/.test(one))) {
+    expect(existsSync(join(dirname(page), link)), `${page}: ${link}`).toBe(true)
+  }
+})
+
+it("the page on environment variables names every one that the library reads", () => {
+  const page = textOf("data/docs/environment.md")
+  const sources = readdirSync("lib", { recursive: true, encoding: "utf8" }).filter((file) =>
+    /\.(ts|cc|cjs)$/.test(file),
+  )
+  const read = sources.flatMap((file) => [
+    ...textOf(join("lib", file)).matchAll(/(?:process\.env\.|getenv\(")([A-Z][A-Z0-9_]+)/g),
+  ])
+  const usual = ["PATH", "JUPYTER_PATH"]
+  expect(
+    read.map((match) => match[1]!).filter((name) => !usual.includes(name) && !page.includes(`\`${name}\``)),
+  ).toEqual([])
+})
+
+describe("the numbers of the docs", () => {
+  it("of the README's table are those of the results that it links", () => {
+    const [file] = readme.match(/(?<=\]\()data\/results\/[\w-]+(?=\.md\)\) \|)/)!
+    const { methods } = readJsonFile(`${file}.json`) as unknown as Results
+    const percent = (x: number) => (100 * x).toFixed(1)
+    const cell = (method: string, temperature: string) => {
+      const { isr, isr_interval } = methods[method]![temperature]!
+      return `${percent(isr)} [${isr_interval.map((end) => percent(end!)).join(", ")}]`
+    }
+    for (const method of Object.keys(methods)) {
+      expect(readme).toContain(`| ${method} | ${cell(method, "T0")} | ${cell(method, "T0.5")} |`)
+    }
+  })
+
+  it("of speed are those of the committed results", () => {
+    const page = textOf("data/results/README.md")
+    for (const name of ["world", "gemma-3-270m"]) {
+      const { rows, commit } = readJsonFile(`data/results/bench-${name}.json`) as unknown as Bench
+      expect(page).toContain(`commit ${commit} | musc | peer | ratio | memory |`)
+      for (const { work, ours, peer, ratio, unit, peakMiB, peerPeakMiB } of rows.filter(({ unit }) => unit !== "%"))
+        if (peer && ratio && !/against without|against f32/.test(work))
+          expect(page).toContain(
+            `| ${work} | ${ours} ${unit} | ${peer} | ${ratio.toFixed(2)} | ${peakMiB} / ${peerPeakMiB} |`,
+          )
+    }
+  })
+
+  it("of memory are those of the plan", () => {
+    const qwen = { model_type: "qwen2", rms_norm_eps: 1e-6, rope_theta: 1e6, eos_token_id: 151645 }
+    const sizes = {
+      "Qwen2.5 0.5B": [896, 4864, 24, 14, 2, 151936, true],
+      "Qwen2.5 1.5B": [1536, 8960, 28, 12, 2, 151936, true],
+      "Qwen2.5 7B": [3584, 18944, 28, 28, 4, 152064, false],
+    } as const // as in their config.json
+    const device = { backend: "tensorflow", gpu: false, kernels: "vector", graphs: true, precision: "f32" } as const
+    const work = { rank: 8, length: 1024, batch: 1, tokenizerBytes: 7_031_645 }
+    for (const [name, [dim, ffn, layers, heads, kv, vocabulary, tied]] of Object.entries(sizes)) {
+      const config = parseConfig({
+        ...qwen,
+        ...{ hidden_size: dim, intermediate_size: ffn, num_hidden_layers: layers, num_attention_heads: heads },
+        ...{ num_key_value_heads: kv, vocab_size: vocabulary, tie_word_embeddings: tied },
+      })
+      const needs = planStages.map((stage) => planNeed(config, stage, work, { ...device, threads: 2 }).host / 2 ** 30)
+      const cells = [`${(parameterCount(config) / 1e9).toFixed(2)} G`, ...needs.map((need) => need.toFixed(1))]
+      expect(readme).toContain(`| ${name} | ${cells.join(" | ")} |`)
+    }
+  })
+})
