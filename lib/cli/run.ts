@@ -1,10 +1,11 @@
 import { existsSync } from "node:fs"
 import { basename, join } from "node:path"
-import { type Command, Option } from "commander"
+import { type Command, InvalidArgumentError, Option } from "commander"
 import type { RunConfig } from "../config/config"
 import { recipes } from "../config/recipes"
 import { InputError } from "../errors"
 import { answerRows, pairLines } from "../report/answers"
+import type { Rates } from "../runs/cost"
 import { planOf } from "../runs/dry-run"
 import { withoutSecrets } from "../runs/manifest"
 import { aligned, resultsTable } from "../runs/results"
@@ -41,6 +42,7 @@ interface Options extends SettingOptions, TorchFlags, ServerFlags, JudgeFlags {
   benchmarks?: string[]
   data?: string
   serve?: string
+  rates?: Rates
   models?: string[]
   out?: string
   cache: boolean
@@ -82,7 +84,11 @@ export function register(program: Command): void {
     )
     .option("--out <folder>", "run folder (default: runs/<recipe>)")
     .option("--no-cache", "do not share finished stages with the runs beside this one (folder .cache)")
-    .option("--dry-run", "show settings, first prompts and the number of calls, and stop")
+    .option(
+      "--dry-run",
+      "show settings, first prompts, numbers of calls and tokens, and hours at assumed rates, and stop",
+    )
+    .option("--rates <write,read,train>", "with --dry-run: tokens/s of the machine that will run it", ratesOption)
     .addHelpText("after", help)
     .action(async (recipe: string, options: Options) => {
       const given = { ...options, recipe, ...instructionsOf(options), settings: settingsOf(options) }
@@ -91,7 +97,8 @@ export function register(program: Command): void {
       if (options.dryRun) {
         const list = study?.variants.map(({ name, changes }) => `  ${name}: ${JSON.stringify(changes)}`).join("\n")
         return console.log(
-          (list ? `${study!.variants.length} runs:\n${list}\n\nthe first of them:\n` : "") + (await planOf(config)),
+          (list ? `${study!.variants.length} runs:\n${list}\n\nthe first of them:\n` : "") +
+            (await planOf(config, options.rates)),
         )
       }
       await start(recipe, config, options, study)
@@ -118,6 +125,12 @@ const settingsOf = ({ judge, judgeModel, benchmarks, data }: Options): Partial<R
   ...(benchmarks && { benchmarks }),
   ...(data !== undefined && { benchmarkData: data }),
 })
+
+function ratesOption(text: string): Rates {
+  const [write, read, train, ...more] = text.split(",").map(Number)
+  if (write! > 0 && read! > 0 && train! > 0 && !more.length) return { write: write!, read: read!, train: train! }
+  throw new InvalidArgumentError(`must be three numbers above 0, such as 1500,10000,3000, got ${text}`)
+}
 
 async function start(recipe: string, config: RunConfig, flags: Options, study?: Study): Promise<void> {
   const { out, cache } = flags

@@ -114,15 +114,18 @@ export function readConfig(
 ): RunConfig {
   const sets = parseSets(set)
   const file = fileSettings(recipe)
-  const model = `${sets.model ?? given.model ?? file?.own.model ?? "world"}`
   const name = file ? file.recipe : recipe
+  const known = name && Object.hasOwn(recipes, name) ? recipes[name] : undefined
+  const model = `${sets.model ?? given.model ?? file?.own.model ?? known?.model ?? "world"}`
   const base = { ...recipeSettings(name ?? (isEmbedded(model) ? "smoke" : file ? null : "paper"), model), ...file?.own }
   const named = Object.fromEntries(
     (["model", "backend", "math", "workers", "seeds", "repeat"] as const).flatMap((key) =>
       given[key] === undefined ? [] : [[key, given[key]]],
     ),
   )
-  const merged: Record<string, unknown> = { ...base, ...named, ...settings }
+  const from = `${sets.seeds ?? given.seeds ?? file?.own.seeds ?? "world"}`
+  const own = ["world", "self-instruct", "checkable"].includes(from) ? {} : known?.fromFile
+  const merged: Record<string, unknown> = { ...base, ...own, ...file?.own, model, ...named, ...settings }
   if (limit !== undefined) {
     const most = (key: "instructions" | "evalInstructions") =>
       Math.min(limit, Number(merged[key] ?? configDefaults[key]))

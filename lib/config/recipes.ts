@@ -8,6 +8,10 @@ export interface Recipe {
   config: Partial<RunConfig>
   /** what holds beside `config` when another model than the embedded one is given */
   otherModels?: Partial<RunConfig>
+  /** what holds beside them when instructions come from a file */
+  fromFile?: Partial<RunConfig>
+  /** the model, if none is given */
+  model?: string
   /** the runs of the experiment by name, with what each changes; one run if absent */
   variants?: Readonly<Record<string, Partial<RunConfig>>>
   /** setting that the variants change in steps: the figure's axis */
@@ -42,6 +46,27 @@ const embedded: Partial<RunConfig> = {
 const standard = Object.fromEntries(
   Object.keys(embedded).map((key) => [key, configDefaults[key as ConfigKey]]),
 ) as Partial<RunConfig>
+
+/** The settings of the authors' released scripts for models of 7 and 8 B, on the methods of the paper. */
+const released: Omit<Recipe, "summary" | "model"> = {
+  config: {
+    ...{ seeds: "self-instruct", instructions: 1000, pairs: 1000, epochs: 3, gradientCheckpointing: true },
+    weightings: ["uniform", "contrast", "pmi", "entropy", "kl"],
+    methods: [
+      ...([
+        "base",
+        "sft",
+        "self-reward-yesno",
+        "self-reward-points",
+        "self-correct",
+        "fine",
+        "coarse",
+        "musc",
+      ] as const),
+    ],
+  },
+  fromFile: { instructions: 2000 },
+}
 
 /** The experiments that come with musc. */
 export const recipes: Readonly<Record<string, Recipe>> = {
@@ -113,6 +138,13 @@ export const recipes: Readonly<Record<string, Recipe>> = {
       methods: ["base", "sft", "coarse", "coarse-verified", "musc", "musc-verified"],
     },
   },
+  "llama-3-8b": {
+    summary:
+      "the paper's table at its own size: 1,000 self-instructed instructions or 2,000 chats, 3 epochs on 1,000 pairs",
+    model: "meta-llama/Meta-Llama-3-8B-Instruct",
+    ...released,
+  },
+  "qwen2-7b": { summary: "the same with Qwen2", model: "Qwen/Qwen2-7B-Instruct", ...released },
   "ablation-weights": {
     summary:
       "every token weighting on the same pairs, KL on verified pairs alone, and TDPO, five seeds, on the development split",

@@ -1,10 +1,12 @@
 import { type BaselineName, configDefaults, configKeys, isBaseline, type RunConfig } from "../config/config"
 import type { InstructionRow, TokenSignals } from "../data/schema"
 import type { GenerateRequest, ScoreRequest, Scorer } from "../engine/engine"
+import { estimateTokens } from "../eval/judge"
 import { respondMessages } from "../musc/respond"
 import { selfInstruct } from "../musc/source"
 import { stages } from "../musc/stages"
 import { collect, first } from "./context"
+import { costOf, type Rates } from "./cost"
 import { aligned } from "./results"
 
 import {
@@ -56,7 +58,7 @@ export function shown({ messages, temperature, maxTokens }: GenerateRequest): st
 }
 
 /** What a run with these settings would do: settings changed, calls of each stage, the first prompt. Calls nothing. */
-export async function planOf(config: RunConfig): Promise<string> {
+export async function planOf(config: RunConfig, rates?: Rates): Promise<string> {
   checkMethods(config)
   const options = stageOptions(config, config.seed)
   const engine = recorder()
@@ -86,11 +88,17 @@ export async function planOf(config: RunConfig): Promise<string> {
     ["train", `${trained * Math.ceil(steps)}`, `steps of ${config.batchSize} pairs, for ${trained} methods together`],
     ["evaluate", `${answers}`, `answers to ${evaluated} held-out instructions`],
   ]
+  const texts = rows.map(({ instruction, input }) => `${instruction} ${input ?? ""}`)
+  const instruction = texts.length
+    ? texts.reduce((total, text) => total + estimateTokens(text), 0) / texts.length
+    : undefined
+  const cost = await costOf(config, recorder, { kept, evaluated, written, instruction }, rates)
   const changed = configKeys.filter((key) => JSON.stringify(config[key]) !== JSON.stringify(configDefaults[key]))
   const repeats = config.repeat > 1 ? `, ${config.repeat} times` : ""
   return [
     `settings that differ from the defaults:\n${changed.map((key) => `  ${key}: ${JSON.stringify(config[key])}`).join("\n") || "  none"}`,
     `at most${repeats}:\n${aligned([["stage", "number", "of"], ...calls])}`,
+    `tokens and hours, all ${config.repeat > 1 ? `${config.repeat} repetitions` : "of it"}:\n${aligned(cost.rows)}\n${cost.notes.join("\n")}`,
     `first prompt:\n${engine.requests[0] ? shown(engine.requests[0]) : "(no instruction)"}`,
   ].join("\n\n")
 }

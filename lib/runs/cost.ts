@@ -1,0 +1,198 @@
+import { isBaseline, type RunConfig } from "../config/config"
+import type { CorruptedRow, DecomposedRow } from "../data/schema"
+import { estimateTokens, silentJudge } from "../eval/judge"
+import { stages } from "../musc/stages"
+import type { Recorder } from "./dry-run"
+import { loadBenchmarks } from "./run-benchmarks"
+import { stageOptions } from "./stages"
+
+/** How fast a machine is, in tokens a second. */
+export interface Rates {
+  write: number
+  read: number
+  train: number
+}
+
+/** What an 8 B model in bf16 does on one GPU of 80 GB, served in batches: round figures, to be replaced by one's own. */
+export const assumedRates: Rates = { write: 1500, read: 10_000, train: 3000 }
+
+/** Lengths in tokens that are assumed where nothing has been written yet; never above the limits of the settings. */
+const assumed = {
+  instruction: 120,
+  constraints: 5,
+  question: 15,
+  decompose: 150,
+  recombine: 120,
+  answer: 400,
+  verdict: 60,
+}
+
+/** A line of the plan. `most`: tokens written if every reply reached its limit. */
+interface Cost {
+  stage: string
+  calls: number
+  read: number
+  written: number
+  most: number
+  /** tokens that training passes over, with their gradients */
+  trained?: number
+  /** someone else's machine does it, so its hours are not counted */
+  elsewhere?: boolean
+}
+
+export interface CostOptions {
+  /** Instructions that go through the stages, and those answered in the evaluation. */
+  kept: number
+  evaluated: number
+  /** Self-instructed ones. */
+  written: number
+  /** Mean tokens of an instruction; assumed if not known. */
+  instruction?: number
+}
+
+/** Calls, tokens and hours of a run by stage, as cells of a table, and what they rest on. */
+export async function costOf(
+  config: RunConfig,
+  engine: () => Recorder,
+  { kept, evaluated, written, instruction = assumed.instruction }: CostOptions,
+  rates: Rates = assumedRates,
+): Promise<{ rows: string[][]; notes: string[] }> {
+  const c = config
+  const prompts = await promptLengths(c, engine)
+  const answer = Math.min(assumed.answer, c.respondMaxTokens)
+  const stage = (stage: string, calls: number, read: number, reply: number, limit: number): Cost => ({
+    ...{ stage, calls, read: calls * read, written: calls * Math.min(reply, limit), most: calls * limit },
+  })
+  const selfWritten = c.seeds === "self-instruct"
+  const edits = kept * Math.max(1, Math.round(c.noiseRatio * assumed.constraints)) * (c.negate + c.substitute)
+  const asked = Math.round(edits / (c.drop + c.negate + c.substitute))
+  const baselines = c.methods.filter((method) => isBaseline(method) || method === "fine")
+  const samples = baselines.length ? c.samples * kept : 0
+  const trained = c.methods.filter((method) => method !== "base").length
+  const pairs = Math.min(kept, c.pairs || kept)
+  const answers = evaluated * c.methods.length * c.evalTemperatures.length
+  const judgeElsewhere = !!c.evalJudgeEndpoint
+  const perJudge = prompts.judge + answer + instruction
+  const costs: Cost[] = [
+    ...(selfWritten ? [stage("self-instruct", written, 5 * instruction, instruction, c.selfInstructMaxTokens)] : []),
+    ...(c.stages === "world"
+      ? []
+      : [
+          stage(
+            "decompose",
+            kept + evaluated,
+            prompts.decompose + instruction,
+            assumed.decompose,
+            c.decomposeMaxTokens,
+          ),
+          stage("corrupt", asked, prompts.corrupt, assumed.question, c.corruptMaxTokens),
+          stage("recombine", 2 * kept, prompts.recombine, assumed.recombine, c.recombineMaxTokens),
+        ]),
+    stage("respond", 2 * kept, instruction, answer, c.respondMaxTokens),
+    stage("weigh", kept, 6 * (instruction + answer), 0, 0),
+    ...(samples ? [stage("sample", samples, instruction, answer, c.respondMaxTokens)] : []),
+    ...(samples
+      ? [stage("judge for baselines", samples * assumed.constraints, perJudge, assumed.verdict, c.judgeMaxTokens)]
+      : []),
+    { ...stage("train", trained, 0, 0, 0), trained: trained * pairs * c.epochs * 2 * (instruction + answer) },
+    stage("evaluate: answers", answers, instruction, Math.min(assumed.answer, c.evalMaxTokens), c.evalMaxTokens),
+    {
+      ...stage("evaluate: verdicts", answers * assumed.constraints, perJudge, assumed.verdict, c.judgeMaxTokens),
+      elsewhere: judgeElsewhere,
+    },
+    ...(await benchmarkCosts(c)),
+  ]
+  const hours = ({ read, written, trained = 0, elsewhere }: Cost) =>
+    elsewhere ? 0 : (read / rates.read + written / rates.write + trained / rates.train) / 3600
+  const all = costs.map((cost) => ({
+    ...cost,
+    ...{ calls: cost.calls * c.repeat, read: cost.read * c.repeat, written: cost.written * c.repeat },
+    ...{ most: cost.most * c.repeat, trained: (cost.trained ?? 0) * c.repeat },
+  }))
+  const total = (pick: (cost: (typeof all)[number]) => number) => all.reduce((sum, cost) => sum + pick(cost), 0)
+  const count = (value: number) => Math.round(value).toLocaleString("en")
+  const line = (name: string, one: Omit<(typeof all)[number], "stage">, time: string) => [
+    ...[name, count(one.calls), count(one.read), count(one.written), count(one.most), count(one.trained), time],
+  ]
+  const rows = [
+    ["stage", "calls", "tokens read", "tokens written", "at most", "tokens trained", "hours"],
+    ...all.map((cost) => line(cost.stage, cost, cost.elsewhere ? "judge's" : hours(cost).toFixed(2))),
+    line(
+      "all",
+      {
+        ...{ calls: total(({ calls }) => calls), read: total(({ read }) => read), most: total(({ most }) => most) },
+        ...{ written: total(({ written }) => written), trained: total(({ trained }) => trained) },
+      },
+      total(hours).toFixed(1),
+    ),
+  ]
+  const notes = [
+    `Rates assumed, in tokens/s: writing ${count(rates.write)}, reading ${count(rates.read)}, training ${count(rates.train)} ` +
+      "(an 8 B model served in batches on one GPU of 80 GB; --rates write,read,train gives those of another machine).",
+    `Lengths assumed, in tokens: instruction ${Math.round(instruction)}, answer ${answer}, ${assumed.constraints} constraints, ` +
+      `verdict ${assumed.verdict}; prompts are counted with their examples, which a server that shares prefixes reads once.`,
+  ]
+  return { rows, notes }
+}
+
+/** Tokens of each stage's prompt without the instruction that is put in, measured on prompts as they are sent. */
+async function promptLengths(config: RunConfig, engine: () => Recorder) {
+  const options = stageOptions(config, config.seed)
+  const question = "Is it as long as it has to be?"
+  const constraints = Array.from({ length: assumed.constraints }, (_, i) => `${question} ${i}`)
+  const plain = { id: "0", instruction: "x", input: null, source: "plan", calls: {} }
+  const row: DecomposedRow = { ...plain, constraints }
+  const lengthOf = async (work: (recorder: Recorder) => Promise<unknown>) => {
+    const recorder = engine()
+    await work(recorder)
+    const first = recorder.requests[0]
+    return first ? first.messages.reduce((sum, { content }) => sum + estimateTokens(content), 0) : 0
+  }
+  const noised = { ...row, noised_constraints: constraints.slice(1), edits: [] } as unknown as CorruptedRow
+  return {
+    decompose: await lengthOf((one) => stages.decompose.work(one, plain, options.decompose)),
+    corrupt: await lengthOf((one) =>
+      stages.corrupt.work(one, row, { ...options.corrupt, drop: 0, negate: 1, substitute: 0 }),
+    ),
+    recombine: await lengthOf((one) => stages.recombine.work(one, noised, options.recombine)),
+    judge: 60 + 110 * Math.min(4, config.shots),
+  }
+}
+
+/** What the benchmarks of the settings ask, for all methods of one seed. Answers are assumed to be of half their limit at most. */
+async function benchmarkCosts(config: RunConfig): Promise<Cost[]> {
+  const loaded = await loadBenchmarks(config, true)
+  const methods = config.methods.length
+  return Promise.all(
+    loaded.map(async ({ benchmark, items }): Promise<Cost[]> => {
+      const { judge, requests } = silentJudge()
+      if (benchmark.judged)
+        for (const item of items)
+          await benchmark.collect(
+            item,
+            item.turns.map(() => ""),
+            judge,
+          )
+      const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
+      const turns = items.flatMap((item) => item.turns.map((text) => ({ text, most: item.maxTokens })))
+      const reply = (most: number) => Math.min(assumed.answer, most)
+      const answers: Cost = {
+        ...{ stage: `${benchmark.name}: answers`, calls: methods * turns.length },
+        read: methods * sum(turns.map(({ text }) => estimateTokens(text))),
+        written: methods * sum(turns.map(({ most }) => reply(most))),
+        most: methods * sum(turns.map(({ most }) => most)),
+      }
+      if (!benchmark.judged) return [answers]
+      const prompts = requests.map(({ messages }) => sum(messages.map(({ content }) => estimateTokens(content))))
+      return [
+        answers,
+        {
+          ...{ stage: `${benchmark.name}: judge`, calls: methods * requests.length, elsewhere: true },
+          read: methods * (sum(prompts) + requests.length * assumed.answer),
+          written: methods * sum(requests.map(({ maxTokens }) => Math.min(assumed.verdict, maxTokens))),
+          most: methods * sum(requests.map(({ maxTokens }) => maxTokens)),
+        },
+      ]
+    }),
+  ).then((lists) => lists.flat())
+}
