@@ -24,6 +24,8 @@ export type AlpacaData = z.output<typeof alpacaRecord> & {
 export interface AlpacaResult {
   /** From 1 (baseline) to 2 (model); null where the judge's reply could not be read. */
   preference: number | null
+  /** Whether the text of the reply decided, as there were no log-probs. */
+  byText?: boolean
   /** Code points of the model's answer, and of the baseline's. */
   length: number
   baselineLength: number
@@ -85,14 +87,17 @@ Reply with the name of the model that gave the better answer and nothing else, n
 /**
  * P(m) / (P(m) + P(M)) from the first token's log-probs; a label that is not among them has probability 0. Undefined when
  * neither is, or when the server gives no log-probs. Official: the tokens must be exactly m and M; corrected: blanks and
- * quotes around them, as other tokenizers have them, do not count, and the variants of a label are added up.
+ * quotes around them, as other tokenizers have them, do not count, and the variants of a label are added up; where there are
+ * no log-probs at all, a reply that is one of the labels and nothing else decides with 1 or 0.
  */
-export function shareOfM({ first = [] }: JudgeReply, scoring: Scoring): number | undefined {
+export function shareOfM({ text, first = [] }: JudgeReply, scoring: Scoring): number | undefined {
   const name = (token: string) => (scoring === "official" ? token : token.replace(/^[\s▁Ġ"'`]+|[\s"'`]+$/g, ""))
   const probability = (label: string) =>
     first.filter(({ token }) => name(token) === label).reduce((sum, { logprob }) => sum + Math.exp(logprob), 0)
   const [m, M] = [probability("m"), probability("M")]
-  return m + M > 0 ? m / (m + M) : undefined
+  if (m + M > 0) return m / (m + M)
+  const said = /^[\s"'`]*([mM])[\s"'`.]*$/.exec(text)?.[1]
+  return scoring === "corrected" && !first.length && said ? Number(said === "m") : undefined
 }
 
 async function load(path: string): Promise<BenchmarkItem<AlpacaData>[]> {
@@ -148,12 +153,14 @@ async function readGamed(file: string): Promise<Map<number, GamedRow[]>> {
 function score(data: AlpacaData, response: string, replies: readonly JudgeReply[], scoring: Scoring): AlpacaResult {
   const reply = (scoring === "official" ? replies[0] : replies.at(-1)) ?? { text: "" }
   const m = shareOfM(reply, scoring)
+  const byText = m !== undefined && !reply.first?.length && response !== data.output
   const share = m === undefined || modelFirst(data.instruction) ? m : 1 - m
   return {
     preference: response === data.output ? 1.5 : share === undefined ? null : 1 + share,
     length: lengthOf(response),
     baselineLength: lengthOf(data.output),
     gamed: data.gamed,
+    ...(byText && { byText }),
   }
 }
 
@@ -192,8 +199,11 @@ function controlledRate(results: readonly AlpacaResult[]): number {
 
 function notes(results: readonly AlpacaResult[]): string[] {
   const unread = results.filter(({ preference }) => preference === null).length
-  const why = "neither m nor M among the first tokens, or a server that gives no log-probs"
+  const why =
+    "neither m nor M among the first tokens, or a server that gives no log-probs (a judge that thinks needs room: --judge-thinking-tokens)"
+  const byText = results.filter((result) => result.byText).length
   return [
+    ...(byText ? [`${byText} comparisons are decided by the reply's text, as the server gives no log-probs`] : []),
     ...(unread ? [`${unread} of ${results.length} comparisons have no preference and are left out: ${why}`] : []),
     ...(lengthControllable(results)
       ? []

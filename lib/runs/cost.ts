@@ -2,7 +2,7 @@ import { isBaseline, type RunConfig } from "../config/config"
 import type { CorruptedRow, DecomposedRow } from "../data/schema"
 import { estimateTokens, silentJudge } from "../eval/judge"
 import { stages } from "../musc/stages"
-import type { Recorder } from "./dry-run"
+import type { Recorder } from "./recorder"
 import { loadBenchmarks } from "./run-benchmarks"
 import { stageOptions } from "./stages"
 

@@ -1,12 +1,13 @@
 import { type BaselineName, configDefaults, configKeys, isBaseline, type RunConfig } from "../config/config"
-import type { InstructionRow, TokenSignals } from "../data/schema"
-import type { GenerateRequest, ScoreRequest, Scorer } from "../engine/engine"
+import type { InstructionRow } from "../data/schema"
+import type { GenerateRequest } from "../engine/engine"
 import { estimateTokens } from "../eval/judge"
 import { respondMessages } from "../musc/respond"
 import { selfInstruct } from "../musc/source"
 import { stages } from "../musc/stages"
 import { collect, first } from "./context"
 import { costOf, type Rates } from "./cost"
+import { recorder } from "./recorder"
 import { aligned } from "./results"
 
 import {
@@ -19,37 +20,6 @@ import {
   stageOptions,
   worldSource,
 } from "./stages"
-
-/** An engine that writes nothing and keeps what it was asked. */
-export interface Recorder extends Scorer {
-  readonly requests: GenerateRequest[]
-  readonly scored: ScoreRequest[]
-}
-
-export function recorder(): Recorder {
-  const requests: GenerateRequest[] = []
-  const scored: ScoreRequest[] = []
-  const list: number[] = []
-  const nothing: TokenSignals = {
-    tokens: [],
-    ...{ logprob: list, logprob_noised: list, logprob_empty: list },
-    ...{ entropy: list, entropy_noised: list, kl: list, kl_reverse: list },
-  }
-  return {
-    name: "nothing",
-    concurrency: 64,
-    requests,
-    scored,
-    async generate(request) {
-      requests.push(request)
-      return { text: "", tokens: 0, finish: "stop" }
-    },
-    async score(request) {
-      scored.push(request)
-      return request.responses.map(() => nothing)
-    },
-  }
-}
 
 /** A request as text for people. */
 export function shown({ messages, temperature, maxTokens }: GenerateRequest): string {

@@ -45,6 +45,18 @@ describe("the judge's reply", () => {
     expect(shareOfM({ text: "m" }, "official")).toBeUndefined()
   })
 
+  it("decides by its text in corrected scoring where the server gives no log-probs", () => {
+    expect([" m\n", '"M".', "The answer is m", ""].map((text) => shareOfM({ text }, "corrected"))).toEqual([
+      ...[1, 0, undefined, undefined],
+    ])
+    expect(shareOfM({ text: "m", first: [{ token: "The", logprob: 0 }] }, "corrected")).toBeUndefined()
+    const result = alpacaEval.score(item(data("Sing.")), ["x"], [{ text: "m" }], "corrected")
+    expect(result.byText).toBe(true)
+    expect(alpacaEval.notes!([result], "corrected")[0]).toBe(
+      "1 comparisons are decided by the reply's text, as the server gives no log-probs",
+    )
+  })
+
   it("has its tokens read with blanks and quotes only in corrected scoring", () => {
     const spaced = reply({ " m": 0.3, M: 0.3, m: 0.3 })
     expect(shareOfM(spaced, "official")).toBeCloseTo(0.5, 12)

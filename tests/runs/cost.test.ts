@@ -2,7 +2,8 @@ import { expect, it } from "vitest"
 import { parseConfig } from "../../lib/config/config"
 import { recipeOf } from "../../lib/config/recipes"
 import { costOf } from "../../lib/runs/cost"
-import { planOf, recorder } from "../../lib/runs/dry-run"
+import { planOf } from "../../lib/runs/dry-run"
+import { recorder } from "../../lib/runs/recorder"
 
 const settings = { model: "org/name", seeds: "self-instruct", repeat: 1, methods: ["base", "musc"] as const }
 
