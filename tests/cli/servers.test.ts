@@ -147,8 +147,8 @@ describe("a stage asked of a server", () => {
     expect(rowsOf("b-out.jsonl").map(({ instruction }) => instruction)).toEqual(
       Array.from({ length: 60 }, (_, i) => `Write ${i} lines about tea.`),
     )
-    // Up to 4 answers were on the way when the process died.
-    expect(second.bodies.length).toBeLessThanOrEqual(60 - before + 4)
+    // Up to 4 answers were on the way when the process died, and some more were being written down.
+    expect(second.bodies.length).toBeLessThanOrEqual(60 - before + 8)
     expect(second.bodies.length).toBeGreaterThanOrEqual(60 - before)
     expect(readdirSync(dir).filter((name) => name.includes("b-out") && name.includes("calls"))).toEqual([])
     second.close()
