@@ -8,12 +8,15 @@ import { parseRecord } from "../data/jsonl"
 import { isLockFile, lockFolder } from "../data/lock"
 import { objectOf, toFilePair } from "../data/pair-files"
 import { type InstructionRow, instructionRow, weighedRow } from "../data/schema"
+import { describeModel } from "../engine/description"
+import type { LocalModel } from "../engine/local"
 import { InputError } from "../errors"
 import { type Outcome, requireStage } from "../musc/row"
 import { type TrainRow, toTrainRow, trainVersion } from "../musc/train"
 import { stepProgress } from "../runs/context"
 import { checkMethods, stageSettings, trainSettings } from "../runs/stages"
 import { keyOf } from "../runs/store"
+import { torchScorer } from "../runs/torch-score"
 import { runTraining, trainingKey } from "../runs/train-stage"
 import {
   openModel,
@@ -21,12 +24,15 @@ import {
   type SettingOptions,
   settingsHelp,
   stoppable,
+  type TorchFlags,
+  torchOptions,
   withRecipe,
   withSettings,
+  withTorch,
   withWorkers,
 } from "./support"
 
-interface Options extends SettingOptions {
+interface Options extends SettingOptions, TorchFlags {
   out: string
   method: string
   force?: boolean
@@ -50,7 +56,7 @@ export function register(program: Command): void {
       "musc, coarse (uniform weights: plain DPO), sft (on chosen answers), musc-<weighting>",
       "musc",
     )
-  withWorkers(withSettings(withRecipe(command)))
+  withTorch(withWorkers(withSettings(withRecipe(command))))
     .option("--force", "start anew where the folder holds a training with other settings")
     .addHelpText(
       "after",
@@ -67,7 +73,9 @@ ${settingsHelp([...stageSettings.train, "seed"])}`,
     .action(trainCommand)
 }
 
-async function trainCommand(file: string, { out, method: name, force, ...given }: Options): Promise<void> {
+async function trainCommand(file: string, options: Options): Promise<void> {
+  const { out, method: name, force, ...given } = options
+  const torch = torchOptions(options)
   const config = readConfig(given)
   const method = methodNames.find((known) => known === name)
   const settings = method && trainSettings(config, method, config.seed)
@@ -79,8 +87,19 @@ async function trainCommand(file: string, { out, method: name, force, ...given }
   const lock = lockFolder(out)
   try {
     const adapter = await stoppable(async (signal, show) => {
-      const local = await openModel(config, show, signal)
-      const key = keyOf("train", trainVersion, settings, local.fingerprint, await sha256File(file))
+      const model = torch ? describeModel(await modelFolder(config.model, { signal })) : null
+      const by = model
+        ? { model, torch: torch!, scorer: torchScorer(model, torch!) }
+        : await openModel(config, show, signal)
+      const { fingerprint } = model ?? (by as LocalModel)
+      const key = keyOf(
+        "train",
+        trainVersion,
+        settings,
+        fingerprint,
+        await sha256File(file),
+        ...(torch ? [torch.dtype] : []),
+      )
       const held = trainingKey(out)
       const foreign = existsSync(out) && readdirSync(out).some((entry) => !isLockFile(entry))
       if (foreign && held !== key && !force) {
@@ -88,7 +107,7 @@ async function trainCommand(file: string, { out, method: name, force, ...given }
         throw new InputError(`${rule}; choose another folder, or --force to replace the training in it`, { file: out })
       }
       return runTraining({
-        ...{ dir: out, key, local, settings, signal: AbortSignal.any([signal, lock.lost]) },
+        ...{ dir: out, key, by, settings, signal: AbortSignal.any([signal, lock.lost]) },
         pairs: () => readPairs(file),
         checkpointEvery: config.checkpointEvery,
         onNote: show.note,

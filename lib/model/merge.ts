@@ -19,6 +19,12 @@ export function modelName(dir: string): string {
   return org ? `${org}/${name}` : basename(path)
 }
 
+/** How an adapter names its base, so that PEFT finds it: by its name on the hub, else by its folder. */
+export function baseName(dir: string): string {
+  const name = modelName(dir)
+  return name.includes("/") ? name : resolve(dir)
+}
+
 /**
  * What speaks against a model as the base of an adapter, or undefined: adapter_config.json names another one. Names are
  * compared without organisation, folder and case, as a copy on disk rarely lies where it was trained.

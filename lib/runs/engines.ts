@@ -40,7 +40,7 @@ export interface Engines {
 }
 
 /** A training, whoever does it. */
-export type Training = Omit<TrainStage, "local">
+export type Training = Omit<TrainStage, "by">
 
 /** Texts from somewhere else than this process. */
 export interface TextEngine {
@@ -124,7 +124,7 @@ export function openEngines(
     },
     async train(training) {
       await text?.pause?.()
-      const adapter = await runTraining({ ...training, local: weights() })
+      const adapter = await runTraining({ ...training, by: torch ? { model, torch, scorer } : weights() })
       text?.addAdapter?.(adapter)
       return adapter
     },

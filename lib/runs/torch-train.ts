@@ -2,7 +2,7 @@ import { existsSync } from "node:fs"
 import { mkdir, readFile, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { writeAtomic } from "../data/files"
-import { type MetricsLine, metricsLine } from "../data/results"
+import { metricsLine } from "../data/results"
 import { tf } from "../device/tf"
 import type { ModelDescription } from "../engine/description"
 import type { SignalScorer } from "../engine/engine"
@@ -15,7 +15,7 @@ import { respondMessages } from "../musc/respond"
 import { type FailedRow, hasPassed } from "../musc/row"
 import type { Rows } from "../musc/run-stage"
 import { checkSettings, encodedPairs, notesOf, type PairCounts, type TrainRow, type TrainSettings } from "../musc/train"
-import { epochs } from "../train/loop"
+import { epochs, type StepLog } from "../train/loop"
 import { ROUNDING } from "../train/losses"
 import type { PairItem } from "../train/objective"
 import { adamDefaults } from "../train/optim"
@@ -37,15 +37,18 @@ export interface TrainingJob {
   /** Told, a line each, of pairs that were left out, cut or weighed anew. */
   onNote?: (line: string) => void
   /** Called once a step, those of an earlier start included. */
-  onStep?: (line: MetricsLine) => void
+  onStep?: (line: StepLog) => void
 }
+
+/** What became of the rows; see PairCounts. */
+const pairsFile = "pairs.json"
 
 /**
  * Trains an adapter by a Python job, equal to training in process but for rounding: the same pairs in the same order from
  * the same first adapter. Started again, it goes on from the job's last checkpoint. Returns the adapter's folder (PEFT).
  * @throws ConfigError for a loss that the job does not have; PendingJobError, BackendError, MuscError, StoppedError as runJob
  */
-export async function trainByJob(job: TrainingJob): Promise<{ adapter: string; metrics: string }> {
+export async function trainByJob(job: TrainingJob): Promise<{ adapter: string; metrics: string; pairs: string }> {
   const { folder, key, model, torch, signal, onStep } = job
   const adapter = join(folder, "adapter")
   const metrics = join(folder, "metrics.jsonl")
@@ -61,20 +64,23 @@ export async function trainByJob(job: TrainingJob): Promise<{ adapter: string; m
   const onPoll = () => {
     const { lines, end } = newLines(metrics, read)
     read = end
-    for (const line of lines) onStep?.(metricsLine.parse(JSON.parse(line)))
+    for (const line of lines) {
+      const { grad_norm: gradNorm, ...log } = metricsLine.parse(JSON.parse(line))
+      onStep?.({ ...log, gradNorm } as StepLog)
+    }
   }
   if (!existsSync(join(adapter, "adapter_config.json"))) {
     await runJob({ folder, script: "train.py", command: torch.command, signal, onPoll })
   }
   readAdapter(adapter, model.config)
-  return { adapter, metrics }
+  return { adapter, metrics, pairs: join(folder, pairsFile) }
 }
 
 async function writeJob(job: TrainingJob) {
   const { folder, model, pairs, settings, checkpointEvery, torch, scorer } = job
   checkSettings(settings)
   const loss = lossOf(settings)
-  const items = await withReferences(pairs(), model, settings, scorer, join(folder, "reference"), job)
+  const items = await withReferences(pairs(), model, settings, scorer, job)
   if (!items.length) {
     throw new InputError("training needs at least one pair, got none; look for the reasons in the stages before")
   }
@@ -124,8 +130,7 @@ async function withReferences(
   { tokenizer }: ModelDescription,
   settings: TrainSettings,
   scorer: SignalScorer,
-  folder: string,
-  { signal, onNote = console.warn }: Pick<TrainingJob, "signal" | "onNote">,
+  { folder, signal, onNote = console.warn }: Pick<TrainingJob, "folder" | "signal" | "onNote">,
 ): Promise<PairItem[]> {
   const rows: TrainRow[] = []
   for await (const row of pairs) if (hasPassed(row)) rows.push(row)
@@ -135,7 +140,7 @@ async function withReferences(
       return { clean: prompt, noised: prompt, empty: prompt, responses: [row.chosen, row.rejected] }
     }
     const missing = rows.filter(({ signals }) => !signals)
-    const ready = await scoredAhead(scorer, missing.map(requestOf), { folder, signal })
+    const ready = await scoredAhead(scorer, missing.map(requestOf), { folder: join(folder, "reference"), signal })
     try {
       for (const [i, row] of rows.entries()) {
         if (row.signals) continue
@@ -151,6 +156,7 @@ async function withReferences(
   for await (const some of encodedPairs(tokenizer, rows, settings, counts)) items.push(...some.map(({ item }) => item))
   counts.pairs = items.length
   for (const line of notesOf(counts, settings)) onNote(line)
+  await writeAtomic(join(folder, pairsFile), `${JSON.stringify(counts, null, 2)}\n`)
   return items
 }
 

@@ -11,7 +11,7 @@ import type { LocalModel } from "../engine/local"
 import { CheckpointError, InputError, MuscError } from "../errors"
 import { readAdapter, writeAdapter } from "../model/adapter"
 import { fromAdapter, type Lora, toAdapter } from "../model/lora"
-import { baseMismatch, writeCheckpoint } from "../model/merge"
+import { baseMismatch, baseName, writeCheckpoint } from "../model/merge"
 import { verifySafetensors } from "../model/safetensors"
 import type { Model } from "../model/transformer"
 import { weightsFile } from "../musc/reweigh"
@@ -19,13 +19,15 @@ import type { FailedRow } from "../musc/row"
 import { type PairCounts, type TrainRow, type TrainSettings, trainAdapter, trainModel } from "../musc/train"
 import type { StepLog } from "../train/loop"
 import { shareFinished } from "./store"
+import { type TrainingJob, trainByJob } from "./torch-train"
 
 export interface TrainStage {
   /** Folder for `metrics.jsonl`, `pairs.json`, `adapter/` (or `model/`) and, while training, `checkpoint.safetensors`. */
   dir: string
   /** See keyOf: training version, settings, the model, the key of the pairs. */
   key: string
-  local: LocalModel
+  /** The model in this process, or what a Python job needs of it. */
+  by: LocalModel | JobTrainer
   pairs: () => AsyncIterable<TrainRow | FailedRow>
   settings: TrainSettings
   checkpointEvery: number
@@ -37,6 +39,9 @@ export interface TrainStage {
   onNote?: (line: string) => void
 }
 
+/** Trains by a Python job; see trainByJob. */
+export type JobTrainer = Pick<TrainingJob, "model" | "torch" | "scorer">
+
 /**
  * Trains an adapter, or finds it done. A stopped or killed training goes on from its checkpoint, to the same adapter and
  * the same metrics as without the stop. A finished one, here or in the cache, is compared with the hashes in its key file
@@ -45,7 +50,7 @@ export interface TrainStage {
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */
 export async function runTraining(stage: TrainStage): Promise<string> {
-  const { dir, key, local, pairs, settings, checkpointEvery, cache, signal, onStep, onNote } = stage
+  const { dir, key, by, settings, cache, onNote } = stage
   const all = settings.trained === "all"
   const adapter = join(dir, all ? "model" : "adapter")
   const metrics = join(dir, "metrics.jsonl")
@@ -74,6 +79,29 @@ export async function runTraining(stage: TrainStage): Promise<string> {
     throw fileError(error, dir, "write")
   }
   await writeKey(dir, { key, complete: false })
+  if ("torch" in by) await trainElsewhere(stage, by)
+  else await trainHere(stage, by)
+  const state = { key, complete: true, files: await printsOf(dir, parts) }
+  await writeKey(dir, state)
+  for (const done of [checkpoint, weightsFile(checkpoint)]) await rm(done, { force: true })
+  if (cached) {
+    await shareFinished(cached, onNote, () =>
+      finish(cached, async (temporary) => {
+        await mkdir(temporary)
+        for (const part of parts) await copyFinished(join(dir, part), join(temporary, part))
+        await writeKey(temporary, state)
+      }),
+    )
+  }
+  return adapter
+}
+
+/** Trains in this process, from the checkpoint of an earlier start if there is one. */
+async function trainHere(stage: TrainStage, local: LocalModel): Promise<void> {
+  const { dir, key, pairs, settings, checkpointEvery, signal, onStep, onNote } = stage
+  const all = settings.trained === "all"
+  const metrics = join(dir, "metrics.jsonl")
+  const checkpoint = join(dir, "checkpoint.safetensors")
   await resumeFrom(checkpoint, metrics, key, onNote)
   const writer = await appendJsonl(metrics, { resume: true })
   let made: Lora | Model
@@ -98,27 +126,30 @@ export async function runTraining(stage: TrainStage): Promise<string> {
   }
   await writer.close()
   try {
-    const { config, name, dir: base } = local
+    const { config, dir: base } = local
     if ("scale" in made) {
       const values = await toAdapter(made, config)
-      await finish(adapter, (temporary) => writeAdapter(temporary, values, name))
-    } else await finish(adapter, (temporary) => writeCheckpoint(base, made as Model, temporary))
+      await finish(join(dir, "adapter"), (temporary) => writeAdapter(temporary, values, baseName(base)))
+    } else await finish(join(dir, "model"), (temporary) => writeCheckpoint(base, made as Model, temporary))
   } finally {
     tf.dispose(made.params)
   }
-  const state = { key, complete: true, files: await printsOf(dir, parts) }
-  await writeKey(dir, state)
-  for (const done of [checkpoint, weightsFile(checkpoint)]) await rm(done, { force: true })
-  if (cached) {
-    await shareFinished(cached, onNote, () =>
-      finish(cached, async (temporary) => {
-        await mkdir(temporary)
-        for (const part of parts) await copyFinished(join(dir, part), join(temporary, part))
-        await writeKey(temporary, state)
-      }),
-    )
-  }
-  return adapter
+}
+
+/** Trains by a Python job in a folder beside this one, which is removed when its adapter is here. */
+async function trainElsewhere(
+  { dir, pairs, ...stage }: TrainStage,
+  { model, torch, scorer }: JobTrainer,
+): Promise<void> {
+  const { key, settings, checkpointEvery, signal, onStep, onNote } = stage
+  const folder = `${dir}.job`
+  const work = { key, settings, checkpointEvery, signal, onStep, onNote }
+  const done = await trainByJob({ ...work, folder, model, torch, scorer, pairs })
+  const values = readAdapter(done.adapter, model.config)
+  await finish(join(dir, "adapter"), (temporary) => writeAdapter(temporary, values, baseName(model.dir)))
+  await copyFinished(done.metrics, join(dir, "metrics.jsonl"))
+  await copyFinished(done.pairs, join(dir, "pairs.json"))
+  await rm(folder, { recursive: true, force: true })
 }
 
 /**

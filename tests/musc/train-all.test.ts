@@ -34,7 +34,7 @@ describe("training all weights", () => {
   it("leaves a plain checkpoint, the same after a stop, and the model that it started from as it was", async () => {
     const before = values(local)
     const losses: number[] = []
-    const stage = { key: "k", local, pairs, settings, checkpointEvery: 1, onNote: () => {} }
+    const stage = { key: "k", by: local, pairs, settings, checkpointEvery: 1, onNote: () => {} }
     const dir = await runTraining({ ...stage, dir: join(folder, "whole"), onStep: ({ loss }) => losses.push(loss) })
     expect(dir).toBe(join(folder, "whole", "model"))
     expect(losses[0]).toBeCloseTo(Math.log(2), 4)
