@@ -9,7 +9,7 @@
  *
  * Full disks need the right to mount. The exit code is 1 when anything was lost.
  */
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
@@ -52,6 +52,8 @@ async function main(): Promise<void> {
   const began = Date.now()
   const rows: Tally[] = []
   const seconds = () => limit - (Date.now() - began) / 1000
+  /** A part of the time, or all that is left where only some attacks are asked for. */
+  const budget = (share: number) => Math.max(10, values.only ? seconds() : limit * share)
   try {
     const run = join(root, "sound")
     const made = await musc(["run", "smoke", ...small, "--no-cache", "--out", run])
@@ -59,25 +61,19 @@ async function main(): Promise<void> {
     const parts: Record<string, () => Promise<Tally[]>> = {
       locks: async () => [
         await lockCases(join(root, "lock")),
-        await lockRaces(join(root, "races"), full ? Number(values.races) : 300),
+        await lockRaces(join(root, "races"), full ? Number(values.races) : 300, budget(0.3)),
       ],
       fuzz: async () => [
-        await fuzz(
-          join(root, "fuzz"),
-          soundFiles(root, run),
-          fixtures,
-          full ? Number(values.files) : 250,
-          full ? 1200 : 40,
-        ),
+        await fuzz(join(root, "fuzz"), soundFiles(root, run), fixtures, full ? Number(values.files) : 250, budget(0.4)),
       ],
       servers: async () => [await chatServers(), await hubs(modelFiles())],
-      texts: async () => [await hostileTexts(root, run)],
+      texts: async () => [await hostileTexts(root, run, budget(0.15))],
       disks: () =>
         fullDisks(
           root,
           (dir) => ["run", "smoke", ...small, "--no-cache", "--out", dir],
           full ? Number(values.points) : 1,
-          full ? 1200 : 40,
+          budget(0.4),
         ),
       signals: async () => {
         const each = full ? Math.ceil(Number(values.signals) / 5) : 2
@@ -86,7 +82,7 @@ async function main(): Promise<void> {
         const hub = await hubServer("org/model", modelFiles(), { cuts: Array(200).fill(3000) })
         process.env.HF_ENDPOINT = hub.url
         for (const work of full ? works : works.slice(0, 1))
-          tallies.push(await kills(join(root, "kills"), work, each, Math.max(30, full ? seconds() / 4 : seconds())))
+          tallies.push(await kills(join(root, "kills"), work, each, Math.max(30, seconds() / (full ? 4 : 1))))
         delete process.env.HF_ENDPOINT
         hub.close()
         return tallies
@@ -106,8 +102,13 @@ async function main(): Promise<void> {
   if (values.record) {
     const origin = { commit: commit(), machine: machine(), date: new Date().toISOString().slice(0, 10), minutes }
     const head = `\`npm run attack -- --full\`, ${origin.date}, commit ${origin.commit}, ${origin.machine}, ${minutes} minutes\n\n`
-    await writeAtomic("data/results/attack.json", `${JSON.stringify({ ...origin, rows }, null, 1)}\n`)
-    await writeAtomic("data/results/attack.md", head + table)
+    // Attacks that were not among those of today stay as they were.
+    const file = "data/results/attack.json"
+    const held: (Tally & { date: string })[] = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")).rows : []
+    const own = rows.map((row) => ({ ...row, date: origin.date, commit: origin.commit }))
+    const all = [...held.filter(({ what }) => !rows.some((row) => row.what === what)), ...own]
+    await writeAtomic(file, `${JSON.stringify({ ...origin, rows: all }, null, 1)}\n`)
+    await writeAtomic("data/results/attack.md", head + tableOf(all))
   }
   if (rows.some(({ lost }) => lost.length)) process.exitCode = 1
 }

@@ -17,7 +17,7 @@ const mutations: Record<string, (bytes: Buffer, random: Random) => Buffer> = {
   zeros: (bytes, random) => {
     const copy = Buffer.from(bytes)
     const from = random.int(copy.length + 1)
-    copy.fill(0, from, from + random.int(4096))
+    copy.fill(0, from, Math.min(copy.length, from + random.int(4096)))
     return copy
   },
   twice: (bytes, random) => Buffer.concat([bytes.subarray(0, random.int(bytes.length + 1)), bytes]),

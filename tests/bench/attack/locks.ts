@@ -12,7 +12,8 @@ function deadLock(): string {
 }
 
 /** Processes race for stale and for free locks: one at a time may be inside. */
-export async function lockRaces(root: string, races: number, racers = 4): Promise<Tally> {
+export async function lockRaces(root: string, races: number, seconds: number, racers = 4): Promise<Tally> {
+  const end = Date.now() + 1000 * seconds
   const count = new Count(`lock races, ${racers} processes each`)
   const children = Array.from({ length: racers }, () =>
     fork(join(__dirname, "lock-racer.ts"), { execArgv: ["-r", "tsx/cjs"] }),
@@ -22,10 +23,10 @@ export async function lockRaces(root: string, races: number, racers = 4): Promis
   const answer = (child: ChildProcess) =>
     new Promise<string>((resolve) => child.once("message", (said) => resolve(`${said}`)))
   try {
-    for (let i = 0; i < races; i++) {
+    for (let i = 0; i < races && Date.now() < end; i++) {
       const dir = join(root, `race-${i % 50}`)
       rmSync(dir, { recursive: true, force: true })
-      mkdirSync(dir)
+      mkdirSync(dir, { recursive: true })
       if (i % 4) writeFileSync(join(dir, "lock.json"), stale[i % stale.length]!)
       const answers = children.map(answer)
       const at = Date.now() + 2
