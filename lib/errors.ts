@@ -1,7 +1,10 @@
+/** Longest message: some quote a file, which may be hostile. */
+const longest = 10_000
+
 /** Base of every error that this package throws on purpose. Messages read "where: rule, got X; do Y". */
 export class MuscError extends Error {
   constructor(message: string, options?: { cause?: unknown }) {
-    super(message, options)
+    super(message.length > longest ? `${message.slice(0, longest)} … (${message.length} characters)` : message, options)
     this.name = new.target.name
   }
 }

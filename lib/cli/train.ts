@@ -85,6 +85,7 @@ async function trainCommand(file: string, options: Options): Promise<void> {
     throw new InputError(`must be one of ${known}, got ${name}; choose one`, { field: "--method" })
   }
   checkMethods({ ...config, methods: [method] })
+  for await (const _ of readPairs(file)) break // what is wrong with the file is said before a folder is made
   const lock = lockFolder(out)
   try {
     const adapter = await stoppable(async (signal, show) => {

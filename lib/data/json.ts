@@ -33,6 +33,22 @@ export function parseJson(text: string): unknown {
   return value
 }
 
+/** Whether a text has more opening brackets than may be nested; most have fewer, and need not be looked through. */
+function opensMany(text: string): boolean {
+  let count = 0
+  for (const bracket of ["[", "{"])
+    for (let at = text.indexOf(bracket); at >= 0; at = text.indexOf(bracket, at + 1))
+      if (++count > maxDepth) return true
+  return false
+}
+
+/** The value of a plain JSON text. @throws SyntaxError, and RangeError where it is nested deeper than `maxDepth` */
+export function parsePlainJson(text: string): unknown {
+  const value: unknown = JSON.parse(text)
+  if (opensMany(text)) checkDepth(value)
+  return value
+}
+
 /** Level by level, since calling itself is what a deep value must not make us do. */
 function checkDepth(value: unknown): void {
   let level = [value]

@@ -3,6 +3,7 @@ import { type FileHandle, open } from "node:fs/promises"
 import type { z } from "zod"
 import { InputError } from "../errors"
 import { fileError } from "./files"
+import { parsePlainJson } from "./json"
 import { isJsonObject, show } from "./json-file"
 
 export interface ReadOptions {
@@ -108,10 +109,10 @@ export interface Place {
   line?: number
 }
 
-/** @throws InputError with the place when `text` is not JSON. */
+/** @throws InputError with the place when `text` is not JSON, or nested too deeply. */
 export function parseJson(text: string, place: Place): unknown {
   try {
-    return JSON.parse(text)
+    return parsePlainJson(text)
   } catch (cause) {
     const problem = (cause as Error).message.replace(/\s+/g, " ").slice(0, 120)
     throw new InputError(`must be JSON, got: ${problem}; repair or remove this record`, place, { cause })

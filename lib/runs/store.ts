@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
-import { existsSync } from "node:fs"
-import { mkdir, rm, truncate } from "node:fs/promises"
+import { existsSync, mkdirSync } from "node:fs"
+import { rm, truncate } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import pLimit from "p-limit"
 import { z } from "zod"
@@ -106,7 +106,7 @@ export async function runRows<In, Out extends object>(options: RowStage<In, Out>
   if (finished) return { ...finished, file }
   let state = readState(file)
   try {
-    await mkdir(dirname(file), { recursive: true })
+    mkdirSync(dirname(file), { recursive: true })
     if (state?.key !== key || state.complete) {
       await rm(keyFile, { force: true }) // first, so that old rows never stand under the new key
       await rm(file, { force: true })
@@ -205,7 +205,7 @@ export async function shareFinished(
   copy: () => Promise<void>,
 ): Promise<void> {
   try {
-    await mkdir(dirname(cached), { recursive: true })
+    mkdirSync(dirname(cached), { recursive: true })
     removeTemporaries(dirname(cached))
     await copy()
   } catch (error) {

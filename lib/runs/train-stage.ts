@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, statSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs"
 import { mkdir, readFile, rm, truncate } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
@@ -68,7 +68,7 @@ export async function runTraining(stage: TrainStage): Promise<string> {
       for (const old of [metrics, checkpoint, weightsFile(checkpoint), adapter])
         await rm(old, { recursive: true, force: true })
     }
-    await mkdir(dir, { recursive: true })
+    mkdirSync(dir, { recursive: true })
     const finished = cached && (await readFinished(cached, key, onNote))
     if (finished) {
       for (const part of parts) await copyFinished(join(cached, part), join(dir, part))

@@ -12,6 +12,7 @@ import {
   temporaryFor,
   writeAtomic,
 } from "../../lib/data/files"
+import { InputError } from "../../lib/errors"
 
 let dir = ""
 beforeEach(() => {
@@ -89,6 +90,12 @@ describe("what killed processes left", () => {
     ])
     removeTemporaries(dir, { all: true })
     expect(readdirSync(dir)).toEqual([".file.tmp"])
+  })
+})
+
+describe("an error that quotes a file", () => {
+  it("has a message of bounded length", () => {
+    expect(new InputError(`got ${"a".repeat(1e6)}`).message.length).toBeLessThan(10_100)
   })
 })
 

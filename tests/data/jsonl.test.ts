@@ -93,6 +93,16 @@ describe("reading JSONL", () => {
   })
 })
 
+describe("JSON that is nested 20,000 levels deep", () => {
+  it("is refused with file and line, in a record that is read and in one of a JSON array", async () => {
+    const deep = `${"[".repeat(20_000)}${"]".repeat(20_000)}`
+    const file = await fileOf(`{"a":1}\n{"a":1,"b":${deep}}\n`)
+    await expect(collect(readJsonl(file, row))).rejects.toThrow(/line 2: must be JSON, got: .*nested deeper than 500/)
+    const objects = await fileOf(`[{"a":1},\n${'{"a":'.repeat(20_000)}1${"}".repeat(20_000)}]`)
+    await expect(collect(readRecords(objects))).rejects.toThrow(/line 2: must be JSON, got: .*nested deeper than 500/)
+  })
+})
+
 describe("appending JSONL", () => {
   it("writes rows in the order of the calls", async () => {
     const file = path()

@@ -79,7 +79,7 @@ async function main(): Promise<void> {
         const each = full ? Math.ceil(Number(values.signals) / 5) : 2
         const tallies: Tally[] = []
         const works = worksOf(root, run)
-        const hub = await hubServer("org/model", modelFiles(), { cuts: Array(200).fill(3000) })
+        const hub = await hubServer("org/model", modelFiles(), { cuts: Array(20).fill(3000) })
         process.env.HF_ENDPOINT = hub.url
         for (const work of full ? works : works.slice(0, 1))
           tallies.push(await kills(join(root, "kills"), work, each, Math.max(30, seconds() / (full ? 4 : 1))))
