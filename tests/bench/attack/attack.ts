@@ -101,7 +101,7 @@ async function main(): Promise<void> {
   const minutes = Math.round((Date.now() - began) / 60_000)
   if (values.record) {
     const origin = { commit: commit(), machine: machine(), date: new Date().toISOString().slice(0, 10), minutes }
-    const head = `\`npm run attack -- --full\`, ${origin.date}, commit ${origin.commit}, ${origin.machine}, ${minutes} minutes\n\n`
+    const head = `\`npm run attack -- --full\`, ${origin.date}, commit ${origin.commit}, ${origin.machine}, ${values.only ? "part by part" : `${minutes} minutes`}\n\n`
     // Attacks that were not among those of today stay as they were.
     const file = "data/results/attack.json"
     const held: (Tally & { date: string })[] = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")).rows : []
