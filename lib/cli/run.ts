@@ -12,6 +12,7 @@ import { aligned, resultsTable } from "../runs/results"
 import { type RunOptions, run } from "../runs/run"
 import { benchmarkText } from "../runs/run-benchmarks"
 import { runStudy, type Study } from "../runs/study"
+import { parseTrackers, type TrackerName, trackerNames } from "../runs/trackers"
 import { highlighted } from "./display"
 import {
   settingsOf as clientOf,
@@ -47,6 +48,7 @@ interface Options extends SettingOptions, TorchFlags, ServerFlags, JudgeFlags {
   out?: string
   cache: boolean
   dryRun?: boolean
+  log?: TrackerName[]
 }
 
 export function register(program: Command): void {
@@ -84,6 +86,11 @@ export function register(program: Command): void {
     )
     .option("--out <folder>", "run folder (default: runs/<recipe>)")
     .option("--no-cache", "do not share finished stages with the runs beside this one (folder .cache)")
+    .option(
+      "--log <trackers>",
+      `log training and results for ${trackerNames.join(", ")}, separated by commas`,
+      parseTrackers,
+    )
     .option(
       "--dry-run",
       "show settings, first prompts, numbers of calls and tokens, and hours at assumed rates, and stop",
@@ -145,6 +152,7 @@ async function start(recipe: string, config: RunConfig, flags: Options, study?: 
       dir,
       signal,
       torch,
+      log: flags.log,
       command: withoutSecrets(commandLine().split(" ")),
       ...(!cache && { cache: null }),
       ...(flags.endpoint && { server: writerOptions(flags) }),
@@ -179,6 +187,7 @@ Examples:
   musc run smoke                                   minutes on a laptop
   musc run smoke --limit 50 --out runs/try         a first look
   musc run smoke --set weighting=kl --set lr=5e-4  other settings, same data: only training and evaluation are new
+  musc run smoke --log tensorboard                 then: tensorboard --logdir runs/smoke/tensorboard
   musc run paper --model models/qwen --instructions chats.json --dry-run
   musc run paper --model M --benchmarks ifeval,followbench --data benchmarks --judge http://127.0.0.1:8000/v1 --judge-model J
   musc run ablation-noise --repeat 1               several runs that differ in their noise, put together in one table

@@ -12,6 +12,7 @@ import type { StepLog } from "../train/loop"
 import type { Engines } from "./engines"
 import type { RunJudge } from "./run-judge"
 import { keyOf, type RowStage, readOutput, runRows, type StageOutput } from "./store"
+import type { Tracking } from "./trackers"
 import { worldStage } from "./worlds"
 
 /** Work done of one stage; `unit` says what is counted. */
@@ -40,6 +41,8 @@ export interface RunContext {
   cache?: string
   signal?: AbortSignal
   onProgress: (progress: Progress) => void
+  /** Where metrics are logged to besides. */
+  tracking?: Tracking
   /** One line of news: the backend chosen, a finished stage. */
   onNote: (line: string) => void
 }

@@ -18,7 +18,7 @@ import { judgedBy } from "./run-judge"
 import { holdoutStage, type Source, sourceStage } from "./source"
 import { checkMethods, stageOptions, trainSettings } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
-import { trainedOn } from "./train-stage"
+import { metricsOf, trainedOn } from "./train-stage"
 import { idsOf, verifierOf, verifyStage } from "./verified"
 
 /** Part of the key of evaluations; to be raised when a change makes them write something else. */
@@ -224,6 +224,8 @@ async function trainMethod(
   const stage = `seed-${seed}/train/${method}`
   const n = Math.min(most, source.n)
   const key = keyOf("train", trainVersion, settings, engines.fingerprint, source.key, n)
+  const tracked = context.tracking?.training(`seed-${seed}/${method}`, join(dir, stage, "metrics.jsonl"))
+  const tell = stepProgress(stage, context)
   const adapter = await engines.train({
     dir: join(dir, stage),
     key,
@@ -232,9 +234,13 @@ async function trainMethod(
     checkpointEvery: config.checkpointEvery,
     cache,
     signal,
-    onStep: stepProgress(stage, context),
+    onStep: async (log) => {
+      tell(log)
+      await tracked?.step(metricsOf(log))
+    },
     onNote: (line) => context.onNote(`seed ${seed}, ${method}: ${line}`),
   })
+  await tracked?.finish()
   return { dir: adapter, key }
 }
 

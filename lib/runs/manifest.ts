@@ -63,7 +63,7 @@ export function withoutSecrets(argv: readonly string[]): string {
 
 /**
  * Writes `manifest.json` with the sha256 of all other files of the run: last of all, whole or not at all. The report is
- * left out, as it is made from the manifest too, and so are trainings and answers of methods, seeds and temperatures that
+ * left out, as it is made from the manifest too, so are logs of trackers, and so are trainings and answers of methods, seeds and temperatures that
  * the run's settings no longer name.
  */
 export async function writeManifest(dir: string, manifest: Manifest, now: Current = currentOf()): Promise<void> {
@@ -80,7 +80,7 @@ export function sweep(dir: string): void {
 
 /** The files of a run that its manifest names, relative to its folder, in order. */
 export const filesOfRun = (dir: string): string[] =>
-  listFiles(dir).filter((file) => !/^(manifest\.json|report\.html|compared-with-.*\.html)$/.test(file))
+  listFiles(dir).filter((file) => !/^(manifest\.json|report\.html|compared-with-.*\.html|(tensorboard|mlruns)\/.*)$/.test(file))
 
 /** All files below a folder, relative to it, in order. */
 function listFiles(dir: string): string[] {

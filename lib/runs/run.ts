@@ -23,6 +23,7 @@ import { commit, machine } from "./origin"
 import { openRunJudge } from "./run-judge"
 import { openWriting } from "./servers"
 import { isWorld } from "./stages"
+import { openTrackers, type TrackerName } from "./trackers"
 
 export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgress" | "onNote">> {
   /** Called with the tokens that each step of generation made. */
@@ -42,6 +43,8 @@ export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgr
   judge?: Omit<OpenAIOptions, "model" | "baseURL">
   /** Folder of finished stages shared by runs: `.cache` beside the run folder if not given, null for none. */
   cache?: string | null
+  /** Where metrics of trainings and the results are logged to besides the run's own files. */
+  log?: readonly TrackerName[]
   /** Command line for the manifest. */
   command?: string
 }
@@ -98,8 +101,20 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     const engines = openEngines(model, options.local ? () => options.local! : open, {
       ...{ signal, onTokens, onNote, text, torch: options.torch },
     })
+    const tracking = options.log && openTrackers(dir, config, options.log)
     const evalJudge = await openRunJudge(config, { ...options, dir, signal, onNote })
-    const context = { config, dir, engines, judge: options.judge, evalJudge, cache, signal, onProgress, onNote }
+    const context = {
+      config,
+      dir,
+      engines,
+      judge: options.judge,
+      evalJudge,
+      cache,
+      tracking,
+      signal,
+      onProgress,
+      onNote,
+    }
     const found = await experiment(context, seeds).finally(async () => {
       failing.abort()
       await writer?.close()
@@ -109,6 +124,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
       if (opened) tf.dispose(opened.model.params)
     })
     await writeResults(dir, found.results)
+    await tracking?.results(found.results)
     const { name, fingerprint } = model
     const finished = new Date().toISOString()
     const written = text && { text: { model: text.base.name, id: text.identity } }

@@ -34,7 +34,7 @@ export interface TrainStage {
   /** Folder of finished trainings by key, shared by runs. */
   cache?: string
   signal?: AbortSignal
-  onStep?: (log: StepLog) => void
+  onStep?: (log: StepLog) => void | Promise<void>
   /** Told of pairs that were left out, cut or weighed anew, and of what was found damaged and is made again. */
   onNote?: (line: string) => void
 }
@@ -117,7 +117,7 @@ async function trainHere(stage: TrainStage, local: LocalModel): Promise<void> {
           throw new MuscError(`${metrics}: the loss must be finite, got ${log.loss} at step ${log.step}; lower lr`)
         }
         await writer.write(metricsOf(log))
-        onStep?.(log)
+        await onStep?.(log)
       },
     })
   } catch (error) {
@@ -268,6 +268,6 @@ async function checkpointStep(file: string, key: string, onNote: (line: string) 
 }
 
 /** A step as a line of `metrics.jsonl`. No time in it: the same run writes the same file. */
-function metricsOf({ step, steps, loss, lr, gradNorm, tokens, ...logs }: StepLog): MetricsLine {
+export function metricsOf({ step, steps, loss, lr, gradNorm, tokens, ...logs }: StepLog): MetricsLine {
   return { step, steps, loss, lr, grad_norm: gradNorm, tokens, ...logs }
 }
