@@ -34,7 +34,7 @@ export interface TrainStage {
   /** Folder of finished trainings by key, shared by runs. */
   cache?: string
   signal?: AbortSignal
-  onStep?: (log: StepLog) => void | Promise<void>
+  onStep?: (log: StepLog) => unknown
   /** Told of pairs that were left out, cut or weighed anew, and of what was found damaged and is made again. */
   onNote?: (line: string) => void
 }
