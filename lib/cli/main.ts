@@ -48,6 +48,7 @@ const entries: readonly Entry[] = [
   },
   { name: "plan", summary: "estimate how much memory a model needs", load: () => require("./plan") },
   { name: "pull", summary: "fetch a model from the Hugging Face hub", load: () => require("./pull") },
+  { name: "push", summary: "push an adapter or a checkpoint to the hub, with its card", load: () => require("./push") },
   { name: "native", summary: "build the native TensorFlow backend", load: () => require("./native") },
   { name: "python", summary: "make the Python environment of `--torch`", load: () => require("./python") },
   { name: "doctor", summary: "show what this machine offers, and what is missing", load: () => require("./doctor") },

@@ -106,7 +106,7 @@ export async function pullModel(name: HubName, options: PullOptions = {}): Promi
         const blob = join(store, "blobs", remote.hash)
         const onBytes = (bytes: number) =>
           options.onProgress?.(Math.round((done + bytes) / 1e6), Math.round(total / 1e6))
-        await download(remote, blob, { ...options, token: token(), onBytes })
+        await download(remote, blob, { ...options, token: hubToken(), onBytes })
         await link(blob, join(dir, file), remote)
         done += remote.size
       }
@@ -171,7 +171,7 @@ async function describe({ repo, revision }: HubName, { signal, pause = 0.5 }: Pu
       await sleep((1000 * pause) / (left + 1))
     }
   }
-  const access = { hubUrl: endpoint, accessToken: token(), fetch: guarded }
+  const access = { hubUrl: endpoint, accessToken: hubToken(), fetch: guarded }
   try {
     const { sha } = await modelInfo({ name: repo, revision, additionalFields: ["sha"], ...access })
     if (!isCommit(sha)) throw new InputError(`must be a commit, got ${show(sha)}; check HF_ENDPOINT`, { file: where })
@@ -254,7 +254,7 @@ async function soundModel(name: HubName, { onNote }: PullOptions): Promise<strin
 }
 
 /** HF_TOKEN, or the one that `hf auth login` keeps. */
-function token(): string | undefined {
+export function hubToken(): string | undefined {
   const home = process.env.HF_HOME || join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "huggingface")
   const file = process.env.HF_TOKEN_PATH || join(home, "token")
   const found = process.env.HF_TOKEN?.trim() || (existsSync(file) ? readFileSync(file, "utf8").trim() : "")

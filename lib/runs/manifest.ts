@@ -80,7 +80,9 @@ export function sweep(dir: string): void {
 
 /** The files of a run that its manifest names, relative to its folder, in order. */
 export const filesOfRun = (dir: string): string[] =>
-  listFiles(dir).filter((file) => !/^(manifest\.json|report\.html|compared-with-.*\.html|(tensorboard|mlruns)\/.*)$/.test(file))
+  listFiles(dir).filter(
+    (file) => !/^(manifest\.json|report\.html|compared-with-.*\.html|(tensorboard|mlruns)\/.*)$/.test(file),
+  )
 
 /** All files below a folder, relative to it, in order. */
 function listFiles(dir: string): string[] {
