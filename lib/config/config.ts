@@ -145,7 +145,7 @@ export const runConfig = z.strictObject({
     .enum(["all", "verified"])
     .default("all")
     .describe(
-      "verified keeps only pairs whose chosen answer keeps more of the constraints than the rejected one, by the exact checks of the world, " +
+      "verified keeps only contrastive pairs whose chosen answer keeps more of the constraints than the rejected one, by the exact checks of the world, " +
         "else by judgeEndpoint, else by the model's own verdicts",
     ),
   weightings: distinct(z.enum(weightingNames))

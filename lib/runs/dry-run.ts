@@ -1,4 +1,4 @@
-import { type BaselineName, configDefaults, configKeys, isBaseline, type RunConfig } from "../config/config"
+import { type BaselineName, configDefaults, configKeys, isBaseline, isVerified, type RunConfig } from "../config/config"
 import type { InstructionRow } from "../data/schema"
 import type { GenerateRequest } from "../engine/engine"
 import { estimateTokens } from "../eval/judge"
@@ -43,6 +43,7 @@ export async function planOf(config: RunConfig, rates?: Rates): Promise<string> 
   const steps = Math.ceil(Math.min(kept, config.pairs || kept) / config.batchSize) * config.epochs
   const trained = config.methods.filter((method) => method !== "base").length
   const answers = evaluated * config.methods.length * config.evalTemperatures.length
+  const verifies = config.keepPairs === "verified" || config.methods.some(isVerified)
   const calls = [
     ...(config.seeds === "self-instruct" ? [["self-instruct", `${written}`, "answers"]] : []),
     ...(config.stages === "world"
@@ -53,6 +54,9 @@ export async function planOf(config: RunConfig, rates?: Rates): Promise<string> 
           ["recombine", `${2 * kept}`, "answers"],
         ]),
     ["respond", `${2 * kept}`, "answers"],
+    ...(verifies && !isWorld(config)
+      ? [["verify", `${2 * kept}`, "answers, a verdict on each of their constraints"]]
+      : []),
     ["weigh", `${kept}`, "pairs, each scored under 3 prompts"],
     ...baselineCalls(config, kept),
     ["train", `${trained * Math.ceil(steps)}`, `steps of ${config.batchSize} pairs, for ${trained} methods together`],
