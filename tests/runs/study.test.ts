@@ -106,6 +106,46 @@ describe("a run with baselines", () => {
   })
 })
 
+describe("fine only, and equal numbers of pairs", () => {
+  const dir = join(root, "fine")
+  const methods: RunConfig["methods"] = ["base", "self-reward-yesno", "fine", "coarse", "musc"]
+  const settings = config({ methods, evalSplit: "development" })
+  beforeAll(() => run(settings, { dir, cache: null, local: oracleModel() }))
+  const trainedOn = (results: { trained: { method: string; pairs: number }[] }) =>
+    Object.fromEntries(results.trained.map(({ method, pairs }) => [method, pairs]))
+
+  it("weighs the pairs of Self-Reward by the clean against the empty prompt, and says on how many each was trained", () => {
+    const rows = lines(join(dir, "seed-0/weigh-fine.jsonl")).filter(({ failure }) => !failure)
+    const pairs = lines(join(dir, "seed-0/self-reward-yesno.jsonl")).filter(({ failure }) => !failure)
+    expect(rows.map(({ chosen, rejected }) => [chosen, rejected])).toEqual(
+      pairs.map(({ chosen, rejected }) => [chosen, rejected]),
+    )
+    for (const row of rows) {
+      expect(row.rejected_from).toBe("clean")
+      expect(row.weights.kl.chosen).toHaveLength(row.signals.chosen.tokens.length)
+    }
+    const results = JSON.parse(readFileSync(join(dir, "results.json"), "utf8"))
+    const all = lines(join(dir, "seed-0/weigh.jsonl")).filter(({ failure }) => !failure).length
+    const own = pairs.length
+    expect(trainedOn(results)).toEqual({ "self-reward-yesno": own, fine: own, coarse: all, musc: all })
+    expect(results.split).toBe("development")
+    for (const { id } of lines(join(dir, "holdout.jsonl"))) expect(id).toMatch(/^world-development-0-/)
+  })
+
+  it("trains all methods on as many pairs as the one with fewest, if so asked", async () => {
+    const results = await run({ ...settings, equalPairs: true }, { dir, cache: null, local: oracleModel() })
+    const counts = Object.values(trainedOn(results as Parameters<typeof trainedOn>[0]))
+    expect(new Set(counts).size).toBe(1)
+    const fewest = Math.min(
+      ...["weigh", "weigh-fine"].map(
+        (name) => lines(join(dir, `seed-0/${name}.jsonl`)).filter(({ failure }) => !failure).length,
+      ),
+    )
+    expect(counts[0]).toBe(fewest)
+    expect(readFileSync(join(dir, "results.md"), "utf8")).toMatch(/\| pairs \|/)
+  })
+})
+
 describe("an external judge", () => {
   // The server says yes to every question about an answer of even length, and no otherwise.
   const asked: { model: string }[] = []
