@@ -104,17 +104,30 @@ it("the page on environment variables names every one that the library reads", (
   ).toEqual([])
 })
 
+it("the log has its entries newest first, each with a date and a title", () => {
+  const [, entries = ""] = textOf("data/log.md").split(/^# Entries$/m)
+  const titles = [...entries.matchAll(/^## (.*)$/gm)].map((match) => match[1]!)
+  const dates = titles.map((title) => title.match(/^\d{4}-\d\d-\d\d(?= \S)/)?.[0] ?? `no date: ${title}`)
+  expect(dates.length).toBeGreaterThan(0)
+  expect(dates).toEqual([...dates].sort().reverse())
+})
+
 describe("the numbers of the docs", () => {
-  it("of the README's table are those of the results that it links", () => {
-    const [file] = readme.match(/(?<=\]\()data\/results\/[\w-]+(?=\.md\)\) \|)/)!
-    const { methods } = readJsonFile(`${file}.json`) as unknown as Results
+  it("of the README's tables are those of the results that they link", () => {
+    const tables = [...readme.matchAll(/^\| method \(\[.*\]\((.*)\.md\)\) \|(.*)\|$/gm)]
+    expect(tables.length).toBe(2)
     const percent = (x: number) => (100 * x).toFixed(1)
-    const cell = (method: string, temperature: string) => {
-      const { isr, isr_interval } = methods[method]![temperature]!
-      return `${percent(isr)} [${isr_interval.map((end) => percent(end!)).join(", ")}]`
-    }
-    for (const method of Object.keys(methods)) {
-      expect(readme).toContain(`| ${method} | ${cell(method, "T0")} | ${cell(method, "T0.5")} |`)
+    for (const [, file, header] of tables) {
+      const { methods } = readJsonFile(`${file}.json`) as unknown as Results
+      const columns = [...header!.matchAll(/([CI]SR), temperature ([\d.]+)/g)]
+      for (const [method, scores] of Object.entries(methods)) {
+        const cells = columns.map(([, figure, temperature]) => {
+          const score = scores[`T${temperature}`]!
+          const [value, ends] = figure === "CSR" ? [score.csr, score.csr_interval] : [score.isr, score.isr_interval]
+          return `${percent(value!)} [${ends.map((end) => percent(end!)).join(", ")}]`
+        })
+        expect(readme).toContain(`| ${method} | ${cells.join(" | ")} |`)
+      }
     }
   })
 

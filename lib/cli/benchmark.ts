@@ -27,8 +27,8 @@ export function register(program: Command): void {
   const command = program
     .command("benchmark")
     .description(
-      "Score a model, or answers made elsewhere, on a benchmark. Every figure comes with a 95 % bootstrap interval. The " +
-        "same command goes on where it stopped, asks no finished call again, and scores anew without any. An item whose request a server refuses is left out and counted.",
+      "Score a model, or answers made elsewhere, on a benchmark. Every figure has a 95 % bootstrap interval. The " +
+        "same command resumes where it stopped and repeats no finished call; scoring again needs none. An item whose request a server refuses is left out and counted.",
     )
     .argument("<name>", benchmarks.map(({ name }) => name).join(", "))
     .option("--data <path>", "file or folder of the benchmark's official data")
@@ -43,7 +43,7 @@ export function register(program: Command): void {
     .option("--math <kind>", "how the native backend multiplies: f32 (default) or bf16, faster with AMX and less exact")
     .option(
       "--workers <n>",
-      "processes that a local model answers with (default: one a core where memory allows)",
+      "worker processes of a local model (default: one per core where memory allows)",
       countOption,
     )
     .option("--judge-self", "let the model (without adapter) or endpoint that answers judge too")
@@ -52,17 +52,12 @@ export function register(program: Command): void {
         .choices(["official", "corrected"])
         .default("official"),
     )
-    .option("--limit <n>", "only the first items, at most this many, but whole groups", countOption)
-    .option("--max-tokens <n>", "tokens of an answer, at most (default: as the benchmark has it)", countOption)
+    .option("--limit <n>", "only the first items, up to this many, in whole groups", countOption)
+    .option("--max-tokens <n>", "maximum tokens of an answer (default: as the benchmark says)", countOption)
     .option("--out <folder>", "result folder (default: runs/eval/<name>/<what is measured>)")
     .option("--dry-run", "show the first prompts, numbers of calls and tokens, and stop")
     .option("--json", "print the scores as JSON")
-    .option(
-      "--tries <n>",
-      "times that a question is asked while the reply cannot be read",
-      countOption,
-      judgeDefaults.tries,
-    )
+    .option("--tries <n>", "attempts at a question while the reply cannot be parsed", countOption, judgeDefaults.tries)
     .option("--samples <n>", "bootstrap resamples", countOption, 1000)
     .option("--seed <n>", "of sampled answers and of the bootstrap", countOption, 1)
   withJudge(withServer(command, "to answer")).addHelpText("after", help).action(evalCommand)

@@ -51,7 +51,7 @@ Examples:
 
 In the chat:
 ${commands}
-The embedded model knows single turns only: each line starts anew.`,
+The embedded model knows single turns only: each line starts a new conversation.`,
     )
     .action(chat)
 }
@@ -147,7 +147,7 @@ async function talker(
 
 const banner = (model: string, adapter: string | undefined, single: boolean) =>
   `${model}${adapter ? ` with the adapter ${adapter}` : ""}. /help lists commands, /quit ends.` +
-  (single ? "\nIt knows single turns only: each line starts anew." : "")
+  (single ? "\nIt knows single turns only: each line starts a new conversation." : "")
 
 function temperature(text: string): number {
   const value = Number(text)

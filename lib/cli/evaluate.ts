@@ -54,7 +54,7 @@ export function register(program: Command): void {
     .option("--name <name>", "name of what is evaluated, in the output (default: base, or the adapter's folder)")
   withServer(withWorkers(withSettings(withRecipe(command))), "to answer and to judge")
     .option("--limit <n>", "only the first instructions", countOption)
-    .option("--force", "start anew where the output was made with other settings")
+    .option("--force", "start over if the output was made with other settings")
     .addHelpText(
       "after",
       `

@@ -4,7 +4,7 @@ import { Command } from "commander"
 import { pathError } from "../data/files"
 import { MuscError, PendingJobError, StoppedError } from "../errors"
 
-/** A command of `musc`; its file is loaded only when the command is asked for, so that the rest starts fast. */
+/** A command of `musc`; its file is loaded only when the command runs, so that the rest starts fast. */
 interface Entry {
   name: string
   summary: string
@@ -16,34 +16,38 @@ const entries: readonly Entry[] = [
   { name: "run", summary: "run a whole experiment: pairs, training, evaluation, report", load: () => require("./run") },
   {
     name: "decompose",
-    summary: "take instructions apart into constraints",
+    summary: "decompose instructions into constraints",
     load: () => require("./stages").decomposeCommand,
   },
-  { name: "corrupt", summary: "spoil some constraints", load: () => require("./stages").corruptCommand },
+  {
+    name: "corrupt",
+    summary: "drop, negate or replace some constraints",
+    load: () => require("./stages").corruptCommand,
+  },
   {
     name: "recombine",
-    summary: "write constraints out as instructions",
+    summary: "write constraints as instructions again",
     load: () => require("./stages").recombineCommand,
   },
   {
     name: "respond",
-    summary: "answer the clean and the noised instruction",
+    summary: "answer the clean and the corrupted instruction",
     load: () => require("./stages").respondCommand,
   },
-  { name: "weigh", summary: "weigh the tokens of both answers", load: () => require("./stages").weighCommand },
-  { name: "train", summary: "train an adapter on weighed pairs", load: () => require("./train") },
+  { name: "weigh", summary: "compute token weights for both answers", load: () => require("./stages").weighCommand },
+  { name: "train", summary: "train an adapter on weighted pairs", load: () => require("./train") },
   { name: "evaluate", summary: "answer and grade held-out instructions", load: () => require("./evaluate") },
   { name: "benchmark", summary: "score a model or answers on a benchmark", load: () => require("./benchmark") },
   { name: "compare", summary: "compare two results of a benchmark", load: () => require("./compare") },
-  { name: "chat", summary: "talk with a model, or answer one prompt", load: () => require("./chat") },
+  { name: "chat", summary: "chat with a model, or answer one prompt", load: () => require("./chat") },
   {
     name: "merge",
-    summary: "add an adapter into its model: a plain checkpoint",
+    summary: "merge an adapter into its model: a plain checkpoint",
     load: () => require("./merge"),
   },
   {
     name: "export",
-    summary: "write pairs, weights, adapters and models for other programs",
+    summary: "convert pairs, weights, adapters and models for other programs",
     load: () => require("./export"),
   },
   { name: "plan", summary: "estimate how much memory a model needs", load: () => require("./plan") },
@@ -56,7 +60,7 @@ const entries: readonly Entry[] = [
   { name: "notebook", summary: "execute notebooks, install their kernel", load: () => require("./notebook") },
   {
     name: "world",
-    summary: "the embedded world: samples, seeds, and the making of its model",
+    summary: "the embedded world: samples, instructions, and training of its model",
     load: () => require("./world"),
   },
 ]
@@ -64,7 +68,7 @@ const entries: readonly Entry[] = [
 /** Commands by their former names, which still work. */
 const formerNames: Readonly<Record<string, string>> = { eval: "benchmark" }
 
-/** The arguments with a command's present name in the place of a former one, and a note to say so. */
+/** The arguments with former command names replaced by present ones; prints a note. */
 function renamed(argv: readonly string[]): string[] {
   const at = argv.findIndex((arg, i) => i > 1 && !arg.startsWith("-") && arg !== "help")
   const former = argv[at] ?? ""

@@ -8,7 +8,7 @@ export function register(program: Command): void {
     .command("pull")
     .description(
       "Fetch a model from the Hugging Face hub into the cache that Python uses too: config, tokenizer, chat template and " +
-        "safetensors, nothing else. Goes on where an earlier pull was cut off, verifies every file, and refuses a model " +
+        "safetensors, nothing else. Resumes a pull that was cut off, verifies every file, and refuses a model " +
         "that cannot be run here before its weights are fetched. Prints the folder.",
     )
     .argument("<model>", "org/name, or org/name@revision (branch, tag or commit)")

@@ -6,10 +6,10 @@ export function register(program: Command): void {
     .command("python")
     .description(
       "Make the Python environment that `--torch` scores and trains with: a venv with exact versions, each file checked by " +
-        "its hash. Run again, it does nothing. Nobody who runs in this process needs it.",
+        "its hash. Running it again changes nothing. Only `--torch` needs it.",
     )
     .option("--python <path>", "the Python to make it with, 3.11 to 3.13", "python3")
-    .option("--force", "make it anew")
+    .option("--force", "make it again from scratch")
     .addHelpText(
       "after",
       `

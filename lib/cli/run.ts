@@ -56,8 +56,8 @@ export function register(program: Command): void {
     .command("run")
     .description(
       "Run a whole experiment: make pairs from instructions, weigh their tokens, train each method, evaluate it on " +
-        "held-out instructions, and write a report. Everything lands in one folder; the same command goes on where it " +
-        "stopped, and a changed setting repeats only the stages that it matters to.",
+        "held-out instructions, and write a report. All files go into one folder. The same command resumes a stopped run, " +
+        "and a changed setting repeats only the stages that depend on it.",
     )
     .argument("<recipe>", "name of a recipe, or a .yaml or .json file of settings")
   withJudge(

@@ -56,7 +56,7 @@ export function withServerSettings(command: Command): Command {
     .option("--retries <n>", "further tries of a request that fails", naturalOption, 5)
     .option(
       "--wait <seconds>",
-      "how long to go on trying while no server can be reached, e.g. while it restarts",
+      "how long to keep trying while no server can be reached, e.g. while it restarts",
       naturalOption,
       0,
     )

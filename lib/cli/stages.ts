@@ -51,14 +51,14 @@ interface Options extends SettingOptions, ServerFlags {
 
 const help: Readonly<Record<RowStageName, StageHelp>> = {
   decompose: {
-    description: "Take instructions apart into constraints, each a yes/no question.",
+    description: "Decompose instructions into constraints, each a yes/no question.",
     input:
       "seed file: JSONL or a JSON array with `instruction` (and `input`), ShareGPT `conversations`, chat `messages`, TRL `prompt`",
     output: "the rows with `constraints`; constraint 0 is the task itself",
     example: "2",
   },
   corrupt: {
-    description: "Spoil some constraints: drop them, ask for the opposite, or for something else.",
+    description: "Corrupt some constraints: drop, negate or replace them.",
     input: "rows of `musc decompose`",
     output: "the rows with `noised_constraints` and `edits`",
     example: "2",
@@ -78,7 +78,7 @@ const help: Readonly<Record<RowStageName, StageHelp>> = {
   },
   weigh: {
     description:
-      "Score both answers under the clean, the noised and the empty prompt, and weigh their tokens. Needs the model itself.",
+      "Score both answers under the clean, the noised and the empty prompt, and compute token weights. Needs the model itself.",
     input: "rows of `musc respond`, or the authors' released rows",
     output: "the rows with `signals` (nats, one a token) and `weights` by weighting",
     example: "uniform,kl",
@@ -98,14 +98,14 @@ const SCORES =
 
 function register(program: Command, name: RowStageName): void {
   const { description, input, output, example } = help[name]
-  const own = program.command(name).description(`${description} Run again, it goes on behind the last finished row.`)
+  const own = program.command(name).description(`${description} The same command resumes after the last finished row.`)
   own
     .argument("<in>", input)
     .requiredOption("-o, --out <file>", "JSONL file to write; a row that fails is kept with its reason")
   withWorkers(withSettings(withRecipe(own))).option("--limit <n>", "only the first rows", countOption)
   withServer(own, stages[name].needs === "text" ? undefined : SCORES)
   own
-    .option("--force", "start anew where the output was made with other settings")
+    .option("--force", "start over if the output was made with other settings")
     .option("--dry-run", "show the first prompts and the number of calls, and stop")
     .addHelpText(
       "after",

@@ -53,7 +53,7 @@ export function withSettings(command: Command): Command {
 export const withWorkers = (command: Command): Command =>
   command.option(
     "--workers <n>",
-    "processes that write, score and train at once, each with a copy of the model (default: one a core where memory allows)",
+    "worker processes that generate and score, each with a copy of the model (default: one per core where memory allows)",
     countOption,
   )
 

@@ -43,7 +43,7 @@ export function register(program: Command): void {
   const command = program
     .command("train")
     .description(
-      "Train a LoRA adapter on weighed pairs. A training that was stopped goes on from its last checkpoint, to the same " +
+      "Train a LoRA adapter on weighted pairs. The same command resumes a stopped training from its last checkpoint, to the same " +
         "adapter as without the stop.",
     )
     .argument(
@@ -58,7 +58,7 @@ export function register(program: Command): void {
       "musc",
     )
   withTorch(withWorkers(withSettings(withRecipe(command))))
-    .option("--force", "start anew where the folder holds a training with other settings")
+    .option("--force", "start over if the folder holds a training with other settings")
     .addHelpText(
       "after",
       `

@@ -40,8 +40,8 @@ export function register(program: Command): void {
   world
     .command("train")
     .description(
-      "Make the embedded model from nothing: tokenizer, eight phases of training from copying words to careless answers, measurements, model card. " +
-        "One to two hours on two cores; stopped at any time, the same command goes on.",
+      "Train the embedded model from scratch: tokenizer, eight phases of training from copying words to careless answers, measurements, model card. " +
+        "One to two hours on two cores; the same command resumes a stopped training.",
     )
     .addOption(new Option("--size <size>", "which embedded model").choices(Object.keys(worldSizes)).default("world"))
     .option("--out <folder>", "model folder to write (default: data/models/world or world-small)")
@@ -50,7 +50,7 @@ export function register(program: Command): void {
     .option("--careless-steps <n>", "steps of the careless phase", `${worldBuildDefaults.careless.steps}`)
     .option("--seed <n>", "random seed", `${worldBuildDefaults.seed}`)
     .option("--backend <name>", "tensorflow, webgpu, wasm or cpu")
-    .option("--workers <n>", "processes that work at once, which changes no result (default: one a core)", countOption)
+    .option("--workers <n>", "worker processes; results do not depend on it (default: one per core)", countOption)
     .addHelpText(
       "after",
       `

@@ -25,7 +25,7 @@ export const verifiedMethods = { "coarse-verified": "coarse", "musc-verified": "
 export const isVerified = (method: string): method is keyof typeof verifiedMethods =>
   Object.hasOwn(verifiedMethods, method)
 
-/** What a run can compare. `musc` uses the weighting of that field, `musc-kl` and its like another one. */
+/** What a run can compare. `musc` uses the setting `weighting`; `musc-<weighting>` names its own. */
 export const methodNames = [
   "base",
   "sft",
@@ -75,7 +75,7 @@ export const runConfig = z.strictObject({
   workers: count(0, 256)
     .default(0)
     .describe(
-      "processes that write, score and train at once, each with a copy of the model; 0: one a core for models below .5 GB where half of the " +
+      "worker processes that generate and score, each with a copy of the model; 0: one per core for models below .5 GB where half of the " +
         "free memory holds them, otherwise 1; changes no result",
     ),
   seeds: z
@@ -93,7 +93,7 @@ export const runConfig = z.strictObject({
       "who decomposes, corrupts and recombines: the model itself, or (seeds world and checkable) the world, exactly, for models too weak for it; " +
         "answers and token signals are the model's in either case",
     ),
-  instructions: count(1).default(1000).describe("instructions for training, at most; 600 to 10,000"),
+  instructions: count(1).default(1000).describe("maximum number of instructions for training; 600 to 10,000"),
   minConstraints: count(2, 8)
     .default(3)
     .describe("world, checkable: fewest constraints of an instruction, the task itself included; 2 to 4"),
@@ -126,20 +126,20 @@ export const runConfig = z.strictObject({
       "whether decompose looks for a text inside instructions that have none of their own, as chats and self-instructed ones; not for the embedded model",
     ),
   selfInstructTemperature: temperature.default(0.5).describe("sampling temperature; paper .5"),
-  selfInstructMaxTokens: tokens.default(512).describe("tokens of a new instruction, at most"),
+  selfInstructMaxTokens: tokens.default(512).describe("maximum tokens of a new instruction"),
   decomposeTemperature: temperature.default(0.1).describe("sampling temperature; paper .1"),
-  decomposeMaxTokens: tokens.default(1024).describe("tokens of a reply, at most"),
-  noiseRatio: share.default(0.3).describe("share of the constraints that is spoiled, at least one; paper .3"),
+  decomposeMaxTokens: tokens.default(1024).describe("maximum tokens of a reply"),
+  noiseRatio: share.default(0.3).describe("share of the constraints that are corrupted, at least one; paper .3"),
   drop: z.number().min(0).default(0.5).describe("share of edits that drop the constraint; paper .5"),
   negate: z.number().min(0).default(0.25).describe("share of edits that ask for the opposite; paper .25"),
   substitute: z.number().min(0).default(0.25).describe("share of edits that ask for something else; paper .25"),
   corruptTemperature: temperature.default(0.5).describe("sampling temperature; paper .5"),
-  corruptMaxTokens: tokens.default(128).describe("tokens of a new question, at most"),
+  corruptMaxTokens: tokens.default(128).describe("maximum tokens of a new question"),
   corruptAttempts: count(1, 20).default(2).describe("tries for a new question; 1 to 5"),
   recombineTemperature: temperature.default(0.1).describe("sampling temperature; paper .1"),
-  recombineMaxTokens: tokens.default(1024).describe("tokens of an instruction, at most"),
+  recombineMaxTokens: tokens.default(1024).describe("maximum tokens of an instruction"),
   respondTemperature: temperature.default(0.5).describe("sampling temperature; paper .5"),
-  respondMaxTokens: tokens.default(1024).describe("tokens of an answer, at most"),
+  respondMaxTokens: tokens.default(1024).describe("maximum tokens of an answer"),
   keepCut: z.boolean().default(false).describe("whether pairs with an answer cut off at the limit are kept"),
   keepPairs: z
     .enum(["all", "verified"])
@@ -182,28 +182,28 @@ export const runConfig = z.strictObject({
   evalJudgeModel: z.string().default("").describe("model of that server"),
   evalJudgeTries: count(1, 10)
     .default(3)
-    .describe("times that a benchmark's question is asked while the reply cannot be read"),
-  judgeMaxTokens: tokens.default(128).describe("tokens of a judge's reply, at most"),
+    .describe("attempts at a benchmark's question while the reply cannot be parsed"),
+  judgeMaxTokens: tokens.default(128).describe("maximum tokens of a judge's reply"),
 
   methods: distinct(z.enum(methodNames))
     .min(1)
     .default(["base", "sft", "coarse", "musc"])
     .describe(
       "what to compare: base, sft (on chosen answers), coarse (plain DPO), tdpo1, tdpo2 (coarse with that loss), musc, musc-<weighting>, " +
-        "musc-dynamic (weights made anew each epoch), fine (token weights on the pairs of self-reward-yesno: clean against empty prompt), " +
+        "musc-dynamic (weights recomputed each epoch), fine (token weights on the pairs of self-reward-yesno: clean against empty prompt), " +
         "coarse-verified and musc-verified (verified pairs alone, see keepPairs), " +
         "self-correct, self-reward-yesno, -points, -external (a server judges), -verifier (the exact checks of world and checkable judge)",
     ),
   equalPairs: z
     .boolean()
     .default(false)
-    .describe("whether all methods of a seed are trained on as many pairs as the one that has fewest"),
-  pairs: count(0).default(0).describe("pairs to train on, at most; 0 takes all"),
+    .describe("whether all methods of a seed train on the same number of pairs, that of the method with fewest"),
+  pairs: count(0).default(0).describe("maximum number of pairs to train on; 0 takes all"),
   weighting: z.enum(weightingNames).default(defaultWeighting).describe("token weighting of the method musc"),
   weighEvery: count(0, 100)
     .default(0)
     .describe(
-      "epochs after which token weights are made anew from the policy (dynamic weights); 0: once, from the base",
+      "epochs after which the policy recomputes the token weights (dynamic weights); 0: once, by the base model",
     ),
   loss: z
     .enum(preferenceLosses)
@@ -214,13 +214,13 @@ export const runConfig = z.strictObject({
     .gt(0)
     .max(100)
     .default(0.1)
-    .describe("how strongly the reference holds, and λ of ORPO; .01 to .5, paper .1"),
+    .describe("strength of the pull to the reference model, and λ of ORPO; .01 to .5, paper .1"),
   labelSmoothing: z
     .number()
     .min(0)
     .max(0.5)
     .default(0)
-    .describe("share of pairs taken to be the wrong way round (cDPO); 0 to .3"),
+    .describe("assumed share of pairs whose preference is reversed (cDPO); 0 to .3"),
   lengthNormalised: z.boolean().default(false).describe("whether each answer's sum is divided by its tokens"),
   sftWeight: z.number().min(0).max(100).default(0).describe("weight of an SFT term on the chosen answer; 0 to 1"),
   simpoBeta: z.number().gt(0).max(1000).default(2).describe("β of SimPO, which has no reference; 2 to 10"),
@@ -242,17 +242,19 @@ export const runConfig = z.strictObject({
   lr: rate.default(5e-6).describe("peak learning rate of preference training; paper 5e-6, small models up to 1e-3"),
   sftLr: rate.default(5e-6).describe("peak learning rate of sft"),
   epochs: z.number().gt(0).max(100).default(1).describe("passes over the pairs; paper 1 to 3"),
-  batchSize: count(1, 4096).default(8).describe("pairs an optimizer step; paper 8"),
-  warmup: share.default(0.1).describe("share of the steps with rising learning rate; paper .1"),
+  batchSize: count(1, 4096).default(8).describe("pairs per optimizer step; paper 8"),
+  warmup: share.default(0.1).describe("share of the steps with a rising learning rate; paper .1"),
   tokenBudget: count(1, 1e6).default(4096).describe("padded tokens in one forward pass of training; less saves memory"),
   gradientCheckpointing: z
     .boolean()
     .default(false)
     .describe("whether training computes each layer twice instead of keeping its activations; saves memory"),
-  cutoff: count(8, 131072).default(2048).describe("tokens of prompt and answer, at most; paper 2048"),
+  cutoff: count(8, 131072).default(2048).describe("maximum tokens of prompt and answer together; paper 2048"),
   checkpointEvery: count(1).default(50).describe("optimizer steps between checkpoints"),
 
-  evalInstructions: count(0).default(500).describe("held-out instructions to answer, at most; 0 skips evaluation"),
+  evalInstructions: count(0)
+    .default(500)
+    .describe("maximum number of held-out instructions to answer; 0 skips evaluation"),
   evalSplit: z
     .enum(["test", "development"])
     .default("test")
@@ -260,8 +262,8 @@ export const runConfig = z.strictObject({
       "held-out instructions to answer: test, which results report, or development, for choosing settings without looking at the test",
     ),
   evalTemperatures: distinct(temperature).min(1).default([0, 0.5]).describe("sampling temperatures of the evaluation"),
-  evalMaxTokens: tokens.default(1024).describe("tokens of an answer, at most"),
-  gradedPairs: count(0).default(500).describe("pairs whose answers are graded for the results, at most"),
+  evalMaxTokens: tokens.default(1024).describe("maximum tokens of an answer"),
+  gradedPairs: count(0).default(500).describe("maximum number of pairs whose answers are graded for the results"),
   benchmarks: distinct(z.string().min(1))
     .default([])
     .describe(
@@ -274,9 +276,11 @@ export const runConfig = z.strictObject({
   benchmarkScoring: z
     .enum(["official", "corrected"])
     .default("official")
-    .describe("official has the published scorers' quirks, corrected mends them"),
-  benchmarkItems: count(0).default(0).describe("items of each benchmark, at most, in whole groups; 0 takes all"),
-  benchmarkMaxTokens: count(0, 131072).default(0).describe("tokens of an answer, at most; 0: as the benchmark has it"),
+    .describe("official reproduces the quirks of the published scorers, corrected fixes them"),
+  benchmarkItems: count(0)
+    .default(0)
+    .describe("maximum number of items of each benchmark, in whole groups; 0 takes all"),
+  benchmarkMaxTokens: count(0, 131072).default(0).describe("maximum tokens of an answer; 0: as the benchmark says"),
   bootstrapSamples: count(100, 1e6).default(2000).describe("resamples for the confidence intervals; 1,000 to 10,000"),
 })
 export type RunConfig = z.output<typeof runConfig>
@@ -288,7 +292,7 @@ export const thinkingOf = ({ thinking }: Pick<RunConfig, "thinking">): boolean |
 
 export const configKeys = Object.keys(runConfig.shape) as ConfigKey[]
 
-/** What every setting is when nobody says otherwise. */
+/** The default of every setting. */
 export const configDefaults: RunConfig = runConfig.parse({})
 
 /**

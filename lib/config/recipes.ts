@@ -42,7 +42,7 @@ const embedded: Partial<RunConfig> = {
   pointsFrom: "verdicts",
 }
 
-/** What the defaults, which are the paper's, have in the place of `embedded`. */
+/** The defaults (the paper's values) of the settings that `embedded` changes. */
 const standard = Object.fromEntries(
   Object.keys(embedded).map((key) => [key, configDefaults[key as ConfigKey]]),
 ) as Partial<RunConfig>

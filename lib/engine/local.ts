@@ -48,7 +48,7 @@ export interface OpenOptions {
   /** called with what a user should know about the folder; by default a warning of the process */
   onNote?: (line: string) => void
   /**
-   * Processes that write, score and train at once, each with a copy of the model: 1 (if not given) for this one alone, 0 for
+   * Worker processes that generate and score, each with a copy of the model: 1 (if not given) for this one alone, 0 for
    * as many as fit the machine (`usualWorkers`) once there is enough to do. Results are the same whatever their number.
    * Always 1 in notebooks.
    */

@@ -3,7 +3,7 @@
  * model as examples, so scores on it are contaminated; ours overlap with no benchmark.)
  */
 
-/** An instruction taken apart. The same example read backwards shows how to put it together. */
+/** An instruction and its constraints. Read backwards, the same example shows how to recombine them. */
 export interface DecomposeDemo {
   instruction: string
   /** A text that the instruction is about. */

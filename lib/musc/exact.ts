@@ -4,7 +4,7 @@ import { applyEdits, type CorruptOptions, corruptDefaults, planEdits } from "./c
 import { failed, type Outcome, sameWords } from "./row"
 
 /**
- * A world that knows the constraints of its own instructions, and so can take them apart, spoil them and put them together
+ * A world that knows the constraints of its own instructions, and so can decompose, corrupt and recombine them
  * again without a model. `Item` is one constraint as the world keeps it; item 0 is the task itself.
  */
 export interface ExactWorld<Item> {

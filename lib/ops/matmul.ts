@@ -20,7 +20,7 @@ export const matMul = operation<MatMul>(({ kernels, backend, precision }) => {
 })
 
 /**
- * Parts of 8 binary digits into which the kernels for AMX take a factor apart: three give an f32 product, one a product in
+ * Parts of 8 binary digits into which the AMX kernels split a factor: three give an f32 product, one a product in
  * bf16. See native/kernels/product.cc.
  */
 export const bf16Parts = operation(

@@ -34,7 +34,7 @@ export interface TrainOptions<O extends Objective = Objective> extends Learner {
   /** peak learning rate */
   lr: number
   shape?: ScheduleShape
-  /** share of the steps with rising learning rate; .1 in the paper */
+  /** share of the steps with a rising learning rate; .1 in the paper */
   warmup?: number
   adam?: Partial<AdamOptions>
   /** most padded tokens in one forward pass */

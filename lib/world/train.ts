@@ -90,7 +90,7 @@ export async function trainPhase(
   })
 }
 
-/** Tokens of a phase, prompts included and padding not, reckoned from its first examples. */
+/** Tokens of a phase, prompts included and padding not, estimated from its first examples. */
 export function phaseTokens(tokenizer: Tokenizer, { phase, steps, batchSize, seed }: PhaseOptions): number {
   const example = exampleOf(tokenizer, { phase, seed })
   const counted = Math.min(1000, steps * batchSize)
