@@ -35,7 +35,7 @@ export interface Packed extends Places {
 
 /**
  * Padding of a pack, in tokens, that makes the values of a row the same to the last digit whatever batch it is in: vector units
- * add up and reckon remainders of less otherwise than the rest, and a product of a single row otherwise than one of several.
+ * sum and compute remainders of less differently from the rest, and a product of a single row differently from one of several.
  * Our own kernels go by rows.
  */
 export const batchInvariantPadding = operation(({ kernels }) => () => ({

@@ -31,7 +31,7 @@ function plainNorm<T extends Tensor>(x: T, weight: Tensor, eps: number, trainWei
   return withGradient(
     trainWeight ? [x, weight] : [x],
     (save) => {
-      // Not rsqrt, whose last digit depends on where in the batch a row stands: vectors of 16 are reckoned otherwise than the rest.
+      // Not rsqrt, whose last digit depends on where in the batch a row stands: vectors of 16 are computed differently from the rest.
       const r = tf.div(1, tf.sqrt(tf.add(tf.mean(tf.square(x), -1, true), eps)))
       const unit = tf.mul(x, r)
       save([unit, r, weight])

@@ -100,6 +100,6 @@ async function fetchBytes(url: string): Promise<Buffer> {
   } catch (error) {
     const { message, cause } = error as Error
     const problem = cause instanceof Error ? cause.message : message
-    throw new MuscError(`${url}: must be possible to fetch, got: ${problem}; fetch it by other means and pass --data`)
+    throw new MuscError(`could not download ${url}: ${problem}; fetch it by other means and pass --data`)
   }
 }
