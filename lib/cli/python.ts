@@ -1,5 +1,5 @@
 import type { Command } from "commander"
-import { makePython, pinnedPackages } from "../engine/python-env"
+import { makePython, pinnedPackages } from "../native/python-env"
 
 export function register(program: Command): void {
   program

@@ -4,7 +4,7 @@ import { chmod, writeFile } from "node:fs/promises"
 import { delimiter, join } from "node:path"
 import { copyFinished } from "../data/files"
 import { BackendError, InputError, MuscError, PendingJobError, StoppedError } from "../errors"
-import { pythonFolder } from "./python-env"
+import { pythonFolder } from "../native/python-env"
 
 /**
  * Scoring and training by Python on any number of processes and machines: a folder with a script and its data in, files

@@ -17,6 +17,7 @@ import {
 import { BackendError } from "../errors"
 import { nativeBuild } from "./build"
 import { findPython } from "./libtensorflow"
+import { pythonFolder } from "./python-env"
 
 /** One thing that was looked at: `missing` costs something, which `remedy` cures; `optional` is absent without harm. */
 export interface Fact {
@@ -45,6 +46,7 @@ export async function examine(
     ...(await packages()),
     ...(await cuda(run, driver)),
     ...(await python(run)),
+    torchEnvironment(),
   ]
 }
 
@@ -291,6 +293,19 @@ async function python(run: Run): Promise<Fact[]> {
   } catch (error) {
     if (!(error instanceof BackendError || error instanceof ChildError)) throw error
     return [{ topic: "python", name: "python", state: "optional", value: "not installed" }]
+  }
+}
+
+/** The environment of `--torch`, which only who uses that needs. */
+function torchEnvironment(): Fact {
+  const folder = pythonFolder()
+  const shown = { topic: "python" as const, name: "environment of --torch" }
+  if (folder) return { ...shown, state: "ok", value: folder }
+  return {
+    ...shown,
+    state: "optional",
+    value: "not made",
+    remedy: "npx musc python makes it, for scoring and training by PyTorch",
   }
 }
 

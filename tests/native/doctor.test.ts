@@ -43,14 +43,16 @@ it("reports a forced backend that cannot run instead of giving up", async () => 
 
 it("reports a machine without Python as complete, since musc runs without", async () => {
   const facts = await examine(noPython, bare, "")
-  expect(facts.filter(({ topic }) => topic === "python")).toEqual([
+  expect(facts.filter(({ topic, name }) => topic === "python" && name !== "environment of --torch")).toEqual([
     { topic: "python", name: "python", state: "optional", value: "not installed" },
   ])
 })
 
 it("lists the versions of Python packages that serve comparisons", async () => {
   const python: Run = async (_, args) => (args[1]!.includes("metadata") ? '{"python": "3.11.7", "peft": null}' : "")
-  const facts = (await examine(python, bare, "")).filter(({ topic }) => topic === "python")
+  const facts = (await examine(python, bare, "")).filter(
+    ({ topic, name }) => topic === "python" && name !== "environment of --torch",
+  )
   expect(facts).toEqual([
     { topic: "python", name: "python", state: "ok", value: "3.11.7" },
     { topic: "python", name: "peft", state: "optional", value: "not installed" },
