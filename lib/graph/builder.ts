@@ -1,13 +1,11 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
 import type { Tensor } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 
 /**
  * Graphs of TensorFlow operations that run in one call. Called one by one, an operation of tfjs takes 20 to 50 µs whatever
- * its size; in a graph, one or two. The native binding runs graphs that it has read as a SavedModel, so this writes one:
- * protocol buffers of tensorflow/core/protobuf/saved_model.proto and framework/graph.proto.
+ * its size; in a graph, one or two. A graph becomes a function of the eager context, which is then called like any operation: its
+ * inputs and outputs are the tensors of tfjs, and nothing is copied or written to disk. It is handed over as protocol buffers of
+ * tensorflow/core/framework/graph.proto; see native/binding/functions.h.
  */
 
 /** DataType of types.proto. */
@@ -21,9 +19,25 @@ export type GraphNode = string
 export type GraphAttrs = Readonly<Record<string, GraphType | boolean | number | readonly number[]>>
 
 interface GraphBackend {
-  loadSavedModelMetaGraph(path: string, tags: string): number
-  runSavedModel(id: number, inputs: readonly Tensor[], infos: readonly { name: string }[], outputs: string[]): Tensor[]
-  deleteSavedModel(id: number): void
+  binding: {
+    addGraphFunction(
+      name: string,
+      graph: Buffer,
+      inputs: string[],
+      outputs: string[],
+      attributes: (string | Buffer)[],
+    ): void
+    removeGraphFunction(name: string): void
+  }
+  executeMultipleOutputs(op: string, attrs: readonly object[], inputs: readonly Tensor[], outputs: number): Tensor[]
+}
+
+/** How a graph is run. */
+export interface GraphOptions {
+  /** On the calling thread alone: to wake another takes a fifth of a small model's decoding step. */
+  oneThread?: boolean
+  /** Compiled by XLA, anew for each shape of its inputs; for operations of TensorFlow alone. */
+  xla?: boolean
 }
 
 export interface CompiledGraph {
@@ -58,24 +72,24 @@ export class GraphBuilder {
     return this.node(`n${this.nodes.length}`, type, inputs, attrs)
   }
 
-  /** Makes the graph ready to be run. @throws Error of the file system where no temporary file can be written */
-  compile(outputs: readonly GraphNode[]): CompiledGraph {
+  /** Makes the graph ready to be run. @throws Error of TensorFlow where it is none */
+  compile(outputs: readonly GraphNode[], { oneThread = false, xla = false }: GraphOptions = {}): CompiledGraph {
     const backend = tf.backend() as unknown as GraphBackend
-    const dir = mkdtempSync(join(tmpdir(), "musc-graph-"))
-    try {
-      writeFileSync(join(dir, "saved_model.pb"), this.savedModel())
-      const id = backend.loadSavedModelMetaGraph(dir, tag)
-      const infos = this.inputs.map((name) => ({ name: `${name}:0` }))
-      const wanted = outputs.map((name) => (name.includes(":") ? name : `${name}:0`))
-      return {
-        run: (given) => {
-          const tensors = this.inputs.map((name) => given[name]!)
-          return backend.runSavedModel(id, tensors, infos, wanted)
-        },
-        dispose: () => backend.deleteSavedModel(id),
-      }
-    } finally {
-      rmSync(dir, { recursive: true })
+    const name = `MuscGraph${++compiled}`
+    const attributes = [
+      ...(xla ? ["_XlaMustCompile", varint(5, 1)] : []),
+      ...(oneThread ? ["_executor", bytes(2, "SINGLE_THREADED_EXECUTOR")] : []),
+    ]
+    backend.binding.addGraphFunction(name, this.graph(), this.inputs, [...outputs], attributes)
+    return {
+      run: (given) =>
+        backend.executeMultipleOutputs(
+          name,
+          [],
+          this.inputs.map((input) => given[input]!),
+          outputs.length,
+        ),
+      dispose: () => backend.binding.removeGraphFunction(name),
     }
   }
 
@@ -98,15 +112,14 @@ export class GraphBuilder {
     return name
   }
 
-  private savedModel(): Buffer {
-    const versions = bytes(4, varint(1, producer))
-    const graph = Buffer.concat([...this.nodes, versions])
-    const meta = Buffer.concat([bytes(1, bytes(4, tag)), bytes(2, graph)])
-    return Buffer.concat([varint(1, 1), bytes(2, meta)])
+  private graph(): Buffer {
+    return Buffer.concat([...this.nodes, bytes(4, varint(1, producer))])
   }
 }
 
-const tag = "serve"
+/** Graphs so far, by whose number they are called. */
+let compiled = 0
+
 /** Version of the graph format that is written: that of TensorFlow 2.9. */
 const producer = 1087
 

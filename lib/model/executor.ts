@@ -27,6 +27,8 @@ export interface Plan {
   /** LoRA is added to the matrices once a step, or to each product with them. */
   readonly lora: "merged" | "beside"
   readonly precision: Maths
+  /** threads that kernels and graphs may use */
+  readonly threads: number
 }
 
 /** Size of a model (f32) from which its products are large enough for all threads to share them well. */
@@ -59,6 +61,7 @@ export function plan(device: Device, parameters: number, work: Work): Plan {
     // A product with a low-rank update beside it is a kernel of its own, for AMX alone.
     lora: train?.adapter && device.kernels === "amx" ? "beside" : "merged",
     precision: device.precision,
+    threads: device.threads,
   }
 }
 

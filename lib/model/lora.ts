@@ -81,6 +81,7 @@ const eager: Plan = {
   recompute: false,
   lora: "merged",
   precision: "f32",
+  threads: 1,
 }
 
 /**

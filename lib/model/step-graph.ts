@@ -14,7 +14,7 @@ import type { Bound } from "./transformer"
  *
  * Letters as in transformer.ts; S columns of the cache.
  */
-function build(config: ModelConfig, { precision }: Plan): CompiledGraph {
+function build(config: ModelConfig, { precision, threads }: Plan): CompiledGraph {
   const { heads: N, kvHeads: K } = config
   const g = new GraphBuilder()
   const T = "float32"
@@ -63,7 +63,7 @@ function build(config: ModelConfig, { precision }: Plan): CompiledGraph {
   const logits = (isWide(config) ? batchMatMul : matMul)(norm(x, g.input("norm")), g.input("head"), true) // [B, V]
   const cap = config.logitSoftcap
   const bounded = (c: number) => mul(g.op("Tanh", [div(logits, g.number(c))], { T }), g.number(c))
-  return g.compile([cap ? bounded(cap) : logits])
+  return g.compile([cap ? bounded(cap) : logits], { oneThread: threads === 1 })
 }
 
 const projections = ["qk", "v", "o", "gate", "up", "down"] as const
@@ -89,7 +89,7 @@ export interface StepGraph {
 export function stepGraph(model: Bound): StepGraph | null {
   const { config } = model
   if (model.plan.step === "eager") return null
-  const key = JSON.stringify([config, model.plan.precision])
+  const key = JSON.stringify([config, model.plan.precision, model.plan.threads])
   const graph = graphs.get(key) ?? build(config, model.plan)
   graphs.set(key, graph)
   const fixed: Record<string, Tensor> = Object.assign(

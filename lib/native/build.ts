@@ -128,7 +128,7 @@ const flags = [
 
 /** What is compiled into the binding, or beside it, besides the package's own source. */
 const ownSource = (name: string) => path.join(__dirname, "../../lib/native/binding", name)
-const [guard, quiet] = [ownSource("guard.h"), ownSource("quiet.cc")]
+const [guard, functions, quiet] = [ownSource("guard.h"), ownSource("functions.h"), ownSource("quiet.cc")]
 
 function sources(folder: string): string[] {
   return ["binding/tfjs_backend.cc", "binding/tfjs_binding.cc"].map((file) => path.join(folder, file))
@@ -137,7 +137,7 @@ function sources(folder: string): string[] {
 function recipeHash(folder: string): string {
   const hash = createHash("sha256")
   for (const part of [...flags, process.platform, process.arch, kernelSet()]) hash.update(`${part}\0`)
-  for (const file of [guard, quiet, ...sources(folder)]) hash.update(readFileSync(file))
+  for (const file of [guard, functions, quiet, ...sources(folder)]) hash.update(readFileSync(file))
   return hash.digest("hex").slice(0, 16)
 }
 

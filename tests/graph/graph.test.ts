@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from "vitest"
 import { currentDevice } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
-import { GraphBuilder } from "../../lib/graph/builder"
+import { GraphBuilder, type GraphOptions } from "../../lib/graph/builder"
 import { backends, cuda, largestGap, tensorsLeft } from "../support/tensors"
 
 beforeAll(async () => {
@@ -45,6 +45,32 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("a graph", () => {
     })
     expect(left).toBe(0)
     graph.dispose()
+  })
+
+  it("gives the same within 1e-5 when XLA compiles it, and on one thread", () => {
+    const elementwise = (options: GraphOptions) => {
+      const g = new GraphBuilder()
+      const T = "float32"
+      const [a, b] = [g.input("a"), g.input("b")]
+      const product = g.op("MatMul", [a, b], { T, transpose_a: false, transpose_b: true })
+      return g.compile([g.op("Mul", [g.op("Sigmoid", [product], { T }), product], { T })], options)
+    }
+    tf.tidy(() => {
+      const [a, b] = [tf.randomUniform([3, 7], -1, 1, "float32", 1), tf.randomUniform([5, 7], -1, 1, "float32", 2)]
+      const product = tf.matMul(a as tf.Tensor2D, b as tf.Tensor2D, false, true)
+      const wanted = tf.mul(tf.sigmoid(product), product).dataSync()
+      for (const options of [{}, { oneThread: true }, { xla: true }]) {
+        const graph = elementwise(options)
+        const [found] = graph.run({ a, b })
+        expect(largestGap(found!.dataSync(), wanted), JSON.stringify(options)).toBeLessThan(1e-5)
+        graph.dispose()
+      }
+    })
+  })
+
+  it("says what is wrong with it", () => {
+    const g = new GraphBuilder()
+    expect(() => g.compile([g.op("NoSuchOperation", [g.input("a")])])).toThrow("NoSuchOperation")
   })
 
   it("writes into its inputs in place", () => {

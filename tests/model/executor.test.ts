@@ -61,7 +61,7 @@ describe("a plan", () => {
       const wanted: Work = works[work]
       const made = plan(devices[device], sizes[size], wanted)
       expect(made).toEqual({
-        ...{ layers, step, microBatches, together, lora, precision: "f32" },
+        ...{ layers, step, microBatches, together, lora, precision: "f32", threads: devices[device].threads },
         gradient: wanted.kind === "train",
         recompute: wanted.kind === "train" && (wanted.checkpointing ?? false),
       })

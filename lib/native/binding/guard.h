@@ -8,6 +8,7 @@
 
 #include "tensorflow/c/c_api.h"
 #include "tensorflow/c/eager/c_api.h"
+#include "functions.h"
 
 // A signal handler runs on the stack of the thread that it interrupts, and matrix products that oneDNN compiles do not
 // survive that: SIGUSR2 and a profiler's SIGPROF were seen to corrupt the heap (see data/log.md). So signals are blocked in
@@ -48,7 +49,11 @@ void sessionRun(TF_Session* session, std::nullptr_t, Rest... rest) {
   Guarded<&TF_SessionRun>::call(session, alone ? &onThisThread : nullptr, rest...);
 }
 
-#define TFE_NewContext Guarded<&TFE_NewContext>::call
+inline TFE_Context* newContext(const TFE_ContextOptions* options, TF_Status* status) {
+  return eagerContext = Guarded<&TFE_NewContext>::call(options, status);
+}
+
+#define TFE_NewContext newContext
 #define TFE_Execute Guarded<&TFE_Execute>::call
 #define TF_LoadSessionFromSavedModel Guarded<&TF_LoadSessionFromSavedModel>::call
 #define TF_SessionRun sessionRun
