@@ -53,5 +53,6 @@ export function describeDevice({ backend, gpu, kernels, graphs }: Device): strin
     vector: "vector kernels",
     amx: "vector and AMX kernels",
   }
-  return [...(gpu ? [] : [named[kernels]]), graphs ? "graphs" : "no graphs"].join(", ")
+  const old = gpu ? "no graphs" : "no graphs (run `npx musc native` for them)"
+  return [...(gpu ? [] : [named[kernels]]), graphs ? "graphs" : old].join(", ")
 }

@@ -100,8 +100,9 @@ function examineDevice({ name, device }: BackendChoice, precision: Maths): Devic
   const gpu = device !== "cpu"
   const native = name === "tensorflow"
   const kernels = native && !gpu ? kernelsPresent() : "none"
-  // On a GPU each input of a graph would be copied to the host and back.
-  return { backend: name, gpu, kernels, graphs: native && !gpu, precision, threads: grantedThreads() }
+  // A binding of an earlier version cannot take graphs; on a GPU they are untried.
+  const graphs = native && !gpu && "addGraphFunction" in (tf.backend() as unknown as NodeBackend).binding
+  return { backend: name, gpu, kernels, graphs, precision, threads: grantedThreads() }
 }
 
 /** Kernels of ours that can be called: not all on any processor, nor where a compiler could not make them. */
