@@ -32,6 +32,9 @@ buildSync({
 
 copyFileSync(join(root, "lib", "notebook", "kernel.cjs"), join(dist, "notebook", "kernel.cjs"))
 
-const names = Object.keys(require(join(dist, "index.js"))).sort()
-writeFileSync(join(dist, "index.mjs"), `import musc from "./index.js"\nexport const {\n${names.map((n) => `  ${n},\n`).join("")}} = musc\n`)
-writeFileSync(join(dist, "index.d.mts"), 'export * from "./index.js"\n')
+for (const folder of [dist, join(dist, "notebook")]) {
+  const names = Object.keys(require(join(folder, "index.js"))).sort()
+  const list = names.map((name) => `  ${name},\n`).join("")
+  writeFileSync(join(folder, "index.mjs"), `import musc from "./index.js"\nexport const {\n${list}} = musc\n`)
+  writeFileSync(join(folder, "index.d.mts"), 'export * from "./index.js"\n')
+}

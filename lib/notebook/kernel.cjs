@@ -1,8 +1,11 @@
 // The kernel `musc`: tslab, started in the project, with the faults mended that would lose work. Called by Jupyter with the
-// path of a connection file; notebooks import from "./lib/...".
+// path of a connection file; notebooks import from "musc" and "musc/notebook", as users of the package do.
 const { existsSync } = require("node:fs")
 const Module = require("node:module")
 const { dirname, join } = require("node:path")
+
+/** The names of the package and the files of this project behind them: cells see the sources, built or not. */
+const entries = { musc: "./lib/index", "musc/notebook": "./lib/notebook/index" }
 
 /** The project: the next folder above that holds a package.json. tslab compiles nothing outside the folder it starts in. */
 function projectOf(folder) {
@@ -39,7 +42,7 @@ function compileFast() {
       if (!source || !isLibrary(source)) {
         const [cancelled, onlyTypes, transformers] = rest
         const checker = builder.getProgram().getTypeChecker()
-        const writeOut = (context) => (file) => writeNamesOut(ts, checker, context, file)
+        const writeOut = (context) => (file) => writeNamesOut(ts, checker, context, writeEntriesOut(ts, context, file))
         const after = [writeOut, ...(transformers?.after ?? [])]
         return emit(source, write, cancelled, onlyTypes, { ...transformers, after })
       }
@@ -54,7 +57,9 @@ function compileFast() {
   const createWatchCompilerHost = (roots, options, system, _, ...rest) => {
     // tslab fails when a folder changes while a file has: it knows one timer. Changed files are seen all the same.
     system.watchDirectory = () => ({ close: () => {} })
-    return ts.createWatchCompilerHost(roots, { ...options, strict: true }, system, createProgram, ...rest)
+    const paths = Object.fromEntries(Object.entries(entries).map(([name, path]) => [name, [path]]))
+    const own = { ...options, strict: true, baseUrl: root, paths }
+    return ts.createWatchCompilerHost(roots, own, system, createProgram, ...rest)
   }
   const getPreEmitDiagnosticsOfFiles = (program, sources) =>
     ts.getPreEmitDiagnosticsOfFiles(
@@ -62,6 +67,28 @@ function compileFast() {
       sources.filter((source) => !isLibrary(source)),
     )
   require.cache[file].exports = { ...ts, createWatchCompilerHost, getPreEmitDiagnosticsOfFiles }
+}
+
+/** Imports of the package, also by `import()`, become imports of this project's files. */
+function writeEntriesOut(ts, context, file) {
+  const { factory } = ts
+  const pathOf = (node) => node && ts.isStringLiteral(node) && Object.hasOwn(entries, node.text) && entries[node.text]
+  const visit = (node) => {
+    if (ts.isImportDeclaration(node) && pathOf(node.moduleSpecifier)) {
+      const path = factory.createStringLiteral(pathOf(node.moduleSpecifier))
+      return factory.updateImportDeclaration(node, node.modifiers, node.importClause, path, node.assertClause)
+    }
+    if (
+      ts.isCallExpression(node) &&
+      node.expression.kind === ts.SyntaxKind.ImportKeyword &&
+      pathOf(node.arguments[0])
+    ) {
+      const path = factory.createStringLiteral(pathOf(node.arguments[0]))
+      return factory.updateCallExpression(node, node.expression, node.typeArguments, [path])
+    }
+    return ts.visitEachChild(node, visit, context)
+  }
+  return ts.visitEachChild(file, visit, context)
 }
 
 /**

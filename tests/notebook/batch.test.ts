@@ -91,8 +91,19 @@ describe("the notebooks", () => {
   const books = notebookFiles().map((file) => [basename(file), readNotebook(file)] as const)
   const textOf = (source: string | string[]) => [source].flat().join("")
 
-  it("are nine, one for each step", () => {
-    expect(books.map(([name]) => name.slice(0, 2))).toEqual(["00", "01", "02", "03", "04", "05", "06", "07", "08"])
+  it("are ten, one for each step", () => {
+    expect(books.map(([name]) => name.slice(0, 2))).toEqual([
+      "00",
+      "01",
+      "02",
+      "03",
+      "04",
+      "05",
+      "06",
+      "07",
+      "08",
+      "09",
+    ])
   })
 
   it.each(books)(

@@ -54,6 +54,24 @@ describe("the kernel", () => {
     expect(third).toMatchObject({ stdout: "3 function\n", stderr: "", reply: { status: "ok" } })
   })
 
+  it("imports musc and musc/notebook as the sources of this project, types included, built or not", async () => {
+    const { stdout, stderr, reply } = await kernel.run(
+      `import { InputError, rng } from "musc"
+import { keyNumbers } from "musc/notebook"
+import { InputError as same } from "./lib/errors"
+const { hasPassed } = await import("musc")
+console.log(same === InputError, typeof rng, typeof keyNumbers, typeof hasPassed)`,
+    )
+    expect({ stdout, stderr, status: reply.status }).toEqual({
+      stdout: "true function function function\n",
+      stderr: "",
+      status: "ok",
+    })
+    const wrong = await kernel.run('import { noSuchName } from "musc"\nnoSuchName')
+    expect(wrong.stderr).toContain("has no exported member 'noSuchName'")
+    await wait(250)
+  })
+
   it("checks cells by strict rules, and does not run one with a type error", async () => {
     const { stderr, stdout, reply } = await kernel.run("const text: string = null\nconsole.log('ran')")
     expect(stderr).toContain("Type 'null' is not assignable to type 'string'")

@@ -15,6 +15,12 @@ const cellsOf = (file: string) =>
     .cells.filter(({ cell_type }) => cell_type === "code")
     .map(({ source }) => [source].flat().join(""))
 
+/** Plain tslab knows no names of this package: there, cells import the files behind them. */
+const byPath = (cell: string) =>
+  cell
+    .replaceAll(' from "musc"', ' from "./lib/index"')
+    .replaceAll(' from "musc/notebook"', ' from "./lib/notebook/index"')
+
 describe("under plain tslab", () => {
   // The compiler options of tslab/dist/converter.js; `strict` is not among them.
   const options: Typescript.CompilerOptions = {
@@ -22,6 +28,8 @@ describe("under plain tslab", () => {
     ...{ target: ts.ScriptTarget.ES2022, lib: ["lib.es2022.d.ts"], declaration: true, resolveJsonModule: true },
     ...{ experimentalDecorators: true, allowJs: true, checkJs: true, skipLibCheck: true, outDir: "outDir" },
     typeRoots: [resolve(root, "node_modules/@types")],
+    baseUrl: root,
+    paths: { musc: ["./lib/index"], "musc/notebook": ["./lib/notebook/index"] },
   }
 
   it("the library and the cells of all notebooks have right types, without strict null checks too", () => {
@@ -68,6 +76,16 @@ describe("under plain tslab", () => {
     },
   )
 
+  it.each(notebookFiles().map((file) => [basename(file), file]))(
+    "cells of %s import from musc, musc/notebook and Node alone, so that they can be copied into other projects",
+    (_, file) => {
+      const names = cellsOf(file).flatMap((cell) =>
+        [...cell.matchAll(/(?:from |import\()"([^"]+)"/g)].map(([, name]) => name),
+      )
+      expect(names.filter((name) => !/^(musc(\/notebook)?|node:.+)$/.test(name!))).toEqual([])
+    },
+  )
+
   describe("started in the project", () => {
     let kernel: Kernel
     beforeAll(async () => {
@@ -78,7 +96,7 @@ describe("under plain tslab", () => {
     it("the first notebook runs, to key numbers within their ranges", async () => {
       const file = findNotebook("00")
       let numbers: Numbers = {}
-      for (const cell of cellsOf(file)) {
+      for (const cell of cellsOf(file).map(byPath)) {
         const { stderr, reply, displays } = await kernel.run(cell)
         expect({ cell, stderr, status: reply.status }).toEqual({ cell, stderr: "", status: "ok" })
         for (const data of displays) numbers = { ...numbers, ...(data[numbersType] as Numbers | undefined) }
