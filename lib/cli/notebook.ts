@@ -3,11 +3,14 @@ import { type Command, InvalidArgumentError } from "commander"
 import { MuscError } from "../errors"
 import { type BatchOptions, executeNotebook, findNotebook, notebookFiles, notebookSite } from "../notebook/batch"
 import { installKernel, kernelName } from "../notebook/install"
+import { notebookSlides } from "../notebook/slides"
 
 export function register(program: Command): void {
   const command = program
     .command("notebook")
-    .description("The notebooks: install their kernel, execute them with parameters, write them as a web site.")
+    .description(
+      "The notebooks: install their kernel, execute them with parameters, write them as a web site or as slides.",
+    )
   command
     .command("kernel")
     .description("install the kernel `musc` into the active Jupyter")
@@ -44,6 +47,11 @@ export function register(program: Command): void {
     .description("write the notebooks as HTML pages that need no network")
     .option("-o, --out <folder>", "folder of the pages", "dist/notebooks")
     .action(async ({ out }: { out: string }) => console.log(await notebookSite(out)))
+  command
+    .command("slides")
+    .description("write the notebooks as slides, which load reveal.js and MathJax from the network")
+    .option("-o, --out <folder>", "folder of the slides", "dist/slides")
+    .action(async ({ out }: { out: string }) => console.log((await notebookSlides(out)).join("\n")))
 }
 
 async function execute(source: string, options: BatchOptions): Promise<void> {

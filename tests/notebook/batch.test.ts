@@ -14,6 +14,7 @@ import {
 } from "../../lib/notebook/batch"
 import { kernelName, kernelSpec } from "../../lib/notebook/install"
 import { drifts, numbersType } from "../../lib/notebook/numbers"
+import { withSlides } from "../../lib/notebook/slides"
 
 const code = (source: string, tags?: string[]) => ({
   ...{ id: "a", cell_type: "code", source, execution_count: 3, metadata: { tags, execution: { started: "now" } } },
@@ -40,6 +41,16 @@ it("keeps notebooks without counts and times", () => {
   expect(first).toMatchObject({ execution_count: null, metadata: { tags: ["parameters"] } })
   expect(first!.metadata).not.toHaveProperty("execution")
   expect(first!.outputs).toEqual(book.cells[0]!.outputs)
+})
+
+it("marks slides: one for each heading, another below it after output", () => {
+  const text = (source: string) => ({ id: source, cell_type: "markdown", source, metadata: {} })
+  const quiet = { ...code("let a = 1"), outputs: [] }
+  const cells = [text("# Title"), quiet, text("## Part"), code("1"), text("so"), code("2"), code("3"), text("## End")]
+  const kinds = withSlides({ ...book, cells }).cells.map(
+    ({ metadata }) => (metadata.slideshow as { slide_type: string }).slide_type,
+  )
+  expect(kinds).toEqual(["slide", "-", "slide", "-", "subslide", "-", "subslide", "slide"])
 })
 
 it("finds notebooks by number, name and path", () => {
@@ -107,12 +118,14 @@ describe("the notebooks", () => {
   })
 
   it.each(books)(
-    "%s names the kernel, says its claim, and ends with exercises whose solutions are folded",
+    "%s names the kernel, its claim, time and prerequisites, asks before it shows, and ends with folded solutions",
     (_, { cells, metadata }) => {
       expect(metadata.kernelspec).toMatchObject({ name: kernelName, language: "typescript" })
       const prose = cells.filter(({ cell_type }) => cell_type === "markdown").map(({ source }) => textOf(source))
       expect(prose[0]).toMatch(/^# \d\d · [\s\S]*\*\*Claim\.\*\*/)
-      expect(prose.some((text) => text.startsWith("**Beside the paper.**"))).toBe(true)
+      expect(prose[0]).toMatch(/\*\*Time:\*\* [\s\S]*\*\*Before this:\*\* /)
+      expect(prose.some((text) => /\*\*Predict:\*\* .*\?/.test(text))).toBe(true)
+      expect(prose.some((text) => /^## In the paper, and here\n\n\| \| in the paper \| here \|/.test(text))).toBe(true)
       expect(prose.at(-1)).toMatch(
         /^## Exercises[\s\S]*<details><summary>Solutions?<\/summary>[\s\S]*\n\n<\/details>\s*$/,
       )
@@ -139,8 +152,8 @@ describe("the notebooks", () => {
     for (const [low, high] of Object.values(ranges)) expect([low, high]).not.toEqual([0, 1])
   })
 
-  it.each(books)("%s is kept with outputs that need no script, in less than 400 KB", (name, { cells }) => {
-    expect(statSync(findNotebook(name.replace(".ipynb", ""))).size).toBeLessThan(400_000)
+  it.each(books)("%s is kept with outputs that need no script, in less than 500 KB", (name, { cells }) => {
+    expect(statSync(findNotebook(name.replace(".ipynb", ""))).size).toBeLessThan(500_000)
     const outputs = cells.flatMap(({ outputs = [] }) => outputs)
     expect(outputs.length).toBeGreaterThan(0)
     for (const { data = {}, output_type } of outputs) {

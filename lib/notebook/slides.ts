@@ -1,0 +1,40 @@
+import { mkdtempSync } from "node:fs"
+import { mkdir, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { basename, join } from "node:path"
+import { type Notebook, notebookFiles, readNotebook } from "./batch"
+import { jupyter } from "./install"
+
+/**
+ * The notebook with its slides marked: each heading begins one, and a cell with an output of its own, or text, after other
+ * output begins another below it. nbconvert puts a notebook without such marks on one slide.
+ */
+export function withSlides(book: Notebook): Notebook {
+  let shown = false
+  const cells = book.cells.map((cell) => {
+    const text = [cell.source].flat().join("")
+    const heading = cell.cell_type === "markdown" && /^#{1,2} /.test(text)
+    const kind = heading ? "slide" : shown ? "subslide" : "-"
+    const outputs = cell.outputs?.length ?? 0
+    shown = outputs > 0 || (shown && kind === "-")
+    return { ...cell, metadata: { ...cell.metadata, slideshow: { slide_type: kind } } }
+  })
+  return { ...book, cells }
+}
+
+/**
+ * Writes the notebooks as slides, one file each, into `folder`. The pages load reveal.js and MathJax from the network.
+ * @throws InputError without Jupyter and nbconvert
+ */
+export async function notebookSlides(folder: string, files: readonly string[] = notebookFiles()): Promise<string[]> {
+  const work = mkdtempSync(join(tmpdir(), "musc-slides-"))
+  try {
+    await mkdir(folder, { recursive: true })
+    const marked = files.map((file) => join(work, basename(file)))
+    for (const [i, file] of files.entries()) await writeFile(marked[i]!, JSON.stringify(withSlides(readNotebook(file))))
+    await jupyter(["nbconvert", ...marked, "--to", "slides", "--output-dir", folder])
+    return files.map((file) => join(folder, `${basename(file, ".ipynb")}.slides.html`))
+  } finally {
+    await rm(work, { recursive: true, force: true })
+  }
+}
