@@ -5,6 +5,7 @@ import { publint } from "publint"
 import { afterAll, expect, it } from "vitest"
 import { fusedSources } from "../lib/device/kernel-set"
 import * as library from "../lib/index"
+import * as notebook from "../lib/notebook/index"
 import packageJson from "../package.json"
 
 const root = join(__dirname, "..")
@@ -30,12 +31,17 @@ it("npm run pack makes a package that publint has nothing against, with all publ
   expect(readdirSync(join(folder, "lib", "native", "kernels")).sort()).toEqual(sources)
 
   const script = "console.log(JSON.stringify(Object.keys(require(process.argv[1])).sort()))"
-  const names: string[] = JSON.parse(run(process.execPath, ["-e", script, folder], scratch))
-  expect(names).toEqual(Object.keys(library).sort())
+  for (const [entry, exported] of [
+    ["index", library],
+    ["notebook/index", notebook],
+  ] as const) {
+    const file = join(folder, "dist", entry)
+    const names: string[] = JSON.parse(run(process.execPath, ["-e", script, `${file}.js`], scratch))
+    expect(names).toEqual(Object.keys(exported).sort())
 
-  const imported = `import * as musc from ${JSON.stringify(join(folder, "dist", "index.mjs"))}; console.log(JSON.stringify(Object.keys(musc).sort()))`
-  const esNames: string[] = JSON.parse(run(process.execPath, ["--input-type=module", "-e", imported], scratch))
-  expect(esNames).toEqual(names)
+    const imported = `import * as musc from ${JSON.stringify(`${file}.mjs`)}; console.log(JSON.stringify(Object.keys(musc).sort()))`
+    expect(JSON.parse(run(process.execPath, ["--input-type=module", "-e", imported], scratch))).toEqual(names)
+  }
 
   const bin = join(folder, "lib", "cli", "bin.cjs")
   const shown = run(process.execPath, [bin, "run", "smoke", "--dry-run"], scratch)

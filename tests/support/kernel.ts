@@ -32,18 +32,9 @@ interface Received {
 
 const root = resolve(__dirname, "../..")
 
-/** How a kernel is started: what Node runs, the path of the connection file behind it, and where. */
-interface Start {
-  args: readonly string[]
-  cwd: string
-}
-const ours: Start = { args: [join(root, "lib/notebook/kernel.cjs")], cwd: tmpdir() }
-
-/** tslab as its own `tslab install` has it started, in the project. */
-export const plainTslab: Start = {
-  args: [require.resolve("tslab/bin/tslab"), "kernel", "--config-path"],
-  cwd: root,
-}
+/** How the kernel is started: what Node runs, the path of the connection file behind it, and where. */
+const args = [join(root, "lib/notebook/kernel.cjs")]
+const cwd = tmpdir()
 
 const delimiter = "<IDS|MSG>"
 
@@ -64,7 +55,7 @@ function decode(frames: readonly Buffer[]): Received {
 const isDisplay = ({ type }: Received) => /^(update_)?display_data$/.test(type)
 
 /** Starts a kernel, the project's if not said otherwise, and waits until it answers. */
-export async function startKernel(env: Record<string, string> = {}, { args, cwd } = ours): Promise<Kernel> {
+export async function startKernel(env: Record<string, string> = {}): Promise<Kernel> {
   const key = randomUUID()
   const names = ["shell", "iopub", "control", "stdin", "hb"]
   const ports = Object.fromEntries(await Promise.all(names.map(async (name) => [`${name}_port`, await freePort()])))
