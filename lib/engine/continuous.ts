@@ -85,8 +85,13 @@ export class ContinuousWriter {
   }
 
   private open(key: string): DecodingBatch {
-    const { slots: _, ...options } = this.options
-    return new DecodingBatch(this.model, { ...options, prefix: this.prefixes.hold(key) })
+    const { options } = this
+    return new DecodingBatch(this.model, {
+      ...{ eosIds: options.eosIds, onTokens: options.onTokens, prefix: this.prefixes.hold(key) },
+      get signal() {
+        return options.signal
+      },
+    })
   }
 
   /** An error is that of all rows of its batch, and when stopped of those that wait. A batch without rows is given back. */

@@ -116,9 +116,14 @@ function localEngine(
   const lanes = () => (outside() ? pool!.size : 1)
   const encoded = new WeakMap<ScoreRequest, Encoded>()
   const prefixes = new Prefixes(bound)
-  const { onTokens, signal } = options
   const eosIds = chatStop(tokenizer).ids
-  const writer = new ContinuousWriter(bound, prefixes, { slots: maxBatch, eosIds, onTokens, signal })
+  const writer = new ContinuousWriter(bound, prefixes, {
+    ...{ slots: maxBatch, eosIds, onTokens: options.onTokens },
+    // Read anew each time: in notebooks it is that of the cell under way.
+    get signal() {
+      return options.signal
+    },
+  })
   const score = batching<ScoreRequest, TokenSignals[]>(
     async (requests) => {
       if (outside()) return (await helpers!.run("score", requests)) as TokenSignals[][]

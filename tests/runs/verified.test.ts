@@ -84,7 +84,7 @@ describe("verified contrast", () => {
     const change: Partial<RunConfig> = { seeds, keepPairs: "verified", methods: ["coarse"], evalInstructions: 0 }
     const results = await start("own", change, { local })
     expect(results.pairs[0]!.verified?.by).toBe("the model's own verdicts")
-    expect(local.calls["Judge the answer by the question"]).toBeGreaterThan(0)
+    expect(local.calls["Judge the answer"]).toBeGreaterThan(0)
     for (const row of trainedRows("own/seed-0/weigh.jsonl"))
       expect(share(row, row.chosen)).toBeGreaterThan(share(row, row.rejected))
   })
