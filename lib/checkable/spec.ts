@@ -32,7 +32,10 @@ export const taskOf = (topic: string): Task | undefined => byTopic.get(topic)
 /** One task in five is met in the test split alone. */
 const isTestTask = ({ topic }: Task): boolean => streamKey("checkable-task", topic) % 5 === 0
 
-/** Of the other tasks, one combination with constraints in eight is kept for development; wording and order do not matter. */
+/**
+ * Of the other tasks, one combination with constraints in eight is kept for development; wording and order do not
+ * matter.
+ */
 export function splitOf(task: Task, constraints: readonly Constraint[]): CheckableSplit {
   if (isTestTask(task)) return "test"
   const parts = constraints.map(({ kind, value, negated }) => `${kind} ${negated} ${value}`).sort()

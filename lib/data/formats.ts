@@ -8,7 +8,8 @@ import { fromReleased, isReleased } from "./released"
 import { type InstructionRow, instructionRow, type PairRow, textContent, weighedRow } from "./schema"
 
 /**
- * ShareGPT (`conversations` of from/value) and chat lists (`messages` or `prompt` of role/content). Data sets fill fields that
+ * ShareGPT (`conversations` of from/value) and chat lists (`messages` or `prompt` of role/content). Data sets fill
+ * fields that
  * a turn does not have with null; a turn of null, or without content, such as a call of a tool, says nothing.
  */
 const turn = z
@@ -30,7 +31,8 @@ const plain = z.looseObject({ instruction: z.string(), input: z.string().nullish
 /**
  * The instructions of a seed file, JSON array or JSONL, each record in any of the known shapes: `instruction` and perhaps
  * `input` (plain, Alpaca, InFoBench, our own rows), ShareGPT `conversations` or `messages` (first user turn), `prompt`
- * (text or messages, as in TRL files), released MuSC rows. `constraints`, or `decomposed_questions` as in InFoBench, are yes/no questions of which the first is
+ * (text or messages, as in TRL files), released MuSC rows. `constraints`, or `decomposed_questions` as in InFoBench,
+ * are yes/no questions of which the first is
  * the task itself. Fields that we do not know stay in the row. Rows without an id
  * get file name and line; a repeated id gets the line added, because ids address random streams. A record whose
  * instruction is empty, or holds an image, comes out as a failed row that reads "(none)".

@@ -10,7 +10,8 @@ export function isJsonObject(value: unknown): value is JsonObject {
 }
 
 /**
- * A JSON file whose top level is an object, with NaN and Infinity as Python writes them. `missing` says what a caller should do about a file that is not there.
+ * A JSON file whose top level is an object, with NaN and Infinity as Python writes them. `missing` says what a caller
+ * should do about a file that is not there.
  * @throws InputError naming the file: absent, larger than `maxBytes`, not JSON, nested too deeply, not an object.
  */
 export function readJsonFile(file: string, { missing = "check the path", maxBytes = 256 * 2 ** 20 } = {}): JsonObject {

@@ -1,7 +1,10 @@
 export interface BatchingOptions<Req> {
   /** Most calls in one batch. */
   maxBatch: number
-  /** Sort key: calls are served from the smallest key up, so that calls of one length share a batch. Arrival, if not given. */
+  /**
+   * Sort key: calls are served from the smallest key up, so that calls of one length share a batch. Arrival, if not
+   * given.
+   */
   order?: (request: Req) => number
   /** Batches that are run at once, 1 if not given. Calls are then shared out among them rather than packed into few. */
   lanes?: () => number

@@ -35,7 +35,10 @@ export class ContinuousWriter {
     private readonly options: ContinuousOptions,
   ) {}
 
-  /** `prefix`: the key of what the prompt begins with, as `Prefixes` has it; "" for nothing. @throws StoppedError when aborted */
+  /**
+   * `prefix`: the key of what the prompt begins with, as `Prefixes` has it; "" for nothing. @throws StoppedError when
+   * aborted
+   */
   write(prefix: string, item: GenerateItem): Promise<Generated> {
     return new Promise((resolve, reject) => {
       this.waiting.push({ prefix, item, resolve, reject })

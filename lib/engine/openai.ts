@@ -35,7 +35,10 @@ export interface OpenAIOptions {
   timeout?: number
   /** How the server calls the token limit; newer models of the official service want `max_completion_tokens`; null: none. */
   limitField?: string | null
-  /** Request fields that the server refuses. Without `seed` answers are not repeatable; without `temperature` the server's own counts. */
+  /**
+   * Request fields that the server refuses. Without `seed` answers are not repeatable; without `temperature` the
+   * server's own counts.
+   */
   leaveOut?: readonly OptionalField[]
   /** Further fields of every request, such as `{ top_k: -1 }` or `{ chat_template_kwargs: { enable_thinking: false } }`. */
   fields?: Readonly<Record<string, unknown>>

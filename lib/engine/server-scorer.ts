@@ -74,7 +74,10 @@ export function serverScorer({ tokenizer, ...options }: ServerScorerOptions): Si
   return { concurrency: caller.concurrency, independent: true, score }
 }
 
-/** The log-probs of a prompt's ids in a reply, the first one 0; undefined where it tells none. @throws ReplyError for odd ones */
+/**
+ * The log-probs of a prompt's ids in a reply, the first one 0; undefined where it tells none. @throws ReplyError for
+ * odd ones
+ */
 function logProbsIn(reply: unknown, ids: readonly number[]): number[] | undefined {
   const choice = (reply as { choices?: Record<string, unknown>[] } | null)?.choices?.[0]
   const told = choice?.prompt_logprobs as (Record<string, { logprob?: unknown }> | null)[] | null | undefined

@@ -56,7 +56,8 @@ export function usualWorkers(parameters: number): number {
 }
 
 /**
- * `workers` processes for a model of so many parameters, 0 for as many as are usual, from its folder; null where this one does
+ * `workers` processes for a model of so many parameters, 0 for as many as are usual, from its folder; null where this
+ * one does
  * it all.
  */
 export function openPool(workers: number, parameters: number, dir: string, thinking?: boolean): WorkerPool | null {

@@ -1,6 +1,9 @@
 import type { Message } from "../data/schema"
 
-/** `official` reproduces the published scorer with its quirks, so that figures compare; `corrected` mends what is wrong in it. */
+/**
+ * `official` reproduces the published scorer with its quirks, so that figures compare; `corrected` mends what is wrong
+ * in it.
+ */
 export type Scoring = "official" | "corrected"
 
 /** One thing to answer. */
@@ -56,7 +59,10 @@ export interface Benchmark<Data = unknown, Collected = unknown, Result = unknown
   source: { home: string; files: readonly { name: string; url?: string; sha256?: string }[]; licence: string }
   /** Whether any item needs a judge. */
   judged: boolean
-  /** Reads a file or folder of official data; an empty path means the benchmark's own items. @throws InputError naming file, line and field of all that is wrong. */
+  /**
+   * Reads a file or folder of official data; an empty path means the benchmark's own items. @throws InputError naming
+   * file, line and field of all that is wrong.
+   */
   load(path: string): Promise<BenchmarkItem<Data>[]>
   /** Asks the judge what must be asked of the responses (one a turn); null when rules suffice. */
   collect(item: BenchmarkItem<Data>, responses: readonly string[], judge: Judge): Promise<Collected | null>

@@ -59,7 +59,8 @@ export function infobenchPrompt(rules: string, input: string, text: string, ques
 
 /**
  * The verdict of a reply, null for none. Official: it begins with yes or no in any case (so does "Nothing", a no), else it
- * has exactly one of YES and NO in capitals, inside words too. Corrected: the same with whole words, behind quotes and marks.
+ * has exactly one of YES and NO in capitals, inside words too. Corrected: the same with whole words, behind quotes and
+ * marks.
  */
 export function infobenchVerdict(reply: string, scoring: Scoring): boolean | null {
   const edge = scoring === "official" ? "" : "\\b"

@@ -182,7 +182,8 @@ export function ratingOf(reply: string, scoring: Scoring): number | null {
 }
 
 /**
- * Reads a folder with `question.jsonl` (or a file of questions in it), `reference_answer/gpt-4.jsonl` and `judge_prompts.jsonl`; the last one may stand
+ * Reads a folder with `question.jsonl` (or a file of questions in it), `reference_answer/gpt-4.jsonl` and
+ * `judge_prompts.jsonl`; the last one may stand
  * in the folder above, as in FastChat.
  * @throws InputError naming file, line and field: a file is missing, a record breaks the format, a question is there
  * twice or lacks its reference, a judge prompt is missing or has other placeholders.

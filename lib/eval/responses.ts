@@ -16,7 +16,8 @@ export interface Answers {
 }
 
 /**
- * Reads answers from JSONL or a JSON array, in the shapes of readAnswerRow. Where a row names its prompt, the prompt decides:
+ * Reads answers from JSONL or a JSON array, in the shapes of readAnswerRow. Where a row names its prompt, the prompt
+ * decides:
  * an id that belongs to another prompt (such as a row number) is passed over, and an answer to none of the prompts is left
  * out, both counted. A prompt's answer goes to every item with that prompt, unless there are as many answers as such items,
  * which then match in order. Items without an answer are left out of the scores and counted. Thoughts of a model that

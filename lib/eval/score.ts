@@ -4,7 +4,8 @@ import { constraintShare } from "./grader"
 import { overSeeds, type SeedColumns } from "./over-seeds"
 
 /**
- * Satisfaction rates with intervals over seeds and instructions. CSR: share of an answer's constraints that it keeps, averaged
+ * Satisfaction rates with intervals over seeds and instructions. CSR: share of an answer's constraints that it keeps,
+ * averaged
  * over answers; ISR: share of answers that keep them all. Constraints without a readable verdict count in neither, answers
  * without any readable one are left out. Answers of several seeds to one instruction are drawn together, since they are no
  * independent evidence.

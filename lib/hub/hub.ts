@@ -64,7 +64,10 @@ const index = "model.safetensors.index.json"
 const small =
   /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|model\.safetensors\.index)\.json$|^chat_template\.jinja$/
 
-/** Names of the weight files that the index of a folder lists. @throws InputError for a name that is no file of the folder */
+/**
+ * Names of the weight files that the index of a folder lists. @throws InputError for a name that is no file of the
+ * folder
+ */
 function shardsOf(dir: string): string[] {
   const file = join(dir, index)
   const map = readJsonFile(file).weight_map

@@ -4,7 +4,10 @@ import { writeRows } from "../ops/table"
 import type { ModelConfig } from "./config"
 import type { LayerCache, PassCache } from "./layer"
 
-/** Keys and values [K, P, H] of a layer for the P tokens that many prompts begin with; keys also [K, H, P'] for the kernel. */
+/**
+ * Keys and values [K, P, H] of a layer for the P tokens that many prompts begin with; keys also [K, H, P'] for the
+ * kernel.
+ */
 interface PrefixLayer {
   k: Tensor3D
   v: Tensor3D
@@ -55,8 +58,10 @@ export class Prefix implements PassCache {
 }
 
 /**
- * Keys and values of rows that come and go, one buffer [B K S, H] a layer and kind, written in place: B rows of S columns each,
- * which grow by blocks. A row's tokens stand in its first columns, `lengths[b]` of them, whatever the other rows hold. Not tidied:
+ * Keys and values of rows that come and go, one buffer [B K S, H] a layer and kind, written in place: B rows of S
+ * columns each,
+ * which grow by blocks. A row's tokens stand in its first columns, `lengths[b]` of them, whatever the other rows hold.
+ * Not tidied:
  * call `dispose`.
  */
 export class KVCache {
@@ -66,7 +71,8 @@ export class KVCache {
   private capacity = 0
 
   /**
-   * `prefix` is what all rows begin with. `apart` leaves it where it is, for a kernel that attends to it for all rows at once;
+   * `prefix` is what all rows begin with. `apart` leaves it where it is, for a kernel that attends to it for all rows
+   * at once;
    * else each row begins with a copy. `block`: columns added at a time.
    */
   constructor(
@@ -178,7 +184,10 @@ export class KVCache {
       this.layers = Array.from({ length: this.config.layers }, () => ({ k: empty(), v: empty() }))
   }
 
-  /** Writes tokens [B, K, T, H] of some rows; `columnOf(first, t, b)` is where token t goes, `first` being column 0 of a row. */
+  /**
+   * Writes tokens [B, K, T, H] of some rows; `columnOf(first, t, b)` is where token t goes, `first` being column 0 of a
+   * row.
+   */
   private write(
     i: number,
     tokens: { k: Tensor4D; v: Tensor4D },

@@ -104,7 +104,8 @@ function blockedContext(config: ModelConfig, i: number, queries: Places, options
 }
 
 /**
- * Nobody looks at what the last layer makes of a token whose final state is not asked for, so that there it needs to give keys
+ * Nobody looks at what the last layer makes of a token whose final state is not asked for, so that there it needs to
+ * give keys
  * and values alone: of a prompt to be trained on, all but its last token.
  */
 function lastLayerContext(context: Context, asked: Int32Array, { length: T }: Places): Context {

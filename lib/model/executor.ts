@@ -38,7 +38,8 @@ const sharedBytes = 512 * 2 ** 20
 const isSmall = (parameters: number): boolean => 4 * parameters < sharedBytes
 
 /**
- * Whether several threads get more done on a batch each than together on one, with a model of so many parameters: a small one on
+ * Whether several threads get more done on a batch each than together on one, with a model of so many parameters: a
+ * small one on
  * a CPU.
  */
 export const gainsByBatches = ({ gpu }: Device, parameters: number): boolean => !gpu && isSmall(parameters)

@@ -78,7 +78,8 @@ const worthSelecting = 0.2
 
 /**
  * Rows that are continued together, a token a step with a cache of keys and values. Rows join when they like, by a pass over
- * their prompts, and leave when they have ended. What a row gets does not depend on the others, to the last bit on the native
+ * their prompts, and leave when they have ended. What a row gets does not depend on the others, to the last bit on the
+ * native
  * backend's CPU. Not tidied: call `dispose`.
  */
 export class DecodingBatch {

@@ -9,7 +9,8 @@ import type { Layer, LayerCache } from "./layer"
 /**
  * Layers as graphs, with their gradients in training: a quarter of a small model's time goes into calling kernels one by one
  * and into fresh memory for each. A graph is made by watching layers on three tiny batches, and serves all layers of their
- * kind and batches of all sizes: one layer for one batch, or all layers of a model for several batches, which threads compute
+ * kind and batches of all sizes: one layer for one batch, or all layers of a model for several batches, which threads
+ * compute
  * side by side.
  */
 
@@ -32,7 +33,8 @@ export interface LayersRun {
 }
 
 /**
- * `run(input, places)` of some batches by a graph, one after another in one tensor. Null where a window keeps the first tokens
+ * `run(input, places)` of some batches by a graph, one after another in one tensor. Null where a window keeps the first
+ * tokens
  * out of sight, where batches are cut into different blocks, and where no graph can be made.
  */
 export function layersByGraph(
@@ -110,7 +112,10 @@ function graphOf(inputs: readonly LayersInput[], { config, cache, plan, ...run }
   return made
 }
 
-/** What of a context decides which kernels a layer calls: its window, its blocks, whether late ones alone attend, and are asked. */
+/**
+ * What of a context decides which kernels a layer calls: its window, its blocks, whether late ones alone attend, and
+ * are asked.
+ */
 type Kind = readonly [window: number | boolean, blocks: number, late: boolean, asked: boolean]
 
 /** Null where a window keeps the first tokens out of sight. */
@@ -156,7 +161,8 @@ function exampleOf(
 
 /**
  * First queries of blocks that attend together, for graphs: few numbers of blocks, so that few graphs serve all batches.
- * Blocks are the same parts of a row, and one begins where the first asked token is. Smaller ones spare what no query of theirs
+ * Blocks are the same parts of a row, and one begins where the first asked token is. Smaller ones spare what no query
+ * of theirs
  * looks at, larger ones spare operations.
  */
 export function evenStarts({ length: T }: Places, asked: Int32Array): number[] {

@@ -34,8 +34,10 @@ export interface Packed extends Places {
 }
 
 /**
- * Padding of a pack, in tokens, that makes the values of a row the same to the last digit whatever batch it is in: vector units
- * sum and compute remainders of less differently from the rest, and a product of a single row differently from one of several.
+ * Padding of a pack, in tokens, that makes the values of a row the same to the last digit whatever batch it is in:
+ * vector units
+ * sum and compute remainders of less differently from the rest, and a product of a single row differently from one of
+ * several.
  * Our own kernels go by rows.
  */
 export const batchInvariantPadding = operation(({ kernels }) => () => ({
@@ -44,7 +46,8 @@ export const batchInvariantPadding = operation(({ kernels }) => () => ({
 }))
 
 /**
- * Lays sequences side by side, padded on the right. Rows are a multiple of `multiple.row` tokens long; there is a multiple of
+ * Lays sequences side by side, padded on the right. Rows are a multiple of `multiple.row` tokens long; there is a
+ * multiple of
  * `multiple.predictors` of those, whose padding has the owner R.
  */
 export function pack(sequences: readonly Sequence[], multiple = { row: 1, predictors: 1 }): Packed {
@@ -145,7 +148,8 @@ export function responseLogProbs(model: Bound, batch: Packed | Together): Tensor
 }
 
 /**
- * As responseLogProbs, and KL(p_reference || p) of the next-token distributions at the same places -> [M], in nats. No gradient
+ * As responseLogProbs, and KL(p_reference || p) of the next-token distributions at the same places -> [M], in nats. No
+ * gradient
  * goes to the reference; the head must be frozen.
  */
 export function responseDivergence(

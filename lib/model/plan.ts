@@ -120,7 +120,8 @@ export function tensorPeak(
 const MiB = 2 ** 20
 
 /**
- * Bytes of a process of each backend before any model, measured on Linux (webgpu: assumed). On top come tables of the tokenizer (6 bytes a
+ * Bytes of a process of each backend before any model, measured on Linux (webgpu: assumed). On top come tables of the
+ * tokenizer (6 bytes a
  * byte of its file) and some MiB of values on their way.
  */
 const runtime: Record<BackendName, number> = {
@@ -144,7 +145,8 @@ export function workOf(stage: PlanStage): Work {
 }
 
 /**
- * Peak memory of a stage on a device. On a GPU tensors live there, and the host has the program and the largest tensor on its
+ * Peak memory of a stage on a device. On a GPU tensors live there, and the host has the program and the largest tensor
+ * on its
  * way. Within 15 % of the measured peak on the native backend's CPU; an estimate elsewhere.
  */
 export function planNeed(config: ModelConfig, stage: PlanStage, work: Batch, device: Device): Need {

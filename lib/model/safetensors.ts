@@ -52,7 +52,8 @@ const maxTensors = 1_000_000
 const maxRank = 16
 
 /**
- * Opens a safetensors file. The header is not trusted: sizes, offsets, gaps and overlaps are checked before any of it is used.
+ * Opens a safetensors file. The header is not trusted: sizes, offsets, gaps and overlaps are checked before any of it
+ * is used.
  * @throws CheckpointError with every problem found.
  */
 export function openSafetensors(file: string): TensorFile {

@@ -80,7 +80,8 @@ export const isWide = (config: ModelConfig): boolean => config.vocabSize > 2 ** 
 /** Decoding steps of one batch by graph. */
 export interface StepGraph {
   /**
-   * Logits [B, V] behind token `ids[b]` at `positions[b]` of each row; the cache has made room in `columns[b]`, -1 for a free row.
+   * Logits [B, V] behind token `ids[b]` at `positions[b]` of each row; the cache has made room in `columns[b]`, -1 for
+   * a free row.
    */
   logits(ids: Int32Array, positions: Int32Array, columns: Int32Array, cache: KVCache): Tensor2D
 }

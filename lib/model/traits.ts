@@ -7,7 +7,10 @@ import { InputError } from "../errors"
 /** Models that come with the package. */
 const shipped = join(__dirname, "../../data/models")
 
-/** The folder of a model on this machine: the path itself, or the name of one that comes with musc; undefined for neither. */
+/**
+ * The folder of a model on this machine: the path itself, or the name of one that comes with musc; undefined for
+ * neither.
+ */
 export function localFolder(name: string): string | undefined {
   return [name, join(shipped, name)].find((dir) => existsSync(join(dir, "config.json")))
 }

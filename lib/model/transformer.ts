@@ -26,7 +26,10 @@ export type Params = Record<string, Tensor>
 /** Values of all tensors. */
 export const sizeOf = (params: Params): number => Object.values(params).reduce((n, { size }) => n + size, 0)
 
-/** Weights as trained and stored, and the shape that they make up. Matrices are [in, out]; norms hold what they multiply by. */
+/**
+ * Weights as trained and stored, and the shape that they make up. Matrices are [in, out]; norms hold what they multiply
+ * by.
+ */
 export interface Model {
   config: ModelConfig
   params: Params
@@ -46,7 +49,8 @@ export interface Bound {
 }
 
 /**
- * Hidden states of tokens `ids` [B · T] after the last norm -> [B · T, D], or [M, D] where `perLayer` asks for M of them. With
+ * Hidden states of tokens `ids` [B · T] after the last norm -> [B · T, D], or [M, D] where `perLayer` asks for M of
+ * them. With
  * a cache, keys and values are kept there.
  */
 export function forward(

@@ -11,7 +11,8 @@ import type { PairItem } from "../train/objective"
 import { type ScoredPair, type WeightingName, weighRequest, weightsOf } from "./weigh"
 
 /**
- * Dynamic weights: the abstract's "dynamic token-level supervision" may mean weights that the base model makes once, or weights
+ * Dynamic weights: the abstract's "dynamic token-level supervision" may mean weights that the base model makes once, or
+ * weights
  * that follow the policy. This is the second reading: between epochs the policy scores its pairs again.
  */
 export interface Reweigher {
@@ -31,7 +32,10 @@ interface ReweighOptions extends Pick<TrainOptions, "checkpoint"> {
   settings: { seed: number; weighting: WeightingName; firstTokenZero: boolean }
 }
 
-/** The file beside a checkpoint that keeps the weights of the epoch under way, which the policy of now would not make again. */
+/**
+ * The file beside a checkpoint that keeps the weights of the epoch under way, which the policy of now would not make
+ * again.
+ */
 export const weightsFile = (checkpoint: string): string => `${checkpoint}.weights.json`
 
 export function openReweigher(

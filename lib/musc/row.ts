@@ -30,7 +30,8 @@ const refusals = new WeakMap<Generator, { refused: number; answered: boolean }>(
 
 /**
  * One call for a row. A request that the engine refuses (too long for it, stopped by a filter) is a call with that
- * problem, so that its row alone fails. `sample` numbers the calls of a stage for this row, each with a random stream of its own.
+ * problem, so that its row alone fails. `sample` numbers the calls of a stage for this row, each with a random stream
+ * of its own.
  * @throws InputError when an engine refuses its first requests, all of them
  */
 export async function ask(

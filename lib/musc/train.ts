@@ -142,7 +142,8 @@ export async function trainAdapter(
 }
 
 /**
- * The same for all weights of the model: full fine-tuning. The model of `local` stays as it is and is the reference. The caller
+ * The same for all weights of the model: full fine-tuning. The model of `local` stays as it is and is the reference.
+ * The caller
  * disposes the new model's tensors. Takes four times the memory of the weights (weights, gradient, two moments) and more.
  * @throws as trainAdapter; InputError for settings that need a LoRA beside the model
  */

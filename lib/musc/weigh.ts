@@ -179,7 +179,10 @@ export interface WeightsOptions {
   id?: string
   seed?: number
   firstTokenZero?: boolean
-  /** The prompt that the rejected answer was sampled from: the noised one, or, as both of a pair of samples, the clean one. */
+  /**
+   * The prompt that the rejected answer was sampled from: the noised one, or, as both of a pair of samples, the clean
+   * one.
+   */
   rejectedFrom?: "noised" | "clean"
 }
 
@@ -228,13 +231,17 @@ export function checkServerWeightings(names: readonly WeightingName[]): void {
   throw new InputError(`${rule}; or --set weightings=uniform,contrast,pmi,logprob,tis-dpo`, { field: "weightings" })
 }
 
-/** What a pair is scored by: its rows of the method, or of samples (`rejected_from` is clean), which know no noised prompt. */
+/**
+ * What a pair is scored by: its rows of the method, or of samples (`rejected_from` is clean), which know no noised
+ * prompt.
+ */
 export type ScoredPair = Pick<PairRow, "id" | "input" | "clean_instruction" | "chosen" | "rejected"> &
   Partial<Pick<PairRow, "noised_instruction">> &
   Partial<Pick<WeighedRow, "rejected_from">>
 
 /**
- * Both answers of a pair under the clean, the noised and the empty prompt. Pairs of samples are contrasted with the empty prompt
+ * Both answers of a pair under the clean, the noised and the empty prompt. Pairs of samples are contrasted with the
+ * empty prompt
  * in place of a noised one.
  * @throws InputError for a pair without a noised instruction that is none of samples
  */
@@ -261,7 +268,8 @@ export async function weigh(
 }
 
 /**
- * Weighs a pair of samples of one prompt ("fine only": token weights without contrastive pairs): the clean prompt against the
+ * Weighs a pair of samples of one prompt ("fine only": token weights without contrastive pairs): the clean prompt
+ * against the
  * empty one, for both answers. `rejected_from` says so in the row.
  */
 export async function weighSamples<Row extends ScoredPair>(

@@ -5,8 +5,10 @@ import { kernel, kernelPair } from "./kernel"
 import { matMul } from "./matmul"
 
 /**
- * Rotary positions and attention, each in two forms: by our own kernels, for what `AttentionInputs` say, and by operations of
- * TensorFlow.js, a block of queries at a time. Letters: M tokens, B batch, N query heads, K key/value heads, T queries, S keys,
+ * Rotary positions and attention, each in two forms: by our own kernels, for what `AttentionInputs` say, and by
+ * operations of
+ * TensorFlow.js, a block of queries at a time. Letters: M tokens, B batch, N query heads, K key/value heads, T queries,
+ * S keys,
  * H head size.
  */
 
@@ -108,7 +110,8 @@ export interface AttentionBlock {
 
 /**
  * softmax(q kᵀ + mask) v for q [B, N, T, H] (already scaled), k and v [B, K, S, H], a block of queries at a time: what no
- * query of a block may look at costs nothing. The blocks go on to the last query from a first one, t0, and so does the result
+ * query of a block may look at costs nothing. The blocks go on to the last query from a first one, t0, and so does the
+ * result
  * [B, N, T - t0, H]. Grouped queries: N is a multiple of K, and heads of a group are consecutive.
  * `qk` is q and k stacked along axis 1 in training (S = T); with a cache, keys come from `cached` and `qk` holds the queries
  * alone.

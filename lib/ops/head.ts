@@ -12,7 +12,8 @@ const wide = 2 ** 13
 
 /**
  * Words and rows of a vocabulary of V taken at once: as many as keep a block of logits in the cache, and many more on a GPU,
- * which has no use for small pieces. Fewer rows make the products with the table slower (32 a third, 8 three times). The words
+ * which has no use for small pieces. Fewer rows make the products with the table slower (32 a third, 8 three times).
+ * The words
  * are the same for any number of rows, and so are sums over them.
  */
 export const blocksOn = (V: number, gpu: boolean) => {

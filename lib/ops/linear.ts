@@ -5,7 +5,10 @@ import { kernelOutputs, kernelPair } from "./kernel"
 import { bf16Parts, matMul } from "./matmul"
 import { operation } from "./operation"
 
-/** Products with the matrices of a layer and their LoRA. Letters: M tokens, D and O widths, r rank, R ranks of all updates. */
+/**
+ * Products with the matrices of a layer and their LoRA. Letters: M tokens, D and O widths, r rank, R ranks of all
+ * updates.
+ */
 
 /** One low-rank update of a block of a projection's outputs: columns [offset, offset + O) get scale · A · B. */
 export interface LowRank {
@@ -42,7 +45,8 @@ export function loraFactors(columns: number, updates: readonly Update[], factor:
 
 /**
  * x · weight, with gradients only for what is trained, and for x unless it is constant: x [M, D], weight [D, O] -> [M, O].
- * With `lora`, `weight` already holds the updates (W + scale · A · B, made once a step) unless `factors` bring them, so forward
+ * With `lora`, `weight` already holds the updates (W + scale · A · B, made once a step) unless `factors` bring them, so
+ * forward
  * and dx cost one matmul each and dA = xᵀ(dy (scale B)ᵀ), dB = (x scale A)ᵀ dy are small products.
  */
 export function linear(
@@ -97,7 +101,10 @@ function linearWithLora(
   )
 }
 
-/** x · weight + (x · down) · up, and x · down; or with all three transposed, for dy instead of x. By a kernel for AMX alone. */
+/**
+ * x · weight + (x · down) · up, and x · down; or with all three transposed, for dy instead of x. By a kernel for AMX
+ * alone.
+ */
 export const lowRankProduct = (
   x: Tensor2D,
   weight: Tensor2D,

@@ -31,7 +31,8 @@ type Adam = (vectors: AdamVectors, g: Tensor1D, rates: AdamRates) => AdamVectors
  * One step of Adam (Kingma & Ba 2015) along the gradient `g` [P], as torch.optim.AdamW takes it. Consumes the vectors. A
  * kernel of our own goes over memory once and writes in place; elsewhere it is a dozen operations.
  *
- * p -= lr' m / (sqrt(v) + eps'), where lr' = lr sqrt(1 - beta2^t) / (1 - beta1^t) and eps' = eps sqrt(1 - beta2^t), which are
+ * p -= lr' m / (sqrt(v) + eps'), where lr' = lr sqrt(1 - beta2^t) / (1 - beta1^t) and eps' = eps sqrt(1 - beta2^t),
+ * which are
  * computed in double precision, for 1 - .999 has four digits in f32.
  */
 export const adam = operation<Adam>(({ kernels }) => {

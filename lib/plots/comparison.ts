@@ -67,7 +67,10 @@ export interface AxisCurve {
   base?: Score
 }
 
-/** ISR against a setting, one curve a method (colour) and model (dash), with 95 % intervals; dotted grey, once a model: before training. */
+/**
+ * ISR against a setting, one curve a method (colour) and model (dash), with 95 % intervals; dotted grey, once a model:
+ * before training.
+ */
 export function satisfactionOver(
   setting: string,
   circumstances: string,

@@ -4,7 +4,10 @@ import { orderMethods } from "../plots/theme"
 
 /** The one table of a run's benchmarks, methods by benchmarks, and what is written of it. */
 
-/** A row of `benchmarks.csv`: one figure of one method. Rates are shares in [0, 1]; `_low` and `_high` bound 95 % intervals. */
+/**
+ * A row of `benchmarks.csv`: one figure of one method. Rates are shares in [0, 1]; `_low` and `_high` bound 95 %
+ * intervals.
+ */
 export type BenchmarkLine = Record<string, string | number | null> & {
   benchmark: string
   figure: string

@@ -44,7 +44,10 @@ export function stageCountOf(stage: StageName, rows: number, failures: Readonly<
   return { stage, rows: reached, passed: reached - sum(own), reasons }
 }
 
-/** A warning about a stage that lost more than half of its rows, with reason and remedy; rows that are held out are no loss. */
+/**
+ * A warning about a stage that lost more than half of its rows, with reason and remedy; rows that are held out are no
+ * loss.
+ */
 export function lossWarning({ stage, rows, passed, reasons }: StageCount): string | undefined {
   const reached = rows - (reasons[HELD_OUT] ?? 0)
   const lost = reached - passed

@@ -77,8 +77,10 @@ export async function baselinePairs(
 }
 
 /**
- * The pairs of Self-Reward by the model's own verdicts, weighed by the clean against the empty prompt: token weights on pairs
- * that are not contrastive. With `coarse`, `musc` and `self-reward-yesno` it makes the four corners of the two granularities.
+ * The pairs of Self-Reward by the model's own verdicts, weighed by the clean against the empty prompt: token weights on
+ * pairs
+ * that are not contrastive. With `coarse`, `musc` and `self-reward-yesno` it makes the four corners of the two
+ * granularities.
  */
 export async function finePairs(context: RunContext, seed: number, decomposed: StageOutput): Promise<StageOutput> {
   const { output } = await baselinePairs(context, seed, "self-reward-yesno", decomposed)

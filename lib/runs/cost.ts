@@ -159,7 +159,10 @@ async function promptLengths(config: RunConfig, engine: () => Recorder) {
   }
 }
 
-/** What the benchmarks of the settings ask, for all methods of one seed. Answers are assumed to be of half their limit at most. */
+/**
+ * What the benchmarks of the settings ask, for all methods of one seed. Answers are assumed to be of half their limit
+ * at most.
+ */
 async function benchmarkCosts(config: RunConfig): Promise<Cost[]> {
   const loaded = await loadBenchmarks(config, true)
   const methods = config.methods.length

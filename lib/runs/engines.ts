@@ -33,7 +33,10 @@ export interface Engines {
   readonly scorer: SignalScorer
   /** Trains, or finds the training done; gives the adapter's folder. See runTraining. */
   train(training: Training): Promise<string>
-  /** Writes with the adapter of a folder, or with the checkpoint that training all weights left there. The caller disposes it. */
+  /**
+   * Writes with the adapter of a folder, or with the checkpoint that training all weights left there. The caller
+   * disposes it.
+   */
   withAdapter(dir: string): Promise<OpenGenerator>
   /** Frees what the engines hold. */
   dispose(): void
@@ -45,7 +48,10 @@ export type Training = Omit<TrainStage, "by">
 /** Texts from somewhere else than this process. */
 export interface TextEngine {
   base: Generator
-  /** The model's name and revision and how it samples; not the address, so that a server that comes back elsewhere goes on. */
+  /**
+   * The model's name and revision and how it samples; not the address, so that a server that comes back elsewhere goes
+   * on.
+   */
   identity: string
   /** Writes with a trained adapter; without it, adapters are answered with in process. */
   withAdapter?(dir: string): Promise<OpenGenerator>

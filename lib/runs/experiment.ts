@@ -145,7 +145,10 @@ function decomposeStage(context: RunContext, seed: number, source: Source): Prom
   return methodStage(context, "decompose", { seed, input: source.rows, options })
 }
 
-/** Stages 2 to 5. Pairs are verified where a setting or a method asks for it; `keepPairs` leaves only those to be weighed. */
+/**
+ * Stages 2 to 5. Pairs are verified where a setting or a method asks for it; `keepPairs` leaves only those to be
+ * weighed.
+ */
 async function contrastStages(context: RunContext, seed: number, decomposed: StageOutput) {
   const { keepPairs, methods } = context.config
   const options = stageOptions(context.config, seed)
@@ -174,7 +177,10 @@ async function gradePairs(context: RunContext, name: string, pairs: StageOutput,
   return collect(readOutput<GradedPair>(checked))
 }
 
-/** Whether the pairs of an output can be graded exactly; a model's judgement of a baseline's pairs is not worth its calls. */
+/**
+ * Whether the pairs of an output can be graded exactly; a model's judgement of a baseline's pairs is not worth its
+ * calls.
+ */
 async function checkable(output: StageOutput): Promise<boolean> {
   for await (const row of passed<InstructionRow>(output)) return exactGrader(row) !== undefined
   return false

@@ -63,7 +63,8 @@ export function withoutSecrets(argv: readonly string[]): string {
 
 /**
  * Writes `manifest.json` with the sha256 of all other files of the run: last of all, whole or not at all. The report is
- * left out, as it is made from the manifest too, so are logs of trackers, and so are trainings and answers of methods, seeds and temperatures that
+ * left out, as it is made from the manifest too, so are logs of trackers, and so are trainings and answers of methods,
+ * seeds and temperatures that
  * the run's settings no longer name.
  */
 export async function writeManifest(dir: string, manifest: Manifest, now: Current = currentOf()): Promise<void> {

@@ -64,7 +64,10 @@ export async function loadBenchmarks(
   return loaded
 }
 
-/** Where a benchmark's data lies: a folder (or file) of its name in the data folder, or for a single one the folder itself. */
+/**
+ * Where a benchmark's data lies: a folder (or file) of its name in the data folder, or for a single one the folder
+ * itself.
+ */
 function dataOf({ name, source }: Benchmark, { benchmarkData, benchmarks }: RunConfig): string {
   if (!source.files.length) return ""
   const places = [name, ...(name.includes("-") ? [name.replace(/-(en|single)$/, "")] : [])]

@@ -10,7 +10,10 @@ import { openWriting } from "./servers"
 /** A server that judges the final evaluation and the benchmarks of a run. */
 export interface RunJudge {
   engine: Generator
-  /** What decides its verdicts: part of the keys of all that it judged. Not its address, so that it may come back elsewhere. */
+  /**
+   * What decides its verdicts: part of the keys of all that it judged. Not its address, so that it may come back
+   * elsewhere.
+   */
   id: string
   close(): Promise<void>
 }

@@ -37,7 +37,10 @@ export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgr
   evalJudge?: Generator
   /** A model that is open already; the one that the settings name if not given. */
   local?: LocalModel
-  /** A server that writes and judges in place of the model: stages 0 to 4, baselines. Signals, training and evaluation stay. */
+  /**
+   * A server that writes and judges in place of the model: stages 0 to 4, baselines. Signals, training and evaluation
+   * stay.
+   */
   server?: OpenAIOptions
   /** How the judging server of the settings is asked: everything but its model and address. */
   judge?: Omit<OpenAIOptions, "model" | "baseURL">

@@ -75,7 +75,10 @@ export interface RowStage<In, Out extends object> {
   /** Input rows, in the same order each time. */
   rows: () => AsyncIterable<In> | Iterable<In>
   work: (row: In) => Promise<Out>
-  /** Rows worked on together, or with `replay` false at once; asked only when there is something to do, as it may need the weights. */
+  /**
+   * Rows worked on together, or with `replay` false at once; asked only when there is something to do, as it may need
+   * the weights.
+   */
   chunk: () => number
   /**
    * Whether a resumed run does the rows of a half-written chunk again, without writing them twice. Then batches hold the
@@ -94,7 +97,8 @@ export interface RowStage<In, Out extends object> {
 
 /**
  * Resume is rerun: returns a finished output of this key at once, takes one from the cache, goes on behind the last whole
- * row of an unfinished one, or starts anew where the key is another. Rows are appended one by one, in input order. A finished
+ * row of an unfinished one, or starts anew where the key is another. Rows are appended one by one, in input order. A
+ * finished
  * output, here or in the cache, is compared with the hash in its key file first; one that differs is made again.
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */

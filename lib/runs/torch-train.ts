@@ -46,7 +46,8 @@ const pairsFile = "pairs.json"
 /**
  * Trains an adapter by a Python job, equal to training in process but for rounding: the same pairs in the same order from
  * the same first adapter. Started again, it goes on from the job's last checkpoint. Returns the adapter's folder (PEFT).
- * @throws ConfigError for a loss that the job does not have; PendingJobError, BackendError, MuscError, StoppedError as runJob
+ * @throws ConfigError for a loss that the job does not have; PendingJobError, BackendError, MuscError, StoppedError as
+ * runJob
  */
 export async function trainByJob(job: TrainingJob): Promise<{ adapter: string; metrics: string; pairs: string }> {
   const { folder, key, model, torch, signal, onStep } = job
@@ -160,7 +161,10 @@ async function withReferences(
   return items
 }
 
-/** The pairs of every step and their shares in its loss; the last step of an epoch may be short: row 0 with share 0 fills it. */
+/**
+ * The pairs of every step and their shares in its loss; the last step of an epoch may be short: row 0 with share 0
+ * fills it.
+ */
 function orderOf(items: readonly PairItem[], settings: TrainSettings) {
   const { batchSize, seed } = settings
   const places = items.map((_, i) => i)

@@ -48,7 +48,10 @@ function numbersOf({ step: _, steps: __, ...values }: MetricsLine): Record<strin
   )
 }
 
-/** Trackers of a run folder: `tensorboard/`, `mlruns/` and `metrics.csv` in it. Logged anew, a training replaces its old log. */
+/**
+ * Trackers of a run folder: `tensorboard/`, `mlruns/` and `metrics.csv` in it. Logged anew, a training replaces its old
+ * log.
+ */
 export function openTrackers(dir: string, config: RunConfig, names: readonly TrackerName[]): Tracking {
   const experiment = basename(dir)
   const csv: Record<string, unknown>[] = []

@@ -45,7 +45,8 @@ export type JobTrainer = Pick<TrainingJob, "model" | "torch" | "scorer">
 /**
  * Trains an adapter, or finds it done. A stopped or killed training goes on from its checkpoint, to the same adapter and
  * the same metrics as without the stop. A finished one, here or in the cache, is compared with the hashes in its key file
- * first; one that differs is made again. Returns the adapter's folder (PEFT), or where all weights are trained that of a plain
+ * first; one that differs is made again. Returns the adapter's folder (PEFT), or where all weights are trained that of
+ * a plain
  * checkpoint.
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */

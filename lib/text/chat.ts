@@ -40,7 +40,10 @@ export function renderChat(
   })
 }
 
-/** Ids that generation starts from. The beginning-of-text token is in it as often as the template writes it. @throws RefusedError for none */
+/**
+ * Ids that generation starts from. The beginning-of-text token is in it as often as the template writes it. @throws
+ * RefusedError for none
+ */
 export function encodePrompt(tokenizer: Tokenizer, messages: readonly Message[]): number[] {
   const ids = tokenizer.encode(renderChat(tokenizer, messages))
   if (ids.length) return ids

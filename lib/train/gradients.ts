@@ -9,7 +9,8 @@ import { type Item, lossOf, type Objective, tokensOf, weightOf } from "./objecti
 
 /**
  * Loss and gradient of a step: its items are cut into micro-batches, and what they give is added up in their order. How they
- * are cut depends on nothing but items, budget and model, so the sums are the same to the last bit however many threads there are.
+ * are cut depends on nothing but items, budget and model, so the sums are the same to the last bit however many threads
+ * there are.
  */
 
 /** All that a gradient depends on, but for the items. */

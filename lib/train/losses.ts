@@ -99,7 +99,8 @@ export const ROUNDING = 2 ** -18
 /**
  * Token-weighted DPO (the paper's fine-grained loss; musc eq. of the loss) and its relatives.
  * dpo: Rafailov 2023 eq. 7, cDPO: Mitchell 2023; ipo: Azar 2023 eq. 17 (on per-token means, as in TRL); hinge: SLiC,
- * Zhao 2023; simpo: Meng 2024 eq. 6 (its β is `simpoBeta`); orpo: Hong 2024 eq. 6-7 (its λ is `beta`, its SFT term is always there);
+ * Zhao 2023; simpo: Meng 2024 eq. 6 (its β is `simpoBeta`); orpo: Hong 2024 eq. 6-7 (its λ is `beta`, its SFT term is
+ * always there);
  * tdpo1, tdpo2: Zeng 2024 (arXiv 2404.11999), a KL term at each token instead of token weights: with
  * D = Σ_t KL(π_ref || π), s + D (tdpo1) or s + α D (tdpo2, whose chosen D has no gradient) takes the place of s.
  * The released code sums only in its weighted branch and applies plain DPO token by token; here both sum.

@@ -74,7 +74,8 @@ export interface LossShare {
 }
 
 /**
- * Share of some items, laid out as `packItems` does, in the loss of a step whose items weigh `total`. `reference` is the model without its adapter, which
+ * Share of some items, laid out as `packItems` does, in the loss of a step whose items weigh `total`. `reference` is
+ * the model without its adapter, which
  * TDPO reads; pairs must have their reference log-probs (`withReference`). Logs of pairs: rewards of both sides (β Σ w Δ),
  * their margin, and accuracy (share of pairs whose margin is above 0 by more than rounding).
  */

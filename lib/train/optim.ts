@@ -28,7 +28,8 @@ export function adamInit(params: Params): AdamState {
 }
 
 /**
- * One step. Consumes `gradient`, which is `flatten` of those of all parameters, and the tensors of `params` and `state`, and puts
+ * One step. Consumes `gradient`, which is `flatten` of those of all parameters, and the tensors of `params` and
+ * `state`, and puts
  * the new parameters into their record, so that its holders see them.
  * @returns the new state and the global norm of the gradients before clipping
  */

@@ -21,7 +21,8 @@ export type Phase = (typeof phases)[number]
 
 /**
  * Every task of the pipeline and the baselines, and two that no stage asks for. `echo` repeats random words and teaches to
- * copy, which all other tasks need, but by place; `look-up` quotes a text from given words on, or misses them, and teaches to
+ * copy, which all other tasks need, but by place; `look-up` quotes a text from given words on, or misses them, and
+ * teaches to
  * find a word wherever it is. Judging stands on that, so it comes behind it: whoever meets verdicts first learns to look at
  * the usual place, takes what is there for what was asked, and does not leave the habit.
  */

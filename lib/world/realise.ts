@@ -39,7 +39,10 @@ export function realise(
     const others = values.filter((value) => !banned.has(value))
     return others.length < values.length ? favourite(stream, others) : stream.pick(values)
   }
-  /** The wanted value; else, sometimes, any that is not banned: more often where another was banned, or where a writer errs. */
+  /**
+   * The wanted value; else, sometimes, any that is not banned: more often where another was banned, or where a writer
+   * errs.
+   */
   const slot = (kind: KindName, chance: number): string | undefined => {
     const [value] = wanted(kind)
     if (value) return value

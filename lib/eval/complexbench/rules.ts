@@ -198,7 +198,10 @@ function unquote(text: string): string {
   return '"“`'.includes(first) && '"”`'.includes(last) && first ? rest.slice(1, -1) : rest
 }
 
-/** Whether the first balanced {...} is a JSON object (as Python reads it, NaN included) with exactly these keys, or with any when there are none. */
+/**
+ * Whether the first balanced {...} is a JSON object (as Python reads it, NaN included) with exactly these keys, or with
+ * any when there are none.
+ */
 function isObjectOf(text: string, keys: readonly string[], official: boolean): boolean {
   const value = pythonJson(firstObject(text, official))?.value
   if (typeof value !== "object" || value === null || Array.isArray(value)) return false

@@ -46,7 +46,8 @@ const table: Rule = (answer, context) => {
 
 /**
  * 22, corrected: three paragraphs at every level; markers ("1." or "1)") and, at level 5, the closing phrase, which may
- * end with a stop and stand apart, are taken off before anything is counted. The Chinese levels 2 and 3 allow three sentences.
+ * end with a stop and stand apart, are taken off before anything is counted. The Chinese levels 2 and 3 allow three
+ * sentences.
  */
 const correctedTable: Rule = (answer, context) => {
   const { language, level, scoring } = context

@@ -37,7 +37,10 @@ const lastIs =
     return found?.at(-1) === target
   }
 
-/** Every line is one of the target's. Corrected: and `level` different ones are there, as asked; officially one is enough. */
+/**
+ * Every line is one of the target's. Corrected: and `level` different ones are there, as asked; officially one is
+ * enough.
+ */
 const events: Rule = (answer, { target, level, scoring }) => {
   const lines = answer.split("\n")
   const allowed = target.split("\n")

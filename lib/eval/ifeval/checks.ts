@@ -59,7 +59,8 @@ const isLanguage = (response: string, code: string, scoring: Scoring) => {
 }
 
 /**
- * The 25 instructions of IFEval by id. Each takes time in proportion to the response, whatever it holds. Each is as in the official scorer (Google Research, the copy in lm-eval 0.4.13 with NLTK
+ * The 25 instructions of IFEval by id. Each takes time in proportion to the response, whatever it holds. Each is as in
+ * the official scorer (Google Research, the copy in lm-eval 0.4.13 with NLTK
  * 3.9, which published figures were made with). What `corrected` does otherwise:
  * - number_words: vowel signs and joiners do not part words (Hindi would have about twice as many). NLTK 3.10 has this too.
  * - number_sentences: curly quotes close a sentence as straight ones do. NLTK 3.10 has this too.
@@ -67,7 +68,8 @@ const isLanguage = (response: string, code: string, scoring: Scoring) => {
  *   letter (keys 1122 and 1129); `official` gives the verdict that most letters would.
  * - response_language, english_capital, english_lowercase: text without a detectable language fails instead of passing.
  * - english_capital: the language is that of the text in small letters, since detectors know capitals badly.
- * - number_bullet_lists: a bullet is a mark, a blank and something after it, so that rules (---) and negative numbers are none.
+ * - number_bullet_lists: a bullet is a mark, a blank and something after it, so that rules (---) and negative numbers
+ * are none.
  * - nth_paragraph_first_word: the nth paragraph that is not empty, instead of the nth piece.
  * What is wrong in the data stays as it is: 337 asks for 400 words and checks 336, 2078 asks for one bullet and for a
  * few, 30 checks the quotation marks twice and the small letters never.

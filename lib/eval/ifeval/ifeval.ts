@@ -113,7 +113,8 @@ async function load(path: string): Promise<BenchmarkItem<IfevalPrompt>[]> {
  * IFEval (Zhou et al., 2023): prompts with instructions that rules can check. Answers are greedy, at most 1280 tokens, as
  * in lm-eval. The single figure of the Open LLM Leaderboard is the mean of "prompt strict" and "inst strict".
  *
- * Official verdicts are those of lm-eval 0.4.13 with NLTK 3.9 on every check that needs no language (`tests/reference/ifeval.py`
+ * Official verdicts are those of lm-eval 0.4.13 with NLTK 3.9 on every check that needs no language
+ * (`tests/reference/ifeval.py`
  * compares them verdict by verdict). The language of a text comes from another detector, as that of lm-eval draws random
  * numbers without a seed and so differs from itself; on scraps and mixed languages the two may differ. So does the letter
  * that lm-eval draws by chance in the place of `#` and `!` in keys 1122 and 1129.

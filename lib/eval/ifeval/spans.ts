@@ -6,7 +6,8 @@ import { isBlank } from "../python"
  */
 
 /**
- * Bullets: matches of `^\s*\*[^*].*$` for a star and of `^\s*-.*$` for a dash, with `^` and `$` at every line. The blanks may
+ * Bullets: matches of `^\s*\*[^*].*$` for a star and of `^\s*-.*$` for a dash, with `^` and `$` at every line. The
+ * blanks may
  * be line breaks, and so may be the character behind a star, whose bullet then takes the next line with it.
  */
 export function countBullets(text: string, mark: "*" | "-"): number {

@@ -50,7 +50,10 @@ export class Interpreter implements Runtime {
   private calls = 0
   private out: string[] = []
 
-  /** @throws TemplateError of the template, BudgetError beyond its budget of steps, UnsupportedError for what jinja2 alone can do. */
+  /**
+   * @throws TemplateError of the template, BudgetError beyond its budget of steps, UnsupportedError for what jinja2
+   * alone can do.
+   */
   render(body: readonly Statement[], variables: ReadonlyMap<string, unknown>): string {
     const scope = new Scope(null)
     for (const [name, value] of [...builtins(this), ...variables]) scope.set(name, value)
