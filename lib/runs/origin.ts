@@ -3,15 +3,15 @@ import { existsSync } from "node:fs"
 import { cpus, totalmem } from "node:os"
 import { join } from "node:path"
 
-/** The commit of the checkout that this code runs from, with `+` when files differ from it; "none" outside a checkout. */
-export function commit(): string {
+/** The commit of a checkout, by default the one that this code runs from, with `+` when files differ from it; "none" outside a checkout. */
+export function commit(checkout = join(__dirname, "../..")): string {
   const git = (...args: string[]) =>
     execFileSync("git", args, {
-      cwd: join(__dirname, "../.."),
+      cwd: checkout,
       encoding: "utf8",
       stdio: ["ignore", "pipe", "ignore"],
     }).trim()
-  if (!existsSync(join(__dirname, "../../.git"))) return "none" // a package inside somebody else's repository
+  if (!existsSync(join(checkout, ".git"))) return "none" // a package inside somebody else's repository
   try {
     return git("rev-parse", "--short=10", "HEAD") + (git("status", "--porcelain", "--", "lib") ? "+" : "")
   } catch {

@@ -8,12 +8,15 @@ import { loadConfig, type ModelConfig } from "../../lib/model/config"
 import { saveFigure } from "../../lib/plots/picture"
 import { modelFolder } from "../../lib/runs/model"
 import { commit, machine } from "../../lib/runs/origin"
+import { peerVersions, processor } from "./about"
 import { peerPython, runOurs, runPeer } from "./child"
 import { benchFigures } from "./figure"
 import { type Growth, growthNames, measureGrowth } from "./growth"
 import type { Answer, Job } from "./jobs"
-import { makeWorkload } from "./workload"
-import { large, loraStepOperations, type Work, worksFor } from "./works"
+import { shapeFolder, shapeNames } from "./shapes"
+import { decomposeStage, type StageRun } from "./stage"
+import { makeWorkload, type Workload } from "./workload"
+import { large, loraStepOperations, targetsOf, type Work, worksFor } from "./works"
 
 /** A line of the table: medians over the rounds, with the least and the greatest ratio. */
 export interface Row {
@@ -29,6 +32,10 @@ export interface Row {
   target: number | null
   /** largest difference of a step's loss to the peer's */
   lossGap?: number
+  /** our peak memory as a share of the peer's, where a share is wanted */
+  memory?: { ratio: number; target: number }
+  /** tokens written by ours and by the peer */
+  tokens?: [number, number]
   /** largest difference of a log-prob */
   logProbGap?: number
 }
@@ -38,6 +45,12 @@ export interface Results {
   date: string
   commit: string
   machine: string
+  /** model name, vectors and tiles of the processor */
+  processor: string
+  /** library, kernels and graphs of ours */
+  backend: string
+  /** of the peers' packages */
+  versions: Record<string, string>
   math: Maths
   rounds: number
   /** GFLOPS of a product of square matrices in f32, see `matmulSpeed` */
@@ -49,8 +62,11 @@ export interface Results {
 const help = `Times our work against what a user would otherwise pick, on the same model, ids and machine, in turn, each in a process of
 its own:
 
-    npm run bench -- [--model DIR] [--only dpo,step-lora,…] [--rounds 3] [--peers none|PYTHON] [--math bf16] [--device cuda]
-        [--json]
+    npm run bench -- [--model DIR | --shape NAME] [--only dpo,step-lora,…] [--rounds 3] [--peers none|PYTHON] [--math bf16]
+        [--device cuda] [--against CHECKOUT] [--json]
+
+\`--shape\` makes a random checkpoint in the shape of a published model (${shapeNames.join(", ")}),
+so that nothing is downloaded.
 
 Ours works in as many processes as the library takes for the model, one a core for a small one; memory is that of all of
 them, files that several map (TensorFlow's library) once, and the share of the matmul peak is that of what one process
@@ -58,6 +74,7 @@ reaches with all cores by f32 vectors; products by the tiles of AMX can be above
 
 \`--device cuda\` gives both sides the GPU, and a large model work of a GPU's size. Memory is the host's there too.
 
+\`--against CHECKOUT\` races \`musc decompose\` of this commit against that of another checkout (row \`decompose\`).
 \`--only growth\` measures how time and memory grow with pairs, streamed pairs, length, vocabulary and batch.
 \`--peers\` takes a Python that has tests/bench/peers/requirements.txt; without it one is made in .venv/bench. Results go to
 \`--out\`, by default data/results/bench-MODEL.json, with a figure beside it.
@@ -68,6 +85,8 @@ const options = (() => {
     return parseArgs({
       options: {
         model: { type: "string", default: "world" },
+        shape: { type: "string" },
+        against: { type: "string" },
         only: { type: "string" },
         rounds: { type: "string", default: "3" },
         peers: { type: "string" },
@@ -102,6 +121,7 @@ interface Bench {
   maths: Maths
   rounds: number
   python: string | null
+  versions: Record<string, string>
 }
 
 async function main() {
@@ -113,7 +133,7 @@ async function main() {
     throw new Error(`--math: must be f32 or bf16, got ${options.math}`)
   const { device } = options
   if (device !== "cpu" && device !== "cuda") throw new Error(`--device: must be cpu or cuda, got ${device}`)
-  const model = await modelFolder(options.model)
+  const model = options.shape ? await shapeFolder(options.shape) : await modelFolder(options.model)
   const config = loadConfig(model)
   const threads = availableParallelism()
   const python = options.peers === "none" ? null : (options.peers ?? peerPython())
@@ -134,23 +154,33 @@ async function main() {
     maths: options.math,
     rounds,
     python,
+    versions: python ? peerVersions(python) : {},
   }
   const works = worksFor(config, load.adapter, threads, device)
   const long = works.find(({ name }) => name === "step-512")!
-  const known = [...works.map(({ name }) => name), "checkpointing", "bf16", ...growthNames]
+  const known = [...works.map(({ name }) => name), "decompose", "checkpointing", "bf16", ...growthNames]
   // Growth is shown on a small model, where it takes minutes.
   const usual = large(config) ? known.filter((one) => !growthNames.includes(one)) : known
   const wanted = options.only?.split(",").flatMap((one) => (one === "growth" ? growthNames : [one])) ?? usual
   const unknown = wanted.filter((one) => !known.includes(one))
   if (unknown.length) throw new Error(`--only: must be of ${known.join(", ")}, got ${unknown.join(", ")}`)
+  if (options.only?.split(",").includes("decompose") && !options.against)
+    throw new Error("--only: decompose needs --against CHECKOUT, the folder of another commit")
   try {
-    const matmulPeak = rateOf(await runOurs(bench.base, "f32")) / 1e9
+    const product = await runOurs(bench.base, "f32")
+    const matmulPeak = rateOf(product) / 1e9
     const rows: Row[] = []
     for (const work of works.filter(({ name }) => wanted.includes(name))) {
+      const { needs } = work.peer ?? {}
+      if (needs && python && !bench.versions[needs]) {
+        note(`${work.name}: left out, as the peers' Python has no ${needs}; pip install llama-cpp-python gguf`)
+        continue
+      }
       const row = await race(bench, work).catch(missed)
       if (row) rows.push(row)
       if (row && work === long) rows.push(shareOfPeak(bench, row, matmulPeak))
     }
+    if (wanted.includes("decompose") && options.against) rows.push(await decompose(bench, load, options.against))
     if (wanted.includes("checkpointing")) rows.push(await checkpointing(bench, long))
     if (wanted.includes("bf16")) rows.push(await bf16(bench, works.find(({ name }) => name === "step-lora")!))
     const growth: Growth[] = []
@@ -158,7 +188,10 @@ async function main() {
       note(name)
       growth.push(await measureGrowth(name, bench.base, load.adapter, (job) => runOurs(job, bench.maths)))
     }
-    const about = { date: new Date().toISOString(), commit: commit(), machine: machine() }
+    const about = {
+      ...{ date: new Date().toISOString(), commit: commit(), machine: machine(), processor: processor() },
+      ...{ backend: product.backend!, versions: bench.versions },
+    }
     const command = `npm run bench -- ${process.argv.slice(2).join(" ")}`.trim()
     const results: Results = {
       command,
@@ -233,6 +266,9 @@ function rowOf(model: string, work: Work, ours: readonly Answer[], peers: readon
     peerPeakMiB: peers.length ? highest(peers) : null,
     spread: peers.length ? [short(Math.min(...ratios)), short(Math.max(...ratios))] : null,
     target: work.target ?? null,
+    ...(work.memoryTarget && peers.length
+      ? { memory: { ratio: short(highest(ours) / highest(peers)), target: work.memoryTarget } }
+      : {}),
     ...(gaps.length ? { lossGap: short(Math.max(...gaps)) } : {}),
   }
 }
@@ -244,6 +280,29 @@ function shareOfPeak({ config, name }: Bench, row: Row, matmulPeak: number): Row
   const work = `share of the matmul peak, ${row.work}`
   const percent = { ours: share(row.ours)!, peer: share(row.peer), unit: "%" }
   return { ...row, work, model: name, ...percent, target: null }
+}
+
+/** The first stage with few-shot examples, by this commit and by another one. */
+async function decompose(bench: Bench, load: Workload, against: string): Promise<Row> {
+  const [ours, peers]: [StageRun[], StageRun[]] = [[], []]
+  const place = { model: resolve(bench.base.model), ...load }
+  for (let round = 0; round < bench.rounds; round++) {
+    ours.push(await decomposeStage({ ...place, checkout: join(__dirname, "../..") }, 64))
+    peers.push(await decomposeStage({ ...place, checkout: against }, 64))
+    note(
+      `decompose ${round + 1}/${bench.rounds}: ours ${ours[round]!.seconds} s, ${against} ${peers[round]!.seconds} s`,
+    )
+  }
+  const answers = (runs: StageRun[]) => runs.map(({ rows: done, ...run }): Answer => ({ done, ...run }))
+  const title = `decompose stage, 64 rows, few-shot, whole command, against ${commit(against)}`
+  const work = { title, unit: "rows/s" as const, target: targetsOf(bench.config).decompose }
+  const row = rowOf(
+    bench.name,
+    { name: "decompose", job: { work: "generate" }, ...work },
+    answers(ours),
+    answers(peers),
+  )
+  return { ...row, tokens: [ours[0]!.tokens, peers[0]!.tokens] }
 }
 
 /** A LoRA step that computes its layers twice, against one that keeps their activations. */
@@ -273,7 +332,7 @@ async function bf16(bench: Bench, work: Work): Promise<Row> {
 }
 
 /** The rows as lines for a terminal. */
-function tableOf({ rows, growth, matmulPeak, machine: host, math }: Results): string {
+function tableOf({ rows, growth, matmulPeak, machine: host, processor, backend, math }: Results): string {
   const cell = (value: number | null, unit = "") => (value === null ? "-" : `${value}${unit}`)
   const head = ["work", "ours", "peer", "unit", "ratio", "target", "MiB", "peer MiB", ""]
   const lines = rows.map((row) => [
@@ -288,7 +347,11 @@ function tableOf({ rows, growth, matmulPeak, machine: host, math }: Results): st
     [
       row.lossGap === undefined ? "" : `losses differ by ${row.lossGap} at most`,
       row.logProbGap === undefined ? "" : `log-probs differ by ${row.logProbGap} at most`,
-    ].join(""),
+      row.memory && `memory ${row.memory.ratio} of the peer's (aim ${row.memory.target})`,
+      row.tokens && `${row.tokens.join(" and ")} tokens written`,
+    ]
+      .filter(Boolean)
+      .join("; "),
   ])
   const all = [head, ...lines]
   const widths = head.map((_, i) => Math.max(...all.map((line) => line[i]!.length)))
@@ -301,7 +364,12 @@ function tableOf({ rows, growth, matmulPeak, machine: host, math }: Results): st
   const grown = growth.map(
     ({ title, points }) => `${title}: ${points.map(({ x, y, peakMiB }) => `${x}: ${y} (${peakMiB} MiB)`).join(", ")}`,
   )
-  return [...table, "", `${host}; ${math}; matmul peak ${matmulPeak} GFLOPS in f32`, ...grown].join("\n")
+  return [
+    ...table,
+    "",
+    `${host}; ${processor}; ${backend}; ${math}; matmul peak ${matmulPeak} GFLOPS in f32`,
+    ...grown,
+  ].join("\n")
 }
 
 main().catch((error) => {

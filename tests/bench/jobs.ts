@@ -43,6 +43,8 @@ export interface Answer {
   losses?: number[]
   /** log-probs of all answer tokens */
   logprobs?: number[]
+  /** of ours: library, kernels and graphs */
+  backend?: string
   /** memory above that of the loaded model */
   extraMiB?: number
 }

@@ -5,6 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import type { Message } from "../../lib/data/schema"
+import { describeDevice } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { usualWorkers } from "../../lib/engine/workers"
@@ -24,6 +25,7 @@ import { preferenceDefaults } from "../../lib/train/losses"
 import { type PairItem, type PreferenceObjective, type SftObjective, tokensOf } from "../../lib/train/objective"
 import { withReference } from "../../lib/train/pairs"
 import type { Answer, Job } from "./jobs"
+import { memory } from "./memory-of"
 import { streamed } from "./stream"
 
 const job: Job = JSON.parse(process.argv[2]!)
@@ -32,16 +34,6 @@ const tokenBudget = 4096
 function rows<Row>(file: string): Row[] {
   const lines = readFileSync(file, "utf8").trimEnd().split("\n")
   return lines.slice(0, job.count).map((line) => JSON.parse(line))
-}
-
-/** A line of /proc/PID/status in MiB; undefined where there is none. */
-function memory(name: "VmHWM" | "VmRSS" | "RssAnon" | "RssShmem" | "RssFile", pid = process.pid): number | undefined {
-  try {
-    const line = new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))
-    return Number(line![1]) / 1024
-  } catch {
-    return undefined
-  }
 }
 
 /** Most memory that this process has had, in MiB. */
@@ -278,10 +270,11 @@ const works: Record<Job["work"], () => Promise<Partial<Answer>>> = {
 }
 
 async function main() {
-  const { reason } = await useBackend(job.backend)
+  const { reason, detail, machine } = await useBackend(job.backend)
   process.stderr.write(`${reason}\n`)
   const answer = await works[job.work]()
-  console.log(JSON.stringify({ peakMiB: peak(), ...answer }))
+  const backend = [detail, describeDevice(machine)].join("; ")
+  console.log(JSON.stringify({ peakMiB: peak(), backend, ...answer }))
 }
 
 main()

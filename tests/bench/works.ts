@@ -2,19 +2,43 @@ import type { ModelConfig } from "../../lib/model/config"
 import { type LoraTarget, loraTargets, targetShape } from "../../lib/model/lora"
 import type { Job } from "./jobs"
 
-/** Something to be timed: ours against a peer's script, of whose variants the fastest counts. */
+/** Something to be timed: ours against a peer's script. */
 export interface Work {
   name: string
   title: string
-  unit: "pairs/s" | "tokens/s"
+  unit: "pairs/s" | "tokens/s" | "rows/s"
   job: Pick<Job, "work"> & Partial<Job>
-  peer?: { script: string; variants: Partial<Job>[] }
+  /** the peer's script, whose fastest variant counts; the Python package that it needs beside those of all peers */
+  peer?: { script: string; variants: Partial<Job>[]; needs?: string }
   /** least ratio to the peer that we want */
   target?: number
+  /** most memory that we want, as a share of the peer's */
+  memoryTarget?: number
+}
+
+/** What we want, by row, on a processor without AMX. */
+type Targets = Readonly<Record<string, number>> & { memory: number }
+const embeddedTargets: Targets = {
+  ...{ dpo: 3, "step-lora": 1.3, "step-all": 1.2, signals: 3, "generate-16": 2.5, "generate-64": 2.2 },
+  ...{ wasm: 0.4, memory: 0.5 },
+}
+const largeTargets: Targets = {
+  ...{ dpo: 3.5, "step-lora": 1.25, "step-all": 1.15, signals: 3, "generate-16": 2, "generate-64": 2 },
+  ...{ "llama.cpp-1": 1, "llama.cpp-16": 2, decompose: 3, memory: 0.4 },
+}
+/** A large vocabulary weighs on the peers. */
+const gemmaTargets: Targets = {
+  ...{ dpo: 4.5, "step-lora": 1.3, "step-all": 1.3, signals: 3, "generate-16": 1.5, "generate-64": 2, memory: 0.45 },
+}
+
+export function targetsOf(config: ModelConfig): Targets {
+  if (!large(config)) return embeddedTargets
+  return config.family === "gemma3_text" ? gemmaTargets : largeTargets
 }
 
 /** Parameters above which a model counts as large, and gets fewer and shorter rows. */
-export const large = (config: ModelConfig) => matrixSize(config) + config.vocabSize * config.dim > 100e6
+export const large = (config: ModelConfig) => sizeOf(config) > 100e6
+const sizeOf = (config: ModelConfig) => matrixSize(config) + config.vocabSize * config.dim
 
 const projections = Object.keys(loraTargets) as LoraTarget[]
 const matrixSize = (config: ModelConfig) =>
@@ -24,6 +48,7 @@ const matrixSize = (config: ModelConfig) =>
 export function worksFor(config: ModelConfig, adapter: string, threads: number, device: Job["device"]): Work[] {
   const cuda = device === "cuda"
   const big = large(config) && !cuda
+  const huge = big && sizeOf(config) > 200e6
   const small = cuda ? { batch: 8, length: 512, warmup: 2, steps: 8 } : { batch: 16, length: 128, warmup: 4, steps: 16 }
   const step = big ? { batch: 4, length: 64, warmup: 5, steps: 3 } : small
   const tokens = big ? 16 : 64
@@ -37,7 +62,14 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
     unit: "tokens/s",
     job: { work: "generate", batch, count: batch, tokens },
     peer: peer("generate.py"),
-    target: big ? 1.2 : 2,
+  })
+  // Where users of a CPU would otherwise go: the same weights as bf16, in the Llama family that every version of it knows.
+  const llamaCpp = (batch: number): Work => ({
+    name: `llama.cpp-${batch}`,
+    title: `generate 32 tokens, batch ${batch}, against llama.cpp in bf16`,
+    unit: "tokens/s",
+    job: { work: "generate", batch, count: batch, tokens: 32 },
+    peer: { ...peer("llama.py"), needs: "llama_cpp_python" },
   })
   const dpo: Work = {
     name: "dpo",
@@ -47,12 +79,11 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
       work: "dpo",
       adapter,
       batch: big ? 4 : 8,
-      count: big ? 48 : cuda ? 256 : 2048,
+      count: huge ? 8 : big ? 24 : cuda ? 256 : 2048,
       lr: big ? 1e-4 : 1e-3,
       beta: 0.1,
     },
     peer: peer("dpo.py", { precompute: false }, { precompute: true }),
-    target: big ? 5 : 3,
   }
   // Where activations are much of the memory: ours computes them twice, the peer does as it does best.
   const lean: Work = {
@@ -70,7 +101,6 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
       unit: "tokens/s",
       job: { work: "step", adapter, ...step },
       peer: peer("step.py"),
-      target: 1.2,
     },
     {
       name: "step-all",
@@ -78,7 +108,6 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
       unit: "tokens/s",
       job: { work: "step", ...step },
       peer: peer("step.py"),
-      target: 1.2,
     },
     {
       name: "signals",
@@ -86,10 +115,10 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
       unit: "pairs/s",
       job: { work: "signals", count: big ? 6 : 1024, batch: big ? 2 : 8 },
       peer: peer("signals.py"),
-      target: 3,
     },
     generation(16),
     generation(64),
+    ...(big && config.family === "llama" ? [llamaCpp(1), llamaCpp(16)] : []),
     {
       name: "step-512",
       title: `train step ${big ? 1 : 4} x 512, LoRA`,
@@ -105,12 +134,15 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
       unit: "tokens/s",
       job: { work: "step", backend: "wasm", adapter, batch: 8, length: 128, warmup: 10, steps: 10, threads: 1 },
       peer: peer("step.py"),
-      target: 0.4,
     }
-    const one = { ...wasm, name: "wasm-one", title: "the same in one process", target: undefined }
+    const one = { ...wasm, name: "wasm-one", title: "the same in one process" }
     works.push(wasm, { ...one, job: { ...wasm.job, workers: 1 } })
   }
-  return works.map((work) => ({ ...work, job: { threads, ...work.job } }))
+  const targets = cuda ? undefined : targetsOf(config)
+  return works.map((work) => ({
+    ...{ ...work, target: targets?.[work.name], job: { threads, ...work.job } },
+    memoryTarget: work.name === "dpo" ? targets?.memory : undefined,
+  }))
 }
 
 /**

@@ -4,12 +4,13 @@ from common import answer, clock, job, model, padded, rows
 import torch
 
 network = model().eval()
+network.generation_config.eos_token_id = None  # no text ends
 ids, mask = padded([row["prompt"] for row in rows(job["prompts"])], left=True)
 
 
 def write(tokens):
     with torch.inference_mode():
-        return network.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens,
+        return network.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens,
                                 do_sample=False, pad_token_id=0)
 
 
