@@ -1,7 +1,7 @@
 import { existsSync, mkdtempSync, readdirSync } from "node:fs"
 import { mkdir, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { basename, delimiter, join, resolve } from "node:path"
+import { basename, delimiter, dirname, join, resolve } from "node:path"
 import { z } from "zod"
 import { writeAtomic } from "../data/files"
 import { readJsonFile } from "../data/json-file"
@@ -136,7 +136,10 @@ export interface Executed {
 export async function executeNotebook(source: string, options: BatchOptions = {}): Promise<Executed> {
   const { params = {}, mode = "publish", timeout = 600, out = source } = options
   const began = Date.now()
+  if (!out.endsWith(".ipynb"))
+    throw new InputError("an executed notebook must end in .ipynb; rename it", { file: out })
   const book = readNotebook(source)
+  await mkdir(dirname(resolve(out)), { recursive: true }) // before the work, which would be lost
   const folder = mkdtempSync(join(tmpdir(), "musc-notebook-"))
   try {
     const spec = join(folder, "kernels", kernelName)
@@ -154,8 +157,6 @@ export async function executeNotebook(source: string, options: BatchOptions = {}
       },
     )
     const done = tidied(readNotebook(work))
-    if (!out.endsWith(".ipynb"))
-      throw new InputError("an executed notebook must end in .ipynb; rename it", { file: out })
     await writeAtomic(out, `${JSON.stringify(done, null, 1)}\n`)
     const numbers = numbersOf(done)
     const checked = Object.keys(params).length ? {} : (book.metadata.musc?.ranges ?? {})

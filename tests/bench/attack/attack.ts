@@ -5,6 +5,7 @@
  *     npm run attack                       the short form, three minutes
  *     npm run attack -- --full             the long form
  *     npm run attack -- --only locks,fuzz  some of it: locks, fuzz, servers, texts, disks, signals
+ *     npm run attack -- --full --only signals --works train,job   some of the work that signals stop; see works.ts
  *     npm run attack -- --full --record    keeps the table as data/results/attack.json and .md
  *
  * Full disks need the right to mount. The exit code is 1 when anything was lost.
@@ -19,16 +20,18 @@ import { hubServer } from "../../support/hub-server"
 import { lastLine, musc } from "./child"
 import { fullDisks } from "./disks"
 import { fuzz, type Sound } from "./fuzz"
-import { kills, type Work } from "./kills"
+import { kills } from "./kills"
 import { lockCases, lockRaces } from "./locks"
 import { chatServers, hubs } from "./servers"
-import { type Tally, tableOf } from "./table"
+import { type Tally, type Tried, tableOf } from "./table"
 import { hostileTexts } from "./texts"
+import { worksOf } from "./works"
 
 const { values } = parseArgs({
   options: {
     full: { type: "boolean", default: false },
     only: { type: "string" },
+    works: { type: "string" },
     record: { type: "boolean", default: false },
     minutes: { type: "string", default: "60" },
     signals: { type: "string", default: "100" },
@@ -76,13 +79,15 @@ async function main(): Promise<void> {
           budget(0.4),
         ),
       signals: async () => {
-        const each = full ? Math.ceil(Number(values.signals) / 5) : 2
+        const all = worksOf(root, run, small)
+        const named = all.filter(({ name }) => !values.works || values.works.split(",").includes(name))
+        const works = full ? named : named.slice(0, 1)
+        const each = full ? Math.ceil(Number(values.signals) / all.length) : 2
         const tallies: Tally[] = []
-        const works = worksOf(root, run)
-        const hub = await hubServer("org/model", modelFiles(), { cuts: Array(20).fill(3000) })
+        const hub = await hubServer("org/model", modelFiles(), { cuts: Array(1000).fill(60_000) })
         process.env.HF_ENDPOINT = hub.url
-        for (const work of full ? works : works.slice(0, 1))
-          tallies.push(await kills(join(root, "kills"), work, each, Math.max(30, seconds() / (full ? 4 : 1))))
+        for (const [i, work] of works.entries())
+          tallies.push(await kills(join(root, "kills"), work, each, Math.max(30, seconds() / (works.length - i))))
         delete process.env.HF_ENDPOINT
         hub.close()
         return tallies
@@ -101,48 +106,16 @@ async function main(): Promise<void> {
   const minutes = Math.round((Date.now() - began) / 60_000)
   if (values.record) {
     const origin = { commit: commit(), machine: machine(), date: new Date().toISOString().slice(0, 10), minutes }
-    const head = `\`npm run attack -- --full\`, ${origin.date}, commit ${origin.commit}, ${origin.machine}, ${values.only ? "part by part" : `${minutes} minutes`}\n\n`
+    const head = `\`npm run attack -- --full\`, ${origin.machine}, ${values.only ? "part by part" : `${minutes} minutes`}\n\n`
     // Attacks that were not among those of today stay as they were.
     const file = "data/results/attack.json"
-    const held: (Tally & { date: string })[] = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")).rows : []
-    const own = rows.map((row) => ({ ...row, date: origin.date, commit: origin.commit }))
+    const held: Tried[] = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")).rows : []
+    const own: Tried[] = rows.map((row) => ({ ...row, date: origin.date, commit: origin.commit }))
     const all = [...held.filter(({ what }) => !rows.some((row) => row.what === what)), ...own]
     await writeAtomic(file, `${JSON.stringify({ ...origin, rows: all }, null, 1)}\n`)
     await writeAtomic("data/results/attack.md", head + tableOf(all))
   }
   if (rows.some(({ lost }) => lost.length)) process.exitCode = 1
-}
-
-/** Commands that can be stopped and started again. */
-function worksOf(root: string, run: string): Work[] {
-  const stage = join(run, "seed-0")
-  mkdirSync(join(root, "kills"), { recursive: true })
-  const model = ["--model", "world-small", "--workers", "2"]
-  return [
-    { name: "run", args: (dir) => ["run", "smoke", ...small, "--no-cache", "--out", dir] },
-    {
-      name: "respond",
-      args: (dir) => ["respond", join(stage, "recombine.jsonl"), "-o", join(dir, "out.jsonl"), ...model],
-    },
-    {
-      name: "train",
-      args: (dir) => [
-        "train",
-        join(stage, "weigh.jsonl"),
-        "-o",
-        dir,
-        "--model",
-        "world-small",
-        "--set",
-        "checkpointEvery=1",
-      ],
-    },
-    {
-      name: "benchmark of the embedded world",
-      args: (dir) => ["benchmark", "world", ...model, "--limit", "10", "--out", dir],
-    },
-    { name: "pull", args: () => ["pull", "org/model"], env: (dir) => ({ HF_HOME: dir }) },
-  ]
 }
 
 function modelFiles(): Record<string, Buffer> {

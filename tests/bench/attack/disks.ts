@@ -1,6 +1,7 @@
 import { spawnSync } from "node:child_process"
 import { mkdirSync, rmSync, statfsSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { verify } from "../../../lib/runs/verify"
 import { hasStack, lastLine, musc } from "./child"
 import { Count, type Tally } from "./table"
 
@@ -28,6 +29,16 @@ const disks = (root: string): Disk[] => [
     },
   },
 ]
+
+/** What `musc report --verify` finds in the run of the end. */
+async function faultOf(dir: string, kib: number): Promise<string | undefined> {
+  try {
+    const found = (await verify(dir)).flatMap(({ problems }) => problems)
+    return found[0] && `not whole after ${kib} KiB: ${found[0]}`
+  } catch (error) {
+    return `not whole after ${kib} KiB: ${(error as Error).message}`
+  }
+}
 
 /**
  * Lets work run into a full disk of every size from next to nothing to enough; then gives it room and lets it go on. It must
@@ -82,8 +93,7 @@ export async function fullDisks(
         const second = await musc(args(dir))
         if (second.code !== 0) problem ??= `no way on from ${kib} KiB: ${lastLine(second.output)}`
       }
-      const verified = await musc(["report", "--verify", dir])
-      if (verified.code !== 0) problem ??= `not whole after ${kib} KiB: ${lastLine(verified.output)}`
+      problem ??= await faultOf(dir, kib)
       count.add(problem)
       ok("umount", at)
     }

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { join, relative } from "node:path"
 import { rng } from "../../../lib/rng"
-import { childrenOf, killGroup, lastLine, musc, sleep } from "./child"
+import { childrenOf, hasStack, killGroup, lastLine, musc, sleep } from "./child"
 import { Count, type Tally } from "./table"
 
 /** A command that can be stopped at any moment and started again, to the same files. */
@@ -10,6 +10,8 @@ export interface Work {
   /** arguments, writing into `dir` */
   args(dir: string): string[]
   env?(dir: string): Record<string, string>
+  /** why it cannot be tried on this machine */
+  without?: string
 }
 
 /** Files that name times or processes, or are made from files that do. */
@@ -42,6 +44,10 @@ function differenceOf(a: string, b: string): string | undefined {
  */
 export async function kills(root: string, work: Work, signals: number, seconds: number): Promise<Tally> {
   const count = new Count(`signals: ${work.name}`)
+  if (work.without) {
+    count.note = `not tried: ${work.without}`
+    return count
+  }
   const [whole, killed] = [join(root, "whole"), join(root, "killed")]
   const start = (dir: string, onStart?: Parameters<typeof musc>[1]) =>
     musc(work.args(dir), { env: work.env?.(dir), limit: 900, ...onStart })
@@ -50,6 +56,7 @@ export async function kills(root: string, work: Work, signals: number, seconds: 
   const undisturbed = await start(whole)
   if (undisturbed.code !== 0) {
     count.add(`undisturbed: ${lastLine(undisturbed.output)}`)
+    count.note = "the undisturbed work failed"
     return count
   }
   const random = rng(1, "attack", work.name)
@@ -64,13 +71,15 @@ export async function kills(root: string, work: Work, signals: number, seconds: 
     rounds++
   }
   let slow = 0
+  let slowest = 0
   for (let sent = 0; sent < signals && Date.now() < end; ) {
     const signal = (["SIGKILL", "SIGTERM", "SIGINT", "SIGKILL", "SIGHUP"] as const)[random.int(5)]!
     let stopped = 0
+    let heard = false
     const ended = await start(killed, {
       onStart: async (child) => {
         // From the first moments on, and often enough before the end.
-        await sleep(1000 * (0.2 + random.next() * span))
+        await sleep(1000 * (0.2 + 0.9 * random.next() * span))
         if (child.exitCode !== null) return
         stopped = Date.now()
         const workers = childrenOf(child.pid!)
@@ -80,7 +89,7 @@ export async function kills(root: string, work: Work, signals: number, seconds: 
             process.kill(worker, "SIGKILL")
           } catch {} // it has ended
         else if (signal === "SIGKILL") killGroup(child)
-        else child.kill(signal)
+        else heard = child.kill(signal)
         sent++
         pending++
         await sleep(20_000)
@@ -90,9 +99,11 @@ export async function kills(root: string, work: Work, signals: number, seconds: 
         }
       },
     })
+    if (heard) slowest = Math.max(slowest, (Date.now() - stopped) / 1000)
+    if (hasStack(ended.output)) count.add(`${signal}: a stack trace: ${lastLine(ended.output)}`)
     if (!stopped || ended.code === 0) await settle()
   }
   if (pending) await settle()
-  count.note = `undisturbed ${span.toFixed(0)} s; compared ${rounds} times${slow ? `; ${slow} still ran 20 s after the signal` : ""}`
+  count.note = `undisturbed ${span.toFixed(0)} s; compared ${rounds} times; ended ${slowest.toFixed(1)} s after a signal at most${slow ? `; ${slow} still ran 20 s after the signal` : ""}`
   return count
 }

@@ -9,6 +9,12 @@ export interface Tally {
   note?: string
 }
 
+/** A line with the day and the commit that it was tried at. */
+export interface Tried extends Tally {
+  date: string
+  commit: string
+}
+
 export class Count implements Tally {
   tried = 0
   survived = 0
@@ -25,15 +31,18 @@ export class Count implements Tally {
   }
 }
 
-export function tableOf(rows: readonly Tally[]): string {
+/** The table; with the commits, where the lines know them. */
+export function tableOf(rows: readonly (Tally | Tried)[]): string {
   const line = (cells: readonly unknown[]) => `| ${cells.join(" | ")} |\n`
   const head = ["attack", "tried", "survived", "lost", "note"]
+  const dated = rows.some((row) => "commit" in row)
+  const origin = (row: Tally | Tried) => (dated ? ["commit" in row ? `${row.commit}, ${row.date}` : ""] : [])
   const total = (key: "tried" | "survived") => rows.reduce((sum, row) => sum + row[key], 0)
   const lost = rows.reduce((sum, row) => sum + row.lost.length, 0)
   return [
-    line(head),
-    line(["---", "---:", "---:", "---:", "---"]),
-    ...rows.map(({ what, tried, survived, lost, note = "" }) => line([what, tried, survived, lost.length, note])),
-    line(["**all**", total("tried"), total("survived"), lost, ""]),
+    line([...head, ...(dated ? ["commit, day"] : [])]),
+    line(["---", "---:", "---:", "---:", "---", ...(dated ? ["---"] : [])]),
+    ...rows.map((row) => line([row.what, row.tried, row.survived, row.lost.length, row.note ?? "", ...origin(row)])),
+    line(["**all**", total("tried"), total("survived"), lost, "", ...(dated ? [""] : [])]),
   ].join("")
 }
