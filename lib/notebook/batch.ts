@@ -136,8 +136,7 @@ export interface Executed {
 export async function executeNotebook(source: string, options: BatchOptions = {}): Promise<Executed> {
   const { params = {}, mode = "publish", timeout = 600, out = source } = options
   const began = Date.now()
-  if (!out.endsWith(".ipynb"))
-    throw new InputError("an executed notebook must end in .ipynb; rename it", { file: out })
+  if (!out.endsWith(".ipynb")) throw new InputError("an executed notebook must end in .ipynb; rename it", { file: out })
   const book = readNotebook(source)
   await mkdir(dirname(resolve(out)), { recursive: true }) // before the work, which would be lost
   const folder = mkdtempSync(join(tmpdir(), "musc-notebook-"))
