@@ -12,6 +12,7 @@ import {
 } from "../config/config"
 import { recipeOf, recipes } from "../config/recipes"
 import { parseSets, readSettings } from "../config/settings"
+import { onStopSignal, turn } from "../data/stop-signals"
 import { backendNames, useBackend } from "../device/tf"
 import { type LocalModel, openLocal } from "../engine/local"
 import { type TorchOptions, torchDefaults } from "../engine/torch"
@@ -212,6 +213,7 @@ export async function openModel(
   note((await useBackend(config.backend === "auto" ? undefined : config.backend, config.math)).reason)
   const onLoad = (done: number, total: number) =>
     progress({ stage: `load ${config.model}`, unit: "tensors", done, total })
+  await turn() // a signal that has come is heard before the loading, which takes its turn whole
   const local = openLocal(folder, { onLoad, onNote: note, workers: config.workers, thinking: thinkingOf(config) })
   note(`plan: ${describePlan(planFor(sizeOf(local.model.params), { kind: "generate" }))}`)
   return local
@@ -229,7 +231,7 @@ export async function stoppable<T>(work: (signal: AbortSignal, show: Display) =>
     show.note("stopping after the current step; press Ctrl-C again to end at once")
     controller.abort()
   }
-  process.on("SIGINT", stop).on("SIGTERM", stop)
+  const unheard = onStopSignal(stop)
   try {
     return await work(controller.signal, show)
   } catch (error) {
@@ -240,7 +242,7 @@ export async function stoppable<T>(work: (signal: AbortSignal, show: Display) =>
     })
   } finally {
     show.end()
-    process.off("SIGINT", stop).off("SIGTERM", stop)
+    unheard()
   }
 }
 

@@ -152,7 +152,7 @@ export const results = z.looseObject({
         method: z.string(),
         seed: z.int(),
         pairs: z.int().describe("pairs trained on"),
-        left_out: z.int().describe("pairs whose prompt alone reaches the cut-off"),
+        left_out: z.int().describe("pairs whose prompt alone reaches the cut-off, or whose texts are refused"),
         shortened: z.int().describe("pairs with an answer whose end the cut-off takes"),
       }),
     )

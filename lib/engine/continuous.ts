@@ -1,3 +1,4 @@
+import { turn } from "../data/stop-signals"
 import { StoppedError } from "../errors"
 import { DecodingBatch, type Generated, type GenerateItem, type GenerateOptions } from "../model/generate"
 import type { Bound } from "../model/transformer"
@@ -14,9 +15,6 @@ interface Call {
   resolve(generated: Generated): void
   reject(error: unknown): void
 }
-
-/** A turn of the event loop: callers answer in microtasks, so their next calls have arrived when it is over. */
-export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 /**
  * Continuous batching: rows join the batch that is under way as others end, so that nearly all slots are busy whatever the

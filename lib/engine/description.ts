@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto"
 import { closeSync, openSync, readdirSync, readSync } from "node:fs"
 import { join } from "node:path"
+import { endable } from "../data/stop-signals"
 import { currentDevice } from "../device/device"
 import { loadConfig, type ModelConfig } from "../model/config"
 import { modelName } from "../model/merge"
@@ -24,9 +25,9 @@ export function describeModel(dir: string, thinking?: boolean): ModelDescription
     name: modelName(dir),
     dir,
     config: loadConfig(dir),
-    tokenizer: withThinking(loadTokenizer(dir), thinking),
+    tokenizer: endable(() => withThinking(loadTokenizer(dir), thinking)),
     get fingerprint() {
-      hash ??= fingerprint(dir, thinking)
+      hash ??= endable(() => fingerprint(dir, thinking))
       return hash
     },
   }

@@ -1,7 +1,8 @@
 import { resolve } from "node:path"
 import type { TokenSignals } from "../data/schema"
+import { breathe, endable, turn } from "../data/stop-signals"
 import { tf, valuesOf } from "../device/tf"
-import { BackendError } from "../errors"
+import { BackendError, RefusedError } from "../errors"
 import { planFor } from "../model/executor"
 import type { Generated } from "../model/generate"
 import { batchInvariantPadding, contrast, pack, responseLogProbs, type Sequence } from "../model/logprobs"
@@ -13,7 +14,7 @@ import { chatStop, encodeChats, encodePrompt, renderChat } from "../text/chat"
 import { openedThoughts } from "../text/thoughts"
 import type { Tokenizer } from "../text/tokenizer"
 import { batching } from "./batcher"
-import { ContinuousWriter, turn } from "./continuous"
+import { ContinuousWriter } from "./continuous"
 import { describeModel, type ModelDescription } from "./description"
 import type { Completion, GenerateRequest, ScoreRequest, Scorer } from "./engine"
 import { Prefixes, sharedIds } from "./prefixes"
@@ -74,7 +75,7 @@ export function openLocal(
   const { shots } = modelTraits(dir)
   const description = describeModel(dir, thinking)
   const { name, tokenizer } = description
-  const model = loadModel(dir, description.config, onLoad, onNote)
+  const model = endable(() => loadModel(dir, description.config, onLoad, onNote))
   if (tokenizer.note) onNote(tokenizer.note)
   const size = sizeOf(model.params)
   const pool = openPool(workers, size, resolve(dir), thinking)
@@ -124,9 +125,9 @@ function localEngine(
       return options.signal
     },
   })
-  const score = batching<ScoreRequest, TokenSignals[]>(
+  const score = batching<ScoreRequest, TokenSignals[] | RefusedError>(
     async (requests) => {
-      if (outside()) return (await helpers!.run("score", requests)) as TokenSignals[][]
+      if (outside()) return (await helpers!.run("score", requests)) as (TokenSignals[] | RefusedError)[]
       await turn()
       return scoreAll(
         bound,
@@ -143,15 +144,19 @@ function localEngine(
     async generate(request) {
       asked += request.maxTokens
       await turn() // all calls of this turn count
-      if (outside()) return (await helpers!.run("generate", [request]))[0] as Completion
+      if (outside()) return answered((await helpers!.run("generate", [request]))[0] as Completion | RefusedError)
+      await breathe()
       const { item, prefix, answer } = generation(tokenizer, request)
       return answer(await writer.write(prefix, item))
     },
     async score(request) {
       asked += scoreTokens
       // A text that cannot be encoded fails its own row, not the batch.
-      if (!outside()) encoded.set(request, encodeScored(tokenizer, request))
-      return score(request)
+      if (!outside()) {
+        await breathe()
+        encoded.set(request, encodeScored(tokenizer, request))
+      }
+      return answered(await score(request))
     },
     dispose() {
       helpers?.close()
@@ -160,6 +165,12 @@ function localEngine(
       release(bound)
     },
   }
+}
+
+/** The answer, or the refusal of this request alone. */
+function answered<T>(answer: T | RefusedError): T {
+  if (answer instanceof RefusedError) throw answer
+  return answer
 }
 
 /** Characters of the longest row that is read for a pair: alike in length, pairs take little padding. */

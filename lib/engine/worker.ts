@@ -1,10 +1,10 @@
 /** A process of a WorkerPool: opens the model that its command line names, then works on what it is sent, call by call. */
 import { tf, useBackend } from "../device/tf"
-import { MuscError } from "../errors"
+import { MuscError, RefusedError } from "../errors"
 import type { GenerateRequest, ScoreRequest } from "./engine"
 import { type LocalEngine, type LocalModel, openLocal } from "./local"
 import { receivedLora } from "./sent"
-import type { FromWorker, ToWorker, WorkerStart } from "./workers"
+import type { FromWorker, Refusal, ToWorker, WorkerStart } from "./workers"
 
 interface OpenEngine {
   engine: LocalEngine
@@ -41,13 +41,20 @@ function open(local: LocalModel, { session, opening }: Extract<ToWorker, { kind:
   engines.set(session, { engine: made, stop, flush })
 }
 
+/** A request that is refused is an answer of its own, so that the others of its batch have theirs. */
+const orRefusal = <T>(answer: Promise<T>): Promise<T | Refusal> =>
+  answer.catch((error) => {
+    if (!(error instanceof RefusedError)) throw error
+    return { refused: error.message, reason: error.reason }
+  })
+
 async function work({ session, work, requests }: Extract<ToWorker, { kind: "work" }>): Promise<unknown[]> {
   const { engine, flush } = engines.get(session)!
   try {
     return await Promise.all<unknown>(
       work === "generate"
-        ? (requests as GenerateRequest[]).map(engine.generate)
-        : (requests as ScoreRequest[]).map(engine.score),
+        ? (requests as GenerateRequest[]).map((request) => orRefusal(engine.generate(request)))
+        : (requests as ScoreRequest[]).map((request) => orRefusal(engine.score(request))),
     )
   } finally {
     flush()

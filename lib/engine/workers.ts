@@ -3,7 +3,7 @@ import { existsSync } from "node:fs"
 import type { Socket } from "node:net"
 import { extname, join } from "node:path"
 import { currentDevice, grantedThreads } from "../device/device"
-import { MuscError, StoppedError } from "../errors"
+import { MuscError, RefusedError, StoppedError } from "../errors"
 import { gainsByBatches } from "../model/executor"
 import type { SentLora } from "./sent"
 
@@ -28,6 +28,12 @@ export type ToWorker =
   | { kind: "work"; session: number; job: number; work: WorkKind; requests: readonly unknown[] }
   | { kind: "stop" | "close"; session: number }
 
+/** An answer that says that the request was refused. */
+export interface Refusal {
+  refused: string
+  reason?: string
+}
+
 export type FromWorker =
   | { kind: "tokens"; session: number; count: number }
   | { kind: "done"; job: number; results: unknown[] }
@@ -37,6 +43,8 @@ export type FromWorker =
 const processBytes = 600 * 2 ** 20
 /** More processes bring little: batches get small. */
 const mostWorkers = 16
+/** Milliseconds that processes have to end their step once they are stopped. */
+const stopLimit = 1500
 /** Parameters times tokens, at most, on which starting processes takes less time than it saves. */
 const worthStarting = 5e10
 
@@ -89,7 +97,7 @@ interface SessionOptions {
 /** One use of the processes. */
 export interface Session {
   /**
-   * Results in the order of the requests, all of them worked on by one process.
+   * Results in the order of the requests, all of them worked on by one process; a RefusedError for one that is refused.
    * @throws StoppedError when aborted; MuscError when a process has ended before its time
    */
   run(work: WorkKind, requests: readonly unknown[]): Promise<unknown[]>
@@ -146,6 +154,12 @@ export class WorkerPool {
       this.waiting = this.waiting.filter((job) => job.session !== session)
       for (const { reject } of mine) reject(stopped())
       this.tell({ kind: "stop", session })
+      // A process may be within a text or a template that takes long; what it holds is made again.
+      setTimeout(() => {
+        if (!this.workers.some(({ jobs }) => [...jobs.values()].some((job) => job.session === session))) return
+        this.failure = new MuscError("the workers were ended, as they did not stop in time; open the model again")
+        this.end()
+      }, stopLimit).unref()
     }
     signal?.addEventListener("abort", stop)
     let begun: Promise<void> | undefined
@@ -246,7 +260,7 @@ export class WorkerPool {
     const job = worker.jobs.get(message.job)
     worker.jobs.delete(message.job)
     if (!worker.jobs.size) rest(worker)
-    if (message.kind === "done") job?.resolve(message.results)
+    if (message.kind === "done") job?.resolve(message.results.map(withRefusal))
     else job?.reject(revived(message.error))
     this.serve()
   }
@@ -277,6 +291,11 @@ function rest({ child }: Worker): void {
 /** A process that is gone reports that by itself. */
 function send({ child }: Worker, message: ToWorker): void {
   if (child.connected) child.send(message, () => {})
+}
+
+function withRefusal(result: unknown): unknown {
+  const { refused, reason } = (result ?? {}) as Partial<Refusal>
+  return typeof refused === "string" ? Object.assign(new RefusedError(refused), { reason }) : result
 }
 
 function revived({ name, message, ours }: Extract<FromWorker, { kind: "failed" }>["error"]): Error {

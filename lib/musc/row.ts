@@ -24,9 +24,9 @@ export interface Asker {
   id: string
 }
 
-/** So many refused requests, and none answered before, are no matter of single rows. */
+/** Where all of so many first requests are refused, it is no matter of single rows. */
 const HOPELESS = 3
-const refusals = new WeakMap<Generator, { refused: number; answered: boolean }>()
+const refusals = new WeakMap<object, { asked: number; firstRefused: number }>()
 
 /**
  * One call for a row. A request that the engine refuses (too long for it, stopped by a filter) is a call with that
@@ -48,18 +48,31 @@ export async function ask(
 }
 
 async function replyOrRefusal(engine: Generator, request: GenerateRequest): Promise<Completion> {
-  const counts = refusals.get(engine) ?? { refused: 0, answered: false }
+  const reply = await orRefusal(engine, () => replyOf(engine, request))
+  return reply instanceof Refused ? { text: "", tokens: 0, finish: "stop", problem: reply.reason } : reply
+}
+
+/** Why an engine refused a request, as a reason for its row to fail. */
+export class Refused {
+  constructor(readonly reason: string) {}
+}
+
+/**
+ * What an engine answers, or that it refuses this request.
+ * @throws InputError when an engine refuses its first requests, all of them; what else the engine throws
+ */
+export async function orRefusal<T>(engine: object, work: () => Promise<T>): Promise<T | Refused> {
+  const counts = refusals.get(engine) ?? { asked: 0, firstRefused: 0 }
   refusals.set(engine, counts)
+  const among = counts.asked++ < HOPELESS
   try {
-    const reply = await replyOf(engine, request)
-    counts.answered = true
-    return reply
+    return await work()
   } catch (error) {
     if (!(error instanceof RefusedError)) throw error
-    if (!counts.answered && ++counts.refused >= HOPELESS) {
+    if (among && ++counts.firstRefused === HOPELESS) {
       throw new InputError(`all of the first ${HOPELESS} requests were refused: ${error.message}`, {}, { cause: error })
     }
-    return { text: "", tokens: 0, finish: "stop", problem: `request refused: ${error.reason ?? error.message}` }
+    return new Refused(`request refused: ${error.reason ?? error.message}`)
   }
 }
 

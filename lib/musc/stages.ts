@@ -93,7 +93,10 @@ const weighStage: Stage<PairRow, WeighedRow, WeighOptions, SignalScorer> = {
   input: pairRow,
   output: weighedRow,
   needs: "signals",
-  work: async (engine, row, options) => shortNumbers(await weigh(engine, row, options)),
+  work: async (engine, row, options) => {
+    const weighed = await weigh(engine, row, options)
+    return weighed.failure ? weighed : shortNumbers(weighed)
+  },
 }
 
 export const stages = {

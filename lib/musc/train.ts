@@ -1,9 +1,10 @@
 import type { FilePair } from "../data/pair-files"
 import type { Message, PairRow, PairWeights, WeighedRow } from "../data/schema"
 import { Spool } from "../data/spool"
+import { breathe } from "../data/stop-signals"
 import { tf } from "../device/tf"
 import type { LocalModel } from "../engine/local"
-import { InputError } from "../errors"
+import { InputError, StoppedError } from "../errors"
 import { planFor } from "../model/executor"
 import type { Sequence } from "../model/logprobs"
 import { initLora, type Lora } from "../model/lora"
@@ -100,6 +101,9 @@ export interface PairCounts {
   pairs: number
   /** pairs left out, as their prompt alone reaches the cut-off */
   leftOut: number
+  /** pairs left out, as tokenizer or chat template refuse them; the reason of the first */
+  refused?: number
+  refusal?: string
   /** pairs with an answer whose end the cut-off takes */
   shortened: number
   /** pairs that hold other weights than their signals and the settings give, which count */
@@ -117,8 +121,8 @@ export interface TrainControl extends Pick<TrainOptions, "checkpoint" | "signal"
  * Stage 6 (paper: token-aware preference optimization): weighed pairs -> LoRA adapter. The reference log-probs are those
  * of the weigh stage, which scored the same answers under the same prompt. Weights are made here, of its signals and the
  * settings; those that a row holds count only where it holds no signals. Pairs without either (those of the baselines) can
- * only be weighed uniformly. Failed rows are passed over; what the cut-off takes is counted and told. Pairs wait in a
- * temporary file, so their number is bound by the disk. The processes of `local` share the work, with the same result. The
+ * only be weighed uniformly. Failed rows are passed over; what the cut-off takes, or the tokenizer
+ * refuses, is counted and told. Pairs wait in a temporary file, so their number is bound by the disk. The processes of `local` share the work, with the same result. The
  * caller disposes the adapter's tensors.
  * @throws InputError without pairs, without the signals of a weighting, or for token weights under a loss that reads none;
  * StoppedError when aborted, after writing the checkpoint.
@@ -184,7 +188,7 @@ async function trainOn(
   try {
     const counts: PairCounts = { pairs: 0, leftOut: 0, shortened: 0, otherWeights: 0 }
     let tokens = 0
-    for await (const some of encodedPairs(local.tokenizer, pairs, settings, counts)) {
+    for await (const some of encodedPairs(local.tokenizer, pairs, settings, counts, control.signal)) {
       const plain = some.map(({ item }) => item)
       const ready = settings.kind === "sft" ? plain : await withReference(local.model, plain, tokenBudget)
       for (const item of ready) items.push(item)
@@ -194,9 +198,10 @@ async function trainOn(
     counts.pairs = items.length
     for (const line of notesOf(counts, settings)) (onNote ?? console.warn)(line)
     if (!items.length) {
+      const refused = counts.refused ? `none, as ${counts.refused} were refused: ${counts.refusal}` : undefined
       const reason = counts.leftOut
         ? `none of ${counts.leftOut}, as every prompt reaches the cut-off of ${settings.cutoff} tokens; raise cutoff`
-        : "none; look for the reasons in the stages before"
+        : (refused ?? "none; look for the reasons in the stages before")
       throw new InputError(`training needs at least one pair, got ${reason}`)
     }
     await onPairs?.(counts)
@@ -245,9 +250,13 @@ export function checkSettings(settings: TrainSettings): void {
 }
 
 /** What is to be said of the pairs, a line each. */
-export function notesOf({ pairs, leftOut, shortened, otherWeights }: PairCounts, settings: TrainSettings): string[] {
-  const all = pairs + leftOut
+export function notesOf(
+  { pairs, leftOut, refused = 0, refusal, shortened, otherWeights }: PairCounts,
+  settings: TrainSettings,
+): string[] {
+  const all = pairs + leftOut + refused
   const notes = []
+  if (refused) notes.push(`training: ${refused} of ${all} pairs left out, as they were refused: ${refusal}`)
   if (leftOut) {
     const reason = `as the prompt alone reaches the cut-off of ${settings.cutoff} tokens; raise cutoff to keep them`
     notes.push(`training: ${leftOut} of ${all} pairs left out, ${reason}`)
@@ -269,10 +278,13 @@ export async function* encodedPairs(
   pairs: Rows<TrainRow | FailedRow>,
   settings: TrainSettings,
   counts: PairCounts,
+  signal?: AbortSignal,
 ) {
   let some: { item: PairItem; row: ScoredPair }[] = []
   for await (const row of pairs) {
     if (hasPassed(row)) {
+      await breathe()
+      if (signal?.aborted) throw new StoppedError("training stopped")
       const fitting = encodePairs(tokenizer, [pairText(row, settings, counts)], settings.cutoff, counts)
       some.push(...fitting.map((item) => ({ item, row: scoredOf(row) })))
     }

@@ -3,7 +3,7 @@ import type { ScoreRequest, SignalScorer } from "../engine/engine"
 import { InputError } from "../errors"
 import { type Rng, rng } from "../rng"
 import { respondMessages } from "./respond"
-import type { Outcome } from "./row"
+import { failed, type Outcome, orRefusal, Refused } from "./row"
 
 /**
  * Signals of one answer as its own prompt sees them: clean for the chosen answer, noised for the rejected one. Each
@@ -257,14 +257,16 @@ export function weighRequest(row: ScoredPair): ScoreRequest {
 
 /**
  * Stage 5 (paper: token-level supervision): scores both answers under the clean, the noised and the empty prompt, and
- * turns the signals into the weightings asked for. The pair is judged by what it holds, so no row fails here.
+ * turns the signals into the weightings asked for. The pair is judged by what it holds; a row fails only where the scorer
+ * refuses its texts.
  */
 export async function weigh(
   scorer: SignalScorer,
   row: PairRow,
   options: Partial<WeighOptions> = {},
 ): Promise<Outcome<WeighedRow>> {
-  return { ...row, ...(await weighed(scorer, row, options)), failure: undefined }
+  const signals = await orRefusal(scorer, () => weighed(scorer, row, options))
+  return signals instanceof Refused ? failed(row, "weigh", signals.reason) : { ...row, ...signals, failure: undefined }
 }
 
 /**

@@ -12,7 +12,7 @@ import {
 import type { BaselineName, RunConfig } from "../config/config"
 import type { DecomposedRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
-import { failed, hasPassed, type Outcome } from "../musc/row"
+import { failed, hasPassed, type Outcome, orRefusal, Refused } from "../musc/row"
 import { shortNumbers, stages } from "../musc/stages"
 import { type ScoredPair, weighRequest, weighSamples } from "../musc/weigh"
 import { passed, type RunContext, rowsStage, scoredByJob } from "./context"
@@ -90,9 +90,10 @@ export async function finePairs(context: RunContext, seed: number, decomposed: S
   const name = `seed-${seed}/weigh-fine`
   const requestOf = (row: ScoredPair) => weighRequest({ ...row, rejected_from: "clean" })
   const ahead = scorer.prepare ? scoredByJob(context, scorer, name, output, requestOf) : null
-  return stage<BaselinePair>(context, name, output, made, async (row) =>
-    shortNumbers(await weighSamples(ahead ?? scorer, row, options)),
-  ).finally(() => ahead?.dispose())
+  return stage<BaselinePair>(context, name, output, made, async (row) => {
+    const weighed = await orRefusal(ahead ?? scorer, () => weighSamples(ahead ?? scorer, row, options))
+    return weighed instanceof Refused ? failed(row, "weigh", weighed.reason) : shortNumbers(weighed)
+  }).finally(() => ahead?.dispose())
 }
 
 type Judge = "yesno" | "points" | "external" | "verifier"

@@ -105,8 +105,8 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
       const adapter = source ? await trainMethod(context, seed, method, source, most) : null
       const counts = adapter && (await trainedOn(join(context.dir, `seed-${seed}/train/${method}`)))
       if (counts) {
-        const { pairs, leftOut: left_out, shortened } = counts
-        trained.push({ method, seed, pairs, left_out, shortened })
+        const { pairs, leftOut, refused = 0, shortened } = counts
+        trained.push({ method, seed, pairs, left_out: leftOut + refused, shortened })
       }
       evaluated.push([method, adapter])
     }

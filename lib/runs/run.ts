@@ -5,6 +5,7 @@ import { currentOf } from "../config/current"
 import { pathError, requireReadable, writeAtomic } from "../data/files"
 import { lockFolder } from "../data/lock"
 import type { Results } from "../data/results"
+import { turn } from "../data/stop-signals"
 import { tf, useBackend } from "../device/tf"
 import { describeModel } from "../engine/description"
 import type { Generator } from "../engine/engine"
@@ -86,6 +87,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     }
     const backend = await backendOf(config, options.local)
     onNote(backend)
+    await turn() // a signal that has come is heard before the model is read
     const model =
       options.local ?? describeModel(await modelFolder(config.model, { signal, onProgress }), thinkingOf(config))
     let opened: LocalModel | undefined

@@ -4,12 +4,14 @@ import { join } from "node:path"
 import { z } from "zod"
 import { writeAtomic } from "../data/files"
 import { type TokenSignals, tokenSignals } from "../data/schema"
+import { breathe } from "../data/stop-signals"
 import type { ModelDescription } from "../engine/description"
 import type { PreparedScorer, ScoreRequest, SignalScorer } from "../engine/engine"
 import { newLines, runJob, type TorchOptions } from "../engine/torch"
-import { InputError } from "../errors"
+import { InputError, RefusedError, StoppedError } from "../errors"
 import { writeSafetensors } from "../model/safetensors"
 import { encodeChats } from "../text/chat"
+import type { Tokenizer } from "../text/tokenizer"
 import { keyOf } from "./store"
 
 /** Scores that were all computed before they are asked for; engines that score one by one are asked as they are. */
@@ -45,6 +47,7 @@ async function prepare(
   { folder, signal, onDone }: { folder: string; signal?: AbortSignal; onDone?: (rows: number) => void },
 ): Promise<PreparedScorer> {
   const places = new Map<string, number>()
+  const refusals = new Map<string, RefusedError>()
   let ids = new Int32Array(1 << 16)
   const starts: number[] = []
   let at = 0
@@ -60,11 +63,15 @@ async function prepare(
   }
   for await (const request of requests) {
     const name = keyOf(request)
-    if (places.has(name)) continue
+    if (places.has(name) || refusals.has(name)) continue
+    await breathe()
+    if (signal?.aborted) throw new StoppedError("scoring stopped")
+    const under = encodedUnder(tokenizer, request)
+    if (under instanceof RefusedError) {
+      refusals.set(name, under)
+      continue
+    }
     places.set(name, places.size)
-    const under = (["clean", "noised", "empty"] as const).map((prompt) =>
-      encodeChats(tokenizer, request[prompt], request.responses),
-    )
     for (const { promptIds } of under) push(promptIds)
     for (const response of under[0]!.responses) push(response)
   }
@@ -92,7 +99,10 @@ async function prepare(
   const index = indexOf(shards, rows)
   return {
     async score(request) {
-      const place = places.get(keyOf(request))
+      const name = keyOf(request)
+      const refusal = refusals.get(name)
+      if (refusal) throw refusal
+      const place = places.get(name)
       if (place === undefined) throw new InputError("this pair was not among those of the job; start the stage anew")
       const { chosen, rejected } = index.read(place)
       const { responses } = encodeChats(tokenizer, request.clean, request.responses)
@@ -110,6 +120,18 @@ async function prepare(
       })
     },
     dispose: () => index.close(),
+  }
+}
+
+/** A pair as ids under each of its prompts, or why tokenizer or template refuse it. */
+function encodedUnder(tokenizer: Tokenizer, request: ScoreRequest) {
+  try {
+    return (["clean", "noised", "empty"] as const).map((prompt) =>
+      encodeChats(tokenizer, request[prompt], request.responses),
+    )
+  } catch (error) {
+    if (error instanceof RefusedError) return error
+    throw error
   }
 }
 

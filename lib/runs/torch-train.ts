@@ -7,7 +7,7 @@ import { tf } from "../device/tf"
 import type { ModelDescription } from "../engine/description"
 import type { SignalScorer } from "../engine/engine"
 import { newLines, runJob, type TorchOptions } from "../engine/torch"
-import { ConfigError, InputError } from "../errors"
+import { ConfigError, InputError, RefusedError } from "../errors"
 import { readAdapter, writeAdapter } from "../model/adapter"
 import { initLora, toAdapter } from "../model/lora"
 import { writeSafetensors } from "../model/safetensors"
@@ -125,6 +125,10 @@ function lossOf(settings: TrainSettings) {
   return { loss: "dpo", beta, label_smoothing: labelSmoothing }
 }
 
+function refusedAsNone(error: unknown): undefined {
+  if (!(error instanceof RefusedError)) throw error
+}
+
 /** Pairs as ids with reference log-probs: those of the weigh stage, or what the scorer says of pairs without signals. */
 async function withReferences(
   pairs: Rows<TrainRow | FailedRow>,
@@ -145,8 +149,9 @@ async function withReferences(
     try {
       for (const [i, row] of rows.entries()) {
         if (row.signals) continue
-        const [chosen, rejected] = await ready.score(requestOf(row))
-        rows[i] = { ...row, signals: { chosen: chosen!, rejected: rejected! } }
+        // A refused pair stays without signals, and is counted when it is encoded.
+        const scored = await ready.score(requestOf(row)).catch(refusedAsNone)
+        if (scored) rows[i] = { ...row, signals: { chosen: scored[0]!, rejected: scored[1]! } }
       }
     } finally {
       ready.dispose()
@@ -154,7 +159,8 @@ async function withReferences(
   }
   const items: PairItem[] = []
   const counts: PairCounts = { pairs: 0, leftOut: 0, shortened: 0, otherWeights: 0 }
-  for await (const some of encodedPairs(tokenizer, rows, settings, counts)) items.push(...some.map(({ item }) => item))
+  for await (const some of encodedPairs(tokenizer, rows, settings, counts, signal))
+    items.push(...some.map(({ item }) => item))
   counts.pairs = items.length
   for (const line of notesOf(counts, settings)) onNote(line)
   await writeAtomic(join(folder, pairsFile), `${JSON.stringify(counts, null, 2)}\n`)

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { isJsonObject, type JsonObject } from "../data/json-file"
-import { InputError } from "../errors"
+import { InputError, RefusedError } from "../errors"
 import { UnsupportedError } from "./jinja/errors"
 import { compileTemplate } from "./jinja/template"
 
@@ -11,7 +11,7 @@ export interface ChatTemplate {
   readonly file: string
   /**
    * The template's text for `variables` (messages, add_generation_prompt, special token texts).
-   * @throws InputError naming the file: what the template itself refuses (e.g. a system message), or cannot be run.
+   * @throws RefusedError naming the file: what the template itself refuses (e.g. a system message), or cannot be run.
    */
   render(variables: Readonly<Record<string, unknown>>): string
   /** Whether the template's text has a variable of this name, so that it can make a difference. */
@@ -63,19 +63,22 @@ function checkSize(size: number, file: string): void {
 }
 
 function compile(source: string, file: string): ChatTemplate {
-  const guard = <T>(what: string, run: () => T): T => {
+  const guard = <T>(what: string, run: () => T, kind: typeof InputError = InputError): T => {
     try {
       return run()
     } catch (cause) {
       const cure = cause instanceof UnsupportedError ? "; write that part in another way" : ""
-      throw new InputError(`${what}: ${(cause as Error).message}${cure}`, { file }, { cause })
+      const reason = `${what}: ${(cause as Error).message}${cure}`
+      const error = new kind(reason, { file }, { cause })
+      throw error instanceof RefusedError ? Object.assign(error, { reason }) : error
     }
   }
   const render = guard("the chat template must be Jinja that can be run here, got", () => compileTemplate(source))
   return {
     file,
     mentions: (variable) => new RegExp(`\\b${variable}\\b`).test(source),
-    render: (variables) => guard("the chat template refuses these messages", () => render({ ...absent, ...variables })),
+    render: (variables) =>
+      guard("the chat template refuses these messages", () => render({ ...absent, ...variables }), RefusedError),
   }
 }
 

@@ -1,6 +1,6 @@
 import { createContext, Script } from "node:vm"
 import type { Tokenizer } from "@huggingface/tokenizers"
-import { isJsonObject } from "../data/json-file"
+import { isJsonObject, type JsonObject } from "../data/json-file"
 
 /**
  * Where the tokenizer library in TypeScript differs from the original in Rust, its objects are mended; its version is
@@ -63,6 +63,13 @@ function partsOf(root: unknown): Part[] {
 const wordBefore = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]$/u
 const wordAfter = /^[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]/u
 
+/** The text without blanks at its end; a pattern would try each run of blanks again from each of its places. */
+function withoutEnd(text: string): string {
+  let end = text.length
+  while (end && /\p{White_Space}/u.test(text[end - 1]!)) end--
+  return text.slice(0, end)
+}
+
 /** Sections of a text with those added tokens joined to their neighbours that stand inside a word, and blanks stripped. */
 function mended(text: string, sections: readonly string[], flags: ReadonlyMap<string, AddedToken>): string[] {
   const out: string[] = []
@@ -72,7 +79,7 @@ function mended(text: string, sections: readonly string[], flags: ReadonlyMap<st
   const flush = (stripsEnd: boolean) => {
     let kept = plain
     if (stripsNext) kept = kept.replace(/^\p{White_Space}+/u, "")
-    if (stripsEnd) kept = kept.replace(/\p{White_Space}+$/u, "")
+    if (stripsEnd) kept = withoutEnd(kept)
     if (flags.has(kept)) throw new Error(`an added token ${JSON.stringify(kept)} between others and inside a word`)
     if (kept) out.push(kept)
     plain = ""
@@ -93,16 +100,51 @@ function mended(text: string, sections: readonly string[], flags: ReadonlyMap<st
   return out
 }
 
-/** Whether a part of tokenizer.json can be made to run for ever: by patterns, or by replacements that grow the text. */
+/** Kinds of parts that take time in proportion to the text, whatever their settings. */
+const plain = new Set(
+  (
+    "BertNormalizer BertPreTokenizer BPEDecoder ByteFallback ByteLevel CTC Digits Fuse Lowercase NFC NFD NFKC NFKD Nmt " +
+    "Precompiled Punctuation Strip StripAccents Whitespace WhitespaceSplit"
+  ).split(" "),
+)
+
+const isShort = (value: unknown, most: number) =>
+  value === undefined || (typeof value === "string" && value.length <= most)
+
+/**
+ * Whether a part of tokenizer.json may take far more time than the text is long: by patterns, by replacements that grow the
+ * text, by steps of length 0. What is not known to be harmless may.
+ */
 export function canHang(part: unknown): boolean {
-  if (Array.isArray(part)) return part.some(canHang)
-  if (!isJsonObject(part)) return false
-  const grows = part.type === "Replace" && typeof part.content === "string" && part.content.length > 1
-  return grows || Object.entries(part).some(([key, value]) => key === "Regex" || canHang(value))
+  if (part === null || part === undefined) return false
+  if (!isJsonObject(part)) return true
+  const { type, content, pattern, replacement, str_rep, prefix, prepend } = part
+  if (type === "Sequence") {
+    const parts = part.normalizers ?? part.pretokenizers ?? part.decoders
+    return !Array.isArray(parts) || parts.length > 16 || parts.some(canHang)
+  }
+  if (type === "Metaspace") return !isShort(replacement, 4) || !isShort(str_rep, 4)
+  if (type === "Prepend") return !isShort(prepend, 16)
+  if (type === "WordPiece") return !isShort(prefix, 16)
+  if (type === "Replace" || type === "Split") {
+    const from = isJsonObject(pattern) ? pattern.String : undefined
+    return typeof from !== "string" || !from || (type === "Replace" && !isShort(content, from.length))
+  }
+  return typeof type !== "string" || !plain.has(type)
 }
 
-/** Most milliseconds for a text of so many characters: short enough that Ctrl-C is soon heard. */
+/** The same of the model: WordPiece takes the square of a word's length, or more. */
+export function modelCanHang(model: JsonObject): boolean {
+  const { type, max_input_chars_per_word: longest = 100 } = model
+  if (type === "WordPiece") return typeof longest !== "number" || !(longest <= 200)
+  return type !== undefined && type !== "BPE" && type !== "Unigram" && type !== "WordLevel"
+}
+
+/** Most milliseconds for texts of so many characters; sound tokenizers take a tenth of that a character. */
 export const timeLimit = (characters: number): number => 1500 + Math.ceil(characters / 50)
+
+/** Milliseconds for which a signal may wait. */
+export const patience = 1800
 
 let work: () => void = () => {}
 const context = createContext({ run: () => work() })

@@ -2,9 +2,10 @@ import { existsSync } from "node:fs"
 import { basename, join, resolve } from "node:path"
 import { Tokenizer as Inner } from "@huggingface/tokenizers"
 import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-file"
+import { endable } from "../data/stop-signals"
 import { InputError, RefusedError } from "../errors"
 import { type ChatTemplate, readChatTemplate } from "./chat-template"
-import { canHang, repair, timeLimit, withinTime } from "./repairs"
+import { canHang, modelCanHang, patience, repair, timeLimit, withinTime } from "./repairs"
 import { isThoughtMark } from "./thoughts"
 
 /** Text <-> ids of one model folder. */
@@ -87,29 +88,27 @@ export function loadTokenizer(dir: string): Tokenizer {
   const eosIds = inRows([...field("eos"), ...special("eos")])
   const bosId = inRows([...special("bos"), ...field("bos")])[0] ?? null
 
-  const timed = guardOf(file)
-  const run = <T>(parts: readonly string[], characters: number, work: () => T): T =>
-    parts.some((part) => canHang(json[part])) ? timed(characters, work) : work()
+  const guard = guardOf(file)
+  const untimed = <T>(_: number, work: () => T) => work()
+  const hangs = canHang(json.normalizer) || canHang(json.pre_tokenizer) || modelCanHang(json.model as JsonObject)
+  const [timed, decodeTimed] = [hangs ? guard : untimed, canHang(json.decoder) ? guard : untimed]
   const encode = (text: string) => {
     const ids = runnable(file, () =>
-      run(
-        ["normalizer", "pre_tokenizer"],
-        text.length,
-        () => inner.encode(text, { add_special_tokens: false }).ids as number[],
-      ),
+      timed(text.length, () => inner.encode(text, { add_special_tokens: false }).ids as number[]),
     )
     const odd = ids.find((id) => id >= rows)
     if (odd === undefined) return ids
     const token = `${show(inner.id_to_token(odd))} (id ${odd})`
     const rule = `a text must hold only tokens that the model has an embedding for, ${rows} by config.json`
-    throw new RefusedError(`${rule}, got ${token}; ${resize}`, { file })
+    const reason = `the model has no embedding for the token ${token}`
+    throw Object.assign(new RefusedError(`${rule}, got ${token}; ${resize}`, { file }), { reason })
   }
   const decode = (ids: readonly number[], { skipSpecial = false } = {}) => {
     const kept = ids.filter((id) => inner.id_to_token(id) !== undefined && !(skipSpecial && specialIds.has(id)))
     // The library refuses an empty list, and tidies spaces by default, which would not be what the model wrote.
     if (!kept.length) return ""
     const options = { clean_up_tokenization_spaces: false }
-    return runnable(file, () => run(["decoder"], kept.length, () => inner.decode(kept, options)))
+    return runnable(file, () => decodeTimed(kept.length, () => inner.decode(kept, options)))
   }
   const tokenText = (ids: readonly number[]) => {
     const whole = decode(ids)
@@ -131,9 +130,7 @@ export function loadTokenizer(dir: string): Tokenizer {
     eosIds,
     bosId,
     padId: inRows([...special("pad"), ...field("pad"), ...eosIds, 0])[0]!,
-    addsBos:
-      bosId !== null &&
-      runnable(file, () => run(["normalizer", "pre_tokenizer"], 1, () => inner.encode("a").ids[0])) === bosId,
+    addsBos: bosId !== null && runnable(file, () => timed(1, () => inner.encode("a").ids[0])) === bosId,
     specialIds,
     specialTexts,
     chatTemplate: readChatTemplate(dir, settings),
@@ -170,19 +167,33 @@ function construct(json: JsonObject, settings: JsonObject, file: string): Inner 
 }
 
 /**
- * Runs the patterns of a stranger's tokenizer within a time limit. Once it was passed, no further text is tried: each would
- * take as long again.
+ * Runs a stranger's tokenizer within a time limit: for all texts of one turn of the event loop together, as signals are
+ * heard between turns. Long texts may take longer, and are ended by signals at once. Past the limit no further text is
+ * tried: each would take as long again.
  */
 function guardOf(file: string): <T>(characters: number, work: () => T) => T {
   let failure: InputError | undefined
+  let turn: { characters: number; spent: number } | undefined
+  const thisTurn = () => {
+    if (turn) return turn
+    setImmediate(() => {
+      turn = undefined
+    }).unref()
+    turn = { characters: 0, spent: 0 }
+    return turn
+  }
   return (characters, work) => {
     if (failure) throw failure
-    const limit = characters ? timeLimit(characters) : loadLimit
+    const sum = thisTurn()
+    sum.characters += characters
+    const limit = characters ? timeLimit(sum.characters) : loadLimit
+    const left = Math.max(1, Math.ceil(limit - sum.spent))
+    const began = performance.now()
     try {
-      return withinTime(limit, work)
+      return left > patience ? endable(() => withinTime(left, work)) : withinTime(left, work)
     } catch (cause) {
       if ((cause as { code?: string }).code !== "ERR_SCRIPT_EXECUTION_TIMEOUT") throw cause
-      const got = `more for ${characters} characters`
+      const got = `more for ${sum.characters} characters`
       const remedy = "its patterns may never end; use a tokenizer that you trust"
       failure = new InputError(
         `tokenising must take at most ${limit} ms here, got ${got}; ${remedy}`,
@@ -190,6 +201,8 @@ function guardOf(file: string): <T>(characters: number, work: () => T) => T {
         { cause },
       )
       throw failure
+    } finally {
+      sum.spent += performance.now() - began
     }
   }
 }

@@ -1,6 +1,6 @@
 import type { Message, PairWeights } from "../data/schema"
 import { valuesOf } from "../device/tf"
-import { InputError } from "../errors"
+import { InputError, RefusedError } from "../errors"
 import { grouped, microBatches } from "../model/batch"
 import { planFor } from "../model/executor"
 import { responseLogProbs } from "../model/logprobs"
@@ -26,17 +26,21 @@ export interface PairText {
   reference?: PairWeights
 }
 
-/** Pairs that do not fit into the cut-off. */
+/** Pairs that do not fit into the cut-off, or have no tokens. */
 export interface CutOff {
   /** pairs left out, as their prompt alone reaches it */
   leftOut: number
+  /** pairs left out, as tokenizer or chat template refuse them; the reason of the first */
+  refused?: number
+  refusal?: string
   /** pairs with an answer whose end is left out */
   shortened: number
 }
 
 /**
  * Tokenises pairs with an exact boundary. Prompt and longer answer together are cut at `maxTokens` (2048 in the paper)
- * by shortening the answers; a pair whose prompt alone is that long is left out. Both are counted in `cutOff`.
+ * by shortening the answers; a pair whose prompt alone is that long, or that tokenizer or template refuse, is left out. All
+ * are counted in `cutOff`.
  * @throws InputError naming the pair whose weights do not fit its tokens
  */
 export function encodePairs(
@@ -46,7 +50,13 @@ export function encodePairs(
   cutOff: CutOff = { leftOut: 0, shortened: 0 },
 ): PairItem[] {
   return pairs.flatMap(({ id, prompt, chosen, rejected, weights, reference, firstTokenZero }) => {
-    const { promptIds, responses } = encodeChats(tokenizer, prompt, [chosen, rejected])
+    const encoded = encodedOrRefused(tokenizer, prompt, [chosen, rejected])
+    if ("refused" in encoded) {
+      cutOff.refused = (cutOff.refused ?? 0) + 1
+      cutOff.refusal ??= encoded.refused
+      return []
+    }
+    const { promptIds, responses } = encoded
     const room = maxTokens - promptIds.length
     if (room < 1) {
       cutOff.leftOut++
@@ -82,6 +92,15 @@ export function encodePairs(
       },
     ]
   })
+}
+
+function encodedOrRefused(tokenizer: Tokenizer, prompt: readonly Message[], answers: readonly string[]) {
+  try {
+    return encodeChats(tokenizer, prompt, answers)
+  } catch (error) {
+    if (!(error instanceof RefusedError)) throw error
+    return { refused: error.reason ?? error.message }
+  }
 }
 
 /** The items with reference log-probs, under the model without an adapter, where they lack them. */
