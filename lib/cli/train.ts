@@ -8,6 +8,7 @@ import { parseRecord } from "../data/jsonl"
 import { isLockFile, lockFolder } from "../data/lock"
 import { objectOf, toFilePair } from "../data/pair-files"
 import { type InstructionRow, instructionRow, weighedRow } from "../data/schema"
+import { useBackend } from "../device/tf"
 import { describeModel } from "../engine/description"
 import type { LocalModel } from "../engine/local"
 import { InputError } from "../errors"
@@ -89,6 +90,8 @@ async function trainCommand(file: string, options: Options): Promise<void> {
   const lock = lockFolder(out)
   try {
     const adapter = await stoppable(async (signal, show) => {
+      // The job's first adapter is made here, and its key holds how this machine multiplies.
+      if (torch) await useBackend(config.backend === "auto" ? undefined : config.backend, config.math)
       const model = torch ? describeModel(await modelFolder(config.model, { signal })) : null
       const by = model
         ? { model, torch: torch!, scorer: torchScorer(model, torch!) }

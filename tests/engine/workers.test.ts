@@ -1,12 +1,14 @@
 import { spawn } from "node:child_process"
 import { once } from "node:events"
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
 import type { GenerateRequest, ScoreRequest } from "../../lib/engine/engine"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { usualWorkers } from "../../lib/engine/workers"
-import { StoppedError } from "../../lib/errors"
+import { RefusedError, StoppedError } from "../../lib/errors"
 import { initLora, type Lora } from "../../lib/model/lora"
 import { worldInstructions } from "../../lib/world/spec"
 import { randomValues } from "../support/tensors"
@@ -160,6 +162,63 @@ describe("workers", () => {
       await exit
       expect(await gone(pids)).toBe(true)
     }
+  })
+
+  it("refuse a request that cannot be encoded without harm to the others of its batch", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "workers-"))
+    cpSync(dir, folder, { recursive: true })
+    const file = join(folder, "tokenizer.json")
+    const json = JSON.parse(readFileSync(file, "utf8"))
+    json.added_tokens.push({ ...json.added_tokens[0], id: 1e5, content: "<|extra|>" })
+    writeFileSync(file, JSON.stringify(json))
+    const local = openLocal(folder, { workers: 2, onNote: () => {} })
+    opened.push(local)
+    const engine = local.engine()
+    const odd = { ...pairs[0]!, responses: ["The sea <|extra|>", "No."] }
+    const settled = await Promise.allSettled([
+      ...[pairs[1]!, odd, pairs[2]!].map(engine.score),
+      engine.generate({ ...requests[0]!, messages: user("<|extra|>") }),
+      engine.generate(requests[0]!),
+    ])
+    expect(settled.map(({ status }) => status)).toEqual([
+      ...["fulfilled", "rejected", "fulfilled"],
+      ...["rejected", "fulfilled"],
+    ])
+    for (const result of settled.filter((one) => one.status === "rejected")) {
+      expect(result.reason).toBeInstanceOf(RefusedError)
+      expect(result.reason.reason).toMatch(/^the model has no embedding for the token "<\|extra\|>" \(id 100000\)$/)
+    }
+    const alike = alone.engine()
+    expect(settled[0]).toMatchObject({ value: await alike.score(pairs[1]!) })
+    alike.dispose()
+    engine.dispose()
+    rmSync(folder, { recursive: true })
+  })
+
+  it("that do not stop in time are ended", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "workers-"))
+    cpSync(dir, folder, { recursive: true })
+    const file = join(folder, "tokenizer.json")
+    const json = JSON.parse(readFileSync(file, "utf8"))
+    json.pre_tokenizer = { type: "Split", pattern: { Regex: "(z+)+$" }, behavior: "Isolated", invert: false }
+    writeFileSync(file, JSON.stringify(json))
+    const local = openLocal(folder, { workers: 2 })
+    opened.push(local)
+    const stop = new AbortController()
+    const engine = local.engine(null, { signal: stop.signal })
+    await engine.generate(requests[0]!)
+    const { pids } = local.pool!
+    // So long a text has 41 s for its tokens.
+    const asked = engine.generate({ ...requests[0]!, messages: user(`${"z".repeat(2e6)}!`) })
+    asked.catch(() => {})
+    await new Promise((done) => setTimeout(done, 1000))
+    const began = performance.now()
+    stop.abort()
+    await expect(asked).rejects.toThrow(StoppedError)
+    expect(performance.now() - began).toBeLessThan(5000)
+    expect(await gone(pids)).toBe(true)
+    engine.dispose()
+    rmSync(folder, { recursive: true })
   })
 
   it("are not started for little work when their number is left open", async () => {

@@ -4,6 +4,7 @@ import { recipes } from "../../lib/config/recipes"
 import { pairRow, type TokenSignals, weighedRow } from "../../lib/data/schema"
 import type { ScoreRequest } from "../../lib/engine/engine"
 import { scripted } from "../../lib/engine/scripted"
+import { RefusedError } from "../../lib/errors"
 import { trainDefaults } from "../../lib/musc/train"
 import {
   defaultWeighting,
@@ -222,5 +223,27 @@ describe("the stage", () => {
     expect(Object.keys(done.weights)).toEqual(["uniform", "kl"])
     expect(done.weights.uniform).toEqual({ chosen: [0, 1, 1, 1, 1], rejected: [0, 1, 1, 1, 1, 1, 1] })
     expect(done.weights.kl!.rejected[0]).toBe(0)
+  })
+
+  it("fails a row whose texts the scorer refuses, with the reason, unless it refuses the first ones all", async () => {
+    const refusal = Object.assign(new RefusedError("tokenizer.json: no"), { reason: "no embedding for <odd>" })
+    const of = (refuses: (n: number) => boolean) => {
+      let asked = 0
+      return {
+        ...scripted({}),
+        score: async () => {
+          if (refuses(asked++)) throw refusal
+          return [madeUp(5, 1), madeUp(7, 2)]
+        },
+      }
+    }
+    const second = of((n) => n % 2 === 1)
+    const rows = await Promise.all([row, row, row, row].map((one) => weigh(second, one, { weightings: ["kl"] })))
+    const failure = { stage: "weigh", reason: "request refused: no embedding for <odd>" }
+    expect(rows.map((one) => one.failure)).toEqual([undefined, failure, undefined, failure])
+    const every = of(() => true)
+    await expect(Promise.all([row, row, row].map((one) => weigh(every, one)))).rejects.toThrow(
+      "all of the first 3 requests were refused: tokenizer.json: no",
+    )
   })
 })

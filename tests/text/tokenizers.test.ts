@@ -71,6 +71,45 @@ describe("a tokenizer of a stranger", () => {
     expect(performance.now() - start).toBeLessThan(100)
   })
 
+  it.each([
+    ["steps of length 0", { pre_tokenizer: { type: "FixedLength", length: 0 } }],
+    [
+      "words without end",
+      {
+        pre_tokenizer: null,
+        model: {
+          ...{ type: "WordPiece", max_input_chars_per_word: 1e9, unk_token: "a", continuing_subword_prefix: "" },
+          vocab: Object.fromEntries([..."abcdefghijklmnopqrstuvwxyz !".replace("!", "")].map((c, i) => [c, i])),
+        },
+      },
+    ],
+    [
+      "empty patterns that grow the text",
+      {
+        normalizer: {
+          type: "Sequence",
+          normalizers: Array(40).fill({ type: "Replace", pattern: { String: "" }, content: "a" }),
+        },
+      },
+    ],
+  ])("with %s is stopped as well", (name, change) => {
+    const folder = folderOf(name.replaceAll(" ", "-"), { ...base, added_tokens: [], ...change })
+    const start = performance.now()
+    expect(() => loadTokenizer(folder).encode("abcdefgh ".repeat(2000))).toThrow(/tokenizer.json: /)
+    expect(performance.now() - start).toBeLessThan(8000)
+  })
+
+  it("has one limit for all texts of a turn of the event loop, so that signals are heard", async () => {
+    // Each text takes a fraction of the limit; the loop does not let go between them.
+    const tokenizer = loadTokenizer(folderOf("slow", { ...base, pre_tokenizer: split("(a+)+$") }))
+    const start = performance.now()
+    const many = () => {
+      for (let i = 0; i < 10_000; i++) tokenizer.encode(`${"a".repeat(21)}!`)
+    }
+    expect(many).toThrow(/tokenising must take at most \d+ ms/)
+    expect(performance.now() - start).toBeLessThan(8000)
+  })
+
   it("nested too deeply is refused without a stack trace", () => {
     const folder = folderOf("deep", {})
     writeFileSync(join(folder, "tokenizer.json"), `{"model": ${"[".repeat(20_000)}${"]".repeat(20_000)}}`)

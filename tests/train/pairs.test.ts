@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, it, vi } from "vitest"
 import type { TokenSignals } from "../../lib/data/schema"
 import { tf, useBackend } from "../../lib/device/tf"
 import { openLocal } from "../../lib/engine/local"
+import { RefusedError } from "../../lib/errors"
 import { type PairCounts, type TrainRow, type TrainSettings, trainAdapter, trainDefaults } from "../../lib/musc/train"
 import { loadTokenizer } from "../../lib/text/tokenizer"
 import { type CutOff, encodePairs } from "../../lib/train/pairs"
@@ -111,6 +112,25 @@ describe("training", () => {
     const twice = await firstStep([{ ...row, weights: weights(1) }])
     expect(twice.norm / once.norm).toBeCloseTo(2, 1)
     await expect(firstStep([row])).rejects.toThrow(/pair a must have signals to be weighed by kl, got none/)
+  })
+
+  it("leaves out a pair whose text has no tokens for this model, says so, and trains on the others", async () => {
+    const encode = (text: string) => {
+      if (!text.includes("<odd>")) return tokenizer.encode(text)
+      throw Object.assign(new RefusedError("tokenizer.json: no"), { reason: "no embedding for <odd>" })
+    }
+    const odd = { ...row, rejected: "A sailor <odd>." }
+    const settings: TrainSettings = { ...preference, weighting: "uniform" }
+    const strict = { ...local, tokenizer: { ...tokenizer, encode } }
+    const notes: string[] = []
+    const control = { onNote: (line: string) => notes.push(line), onPairs: vi.fn() }
+    const lora = await trainAdapter(strict, [row, odd, row], settings, control)
+    tf.dispose(lora.params)
+    expect(notes).toEqual(["training: 1 of 3 pairs left out, as they were refused: no embedding for <odd>"])
+    expect(control.onPairs).toHaveBeenCalledWith(expect.objectContaining({ pairs: 2, refused: 1 }))
+    await expect(trainAdapter(strict, [odd], settings, control)).rejects.toThrow(
+      /at least one pair, got none, as 1 were refused: no embedding for <odd>/,
+    )
   })
 
   it("says how many pairs the cut-off takes, and why none is left", async () => {

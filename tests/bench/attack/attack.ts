@@ -4,7 +4,7 @@
  *
  *     npm run attack                       the short form, three minutes
  *     npm run attack -- --full             the long form
- *     npm run attack -- --only locks,fuzz  some of it: locks, fuzz, servers, texts, disks, signals
+ *     npm run attack -- --only locks,fuzz  some of it: locks, fuzz, models, servers, texts, disks, signals
  *     npm run attack -- --full --only signals --works train,job   some of the work that signals stop; see works.ts
  *     npm run attack -- --full --record    keeps the table as data/results/attack.json and .md
  *
@@ -22,6 +22,7 @@ import { fullDisks } from "./disks"
 import { fuzz, type Sound } from "./fuzz"
 import { kills } from "./kills"
 import { lockCases, lockRaces } from "./locks"
+import { hostileModels } from "./models"
 import { chatServers, hubs } from "./servers"
 import { type Tally, type Tried, tableOf } from "./table"
 import { hostileTexts } from "./texts"
@@ -68,6 +69,9 @@ async function main(): Promise<void> {
       ],
       fuzz: async () => [
         await fuzz(join(root, "fuzz"), soundFiles(root, run), fixtures, full ? Number(values.files) : 250, budget(0.4)),
+      ],
+      models: async () => [
+        await hostileModels(join(root, "models"), { model: fixtures, run, every: full, seconds: budget(0.2) }),
       ],
       servers: async () => [await chatServers(), await hubs(modelFiles())],
       texts: async () => [await hostileTexts(root, run, budget(0.15))],
