@@ -223,6 +223,7 @@ it("every reader of replies goes through the one function that takes thoughts ou
     "engine/cached.ts",
     "engine/reply.ts",
     "engine/serve.ts",
+    "engine/worker.ts",
     "runs/dry-run.ts",
     "runs/engines.ts",
     "runs/run-benchmarks.ts",

@@ -10,6 +10,8 @@ export interface Work {
   /** arguments, writing into `dir` */
   args(dir: string): string[]
   env?(dir: string): Record<string, string>
+  /** it refuses to write over what it has finished, so that a start after the end is an error */
+  once?: boolean
   /** why it cannot be tried on this machine */
   without?: string
 }
@@ -65,7 +67,8 @@ export async function kills(root: string, work: Work, signals: number, seconds: 
   let rounds = 0
   const settle = async () => {
     const last = await start(killed)
-    const problem = last.code !== 0 ? lastLine(last.output) : differenceOf(whole, killed)
+    const difference = differenceOf(whole, killed)
+    const problem = last.code !== 0 && !(work.once && !difference) ? lastLine(last.output) : difference
     for (; pending; pending--) count.add(problem)
     rmSync(killed, { recursive: true, force: true })
     rounds++
@@ -101,7 +104,7 @@ export async function kills(root: string, work: Work, signals: number, seconds: 
     })
     if (heard) slowest = Math.max(slowest, (Date.now() - stopped) / 1000)
     if (hasStack(ended.output)) count.add(`${signal}: a stack trace: ${lastLine(ended.output)}`)
-    if (!stopped || ended.code === 0) await settle()
+    if (!stopped || ended.code === 0 || (work.once && !differenceOf(whole, killed))) await settle()
   }
   if (pending) await settle()
   count.note = `undisturbed ${span.toFixed(0)} s; compared ${rounds} times; ended ${slowest.toFixed(1)} s after a signal at most${slow ? `; ${slow} still ran 20 s after the signal` : ""}`

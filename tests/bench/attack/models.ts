@@ -66,6 +66,8 @@ export async function hostileModels(
     adapter: join(model, "adapter"),
   }
   writeFileSync(files.seeds, `${JSON.stringify({ instruction: long })}\n`.repeat(3))
+  // A sound model's time tells when a command is at its work on this machine.
+  const calm = await musc(["chat", "--model", model, "--max-tokens", "20", "Sing."])
   let [slowest, alone, i] = [0, 0, 0]
   for (const [what, { tokenizer, template, config }] of Object.entries(changes)) {
     const folder = join(root, what.replaceAll(" ", "-"))
@@ -88,7 +90,7 @@ export async function hostileModels(
       const ended = await musc(args, {
         limit: 60,
         onStart: async (child) => {
-          await sleep(2500 + 500 * (i % 7))
+          await sleep(1000 * calm.seconds * (0.5 + 0.2 * (i % 7)))
           if (child.exitCode !== null || child.signalCode !== null) return
           sent = Date.now()
           child.kill(signal)

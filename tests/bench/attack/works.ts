@@ -68,6 +68,7 @@ export function worksOf(root: string, run: string, small: readonly string[]): Wo
     {
       name: "merge",
       args: (dir) => ["merge", ...model, "--adapter", adapter, "--out", join(dir, "merged")],
+      once: true,
     },
     {
       name: "notebook",
