@@ -15,11 +15,12 @@ import { runStudy, type Study } from "../runs/study"
 import { parseTrackers, type TrackerName, trackerNames } from "../runs/trackers"
 import { highlighted } from "./display"
 import {
-  settingsOf as clientOf,
   type JudgeFlags,
   judgeSettingsOf,
-  type ServerFlags,
+  type ServedFlags,
+  servedOptions,
   withJudge,
+  withServe,
   withServer,
   writerOptions,
 } from "./servers"
@@ -38,11 +39,11 @@ import {
   withWorkers,
 } from "./support"
 
-interface Options extends SettingOptions, TorchFlags, ServerFlags, JudgeFlags {
+interface Options extends SettingOptions, TorchFlags, ServedFlags, JudgeFlags {
   instructions?: string
   benchmarks?: string[]
   data?: string
-  serve?: string
+  serverSignals?: boolean
   rates?: Rates
   models?: string[]
   out?: string
@@ -60,12 +61,16 @@ export function register(program: Command): void {
         "and a changed setting repeats only the stages that depend on it.",
     )
     .argument("<recipe>", "name of a recipe, or a .yaml or .json file of settings")
-  withJudge(
-    withServer(
-      withTorch(withWorkers(withSettings(command))),
-      "to write and judge in the model's place, all but token signals, training and evaluation",
-    ),
+  withServer(
+    withTorch(withWorkers(withSettings(command))),
+    "to write and judge in the model's place, all but token signals, training and evaluation",
   )
+  withServe(withJudge(command), "for texts, and stop it for scoring and training")
+    .option(
+      "--server-signals",
+      "take token signals from that server, by prompt_logprobs (vLLM) or echo: it must serve --model; for weightings " +
+        "made of log-probs (uniform, contrast, pmi, logprob, tis-dpo)",
+    )
     .option(
       "--instructions <file>",
       "instructions to start from: a file (ShareGPT, Alpaca, JSONL with `instruction`), world or self-instruct",
@@ -80,10 +85,6 @@ export function register(program: Command): void {
     )
     .option("--limit <n>", "use at most this many instructions, for training and for evaluation", countOption)
     .option("--repeat <n>", "repeat with this many seeds", countOption)
-    .option(
-      "--serve <command>",
-      "start this server for texts, and stop it for scoring and training, e.g. `vllm serve {model} --port {port} --enable-lora`",
-    )
     .option("--out <folder>", "run folder (default: runs/<recipe>)")
     .option("--no-cache", "do not share finished stages with the runs beside this one (folder .cache)")
     .option(
@@ -142,9 +143,6 @@ function ratesOption(text: string): Rates {
 async function start(recipe: string, config: RunConfig, flags: Options, study?: Study): Promise<void> {
   const { out, cache } = flags
   const torch = torchOptions(flags)
-  if (flags.serve !== undefined && flags.endpoint) {
-    throw new InputError("starts a server, and --endpoint names one that runs; give one of them", { field: "--serve" })
-  }
   const dir = out ?? join("runs", basename(recipe).replace(/\.\w+$/, ""))
   const warnings: string[] = []
   const results = await stoppable((signal, show) => {
@@ -156,7 +154,8 @@ async function start(recipe: string, config: RunConfig, flags: Options, study?: 
       command: withoutSecrets(commandLine().split(" ")),
       ...(!cache && { cache: null }),
       ...(flags.endpoint && { server: writerOptions(flags) }),
-      ...(flags.serve !== undefined && { serve: { command: flags.serve, client: clientOf(flags) } }),
+      ...(flags.serve !== undefined && { serve: servedOptions(flags, join(dir, "server.log"), show.progress) }),
+      serverSignals: flags.serverSignals,
       judge: judgeSettingsOf(flags),
       onProgress: show.progress,
       onTokens: show.tokens,

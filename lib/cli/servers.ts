@@ -2,7 +2,9 @@ import { type Command, InvalidArgumentError } from "commander"
 import { parse as parseYaml } from "yaml"
 import { serverAddresses } from "../engine/address"
 import { type OpenAIOptions, type OptionalField, optionalFields } from "../engine/openai"
+import type { ServeOptions } from "../engine/serve"
 import { InputError } from "../errors"
+import type { Progress } from "../runs/context"
 import { countOption } from "./support"
 
 /** What a command line says of a server that writes, as `withServer` reads it. */
@@ -20,6 +22,12 @@ export interface ServerFlags {
   thinking?: boolean
   thinkingTokens: number
   thoughtsOpen?: boolean
+}
+
+/** The same, or a server that the command starts. */
+export interface ServedFlags extends ServerFlags {
+  serve?: string
+  serveTimeout: number
 }
 
 /** What it says of a judging server: what is not said is as for the server that answers. */
@@ -46,6 +54,29 @@ export function withServer(command: Command, what = "to write instead of a local
       )
       .option("--endpoint-model <name>", "model name as the server knows it"),
   )
+}
+
+/** Options of commands that can start a server. */
+export const withServe = (command: Command, what: string): Command =>
+  command
+    .option(
+      "--serve <command>",
+      `start this server ${what}, e.g. \`vllm serve {model} --port {port} --enable-lora\`; its log is a file beside the output`,
+    )
+    .option("--serve-timeout <seconds>", "how long a server of --serve may take to start", countOption, 1800)
+
+/** @throws InputError for a server that runs and one to be started */
+export function servedOptions(
+  flags: ServedFlags,
+  log: string,
+  onProgress: (progress: Progress) => void,
+): Omit<ServeOptions, "signal" | "onNote"> {
+  if (flags.endpoint)
+    throw new InputError("starts a server, and --endpoint names one that runs; give one of them", { field: "--serve" })
+  const waited = (done: number, total: number) =>
+    onProgress({ stage: "start of the server", unit: "seconds", done, total })
+  const { serve: command = "", serveTimeout: startTimeout } = flags
+  return { command, log, startTimeout, client: settingsOf(flags), onProgress: waited }
 }
 
 /** How servers are asked, for commands that have their own options for who they are. */

@@ -1,36 +1,28 @@
-import { existsSync } from "node:fs"
-import { basename, dirname, join } from "node:path"
+import { basename, dirname } from "node:path"
 import type { Command } from "commander"
-import type { RunConfig } from "../config/config"
 import { sha256File } from "../data/files"
-import { readInstructions } from "../data/formats"
-import { parseRecord } from "../data/jsonl"
 import { lockFolder } from "../data/lock"
-import type { InstructionRow } from "../data/schema"
-import type { Scorer } from "../engine/engine"
-import { InputError } from "../errors"
-import { hasPassed, type Outcome, requireStage, stageOrder } from "../musc/row"
+import { hasPassed } from "../musc/row"
 import { type RowStageName, stageNamed, stages } from "../musc/stages"
-import { checkServerWeightings } from "../musc/weigh"
-import { collect, first, stageKey, tellLosses } from "../runs/context"
+import { stageKey, tellLosses } from "../runs/context"
 import { shown } from "../runs/dry-run"
 import { recorder } from "../runs/recorder"
-import { openScoring } from "../runs/scoring-server"
-import { openWriting } from "../runs/servers"
+import { runStageFile, type StageInput, stageInput } from "../runs/stage-file"
 import { stageOptions, stageSettings } from "../runs/stages"
-import { readState, runRows, type StageOutput } from "../runs/store"
+import type { StageOutput } from "../runs/store"
 import { worldStage } from "../runs/worlds"
-import { type Display, highlighted } from "./display"
-import { type ServerFlags, withServer, writerOptions } from "./servers"
+import { highlighted } from "./display"
+import { withServe, withServer } from "./servers"
+import { openStageEngine, type StageFlags } from "./stage-engine"
 import {
   countOption,
-  openModel,
   readConfig,
   type SettingOptions,
   settingsHelp,
   stoppable,
   withRecipe,
   withSettings,
+  withTorch,
   withWorkers,
 } from "./support"
 
@@ -43,8 +35,7 @@ interface StageHelp {
   example: string
 }
 
-interface Options extends SettingOptions, ServerFlags {
-  out: string
+interface Options extends SettingOptions, StageFlags {
   dryRun?: boolean
   force?: boolean
 }
@@ -103,7 +94,10 @@ function register(program: Command, name: RowStageName): void {
     .argument("<in>", input)
     .requiredOption("-o, --out <file>", "JSONL file to write; a row that fails is kept with its reason")
   withWorkers(withSettings(withRecipe(own))).option("--limit <n>", "only the first rows", countOption)
-  withServer(own, stages[name].needs === "text" ? undefined : SCORES)
+  const writes = stages[name].needs === "text"
+  withServer(own, writes ? undefined : SCORES)
+  withServe(own, writes ? "to write" : "to tell log-probs")
+  if (!writes) withTorch(own)
   own
     .option("--force", "start over if the output was made with other settings")
     .option("--dry-run", "show the first prompts and the number of calls, and stop")
@@ -123,55 +117,34 @@ ${settingsHelp([...stageSettings[name], "seed"])}`,
 }
 
 async function runCommand(name: RowStageName, file: string, options: Options): Promise<void> {
-  const stage = stageNamed(name)
-  const { limit, ...given } = options
+  const { limit, out, force, ...given } = options
   // A server's model takes few-shot prompts, whatever the embedded model takes.
   const config = readConfig({ ...given, model: given.model ?? (options.endpoint ? options.endpointModel : undefined) })
   const settings = stageOptions(config, config.seed)[name]
-  const server = options.endpoint ? writerOptions(options) : undefined
-  if (server && stage.needs === "signals") checkServerWeightings(config.weightings)
-  const rows = await collect(first(limit ?? Number.POSITIVE_INFINITY, readRows(name, file)))
+  const input = await stageInput(name, file, limit)
   const world = worldStage(name, config, settings)
   if (options.dryRun)
     return world
-      ? console.log(`${name}: ${rows.length} rows, done by the world without a call`)
-      : dryRun(name, rows, settings)
-  const lock = lockFolder(dirname(options.out), `.${basename(options.out)}.lock.json`)
+      ? console.log(`${name}: ${input.count} rows, done by the world without a call`)
+      : dryRun(name, input, settings)
+  const lock = lockFolder(dirname(out), `.${basename(out)}.lock.json`)
   try {
     const output = await stoppable(async (signal, show): Promise<StageOutput> => {
-      const calls = join(dirname(options.out), `.${basename(options.out)}.calls.jsonl`)
-      const scores = server && stage.needs === "signals"
-      const opening = { signal, onNote: show.note, onProgress: show.progress }
-      const writer = server && !world && !scores ? await openWriting(server, { ...opening, file: calls }) : undefined
-      const { engine, identity } = world
-        ? noEngine
-        : scores
-          ? await openScoring(server, given.model, opening)
-          : writer
-            ? { engine: writer.engine as unknown as Scorer, identity: writer.id }
-            : await localEngine(config, { signal, show })
-      const input = [await sha256File(file), limit ?? 0]
-      const key = world ? world.key(input) : stageKey(name, settings, identity, input)
-      const state = readState(options.out)
-      if (existsSync(options.out) && state?.key !== key && !options.force) {
-        const rule = `must be a new file or one of these settings, got one ${state ? "made otherwise" : "of other origin"}`
-        throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: options.out })
-      }
-      const finished = await runRows<Outcome<InstructionRow>, Outcome<InstructionRow>>({
-        ...{ stage: name, file: options.out, key, signal: AbortSignal.any([signal, lock.lost]) },
-        rows: () => rows,
-        work: async (row) => (!hasPassed(row) ? row : world ? world.work(row) : stage.work(engine, row, settings)),
-        chunk: () => engine.concurrency,
-        replay: !engine.independent,
+      const by = world ? undefined : await openStageEngine(name, config, { ...given, out }, { input, signal, show })
+      const from = [await sha256File(file), limit ?? 0]
+      const finished = await runStageFile({
+        ...{ name, input, out, settings, world, force, signal: AbortSignal.any([signal, lock.lost]) },
+        key: world ? world.key(from) : stageKey(name, settings, by!.identity, from),
+        engine: by?.engine ?? recorder(),
         onNote: show.note,
-        onRow: (done) => show.progress({ stage: name, unit: "rows", done, total: rows.length }),
-      }).finally(() => writer?.close())
-      await writer?.finish()
+        onRow: (done) => show.progress({ stage: name, unit: "rows", done, total: input.count }),
+      }).finally(() => by?.close())
+      await by?.finish()
       return finished
     })
     const failures = Object.entries(output.failures).sort(([, a], [, b]) => b - a)
     const failed = failures.reduce((sum, [, n]) => sum + n, 0)
-    console.log(`${output.rows - failed} of ${output.rows} rows passed: ${options.out}`)
+    console.log(`${output.rows - failed} of ${output.rows} rows passed: ${out}`)
     for (const [reason, n] of failures) console.log(`  ${n} failed, ${reason}`)
     tellLosses(name, output, (line) => console.error(highlighted(line)))
   } finally {
@@ -179,42 +152,25 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
   }
 }
 
-const stageBefore = (name: RowStageName) => stageOrder[stageOrder.indexOf(name) - 1]!
+/** Prompts that a dry run shows. */
+const SHOWN = 2
 
-/** Rows of the stage's kind; failed ones pass through. @throws InputError naming file, line and field. */
-async function* readRows(name: RowStageName, file: string): AsyncGenerator<Outcome<InstructionRow>> {
-  const { input } = stageNamed(name)
-  let record = 0
-  for await (const row of readInstructions(file)) {
-    record++
-    if (row.failure) yield row as Outcome<InstructionRow>
-    else {
-      requireStage(row, stageBefore(name), file)
-      yield parseRecord(input, row, { file: `${file}, record ${record} (input of ${name})` }) as Outcome<InstructionRow>
-    }
-  }
-}
-
-/** For stages that a world does. */
-const noEngine = { engine: recorder(), identity: "" }
-
-async function localEngine(
-  config: RunConfig,
-  { signal, show }: { signal: AbortSignal; show: Display },
-): Promise<{ engine: Scorer; identity: string }> {
-  const local = await openModel(config, show)
-  return { engine: local.engine(null, { signal, onTokens: show.tokens }), identity: local.fingerprint }
-}
-
-async function dryRun(name: RowStageName, rows: readonly Outcome<InstructionRow>[], settings: object): Promise<void> {
+async function dryRun(name: RowStageName, { count, rows }: StageInput, settings: object): Promise<void> {
   const { work } = stageNamed(name)
-  const engine = recorder()
-  for (const row of rows) if (hasPassed(row)) await work(engine, row, settings)
-  const { requests, scored } = engine
-  const calls = scored.length ? `${scored.length} pairs to score` : `at most ${requests.length} calls`
-  console.log(`${name}: ${rows.length} rows, ${calls}; the first:\n`)
-  for (const request of requests.slice(0, 2)) console.log(`${shown(request)}\n`)
-  for (const { clean, noised } of scored.slice(0, 1)) {
+  const shownFirst = recorder()
+  let [calls, pairs] = [0, 0]
+  for await (const row of rows()) {
+    if (!hasPassed(row)) continue
+    const engine = recorder()
+    await work(engine, row, settings)
+    calls += engine.requests.length
+    pairs += engine.scored.length
+    if (shownFirst.requests.length < SHOWN) shownFirst.requests.push(...engine.requests)
+    if (!shownFirst.scored.length) shownFirst.scored.push(...engine.scored)
+  }
+  console.log(`${name}: ${count} rows, ${pairs ? `${pairs} pairs to score` : `at most ${calls} calls`}; the first:\n`)
+  for (const request of shownFirst.requests.slice(0, SHOWN)) console.log(`${shown(request)}\n`)
+  for (const { clean, noised } of shownFirst.scored.slice(0, 1)) {
     for (const prompt of [clean, noised])
       console.log(`--- scored under\n${prompt.map(({ content }) => content).join("\n")}\n`)
   }

@@ -14,6 +14,7 @@ import { recipeOf, recipes } from "../config/recipes"
 import { parseSets, readSettings } from "../config/settings"
 import { onStopSignal, turn } from "../data/stop-signals"
 import { backendNames, useBackend } from "../device/tf"
+import { describeModel, type ModelDescription } from "../engine/description"
 import { type LocalModel, openLocal } from "../engine/local"
 import { type TorchOptions, torchDefaults } from "../engine/torch"
 import { InputError, StoppedError } from "../errors"
@@ -217,6 +218,17 @@ export async function openModel(
   const local = openLocal(folder, { onLoad, onNote: note, workers: config.workers, thinking: thinkingOf(config) })
   note(`plan: ${describePlan(planFor(sizeOf(local.model.params), { kind: "generate" }))}`)
   return local
+}
+
+/** Chooses the backend and describes the model of the settings, for work whose weights are elsewhere. */
+export async function openDescription(
+  config: RunConfig,
+  { note, progress }: Display,
+  signal?: AbortSignal,
+): Promise<ModelDescription> {
+  note((await useBackend(config.backend === "auto" ? undefined : config.backend, config.math)).reason)
+  const folder = await modelFolder(config.model, { signal, onProgress: progress })
+  return describeModel(folder, { thinking: thinkingOf(config), elsewhere: true })
 }
 
 /**

@@ -8,19 +8,17 @@ import { parseRecord } from "../data/jsonl"
 import { isLockFile, lockFolder } from "../data/lock"
 import { objectOf, toFilePair } from "../data/pair-files"
 import { type InstructionRow, instructionRow, weighedRow } from "../data/schema"
-import { useBackend } from "../device/tf"
-import { describeModel } from "../engine/description"
 import type { LocalModel } from "../engine/local"
 import { InputError } from "../errors"
 import { type Outcome, requireStage } from "../musc/row"
 import { type TrainRow, toTrainRow, trainVersion } from "../musc/train"
 import { stepProgress } from "../runs/context"
-import { modelFolder } from "../runs/model"
 import { checkMethods, stageSettings, trainSettings } from "../runs/stages"
 import { keyOf } from "../runs/store"
 import { torchScorer } from "../runs/torch-score"
 import { runTraining, trainingKey } from "../runs/train-stage"
 import {
+  openDescription,
   openModel,
   readConfig,
   type SettingOptions,
@@ -90,9 +88,7 @@ async function trainCommand(file: string, options: Options): Promise<void> {
   const lock = lockFolder(out)
   try {
     const adapter = await stoppable(async (signal, show) => {
-      // The job's first adapter is made here, and its key holds how this machine multiplies.
-      if (torch) await useBackend(config.backend === "auto" ? undefined : config.backend, config.math)
-      const model = torch ? describeModel(await modelFolder(config.model, { signal })) : null
+      const model = torch ? await openDescription(config, show, signal) : null
       const by = model
         ? { model, torch: torch!, scorer: torchScorer(model, torch!) }
         : await openModel(config, show, signal)

@@ -6,6 +6,7 @@ import { fileError } from "../data/files"
 import { appendJsonl, MAX_RECORD_BYTES } from "../data/jsonl"
 import { RefusedError, StoppedError } from "../errors"
 import type { Completion, GenerateRequest, Generator } from "./engine"
+import { type Place, Places } from "./places"
 
 export interface CacheOptions {
   /** JSONL file of finished calls; made if absent. One process at a time may have it open. */
@@ -46,12 +47,6 @@ const cachedCall = z.object({
   first: z.array(z.object({ token: z.string(), logprob: z.number().max(1e-3) })).optional(),
 })
 
-/** Where a call stands in the file, in bytes. */
-interface Place {
-  start: number
-  bytes: number
-}
-
 /**
  * A Generator that keeps each answer on disk before it hands it on, and never asks for it again: the key is a hash of the
  * engine's `id` and everything in the request, the seed included, which tells attempts apart. Memory holds places, not
@@ -79,7 +74,7 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
   const keep = async (key: string, answer: Completion) => {
     const row = cachedCall.safeParse({ key, ...answer }).data
     if (!row || row.text.length + (row.thoughts?.length ?? 0) > MAX_RECORD_BYTES / 6) return
-    places.set(shortKey(key), await writer.write(row))
+    places.set(key, await writer.write(row))
   }
 
   const fail = (error: unknown) => {
@@ -104,7 +99,7 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
   }
 
   const answerTo = async (key: string, request: GenerateRequest): Promise<Completion> => {
-    const place = places.get(shortKey(key))
+    const place = places.get(key)
     const kept = place && (await callAt(reader, place))
     if (kept?.key !== key) return call(key, request)
     totals.cached++
@@ -146,9 +141,6 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
   }
 }
 
-/** Half of a key tells calls apart, and a million of them take half of the memory. */
-const shortKey = (key: string) => key.slice(0, 32)
-
 function requestKey(id: string, request: GenerateRequest): string {
   const { messages, temperature, topP, topK, maxTokens, stop, seed, topLogprobs } = request
   const chat = messages.map(({ role, content }) => [role, content])
@@ -170,8 +162,8 @@ async function callAt(reader: FileHandle, { start, bytes }: Place) {
 }
 
 /** The calls of a file by key, and the lines that hold none. A line above the limit is not taken into memory. */
-async function callsIn(reader: FileHandle): Promise<{ places: Map<string, Place>; broken: CachedGenerator["broken"] }> {
-  const places = new Map<string, Place>()
+async function callsIn(reader: FileHandle): Promise<{ places: Places; broken: CachedGenerator["broken"] }> {
+  const places = new Places()
   const broken = { lines: 0, first: 0 }
   const block = Buffer.alloc(2 ** 18)
   let parts: Buffer[] = []
@@ -183,7 +175,7 @@ async function callsIn(reader: FileHandle): Promise<{ places: Map<string, Place>
   const finish = () => {
     const whole = Buffer.concat(parts)
     const call = bytes > MAX_RECORD_BYTES ? undefined : parsed(whole)
-    if (call) places.set(shortKey(call.key), { start, bytes })
+    if (call) places.set(call.key, { start, bytes })
     else if (bytes > MAX_RECORD_BYTES || whole.toString("utf8").trim()) {
       broken.lines++
       broken.first ||= line

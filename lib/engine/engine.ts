@@ -65,6 +65,8 @@ export interface ScoreRequest {
 export interface SignalScorer {
   /** Calls that are worth having in flight at once. */
   readonly concurrency: number
+  /** As that of a Generator. */
+  readonly independent?: boolean
   /** One entry a response, in their order. */
   score(request: ScoreRequest): Promise<TokenSignals[]>
   /**

@@ -73,7 +73,7 @@ export function openLocal(
     throw new BackendError("backend: one must be chosen before a model is opened, got none; call `await useBackend()`")
   const dir = localFolder(nameOrFolder) ?? nameOrFolder
   const { shots } = modelTraits(dir)
-  const description = describeModel(dir, thinking)
+  const description = describeModel(dir, { thinking })
   const { name, tokenizer } = description
   const model = endable(() => loadModel(dir, description.config, onLoad, onNote))
   if (tokenizer.note) onNote(tokenizer.note)

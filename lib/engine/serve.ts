@@ -7,9 +7,10 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { InputError, MuscError, RefusedError, StoppedError } from "../errors"
 import { pythonFolder } from "../native/python-env"
 import type { ModelDescription } from "./description"
-import type { Generator } from "./engine"
+import type { Generator, SignalScorer } from "./engine"
 import { jsonOf, type OpenAIOptions, openConnection } from "./openai"
 import { serverAs } from "./server"
+import { serverScorer } from "./server-scorer"
 import { wordsOf } from "./torch"
 
 /** A server of one's own: started when texts are wanted, stopped when scoring and training want the GPUs. */
@@ -29,6 +30,8 @@ export interface ServeOptions {
 
 export interface ServedText {
   base: Generator
+  /** Token signals without distributions; see serverScorer. */
+  scorer: SignalScorer
   identity: string
   /** Tells of an adapter, so that the next start brings it too. */
   addAdapter(dir: string): void
@@ -166,33 +169,38 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
     }
   }
 
-  const generators = new Map<string, { of: Running; engine: Generator }>()
-  const engineOf = (adapter?: string): Generator => ({
-    name: model.name,
-    independent: true,
-    concurrency: client.concurrency ?? 64,
-    async generate(request) {
+  /** Asks the server by a client that is made once a start. */
+  const asking = <Client>(make: (asked: OpenAIOptions) => Client, adapter?: string) => {
+    let known: { of: Running; client: Client } | undefined
+    return async <T>(ask: (client: Client) => Promise<T>): Promise<T> => {
       const now = await running(adapter)
-      let entry = generators.get(adapter ?? "")
-      if (entry?.of !== now) {
+      if (known?.of !== now) {
         const name = adapter ? nameOf(adapter) : (now.models.find((id) => !id.startsWith("musc-")) ?? now.models[0]!)
         const stop = signal ? AbortSignal.any([signal, now.died.signal]) : now.died.signal
-        const asked: OpenAIOptions = { ...client, model: name, baseURL: now.url, signal: stop }
-        entry = { of: now, engine: serverAs(asked, { id: name, owned_by: program }).engine }
-        generators.set(adapter ?? "", entry)
+        known = { of: now, client: make({ ...client, model: name, baseURL: now.url, signal: stop }) }
       }
       try {
-        return await entry.engine.generate(request)
+        return await ask(known.client)
       } catch (error) {
         if (error instanceof RefusedError || signal?.aborted) throw error
         await Promise.race([now.ended, sleep(2000)]) // a connection is cut a moment before its process is known to be gone
         throw now.died.signal.aborted ? deadError() : error
       }
-    },
-  })
+    }
+  }
+  const concurrency = client.concurrency ?? 64
+  const engineOf = (adapter?: string): Generator => {
+    const asked = asking((options) => serverAs(options, { id: options.model, owned_by: program }).engine, adapter)
+    return {
+      ...{ name: model.name, independent: true, concurrency },
+      generate: (request) => asked((engine) => engine.generate(request)),
+    }
+  }
+  const scored = asking((options) => serverScorer({ ...options, tokenizer: model.tokenizer }))
 
   return {
     base: engineOf(),
+    scorer: { independent: true, concurrency, score: (request) => scored((scorer) => scorer.score(request)) },
     get identity() {
       const hash = createHash("sha256").update(JSON.stringify([model.fingerprint, program, fields]))
       return `${model.name} served by ${program} ${hash.digest("hex").slice(0, 16)}`

@@ -25,7 +25,7 @@ export interface ServerScorerOptions extends OpenAIOptions {
  * tis-dpo can be made of what it gives, kl and entropy cannot. Six calls a pair.
  * @throws from `score`: InputError where the server tells no log-probs of prompts; else as `openaiGenerator`
  */
-export function serverScorer({ tokenizer, ...options }: ServerScorerOptions): SignalScorer & { independent: true } {
+export function serverScorer({ tokenizer, ...options }: ServerScorerOptions): SignalScorer {
   const caller = serverCaller(options)
   let way: Way = "prompt_logprobs"
 

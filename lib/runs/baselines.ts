@@ -15,7 +15,7 @@ import type { Generator } from "../engine/engine"
 import { failed, hasPassed, type Outcome, orRefusal, Refused } from "../musc/row"
 import { shortNumbers, stages } from "../musc/stages"
 import { type ScoredPair, weighRequest, weighSamples } from "../musc/weigh"
-import { passed, type RunContext, rowsStage, scoredByJob } from "./context"
+import { passed, type RunContext, rowsStage, scoredByJob, scoringJob } from "./context"
 import { exactGrader, judgeGrader, judgeOptions } from "./graders"
 import { openWriting, type WritingServer } from "./servers"
 import { stageOptions } from "./stages"
@@ -89,7 +89,7 @@ export async function finePairs(context: RunContext, seed: number, decomposed: S
   const made = [stages.weigh.version, options, fingerprint]
   const name = `seed-${seed}/weigh-fine`
   const requestOf = (row: ScoredPair) => weighRequest({ ...row, rejected_from: "clean" })
-  const ahead = scorer.prepare ? scoredByJob(context, scorer, name, output, requestOf) : null
+  const ahead = scorer.prepare ? scoredByJob(scorer, scoringJob(context, name, output, requestOf)) : null
   return stage<BaselinePair>(context, name, output, made, async (row) => {
     const weighed = await orRefusal(ahead ?? scorer, () => weighSamples(ahead ?? scorer, row, options))
     return weighed instanceof Refused ? failed(row, "weigh", weighed.reason) : shortNumbers(weighed)

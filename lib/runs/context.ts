@@ -19,7 +19,7 @@ import { worldStage } from "./worlds"
 export interface Progress {
   /** Stage by its path in the run folder, e.g. `seed-0/decompose`. */
   stage: string
-  unit: "rows" | "steps" | "tensors" | "MB"
+  unit: "rows" | "steps" | "tensors" | "MB" | "seconds"
   done: number
   total: number
   /** Such as the loss. */
@@ -106,7 +106,9 @@ export async function methodStage<Name extends RowStageName>(
   const { base, scorer, fingerprint, textIdentity } = context.engines
   const identity = stage.needs === "text" ? textIdentity : fingerprint
   const ahead =
-    stage.needs === "signals" && scorer.prepare ? scoredByJob(context, scorer, `seed-${seed}/${name}`, input) : null
+    stage.needs === "signals" && scorer.prepare
+      ? scoredByJob(scorer, scoringJob(context, `seed-${seed}/${name}`, input))
+      : null
   const engine = (stage.needs === "text" ? base : (ahead ?? scorer)) as Parameters<typeof stage.work>[0]
   const output = await rowsStage<Outcome<InstructionRow>, Outcome<InstructionRow>>(context, {
     name: `seed-${seed}/${name}`,
@@ -120,24 +122,26 @@ export async function methodStage<Name extends RowStageName>(
   return output
 }
 
+export interface ScoringJob extends Partial<Pick<RunContext, "signal" | "onProgress">> {
+  /** Folder of the job. */
+  folder: string
+  /** As progress names it. */
+  stage: string
+  /** Rows expected, for the progress display. */
+  total: number
+  requests: () => AsyncIterable<ScoreRequest>
+}
+
 /** A scorer whose job for all rows of a stage starts when the first of them is asked for. */
 export function scoredByJob(
-  context: RunContext,
   scorer: SignalScorer,
-  name: string,
-  input: StageOutput,
-  requestOf: (row: PairRow) => ScoreRequest = weighRequest,
-) {
-  const { dir, signal, onProgress } = context
-  const folder = join(dir, `${name}.job`)
+  { folder, stage, total, requests, signal, onProgress }: ScoringJob,
+): SignalScorer & { dispose(): Promise<void> } {
   let prepared: Promise<PreparedScorer> | undefined
-  async function* requests() {
-    for await (const row of passed<PairRow>(input)) yield requestOf(row)
-  }
-  const onDone = (done: number) => onProgress({ stage: `${name} (job)`, unit: "rows", done, total: input.rows })
+  const onDone = (done: number) => onProgress?.({ stage: `${stage} (job)`, unit: "rows", done, total })
   return {
     concurrency: scorer.concurrency,
-    async score(request: ScoreRequest) {
+    async score(request) {
       prepared ??= scorer.prepare!(requests(), { folder, signal, onDone })
       return (await prepared).score(request)
     },
@@ -145,6 +149,19 @@ export function scoredByJob(
       ;(await prepared?.catch(() => undefined))?.dispose()
     },
   }
+}
+
+/** The job that scores the pairs of an output. */
+export function scoringJob(
+  { dir, signal, onProgress }: RunContext,
+  name: string,
+  input: StageOutput,
+  requestOf: (row: PairRow) => ScoreRequest = weighRequest,
+): ScoringJob {
+  async function* requests() {
+    for await (const row of passed<PairRow>(input)) yield requestOf(row)
+  }
+  return { folder: join(dir, `${name}.job`), stage: name, total: input.rows, requests, signal, onProgress }
 }
 
 /**

@@ -67,6 +67,8 @@ export interface EngineOptions extends LocalOptions {
   text?: TextEngine
   /** Python jobs that score and train; this process if not given. */
   torch?: TorchOptions
+  /** A server that scores in place of both: log-probs, and no distributions. */
+  signals?: { engine: SignalScorer; identity: string }
   onNote?: (line: string) => void
 }
 
@@ -77,7 +79,7 @@ export interface EngineOptions extends LocalOptions {
 export function openEngines(
   model: ModelDescription,
   open: () => LocalModel,
-  { text, torch, ...options }: EngineOptions,
+  { text, torch, signals, ...options }: EngineOptions,
 ): Engines {
   let local: LocalModel | undefined
   let engine: LocalEngine | undefined
@@ -98,12 +100,14 @@ export function openEngines(
     generate: (request) => own().generate(request),
     score: (request) => own().score(request),
   }
-  const scorer = torch ? torchScorer(model, torch) : here
+  const scorer = signals?.engine ?? (torch ? torchScorer(model, torch) : here)
+  const scoredElsewhere = async () => (signals ? undefined : text?.pause?.())
   const { prepare } = scorer
   return {
     name: model.name,
     get fingerprint() {
-      return torch && torch.dtype !== "float32" ? `${model.fingerprint} ${torch.dtype}` : model.fingerprint
+      const by = torch && torch.dtype !== "float32" ? `${model.fingerprint} ${torch.dtype}` : model.fingerprint
+      return signals ? `${by} signals of ${signals.identity}` : by
     },
     get textIdentity() {
       return text ? text.identity : model.fingerprint
@@ -117,20 +121,24 @@ export function openEngines(
       get concurrency() {
         return scorer.concurrency
       },
+      independent: scorer.independent,
       async score(request) {
-        await text?.pause?.()
+        await scoredElsewhere()
         return scorer.score(request)
       },
       ...(prepare && {
         async prepare(requests, options) {
-          await text?.pause?.()
+          await scoredElsewhere()
           return prepare(requests, options)
         },
       }),
     },
     async train(training) {
       await text?.pause?.()
-      const adapter = await runTraining({ ...training, by: torch ? { model, torch, scorer } : weights() })
+      const adapter = await runTraining({
+        ...training,
+        by: torch ? { model, torch, scorer, beforeJob: text?.pause } : weights(),
+      })
       text?.addAdapter?.(adapter)
       return adapter
     },

@@ -14,6 +14,7 @@ export function paceOf(
   const time = Math.max(0.001, seconds)
   const rate = seconds < 0.1 ? 0 : (done - start) / time // what is done at once has no rate
   const left = rate > 0 && total > done ? `${duration((total - done) / rate)} left` : ""
+  if (unit === "seconds") return note ?? "" // waiting: the total is the most that it may take
   const speed = rate > 0 ? `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} ${unit}/s` : ""
   const written = tokens ? `${Math.round(tokens / time)} tokens/s` : ""
   return [speed, written, note, left].filter(Boolean).join(", ")

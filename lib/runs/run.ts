@@ -11,7 +11,7 @@ import { describeModel } from "../engine/description"
 import type { Generator } from "../engine/engine"
 import { type LocalModel, openLocal } from "../engine/local"
 import type { OpenAIOptions } from "../engine/openai"
-import { type ServeOptions, servedText } from "../engine/serve"
+import type { ServeOptions } from "../engine/serve"
 import { writeReport } from "../report/report"
 import { writeResults } from "../report/tables"
 import { stageClock } from "./clock"
@@ -22,7 +22,8 @@ import { sweep, versions, writeManifest } from "./manifest"
 import { modelFolder } from "./model"
 import { commit, machine } from "./origin"
 import { openRunJudge } from "./run-judge"
-import { openWriting } from "./servers"
+import { checkServerSignals, serverSignals } from "./scoring-server"
+import { openServed, openWriting } from "./servers"
 import { isWorld } from "./stages"
 import { openTrackers, type TrackerName } from "./trackers"
 
@@ -34,6 +35,8 @@ export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgr
   /** A server that this run starts for its texts and stops for scoring and training. */
   serve?: Omit<ServeOptions, "log" | "signal" | "onNote">
   torch?: EngineOptions["torch"]
+  /** Takes token signals from the server that writes: log-probs alone, so it must serve the model that is trained. */
+  serverSignals?: boolean
   /** Judges the final evaluation and the benchmarks in the place of the server that the settings name. */
   evalJudge?: Generator
   /** A model that is open already; the one that the settings name if not given. */
@@ -68,6 +71,7 @@ export async function run(config: RunConfig, options: RunOptions): Promise<Resul
 export async function findings(config: RunConfig, options: RunOptions): Promise<Findings> {
   const { onNote = () => {} } = options
   const dir = resolve(options.dir)
+  if (options.serverSignals) checkServerSignals(config, !!(options.server || options.serve))
   if (!isWorld(config) && config.seeds !== "self-instruct") requireReadable(config.seeds)
   const lock = lockFolder(dir)
   const failing = new AbortController() // ends what the engine still has to do when anything else fails
@@ -88,23 +92,29 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     const backend = await backendOf(config, options.local)
     onNote(backend)
     await turn() // a signal that has come is heard before the model is read
+    const thinking = thinkingOf(config)
+    const elsewhere = !!options.serve && !!options.torch
     const model =
-      options.local ?? describeModel(await modelFolder(config.model, { signal, onProgress }), thinkingOf(config))
+      options.local ?? describeModel(await modelFolder(config.model, { signal, onProgress }), { thinking, elsewhere })
     let opened: LocalModel | undefined
     const open = () => {
-      opened = openLocal(model.dir, { onNote, workers: config.workers, thinking: thinkingOf(config) })
+      opened = openLocal(model.dir, { onNote, workers: config.workers, thinking })
       return opened
     }
     await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
     const seeds = Array.from({ length: config.repeat }, (_, i) => config.seed + i)
     const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))
     const calls = join(dir, ".text.calls.jsonl")
-    const writer = options.server && (await openWriting(options.server, { file: calls, signal, onNote }))
+    const opening = { file: calls, signal, onNote, onProgress }
+    const writer = options.server && (await openWriting(options.server, opening))
     const served =
-      options.serve && servedText(model, { ...options.serve, log: join(dir, "server.log"), signal, onNote })
-    const text = writer ? { base: writer.engine, identity: writer.id } : served
+      options.serve && (await openServed(model, { ...options.serve, log: join(dir, "server.log") }, opening))
+    const text = served?.text ?? (writer && { base: writer.engine, identity: writer.id })
+    const signals = options.serverSignals
+      ? await serverSignals(model, { server: options.server, writer, served, ...opening })
+      : undefined
     const engines = openEngines(model, options.local ? () => options.local! : open, {
-      ...{ signal, onTokens, onNote, text, torch: options.torch },
+      ...{ signal, onTokens, onNote, text, signals, torch: options.torch },
     })
     const tracking = options.log && openTrackers(dir, config, options.log)
     const evalJudge = await openRunJudge(config, { ...options, dir, signal, onNote })
@@ -124,7 +134,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
       failing.abort()
       await writer?.close()
       await evalJudge?.close()
-      await served?.pause()
+      await served?.close()
       engines.dispose()
       if (opened) tf.dispose(opened.model.params)
     })
@@ -137,7 +147,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
       ...{ backend, model: { name, fingerprint, ...written }, command: options.command ?? "", commit: commit() },
       ...{ machine: machine(), stages: clock.times(), seeds, started, finished },
     }
-    await writer?.finish()
+    await (served ?? writer)?.finish()
     await writeManifest(dir, { ...versions(), ...made }, currentOf(config))
     await writeReport(dir)
     return found

@@ -5,7 +5,9 @@ import { z } from "zod"
 import { writeAtomic } from "../data/files"
 import { readJsonFile } from "../data/json-file"
 import { type CachedGenerator, cachedGenerator } from "../engine/cached"
+import type { ModelDescription } from "../engine/description"
 import type { OpenAIOptions } from "../engine/openai"
+import { type ServedText, type ServeOptions, servedText } from "../engine/serve"
 import { listedModel, type OpenServer, openServer, serverAs } from "../engine/server"
 import { InputError, StoppedError } from "../errors"
 
@@ -55,6 +57,29 @@ export async function openWriting(
     close: () => cached.close(),
     async finish() {
       await cached.close()
+      await rm(file, { force: true })
+    },
+  }
+}
+
+/** A server that this process starts and stops, with the calls that it finished kept in `file`; adapters keep none. */
+export async function openServed(
+  model: ModelDescription,
+  options: ServeOptions,
+  { file, signal, onNote }: OpeningOptions,
+): Promise<WritingServer & { text: ServedText }> {
+  await mkdir(dirname(file), { recursive: true })
+  const text = servedText(model, { ...options, signal, onNote })
+  const cached = await cachedGenerator(text.base, { file, id: text.identity, signal })
+  const close = async () => {
+    await cached.close()
+    await text.pause()
+  }
+  return {
+    ...{ engine: cached, id: text.identity, retries: 0, text: { ...text, base: cached, identity: text.identity } },
+    close,
+    async finish() {
+      await close()
       await rm(file, { force: true })
     },
   }

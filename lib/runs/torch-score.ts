@@ -1,6 +1,6 @@
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from "node:fs"
 import { mkdir, readFile, rm } from "node:fs/promises"
-import { join } from "node:path"
+import { join, resolve } from "node:path"
 import { z } from "zod"
 import { writeAtomic } from "../data/files"
 import { type TokenSignals, tokenSignals } from "../data/schema"
@@ -86,7 +86,7 @@ async function prepare(
       { name: "ids", dtype: "I32", shape: [at], data: ids.subarray(0, at) },
       { name: "starts", dtype: "I32", shape: [starts.length], data: Int32Array.from(starts) },
     ])
-    const settings = { model: dir, dtype: torch.dtype, rows_per_pass: torch.rowsPerPass }
+    const settings = { model: resolve(dir), dtype: torch.dtype, rows_per_pass: torch.rowsPerPass }
     await writeAtomic(join(folder, "settings.json"), `${JSON.stringify(settings, null, 2)}\n`)
     await writeAtomic(keyFile, `${key}\n`)
   }

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs"
 import { mkdir, readFile, rm } from "node:fs/promises"
-import { join } from "node:path"
+import { join, resolve } from "node:path"
 import { writeAtomic } from "../data/files"
 import { metricsLine } from "../data/results"
 import { tf } from "../device/tf"
@@ -33,6 +33,8 @@ export interface TrainingJob {
   torch: TorchOptions
   /** Gives the reference log-probs of pairs that have no signals (those of the baselines). */
   scorer: SignalScorer
+  /** Called when all is written that the job needs, and it is about to start. */
+  beforeJob?: () => Promise<void>
   signal?: AbortSignal
   /** Told, a line each, of pairs that were left out, cut or weighed anew. */
   onNote?: (line: string) => void
@@ -71,6 +73,7 @@ export async function trainByJob(job: TrainingJob): Promise<{ adapter: string; m
     }
   }
   if (!existsSync(join(adapter, "adapter_config.json"))) {
+    await job.beforeJob?.()
     await runJob({ folder, script: "train.py", command: torch.command, signal, onPoll })
   }
   readAdapter(adapter, model.config)
@@ -94,12 +97,12 @@ async function writeJob(job: TrainingJob) {
   await writeSafetensors(join(folder, "pairs.safetensors"), pairTensors(items, settings, loss.beta))
   const lora = initLora(model.config, { rank, alpha, seed })
   try {
-    await writeAdapter(join(folder, "init"), await toAdapter(lora, model.config), model.dir)
+    await writeAdapter(join(folder, "init"), await toAdapter(lora, model.config), resolve(model.dir))
   } finally {
     tf.dispose(lora.params)
   }
   const written = {
-    ...{ model: model.dir, dtype: torch.dtype, rows_per_pass: torch.rowsPerPass, seed: seed >>> 0 },
+    ...{ model: resolve(model.dir), dtype: torch.dtype, rows_per_pass: torch.rowsPerPass, seed: seed >>> 0 },
     ...{ ...loss, lr: settings.lr, warmup_steps: Math.ceil(settings.warmup * order.steps), adam: adamDefaults },
     ...{ gradient_checkpointing: settings.gradientCheckpointing, checkpoint_every: checkpointEvery },
   }

@@ -40,7 +40,7 @@ export interface TrainStage {
 }
 
 /** Trains by a Python job; see trainByJob. */
-export type JobTrainer = Pick<TrainingJob, "model" | "torch" | "scorer">
+export type JobTrainer = Pick<TrainingJob, "model" | "torch" | "scorer" | "beforeJob">
 
 /**
  * Trains an adapter, or finds it done. A stopped or killed training goes on from its checkpoint, to the same adapter and
@@ -138,14 +138,12 @@ async function trainHere(stage: TrainStage, local: LocalModel): Promise<void> {
 }
 
 /** Trains by a Python job in a folder beside this one, which is removed when its adapter is here. */
-async function trainElsewhere(
-  { dir, pairs, ...stage }: TrainStage,
-  { model, torch, scorer }: JobTrainer,
-): Promise<void> {
+async function trainElsewhere({ dir, pairs, ...stage }: TrainStage, by: JobTrainer): Promise<void> {
+  const { model } = by
   const { key, settings, checkpointEvery, signal, onStep, onNote } = stage
   const folder = `${dir}.job`
   const work = { key, settings, checkpointEvery, signal, onStep, onNote }
-  const done = await trainByJob({ ...work, folder, model, torch, scorer, pairs })
+  const done = await trainByJob({ ...work, ...by, folder, pairs })
   const values = readAdapter(done.adapter, model.config)
   await finish(join(dir, "adapter"), (temporary) => writeAdapter(temporary, values, baseName(model.dir)))
   await copyFinished(done.metrics, join(dir, "metrics.jsonl"))

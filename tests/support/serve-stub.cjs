@@ -1,5 +1,5 @@
 // A server as `--serve` starts it: serve-stub.cjs MODEL --port N [--lora-modules name=path ...]. It answers with the name of
-// the model that was asked. With FAIL it says why and ends.
+// the model that was asked. With FAIL it says why and ends. With SEED its answers name the seed, so that no two are alike.
 const http = require("node:http")
 const args = process.argv.slice(2)
 if (args.includes("FAIL")) {
@@ -21,10 +21,11 @@ http
       text += chunk
     })
     request.on("end", () => {
-      const { model, messages } = JSON.parse(text)
+      const { model, messages, seed } = JSON.parse(text)
       if (messages.at(-1).content === "die") process.exit(9)
+      const content = args.includes("SEED") ? `Answer ${seed}.` : `${model} of ${process.pid}`
       send(response, {
-        choices: [{ message: { role: "assistant", content: `${model} of ${process.pid}` }, finish_reason: "stop" }],
+        choices: [{ message: { role: "assistant", content }, finish_reason: "stop" }],
         usage: { prompt_tokens: 1, completion_tokens: 3 },
       })
     })
