@@ -63,9 +63,13 @@ export class BackendError extends MuscError {}
 /** Work was stopped on request (Ctrl-C, an aborted signal). Everything finished so far is on disk. */
 export class StoppedError extends MuscError {}
 
-/** Not a failure: a job is written, and somebody else runs it. The same command goes on when it has ended. */
+/** Not a failure: jobs are written, and somebody else runs them. The same command goes on when they have ended. */
 export class PendingJobError extends MuscError {
-  constructor(readonly folder: string) {
-    super(`the job is written; run this where the GPUs are, then the same command again:\n\n  bash ${folder}/run.sh\n`)
+  constructor(readonly folders: readonly string[]) {
+    const runs = folders
+      .map((folder) => `  bash ${/^[\w@%+=:,./-]+$/.test(folder) ? folder : `'${folder}'`}/run.sh\n`)
+      .join("")
+    const [are, them] = folders.length > 1 ? ["jobs are", "these"] : ["job is", "this"]
+    super(`the ${are} written; run ${them} where the GPUs are, then the same command again:\n\n${runs}`)
   }
 }

@@ -30,6 +30,9 @@ export function thisProcess(): ProcessIdentity {
   return own
 }
 
+/** Who a process of this machine is. */
+export const processOf = (pid: number): ProcessIdentity => ({ ...thisProcess(), pid, started: startOf(pid) })
+
 /** Whether a process still runs; undefined where that cannot be told from here: on another machine, in another container. */
 export function isRunning(other: ProcessIdentity): boolean | undefined {
   const here = thisProcess()

@@ -1,8 +1,10 @@
 import { spawn } from "node:child_process"
-import { createWriteStream, existsSync, readFileSync } from "node:fs"
+import { createWriteStream, existsSync, readFileSync, rmSync } from "node:fs"
 import { chmod, writeFile } from "node:fs/promises"
 import { delimiter, join } from "node:path"
-import { copyFinished } from "../data/files"
+import { setTimeout as sleep } from "node:timers/promises"
+import { copyFinished, replaceAtomic } from "../data/files"
+import { isRunning, type ProcessIdentity, processOf } from "../data/process"
 import { BackendError, InputError, MuscError, PendingJobError, StoppedError } from "../errors"
 import { pythonFolder } from "../native/python-env"
 
@@ -54,12 +56,13 @@ export interface Job {
 }
 
 /** What a cluster runs: the script beside it, by the launcher of its choice. */
-const runScript = (script: string) => `#!/usr/bin/env bash
+const runScript = (script: string, python = pythonFolder()) => `#!/usr/bin/env bash
 # ${script === "train.py" ? "Trains the adapter" : "Scores the answers"} of this folder. Run it where the GPUs are; run again, it goes on.
 # LAUNCH chooses processes and machines, for example LAUNCH="accelerate launch --config_file fsdp2.yaml".
 set -euo pipefail
 cd "$(dirname "$0")"
-exec \${LAUNCH:-torchrun --standalone --nproc_per_node gpu} ${script} .
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false${python ? `\nif [ -d '${join(python, "bin")}' ]; then PATH='${join(python, "bin")}':"$PATH"; fi # npx musc python` : ""}
+exec \${LAUNCH:-torchrun --standalone --nproc_per_node auto} ${script} .
 `
 
 /** Writes the script and `run.sh` into a job folder whose data is there. */
@@ -77,7 +80,8 @@ export async function completeJob(folder: string, script: Job["script"]): Promis
  */
 export async function runJob({ folder, script, command, signal, onPoll }: Job): Promise<void> {
   await completeJob(folder, script)
-  if (command.trim() === "job") throw new PendingJobError(folder)
+  await endEarlier(folder)
+  if (command.trim() === "job") throw new PendingJobError([folder])
   const [program, ...args] = wordsOf(command)
   if (!program)
     throw new InputError("must be a command such as `torchrun --nproc_per_node 2`, or job, got nothing", {
@@ -100,6 +104,7 @@ export async function runJob({ folder, script, command, signal, onPoll }: Job): 
     stdio: ["ignore", "pipe", "pipe"],
     detached: true,
   })
+  if (child.pid) replaceAtomic(join(folder, processFile), JSON.stringify(processOf(child.pid)))
   child.stdout.pipe(log, { end: false })
   child.stderr.pipe(log, { end: false })
   let tail = ""
@@ -152,8 +157,26 @@ export async function runJob({ folder, script, command, signal, onPoll }: Job): 
     process.off("exit", onExit)
     signal?.removeEventListener("abort", stop)
     end("SIGKILL") // what a launcher left behind
+    rmSync(join(folder, processFile), { force: true })
     await new Promise((resolve) => log.end(resolve))
   }
+}
+
+/** Who runs the job of a folder, while one does. */
+const processFile = "process.json"
+
+/** Ends the job of an earlier start whose program was killed without a chance to do so: two would write the same files. */
+async function endEarlier(folder: string): Promise<void> {
+  const file = join(folder, processFile)
+  if (!existsSync(file)) return
+  const earlier = JSON.parse(readFileSync(file, "utf8")) as ProcessIdentity
+  while (isRunning(earlier)) {
+    try {
+      process.kill(-earlier.pid, "SIGKILL")
+    } catch {} // it has just ended
+    await sleep(50)
+  }
+  rmSync(file)
 }
 
 const stopped = () => new StoppedError("stopped on request; run the same command again to go on from here")

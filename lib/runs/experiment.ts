@@ -3,7 +3,7 @@ import { isBaseline, isVerified, type MethodName } from "../config/config"
 import type { EvalItem, Results } from "../data/results"
 import type { InstructionRow, PairRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
-import { InputError } from "../errors"
+import { InputError, PendingJobError } from "../errors"
 import { evaluate } from "../musc/evaluate"
 import { stages } from "../musc/stages"
 import { type TrainRow, trainVersion } from "../musc/train"
@@ -45,7 +45,8 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
   let holdout: StageOutput | undefined
   const loaded = await loadBenchmarks(config, !!context.evalJudge)
   const measured: Measured[] = []
-  for (const seed of seeds) {
+  const pending: string[] = []
+  const runSeed = async (seed: number) => {
     const source = await sourceStage(context, seed)
     tellLosses("source", source.rows, context.onNote)
     const decomposed = await decomposeStage(context, seed, source)
@@ -102,7 +103,8 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
         context.onNote(`seed ${seed}: ${method} is left out, as it has no pairs to be trained on`)
         continue
       }
-      const adapter = source ? await trainMethod(context, seed, method, source, most) : null
+      const training = source && trainMethod(context, seed, method, source, most)
+      const adapter = (await training?.catch(pendingIn(pending))) ?? null
       const counts = adapter && (await trainedOn(join(context.dir, `seed-${seed}/train/${method}`)))
       if (counts) {
         const { pairs, leftOut, refused = 0, shortened } = counts
@@ -110,6 +112,7 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
       }
       evaluated.push([method, adapter])
     }
+    if (pending.length) return
     for (const [method, adapter] of evaluated) {
       const opened = openedLazily(context.engines, adapter?.dir)
       try {
@@ -121,6 +124,8 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
       }
     }
   }
+  for (const seed of seeds) await runSeed(seed).catch(pendingIn(pending))
+  if (pending.length) throw new PendingJobError(pending)
   const results = resultsOf(graded, pairs, { samples: config.bootstrapSamples, seed: config.seed })
   const verified = pairs.flatMap(({ seed, verified }) => (verified ? verifiedNote(seed, verified) : []))
   const notes = [...notesOf(config, brought), ...verified]
@@ -136,6 +141,13 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
     ...(loaded.length && { benchmarks: benchmarkTable(context, loaded, measured, seeds) }),
   }
   return { results: { ...results, ...more }, graded }
+}
+
+/** Notes the jobs that somebody else is to run, so that the others are written before the command ends. */
+const pendingIn = (folders: string[]) => (error: unknown) => {
+  if (!(error instanceof PendingJobError)) throw error
+  folders.push(...error.folders)
+  return null
 }
 
 const passedOf = ({ rows, failures }: StageOutput) => rows - sum(Object.values(failures))

@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs"
+import { existsSync, readdirSync } from "node:fs"
 import { mkdir, readFile, rm } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import { writeAtomic } from "../data/files"
@@ -42,6 +42,9 @@ export interface TrainingJob {
   onStep?: (line: StepLog) => void
 }
 
+/** Where references are computed: beside the folder, which is made anew until all that it needs is there. */
+const referencesOf = (folder: string) => `${folder}-references`
+
 /** What became of the rows; see PairCounts. */
 const pairsFile = "pairs.json"
 
@@ -62,6 +65,7 @@ export async function trainByJob(job: TrainingJob): Promise<{ adapter: string; m
     await mkdir(folder, { recursive: true })
     await writeJob(job)
     await writeAtomic(keyFile, `${key}\n`) // last: a folder with its key is whole
+    await rm(referencesOf(folder), { recursive: true, force: true })
   }
   let read = 0
   const onPoll = () => {
@@ -74,10 +78,22 @@ export async function trainByJob(job: TrainingJob): Promise<{ adapter: string; m
   }
   if (!existsSync(join(adapter, "adapter_config.json"))) {
     await job.beforeJob?.()
+    await cutToCheckpoint(folder, metrics)
     await runJob({ folder, script: "train.py", command: torch.command, signal, onPoll })
   }
   readAdapter(adapter, model.config)
   return { adapter, metrics, pairs: join(folder, pairsFile) }
+}
+
+/** Removes the lines of steps that a killed job will do again, so that each is told once. */
+async function cutToCheckpoint(folder: string, metrics: string): Promise<void> {
+  if (!existsSync(metrics)) return
+  const state = join(folder, "state")
+  const steps = (existsSync(state) ? readdirSync(state) : [])
+    .filter((name) => existsSync(join(state, name, "trainer_state.json"))) // its last file
+    .map((name) => Number(name.replace("checkpoint-", "")))
+  const { lines } = newLines(metrics, 0)
+  await writeAtomic(metrics, lines.slice(0, Math.max(0, ...steps)).map((line) => `${line}\n`))
 }
 
 async function writeJob(job: TrainingJob) {
@@ -148,7 +164,7 @@ async function withReferences(
       return { clean: prompt, noised: prompt, empty: prompt, responses: [row.chosen, row.rejected] }
     }
     const missing = rows.filter(({ signals }) => !signals)
-    const ready = await scoredAhead(scorer, missing.map(requestOf), { folder: join(folder, "reference"), signal })
+    const ready = await scoredAhead(scorer, missing.map(requestOf), { folder: referencesOf(folder), signal })
     try {
       for (const [i, row] of rows.entries()) {
         if (row.signals) continue

@@ -52,7 +52,7 @@ describe("a job of Python", () => {
       `bash ${join(dir, "run.sh")}`,
     )
     expect(readFileSync(join(dir, "run.sh"), "utf8")).toMatch(
-      /^#!.*\n.*exec \$\{LAUNCH:-torchrun .*\} train\.py \.\n$/s,
+      /^#!.*\n.*exec \$\{LAUNCH:-torchrun --standalone --nproc_per_node auto\} train\.py \.\n$/s,
     )
     expect(statSync(join(dir, "run.sh")).mode & 0o100).toBe(0o100)
   })

@@ -21,6 +21,9 @@ const python = pythonFolder()
 const settings: TrainSettings = { ...trainDefaults, rank: 4, lr: 1e-3, batchSize: 5, epochs: 2, seed: 3 }
 const torch = (command: string, rowsPerPass = 4) => ({ command, rowsPerPass, dtype: "float32" as const })
 const launch = (processes: number) => `torchrun --standalone --nproc_per_node ${processes}`
+const fsdp =
+  "env ACCELERATE_USE_CPU=true accelerate launch --use_fsdp --fsdp_version 2 --num_processes 2 --num_machines 1 " +
+  "--mixed_precision no --dynamo_backend no --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP --fsdp_state_dict_type FULL_STATE_DICT"
 
 let local: LocalModel
 const rows: WeighedRow[] = []
@@ -70,12 +73,12 @@ describe.skipIf(!python)("scoring and training by jobs of Python", () => {
     engine.dispose()
   }, 300_000)
 
-  it("give the losses and the adapter of this process, with one process and with two that accumulate", async () => {
+  it("give the losses and the adapter of this process, with one process, two that accumulate, and FSDP2", async () => {
     const here = folder()
     const adapter = await runTraining(training(here, {}))
     const ours = metricsOf(here)
     expect(ours).toHaveLength(6)
-    for (const by of [torch(launch(1)), torch(launch(2), 1)]) {
+    for (const by of [torch(launch(1)), torch(launch(2), 1), torch(fsdp)]) {
       const dir = join(folder(), "train")
       const made = await runTraining(training(dir, { by: { model: local, torch: by, scorer: torchScorer(local, by) } }))
       const theirs = metricsOf(dir)
@@ -101,6 +104,22 @@ describe.skipIf(!python)("scoring and training by jobs of Python", () => {
     await runTraining(training(dir, more))
     const here = folder()
     await runTraining(training(here, {}))
+    expect(metricsOf(dir).map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6])
+    expect(lossGap(metricsOf(here), metricsOf(dir))).toBeLessThan(1e-5)
+  }, 600_000)
+
+  it("go on after a kill in the middle, and with weights of 1 they are plain DPO", async () => {
+    const by = torch(launch(2))
+    const dir = join(folder(), "train")
+    const plain = { ...settings, weighting: "uniform" as const }
+    const more = { settings: plain, by: { model: local, torch: by, scorer: torchScorer(local, by) } }
+    const onStep = ({ step }: { step: number }) => {
+      if (step === 3) process.kill(-JSON.parse(readFileSync(join(`${dir}.job`, "process.json"), "utf8")).pid, "SIGKILL")
+    }
+    await expect(runTraining(training(dir, { ...more, onStep }))).rejects.toThrow(/torchrun ended with SIGKILL/)
+    await runTraining(training(dir, more))
+    const here = folder()
+    await runTraining(training(here, { settings: plain }))
     expect(metricsOf(dir).map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6])
     expect(lossGap(metricsOf(here), metricsOf(dir))).toBeLessThan(1e-5)
   }, 600_000)

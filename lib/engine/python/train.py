@@ -26,7 +26,6 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 job = Path(sys.argv[1])
 settings = json.loads((job / "settings.json").read_text())
@@ -189,7 +188,10 @@ trainer = MuscTrainer(
     data_collator=collate,
     callbacks=[Metrics()],
 )
-trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None)
+# trainer_state.json is written last: a checkpoint without it was cut off by a kill.
+whole = [path.parent for path in (job / "state").glob("checkpoint-*/trainer_state.json")]
+last = max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+trainer.train(resume_from_checkpoint=str(last) if last else None)
 if trainer.state.global_step < trainer.state.max_steps:
     sys.exit(143)
 trainer.save_model(str(job / "adapter.tmp"))
