@@ -15,6 +15,7 @@ import { weigh } from "../../lib/musc/weigh"
 import { trainSettings } from "../../lib/runs/stages"
 import { torchScorer } from "../../lib/runs/torch-score"
 import { runTraining } from "../../lib/runs/train-stage"
+import { killAtStep } from "../support/kill-job"
 
 /**
  * Training by Python jobs against training in this process, on the pairs of a run. Says of each way the largest difference
@@ -109,22 +110,14 @@ async function main(run: string): Promise<void> {
       const dir = join(root, name)
       const by = { model: local, torch, scorer: torchScorer(local, torch) }
       const settings = unit ? { ...settingsOf("musc"), weighting: "uniform" as const } : settingsOf("musc")
-      const seen: number[] = []
-      const train = (kill = false) =>
-        runTraining({
-          ...{ ...shared, dir, by, settings },
-          onStep: ({ step }) => {
-            seen.push(step)
-            if (kill && step === killedAfter)
-              process.kill(-JSON.parse(readFileSync(join(`${dir}.job`, "process.json"), "utf8")).pid, "SIGKILL")
-          },
-        })
+      const train = () => runTraining({ ...shared, dir, by, settings })
       if (killedAfter) {
-        const error = await train(true).then(
+        const killed = killAtStep(`${dir}.job`, killedAfter)
+        const error = await train().then(
           () => "none",
           (reason: Error) => reason.message.split(";")[0],
         )
-        console.log(`${name}: ${error}; steps seen ${seen.join(" ")}`)
+        console.log(`${name}: ${error} after step ${await killed}`)
       }
       const adapter = await train()
       const [a, b] = [linesOf(ours), linesOf(dir)]

@@ -15,6 +15,7 @@ import { pythonFolder } from "../../lib/native/python-env"
 import { scoredAhead, torchScorer } from "../../lib/runs/torch-score"
 import { runTraining } from "../../lib/runs/train-stage"
 import { worldInstructions } from "../../lib/world/spec"
+import { killAtStep } from "../support/kill-job"
 
 // The jobs for real, against this process. They need `npx musc python` (or MUSC_PYTHON), which nobody else does.
 const python = pythonFolder()
@@ -113,10 +114,9 @@ describe.skipIf(!python)("scoring and training by jobs of Python", () => {
     const dir = join(folder(), "train")
     const plain = { ...settings, weighting: "uniform" as const }
     const more = { settings: plain, by: { model: local, torch: by, scorer: torchScorer(local, by) } }
-    const onStep = ({ step }: { step: number }) => {
-      if (step === 3) process.kill(-JSON.parse(readFileSync(join(`${dir}.job`, "process.json"), "utf8")).pid, "SIGKILL")
-    }
-    await expect(runTraining(training(dir, { ...more, onStep }))).rejects.toThrow(/torchrun ended with SIGKILL/)
+    const killed = killAtStep(`${dir}.job`, 3)
+    await expect(runTraining(training(dir, more))).rejects.toThrow(/torchrun ended with SIGKILL/)
+    expect(await killed).toBeLessThan(6)
     await runTraining(training(dir, more))
     const here = folder()
     await runTraining(training(here, { settings: plain }))

@@ -1,5 +1,6 @@
 // A server as `--serve` starts it: serve-stub.cjs MODEL --port N [--lora-modules name=path ...]. It answers with the name of
-// the model that was asked. With FAIL it says why and ends. With SEED its answers name the seed, so that no two are alike.
+// the model that was asked. With FAIL it says why and ends. With SEED its answers name the seed, so that no two are alike. It
+// tells log-probs of prompts as vLLM does, made up.
 const http = require("node:http")
 const args = process.argv.slice(2)
 if (args.includes("FAIL")) {
@@ -21,7 +22,11 @@ http
       text += chunk
     })
     request.on("end", () => {
-      const { model, messages, seed } = JSON.parse(text)
+      const { model, messages, seed, prompt } = JSON.parse(text)
+      if (prompt) {
+        const prompt_logprobs = prompt.map((id, i) => (i ? { [id]: { logprob: -1 / i } } : null))
+        return send(response, { choices: [{ text: "", prompt_logprobs }] })
+      }
       if (messages.at(-1).content === "die") process.exit(9)
       const content = args.includes("SEED") ? `Answer ${seed}.` : `${model} of ${process.pid}`
       send(response, {
