@@ -93,7 +93,10 @@ async function cutToCheckpoint(folder: string, metrics: string): Promise<void> {
     .filter((name) => existsSync(join(state, name, "trainer_state.json"))) // its last file
     .map((name) => Number(name.replace("checkpoint-", "")))
   const { lines } = newLines(metrics, 0)
-  await writeAtomic(metrics, lines.slice(0, Math.max(0, ...steps)).map((line) => `${line}\n`))
+  await writeAtomic(
+    metrics,
+    lines.slice(0, Math.max(0, ...steps)).map((line) => `${line}\n`),
+  )
 }
 
 async function writeJob(job: TrainingJob) {

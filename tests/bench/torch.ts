@@ -21,7 +21,7 @@ import { killAtStep } from "../support/kill-job"
  * Training by Python jobs against training in this process, on the pairs of a run. Says of each way the largest difference
  * over all steps of the loss, of the gradient's norm (relative), and of the adapter's values.
  *
- *     npx tsx tests/bench/torch.ts RUN [--model FOLDER] [--pairs 40] [--ways one,two,accumulated,fsdp,killed,unit]
+ *     npx tsx tests/bench/torch.ts RUN [--model FOLDER] [--pairs 40] [--epochs 1] [--ways one,two,accumulated,fsdp,killed,unit]
  *
  * RUN is a run folder with seed-0/respond.jsonl; with --model its pairs are scored and learned by that model.
  */
@@ -31,6 +31,7 @@ const { values: given, positionals } = parseArgs({
   options: {
     model: { type: "string" },
     pairs: { type: "string" },
+    epochs: { type: "string" },
     ways: { type: "string", default: "one,two,accumulated,fsdp,killed,unit" },
   },
 })
@@ -96,7 +97,10 @@ async function main(run: string): Promise<void> {
     yield* rows as (TrainRow & InstructionRow)[]
   }
   const shared = { key: "bench", pairs, checkpointEvery: 4, onNote: () => {} }
-  const settingsOf = (method: "musc" | "coarse"): TrainSettings => trainSettings(config, method, config.seed)!
+  const settingsOf = (method: "musc" | "coarse"): TrainSettings => ({
+    ...trainSettings(config, method, config.seed)!,
+    ...(given.epochs && { epochs: Number(given.epochs) }),
+  })
   const here = async (method: "musc" | "coarse") => {
     const dir = join(root, method)
     if (!existsSync(dir)) await runTraining({ ...shared, dir, by: local, settings: settingsOf(method) })
