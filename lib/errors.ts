@@ -63,7 +63,7 @@ export class BackendError extends MuscError {}
 /** Work was stopped on request (Ctrl-C, an aborted signal). Everything finished so far is on disk. */
 export class StoppedError extends MuscError {}
 
-/** Not a failure: jobs are written, and somebody else runs them. The same command goes on when they have ended. */
+/** Not a failure: jobs are written, and somebody else runs them. The same command resumes when they have ended. */
 export class PendingJobError extends MuscError {
   constructor(readonly folders: readonly string[]) {
     const runs = folders

@@ -131,6 +131,12 @@ describe("the numbers of the docs", () => {
     }
   })
 
+  it("of the chat model come from the command that the README gives", () => {
+    const { command } = readJsonFile("data/results/checkable-smollm2.json")
+    const oneLine = readme.replace(/\\\n\s*/g, "").replaceAll("--model HuggingFaceTB/", "--model ")
+    expect(oneLine).toContain(command)
+  })
+
   it("of speed are those of the committed results", () => {
     const page = textOf("data/results/README.md")
     for (const name of ["world", "gemma-3-270m"]) {

@@ -27,40 +27,39 @@ export function register(program: Command): void {
   const command = program
     .command("benchmark")
     .description(
-      "Score a model, or answers made elsewhere, on a benchmark. Every figure has a 95 % bootstrap interval. The " +
-        "same command resumes where it stopped and repeats no finished call; scoring again needs none. An item whose request a server refuses is left out and counted.",
+      "Score a model, or answers from elsewhere, on a benchmark, with 95 % bootstrap intervals. The " +
+        "same command resumes a stopped run and repeats no finished call. Items whose request the server rejects are left out and counted.",
     )
     .argument("<name>", benchmarks.map(({ name }) => name).join(", "))
     .option("--data <path>", "file or folder of the benchmark's official data")
-    .option("--download <folder>", "fetch the official data into a folder, check its SHA-256, and stop")
+    .option("--download <folder>", "download the official data into a folder, verify its SHA-256, and stop")
     .option(
       "--responses <file>",
-      "answers made elsewhere, JSONL or a JSON array: id or prompt, and response, output, choices, … (official files, lm-eval's sample logs)",
+      "answers from elsewhere, as JSONL or a JSON array: id or prompt, and response, output, choices, … (official files, lm-eval's sample logs)",
     )
-    .option("--model <folder>", "model folder, or the name of one that comes with musc, to answer")
-    .option("--adapter <folder>", "PEFT adapter to answer with")
+    .option("--model <folder>", "model folder or embedded model that answers")
+    .option("--adapter <folder>", "PEFT adapter for the answers")
     .option("--backend <name>", "TensorFlow.js backend (default: the fastest that runs)")
-    .option("--math <kind>", "how the native backend multiplies: f32 (default) or bf16, faster with AMX and less exact")
     .option(
-      "--workers <n>",
-      "worker processes of a local model (default: one per core where memory allows)",
-      countOption,
+      "--math <kind>",
+      "matmul precision of the native backend: f32 (default) or bf16 (faster with AMX, less exact)",
     )
-    .option("--judge-self", "let the model (without adapter) or endpoint that answers judge too")
+    .option("--workers <n>", "worker processes of a local model (default: one per core if memory allows)", countOption)
+    .option("--judge-self", "let the answering model (without adapter) or endpoint judge too")
     .addOption(
-      new Option("--scoring <kind>", "official reproduces the published scorer's quirks, corrected mends them")
+      new Option("--scoring <kind>", "official reproduces the published scorer's quirks, corrected fixes them")
         .choices(["official", "corrected"])
         .default("official"),
     )
-    .option("--limit <n>", "only the first items, up to this many, in whole groups", countOption)
+    .option("--limit <n>", "use at most this many items, in whole groups", countOption)
     .option("--max-tokens <n>", "maximum tokens of an answer (default: as the benchmark says)", countOption)
-    .option("--out <folder>", "result folder (default: runs/eval/<name>/<what is measured>)")
-    .option("--dry-run", "show the first prompts, numbers of calls and tokens, and stop")
+    .option("--out <folder>", "result folder (default: runs/eval/<name>/<model or responses>)")
+    .option("--dry-run", "print the first prompts and the numbers of calls and tokens, then stop")
     .option("--json", "print the scores as JSON")
-    .option("--tries <n>", "attempts at a question while the reply cannot be parsed", countOption, judgeDefaults.tries)
+    .option("--tries <n>", "attempts per question while the reply cannot be parsed", countOption, judgeDefaults.tries)
     .option("--samples <n>", "bootstrap resamples", countOption, 1000)
-    .option("--seed <n>", "of sampled answers and of the bootstrap", countOption, 1)
-  withJudge(withServer(command, "to answer")).addHelpText("after", help).action(evalCommand)
+    .option("--seed <n>", "seed of sampling and bootstrap", countOption, 1)
+  withJudge(withServer(command, "that answers")).addHelpText("after", help).action(evalCommand)
 }
 
 const help = `
@@ -75,7 +74,7 @@ Examples:
 
 In the result folder: answers.jsonl, collected.jsonl (what the judge said), items.jsonl (an item's result a line),
 scores.json, table.md; judge.calls.jsonl and answers.calls.jsonl keep every finished call of a server.
-\`musc compare A B\` compares two result folders. Keys are read from the environment and go nowhere but to the server.`
+\`musc compare A B\` compares two result folders. API keys are read from the environment and sent only to the server.`
 
 async function evalCommand(name: string, options: Options): Promise<void> {
   const benchmark = benchmarkOf(name)
@@ -129,7 +128,7 @@ function checkEngines({ name, judged }: Benchmark, options: Options): void {
   const wrong = (problem: string, field: string) => new InputError(problem, { field })
   const engines = [model, endpoint].filter(Boolean).length
   if (responses && maxTokens) {
-    throw wrong("limits answers that are to be made, got answers made elsewhere; leave it out", "--max-tokens")
+    throw wrong("limits generated answers, got --responses; leave it out", "--max-tokens")
   }
   if (engines > 1) throw wrong("one of --model and --endpoint may be given, got both; leave one out", "--endpoint")
   if (!responses && !engines) {
@@ -140,7 +139,7 @@ function checkEngines({ name, judged }: Benchmark, options: Options): void {
   }
   if (endpoint && !endpointModel)
     throw wrong("must name the model of --endpoint, got nothing; add it", "--endpoint-model")
-  if (adapter && !model) throw wrong("must go with --model, got no model; add it", "--adapter")
+  if (adapter && !model) throw wrong("needs --model, got none; add it", "--adapter")
   if (judge && !judgeModel) throw wrong("must name the model of --judge, got nothing; add it", "--judge-model")
   if (judge && judgeSelf) throw wrong("one judge may be given, got --judge too; leave one out", "--judge-self")
   if (judgeSelf && !engines) throw wrong("needs --model or --endpoint to judge, got neither; add one", "--judge-self")
@@ -158,13 +157,15 @@ function subjectOf({ responses, endpointModel, adapter, model }: Options): strin
 
 function totalsLine([role, totals]: [string, Totals]): string {
   const count = (value = 0) => value.toLocaleString("en")
-  const read = totals.promptTokens ? `${count(totals.promptTokens)} tokens of prompts and ` : "" // a model in process tells none
+  const read = totals.promptTokens ? `${count(totals.promptTokens)} prompt tokens, ` : "" // a model in process tells none
   const { calls, cached, tokens, retries, again, unparsed } = totals
   const parts = [
-    `${count(calls)} calls, ${count(cached)} more from disk`,
-    `${read}${count(tokens)} tokens of replies`,
+    `${count(calls)} calls, ${count(cached)} from cache`,
+    `${read}${count(tokens)} reply tokens`,
     `${count(retries)} retries`,
-    ...(again === undefined ? [] : [`${count(again)} asked again, ${count(unparsed)} never readable`]),
+    ...(again === undefined
+      ? []
+      : [`${count(again)} repeated because unreadable, ${count(unparsed)} still unreadable`]),
   ]
   return `${role}: ${parts.join("; ")}`
 }

@@ -23,23 +23,23 @@ interface Options extends SettingOptions, ServerFlags {
   system?: string
 }
 
-const commands = `  /help   show this list
-  /reset  forget the turns so far
-  /quit   end, as Ctrl-D does; Ctrl-C stops an answer`
+const commands = `  /help   list the commands
+  /reset  start a new conversation
+  /quit   leave the chat (or Ctrl-D); Ctrl-C stops an answer`
 
 export function register(program: Command): void {
   const command = program
     .command("chat")
-    .description("Talk with a model, with or without an adapter. With a prompt: answer it and end.")
+    .description("Chat with a model, with or without an adapter. With a prompt, answer it and exit.")
     .argument(
       "[prompt...]",
-      "message to answer; without one, a conversation, or one answer for each line of standard input",
+      "message to answer; without one, start a conversation, or answer each line of standard input",
     )
     .option("--adapter <folder>", "PEFT adapter, e.g. runs/smoke/seed-0/train/musc/adapter")
-    .option("--temperature <t>", "sampling temperature, 0 is greedy", temperature, 0.5)
-    .option("--max-tokens <n>", "longest answer", Number, 512)
+    .option("--temperature <t>", "sampling temperature; 0 is greedy", temperature, 0.5)
+    .option("--max-tokens <n>", "maximum tokens of an answer", Number, 512)
     .option("--system <text>", "system message")
-  withServer(withSettings(command), "to talk with instead of a local model")
+  withServer(withSettings(command), "to chat with instead of a local model")
     .addHelpText(
       "after",
       `
@@ -51,7 +51,7 @@ Examples:
 
 In the chat:
 ${commands}
-The embedded model knows single turns only: each line starts a new conversation.`,
+The embedded model handles single turns only, so each line starts a new conversation.`,
     )
     .action(chat)
 }
@@ -94,7 +94,7 @@ async function chat(prompt: readonly string[], options: Options): Promise<void> 
     if (content === "/quit") break
     if (content === "/reset" || single) messages = [...start]
     if (content === "/help") console.log(commands)
-    else if (/^\/\w+$/.test(content) && content !== "/reset") console.log(`${content}: no such command\n${commands}`)
+    else if (/^\/\w+$/.test(content) && content !== "/reset") console.log(`${content}: unknown command\n${commands}`)
     else if (content && content !== "/reset") {
       messages.push({ role: "user", content })
       stop = new AbortController()
@@ -129,11 +129,10 @@ async function talker(
 ): Promise<(signal: AbortSignal) => Generator & { dispose?(): void }> {
   if (flags.endpoint) {
     if (adapter) {
-      const rule =
-        "must go with a model in this process, got --endpoint too; serve the adapter, and name it by --endpoint-model"
+      const rule = "needs a local model, got --endpoint too; serve the adapter and name it with --endpoint-model"
       throw new InputError(rule, { field: "--adapter" })
     }
-    const onRetry = (problem: string) => show.note(`trying again after: ${problem}`)
+    const onRetry = (problem: string) => show.note(`retrying after: ${problem}`)
     const options = writerOptions(flags, { onRetry })
     const { listed } = await openServer(options)
     return (signal) => serverAs({ ...options, signal }, listed).engine
@@ -147,7 +146,7 @@ async function talker(
 
 const banner = (model: string, adapter: string | undefined, single: boolean) =>
   `${model}${adapter ? ` with the adapter ${adapter}` : ""}. /help lists commands, /quit ends.` +
-  (single ? "\nIt knows single turns only: each line starts a new conversation." : "")
+  (single ? "\nIt handles single turns only, so each line starts a new conversation." : "")
 
 function temperature(text: string): number {
   const value = Number(text)

@@ -5,8 +5,8 @@ export function register(program: Command): void {
   program
     .command("doctor")
     .description(
-      "Show what this machine offers: Node, memory, every backend with its matmul speed or the reason why it cannot run, " +
-        "CUDA libraries that are missing, Python packages for comparisons. Takes a few seconds.",
+      "Show what this machine can run: Node, memory, each backend with its matmul speed or the reason why it cannot run, " +
+        "missing CUDA libraries, Python packages. Takes a few seconds.",
     )
     .option("--json", "print the facts as JSON")
     .addHelpText(
@@ -14,10 +14,10 @@ export function register(program: Command): void {
       `
 Examples:
   musc doctor
-  MUSC_BACKEND=wasm musc doctor      as above, with the choice that the variable forces
+  MUSC_BACKEND=wasm musc doctor      the same with another backend
   musc doctor --json > machine.json
 
-A line marked MISSING costs speed and names its remedy; one marked - is absent without harm.`,
+Lines marked MISSING cost speed and name the remedy. Lines marked - are optional.`,
     )
     .action(async ({ json }: { json?: boolean }) => {
       const facts = await examine()

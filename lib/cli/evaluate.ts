@@ -42,16 +42,16 @@ export function register(program: Command): void {
   const command = program
     .command("evaluate")
     .description(
-      "Answer instructions with a model, and grade the answers constraint by constraint: exactly for the embedded world, " +
-        "otherwise by the model's own yes/no judgement (replies that are neither are counted and left out).",
+      "Answer instructions with a model and grade the answers, constraint by constraint: by exact checks for the embedded world, " +
+        "otherwise by the model's own yes/no verdicts (unreadable verdicts are counted and left out).",
     )
     .argument(
       "[instructions]",
       "rows of `musc decompose` (default: the held-out instructions of the world, or of seeds=checkable)",
     )
     .requiredOption("-o, --out <file>", "JSONL file of graded answers")
-    .option("--adapter <folder>", "PEFT adapter to answer with; the judge is always the model without it")
-    .option("--name <name>", "name of what is evaluated, in the output (default: base, or the adapter's folder)")
+    .option("--adapter <folder>", "PEFT adapter for the answers; the judge is always the model without it")
+    .option("--name <name>", "method name in the output (default: base, or the adapter's folder)")
   withServer(withWorkers(withSettings(withRecipe(command))), "to answer and to judge")
     .option("--limit <n>", "only the first instructions", countOption)
     .option("--force", "start over if the output was made with other settings")
@@ -77,8 +77,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
   const rows = file ? await gradable(file, limit) : worldHoldout(config)
   const server = options.endpoint ? writerOptions(options) : undefined
   if (server && adapter) {
-    const rule =
-      "must go with a model in this process, got --endpoint too; serve the adapter, and name it by --endpoint-model"
+    const rule = "needs a local model, got --endpoint too; serve the adapter and name it with --endpoint-model"
     throw new InputError(rule, { field: "--adapter" })
   }
   const method = options.name ?? server?.model ?? (adapter ? nameOf(adapter) : "base")
@@ -93,7 +92,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
         : await localEngines(config, adapter, { signal, show })
       const key = keyOf("evaluate", 3, settingsOf(config), method, id, weights, work)
       if (existsSync(out) && readState(out)?.key !== key && !force) {
-        const rule = "must be a new file or one of this evaluation, got one made otherwise"
+        const rule = "must be a new file or one of this evaluation, got one made with other settings"
         throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: out })
       }
       const grade = graderOf(base, judgeOptions(config))
@@ -163,7 +162,7 @@ async function gradable(file: string, limit = Number.POSITIVE_INFINITY): Promise
   for await (const row of readInstructions(file)) {
     if (row.failure) continue
     if (!row.world && !row.constraints) {
-      throw new InputError("must hold the constraints to grade, got none; run musc decompose on the file first", {
+      throw new InputError("must hold constraints to grade, got none; run musc decompose on the file first", {
         file: `${file}, row ${row.id}`,
         field: "constraints",
       })

@@ -47,7 +47,7 @@ interface Options {
 export function register(program: Command): void {
   program
     .command("export")
-    .description("Write pairs, token weights, an adapter or a merged model as other programs read them.")
+    .description("Write pairs, token weights, an adapter or a merged model for other programs.")
     .argument("<kind>", "pairs, weights, adapter or merged")
     .argument(
       "<from>",
@@ -58,7 +58,7 @@ export function register(program: Command): void {
       "--to <form>",
       "trl (default) or llama-factory for pairs, musc-tdpo for weights, peft for adapter, hf (default) or gguf-ready for merged",
     )
-    .option("--model <model>", "weights, merged: the model that the pairs were weighed with, or the adapter's base")
+    .option("--model <model>", "weights, merged: the model that weighed the pairs, or the adapter's base model")
     .option("--base <name>", "adapter: name or path of the base model for AutoPeftModel, e.g. Qwen/Qwen2.5-7B-Instruct")
     .addOption(
       new Option("--weighting <name>", "weights: the weighting to write")
@@ -76,13 +76,13 @@ export function register(program: Command): void {
       "after",
       `
 Examples:
-  musc export pairs weighed.jsonl --to trl -o pairs.jsonl            {"prompt": [...], "chosen": [...], "rejected": [...]} a line
+  musc export pairs weighed.jsonl --to trl -o pairs.jsonl            {"prompt": [...], "chosen": [...], "rejected": [...]} per line
   musc export pairs weighed.jsonl --to llama-factory -o data/musc.json   with the entry for dataset_info.json
   musc export weights weighed.jsonl --model world --weighting kl -o tdpo.json   the authors' token-weighted file
   musc export adapter runs/mine/seed-0/train/musc/adapter --base Qwen/Qwen2.5-7B-Instruct -o adapter
   musc export merged runs/mine/seed-0/train/musc/adapter --model Qwen/Qwen2.5-7B-Instruct --to gguf-ready -o merged
 
-The way back: \`musc train FILE\` reads TRL, Alpaca and ShareGPT ranking and the token-weighted file as they are.`,
+In the other direction, \`musc train FILE\` reads TRL, Alpaca and ShareGPT ranking files and the token-weighted file.`,
     )
     .action(exportCommand)
 }
@@ -99,7 +99,7 @@ async function exportCommand(kind: string, from: string, options: Options): Prom
     throw new InputError(`must be one of ${forms.join(", ")} for ${known}, got ${to}; choose one`, { field: "--to" })
   }
   if (existsSync(options.out)) {
-    throw new InputError("must be a new file or folder, got one that is there; choose another name", {
+    throw new InputError("must be a new file or folder, got one that exists; choose another name", {
       file: options.out,
     })
   }
@@ -146,7 +146,7 @@ async function exportPairs(from: string, to: string, out: string): Promise<void>
 
 async function exportWeights(from: string, { out, model, weighting = "kl" }: Options): Promise<void> {
   if (!model)
-    throw new InputError("must name the model that weighed the pairs, whose tokens are counted, got nothing", {
+    throw new InputError("must name the model that weighed the pairs (its tokenizer is needed), got nothing", {
       field: "--model",
     })
   const { tokenizer } = describeModel(await modelFolder(model, { settingsOnly: true }))
@@ -175,7 +175,7 @@ async function exportWeights(from: string, { out, model, weighting = "kl" }: Opt
   tell(out, records.length, failed)
   if (zeroed)
     console.log(
-      `note: in ${zeroed} pairs the first tokens weigh 0, as the file holds one weight for both and theirs differ`,
+      `note: in ${zeroed} pairs the first tokens get weight 0: the file has one weight for both answers, and theirs differ`,
     )
 }
 
@@ -202,8 +202,7 @@ async function exportMerged(from: string, to: string, { out, model, dtype }: Opt
     })
   })
   console.log(out)
-  if (to === "gguf-ready")
-    console.log(`next, with llama.cpp at hand: python convert_hf_to_gguf.py ${out} --outtype auto`)
+  if (to === "gguf-ready") console.log(`next, with llama.cpp: python convert_hf_to_gguf.py ${out} --outtype auto`)
 }
 
 const tell = (out: string, pairs: number, failed: number) =>

@@ -26,7 +26,7 @@ const entries: readonly Entry[] = [
   },
   {
     name: "recombine",
-    summary: "write constraints as instructions again",
+    summary: "write both constraint lists as instructions",
     load: () => require("./stages").recombineCommand,
   },
   {
@@ -34,33 +34,37 @@ const entries: readonly Entry[] = [
     summary: "answer the clean and the corrupted instruction",
     load: () => require("./stages").respondCommand,
   },
-  { name: "weigh", summary: "compute token weights for both answers", load: () => require("./stages").weighCommand },
+  { name: "weigh", summary: "compute the token weights of both answers", load: () => require("./stages").weighCommand },
   { name: "train", summary: "train an adapter on weighted pairs", load: () => require("./train") },
   { name: "evaluate", summary: "answer and grade held-out instructions", load: () => require("./evaluate") },
   { name: "benchmark", summary: "score a model or answers on a benchmark", load: () => require("./benchmark") },
-  { name: "compare", summary: "compare two results of a benchmark", load: () => require("./compare") },
+  { name: "compare", summary: "compare two benchmark results", load: () => require("./compare") },
   { name: "chat", summary: "chat with a model, or answer one prompt", load: () => require("./chat") },
   {
     name: "merge",
-    summary: "merge an adapter into its model: a plain checkpoint",
+    summary: "merge an adapter into its base model",
     load: () => require("./merge"),
   },
   {
     name: "export",
-    summary: "convert pairs, weights, adapters and models for other programs",
+    summary: "write pairs, weights, adapters and models for other programs",
     load: () => require("./export"),
   },
   { name: "plan", summary: "estimate how much memory a model needs", load: () => require("./plan") },
   { name: "pull", summary: "fetch a model from the Hugging Face hub", load: () => require("./pull") },
-  { name: "push", summary: "push an adapter or a checkpoint to the hub, with its card", load: () => require("./push") },
+  {
+    name: "push",
+    summary: "push an adapter or a checkpoint to the hub, with a model card",
+    load: () => require("./push"),
+  },
   { name: "native", summary: "build the native TensorFlow backend", load: () => require("./native") },
-  { name: "python", summary: "make the Python environment of `--torch`", load: () => require("./python") },
-  { name: "doctor", summary: "show what this machine offers, and what is missing", load: () => require("./doctor") },
+  { name: "python", summary: "set up the Python environment for --torch", load: () => require("./python") },
+  { name: "doctor", summary: "show what this machine can run and what is missing", load: () => require("./doctor") },
   { name: "report", summary: "write the HTML report of a run", load: () => require("./report") },
-  { name: "notebook", summary: "execute notebooks, install their kernel", load: () => require("./notebook") },
+  { name: "notebook", summary: "run the notebooks, install their kernel", load: () => require("./notebook") },
   {
     name: "world",
-    summary: "the embedded world: samples, instructions, and training of its model",
+    summary: "the embedded world: samples, instructions, training its model",
     load: () => require("./world"),
   },
 ]
@@ -74,7 +78,7 @@ function renamed(argv: readonly string[]): string[] {
   const former = argv[at] ?? ""
   const name = Object.hasOwn(formerNames, former) ? formerNames[former]! : undefined
   if (!name) return [...argv]
-  console.error(`note: \`musc ${former}\` is called \`musc ${name}\` now (\`musc evaluate\` is a stage of the method)`)
+  console.error(`note: \`musc ${former}\` is now called \`musc ${name}\` (\`musc evaluate\` is a stage of the method)`)
   return argv.map((arg, i) => (i === at ? name : arg))
 }
 
@@ -98,15 +102,20 @@ function createProgram(args: readonly string[]): Command {
   const program = new Command(name)
     .description(description)
     .version(version, "-V, --version")
-    .showHelpAfterError(`\`${name} --help\` lists the commands, \`${name} <command> --help\` explains one.`)
+    .configureOutput({ writeOut: (text) => process.stdout.write(name === "musc" ? text : withNpx(text)) })
+    .showHelpAfterError(`Run \`${name} --help\` for the commands, \`${name} <command> --help\` for one of them.`)
   const words = args.filter((arg) => !arg.startsWith("-"))
   const wanted = words[0] === "help" ? words[1] : words[0]
   for (const { name, summary, load } of entries) {
     if (name === wanted) load().register(program)
     else program.command(name).description(summary)
   }
-  return program.addHelpText("after", `\nEvery command explains itself: ${name} <command> --help`)
+  return program.addHelpText("after", `\nHelp on a command: ${name} <command> --help`)
 }
+
+/** A help text whose examples begin with `npx`; the notes beside them keep their column. */
+const withNpx = (text: string) =>
+  text.replace(/^( {2}| {2}.*\| )musc /gm, "$1npx musc ").replace(/^(?= {45,}\S)/gm, "    ")
 
 /** Control characters spelt out: a message may quote a file that would otherwise speak to the terminal. */
 const printable = (text: string) =>

@@ -18,8 +18,8 @@ export function register(program: Command): void {
   program
     .command("merge")
     .description(
-      "Add an adapter into its model for good: a plain Hugging Face checkpoint that Transformers, vLLM and musc load without " +
-        "PEFT. Weights are streamed, so memory does not grow with the model.",
+      "Merge an adapter into its base model. The result is a plain Hugging Face checkpoint that Transformers, vLLM and musc load without " +
+        "PEFT. Weights are streamed, so memory does not depend on the model's size.",
     )
     .requiredOption("--model <model>", "the adapter's base model: folder, org/name[@revision] on the hub, or world")
     .requiredOption("--adapter <folder>", "PEFT adapter, e.g. runs/smoke/seed-0/train/musc/adapter")
@@ -28,7 +28,7 @@ export function register(program: Command): void {
       new Option("--dtype <type>", "type of the weights (default: as in the model)").choices(["bf16", "f32", "f16"]),
     )
     .addOption(new Option("--backend <name>", "TensorFlow.js backend").choices([...backendNames]))
-    .option("--force", "merge although the adapter names another base model")
+    .option("--force", "merge even if the adapter names another base model")
     .addHelpText(
       "after",
       `
@@ -37,7 +37,7 @@ Examples:
   musc merge --model Qwen/Qwen2.5-0.5B-Instruct --adapter adapters/musc/adapter --out merged --dtype bf16
   musc chat --model merged
 
-bf16 keeps 8 binary digits of a weight, so a small update can vanish in rounding: f32 keeps it all, at twice the size.`,
+bf16 has 8 bits of precision, so small updates can be lost in rounding. f32 keeps them, at twice the size.`,
     )
     .action(merge)
 }

@@ -8,13 +8,11 @@ import { notebookSlides } from "../notebook/slides"
 export function register(program: Command): void {
   const command = program
     .command("notebook")
-    .description(
-      "The notebooks: install their kernel, execute them with parameters, write them as a web site or as slides.",
-    )
+    .description("Run the notebooks, install their kernel, export them as HTML pages or slides.")
   command
     .command("kernel")
     .description("install the kernel `musc` into the active Jupyter")
-    .option("--user", "among the user's kernels, where VS Code finds it without its Python extension")
+    .option("--user", "for the user, so that VS Code finds it without its Python extension")
     .action(async ({ user }: { user?: boolean }) => {
       const folder = await installKernel(user)
       console.log(`kernel ${kernelName}: ${folder}\nopen a notebook: jupyter lab notebooks/00-start-here.ipynb`)
@@ -22,11 +20,11 @@ export function register(program: Command): void {
     })
   command
     .command("run")
-    .description("execute a notebook, with parameters")
+    .description("run a notebook with parameters")
     .argument("<notebook>", "number (04), name or file")
-    .option("--param <name=value>", "value for the cell tagged parameters; may be repeated", pairOption, {})
-    .option("-o, --out <file>", "where the executed notebook goes (default: over itself)")
-    .option("--live", "with figures that answer to the pointer; by default with pictures, as notebooks are kept")
+    .option("--param <name=value>", "value of a parameter; may be repeated", pairOption, {})
+    .option("-o, --out <file>", "file of the executed notebook (default: in place)")
+    .option("--live", "with interactive figures instead of pictures")
     .addHelpText(
       "after",
       "\nExample:\n  musc notebook run 05 --param steps=100 --param 'weighting=contrast' --out trained.ipynb",
@@ -38,18 +36,18 @@ export function register(program: Command): void {
     )
   command
     .command("all")
-    .description("execute every notebook as it is kept; fails on an error and when a key number drifts")
+    .description("run every notebook; fails on an error or when a key number leaves its range")
     .action(async () => {
       for (const file of notebookFiles()) await execute(file, {})
     })
   command
     .command("html")
-    .description("write the notebooks as HTML pages that need no network")
+    .description("export the notebooks as HTML pages that work offline")
     .option("-o, --out <folder>", "folder of the pages", "dist/notebooks")
     .action(async ({ out }: { out: string }) => console.log(await notebookSite(out)))
   command
     .command("slides")
-    .description("write the notebooks as slides, which load reveal.js and MathJax from the network")
+    .description("export the notebooks as slides (reveal.js and MathJax load from the network)")
     .option("-o, --out <folder>", "folder of the slides", "dist/slides")
     .action(async ({ out }: { out: string }) => console.log((await notebookSlides(out)).join("\n")))
 }
@@ -58,7 +56,7 @@ async function execute(source: string, options: BatchOptions): Promise<void> {
   const { file, seconds, drifts } = await executeNotebook(source, options)
   if (drifts.length)
     throw new MuscError(
-      `${file}: a key number has drifted\n  ${drifts.join("\n  ")}\nlook at the notebook; where the change is right, correct \`ranges\` in its metadata`,
+      `${file}: a key number is outside its range\n  ${drifts.join("\n  ")}\ncheck the notebook; if the change is right, correct \`ranges\` in its metadata`,
     )
   console.log(`${basename(file)}: ${seconds.toFixed(0)} s`)
 }

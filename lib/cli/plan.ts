@@ -23,13 +23,18 @@ export function register(program: Command): void {
   program
     .command("plan")
     .description(
-      "Estimate how much memory a model needs to load, generate, weigh and train on each backend, and whether it fits this " +
-        "machine. Reads config.json and the tokenizer only: of a model on the hub nothing else is fetched.",
+      "Estimate the memory a model needs to load, generate, weigh and train on each backend, and whether it fits this " +
+        "machine. Reads only config.json and the tokenizer; no weights are downloaded.",
     )
     .option("--model <model>", "model folder, org/name[@revision] on the hub, or world", "world")
     .option("--rank <r>", "rank of the LoRA, on all linear layers", countOption, 8)
-    .option("--length <tokens>", "tokens of a row: a prompt with its answers (training: with both)", countOption, 1024)
-    .option("--batch <rows>", "rows in one pass; training makes as many passes as tokenBudget demands", countOption, 4)
+    .option(
+      "--length <tokens>",
+      "tokens per row: a prompt with its answer (training: with both answers)",
+      countOption,
+      1024,
+    )
+    .option("--batch <rows>", "rows per forward pass; training splits them by tokenBudget", countOption, 4)
     .option("--json", "print the figures as JSON, in bytes")
     .addHelpText(
       "after",
@@ -104,7 +109,7 @@ async function plan({ model, json, ...shape }: Options): Promise<void> {
       }),
       "",
       `This machine: ${gib(host)} of memory available, ${device === null ? "no NVIDIA GPU seen" : `${gib(device)} on the GPU`}.`,
-      "GiB at the peak; ! does not fit, ? cannot be told here. Less memory: a smaller --batch or --length.",
+      'Peak GiB. "!": does not fit; "?": not known here. To save memory, lower --batch or --length.',
     ].join("\n"),
   )
 }

@@ -7,9 +7,9 @@ export function register(program: Command): void {
   program
     .command("pull")
     .description(
-      "Fetch a model from the Hugging Face hub into the cache that Python uses too: config, tokenizer, chat template and " +
-        "safetensors, nothing else. Resumes a pull that was cut off, verifies every file, and refuses a model " +
-        "that cannot be run here before its weights are fetched. Prints the folder.",
+      "Download a model from the Hugging Face hub into the cache that Python uses too: config, tokenizer, chat template and " +
+        "safetensors only. Resumes an interrupted download, verifies every file, and rejects an unsupported model " +
+        "before downloading its weights. Prints the folder.",
     )
     .argument("<model>", "org/name, or org/name@revision (branch, tag or commit)")
     .addHelpText(
@@ -17,11 +17,11 @@ export function register(program: Command): void {
       `
 Examples:
   musc pull HuggingFaceTB/SmolLM2-135M-Instruct
-  musc chat --model HuggingFaceTB/SmolLM2-135M-Instruct        pulls by itself where needed
+  musc chat --model HuggingFaceTB/SmolLM2-135M-Instruct        downloads the model if needed
   HF_TOKEN=hf_... musc pull meta-llama/Llama-3.2-1B-Instruct   a gated model
 
 Environment: HF_HOME or HF_HUB_CACHE (where the cache lies), HF_ENDPOINT (a mirror), HF_TOKEN, HF_HUB_OFFLINE=1 (cache only).
-A model in the cache is used as it is; pull it again to follow its branch.`,
+Commands use the cached model; pull again to update it.`,
     )
     .action(async (model: string) => {
       const name = parseHubName(model)

@@ -21,23 +21,23 @@ export function register(program: Command): void {
   program
     .command("push")
     .description(
-      "Push an adapter, or a checkpoint that `musc merge` made, to the Hugging Face hub with a model card: method, data, figures, " +
-        "licence of the base model. Shows files and card first, and pushes only with --yes.",
+      "Push an adapter, or a checkpoint written by `musc merge`, to the Hugging Face hub with a model card: method, data, results, " +
+        "licence of the base model. Without --yes it only prints the files and the card.",
     )
     .argument("<folder>", "adapter or checkpoint, e.g. runs/smoke/seed-0/train/musc/adapter")
     .argument("<name>", "repository on the hub: org/name")
     .option("--base <model>", "base model on the hub (default: the one that the adapter names)")
     .option("--license <id>", "licence of the base model (default: the one that its card names)")
-    .option("--private", "make the repository private, where it is new")
-    .option("--yes", "push; without it nothing leaves this machine")
+    .option("--private", "make a new repository private")
+    .option("--yes", "push; without this nothing is uploaded")
     .addHelpText(
       "after",
       `
 Examples:
-  musc push runs/smoke/seed-0/train/musc/adapter me/world-musc           what would be pushed
+  musc push runs/smoke/seed-0/train/musc/adapter me/world-musc           print what would be pushed
   musc push runs/smoke/seed-0/train/musc/adapter me/world-musc --yes
 
-Environment: HF_TOKEN (one that may write), HF_ENDPOINT (another hub).`,
+Environment: HF_TOKEN (with write access), HF_ENDPOINT (another hub).`,
     )
     .action(push)
 }
@@ -49,12 +49,12 @@ async function push(dir: string, name: string, options: Options): Promise<void> 
   const isAdapter = existsSync(join(dir, "adapter_config.json"))
   const recorded = isAdapter ? readJsonFile(join(dir, "adapter_config.json")).base_model_name_or_path : undefined
   const base = options.base ?? (typeof recorded === "string" ? recorded : "")
-  if (!base) throw new InputError("the base model must be named in the card, got none; give --base org/name")
+  if (!base) throw new InputError("the model card must name the base model, got none; give --base org/name")
   const folder = localFolder(base)
   const licence =
     options.license ?? (folder && licenceOfFolder(folder)) ?? (parseHubName(base) ? await hubLicence(base) : undefined)
   if (!licence || !/^[\w.-]{1,64}$/.test(licence)) {
-    const rule = `the licence of ${base} must be known, got ${licence ?? "none that its card or the hub names"}`
+    const rule = `the licence of ${base} must be known, got ${licence ?? "none from its card or the hub"}`
     throw new InputError(`${rule}; give --license, e.g. --license apache-2.0`)
   }
   const { version } = packageJson()
@@ -63,6 +63,6 @@ async function push(dir: string, name: string, options: Options): Promise<void> 
   console.log(
     aligned([...files.map((file) => [file.name, size(file.bytes)]), ["README.md", size(Buffer.byteLength(card))]]),
   )
-  if (!options.yes) return console.log(`\n${card}\nNothing was pushed to ${hub.repo}: add --yes to do it.`)
+  if (!options.yes) return console.log(`\n${card}\nNothing was pushed to ${hub.repo}. Add --yes to push.`)
   console.log(`pushed: ${await pushFolder(dir, hub.repo, card, { isPrivate: options.private })}`)
 }

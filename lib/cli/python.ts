@@ -5,11 +5,11 @@ export function register(program: Command): void {
   program
     .command("python")
     .description(
-      "Make the Python environment that `--torch` scores and trains with: a venv with exact versions, each file checked by " +
-        "its hash. Running it again changes nothing. Only `--torch` needs it.",
+      "Set up the Python environment for `--torch`: a venv with pinned versions, every file verified by " +
+        "its hash. Safe to run again. Only `--torch` needs it.",
     )
-    .option("--python <path>", "the Python to make it with, 3.11 to 3.13", "python3")
-    .option("--force", "make it again from scratch")
+    .option("--python <path>", "Python 3.11 to 3.13 for the venv", "python3")
+    .option("--force", "rebuild it from scratch")
     .addHelpText(
       "after",
       `
@@ -19,8 +19,8 @@ Examples:
 
 Packages: ${pinnedPackages()
         .filter((name) => /^(torch|transformers|peft|accelerate|safetensors) /.test(name))
-        .join(", ")}, and what they need.
-It lies in ~/.cache/musc (or $MUSC_CACHE); delete the folder python-* there to undo it. $MUSC_PYTHON names an environment of
+        .join(", ")}, and their dependencies.
+It is in ~/.cache/musc (or $MUSC_CACHE); delete the folder python-* there to remove it. $MUSC_PYTHON names an environment of
 your own instead (the folder that holds bin/). \`npx musc doctor\` names the one in use.`,
     )
     .action(async (options: { python: string; force?: boolean }) => {

@@ -17,24 +17,24 @@ export function register(program: Command): void {
   program
     .command("report")
     .description(
-      "Write report.html into a run folder: results with intervals, what was done to the data, pairs, token weights, " +
-        "training curves, answers won and lost. One file that needs no network.",
+      "Write report.html into a run folder: results with intervals, data, pairs, token weights, " +
+        "training curves, samples, times. One file that works offline.",
     )
-    .argument("<run>", "folder of a run, finished or not, or of a study")
-    .argument("[other]", "another run: write a page that compares both")
-    .option("-o, --out <file>", "where the comparison goes (default: compared-with-<other>.html in the first folder)")
-    .option("--figures <folder>", "write the figures as .svg and .png files too")
-    .option("--verify", "write nothing: compare all files with their recorded hashes, and compute the results again")
+    .argument("<run>", "folder of a run (finished or not) or of a study")
+    .argument("[other]", "another run to compare with")
+    .option("-o, --out <file>", "file of the comparison (default: compared-with-<other>.html in the first folder)")
+    .option("--figures <folder>", "also write the figures as .svg and .png files")
+    .option("--verify", "check only: compare all files with their recorded hashes and recompute the results")
     .addHelpText(
       "after",
       `
 Example:
   musc report runs/smoke
   musc report runs/smoke --figures figures
-  musc report runs/smoke --verify                 is the run what its manifest says? (a result folder of musc benchmark too)
-  musc report runs/smoke runs/try                 both side by side: results, settings, rows, curves, times
+  musc report runs/smoke --verify                 check a run, or a result folder of musc benchmark
+  musc report runs/smoke runs/try                 compare results, settings, rows, curves and times
 
-A run that was stopped is reported as far as it went. Writing the report again does no harm.`,
+The report of a stopped run covers what is finished. It can be written again at any time.`,
     )
     .action(async (run: string, other: string | undefined, { figures, out, verify: check }: Options) => {
       if (check) {
@@ -45,10 +45,10 @@ A run that was stopped is reported as far as it went. Writing the report again d
         return requireSound(verdicts)
       }
       if (other) {
-        if (figures) throw new InputError("--figures is for the report of one run, got two; leave it out")
+        if (figures) throw new InputError("--figures works on one run, got two; leave it out")
         return console.log(await writeComparison(run, other, out))
       }
-      if (out) throw new InputError("--out is for a comparison, got one run; name another one, or leave it out")
+      if (out) throw new InputError("--out is for comparisons, got one run; add a second run, or leave it out")
       const report = await (readStudy(run) ? writeStudyReport(run) : writeReport(run))
       console.log(report)
       if (figures) for (const file of await writeReportFigures(report, figures)) console.log(file)

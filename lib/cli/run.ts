@@ -56,47 +56,53 @@ export function register(program: Command): void {
   const command = program
     .command("run")
     .description(
-      "Run a whole experiment: make pairs from instructions, weigh their tokens, train each method, evaluate it on " +
-        "held-out instructions, and write a report. All files go into one folder. The same command resumes a stopped run, " +
-        "and a changed setting repeats only the stages that depend on it.",
+      "Run a whole experiment: make preference pairs, weigh their tokens, train each method, evaluate it on " +
+        "held-out instructions, and write a report. Everything goes into one folder. The same command resumes a stopped run; " +
+        "a changed setting repeats only the stages that depend on it.",
     )
-    .argument("<recipe>", "name of a recipe, or a .yaml or .json file of settings")
+    .argument("<recipe>", "name of a recipe, or a .yaml or .json settings file")
   withServer(
     withTorch(withWorkers(withSettings(command))),
-    "to write and judge in the model's place, all but token signals, training and evaluation",
+    "that writes and judges instead of the model; token signals, training and evaluation stay local",
   )
-  withServe(withJudge(command), "for texts, and stop it for scoring and training")
+  withServe(withJudge(command), "for generation, and stop it while scoring and training")
     .option(
       "--server-signals",
-      "take token signals from that server, by prompt_logprobs (vLLM) or echo: it must serve --model; for weightings " +
-        "made of log-probs (uniform, contrast, pmi, logprob, tis-dpo)",
+      "compute token signals with that server, by prompt_logprobs (vLLM) or echo: it must serve --model; for weightings " +
+        "from log-probs (uniform, contrast, pmi, logprob, tis-dpo)",
     )
     .option(
       "--instructions <file>",
-      "instructions to start from: a file (ShareGPT, Alpaca, JSONL with `instruction`), world or self-instruct",
+      "instructions to start from: a file (ShareGPT, Alpaca, JSONL with `instruction`), world, checkable or self-instruct",
     )
     .addOption(new Option("--seeds <file>", "former name of --instructions").hideHelp())
-    .option("--benchmarks <list>", "benchmarks that every method is measured on, separated by commas", (text) =>
+    .option("--benchmarks <list>", "benchmarks to run on every method (comma-separated)", (text) =>
       text.split(",").map((name) => name.trim()),
     )
-    .option("--data <folder>", "official data of the benchmarks: a folder for each by name, or that of a single one")
-    .option("--models <list>", "recipes of several runs: models to run all of them with, separated by commas", (text) =>
-      text.split(","),
+    .option(
+      "--data <folder>",
+      "official benchmark data: a folder with one subfolder per benchmark, or the data of a single one",
+    )
+    .option(
+      "--models <list>",
+      "for recipes of several runs: models to run each of them with (comma-separated)",
+      (text) => text.split(","),
     )
     .option("--limit <n>", "use at most this many instructions, for training and for evaluation", countOption)
-    .option("--repeat <n>", "repeat with this many seeds", countOption)
+    .option("--repeat <n>", "repeat the run with this many seeds", countOption)
     .option("--out <folder>", "run folder (default: runs/<recipe>)")
-    .option("--no-cache", "do not share finished stages with the runs beside this one (folder .cache)")
+    .option("--no-cache", "do not share finished stages with other runs in the same parent folder (.cache)")
     .option(
       "--log <trackers>",
-      `log training and results for ${trackerNames.join(", ")}, separated by commas`,
+      `also log training and results for ${trackerNames.join(", ")} (comma-separated)`,
       parseTrackers,
     )
+    .option("--dry-run", "print settings, first prompts, calls, tokens and estimated hours, then stop")
     .option(
-      "--dry-run",
-      "show settings, first prompts, numbers of calls and tokens, and hours at assumed rates, and stop",
+      "--rates <write,read,train>",
+      "with --dry-run: tokens/s of your machine when generating, scoring and training",
+      ratesOption,
     )
-    .option("--rates <write,read,train>", "with --dry-run: tokens/s of the machine that will run it", ratesOption)
     .addHelpText("after", help)
     .action(async (recipe: string, options: Options) => {
       const given = { ...options, recipe, ...instructionsOf(options), settings: settingsOf(options) }
@@ -116,9 +122,9 @@ export function register(program: Command): void {
 /** What `--instructions` (formerly `--seeds`) names. @throws InputError for both */
 function instructionsOf({ instructions, seeds }: Options): { seeds?: string } {
   if (instructions !== undefined && seeds !== undefined) {
-    throw new InputError("is the former name of --instructions, got both; leave it out", { field: "--seeds" })
+    throw new InputError("is the old name of --instructions, got both; leave it out", { field: "--seeds" })
   }
-  if (seeds !== undefined) console.error("note: --seeds is called --instructions now (a seed is a random one)")
+  if (seeds !== undefined) console.error("note: --seeds is now called --instructions (a seed is a random seed)")
   const from = instructions ?? seeds
   return from === undefined ? {} : { seeds: from }
 }
@@ -183,18 +189,20 @@ ${Object.entries(recipes)
   .join("\n")}
 
 Examples:
-  musc run smoke                                   minutes on a laptop
+  musc run smoke                                   the whole method, minutes on a laptop
   musc run smoke --limit 50 --out runs/try         a first look
-  musc run smoke --set weighting=kl --set lr=5e-4  other settings, same data: only training and evaluation are new
+  musc run smoke --set weighting=kl --set lr=5e-4  same pairs: only training and evaluation run again
   musc run smoke --log tensorboard                 then: tensorboard --logdir runs/smoke/tensorboard
+  musc run smoke --log wandb                       offline, by wandb's Python client; then: wandb sync runs/smoke/wandb/offline-run-*
   musc run paper --model models/qwen --instructions chats.json --dry-run
   musc run paper --model M --benchmarks ifeval,followbench --data benchmarks --judge http://127.0.0.1:8000/v1 --judge-model J
-  musc run ablation-noise --repeat 1               several runs that differ in their noise, put together in one table
+  musc run ablation-noise --repeat 1               several runs with different noise, compared in one table
   musc run paper --model my-model --endpoint http://127.0.0.1:8000/v1 --endpoint-model M --concurrency 64
-  musc run mine.yaml                               settings of your own, one "key: value" a line; "recipe: smoke" (or any
-                                                   other) says what they change. Without it they change smoke for the
-                                                   embedded model, the defaults for any other
+  musc run mine.yaml                               your own settings, one "key: value" per line. They change the recipe
+                                                   named by "recipe: smoke" (or another); without one, they change smoke
+                                                   for the embedded model and the defaults for other models
 
-The folder holds config.json, results.json (.csv, .md), manifest.json (versions, model, sha256 of every file), report.html and, for
-each seed, every stage's rows (JSONL), train/<method>/ (metrics.jsonl, adapter/ for PEFT) and evaluate/<method>-T<t>.jsonl. A recipe of several runs has such a folder for each.
+The run folder holds config.json, results.json (.csv, .md), manifest.json (versions, model, sha256 of every file) and report.html.
+For each seed it holds every stage's rows (JSONL), train/<method>/ (metrics.jsonl, adapter/ for PEFT) and evaluate/<method>-T<t>.jsonl.
+A recipe of several runs makes one such folder for each.
 ${settingsHelp()}`

@@ -1,8 +1,9 @@
 import { type Command, InvalidArgumentError } from "commander"
 import { parse as parseYaml } from "yaml"
 import { serverAddresses } from "../engine/address"
-import { type OpenAIOptions, type OptionalField, optionalFields } from "../engine/openai"
+import type { OpenAIOptions } from "../engine/openai"
 import type { ServeOptions } from "../engine/serve"
+import { type OptionalField, optionalFields } from "../engine/server-problem"
 import { InputError } from "../errors"
 import type { Progress } from "../runs/context"
 import { countOption } from "./support"
@@ -44,15 +45,15 @@ export interface JudgeFlags {
 }
 
 /** Options of every command that talks to a server. */
-export function withServer(command: Command, what = "to write instead of a local model"): Command {
+export function withServer(command: Command, what = "that generates instead of a local model"): Command {
   return withServerSettings(
     command
       .option(
         "--endpoint <url>",
-        `OpenAI-compatible server ${what}, e.g. http://127.0.0.1:8000/v1; several that serve the same model, separated by commas`,
+        `OpenAI-compatible server ${what}, e.g. http://127.0.0.1:8000/v1; several servers of the same model: comma-separated`,
         addresses("--endpoint"),
       )
-      .option("--endpoint-model <name>", "model name as the server knows it"),
+      .option("--endpoint-model <name>", "name of the model on the server"),
   )
 }
 
@@ -61,9 +62,9 @@ export const withServe = (command: Command, what: string): Command =>
   command
     .option(
       "--serve <command>",
-      `start this server ${what}, e.g. \`vllm serve {model} --port {port} --enable-lora\`; its log is a file beside the output`,
+      `start this server ${what}, e.g. \`vllm serve {model} --port {port} --enable-lora\`; its log goes next to the output`,
     )
-    .option("--serve-timeout <seconds>", "how long a server of --serve may take to start", countOption, 1800)
+    .option("--serve-timeout <seconds>", "longest start of the --serve server, in seconds", countOption, 1800)
 
 /** @throws InputError for a server that runs and one to be started */
 export function servedOptions(
@@ -72,7 +73,7 @@ export function servedOptions(
   onProgress: (progress: Progress) => void,
 ): Omit<ServeOptions, "signal" | "onNote"> {
   if (flags.endpoint)
-    throw new InputError("starts a server, and --endpoint names one that runs; give one of them", { field: "--serve" })
+    throw new InputError("starts a server, --endpoint names a running one, got both; leave one out", { field: "--serve" })
   const waited = (done: number, total: number) =>
     onProgress({ stage: "start of the server", unit: "seconds", done, total })
   const { serve: command = "", serveTimeout: startTimeout } = flags
@@ -82,46 +83,46 @@ export function servedOptions(
 /** How servers are asked, for commands that have their own options for who they are. */
 export function withServerSettings(command: Command): Command {
   return command
-    .option("--concurrency <n>", "requests to servers at once", countOption, 8)
-    .option("--timeout <seconds>", "longest wait for one answer of a server", countOption, 300)
-    .option("--retries <n>", "further tries of a request that fails", naturalOption, 5)
+    .option("--concurrency <n>", "concurrent requests", countOption, 8)
+    .option("--timeout <seconds>", "timeout of one request", countOption, 300)
+    .option("--retries <n>", "retries of a failed request", naturalOption, 5)
     .option(
       "--wait <seconds>",
-      "how long to keep trying while no server can be reached, e.g. while it restarts",
+      "how long to keep trying while no server is reachable, e.g. during a restart",
       naturalOption,
       0,
     )
-    .option("--key-variable <name>", "environment variable with the server's key", "OPENAI_API_KEY")
+    .option("--key-variable <name>", "environment variable that holds the server's API key", "OPENAI_API_KEY")
     .option(
       "--limit-field <name>",
-      "how the server calls the token limit, e.g. max_completion_tokens; none leaves it out",
+      "request field for the token limit, e.g. max_completion_tokens; none omits it",
       "max_tokens",
     )
     .option(
       "--leave-out <fields>",
-      `request fields that the server refuses: ${optionalFields.join(", ")}`,
+      `request fields to omit because the server rejects them: ${optionalFields.join(", ")}`,
       fieldList,
       [],
     )
-    .option("--field <key=value>", "a further field of each request, e.g. top_k=-1; may be repeated", fieldOption, {})
-    .option("--thinking <on|off>", "whether models that can think do (chat template of the server)", onOff)
-    .option("--thinking-tokens <n>", "tokens that a model may think, on top of each limit", naturalOption, 0)
-    .option("--thoughts-open", "the server's chat template opens the thoughts, so that replies begin inside them")
+    .option("--field <key=value>", "extra request field, e.g. top_k=-1; may be repeated", fieldOption, {})
+    .option("--thinking <on|off>", "thinking on or off, for models whose chat template can switch it", onOff)
+    .option("--thinking-tokens <n>", "extra tokens for thinking, on top of each limit", naturalOption, 0)
+    .option("--thoughts-open", "the chat template opens the thinking block, so replies start inside it")
 }
 
 /** Options of commands that a server can judge for. */
 export function withJudge(command: Command): Command {
-  const same = "(default: as for the server that answers)"
+  const same = "(default: as for the answering server)"
   return command
-    .option("--judge <url>", "OpenAI-compatible server to judge; several as for --endpoint", addresses("--judge"))
-    .option("--judge-model <name>", "model name as the judging server knows it")
-    .option("--judge-key-variable <name>", "environment variable with the judge's key", "OPENAI_API_KEY")
-    .option("--judge-concurrency <n>", `requests to the judge at once ${same}`, countOption)
-    .option("--judge-limit-field <name>", `how the judging server calls the token limit ${same}`)
-    .option("--judge-leave-out <fields>", `request fields that the judging server refuses ${same}`, fieldList)
-    .option("--judge-field <key=value>", `a further field of each request to the judge ${same}`, fieldOption)
-    .option("--judge-thinking <on|off>", `whether a judge that can think does ${same}`, onOff)
-    .option("--judge-thinking-tokens <n>", `tokens that a judge may think, on top of each limit ${same}`, naturalOption)
+    .option("--judge <url>", "OpenAI-compatible judge server; several as for --endpoint", addresses("--judge"))
+    .option("--judge-model <name>", "name of the judge model on its server")
+    .option("--judge-key-variable <name>", "environment variable that holds the judge's API key", "OPENAI_API_KEY")
+    .option("--judge-concurrency <n>", `concurrent requests to the judge ${same}`, countOption)
+    .option("--judge-limit-field <name>", `request field for the judge's token limit ${same}`)
+    .option("--judge-leave-out <fields>", `request fields to omit for the judge ${same}`, fieldList)
+    .option("--judge-field <key=value>", `extra request field for the judge ${same}`, fieldOption)
+    .option("--judge-thinking <on|off>", `thinking on or off for the judge ${same}`, onOff)
+    .option("--judge-thinking-tokens <n>", `extra thinking tokens for the judge ${same}`, naturalOption)
 }
 
 type Extra = Pick<OpenAIOptions, "signal" | "onRetry">
@@ -130,7 +131,7 @@ type Extra = Pick<OpenAIOptions, "signal" | "onRetry">
 export function writerOptions(flags: ServerFlags, extra: Extra = {}): OpenAIOptions {
   const { endpoint, endpointModel } = flags
   if (!endpointModel) {
-    throw new InputError("must name a model of the server, got nothing; give --endpoint-model", {
+    throw new InputError("must name a model on the server, got nothing; give --endpoint-model", {
       field: "--endpoint-model",
     })
   }
@@ -193,7 +194,7 @@ function fieldList(text: string): OptionalField[] {
   const names = text.split(",").map((name) => name.trim())
   const unknown = names.find((name) => !optionalFields.includes(name as OptionalField))
   if (unknown === undefined) return names as OptionalField[]
-  const limit = /^max_/.test(unknown) ? "; the token limit is left out by --limit-field none" : ""
+  const limit = /^max_/.test(unknown) ? "; omit the token limit with --limit-field none" : ""
   throw new InvalidArgumentError(`must name some of ${optionalFields.join(", ")}, got ${unknown}${limit}`)
 }
 

@@ -55,21 +55,21 @@ const help: Readonly<Record<RowStageName, StageHelp>> = {
     example: "2",
   },
   recombine: {
-    description: "Write both constraint lists out as instructions, the clean and the noised one.",
+    description: "Write both constraint lists, clean and noised, as instructions.",
     input: "rows of `musc corrupt`",
     output: "the rows with `clean_instruction` and `noised_instruction`",
     example: "2",
   },
   respond: {
     description:
-      "Answer both instructions: the answer to the clean one is chosen, the answer to the noised one rejected.",
+      "Answer both instructions. The answer to the clean one is chosen, the answer to the noised one is rejected.",
     input: "rows of `musc recombine`",
     output: "the rows with `chosen` and `rejected`",
     example: "0.7",
   },
   weigh: {
     description:
-      "Score both answers under the clean, the noised and the empty prompt, and compute token weights. Needs the model itself.",
+      "Score both answers under the clean, the noised and the empty prompt, and compute token weights. Needs a local model, or a server with log-probs.",
     input: "rows of `musc respond`, or the authors' released rows",
     output: "the rows with `signals` (nats, one a token) and `weights` by weighting",
     example: "uniform,kl",
@@ -85,22 +85,22 @@ export const respondCommand = stageCommand("respond")
 export const weighCommand = stageCommand("weigh")
 
 const SCORES =
-  "to tell log-probs in place of a local model, by prompt_logprobs (vLLM) or echo; --model names the folder of its tokenizer"
+  "that returns log-probs instead of a local model, by prompt_logprobs (vLLM) or echo; --model then names the tokenizer folder"
 
 function register(program: Command, name: RowStageName): void {
   const { description, input, output, example } = help[name]
-  const own = program.command(name).description(`${description} The same command resumes after the last finished row.`)
+  const own = program.command(name).description(`${description} The same command resumes a stopped run.`)
   own
     .argument("<in>", input)
-    .requiredOption("-o, --out <file>", "JSONL file to write; a row that fails is kept with its reason")
+    .requiredOption("-o, --out <file>", "JSONL file to write; failed rows are kept with their reason")
   withWorkers(withSettings(withRecipe(own))).option("--limit <n>", "only the first rows", countOption)
   const writes = stages[name].needs === "text"
   withServer(own, writes ? undefined : SCORES)
-  withServe(own, writes ? "to write" : "to tell log-probs")
+  withServe(own, writes ? "for generation" : "for log-probs")
   if (!writes) withTorch(own)
   own
     .option("--force", "start over if the output was made with other settings")
-    .option("--dry-run", "show the first prompts and the number of calls, and stop")
+    .option("--dry-run", "print the first prompts and the number of calls, then stop")
     .addHelpText(
       "after",
       `
@@ -125,7 +125,7 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
   const world = worldStage(name, config, settings)
   if (options.dryRun)
     return world
-      ? console.log(`${name}: ${input.count} rows, done by the world without a call`)
+      ? console.log(`${name}: ${input.count} rows, done by rules without any call`)
       : dryRun(name, input, settings)
   const lock = lockFolder(dirname(out), `.${basename(out)}.lock.json`)
   try {

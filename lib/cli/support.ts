@@ -42,20 +42,20 @@ export interface SettingOptions {
 /** Adds the options that commands with settings share. */
 export function withSettings(command: Command): Command {
   return command
-    .option(
-      "--model <model>",
-      "model folder, org/name[@revision] on the hub, or world, which comes with musc (default)",
-    )
+    .option("--model <model>", "model folder, org/name[@revision] on the hub, or world, the embedded model (default)")
     .option("--set <key=value>", "change a setting; may be repeated", (text, all: string[] = []) => [...all, text])
     .option("--backend <name>", `TensorFlow.js backend: ${backendNames.join(", ")} (default: the fastest that runs)`)
-    .option("--math <kind>", "how the native backend multiplies: f32 (default) or bf16, faster with AMX and less exact")
+    .option(
+      "--math <kind>",
+      "matmul precision of the native backend: f32 (default) or bf16 (faster with AMX, less exact)",
+    )
 }
 
 /** Adds the option of commands whose model writes, scores or learns much. */
 export const withWorkers = (command: Command): Command =>
   command.option(
     "--workers <n>",
-    "worker processes that generate and score, each with a copy of the model (default: one per core where memory allows)",
+    "worker processes for generating and scoring, each with its own copy of the model (default: one per core if memory allows)",
     countOption,
   )
 
@@ -70,12 +70,12 @@ export const withTorch = (command: Command): Command =>
   command
     .option(
       "--torch <command>",
-      "score and train by Python: `torchrun --nproc_per_node 2`, `accelerate launch ...`, or job, which only writes the " +
-        "folder to run elsewhere (needs `npx musc python` once)",
+      "score and train with PyTorch: `torchrun --nproc_per_node 2`, `accelerate launch ...`, or job, which only writes the " +
+        "job folder to run elsewhere (run `npx musc python` once before)",
     )
-    .option("--torch-rows <n>", "pairs that a process of --torch reads at once (default: 4)", countOption)
+    .option("--torch-rows <n>", "pairs per batch of each --torch process (default: 4)", countOption)
     .addOption(
-      new Option("--torch-dtype <type>", "how --torch holds the weights")
+      new Option("--torch-dtype <type>", "dtype of the weights under --torch")
         .choices(["float32", "bfloat16"])
         .default("float32"),
     )
@@ -83,7 +83,7 @@ export const withTorch = (command: Command): Command =>
 /** @throws InputError for flags of --torch without it */
 export function torchOptions({ torch, torchRows, torchDtype }: TorchFlags): TorchOptions | undefined {
   if (torch !== undefined) {
-    if (!torch.trim()) throw new InputError("must be a command or job, got nothing; name one", { field: "--torch" })
+    if (!torch.trim()) throw new InputError("must be a command or job, got nothing; give one", { field: "--torch" })
     return {
       ...torchDefaults,
       command: torch,
@@ -92,7 +92,7 @@ export function torchOptions({ torch, torchRows, torchDtype }: TorchFlags): Torc
     }
   }
   if (torchRows || (torchDtype && torchDtype !== "float32")) {
-    throw new InputError("is of no effect without --torch; give both", {
+    throw new InputError("has no effect without --torch; add it, or leave this out", {
       field: torchRows ? "--torch-rows" : "--torch-dtype",
     })
   }
@@ -103,7 +103,7 @@ export function torchOptions({ torch, torchRows, torchDtype }: TorchFlags): Torc
 export const withRecipe = (command: Command): Command =>
   command.option(
     "--recipe <name>",
-    "recipe or settings file to start from (default: smoke for the embedded model, else paper)",
+    "recipe or settings file to start from (default: smoke for the embedded model, paper for others)",
   )
 
 /**
@@ -148,7 +148,7 @@ export function readStudyPlan(options: SettingOptions & { models?: string[] }): 
   const recipe = Object.hasOwn(recipes, name) ? recipes[name] : undefined
   if (!recipe?.variants) {
     if (options.models)
-      throw new InputError("--models is for recipes of several runs, got one that is none; use --model")
+      throw new InputError("--models is for recipes of several runs, got a recipe of one run; use --model")
     return undefined
   }
   const models =
@@ -192,7 +192,7 @@ export function settingsHelp(keys: readonly ConfigKey[] = configKeys): string {
   const shown = (value: unknown) => (Array.isArray(value) ? value.join(",") : `${value}`)
   const lines = keys.map((key) => [`  ${key}=${shown(configDefaults[key])}`, meaning(key)] as const)
   const width = Math.min(40, Math.max(...lines.map(([head]) => head.length)))
-  return `\nSettings (--set key=value), here with their defaults; recipes change some:\n${lines
+  return `\nSettings (--set key=value) and their defaults; recipes change some:\n${lines
     .map(([head, text]) => `${head.padEnd(width)}  ${text}`)
     .join("\n")}`
 }
@@ -233,14 +233,14 @@ export async function openDescription(
 
 /**
  * Runs work with a progress display that Ctrl-C (or SIGTERM) stops after the current step; a second one ends at once.
- * @throws StoppedError that says how to go on.
+ * @throws StoppedError that says how to resume.
  */
 export async function stoppable<T>(work: (signal: AbortSignal, show: Display) => Promise<T>): Promise<T> {
   const controller = new AbortController()
   const show = display()
   const stop = () => {
     if (controller.signal.aborted) process.exit(130)
-    show.note("stopping after the current step; press Ctrl-C again to end at once")
+    show.note("stopping after the current step; press Ctrl-C again to stop at once")
     controller.abort()
   }
   const unheard = onStopSignal(stop)
@@ -249,7 +249,7 @@ export async function stoppable<T>(work: (signal: AbortSignal, show: Display) =>
   } catch (error) {
     if (!controller.signal.aborted) throw error
     setTimeout(() => process.exit(130), 3000).unref() // answers of a server that are still awaited
-    throw new StoppedError(`stopped on request; all finished work is kept, go on with\n  ${typed()}`, {
+    throw new StoppedError(`stopped; finished work is kept. Resume with\n  ${typed()}`, {
       cause: error,
     })
   } finally {

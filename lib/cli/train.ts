@@ -16,7 +16,8 @@ import { stepProgress } from "../runs/context"
 import { checkMethods, stageSettings, trainSettings } from "../runs/stages"
 import { keyOf } from "../runs/store"
 import { torchScorer } from "../runs/torch-score"
-import { runTraining, trainingKey } from "../runs/train-stage"
+import { openTrackers, parseTrackers, type TrackerName, trackerNames } from "../runs/trackers"
+import { metricsOf, runTraining, trainingKey } from "../runs/train-stage"
 import {
   openDescription,
   openModel,
@@ -35,6 +36,7 @@ import {
 interface Options extends SettingOptions, TorchFlags {
   out: string
   method: string
+  log?: TrackerName[]
   force?: boolean
 }
 
@@ -42,21 +44,22 @@ export function register(program: Command): void {
   const command = program
     .command("train")
     .description(
-      "Train a LoRA adapter on weighted pairs. The same command resumes a stopped training from its last checkpoint, to the same " +
-        "adapter as without the stop.",
+      "Train a LoRA adapter on weighted pairs. The same command resumes a stopped training from its last checkpoint; the adapter is the " +
+        "same as without the stop.",
     )
     .argument(
       "<pairs>",
       "rows of `musc weigh`, or a preference file of another program: TRL, Alpaca or ShareGPT ranking (LLaMA-Factory), or " +
-        "the token-weighted file of the paper's authors, whose weights are then used",
+        "the token-weighted file of the paper's authors with its weights",
     )
-    .requiredOption("-o, --out <folder>", "folder for adapter/ (PEFT) and metrics.jsonl (a line a step)")
+    .requiredOption("-o, --out <folder>", "folder for adapter/ (PEFT) and metrics.jsonl (one line per step)")
     .option(
       "--method <name>",
       "musc, coarse (uniform weights: plain DPO), sft (on chosen answers), musc-<weighting>",
       "musc",
     )
   withTorch(withWorkers(withSettings(withRecipe(command))))
+    .option("--log <trackers>", `also log the metrics for ${trackerNames.join(", ")} (comma-separated)`, parseTrackers)
     .option("--force", "start over if the folder holds a training with other settings")
     .addHelpText(
       "after",
@@ -74,7 +77,7 @@ ${settingsHelp([...stageSettings.train, "seed"])}`,
 }
 
 async function trainCommand(file: string, options: Options): Promise<void> {
-  const { out, method: name, force, ...given } = options
+  const { out, method: name, force, log, ...given } = options
   const torch = torchOptions(options)
   const config = readConfig(given)
   const method = methodNames.find((known) => known === name)
@@ -84,7 +87,7 @@ async function trainCommand(file: string, options: Options): Promise<void> {
     throw new InputError(`must be one of ${known}, got ${name}; choose one`, { field: "--method" })
   }
   checkMethods({ ...config, methods: [method] })
-  for await (const _ of readPairs(file)) break // what is wrong with the file is said before a folder is made
+  for await (const _ of readPairs(file)) break // reports a bad file before a folder is created
   const lock = lockFolder(out)
   try {
     const adapter = await stoppable(async (signal, show) => {
@@ -104,16 +107,23 @@ async function trainCommand(file: string, options: Options): Promise<void> {
       const held = trainingKey(out)
       const foreign = existsSync(out) && readdirSync(out).some((entry) => !isLockFile(entry))
       if (foreign && held !== key && !force) {
-        const rule = `must be an empty folder or one with this training, got one with ${held ? "other settings" : "other files"}`
+        const rule = `must be empty or hold this training, got a folder with ${held ? "a training with other settings" : "other files"}`
         throw new InputError(`${rule}; choose another folder, or --force to replace the training in it`, { file: out })
       }
-      return runTraining({
+      const tracked = log && (await openTrackers(out, config, log)).training(name, join(out, "metrics.jsonl"))
+      const progress = stepProgress(name, { onProgress: show.progress, onNote: show.note })
+      const made = await runTraining({
         ...{ dir: out, key, by, settings, signal: AbortSignal.any([signal, lock.lost]) },
         pairs: () => readPairs(file),
         checkpointEvery: config.checkpointEvery,
         onNote: show.note,
-        onStep: stepProgress(name, { onProgress: show.progress, onNote: show.note }),
+        async onStep(line) {
+          progress(line)
+          await tracked?.step(metricsOf(line))
+        },
       })
+      await tracked?.finish()
+      return made
     })
     console.log(`${settings.trained ? "model" : "adapter"}: ${adapter}\nmetrics: ${join(out, "metrics.jsonl")}`)
   } finally {

@@ -13,7 +13,7 @@ import { commandLine, countOption, stoppable } from "./support"
 export function register(program: Command): void {
   const world = program
     .command("world")
-    .description("The embedded world: its instructions, its corpus, and the making of the embedded model.")
+    .description("The embedded world: instructions, training corpus, and training of the embedded model.")
     .addHelpText("after", "\nStart with `musc world sample`.")
   world
     .command("sample")
@@ -28,9 +28,13 @@ export function register(program: Command): void {
     })
   world
     .command("instructions")
-    .description("Print instructions as JSONL seeds, each with the constraints behind it in the field `world`.")
+    .description("Print instructions as JSONL, each with its constraints in the field `world`.")
     .option("-n, --number <n>", "instructions", "600")
-    .option("--split <split>", "train; eval or development: never seen in training, and apart from each other", "train")
+    .option(
+      "--split <split>",
+      "train, eval or development; the last two are disjoint and never used for training",
+      "train",
+    )
     .option("--seed <n>", "random seed", "0")
     .action(({ number, split, seed }: { number: string; split: string; seed: string }) => {
       if (!isSplit(split)) throw new InputError(`--split must be train, eval or development, got ${split}`)
@@ -40,17 +44,17 @@ export function register(program: Command): void {
   world
     .command("train")
     .description(
-      "Train the embedded model from scratch: tokenizer, eight phases of training from copying words to careless answers, measurements, model card. " +
+      "Train the embedded model from scratch: tokenizer, eight training phases from copying words to careless answers, evaluation, model card. " +
         "One to two hours on two cores; the same command resumes a stopped training.",
     )
     .addOption(new Option("--size <size>", "which embedded model").choices(Object.keys(worldSizes)).default("world"))
     .option("--out <folder>", "model folder to write (default: data/models/world or world-small)")
-    .option("--work <folder>", "training states and the able model (default: runs/world or world-small)")
+    .option("--work <folder>", "checkpoints and the intermediate model (default: runs/world or world-small)")
     .option("--able-steps <n>", "steps of the able phase", `${worldBuildDefaults.able.steps}`)
     .option("--careless-steps <n>", "steps of the careless phase", `${worldBuildDefaults.careless.steps}`)
     .option("--seed <n>", "random seed", `${worldBuildDefaults.seed}`)
     .option("--backend <name>", "tensorflow, webgpu, wasm or cpu")
-    .option("--workers <n>", "worker processes; results do not depend on it (default: one per core)", countOption)
+    .option("--workers <n>", "worker processes; does not change the result (default: one per core)", countOption)
     .addHelpText(
       "after",
       `

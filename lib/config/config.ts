@@ -55,64 +55,62 @@ const distinct = <Item extends z.ZodType>(item: Item) =>
  * (see the recipes).
  */
 export const runConfig = z.strictObject({
-  model: z
-    .string()
-    .min(1)
-    .default("world")
-    .describe("model folder (Hugging Face files), or the name of a model that comes with musc"),
+  model: z.string().min(1).default("world").describe("model folder (Hugging Face files) or embedded model"),
   backend: z
     .enum(["auto", ...backendNames])
     .default("auto")
-    .describe("TensorFlow.js backend; auto takes the fastest that runs"),
+    .describe("TensorFlow.js backend; auto: the fastest that runs"),
   math: z
     .enum(mathNames)
     .default("f32")
-    .describe("how the native backend multiplies matrices; bf16 is faster on processors with AMX and less exact"),
+    .describe("matmul precision of the native backend; bf16 is faster on processors with AMX and less exact"),
   thinking: z
     .enum(["template", "on", "off"])
     .default("template")
-    .describe("whether the model thinks, for chat templates that can switch it (enable_thinking)"),
+    .describe("thinking on or off, for chat templates with enable_thinking"),
   workers: count(0, 256)
     .default(0)
     .describe(
-      "worker processes that generate and score, each with a copy of the model; 0: one per core for models below .5 GB where half of the " +
-        "free memory holds them, otherwise 1; changes no result",
+      "worker processes that generate and score, each with its own copy of the model; 0: one per core for models below .5 GB if half of the " +
+        "free memory can hold them, otherwise 1; does not change results",
     ),
   seeds: z
     .string()
     .min(1)
     .default("world")
     .describe(
-      "instructions to start from: world (the embedded world's own), checkable (plain English with constraints that rules can check, " +
-        "for any chat model), self-instruct (the model writes them), or a seed file",
+      "instructions to start from: world (of the embedded world), checkable (plain English with constraints that rules can check, " +
+        "for any chat model), self-instruct (written by the model), or a file",
     ),
   stages: z
     .enum(["model", "world"])
     .default("model")
     .describe(
-      "who decomposes, corrupts and recombines: the model itself, or (seeds world and checkable) the world, exactly, for models too weak for it; " +
-        "answers and token signals are the model's in either case",
+      "who decomposes, corrupts and recombines: the model, or exact rules (world; only for seeds world and checkable), for models too weak for it; " +
+        "answers and token signals always come from the model",
     ),
-  instructions: count(1).default(1000).describe("maximum number of instructions for training; 600 to 10,000"),
+  instructions: count(1).default(1000).describe("maximum number of training instructions; 600 to 10,000"),
   minConstraints: count(2, 8)
     .default(3)
-    .describe("world, checkable: fewest constraints of an instruction, the task itself included; 2 to 4"),
-  maxConstraints: count(2, 8).default(6).describe("world, checkable: most constraints of an instruction; 4 to 7"),
+    .describe("world, checkable: minimum constraints per instruction, including the task; 2 to 4"),
+  maxConstraints: count(2, 8).default(6).describe("world, checkable: maximum constraints per instruction; 4 to 7"),
   nearDuplicate: z
     .number()
     .min(0.1)
     .max(1.1)
     .default(0.7)
-    .describe("similarity (Jaccard of 5-grams) from which an instruction counts as a repeat; above 1 keeps all"),
+    .describe("similarity (Jaccard of 5-grams) above which an instruction is a near-duplicate; above 1 keeps all"),
   holdout: share
     .default(0.1)
-    .describe("share of the instructions kept for evaluation, by hash of their text; the world has a split of its own"),
+    .describe(
+      "share of the instructions held out for evaluation, by hash of their text; not for world and checkable, which have their own splits",
+    ),
   seed: count(0, 2 ** 31 - 1)
     .default(0)
-    .describe("seed of the first repetition, any integer"),
+    .describe("random seed of the first repetition"),
   repeat: count(1, 100)
     .default(1)
-    .describe("repetitions of the whole run with seeds seed, seed + 1, …; 3 or more to rank methods"),
+    .describe("repetitions of the run, with seeds seed, seed + 1, …; 3 or more to rank methods"),
 
   shots: count(0, 5)
     .default(5)
@@ -123,7 +121,7 @@ export const runConfig = z.strictObject({
     .boolean()
     .default(true)
     .describe(
-      "whether decompose looks for a text inside instructions that have none of their own, as chats and self-instructed ones; not for the embedded model",
+      "whether decompose looks for an input text inside the instruction if it has no separate one; not for the embedded model",
     ),
   selfInstructTemperature: temperature.default(0.5).describe("sampling temperature; paper .5"),
   selfInstructMaxTokens: tokens.default(512).describe("maximum tokens of a new instruction"),
@@ -131,22 +129,22 @@ export const runConfig = z.strictObject({
   decomposeMaxTokens: tokens.default(1024).describe("maximum tokens of a reply"),
   noiseRatio: share.default(0.3).describe("share of the constraints that are corrupted, at least one; paper .3"),
   drop: z.number().min(0).default(0.5).describe("share of edits that drop the constraint; paper .5"),
-  negate: z.number().min(0).default(0.25).describe("share of edits that ask for the opposite; paper .25"),
-  substitute: z.number().min(0).default(0.25).describe("share of edits that ask for something else; paper .25"),
+  negate: z.number().min(0).default(0.25).describe("share of edits that negate the constraint; paper .25"),
+  substitute: z.number().min(0).default(0.25).describe("share of edits that substitute another value; paper .25"),
   corruptTemperature: temperature.default(0.5).describe("sampling temperature; paper .5"),
-  corruptMaxTokens: tokens.default(128).describe("maximum tokens of a new question"),
-  corruptAttempts: count(1, 20).default(2).describe("tries for a new question; 1 to 5"),
+  corruptMaxTokens: tokens.default(128).describe("maximum tokens of an edited question"),
+  corruptAttempts: count(1, 20).default(2).describe("attempts per edited question; 1 to 5"),
   recombineTemperature: temperature.default(0.1).describe("sampling temperature; paper .1"),
   recombineMaxTokens: tokens.default(1024).describe("maximum tokens of an instruction"),
   respondTemperature: temperature.default(0.5).describe("sampling temperature; paper .5"),
   respondMaxTokens: tokens.default(1024).describe("maximum tokens of an answer"),
-  keepCut: z.boolean().default(false).describe("whether pairs with an answer cut off at the limit are kept"),
+  keepCut: z.boolean().default(false).describe("whether to keep pairs with an answer cut off at the token limit"),
   keepPairs: z
     .enum(["all", "verified"])
     .default("all")
     .describe(
-      "verified keeps only contrastive pairs whose chosen answer keeps more of the constraints than the rejected one, by the exact checks of the world, " +
-        "else by judgeEndpoint, else by the model's own verdicts",
+      "verified keeps only pairs whose chosen answer keeps more constraints than the rejected one; checked by exact rules (world, checkable), " +
+        "else by judgeEndpoint, else by the model itself",
     ),
   weightings: distinct(z.enum(weightingNames))
     .min(1)
@@ -155,55 +153,51 @@ export const runConfig = z.strictObject({
   firstTokenZero: z
     .boolean()
     .default(false)
-    .describe("whether the first response token weighs 0, as in the released code"),
+    .describe("whether the first response token gets weight 0, as in the authors' code"),
 
   samples: count(2, 64)
     .default(4)
-    .describe("Self-Reward and Self-Correct: answers to an instruction, at the temperature of respond; paper 4"),
+    .describe("Self-Reward and Self-Correct: answers sampled per instruction, at respondTemperature; paper 4"),
   pointsFrom: z
     .enum(["reply", "verdicts"])
     .default("reply")
     .describe(
-      "self-reward-points: the judge writes the points, or they are counted from its verdicts on each constraint",
+      "self-reward-points: reply reads the points that the judge writes, verdicts counts its verdicts on the constraints",
     ),
   judgeEndpoint: z
     .string()
     .default("")
-    .describe(
-      "OpenAI-compatible server that judges for self-reward-external and keepPairs=verified, e.g. http://127.0.0.1:8000/v1",
-    ),
+    .describe("OpenAI-compatible judge for self-reward-external and keepPairs=verified, e.g. http://127.0.0.1:8000/v1"),
   judgeModel: z.string().default("").describe("model of that server"),
   evalJudgeEndpoint: z
     .string()
     .default("")
     .describe(
-      "OpenAI-compatible server that judges the final evaluation and the benchmarks; none: exact checks, else the model itself, untrained",
+      "OpenAI-compatible judge of the evaluation and the benchmarks; empty: exact checks where there are any, else the untrained model itself",
     ),
   evalJudgeModel: z.string().default("").describe("model of that server"),
-  evalJudgeTries: count(1, 10)
-    .default(3)
-    .describe("attempts at a benchmark's question while the reply cannot be parsed"),
+  evalJudgeTries: count(1, 10).default(3).describe("attempts per benchmark question while the reply cannot be parsed"),
   judgeMaxTokens: tokens.default(128).describe("maximum tokens of a judge's reply"),
 
   methods: distinct(z.enum(methodNames))
     .min(1)
     .default(["base", "sft", "coarse", "musc"])
     .describe(
-      "what to compare: base, sft (on chosen answers), coarse (plain DPO), tdpo1, tdpo2 (coarse with that loss), musc, musc-<weighting>, " +
+      "methods to compare: base, sft (on chosen answers), coarse (plain DPO), tdpo1, tdpo2 (coarse with that loss), musc, musc-<weighting>, " +
         "musc-dynamic (weights recomputed each epoch), fine (token weights on the pairs of self-reward-yesno: clean against empty prompt), " +
-        "coarse-verified and musc-verified (verified pairs alone, see keepPairs), " +
-        "self-correct, self-reward-yesno, -points, -external (a server judges), -verifier (the exact checks of world and checkable judge)",
+        "coarse-verified and musc-verified (verified pairs only, see keepPairs), " +
+        "self-correct, self-reward-yesno, -points, -external (judged by a server), -verifier (judged by exact checks)",
     ),
   equalPairs: z
     .boolean()
     .default(false)
-    .describe("whether all methods of a seed train on the same number of pairs, that of the method with fewest"),
-  pairs: count(0).default(0).describe("maximum number of pairs to train on; 0 takes all"),
+    .describe("whether all methods of a seed train on as many pairs as the method with the fewest"),
+  pairs: count(0).default(0).describe("maximum number of training pairs; 0: all"),
   weighting: z.enum(weightingNames).default(defaultWeighting).describe("token weighting of the method musc"),
   weighEvery: count(0, 100)
     .default(0)
     .describe(
-      "epochs after which the policy recomputes the token weights (dynamic weights); 0: once, by the base model",
+      "recompute the token weights with the current policy every so many epochs (dynamic weights); 0: compute once with the base model",
     ),
   loss: z
     .enum(preferenceLosses)
@@ -214,14 +208,14 @@ export const runConfig = z.strictObject({
     .gt(0)
     .max(100)
     .default(0.1)
-    .describe("strength of the pull to the reference model, and λ of ORPO; .01 to .5, paper .1"),
+    .describe("β of the preference loss (λ of ORPO): larger stays closer to the reference; .01 to .5, paper .1"),
   labelSmoothing: z
     .number()
     .min(0)
     .max(0.5)
     .default(0)
-    .describe("assumed share of pairs whose preference is reversed (cDPO); 0 to .3"),
-  lengthNormalised: z.boolean().default(false).describe("whether each answer's sum is divided by its tokens"),
+    .describe("assumed share of reversed preferences (cDPO); 0 to .3"),
+  lengthNormalised: z.boolean().default(false).describe("whether to divide each answer's sum by its number of tokens"),
   sftWeight: z.number().min(0).max(100).default(0).describe("weight of an SFT term on the chosen answer; 0 to 1"),
   simpoBeta: z.number().gt(0).max(1000).default(2).describe("β of SimPO, which has no reference; 2 to 10"),
   simpoMargin: z.number().min(0).max(100).default(0.5).describe("target margin of SimPO; .3 to 1.6"),
@@ -230,12 +224,12 @@ export const runConfig = z.strictObject({
     .min(0)
     .max(100)
     .default(0.5)
-    .describe("weight of the divergences in tdpo2; 0 is dpo, its paper .5"),
+    .describe("weight of the KL terms in tdpo2; 0 is dpo; TDPO paper .5"),
   trained: z
     .enum(["lora", "all"])
     .default("lora")
     .describe(
-      "what is trained: a LoRA on all linear layers, or all weights (a plain checkpoint comes out; needs more memory)",
+      "lora trains a LoRA on all linear layers, all trains every weight (writes a full checkpoint, needs more memory)",
     ),
   rank: count(1, 1024).default(8).describe("rank of the LoRA; 4 to 64, paper 8"),
   alpha: z.number().gt(0).max(4096).default(16).describe("alpha of the LoRA, usually twice the rank; paper 16"),
@@ -243,45 +237,41 @@ export const runConfig = z.strictObject({
   sftLr: rate.default(5e-6).describe("peak learning rate of sft"),
   epochs: z.number().gt(0).max(100).default(1).describe("passes over the pairs; paper 1 to 3"),
   batchSize: count(1, 4096).default(8).describe("pairs per optimizer step; paper 8"),
-  warmup: share.default(0.1).describe("share of the steps with a rising learning rate; paper .1"),
-  tokenBudget: count(1, 1e6).default(4096).describe("padded tokens in one forward pass of training; less saves memory"),
+  warmup: share.default(0.1).describe("share of the steps with linear warm-up; paper .1"),
+  tokenBudget: count(1, 1e6)
+    .default(4096)
+    .describe("maximum padded tokens per forward pass in training; lower saves memory"),
   gradientCheckpointing: z
     .boolean()
     .default(false)
-    .describe("whether training computes each layer twice instead of keeping its activations; saves memory"),
+    .describe("recompute activations in the backward pass; saves memory, a third more work"),
   cutoff: count(8, 131072).default(2048).describe("maximum tokens of prompt and answer together; paper 2048"),
   checkpointEvery: count(1).default(50).describe("optimizer steps between checkpoints"),
 
-  evalInstructions: count(0)
-    .default(500)
-    .describe("maximum number of held-out instructions to answer; 0 skips evaluation"),
+  evalInstructions: count(0).default(500).describe("maximum number of held-out instructions; 0 skips evaluation"),
   evalSplit: z
     .enum(["test", "development"])
     .default("test")
-    .describe(
-      "held-out instructions to answer: test, which results report, or development, for choosing settings without looking at the test",
-    ),
+    .describe("held-out split: test for reported results, development for choosing settings"),
   evalTemperatures: distinct(temperature).min(1).default([0, 0.5]).describe("sampling temperatures of the evaluation"),
   evalMaxTokens: tokens.default(1024).describe("maximum tokens of an answer"),
-  gradedPairs: count(0).default(500).describe("maximum number of pairs whose answers are graded for the results"),
+  gradedPairs: count(0).default(500).describe("maximum number of graded pairs"),
   benchmarks: distinct(z.string().min(1))
     .default([])
-    .describe(
-      "benchmarks that every method is measured on, such as ifeval, followbench; musc benchmark --help lists them",
-    ),
+    .describe("benchmarks to run on every method, such as ifeval, followbench; musc benchmark --help lists them"),
   benchmarkData: z
     .string()
     .default("")
-    .describe("folder of official data: one benchmark's own, or one with a folder for each, called as the benchmark"),
+    .describe("folder of official data: of one benchmark, or with one subfolder per benchmark"),
   benchmarkScoring: z
     .enum(["official", "corrected"])
     .default("official")
     .describe("official reproduces the quirks of the published scorers, corrected fixes them"),
-  benchmarkItems: count(0)
-    .default(0)
-    .describe("maximum number of items of each benchmark, in whole groups; 0 takes all"),
+  benchmarkItems: count(0).default(0).describe("maximum number of items per benchmark, in whole groups; 0: all"),
   benchmarkMaxTokens: count(0, 131072).default(0).describe("maximum tokens of an answer; 0: as the benchmark says"),
-  bootstrapSamples: count(100, 1e6).default(2000).describe("resamples for the confidence intervals; 1,000 to 10,000"),
+  bootstrapSamples: count(100, 1e6)
+    .default(2000)
+    .describe("bootstrap resamples for confidence intervals; 1,000 to 10,000"),
 })
 export type RunConfig = z.output<typeof runConfig>
 export type ConfigKey = keyof RunConfig

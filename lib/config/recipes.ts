@@ -93,7 +93,7 @@ export const recipes: Readonly<Record<string, Recipe>> = {
   },
   paper: {
     summary:
-      "the paper's table: base, SFT, Self-Reward by three judges, Self-Correct, fine only, coarse only and MuSC over five seeds",
+      "the paper's table: base, SFT, Self-Reward with three judges, Self-Correct, fine only, coarse only and MuSC; five seeds",
     config: {
       ...embedded,
       repeat: 5,
@@ -120,7 +120,7 @@ export const recipes: Readonly<Record<string, Recipe>> = {
   },
   checkable: {
     summary:
-      "a chat model of yours (--model) on plain English instructions with constraints that rules check; the world does the stages before answering",
+      "your chat model (--model) on plain English instructions whose constraints are checked by rules; rules also decompose, corrupt and recombine",
     config: {
       seeds: "checkable",
       stages: "world",
@@ -140,14 +140,14 @@ export const recipes: Readonly<Record<string, Recipe>> = {
   },
   "llama-3-8b": {
     summary:
-      "the paper's table at its own size: 1,000 self-instructed instructions or 2,000 chats, 3 epochs on 1,000 pairs",
+      "the paper's table at full size: 1,000 self-instructed instructions or 2,000 chats, 3 epochs on 1,000 pairs",
     model: "meta-llama/Meta-Llama-3-8B-Instruct",
     ...released,
   },
   "qwen2-7b": { summary: "the same with Qwen2", model: "Qwen/Qwen2-7B-Instruct", ...released },
   "ablation-weights": {
     summary:
-      "every token weighting on the same pairs, KL on verified pairs alone, and TDPO, five seeds, on the development split",
+      "every token weighting on the same pairs, KL on verified pairs only, and TDPO; five seeds, development split",
     config: {
       ...embedded,
       repeat: 5,
@@ -162,8 +162,7 @@ export const recipes: Readonly<Record<string, Recipe>> = {
     otherModels: standard,
   },
   "ablation-noise": {
-    summary:
-      "each kind of noise alone, two together, all three, and ratios of .1 to .7, five seeds, on the development split",
+    summary: "each kind of noise alone, in twos, and all three; ratios .1 to .7; five seeds, development split",
     config: { ...embedded, repeat: 5, evalSplit: "development", methods: ["base", "musc"] },
     otherModels: standard,
     variants: {
@@ -181,7 +180,7 @@ export const recipes: Readonly<Record<string, Recipe>> = {
     axis: "noiseRatio",
   },
   scaling: {
-    summary: "number of pairs, for two sizes of the embedded model (--models names others), five seeds",
+    summary: "increasing numbers of pairs, for two sizes of the embedded model (--models for others); five seeds",
     config: { ...embedded, repeat: 5, instructions: 1200, methods: ["base", "coarse", "musc"] },
     otherModels: { ...standard, instructions: 4000 },
     variants: {

@@ -187,7 +187,7 @@ export function createExclusive(file: string, content: string): boolean {
   }
 }
 
-/** Puts a small file in the place of another in one step, at once. @throws system errors */
+/** Puts a small file instead of another in one step, at once. @throws system errors */
 export function replaceAtomic(file: string, content: string): void {
   const temporary = temporaryFor(file)
   try {

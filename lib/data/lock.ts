@@ -214,7 +214,7 @@ function remedy({ age }: Holder, wait: number): string {
 const inUse = (file: string, who: string, todo: string) =>
   new InputError(`one process at a time may work here, got ${who}; ${todo}`, { file })
 
-/** @throws InputError for a folder, a link or anything else in the place of the lock */
+/** @throws InputError for a folder, a link or anything else instead of the lock */
 function requireFile(file: string): void {
   const stat = lstatSync(file, { throwIfNoEntry: false })
   if (!stat || stat.isFile()) return

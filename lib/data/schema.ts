@@ -73,7 +73,7 @@ export type DecomposedRow = z.infer<typeof decomposedRow>
 export const editKind = z.enum(["constraint-dropout", "constraint-negate", "constraint-substitute"])
 export type EditKind = z.infer<typeof editKind>
 
-/** One spoiled constraint. `after` is null when it was dropped. */
+/** One corrupted constraint. `after` is null when it was dropped. */
 export const edit = z.object({
   index: z.int().min(1).describe("position in `constraints`"),
   kind: editKind,
@@ -82,7 +82,7 @@ export const edit = z.object({
 })
 export type Edit = z.infer<typeof edit>
 
-/** Stage 2: the same constraints, some spoiled. */
+/** Stage 2: the same constraints, some corrupted. */
 export const corruptedRow = decomposedRow.extend({
   noised_constraints: z.array(z.string()).min(1),
   edits: z.array(edit).min(1),

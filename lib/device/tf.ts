@@ -74,7 +74,7 @@ export async function useBackend(wanted = process.env.MUSC_BACKEND, math = proce
   if (math !== processPrecision()) {
     if (tf.engine().registryFactory.tensorflow)
       throw new BackendError(
-        `math: must be ${processPrecision()} as when the native backend was loaded, got ${math}; start anew`,
+        `math: must be ${processPrecision()} as when the native backend was loaded, got ${math}; restart the process`,
       )
     process.env.ONEDNN_DEFAULT_FPMATH_MODE = math === "bf16" ? "BF16" : "STRICT"
   }

@@ -32,7 +32,7 @@ type Kernel = (call: Call) => tf.TensorInfo | tf.TensorInfo[]
 type Mended = (call: Call, own: Kernel) => ReturnType<Kernel> | null
 
 /**
- * Better kernels in the place of tfjs' own for what a decoder asks of them: its `BatchMatMul` multiplies fast (some 25
+ * Better kernels instead of tfjs' own for what a decoder asks of them: its `BatchMatMul` multiplies fast (some 25
  * GFLOPS) only two single matrices as they lie, else by three plain loops (1 GFLOPS); its `Slice` copies the whole tensor
  * before it takes a part, `SplitV` does so for each part, `GatherV2` goes value by value, `Identity` copies.
  */

@@ -46,7 +46,7 @@ export interface Generator {
   readonly maxShots?: number
   /**
    * Whether an answer never depends on which others are made with it, as from a server. Then rows are asked for in a
-   * window that slides, and a stopped stage goes on at any row.
+   * window that slides, and a stopped stage continues at any row.
    */
   readonly independent?: boolean
   generate(request: GenerateRequest): Promise<Completion>
@@ -70,7 +70,7 @@ export interface SignalScorer {
   /** One entry a response, in their order. */
   score(request: ScoreRequest): Promise<TokenSignals[]>
   /**
-   * Of engines that work on whole files: computes the signals of all requests, in a folder that a later start goes on
+   * Of engines that work on whole files: computes the signals of all requests, in a folder that a later start continues
    * with. What it gives answers these requests alone.
    */
   prepare?(

@@ -120,7 +120,7 @@ function localEngine(
   const eosIds = chatStop(tokenizer).ids
   const writer = new ContinuousWriter(bound, prefixes, {
     ...{ slots: maxBatch, eosIds, onTokens: options.onTokens },
-    // Read anew each time: in notebooks it is that of the cell under way.
+    // Read again each time: in notebooks it is that of the cell under way.
     get signal() {
       return options.signal
     },

@@ -5,7 +5,7 @@ import type { Bound } from "../model/transformer"
 import { renderChat } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 
-/** Demonstrations shorter than this are read anew with each prompt. */
+/** Demonstrations shorter than this are read again with each prompt. */
 const worthSharing = 32
 
 /**

@@ -8,8 +8,9 @@ import { InputError, MuscError, RefusedError, StoppedError } from "../errors"
 import { pythonFolder } from "../native/python-env"
 import type { ModelDescription } from "./description"
 import type { Generator, SignalScorer } from "./engine"
-import { jsonOf, type OpenAIOptions, openConnection } from "./openai"
+import { type OpenAIOptions, openConnection } from "./openai"
 import { serverAs } from "./server"
+import { jsonOf } from "./server-problem"
 import { serverScorer } from "./server-scorer"
 import { wordsOf } from "./torch"
 
@@ -128,7 +129,7 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
     const began = Date.now()
     const connection = openConnection({ ...client, baseURL: url, timeout: 10 })
     for (;;) {
-      if (signal?.aborted) throw new StoppedError("stopped on request; run the same command again to go on from here")
+      if (signal?.aborted) throw new StoppedError("stopped; run the same command again to resume")
       if (died.aborted) throw deadError()
       const seconds = (Date.now() - began) / 1000
       if (seconds > limit) {

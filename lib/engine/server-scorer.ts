@@ -4,7 +4,8 @@ import { encodeChats } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
 import { below } from "./address"
 import type { ScoreRequest, SignalScorer } from "./engine"
-import { jsonOf, type OpenAIOptions, serverCaller } from "./openai"
+import { type OpenAIOptions, serverCaller } from "./openai"
+import { jsonOf } from "./server-problem"
 import { ReplyError } from "./server-reply"
 
 /** How servers give the log-probs of a prompt: vLLM's and SGLang's field, or the old `echo`. */
@@ -51,7 +52,7 @@ export function serverScorer({ tokenizer, ...options }: ServerScorerOptions): Si
       }
     }
     throw new InputError(
-      `${options.baseURL} must tell log-probs of prompts (prompt_logprobs or echo), got none; serve by vLLM, weigh in this ` +
+      `${options.baseURL} must return log-probs of the prompt (prompt_logprobs or echo), got none; serve with vLLM, weigh in this ` +
         "process, or by --torch",
     )
   }

@@ -5,7 +5,8 @@ import { z } from "zod"
 import { MuscError, StoppedError } from "../errors"
 import { below, shownAddress } from "./address"
 import type { Generator } from "./engine"
-import { HttpError, jsonOf, type OpenAIOptions, openaiGenerator, openConnection } from "./openai"
+import { type OpenAIOptions, openaiGenerator, openConnection } from "./openai"
+import { HttpError, jsonOf } from "./server-problem"
 import { ReplyError } from "./server-reply"
 
 /** What `/v1/models` says of a model; each server says some of it. */
@@ -34,7 +35,7 @@ export interface OpenServer {
   engine: Generator
   /**
    * All that decides what it answers: the model, its revision, how it is sampled. Not its address, so that a server which
-   * comes back elsewhere goes on with the same work.
+   * comes back elsewhere continues with the same work.
    */
   id: string
   /** What the server says of the model; undefined where it lists none. */
@@ -115,7 +116,7 @@ async function listedAt(
       const only = models.length === 1 && models[0]!.owned_by === "llamacpp" ? models[0] : undefined // takes any name
       return models.find(({ id }) => id === model) ?? only
     } catch (error) {
-      if (signal?.aborted) throw new StoppedError("stopped on request; run the same command again to go on from here")
+      if (signal?.aborted) throw new StoppedError("stopped; run the same command again to resume")
       const status = error instanceof HttpError ? error.reply.status : 0
       const noList = status >= 300 && ![408, 425, 429, 502, 503, 504].includes(status)
       if (noList || error instanceof ReplyError) return undefined

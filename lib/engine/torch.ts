@@ -74,7 +74,7 @@ export async function completeJob(folder: string, script: Job["script"]): Promis
 
 /**
  * Runs the job of a folder to its end. What it prints goes to `log.txt` of the folder. At an abort it gets SIGTERM, writes
- * its state and ends; the same job goes on from there.
+ * its state and ends; the same job resumes from there.
  * @throws PendingJobError for `job`; BackendError when it cannot be started; MuscError with its last lines when it fails;
  * StoppedError when aborted
  */
@@ -179,7 +179,7 @@ async function endEarlier(folder: string): Promise<void> {
   rmSync(file)
 }
 
-const stopped = () => new StoppedError("stopped on request; run the same command again to go on from here")
+const stopped = () => new StoppedError("stopped; run the same command again to resume")
 
 /** Whole lines of a file that another process appends to, behind `from` bytes. */
 export function newLines(file: string, from: number): { lines: string[]; end: number } {

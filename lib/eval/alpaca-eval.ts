@@ -168,7 +168,7 @@ function score(data: AlpacaData, response: string, replies: readonly JudgeReply[
  * Win rate (mean preference for the model), discrete win rate (preferences above 1.5, draws half), the length-controlled
  * rate where all results have their gamed rows, and the mean length of answers, cut to an integer officially.
  *
- * Only the gamed rows of the instructions at hand are fitted, which for all 805 is the official set; with fewer, the
+ * Only the gamed rows of the instructions available are fitted, which for all 805 is the official set; with fewer, the
  * official code still takes them all. Resampling an instruction takes its gamed rows with it.
  */
 function figures(results: readonly AlpacaResult[], scoring: Scoring): Record<string, number> {

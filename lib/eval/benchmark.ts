@@ -1,7 +1,7 @@
 import type { Message } from "../data/schema"
 
 /**
- * `official` reproduces the published scorer with its quirks, so that figures compare; `corrected` mends what is wrong
+ * `official` reproduces the published scorer with its quirks, so that figures compare; `corrected` fixes what is wrong
  * in it.
  */
 export type Scoring = "official" | "corrected"

@@ -1,7 +1,7 @@
 import type { EvalItem } from "../data/results"
 import type { InstructionRow } from "../data/schema"
 
-/** What became of each constraint of an answer. */
+/** Outcome of each constraint of an answer. */
 export type Verdicts = EvalItem["constraints"]
 
 /** Says of each constraint of a row whether an answer keeps it; null where it cannot tell, which is never guessed. */

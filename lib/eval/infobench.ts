@@ -42,7 +42,7 @@ interface Result {
   officialRules: boolean
 }
 
-/** The judge's rules in our own words; the official script's take their place where it is at hand. */
+/** The judge's rules in our own words; the official script's take their place where it is available. */
 const ourRules = `Answer the questions about the generated text (and the input, if there is one) with YES or NO.
 
 - YES: the generated text fulfils the condition of the question entirely. A small inaccuracy already excludes YES: when a question asks whether every sentence has some property and one sentence lacks it, the answer is NO.

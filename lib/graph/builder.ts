@@ -38,7 +38,7 @@ interface GraphBackend {
 export interface GraphOptions {
   /** On the calling thread alone: to wake another takes a fifth of a small model's decoding step. */
   oneThread?: boolean
-  /** Compiled by XLA, anew for each shape of its inputs; for operations of TensorFlow alone. */
+  /** Compiled by XLA, again for each shape of its inputs; for operations of TensorFlow alone. */
   xla?: boolean
 }
 

@@ -6,7 +6,7 @@ import { dtypes, type GraphAttrs, GraphBuilder, type GraphNode, type GraphType }
 /**
  * A differentiable function as two graphs, its value and its gradient, made by watching which kernels it calls (as jax.jit
  * and tf.function do). It is watched at a few sizes: a whole number that differs between them must be a known function of
- * the sizes and is computed anew for each call, everything else is the same at all sizes.
+ * the sizes and is recomputed for each call, everything else is the same at all sizes.
  */
 
 /** What may differ from call to call: rows, tokens asked for, and places along a row, ascending, from 0 to its length. */

@@ -85,7 +85,7 @@ async function fill(remote: RemoteFile, part: string, options: DownloadOptions):
     if (failures === attempts || connections === mostConnections(remote.size)) {
       throw new InputError(
         `could not download: ${reason} at byte ${now} of ${remote.size}, after ${connections + 1} connections; ` +
-          "check the network and run the same command again, it goes on from there",
+          "check the network and run the same command again to resume",
         { file: remote.url },
       )
     }

@@ -27,7 +27,7 @@ export interface Context {
   attention: AttentionInputs | Blocks
   /** First queries of the blocks that attend together, from the first query t0 that attends. */
   starts: readonly number[]
-  /** The tokens with which a layer goes on after attention, where not with all: [M] each. */
+  /** The tokens with which a layer continues after attention, where not with all: [M] each. */
   asked?: {
     tokens: Tensor1D // into B · T
     attended: Tensor1D // into B · (T - t0)

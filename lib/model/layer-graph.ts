@@ -57,7 +57,7 @@ export function layersByGraph(
   })
 }
 
-/** Only the last layer goes on with some tokens alone. */
+/** Only the last layer continues with some tokens alone. */
 const askedOf = (contexts: readonly Context[]) => contexts.at(-1)!.asked
 
 /** First queries of all blocks, from 0 to the row's length, whether or not queries from 0 on attend. */

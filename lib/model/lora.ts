@@ -164,7 +164,7 @@ function releaseParts(bound: Bound): void {
 const projections = ["qk", "v", "o", "gate", "up", "down"] as const
 const projectionsOf = (layer: Layer) => projections.map((name) => layer[name])
 
-/** The model with the adapter added into its matrices for good; a new set of tensors for the changed ones. */
+/** The model with the adapter added into its matrices permanently; a new set of tensors for the changed ones. */
 export function merge(model: Model, lora: Lora): Model {
   const bound = bind(model, { lora })
   const params: Params = { ...model.params }

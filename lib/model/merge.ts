@@ -163,7 +163,7 @@ async function writeCompanions(modelDir: string, out: string, changes: Record<st
   await writeAtomic(join(out, "config.json"), `${jsonText({ ...json, ...changes })}\n`)
 }
 
-/** The embedding's name in the place of the head's: some readers look for a tied matrix under the first alone. */
+/** The embedding's name instead of the head's: some readers look for a tied matrix under the first alone. */
 const asEmbedding = (name: string, multimodal?: boolean): string =>
   name
     .replace(/^language_model\.lm_head\./, "language_model.model.embed_tokens.")

@@ -111,7 +111,7 @@ export function tensorPeak(
   const chunk = Math.max(64, Math.floor(2 ** (gpu ? 26 : 24) / V))
   const head = 3 * Math.min(chunk, tokens / 2) * V
   const saved = blockSaved(config, tokens, seenKeys(T), fused)
-  // The last layer goes on after attention with the tokens that predict answers alone.
+  // The last layer continues after attention with the tokens that predict answers alone.
   const kept = recompute ? L * tokens * D + saved : (L - 0.5) * saved
   const work = Math.max(head, blockBackward(config, tokens, seenKeys(T), fused))
   return weights + effective + 5 * lora + tables(config, tokens, T, fused) + kept + work

@@ -8,7 +8,7 @@ import { ask, failed, type Outcome, problemOf, sameWords, withCalls } from "./ro
 export interface CorruptOptions {
   /** Run seed, any integer. */
   seed: number
-  /** Share of the constraints that is spoiled, 0 to 1; paper .3. At least one is, and constraint 0 never. */
+  /** Share of the constraints that is corrupted, 0 to 1; paper .3. At least one is, and constraint 0 never. */
   ratio: number
   /** Share of edits that drop the constraint; paper .5. The three shares need not add up to 1. */
   drop: number
@@ -59,7 +59,7 @@ export function parseQuestion(text: string): string {
   return bare(line.replace(/^(##\s*)?\d+\s*[.):]\s*/, "").replaceAll("**", ""), "(new )?question").replace(/\s+/g, " ")
 }
 
-/** How many of `n` constraints are spoiled: `min(n - 1, max(1, round(ratio n)))`, halves to even. */
+/** How many of `n` constraints are corrupted: `min(n - 1, max(1, round(ratio n)))`, halves to even. */
 export function editCount(n: number, ratio: number): number {
   const floor = Math.floor(ratio * n)
   const rest = ratio * n - floor
@@ -67,7 +67,7 @@ export function editCount(n: number, ratio: number): number {
   return Math.min(n - 1, Math.max(1, rounded))
 }
 
-/** Which constraints are spoiled, and how: by position, constraint 0 never. Depends on seed and row alone. */
+/** Which constraints are corrupted, and how: by position, constraint 0 never. Depends on seed and row alone. */
 export function planEdits(
   row: { id: string; constraints: readonly string[] },
   { seed, ratio, drop, negate, substitute }: CorruptOptions,

@@ -12,7 +12,7 @@ export interface DecomposeDemo {
   questions: readonly string[]
 }
 
-/** One constraint before and after it was spoiled. */
+/** One constraint before and after it was corrupted. */
 export interface EditDemo {
   question: string
   changed: string

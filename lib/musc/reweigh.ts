@@ -73,7 +73,7 @@ export function openReweigher(
   function kept(epoch: number): PairWeights[] {
     const held = file && existsSync(file) ? readJsonFile(file) : {}
     if (held.key !== checkpoint?.key || held.epoch !== epoch) {
-      const problem = `holds no weights of epoch ${epoch + 1}, in which training stopped; delete the folder to start anew`
+      const problem = `holds no weights of epoch ${epoch + 1}, in which training stopped; delete the folder to start over`
       throw new CheckpointError(file ?? "checkpoint", [problem])
     }
     return held.weights as PairWeights[]

@@ -11,7 +11,7 @@ export type FailedRow = InstructionRow & { failure: Failure }
 export type Outcome<Row> = (Row & { failure?: undefined }) | FailedRow
 
 /**
- * Whether a row goes on. `row.failure` says it too, but compilers without strict null checks, such as that of plain tslab,
+ * Whether a row passed. `row.failure` says it too, but compilers without strict null checks, such as that of plain tslab,
  * learn nothing from it.
  */
 export const hasPassed = <Row extends object>(row: Row | FailedRow): row is Row => !("failure" in row && row.failure)

@@ -66,10 +66,10 @@ export async function* runStage<In extends InstructionRow, Out extends Instructi
 }
 
 function check(signal?: AbortSignal): void {
-  if (signal?.aborted) throw new StoppedError("musc: stopped on request; run again to go on from here")
+  if (signal?.aborted) throw new StoppedError("stopped; run the same command again to resume")
 }
 
-/** What became of the rows that reached a stage. */
+/** Outcomes of the rows that reached a stage. */
 export interface StageCount {
   stage: StageName
   rows: number

@@ -54,7 +54,7 @@ export type TrainSettings = SharedSettings &
         weighting: WeightingName
         firstTokenZero: boolean
         preference: PreferenceOptions
-        /** Dynamic weights: epochs after which weights are made anew from the policy; absent or 0: once, from the base. */
+        /** Dynamic weights: epochs after which weights are recomputed from the policy; absent or 0: once, from the base. */
         weighEvery?: number
       }
   )
@@ -113,7 +113,7 @@ export interface PairCounts {
 export interface TrainControl extends Pick<TrainOptions, "checkpoint" | "signal" | "onStep"> {
   /** Called once, before the first step. */
   onPairs?: (counts: PairCounts) => void | Promise<void>
-  /** Told, a line each, of pairs that were left out, cut or weighed anew. By default they go to console.warn. */
+  /** Receives one line about each pair that was left out, cut or reweighted. By default they go to console.warn. */
   onNote?: (line: string) => void
 }
 
@@ -236,7 +236,7 @@ export function checkSettings(settings: TrainSettings): void {
     }
   }
   if (settings.kind === "preference" && settings.weighEvery && settings.weighEvery >= settings.epochs) {
-    const rule = `must be below the epochs, ${settings.epochs}, as weights are made anew between epochs`
+    const rule = `must be below the epochs, ${settings.epochs}, as weights are recomputed between epochs`
     throw new InputError(`weighEvery ${rule}, got ${settings.weighEvery}; lower it, or raise epochs`)
   }
   if (settings.kind === "sft" || readsWeights(settings.preference.loss)) return

@@ -11,9 +11,9 @@ export interface PairVerdicts {
 export const NOT_VERIFIED = "chosen keeps no more constraints than rejected"
 
 /**
- * Verified contrast, between stages 4 and 5: a pair goes on only where the chosen answer keeps a larger share of the
+ * Verified contrast, between stages 4 and 5: a pair passes only where the chosen answer keeps a larger share of the
  * constraints than the rejected one. The answer to the clean instruction is the better one on average, but by no means
- * always. Who judges is the caller's to say. A pair of which an answer has no readable verdict does not go on either.
+ * always. Who judges is the caller's to say. A pair of which an answer has no readable verdict does not pass either.
  */
 export async function verify(row: PairRow, judge: (row: PairRow) => Promise<PairVerdicts>): Promise<Outcome<PairRow>> {
   const { chosen, rejected } = await judge(row)

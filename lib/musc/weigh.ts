@@ -147,7 +147,7 @@ export const weightings = {
   "ratio-scaled": (own) => normalise(recoveredRatio(own)),
 
   /**
-   * exp(clamp(contrast, -.5, 1.5)): the weight of TIS-DPO (arXiv 2410.04350) with the two prompts in the place of its two
+   * exp(clamp(contrast, -.5, 1.5)): the weight of TIS-DPO (arXiv 2410.04350) with the two prompts instead of its two
    * contrast models, here normalised like the others.
    */
   "tis-dpo": ({ logprob, logprobOther }) =>

@@ -200,7 +200,7 @@ async function packages(): Promise<Fact[]> {
       name: "one tfjs",
       state: one ? "ok" : "missing",
       value: one
-        ? `one copy${danfo ? ", which danfojs-node shares" : ""}`
+        ? `one copy${danfo ? ", shared with danfojs-node" : ""}`
         : `${cores.length} copies: ${cores.join(", ")}`,
       remedy: one ? undefined : "copy the `overrides` of musc's package.json into yours and run `npm dedupe`",
     },
@@ -238,8 +238,13 @@ async function cuda(run: Run, driver: string): Promise<Fact[]> {
     present
       ? { topic: "cuda", name: "NVIDIA driver", state: "ok", value: readFileSync(driver, "utf8").split("\n")[0]! }
       : {
-          ...{ topic: "cuda", name: "NVIDIA driver", state: "optional", value: "not loaded: no NVIDIA GPU is used" },
-          remedy: "for a GPU: install its driver (525 or later), then run `npx musc native --cuda`",
+          ...{
+            topic: "cuda",
+            name: "NVIDIA driver",
+            state: "optional",
+            value: "not loaded, so no NVIDIA GPU can be used",
+          },
+          remedy: "to use a GPU, install its driver (525 or later), then run `npx musc native --cuda`",
         },
   ]
   const build = nativeBuild()
@@ -248,7 +253,7 @@ async function cuda(run: Run, driver: string): Promise<Fact[]> {
       ? { topic: "cuda", name: "libtensorflow", state: "ok", value: `${build.version}, built for CUDA` }
       : {
           ...{ topic: "cuda", name: "libtensorflow", state: lacking },
-          value: build ? `${build.version}, built for the CPU alone` : "not built here",
+          value: build ? `${build.version}, CPU build` : "not built here",
           remedy: present ? "run `npx musc native --cuda`" : undefined,
         },
   )
@@ -304,8 +309,8 @@ function torchEnvironment(): Fact {
   return {
     ...shown,
     state: "optional",
-    value: "not made",
-    remedy: "npx musc python makes it, for scoring and training by PyTorch",
+    value: "not installed",
+    remedy: "run `npx musc python` to score and train with PyTorch",
   }
 }
 

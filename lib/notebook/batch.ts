@@ -119,7 +119,7 @@ export interface BatchOptions {
   timeout?: number
 }
 
-/** What came of an execution. */
+/** Outcome of an execution. */
 export interface Executed {
   file: string
   seconds: number

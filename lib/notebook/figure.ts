@@ -17,7 +17,7 @@ let loaded = false
 
 /**
  * Brings plotly into the page, once a kernel, so that figures answer to the pointer: a display holds the script for a
- * moment and is then emptied, which keeps the saved notebook small. Call it again after the page was loaded anew.
+ * moment and is then emptied, which keeps the saved notebook small. Call it again after the page was reloaded.
  */
 export async function loadPlotly(): Promise<void> {
   loaded = true

@@ -16,7 +16,7 @@ import { interruptible } from "./interrupt"
 
 /**
  * A training that is made in one cell and run in another, with curves that grow. The interrupt button stops it after the
- * current step; `run` again goes on from there, to the same adapter as without the stop.
+ * current step; `run` again resumes from there, to the same adapter as without the stop.
  */
 export class Trainer {
   /** One entry a step done. */
@@ -52,7 +52,7 @@ export class Trainer {
     }
   }
 
-  /** Trains, or goes on. @throws StoppedError when interrupted; nothing is lost then */
+  /** Trains, or resumes. @throws StoppedError when interrupted; nothing is lost then */
   async run(): Promise<void> {
     if (this.trained) return
     const figure = await liveFigure()
@@ -71,7 +71,7 @@ export class Trainer {
     } catch (error) {
       if (!(error instanceof StoppedError)) throw error
       if (this.log.length) await figure.end(this.curves(), this.line())
-      throw new StoppedError(`stopped after ${this.line()}; run the cell again to go on from there`, { cause: error })
+      throw new StoppedError(`stopped after ${this.line()}; run the cell again to resume`, { cause: error })
     }
     await rm(dirname(this.checkpoint), { recursive: true, force: true })
     await figure.end(this.curves(), this.line())

@@ -110,7 +110,7 @@ export interface AttentionBlock {
 
 /**
  * softmax(q kᵀ + mask) v for q [B, N, T, H] (already scaled), k and v [B, K, S, H], a block of queries at a time: what no
- * query of a block may look at costs nothing. The blocks go on to the last query from a first one, t0, and so does the
+ * query of a block may look at costs nothing. The blocks continue to the last query from a first one, t0, and so does the
  * result
  * [B, N, T - t0, H]. Grouped queries: N is a multiple of K, and heads of a group are consecutive.
  * `qk` is q and k stacked along axis 1 in training (S = T); with a cache, keys come from `cached` and `qk` holds the queries

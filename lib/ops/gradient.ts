@@ -67,7 +67,7 @@ export function gradients(f: () => Tensor, xs: Tensor[], dy: Tensor): (Tensor | 
   }
 }
 
-/** A tree of objects and lists with `change(tensor)` in the place of each tensor. */
+/** A tree of objects and lists with `change(tensor)` instead of each tensor. */
 export function mapTensors<Tree>(tree: Tree, change: (tensor: Tensor) => Tensor): Tree {
   if (tree instanceof tf.Tensor) return change(tree) as Tree
   if (Array.isArray(tree)) return tree.map((part) => mapTensors(part, change)) as Tree

@@ -141,7 +141,7 @@ export function targetLogProbs(
   const chunk = options.chunk ?? Math.max(chunkOf(table), options.trainTable ? table.shape[1] >> 1 : 0)
   const starts = startsOf(h, chunk)
   const rows = (x: Tensor, at: number) => rowsAt(x, at, chunk)
-  // dh for dy = -1 costs one matmul while the logits are at hand. A trained table needs dy first: a single chunk keeps its
+  // dh for dy = -1 costs one matmul while the logits are available. A trained table needs dy first: a single chunk keeps its
   // gradient by the logits until then, several compute theirs again.
   let unit: Tensor2D[] | null = null
   let keep = false

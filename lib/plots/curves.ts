@@ -126,7 +126,7 @@ function curves(
     y1: Math.LN2,
     line: { color: colours.grey, width: 1, dash: "dash" },
   }
-  if (has(["margin"])) layout.shapes = [ln2]
+  if (panels[0]?.of.includes("loss") && has(["margin"])) layout.shapes = [ln2]
   return { data, layout }
 }
 

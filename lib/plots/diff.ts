@@ -105,7 +105,7 @@ const verbs = {
 const editLine = ({ kind, before, after }: Edit): Html =>
   html`<b style="font-size:12px">${verbs[kind]}</b> ${mark.old(before)}${after !== null && html` → ${mark.new(after)}`}`
 
-/** The constraints of a row, spoiled ones marked by the edit asked for: dropped struck through, others old → new. */
+/** The constraints of a row, corrupted ones marked by the edit asked for: dropped struck through, others old → new. */
 export function editsHtml(row: Pick<CorruptedRow, "constraints" | "edits">): Html {
   const edits = new Map(row.edits.map((edit) => [edit.index, edit]))
   const line = (question: string, i: number) => (edits.has(i) ? editLine(edits.get(i)!) : html`${question}`)
@@ -121,8 +121,8 @@ export interface Verdict {
 }
 
 const signs = new Map<boolean | null | undefined, Html>([
-  [true, html`<span style="color:#00694d;font-weight:700" title="kept">✓</span>`],
-  [false, html`<span style="color:#b04a00;font-weight:700" title="not kept">✗</span>`],
+  [true, html`<span style="color:var(--kept,#00694d);font-weight:700" title="kept">✓</span>`],
+  [false, html`<span style="color:var(--missed,#b04a00);font-weight:700" title="not kept">✗</span>`],
   [null, html`<span title="verdict not readable">?</span>`],
   [undefined, html`<span title="not judged">·</span>`],
 ])

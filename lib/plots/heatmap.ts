@@ -107,7 +107,7 @@ export function mapLegend(): Html {
       (weight) => html`<span style="padding:1px 7px;${tokenStyle(weight, answer)}">${marked(weight, weight)}</span> `,
     )
   return html`<div style="font-size:13px;margin:8px 0">weight in chosen: ${sample("chosen")} · in rejected: ${sample("rejected")}<br>
-<span style="color:#52606d">underlined from 1.25, bold from 1.75; point at a token for its numbers</span></div>`
+<span style="color:var(--soft,#52606d)">underlined from 1.25, bold from 1.75; point at a token for its numbers</span></div>`
 }
 
 /** A choice of weightings and of numbers for all maps of a page. Its options follow the `weightings` of the maps. */

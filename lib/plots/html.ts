@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
-import { darkColours, pageStyle } from "./page-style"
+import { drawScript } from "./page-script"
+import { pageStyle } from "./page-style"
 import type { Figure } from "./theme"
 
 /** Text that is HTML already. Made by the `html` tag alone, which escapes all else. */
@@ -76,30 +77,12 @@ export function plotlyBundle(): string {
 /** JavaScript in which the only places where these can stand, strings and patterns, say the same without `</` and `<!`. */
 const inScript = (code: string): string => code.replace(/<(?=\/script|!--)/gi, "\\x3c")
 
-const draw = `
-const dark = matchMedia("screen and (prefers-color-scheme: dark)")
-const inDark = ${JSON.stringify(darkColours)}
-const recoloured = (json) => dark.matches ? json.replace(/#[0-9A-Fa-f]{6}\\b/g, (colour) => inDark[colour.toUpperCase()] ?? colour) : json
-const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] }
-const drawAll = () => {
-  for (const plot of document.querySelectorAll(".plot")) {
-    const { data, layout } = JSON.parse(recoloured(plot.nextElementSibling.textContent))
-    Plotly.react(plot, data, layout, options)
-  }
-}
-drawAll()
-dark.addEventListener("change", drawAll)
-const fit = (width) => document.querySelectorAll(".plot").forEach((plot) => Plotly.relayout(plot, { width, autosize: !width }))
-addEventListener("beforeprint", () => fit(1050))
-addEventListener("afterprint", () => fit(undefined))
-`
-
 /**
  * A whole page in one file: style, scripts and figures inside, nothing from the network; a policy in its head forbids
  * even to try, and runs no script but those given here. `scripts` is code that runs after the figures are drawn.
  */
 export function page(title: string, body: Html, scripts: readonly string[] = []): string {
-  const code = [plotlyBundle(), draw, ...scripts.map(inScript)]
+  const code = [plotlyBundle(), drawScript, ...scripts.map(inScript)]
   const hashes = code.map((text) => `'sha256-${createHash("sha256").update(text).digest("base64")}'`)
   const policy = [
     "default-src 'none'",

@@ -21,10 +21,10 @@ export const darkColours: Readonly<Record<string, string>> = {
 
 export const pageStyle = `
 :root { color-scheme: light dark; --page: #fff; --ink: #1f2933; --soft: #52606d; --line: #dde2e8; --rule: #9aa3af;
-  --box: #f5f7fa; --link: #0b5cad; --warn: #fdf1e7; --old: #9c3a00; --new: #004f7c }
+  --box: #f5f7fa; --link: #0b5cad; --warn: #fdf1e7; --old: #9c3a00; --new: #004f7c; --kept: #00694d; --missed: #b04a00; --shade: rgba(31, 41, 51, .18) }
 @media screen and (prefers-color-scheme: dark) {
   :root { --page: #15191f; --ink: #e3e8ee; --soft: #a3afbb; --line: #333c47; --rule: #6b7683; --box: #1e242c;
-    --link: #6cb6ff; --warn: #3a2a1a; --old: #ff9d66; --new: #6cc0f5 }
+    --link: #6cb6ff; --warn: #3a2a1a; --old: #ff9d66; --new: #6cc0f5; --kept: #4fd1a5; --missed: #ff9d66; --shade: rgba(0, 0, 0, .55) }
   del { color: var(--old) !important } ins { color: var(--new) !important }
 }
 * { box-sizing: border-box }
@@ -40,9 +40,13 @@ p { margin: 8px 0; max-width: 78ch }
 nav { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 14px 0 0; font-size: 14px }
 a { color: var(--link) }
 figure { margin: 18px 0; overflow-x: auto }
-.plot { min-width: 860px }
+@media (min-width: 701px) { .plot { min-width: 860px } }
 figcaption { max-width: 78ch }
-.wide { overflow-x: auto; margin: 12px 0 }
+/* a shadow at a side says that the table goes on there */
+.wide { overflow-x: auto; margin: 12px 0; background: linear-gradient(to right, var(--page) 40%, transparent) left / 40px 100% no-repeat local,
+  linear-gradient(to left, var(--page) 40%, transparent) right / 40px 100% no-repeat local,
+  linear-gradient(to right, var(--shade), transparent) left / 12px 100% no-repeat scroll,
+  linear-gradient(to left, var(--shade), transparent) right / 12px 100% no-repeat scroll }
 table { border-collapse: collapse; min-width: 50%; font-size: 14px }
 th { text-align: left; font-weight: 600; border-bottom: 2px solid var(--rule); white-space: nowrap }
 th, td { padding: 5px 10px; vertical-align: top }
@@ -63,11 +67,14 @@ pre { background: var(--box); border: 1px solid var(--line); border-radius: 6px;
 details { margin: 12px 0 } summary { cursor: pointer; color: var(--link) }
 .controls { display: flex; flex-wrap: wrap; gap: 8px 20px; align-items: center; margin: 12px 0 }
 select, input, button { font: inherit; padding: 3px 6px; color: inherit; background: var(--box); border: 1px solid var(--rule); border-radius: 4px; max-width: 100% }
+.kept { color: var(--kept); font-weight: 700 } .missed { color: var(--missed); font-weight: 700 }
+.samples .two { margin: 6px 0 } .samples .two h4 { margin-top: 4px } .samples ul { margin: 4px 0; padding-left: 4px; list-style: none }
 .samples h4 { margin: 10px 0 2px; font-size: 13px; color: var(--soft) } .samples li { margin: 2px 0 }
 @media (max-width: 700px) {
   main { padding: 16px 14px 48px } h1 { font-size: 23px } h2 { font-size: 19px; margin-top: 32px } .lead { font-size: 16px }
-  .two, .facts { grid-template-columns: 1fr } .facts dd { margin-bottom: 6px } .plot { min-width: 760px }
+  .two, .facts { grid-template-columns: 1fr } .facts dd { margin-bottom: 6px }
   th, td { padding: 4px 7px } nav { gap: 8px 14px } select, input, button { padding: 7px 8px }
+  .card table:not(.pair) { min-width: 100% } .card th.mark { width: auto !important }
   table.pair, table.pair tbody, table.pair tr, table.pair td { display: block; width: 100% !important }
 }
 @media print {

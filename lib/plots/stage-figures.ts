@@ -3,7 +3,7 @@ import type { StageCount } from "../musc/run-stage"
 import { axesOf, axis, colours, type Figure, gridLayout, inkOn, layoutOf, type Trace, wrapped } from "./theme"
 
 /**
- * Rows that passed each stage, and below it the rows that went no further by stage and reason, so that every row of the
+ * Rows that passed each stage, and below it the rows that failed by stage and reason, so that every row of the
  * source is accounted for.
  */
 export function stageFunnel(counts: readonly StageCount[]): Figure {
@@ -46,7 +46,7 @@ export function stageFunnel(counts: readonly StageCount[]): Figure {
   const panels = [panel("rows that passed each stage", passed)]
   if (reasons.length) {
     data.push(bars(labels, lost, 1, colours.orange))
-    panels.push(panel("rows that went no further, by stage and reason", lost))
+    panels.push(panel("rows that failed, by stage and reason", lost))
   }
   const layout = gridLayout("From instructions to training pairs", panels, 1, 200, { legend: false })
   return { data, layout: reasons.length ? unequal(layout, [counts.length, reasons.length]) : layout }
@@ -61,6 +61,7 @@ function unequal(layout: Figure["layout"], bars: readonly [number, number]): Fig
   const [heading, other] = layout.annotations as [object, object]
   return {
     ...layout,
+    meta: undefined,
     height: layout.height - 2 * 200 - gap + height,
     yaxis: { ...(layout.yaxis as object), domain: [cut[1], 1] },
     yaxis2: { ...(layout.yaxis2 as object), domain: [0, cut[0]] },
@@ -85,7 +86,7 @@ const editColours: Readonly<Record<EditResult, string>> = {
   failed: colours.grey,
 }
 
-/** Edits by the kind that was asked for (one bar each) and by what came of it (colours). */
+/** Edits by the requested kind (one bar each) and by the actual outcome (colours). */
 export function editKinds(edits: readonly EditOutcome[]): Figure {
   const asked = editKind.options
   const count = (kind: EditKind, result: EditResult) =>
@@ -106,15 +107,14 @@ export function editKinds(edits: readonly EditOutcome[]): Figure {
         textangle: 0,
         insidetextfont: { color: inkOn(editColours[result]) },
         marker: { color: editColours[result] },
-        hovertemplate: `asked to %{y}, ${result}: %{x}<extra></extra>`,
+        hovertemplate: `requested: %{y}, actual: ${result}: %{x}<extra></extra>`,
       }
     })
-  const layout = layoutOf("Edits by kind: asked for, and got", 150, {
+  const layout = layoutOf("Edits by kind, requested and actual", 150, {
     barmode: "stack",
-
     bargap: 0.35,
     xaxis: axis("edits", { rangemode: "tozero", tickformat: ",d" }),
-    yaxis: axis("asked for", { autorange: "reversed", ticks: "", type: "category" }),
+    yaxis: axis("requested", { autorange: "reversed", ticks: "", type: "category" }),
   })
   return { data, layout }
 }

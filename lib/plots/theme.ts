@@ -1,3 +1,5 @@
+import { darkColours } from "./page-style"
+
 /** A plotly figure as plain data: shown by the report, by notebooks, or saved as JSON. */
 export interface Figure {
   data: Trace[]
@@ -83,10 +85,20 @@ const font =
   "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 const bottom = 56
 
-/** Black or white, whichever reads better on a colour "#RRGGBB" (WCAG contrast). */
+/**
+ * Black or white, whichever reads better on a colour "#RRGGBB" (WCAG contrast). On a dark page black and white change
+ * places where the colour changes too (`darkColours`); on other colours the ink is a shade that stays.
+ */
 export function inkOn(colour: string): string {
+  const changes = colour.toUpperCase() in darkColours
   const [red, green, blue] = [1, 3, 5].map((at) => (Number.parseInt(colour.slice(at, at + 2), 16) / 255) ** 2.2)
-  return 0.2126 * red! + 0.7152 * green! + 0.0722 * blue! > 0.18 ? "#000000" : "#FFFFFF"
+  return 0.2126 * red! + 0.7152 * green! + 0.0722 * blue! > 0.18
+    ? changes
+      ? "#000000"
+      : "#010101"
+    : changes
+      ? "#FFFFFF"
+      : "#FEFEFE"
 }
 
 /** A title bounded by words: plotly never wraps by itself. Lines are joined by `<br>`. */
@@ -184,6 +196,7 @@ export function gridLayout(
   const height = rows * rowHeight + (rows - 1) * gapY
   const width = (1 - gapX * (wide - 1)) / wide
   const layout = layoutOf(title, height, more)
+  layout.meta = { panels: panels.length, rowHeight, gap: gapY } // a page on a phone puts the panels below each other
   layout.annotations = panels.map(({ heading, x, y }, i) => {
     const [column, row] = [i % wide, Math.floor(i / wide)]
     const left = column * (width + gapX)

@@ -44,15 +44,16 @@ export function kindRows(results: Results): string[][] {
   return [[`kind, temperature ${temperature!.slice(1)}`, ...methods, "constraints"], ...rows]
 }
 
-/** Pairs of each seed, and the shares of constraints that their answers keep: of all, and of those that were spoiled. */
+/** Pairs of each seed, and the shares of constraints that their answers keep: of all, and of those that were corrupted. */
 export function pairLines({ pairs }: Results): string[] {
   const share = (value: number | null | undefined) => (typeof value === "number" ? `${percent(value)} %` : "not graded")
   return pairs.map(({ seed, n, chosen_csr, rejected_csr, chosen_spoiled, rejected_spoiled }) => {
-    const all = `constraints kept by chosen answers ${share(chosen_csr)}, by rejected ${share(rejected_csr)}`
-    const spoiled =
+    const all = `Chosen answers keep ${share(chosen_csr)} of the constraints, rejected ones ${share(rejected_csr)}`
+    const corrupted =
       typeof chosen_spoiled === "number" &&
-      `of the spoiled ones ${share(chosen_spoiled)} and ${share(rejected_spoiled)}`
-    return `Seed ${seed}: ${n} pairs; ${all}${spoiled ? `; ${spoiled}` : ""}.`
+      `of the corrupted constraints ${share(chosen_spoiled)} and ${share(rejected_spoiled)}`
+    if (chosen_csr === null) return `Seed ${seed}: ${n} pairs, not graded.`
+    return `Seed ${seed}: ${n} pairs. ${all}${corrupted ? `; ${corrupted}` : ""}.`
   })
 }
 

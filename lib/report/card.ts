@@ -74,20 +74,20 @@ export function modelCardOf({ repo, dir, isAdapter, base, licence, version }: Ca
     `---\n${front.join("\n")}\n---`,
     `# ${repo}`,
     `${isAdapter ? "A LoRA adapter for" : "A checkpoint made from"} ${plain(base)}, trained by MuSC (multi-granularity self-contrastive training, ` +
-      "[arXiv:2502.11541](https://arxiv.org/abs/2502.11541)) to follow instructions that hold many constraints.",
+      "[arXiv:2502.11541](https://arxiv.org/abs/2502.11541)) to follow instructions with many constraints.",
     "## Method",
-    "The model takes instructions apart into constraints, spoils some of them, and answers both versions. It then learns by DPO to prefer the " +
-      "answer to the clean instruction, with a weight for each token. No stronger model takes part.",
+    "The model decomposes instructions into constraints, corrupts some of them, and answers both versions. It then learns by DPO to prefer the " +
+      "answer to the clean instruction, with a weight for each token. No stronger model is involved.",
     ...(from ? [`Method \`${from.method}\`, seed ${from.seed}.`] : []),
     ...(settings.length ? ["## Data and settings", `| setting | value |\n| --- | --- |\n${settings.join("\n")}`] : []),
     ...(table
       ? [
-          "## Figures",
+          "## Results",
           `On held-out instructions, with 95 % bootstrap intervals. CSR: share of constraints kept. ISR: share of answers that keep all.\n\n${table.trim()}`,
         ]
-      : ["## Figures", "None were measured in the run that this comes from."]),
+      : ["## Results", "The run did not evaluate this model."]),
     "## Licence",
-    `The base model's licence, ${licence}, holds for this ${isAdapter ? "adapter" : "checkpoint"} too.`,
+    `The base model's licence, ${licence}, also applies to this ${isAdapter ? "adapter" : "checkpoint"}.`,
     `Made by musc ${version}${manifest.commit && manifest.commit !== "none" ? `, commit ${plain(manifest.commit)}` : ""}${backend}.`,
   ]
   return `${parts.join("\n\n")}\n`

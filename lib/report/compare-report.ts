@@ -16,7 +16,7 @@ const percent = (share: number): string => (100 * share).toFixed(1)
 const said = (value: unknown): string =>
   value === undefined ? "–" : typeof value === "string" ? value : JSON.stringify(value)
 
-/** Settings in which two runs differ, and what else made them: model, commit, machine. */
+/** Settings, model, commit and machine in which two runs differ. */
 function differingFacts(a: RunData, b: RunData): [string, string, string][] {
   const of = ({ config = {}, manifest = {} }: RunData): Record<string, unknown> => {
     const { model, commit, machine, musc, backend } = manifest
@@ -54,33 +54,29 @@ function resultSection(a: RunData, b: RunData): Html | undefined {
   if (!shared.length) return undefined
   const options = { samples: 2000, seed: 0 }
   const rows = shared.map(({ method, temperature, a: left, b: right }) => {
-    const ids = new Set(left.map(({ id }) => id))
-    const both = right.filter(({ id }) => ids.has(id)).length
-    const [x, y] = [scoreOf(left, options), scoreOf(right, options)]
+    const key = ({ seed, id }: EvalItem) => `${seed} ${id}`
+    const common = (items: readonly EvalItem[], others: readonly EvalItem[]) => {
+      const keys = new Set(others.map(key))
+      return items.filter((item) => keys.has(key(item)))
+    }
+    const [own, others] = [common(left, right), common(right, left)]
+    if (!own.length) return [method, temperature, "–", "–", "no instruction in common", "–", 0]
+    const [x, y] = [scoreOf(own, options), scoreOf(others, options)]
     const head: Part[] = [method, temperature, percent(x.isr), percent(y.isr)]
-    if (!both) return [...head, "no instruction in common", "–", 0]
-    const gap = differenceOf(right, left, options)
+    const gap = differenceOf(others, own, options)
     const clear = gap.isr_interval[0] > 0 || gap.isr_interval[1] < 0
     const isr = html`${points(gap.isr)} <small>(${pointsRange(gap.isr_interval)})</small>`
     return [
       ...head,
       clear ? html`<b>${isr}</b>` : isr,
       html`${points(gap.csr)} <small>(${pointsRange(gap.csr_interval)})</small>`,
-      both.toLocaleString("en"),
+      own.length.toLocaleString("en"),
     ]
   })
-  const head = [
-    "method",
-    "temperature",
-    `ISR % of A`,
-    `ISR % of B`,
-    "ISR, B − A",
-    "CSR, B − A",
-    "answers of B to the same",
-  ]
+  const head = ["method", "temperature", `ISR % of A`, `ISR % of B`, "ISR, B − A", "CSR, B − A", "answers compared"]
   return html`${table(head, rows, [1, 2, 3, 4, 5, 6])}
-<p class="note">Differences in percentage points over the instructions that both runs answered, with paired 95 % bootstrap intervals; bold
-where the interval leaves out 0.</p>`
+<p class="note">All figures cover the instructions that both runs answered. Differences are in percentage points, with paired 95 % bootstrap
+intervals; bold where the interval excludes 0.</p>`
 }
 
 function stageSection(a: RunData, b: RunData): Html | undefined {
@@ -124,9 +120,7 @@ export function comparePage(a: RunData, b: RunData): string {
     ["Results", resultSection(a, b)],
     [
       "What differs",
-      facts.length
-        ? table(["", "A", "B"], facts)
-        : html`<p>Nothing: settings, model, commit and machine are the same.</p>`,
+      facts.length ? table(["", "A", "B"], facts) : html`<p>Nothing: same settings, model, commit and machine.</p>`,
     ],
     ["Rows of each stage", stageSection(a, b)],
     ["Training", curveSection(a, b)],

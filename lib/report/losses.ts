@@ -2,7 +2,7 @@ import type { StageName } from "../data/schema"
 import type { StageCount } from "../musc/run-stage"
 import { HELD_OUT } from "../musc/source"
 
-/** What a stage lost of its rows, why, and what to do about it: told while it runs, and in the report. */
+/** Rows that a stage lost, why, and the remedy; shown while it runs and in the report. */
 
 /** Share of lost rows above which a stage is warned of. */
 const MOST_LOST = 0.5
@@ -15,13 +15,13 @@ const remedies: readonly (readonly [RegExp, string])[] = [
   [/^decompose: .* in the seed file/, "give each row two questions or more, of which the first is the task, or none"],
   [
     /^decompose: fewer than 2 constraints/,
-    "look at the raw replies (field calls of the rows); a small model needs few-shot examples (shots=5), one trained on bare prompts none " +
+    "look at the raw replies (field calls of the rows); a small model needs few-shot examples (shots=5); one trained without them needs none " +
       '(shots=0, or `{ "shots": 0 }` in musc.json of its folder); instructions need 2 constraints or more',
   ],
   [/^corrupt: .*(unchanged|empty)/, "raise corruptAttempts or corruptTemperature, or set drop=1 negate=0 substitute=0"],
-  [/^recombine: clean equals noised/, "raise noiseRatio, or take a stronger model: this one overlooks the change"],
+  [/^recombine: clean equals noised/, "raise noiseRatio, or use a stronger model, as this one misses the change"],
   [/^recombine: /, "look at the raw replies (field calls of the rows); lower recombineTemperature, or set shots=2"],
-  [/^verify: /, "give more instructions, as only such pairs teach; raise noiseRatio, or set keepPairs=all"],
+  [/^verify: /, "use more instructions, raise noiseRatio, or set keepPairs=all"],
   [/^respond: identical answers/, "raise respondTemperature"],
   [/^respond: empty answer/, "check the model's chat template and end-of-turn token (npx musc chat --model M)"],
 ]
@@ -35,7 +35,7 @@ export function remedyOf(stage: string, reason: string): string {
   return "look at the raw replies (field calls of the rows)"
 }
 
-/** Rows that reached a stage and what became of them, from the failures of its output ("stage: reason"). */
+/** Rows that reached a stage and what happened to them, from the failures of its output ("stage: reason"). */
 export function stageCountOf(stage: StageName, rows: number, failures: Readonly<Record<string, number>>): StageCount {
   const own = Object.entries(failures).filter(([name]) => name.startsWith(`${stage}: `))
   const sum = (list: readonly (readonly [string, number])[]) => list.reduce((total, [, n]) => total + n, 0)

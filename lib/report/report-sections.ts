@@ -58,17 +58,18 @@ export function summary(data: Pick<RunData, "results" | "stages">): string {
 const meanings: Readonly<Record<string, string>> = {
   base: "the model before training",
   sft: "supervised fine-tuning on the chosen answers",
-  "self-reward-yesno": "DPO on the best and worst of its own answers, as judged by itself, a constraint at a time",
-  "self-reward-points": "the same, judged by itself in five points that add up",
-  "self-reward-external": "the same, judged by another model, a constraint at a time",
-  "self-reward-verifier": "the same, judged by the world’s exact checks in the place of another model",
-  "self-correct": "DPO on its own revisions and the answers before them",
-  fine: "DPO on the best and worst of its own answers, tokens weighted by the clean against the empty prompt",
-  coarse: "DPO on the contrastive pairs, all tokens alike",
-  "coarse-verified": "DPO on those contrastive pairs whose chosen answer keeps more constraints",
-  musc: "DPO on the contrastive pairs, tokens weighted",
-  "musc-dynamic": "the same, with weights that the model in training makes anew each epoch",
-  "musc-verified": "DPO on the verified pairs, tokens weighted",
+  "self-reward-yesno":
+    "DPO on the best and worst of the model’s own answers, which it judges itself, constraint by constraint",
+  "self-reward-points": "the same, with five additive points from the model itself",
+  "self-reward-external": "the same, judged by another model, constraint by constraint",
+  "self-reward-verifier": "the same, judged by exact checks",
+  "self-correct": "DPO on the model’s own revisions, against its answers before revision",
+  fine: "DPO on the best and worst of the model’s own answers, with token weights from the clean against the empty prompt",
+  coarse: "DPO on the contrastive pairs, all tokens weighted equally",
+  "coarse-verified": "DPO on the contrastive pairs whose chosen answer keeps more constraints",
+  musc: "DPO on the contrastive pairs, with token weights",
+  "musc-dynamic": "the same, with token weights recomputed each epoch by the model in training",
+  "musc-verified": "DPO on the verified pairs, with token weights",
 }
 
 /** Every method at every temperature with intervals and the difference to base; nothing is left out. */
@@ -107,14 +108,14 @@ export function resultSection({ results }: Pick<RunData, "results">): Html | und
   const counted = [...(pairs ? ["pairs"] : []), "answers", ...(unreadable ? ["unreadable"] : [])]
   const judge = results.judged_by && html`<p>${judgedLine(results.judged_by)}</p>`
   return html`${judge}${table([...head, ...counted], rows, [1, 2, 3, 4, 5, 6, 7, 8])}
-<p class="note">CSR: share of constraints kept, a mean over answers. ISR: share of answers that keep every constraint. In
-brackets 95 % intervals over ${covered(results)}; differences in
-percentage points, paired by seed and instruction, a star where one differs from 0 after Holm’s correction for all of its column. ${methods
+<p class="note">CSR: mean share of constraints kept. ISR: share of answers that keep every constraint. In brackets: 95 %
+intervals over ${covered(results)}. Differences are in percentage points, paired by seed and instruction. A star marks those that differ
+from 0 after Holm’s correction for their column. ${methods
     .filter((method) => meanings[method])
     .map((method) => html`<b>${method}</b>: ${meanings[method]}. `)}</p>
 ${(results.notes ?? []).map((note) => html`<p class="note">${note}</p>`)}
 ${methods.length > 5 && figureBlock(methodComparison(results))}
-${methods.length <= 8 && figureBlock(resultBars(results), "Numbers in the bars are percent. An interval that covers another bar’s end is a warning, not a test: for that see the paired differences above.")}
+${methods.length <= 8 && figureBlock(resultBars(results), "Numbers in the bars are percent. Overlapping intervals do not settle whether two methods differ; the paired differences above do.")}
 ${answerTable(results)}${otherDifferences(results)}${seedTable(results)}`
 }
 
@@ -122,7 +123,8 @@ ${answerTable(results)}${otherDifferences(results)}${seedTable(results)}`
 function answerTable(results: Results): Part {
   const [head, ...rows] = answerRows(results)
   if (!head) return null
-  const note = "Cut off: at the token limit. Repeats itself: the same four words in a row come three times or more."
+  const note =
+    "Cut off: stopped at the token limit. Repeats itself: the same four words in a row occur three times or more."
   return html`<h3>Answers</h3>${table(head, rows, [1, 2, 3, 4, 5])}<p class="note">${note}</p>`
 }
 
@@ -169,7 +171,7 @@ ${figureBlock(benchmarkFigure(panels))}
 ${benchmarkNotes(benchmarks, seeds.length).map((note) => html`<p class="note">${note}</p>`)}`
 }
 
-/** How many rows came through each stage, and why others did not. */
+/** How many rows passed each stage, and why others failed. */
 export function stageSection({ stages, results, seeds }: RunData): Html | undefined {
   if (!stages.length) return undefined
   const rows = stages.map(({ stage, rows, passed, reasons }) => [
@@ -188,17 +190,17 @@ export function stageSection({ stages, results, seeds }: RunData): Html | undefi
     kept(entry.chosen_csr),
     kept(entry.rejected_csr),
   ])
-  return html`${figureBlock(stageFunnel(stages), `${seeds.length > 1 ? `Rows of ${seeds.length} seeds together. ` : ""}A row that fails stays in the files with its reason.`)}
-${table(["stage", "rows in", "passed", "went no further, and why"], rows, [1, 2])}
+  return html`${figureBlock(stageFunnel(stages), `${seeds.length > 1 ? `Rows of all ${seeds.length} seeds. ` : ""}A row that fails stays in the files, with the reason.`)}
+${table(["stage", "rows in", "passed", "failed, by reason"], rows, [1, 2])}
 ${
   pairs?.length
     ? html`<h3>Pairs</h3>${table(["seed", "pairs", "constraints kept by chosen", "by rejected"], pairs, [0, 1, 2, 3])}
-<p class="note">Both answers are judged against the clean instruction: the difference is the contrast that training learns from.</p>`
+<p class="note">Both answers are checked against the clean instruction. The difference is the contrast that training learns from.</p>`
     : null
 }${baselineTable(results)}`
 }
 
-/** Pairs that baselines made for themselves, and what became of the other instructions. */
+/** Pairs of the baselines, and why other instructions gave none. */
 function baselineTable(results: Results | undefined): Part {
   if (!results?.baselines?.length) return null
   const kept = (share: number | null) => (share === null ? "not graded" : percent(share))
@@ -214,7 +216,7 @@ function baselineTable(results: Results | undefined): Part {
       .map(([reason, count]) => `${reason} (${count.toLocaleString("en")})`)
       .join("; ") || "–",
   ])
-  const head = ["baseline", "seed", "pairs", "kept by chosen", "by rejected", "unreadable", "no pair, and why"]
+  const head = ["baseline", "seed", "pairs", "kept by chosen", "by rejected", "unreadable", "no pair, by reason"]
   return html`<h3>Pairs of the baselines</h3>${table(head, rows, [1, 2, 3, 4, 5])}`
 }
 
@@ -224,7 +226,7 @@ const card = (row: { seed: number; id: string }, ...body: readonly Part[]): Html
 /** What was done to constraints, as counts and in examples. */
 export function editSection({ edits, corrupted }: RunData): Html | undefined {
   if (!edits.length) return undefined
-  return html`${figureBlock(editKinds(edits), "Negated and substituted questions are written by the model. Where the embedded world knows a question it tells what the new one really asks; other questions are not checked.")}
+  return html`${figureBlock(editKinds(edits), "The model writes negated and substituted questions. The embedded world recognises its own questions and says what the new one really asks; other questions are not checked.")}
 ${corrupted.map((row) => card(row, html`<div class="text">${clip(row.instruction)}</div>`, editsHtml(row)))}`
 }
 
@@ -238,8 +240,8 @@ export function verdictsOf(row: PairRow, answer: string): Verdict[] {
 /** Pairs: both instructions as a difference, both answers, and what each keeps of the clean instruction. */
 export function pairSection({ pairs }: RunData): Html | undefined {
   if (!pairs.length) return undefined
-  return html`<p>The clean instruction with what noise <del>took away</del> and <ins>put in</ins>, and the answers to both: the
-answer to the clean one is chosen, the answer to the noised one rejected. Verdicts are about the clean instruction.</p>
+  return html`<p>Each instruction shows what the noise <del>removed</del> and <ins>added</ins>. The answer to the clean instruction is
+chosen, the answer to the noised one is rejected. Both are checked against the clean instruction.</p>
 ${pairs.map((row) => {
   const answer = (name: "chosen" | "rejected") => ({
     name,
@@ -261,15 +263,14 @@ export function weightSection({ weighed, weights, classes }: RunData, first: str
   const shared = all.filter((name) => weighed.every((row) => row.weights[name]))
   const names = [...shared].sort((a, b) => Number(b === first) - Number(a === first))
   if (!names.length) return undefined
-  const uniform =
-    all.length > 1 && weights.uniform ? " The weighting uniform gives 1 to every token and is not drawn." : ""
-  return html`<p>Each token counts in the loss with its weight: 1 is its share in plain DPO, 2 the most, 0 nothing.</p>
+  const uniform = all.length > 1 && weights.uniform ? " The uniform weighting (1 for every token) is not drawn." : ""
+  return html`<p>Each token’s term in the loss is multiplied by its weight: 1 as in plain DPO, at most 2; a token of weight 0 does not count.</p>
 ${mapControls(names)}${mapLegend()}
 ${weighed.map((row: Seeded<(typeof weighed)[number]>) =>
   card(row, diffHtml(clip(row.clean_instruction), clip(row.noised_instruction)), pairMap(row, { weightings: names })),
 )}
 ${figureBlock(weightDistribution(weights), `All tokens of all pairs, the end-of-turn token included.${uniform}`)}
-${all.some((name) => name !== "uniform") && figureBlock(weightsByClass(classes), "Each token by its word: whether the clean or the noised instruction alone names it, both do, or neither does. A weighting that finds the spoiled constraints puts more weight on words that one instruction alone names.")}`
+${all.some((name) => name !== "uniform") && figureBlock(weightsByClass(classes), "Tokens are grouped by their word: in the clean instruction only, in the noised one only, in both, or in neither. A weighting that finds the corrupted constraints gives more weight to words of one instruction only.")}`
 }
 
 /** Loss, rewards, margin and accuracy, with a word on rewards that fall. */
@@ -277,10 +278,10 @@ export function trainingSection({ logs }: RunData): Html | undefined {
   if (!logs.some(({ lines }) => lines.length)) return undefined
   const preference = logs.some(({ lines }) => lines.some(({ margin }) => margin !== undefined))
   const note = html`<p class="note"><b>Why both rewards may fall.</b> A reward is β Σ w (log π − log π<sub>ref</sub>) over the
-tokens of an answer. The loss only asks for a margin: chosen above rejected. Both answers share many words, so pushing the
-rejected one down takes the chosen one along, and the probability moves to answers that are in neither. That is no fault as
-long as the margin and the accuracy grow; chosen rewards that keep sinking by several nats speak for a smaller learning
-rate, fewer epochs, or an SFT term on the chosen answer. The dashed line is ln 2, the loss before the first step.</p>`
+tokens of an answer. The loss depends only on the margin, chosen minus rejected. The two answers share many words, so lowering the
+rejected one also lowers the chosen one, and probability moves to other answers. This does no harm as long as margin and
+accuracy grow. If the chosen reward keeps falling by several nats, use a smaller learning rate, fewer epochs, or an SFT term on the
+chosen answer. The dashed line is ln 2, the loss before the first step.</p>`
   return html`${figureBlock(trainingCurves(logs))}${preference && note}`
 }
 
@@ -296,8 +297,8 @@ export function kindSection({
     head &&
     html`<details><summary>Table by kind (constraints kept, %)</summary>${table(head, rows, head.map((_, i) => i).slice(1))}</details>`
   const hasKinds = cold.some(({ constraints }) => constraints.some(({ kind }) => kind))
-  return html`${hasKinds && figureBlock(satisfactionByKind(items), "Kinds from the one that the first method keeps most to the one that it keeps least; the grey line joins the methods.")}${kinds}
-${figureBlock(satisfactionByCount(items), "Wilson intervals over answers, as if those of different seeds to one instruction were independent. Points stand a little aside so that all can be seen.")}`
+  return html`${hasKinds && figureBlock(satisfactionByKind(items), "Kinds are sorted by how often the first method keeps them. The grey line spans the methods.")}${kinds}
+${figureBlock(satisfactionByCount(items), "Wilson intervals over answers, which treat the seeds’ answers to one instruction as independent. Points are shifted sideways so that none is hidden.")}`
 }
 
 /** Whether an answer keeps all constraints whose verdict could be read; null without any. */
@@ -323,7 +324,7 @@ export function wonAndLost(
   return { won, lost, compared: pairs.length, temperature }
 }
 
-/** Examples of answers that training mended and of answers that it spoiled, with how many there are of each. */
+/** Examples of answers that got better and that got worse by training, with how many there are of each. */
 export function changeSection({ items }: RunData): Html | undefined {
   const methods = orderMethods(items.map((item) => item.method))
   const method = mainMethod(methods)
@@ -339,9 +340,9 @@ export function changeSection({ items }: RunData): Html | undefined {
       return card(after, html`<div class="text">${clip(after.instruction)}</div>`, answers)
     })
   }
-  const shown = (list: readonly unknown[]) => (list.length > SHOWN ? `, ${SHOWN} of them here` : "")
+  const shown = (list: readonly unknown[]) => (list.length > SHOWN ? `, ${SHOWN} shown` : "")
   return html`<p>Of ${many(compared, "answer")} at temperature ${temperature}, ${method} keeps all constraints in ${won.length} where base
-did not, and fails ${lost.length} that base had right. The examples are drawn by a fixed rule, not chosen.</p>
-<h3>Won: base fails, ${method} keeps all (${won.length}${shown(won)})</h3>${examples(won, "won")}
-<h3>Lost: base keeps all, ${method} fails (${lost.length}${shown(lost)})</h3>${examples(lost, "lost")}`
+does not, and misses some in ${lost.length} where base keeps all. The examples are a fixed random sample.</p>
+<h3>Won: base misses some, ${method} keeps all (${won.length}${shown(won)})</h3>${examples(won, "won")}
+<h3>Lost: base keeps all, ${method} misses some (${lost.length}${shown(lost)})</h3>${examples(lost, "lost")}`
 }

@@ -36,12 +36,13 @@ const facts = (entries: readonly (readonly [string, unknown])[]): Html =>
 
 function dataCard(data: RunData): Html {
   const { config = {}, manifest = {}, seeds } = data
-  const { files: _, model = config.model, seeds: __, command, stages: ___, ...rest } = manifest
+  const { files: _, model = config.model, seeds: __, command, stages: ___, backend, ...rest } = manifest
   const top = facts([
-    ["instructions from", config.seeds],
+    ["instructions", config.seeds],
     ["model", model],
     ["seeds", seeds],
     ...Object.entries(rest),
+    ["backend", said(backend).replace(/^backend: /, "")],
     ["command", command],
   ])
   return html`${top}${stageSection(data)}`
@@ -50,7 +51,7 @@ function dataCard(data: RunData): Html {
 /** A command as it works in a checkout and in a project that has musc installed. */
 const npx = (command: string) => command.replace(/^musc /, "npx musc ")
 
-function reproduce({ config, manifest, name }: RunData): Html {
+function reproduce({ config, manifest, dir }: RunData): Html {
   const files = typeof manifest?.files === "object" && manifest.files !== null ? Object.entries(manifest.files) : []
   const hashes = files
     .slice(0, 300)
@@ -58,15 +59,15 @@ function reproduce({ config, manifest, name }: RunData): Html {
   const command = said(manifest?.command)
   return html`${
     command &&
-    html`<p>The same command with the same model gives the same rows, as every random draw is addressed by seed, stage and row.
-Run again in the same folder it goes on where it stopped and repeats nothing that is finished.</p><pre>${npx(command)}</pre>`
+    html`<p>The same command with the same model gives the same rows: every random number depends only on seed, stage and row.
+Run in the same folder, it resumes where it stopped.</p><pre>${npx(command)}</pre>`
   }
-<p>This page alone is written anew by</p><pre>npx musc report ${name}</pre>
+<p>To rewrite this page alone:</p><pre>npx musc report ${dir}</pre>
 ${config && html`<details><summary>All settings (config.json)</summary><pre>${JSON.stringify(config, null, 2).slice(0, 50_000)}</pre></details>`}
 ${hashes.length > 0 && html`<details><summary>Files and their hashes</summary>${table(["file", ""], hashes)}</details>`}`
 }
 
-/** Stages that lost more than half of their rows: said before everything else, since all figures stand on what is left. */
+/** Stages that lost more than half of their rows. They come first, since all figures rest on the rows that are left. */
 const warnings = ({ stages }: RunData): Part =>
   stages.map((count) => {
     const warning = lossWarning(count)
@@ -80,7 +81,7 @@ export function reportPage(data: RunData): string {
     ["results", "Results", resultSection(data)],
     ["benchmarks", "Benchmarks", benchmarkSection(data)],
     ["data", "Data card", dataCard(data)],
-    ["edits", "What was done to the constraints", editSection(data)],
+    ["edits", "Edits of the constraints", editSection(data)],
     ["pairs", "Pairs", pairSection(data)],
     ["weights", "Token weights", weightSection(data, weighting)],
     ["training", "Training", trainingSection(data)],
@@ -96,7 +97,7 @@ export function reportPage(data: RunData): string {
   const missing = sections.filter(([, , body]) => !body).map(([, title]) => title)
   const notYet: Part =
     missing.length > 0 &&
-    html`<p class="note">${!data.manifest && "The run has not finished. "}Not in it so far: ${missing.join("; ")}.</p>`
+    html`<p class="note">${!data.manifest && "The run has not finished. "}No data for: ${missing.map((title) => title.toLowerCase()).join(", ")}.</p>`
   const body = html`<h1>MuSC run ${data.name}</h1>
 <p class="lead">${summary(data)}</p>
 ${warnings(data)}${notYet}<nav>${there.map(([id, title]) => html`<a href="#${id}">${title}</a>`)}</nav>

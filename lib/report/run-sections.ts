@@ -32,7 +32,7 @@ export function timesOf({ manifest }: Pick<RunData, "manifest">): [string, Time]
 
 const number = (value: number) => value.toLocaleString("en", { maximumSignificantDigits: 3 })
 
-/** What each stage took. Stages that were found done, here or in the cache, took nothing and have no line. */
+/** The time of each stage. Stages whose results were there already, here or in the cache, have no line. */
 export function timeSection(data: Pick<RunData, "manifest">): Html | undefined {
   const times = timesOf(data)
   if (!times.length) return undefined
@@ -45,9 +45,9 @@ export function timeSection(data: Pick<RunData, "manifest">): Html | undefined {
     tokens === undefined || !seconds ? "–" : number(tokens / seconds),
   ])
   const total = times.reduce((sum, [, { seconds }]) => sum + seconds, 0)
-  return html`${table(["stage", "done", "time", "rate", "tokens written", "tokens/s"], rows, [1, 2, 3, 4, 5])}
-<p class="note">${number(total)} s in all, from each stage's first to its last sign of progress. A stage that was found done, in this folder or in
-the cache beside it, has no line.</p>`
+  return html`${table(["stage", "timed", "time", "rate", "tokens written", "tokens/s"], rows, [1, 2, 3, 4, 5])}
+<p class="note">${number(total)} s in all. A training is timed from the end of its first step. Stages whose results were already in this folder or
+in the cache are not listed.</p>`
 }
 
 /** Learning rate and gradient norm. */
@@ -55,7 +55,7 @@ export function optimizerSection({ logs }: Pick<RunData, "logs">): Html | undefi
   if (!logs.some(({ lines }) => lines.length)) return undefined
   return figureBlock(
     optimizerCurves(logs),
-    "The norm is that of all gradients together, before it is clipped to 1. A norm that grows from step to step speaks for a smaller learning rate.",
+    "Norm of the whole gradient before clipping to 1. If it keeps growing, lower the learning rate.",
   )
 }
 
@@ -81,7 +81,6 @@ export function lengthSection({ items, samples }: Pick<RunData, "items" | "sampl
     quantiles[2].toFixed(0),
     `${quantiles[0].toFixed(0)} to ${quantiles[4].toFixed(0)}`,
   ])
-  return html`<p>DPO tends to lengthen answers where chosen ones are longer than rejected ones. A gain that comes with much longer answers deserves a
-second look.</p>${figureBlock(lengthBoxes(groups), `Answers at temperature ${temperature}: the middle half, the median, and whiskers from 5 to 95 %. The dashed line is the mean.`)}
+  return html`<p>DPO tends to make answers longer when chosen answers are longer than rejected ones. Check a gain that comes with much longer answers.</p>${figureBlock(lengthBoxes(groups), `Answers at temperature ${temperature}. Boxes: quartiles and median; whiskers: 5th to 95th percentile; dashed line: mean.`)}
 ${table(["", "answers", "mean words", "median", "5 to 95 %"], rows, [1, 2, 3, 4])}`
 }

@@ -34,7 +34,12 @@ export function pairSample(row: PairRow, seed: number): Sample {
   const verdicts = spec.success ? gradeAnswer(spec.data, row.chosen) : undefined
   const kept = verdicts?.every(({ satisfied }) => satisfied)
   return {
-    ...{ stage: "respond", id: row.id, seed, kinds: [...new Set(row.edits.map(({ kind }) => kind))] },
+    ...{
+      stage: "respond",
+      id: row.id,
+      seed,
+      kinds: [...new Set(row.edits.map(({ kind }) => kind.replace("constraint-", "")))],
+    },
     verdict: kept === undefined ? "pair" : kept ? "pair: chosen keeps all" : "pair: chosen misses some",
     texts: [
       ["clean instruction", clip(row.clean_instruction)],
@@ -77,9 +82,9 @@ export function answerSample({ id, seed, method, temperature, instruction, answe
 /** The browser, drawn by `samplesScript`. */
 export function samplesSection(samples: readonly Sample[]): Html | undefined {
   if (!samples.length) return undefined
-  return html`<div class="samples"><p class="note">Drawn by a fixed rule, at most ${MOST_SAMPLES} of each stage, method and temperature.
-The files of the run hold all of them.</p>
-<div class="controls"><input id="sample-search" type="search" placeholder="search in all texts" aria-label="search in all texts">
+  return html`<div class="samples"><p class="note">A fixed random sample of pairs, failed rows and answers: at most ${MOST_SAMPLES} of each stage, method and temperature.
+The run folder holds all of them.</p>
+<div class="controls"><input id="sample-search" type="search" placeholder="search all texts" aria-label="search all texts">
 <label>stage <select id="sample-stage"></select></label> <label>kind <select id="sample-kind"></select></label>
 <label>verdict <select id="sample-verdict"></select></label> <span id="sample-count" class="note" aria-live="polite"></span></div>
 <div id="sample-list"></div><button id="sample-more" type="button">show more</button></div>
@@ -103,22 +108,32 @@ if (sampleData) {
     if (text !== undefined) child.textContent = text
     return child
   }
+  const signs = { yes: "✓", no: "✗" }
   const card = ({ stage, id, seed, kinds, verdict, texts, questions = [] }) => {
     const box = document.createElement("div")
     box.className = "card"
     add(box, "div", [id, "seed " + seed, stage, verdict, kinds.join(", ")].filter(Boolean).join(" · ")).className = "head"
+    const row = add(box, "div") // two texts side by side: both instructions, both answers
+    row.className = "two"
     for (const [label, text] of texts) {
-      add(box, "h4", label)
-      add(box, "div", text).className = "text"
+      const part = add(row, "div")
+      add(part, "h4", label)
+      add(part, "div", text).className = "text"
     }
     if (questions.length) {
-      add(box, "h4", "constraints")
+      add(box, "h4", texts.some(([label]) => label === "chosen") ? "constraints kept by chosen" : "constraints kept")
       const list = add(box, "ul")
-      for (const [question, said] of questions) add(list, "li", said + ": " + question)
+      for (const [question, verdict] of questions) {
+        const line = add(list, "li")
+        const sign = add(line, "span", signs[verdict] ?? "(" + verdict + ")")
+        sign.className = verdict === "yes" ? "kept" : "missed"
+        sign.title = verdict
+        line.append(" " + question)
+      }
     }
     return box
   }
-  let shown = 10
+  let shown = 5
   const found = () => {
     const words = el("search").value.toLowerCase().split(/\\s+/).filter(Boolean)
     return samples.filter(({ stage, kinds, verdict, id, texts }) =>
@@ -132,8 +147,8 @@ if (sampleData) {
     el("count").textContent = list.length + " of " + samples.length + " samples"
     el("more").hidden = list.length <= shown
   }
-  const anew = () => { shown = 10; redraw() }
-  for (const name of ["search", "stage", "kind", "verdict"]) el(name).addEventListener("input", anew)
+  const restart = () => { shown = 5; redraw() }
+  for (const name of ["search", "stage", "kind", "verdict"]) el(name).addEventListener("input", restart)
   el("more").addEventListener("click", () => { shown += 20; redraw() })
   redraw()
 }

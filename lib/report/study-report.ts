@@ -125,7 +125,7 @@ export async function writeStudyReport(dir: string): Promise<string> {
   const shown = <Row extends { method: string }>(rows: readonly Row[]) => rows.filter(({ method }) => few.has(method))
   const some =
     few.size < Object.keys(results.methods).length &&
-    html`<p class="note">To be legible the figures show the last variant of each model alone; the others are in the reports of their runs.</p>`
+    html`<p class="note">To stay readable, the figures show only the last variant of each model. The reports of the runs show the others.</p>`
   const all: [string, string, Html | undefined][] = [
     ["results", "Results", resultSection({ results })],
     ["curve", `By ${study.axis}`, over],

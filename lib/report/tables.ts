@@ -171,10 +171,10 @@ const anyAbove0 = (frame: Frame, name: string) =>
 const percent = (share: number) => (100 * share).toFixed(1)
 const points = (share: number) => `${share < 0 ? "−" : "+"}${percent(Math.abs(share))}`
 
-/** `isr_minus_base` as "ISR − base", `musc_minus_isr` as "musc − it, ISR". */
+/** `isr_minus_base` as "ISR − base", `musc_minus_isr` as "musc − this, ISR". */
 function titles(name: string): string {
   const lead = /^(.*)_minus_(csr|isr)$/.exec(name)
-  if (lead) return `${lead[1]} − it, ${lead[2]!.toUpperCase()}`
+  if (lead) return `${lead[1]} − this, ${lead[2]!.toUpperCase()}`
   return name.replace(/^(csr|isr)/, (rate) => rate.toUpperCase()).replace("_minus_", " − ")
 }
 

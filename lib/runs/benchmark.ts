@@ -17,7 +17,7 @@ import { collect, type Progress } from "./context"
 import { versions } from "./manifest"
 import { keyFileOf, keyOf, readOutput, readState, runRows, type StageOutput } from "./store"
 
-/** Version of the files below: a change makes answers and replies anew. */
+/** Version of the files below: a change needs new answers and replies. */
 const version = 2
 
 /** Answers made elsewhere, by item id; or the engine that makes them. */
@@ -25,7 +25,7 @@ export type AnswerSource =
   | { answers: ReadonlyMap<string, readonly string[]> }
   | {
       engine: Generator
-      /** Model name of a server, or fingerprint of a checkpoint: answers of another engine are made anew. */
+      /** Model name of a server, or fingerprint of a checkpoint: answers of another engine are recomputed. */
       id: string
       seed: number
       /** Whether answers depend on which are made together, as those of a local model do to the last bit. */
@@ -201,7 +201,7 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
     return { scores, table }
   } catch (error) {
     if (signal.aborted && !(error instanceof StoppedError)) {
-      throw new StoppedError("stopped on request; run the same command again to go on from here", { cause: error })
+      throw new StoppedError("stopped; run the same command again to resume", { cause: error })
     }
     throw error
   } finally {

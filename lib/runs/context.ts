@@ -179,7 +179,7 @@ export function tellLosses(
   if (warning) onNote(`WARNING ${warning}`)
 }
 
-/** A stage after which no row is left to go on with. */
+/** A stage after which no row is left to continue with. */
 export class NoRowsError extends InputError {}
 
 /** The rows of an output that did not fail. */

@@ -72,7 +72,7 @@ export function graderOf(judge: Generator, options: JudgeOptions): Grader {
 
 export interface GradedPair extends PairVerdicts {
   id: string
-  /** the same of those constraints that were spoiled, where the edits name them as the grader does */
+  /** the same of those constraints that were corrupted, where the edits name them as the grader does */
   spoiled: PairVerdicts
 }
 

@@ -20,7 +20,7 @@ export interface MlflowRun {
   finish(): void
 }
 
-/** Starts a run anew in an experiment of a file store: the same names give the same run, whose old values go. */
+/** Starts a run over in an experiment of a file store: the same names give the same run, whose old values go. */
 export function mlflowRun(
   store: string,
   { experiment, name, params }: { experiment: string; name: string; params: Readonly<Record<string, unknown>> },

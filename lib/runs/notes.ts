@@ -1,7 +1,6 @@
 import type { RunConfig } from "../config/config"
 import type { InstructionRow } from "../data/schema"
 import { passed } from "./context"
-import { isWorld } from "./stages"
 import type { StageOutput } from "./store"
 
 /** How many rows have constraints that their seed file brought. */
@@ -11,23 +10,19 @@ export async function broughtConstraints(decomposed: StageOutput): Promise<numbe
   return count
 }
 
-/** What a reader of the table must know of how the run was done. */
+/** What a reader of the table must know about the run. */
 export function notesOf(config: RunConfig, brought: readonly { seed: number; n: number; of: number }[]): string[] {
-  const { seeds, stages, evalSplit, evalInstructions } = config
+  const { seeds, stages, evalInstructions } = config
   const some = brought.filter(({ n }) => n > 0)
   return [
     ...(stages === "world"
-      ? ["Decomposition, edits and recombination by the world, exactly; answers and token signals by the model."]
+      ? ["Rules decompose, corrupt and recombine the instructions; the model writes the answers and scores the tokens."]
       : []),
     ...some.map(
-      ({ seed, n, of }) => `Seed ${seed}: ${n} of ${of} instructions brought their constraints in the seed file.`,
+      ({ seed, n, of }) => `Seed ${seed}: the seed file holds the constraints of ${n} of ${of} instructions.`,
     ),
-    ...(evalInstructions && isWorld(config)
-      ? [
-          seeds === "checkable"
-            ? `Answers to the ${evalSplit} split graded by exact checks, which cannot judge the task itself.`
-            : "Answers graded by exact checks.",
-        ]
+    ...(evalInstructions && seeds === "checkable"
+      ? ["The exact checks do not judge the task itself, only its constraints."]
       : []),
   ]
 }

@@ -37,7 +37,7 @@ export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgr
   torch?: EngineOptions["torch"]
   /** Takes token signals from the server that writes: log-probs alone, so it must serve the model that is trained. */
   serverSignals?: boolean
-  /** Judges the final evaluation and the benchmarks in the place of the server that the settings name. */
+  /** Judges the final evaluation and the benchmarks instead of the server that the settings name. */
   evalJudge?: Generator
   /** A model that is open already; the one that the settings name if not given. */
   local?: LocalModel
@@ -116,7 +116,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     const engines = openEngines(model, options.local ? () => options.local! : open, {
       ...{ signal, onTokens, onNote, text, signals, torch: options.torch },
     })
-    const tracking = options.log && openTrackers(dir, config, options.log)
+    const tracking = options.log && (await openTrackers(dir, config, options.log))
     const evalJudge = await openRunJudge(config, { ...options, dir, signal, onNote })
     const context = {
       config,

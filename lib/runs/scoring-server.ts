@@ -41,7 +41,7 @@ export async function scoringBy(
   { dir, tokenizer }: Pick<ModelDescription, "dir" | "tokenizer">,
   { signal, onNote }: Pick<RunContext, "signal" | "onNote">,
 ) {
-  const onRetry = (problem: string) => onNote(`trying again after: ${problem}`)
+  const onRetry = (problem: string) => onNote(`retrying after: ${problem}`)
   const files = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map((name) => join(dir, name))
   const hashes = await Promise.all(files.filter((file) => existsSync(file)).map(sha256File))
   const engine = serverScorer({ ...server, signal, onRetry, tokenizer })

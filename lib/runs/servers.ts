@@ -41,7 +41,7 @@ export async function openWriting(
   const told = new Set<string>()
   const onRetry = (problem: string) => {
     retries++
-    if (!told.has(problem) && told.size < 20) onNote(`${role}: trying again after: ${problem}`)
+    if (!told.has(problem) && told.size < 20) onNote(`${role}: retrying after: ${problem}`)
     told.add(problem)
   }
   const { engine, id } = await openKnown({ ...options, signal, onRetry }, { file, signal, onNote, role })

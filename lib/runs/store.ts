@@ -38,7 +38,7 @@ export function keyOf(...parts: readonly unknown[]): string {
 /** The key file of an output: `decompose.key.json` beside `decompose.jsonl`. */
 export const keyFileOf = (file: string) => `${file.replace(/\.jsonl$/, "")}.key.json`
 
-/** The state of an output; undefined when there is none, or its key file cannot be read, which starts it anew. */
+/** The state of an output; undefined when there is none, or its key file cannot be read, which starts it over. */
 export function readState(file: string): StageState | undefined {
   if (!existsSync(keyFileOf(file))) return undefined
   try {
@@ -62,7 +62,7 @@ async function readFinished(
   return damage ? undefined : state
 }
 
-/** Rows begun, by rows at once: the others go on while a slow one is waited for. */
+/** Rows begun, by rows at once: the others continue while a slow one is waited for. */
 const WINDOW = 8
 
 export interface RowStage<In, Out extends object> {
@@ -96,8 +96,8 @@ export interface RowStage<In, Out extends object> {
 }
 
 /**
- * Resume is rerun: returns a finished output of this key at once, takes one from the cache, goes on behind the last whole
- * row of an unfinished one, or starts anew where the key is another. Rows are appended one by one, in input order. A
+ * Resume is rerun: returns a finished output of this key at once, takes one from the cache, resumes behind the last whole
+ * row of an unfinished one, or starts over where the key is another. Rows are appended one by one, in input order. A
  * finished
  * output, here or in the cache, is compared with the hash in its key file first; one that differs is made again.
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
@@ -250,7 +250,7 @@ function unlessAborted<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T>
   return new Promise((resolve, reject) => {
     const stop = () => {
       const { reason } = signal
-      const request = "stopped on request; run the same command again to go on from here"
+      const request = "stopped; run the same command again to resume"
       reject(reason instanceof StoppedError ? reason : new StoppedError(request))
     }
     if (signal.aborted) return stop()

@@ -29,7 +29,7 @@ export interface Study {
  * Runs the variants one after the other, each in a folder of its own inside `dir`. They share the stage cache, so a stage
  * that two of them have in common is done once. Then puts their results together: `results.json`, `results.csv`,
  * `results.md` and `report.html`, with a method named by its variant ("drop"), or by both where variants train several
- * ("pairs-60 musc"). Called again, goes on where it was.
+ * ("pairs-60 musc"). Called again, resumes where it stopped.
  * @throws as `run`
  */
 export async function runStudy({ axis, variants }: Study, options: RunOptions): Promise<Results> {

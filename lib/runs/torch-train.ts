@@ -36,7 +36,7 @@ export interface TrainingJob {
   /** Called when all is written that the job needs, and it is about to start. */
   beforeJob?: () => Promise<void>
   signal?: AbortSignal
-  /** Told, a line each, of pairs that were left out, cut or weighed anew. */
+  /** Receives one line about each pair that was left out, cut or reweighted. */
   onNote?: (line: string) => void
   /** Called once a step, those of an earlier start included. */
   onStep?: (line: StepLog) => void
@@ -50,7 +50,7 @@ const pairsFile = "pairs.json"
 
 /**
  * Trains an adapter by a Python job, equal to training in process but for rounding: the same pairs in the same order from
- * the same first adapter. Started again, it goes on from the job's last checkpoint. Returns the adapter's folder (PEFT).
+ * the same first adapter. Started again, it resumes from the job's last checkpoint. Returns the adapter's folder (PEFT).
  * @throws ConfigError for a loss that the job does not have; PendingJobError, BackendError, MuscError, StoppedError as
  * runJob
  */

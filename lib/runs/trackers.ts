@@ -1,5 +1,5 @@
 import { existsSync, rmSync } from "node:fs"
-import { basename, join } from "node:path"
+import { basename, join, resolve } from "node:path"
 import type { RunConfig } from "../config/config"
 import { writeAtomic } from "../data/files"
 import { readJsonl } from "../data/jsonl"
@@ -9,22 +9,19 @@ import { frameOf } from "../plots/frame"
 import { resultLines, toCsv, toMarkdown } from "../report/tables"
 import { type MlflowRun, mlflowRun } from "./mlflow"
 import { type EventWriter, eventWriter } from "./tensorboard"
+import { type WandbRun, wandbPython, wandbRun } from "./wandb"
 
-/** What the metrics of trainings and the table of results are logged to, beside the run's own files. */
-export const trackerNames = ["tensorboard", "mlflow", "csv"] as const
+/** Where training metrics and the table of results are logged to, in addition to the run's own files. */
+export const trackerNames = ["tensorboard", "wandb", "mlflow", "csv"] as const
 export type TrackerName = (typeof trackerNames)[number]
 
-/** Trackers by name. @throws InputError for one that there is not, with the way that there is */
+/** Trackers by name. @throws InputError for an unknown one */
 export function parseTrackers(text: string): TrackerName[] {
   return text.split(",").map((name) => {
     const known = trackerNames.find((tracker) => tracker === name.trim())
     if (known) return known
-    const remedy =
-      name.trim() === "wandb"
-        ? "Weights & Biases keeps no client for Node and its offline format is not public. Take --log tensorboard and `wandb sync " +
-          "--sync-tensorboard <run>/tensorboard`, or --log csv and read metrics.csv with its Python client"
-        : `take ${trackerNames.join(", ")}`
-    throw new InputError(`--log must be ${trackerNames.join(", ")}, got ${name.trim() || "nothing"}; ${remedy}`)
+    const rule = `must be one or more of ${trackerNames.join(", ")}`
+    throw new InputError(`${rule}, got ${name.trim() || "nothing"}; correct it`, { field: "--log" })
   })
 }
 
@@ -38,7 +35,7 @@ export interface Tracking {
 /** A sink for the numbers of one training. */
 interface Sink {
   add(line: MetricsLine): void
-  finish(): void
+  finish(): void | Promise<void>
 }
 
 /** The numbers of a line of metrics but for the step itself. */
@@ -49,11 +46,14 @@ function numbersOf({ step: _, steps: __, ...values }: MetricsLine): Record<strin
 }
 
 /**
- * Trackers of a run folder: `tensorboard/`, `mlruns/` and `metrics.csv` in it. Logged anew, a training replaces its old
- * log.
+ * Trackers of a run folder, which write to `tensorboard/`, `wandb/`, `mlruns/` and `metrics.csv` in it. A training that is
+ * logged again replaces its old log.
+ * @throws InputError when the Python client of wandb is not installed
  */
-export function openTrackers(dir: string, config: RunConfig, names: readonly TrackerName[]): Tracking {
-  const experiment = basename(dir)
+export async function openTrackers(dir: string, config: RunConfig, names: readonly TrackerName[]): Promise<Tracking> {
+  const experiment = basename(resolve(dir))
+  const python = names.includes("wandb") ? await wandbPython() : ""
+  const openWandb = (name: string): WandbRun => wandbRun(python, { dir, project: experiment, name, config })
   const csv: Record<string, unknown>[] = []
   const sinks: Record<TrackerName, (name: string) => Sink> = {
     tensorboard(name) {
@@ -66,6 +66,10 @@ export function openTrackers(dir: string, config: RunConfig, names: readonly Tra
     },
     mlflow(name) {
       const run: MlflowRun = mlflowRun(join(dir, "mlruns"), { experiment, name, params: config })
+      return { add: (line) => run.metrics(line.step, numbersOf(line)), finish: () => run.finish() }
+    },
+    wandb(name) {
+      const run = openWandb(name)
       return { add: (line) => run.metrics(line.step, numbersOf(line)), finish: () => run.finish() }
     },
     csv: (name) => ({
@@ -89,7 +93,7 @@ export function openTrackers(dir: string, config: RunConfig, names: readonly Tra
         },
         async finish() {
           if (!open) await start(Number.POSITIVE_INFINITY)
-          for (const sink of open!) sink.finish()
+          for (const sink of open!) await sink.finish()
           if (names.includes("csv")) await writeAtomic(join(dir, "metrics.csv"), toCsv(frameOf(csv)))
         },
       }
@@ -112,9 +116,20 @@ export function openTrackers(dir: string, config: RunConfig, names: readonly Tra
         eventWriter(folder).text("results", toMarkdown(frameOf(lines)))
         for (const method of new Set(scores.map((score) => score.method))) {
           const own = scores.filter((score) => score.method === method).flatMap(({ values }) => Object.entries(values))
-          const grouped = own.map(([key, value]) => [`results/${key}`, value])
+          // the intervals are in the table: as scalars they would only fill the dashboard
+          const rates = own.filter(([key]) => !/_(low|high)_/.test(key))
+          const grouped = rates.map(([key, value]) => [`results/${key}`, value])
           eventWriter(join(folder, method)).scalars(0, Object.fromEntries(grouped))
         }
+      }
+      if (names.includes("wandb")) {
+        const run = openWandb("results")
+        const { columns, values } = frameOf(lines)
+        const summary = scores.flatMap(({ method, values }) =>
+          Object.entries(values).map(([key, value]) => [`${method}/${key}`, value] as const),
+        )
+        run.table({ columns, rows: values }, Object.fromEntries(summary))
+        await run.finish()
       }
       if (names.includes("mlflow"))
         for (const method of new Set(scores.map((score) => score.method))) {

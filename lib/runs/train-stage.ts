@@ -35,7 +35,7 @@ export interface TrainStage {
   cache?: string
   signal?: AbortSignal
   onStep?: (log: StepLog) => unknown
-  /** Told of pairs that were left out, cut or weighed anew, and of what was found damaged and is made again. */
+  /** Receives lines about pairs that were left out, cut or reweighted, and of what was found damaged and is made again. */
   onNote?: (line: string) => void
 }
 
@@ -43,7 +43,7 @@ export interface TrainStage {
 export type JobTrainer = Pick<TrainingJob, "model" | "torch" | "scorer" | "beforeJob">
 
 /**
- * Trains an adapter, or finds it done. A stopped or killed training goes on from its checkpoint, to the same adapter and
+ * Trains an adapter, or finds it done. A stopped or killed training resumes from its checkpoint, to the same adapter and
  * the same metrics as without the stop. A finished one, here or in the cache, is compared with the hashes in its key file
  * first; one that differs is made again. Returns the adapter's folder (PEFT), or where all weights are trained that of
  * a plain
@@ -183,7 +183,7 @@ type TrainingState = z.infer<typeof trainingState>
 const writeKey = (dir: string, state: TrainingState) =>
   writeAtomic(join(dir, "key.json"), `${JSON.stringify(state, null, 2)}\n`)
 
-/** undefined for a key file that is absent or cannot be read: training then starts anew. */
+/** undefined for a key file that is absent or cannot be read: training then starts over. */
 function readKey(dir: string): TrainingState | undefined {
   if (!existsSync(join(dir, "key.json"))) return undefined
   try {
@@ -228,7 +228,7 @@ async function readFinished(
 
 /**
  * Brings checkpoint and metrics to the same step: lines of steps that will be done again go. Without a usable checkpoint of
- * this key, or without the lines up to it, training starts anew.
+ * this key, or without the lines up to it, training starts over.
  */
 async function resumeFrom(
   checkpoint: string,
@@ -245,7 +245,7 @@ async function resumeFrom(
       if (lines.length < steps) lines.push(`${text}\n`)
   }
   if (lines.length < steps) {
-    onNote(`note: ${metrics} lacks lines before the checkpoint, step ${steps}; the training starts anew`)
+    onNote(`note: ${metrics} lacks lines before the checkpoint, step ${steps}; the training starts over`)
     for (const left of [checkpoint, weightsFile(checkpoint)]) await rm(left, { force: true })
     lines.length = 0
   }
@@ -260,7 +260,7 @@ async function checkpointStep(file: string, key: string, onNote: (line: string) 
     if (metadata.key === key) return Number(metadata.step)
   } catch (error) {
     if (!(error instanceof CheckpointError)) throw error
-    onNote(`note: ${error.message}; the training starts anew`)
+    onNote(`note: ${error.message}; the training starts over`)
   }
   for (const left of [file, weightsFile(file)]) await rm(left, { force: true })
   return 0

@@ -97,7 +97,7 @@ async function verifyRun(dir: string): Promise<Verdict> {
   const name =
     /<title>MuSC run (.*?)<\/title>/.exec(page ?? "")?.[1]?.replace(/&(amp|lt|gt|quot|#39);/g, unescaped) ?? ""
   if (page !== undefined && page !== reportPage({ ...data, name }))
-    problems.push("report.html is not the one of these files; `musc report` writes it anew")
+    problems.push("report.html is not the one of these files; run `musc report` to rewrite it")
   return verdict
 }
 

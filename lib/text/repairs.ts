@@ -3,7 +3,7 @@ import type { Tokenizer } from "@huggingface/tokenizers"
 import { isJsonObject, type JsonObject } from "../data/json-file"
 
 /**
- * Where the tokenizer library in TypeScript differs from the original in Rust, its objects are mended; its version is
+ * Where the tokenizer library in TypeScript differs from the original in Rust, its objects are patched; its version is
  * pinned, and `tests/reference/tokenizers.py` has the ids that must come out.
  */
 

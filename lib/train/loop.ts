@@ -39,7 +39,7 @@ export interface TrainOptions<O extends Objective = Objective> extends Learner {
   adam?: Partial<AdamOptions>
   /** most padded tokens in one forward pass */
   tokenBudget?: number
-  /** state is written here every `every` steps and at a stop; a run that finds it goes on from there */
+  /** state is written here every `every` steps and at a stop; a run that finds it resumes from there */
   checkpoint?: { file: string; every: number; key: string }
   /** called before each step, which waits for it */
   beforeStep?: (step: number) => Promise<void>
@@ -68,7 +68,7 @@ export interface Items<Item> {
   at(index: number): Item | undefined
 }
 
-/** Shuffles anew each epoch by the seed and deals out batches; the last one of an epoch may be short. */
+/** Reshuffles each epoch by the seed and deals out batches; the last one of an epoch may be short. */
 export function epochs<Item>(
   items: Items<Item>,
   options: { epochs: number; batchSize: number; seed: number },
@@ -165,7 +165,7 @@ function restore({ file, key }: Checkpoint, params: Params): AdamState {
   try {
     if (held.metadata.key !== key || held.metadata.layout !== layout) {
       throw new CheckpointError(file, [
-        "this training state belongs to a run with other settings or another version; delete it to start anew",
+        "this training state belongs to a run with other settings or another version; delete it to start over",
       ])
     }
     const read = (name: string, shape: number[]) => tf.tensor(held.read(name), shape, "float32")

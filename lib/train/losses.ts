@@ -152,7 +152,7 @@ export function preferenceLoss(pairs: PairScores, options: PreferenceOptions): P
   return { losses, chosenRewards, rejectedRewards, ordered }
 }
 
-/** What TDPO puts in the place of s, [P] each. */
+/** What TDPO puts instead of s, [P] each. */
 function withDivergence(pairs: PairScores, { loss, tdpoAlpha }: PreferenceOptions) {
   const [chosen, rejected] = [pairs.chosenDivergence!, pairs.rejectedDivergence!]
   const [alpha, held] = loss === "tdpo1" ? [1, chosen] : [tdpoAlpha, constant(chosen)]

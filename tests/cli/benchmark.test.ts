@@ -202,7 +202,7 @@ describe("a judge that misbehaves", () => {
     })
     server = first
     await expect(musc(...withJudge("--out", place("half"), "--retries", "1"))).rejects.toThrow(
-      /must answer, got no whole reply in 2 tries .*check that the server runs/,
+      /no complete reply in 2 tries .*check that the server runs/,
     )
     const kept = read("half", "judge.calls.jsonl").trim().split("\n").length
     expect(kept).toBeGreaterThanOrEqual(3) // closing may cut the last reply
@@ -263,7 +263,7 @@ describe("a server that refuses the request of one item", () => {
     const scores = JSON.parse(await musc(...args(), "--json"))
     // e1 yes no, e2 yes no; h1 is refused
     expect(scores).toMatchObject({ items: 2, refused: 1, figures: { DRFR: { value: 2 / 4 } } })
-    const reason = expect.stringMatching(/must accept a request for model scripted, got: 400 .*prompt is too long/)
+    const reason = expect.stringMatching(/request for model scripted rejected: 400 .*prompt is too long/)
     expect(lines("refused", "items.jsonl").at(-1)).toEqual({
       id: "h1",
       unit: "h1",
@@ -290,7 +290,7 @@ describe("a server that refuses the request of one item", () => {
     const endpoint = () => ["--endpoint", server!.url, "--endpoint-model", "m", "--judge-self"]
     const args = ["benchmark", "infobench", "--data", data, "--samples", "50", "--out", place("unanswered")]
     const table = await musc(...args, ...endpoint())
-    expect(table).toMatch(/- left out because their request was refused, .*: 1 \(e2, answer: .*got: 422/)
+    expect(table).toMatch(/- left out because their request was refused, .*: 1 \(e2, answer: .*rejected: 422/)
     expect(server.bodies).toHaveLength(3 + 2 + 4)
     expect(await musc("compare", place("steady"), place("unanswered"))).toContain("2 items in common")
     server.close()
@@ -311,9 +311,9 @@ describe("a server that refuses the request of one item", () => {
       server.close()
       return message
     }
-    expect(await stopped(400)).toMatch(/^all of the first 3 items were refused: http.*got: 400 .*longer context/)
-    expect(await stopped(401)).toMatch(/must accept the key, got: 401/)
-    expect(await stopped(404)).toMatch(/must have model scripted, got: 404 .*check address and model/)
+    expect(await stopped(400)).toMatch(/^all of the first 3 items were refused: http.*rejected: 400 .*longer context/)
+    expect(await stopped(401)).toMatch(/key rejected: 401/)
+    expect(await stopped(404)).toMatch(/model scripted not found: 404 .*check address and model/)
   })
 })
 

@@ -50,7 +50,7 @@ describe("the command line", () => {
     const line = spawnSync(process.execPath, [bin, "chat", "--temperature", "0"], {
       ...{ cwd: dir, encoding: "utf8", timeout: 110_000, input: "/help\n/hlp\nWrite about a sailor.\n" },
     })
-    expect(line.stdout).toMatch(/^ {2}\/help[\s\S]*\/hlp: no such command/)
+    expect(line.stdout).toMatch(/^ {2}\/help[\s\S]*\/hlp: unknown command/)
     expect(line.stdout.trim().split("\n").at(-1)).toBe(one.stdout.trim())
     const wrong = musc("chat", "Hello", "--adapter", "nowhere")
     expect([wrong.status, wrong.stdout]).toEqual([1, ""])
@@ -133,7 +133,7 @@ describe("the command line", () => {
     expect(musc(...short).status).toBe(1)
     const other = musc(...args, "--set", "decomposeMaxTokens=9")
     expect(other.status).toBe(1)
-    expect(other.stderr).toMatch(/rows\.jsonl: must be a new file or one of these settings/)
+    expect(other.stderr).toMatch(/rows\.jsonl: must be a new file or one made with these settings/)
     expect(readFileSync(join(dir, "rows.jsonl"), "utf8")).toBe(written)
   })
 })

@@ -99,7 +99,7 @@ describe("maths", () => {
       if (!nativeBuild()) return
       expect((await useBackend("tensorflow", "bf16")).reason).toMatch(/, bf16 maths/)
       await expect(useBackend("tensorflow", "f32")).rejects.toThrow(
-        "math: must be bf16 as when the native backend was loaded, got f32; start anew",
+        "math: must be bf16 as when the native backend was loaded, got f32; restart the process",
       )
     } finally {
       if (held === undefined) delete process.env.ONEDNN_DEFAULT_FPMATH_MODE

@@ -136,7 +136,7 @@ describe("an OpenAI-compatible server", () => {
     expect(Date.now() - began).toBeGreaterThanOrEqual(1020 - 5)
     const far = await serve(wait({ "retry-after": "3600" }))
     await expect(openaiGenerator({ model: "m", baseURL: far.baseURL }).generate(ask)).rejects.toThrow(
-      /got asked to wait 3600 s .*run again then/,
+      /the server asks to wait 3600 s .*run again later/,
     )
     expect(far.bodies).toHaveLength(1)
   })
@@ -164,14 +164,14 @@ describe("an OpenAI-compatible server", () => {
   it("is given up, with what it said, when it keeps failing", async () => {
     const { baseURL, bodies } = await serve(refuses(429, "slow down"))
     const failing = openaiGenerator({ model: "m", baseURL, maxRetries: 2 }).generate(ask)
-    await expect(failing).rejects.toThrow(/\/v1: must answer, got after 3 tries: .*slow down.*lower the concurrency/)
+    await expect(failing).rejects.toThrow(/\/v1: failed after 3 tries: .*slow down.*lower the concurrency/)
     expect(bodies).toHaveLength(3)
   })
 
   it("is given up when each reply is cut", async () => {
     const { baseURL, bodies } = await serve(cuts)
     const failing = openaiGenerator({ model: "m", baseURL, maxRetries: 1 }).generate(ask)
-    await expect(failing).rejects.toThrow(/no whole reply in 2 tries .*check that the server runs/)
+    await expect(failing).rejects.toThrow(/no complete reply in 2 tries .*check that the server runs/)
     expect(bodies).toHaveLength(2)
   })
 
@@ -194,7 +194,7 @@ describe("an OpenAI-compatible server", () => {
 
   it("may not be there, may answer too late, may answer with nothing", async () => {
     const absent = openaiGenerator({ model: "m", baseURL: "http://127.0.0.1:9/v1", maxRetries: 0 })
-    await expect(absent.generate(ask)).rejects.toThrow(/127\.0\.0\.1:9\/v1: must answer, got no whole reply in 1 try/)
+    await expect(absent.generate(ask)).rejects.toThrow(/127\.0\.0\.1:9\/v1: no complete reply in 1 try/)
     const { baseURL } = await serve(
       () => {},
       (response) => json(response, 200, { choices: [] }),

@@ -212,7 +212,7 @@ describe("a connection that fails says why", () => {
   it.each([
     [
       "http://127.0.0.1:9/v1",
-      /127\.0\.0\.1:9\/v1: must answer, got no whole reply in 1 try \(the connection was refused: nothing listens there \(ECONNREFUSED\)\); check that the server runs/,
+      /127\.0\.0\.1:9\/v1: no complete reply in 1 try \(the connection was refused: nothing listens there \(ECONNREFUSED\)\); check that the server runs/,
     ],
     ["http://no-such-host.invalid/v1", /the host has no address: check its name \((ENOTFOUND|EAI_AGAIN)\)/],
   ])("%s", async (baseURL, message) => expect((await errorOf(baseURL)).message).toMatch(message))
@@ -250,7 +250,7 @@ describe("a refused request says what helps", () => {
     [400, { error: { message: "Unrecognized request argument supplied: top_k" } }, /add --leave-out top_k/],
     [422, { detail: [{ loc: ["body", "messages"], msg: "bad" }] }, /body\.messages: bad; check model and options/],
     [400, { error: { message: "the request exceeds the available context size" } }, /longer context/],
-    [403, { error: { message: "Your input was flagged by moderation" } }, /its filter stops this prompt/],
+    [403, { error: { message: "Your input was flagged by moderation" } }, /request rejected by a content filter/],
   ])("%i %j", async (status, body, message) => {
     const { baseURL, seen } = await refusing(status, body)
     const error = await errorOf(baseURL, { maxRetries: 5 })
@@ -419,7 +419,7 @@ describe("a server that restarts", () => {
   it("is given up when the time is over", async () => {
     const began = Date.now()
     const error = await errorOf("http://127.0.0.1:9/v1", { wait: 1 })
-    expect(error.message).toMatch(/no whole reply in [2-4] tries .*or give it time by --wait/)
+    expect(error.message).toMatch(/no complete reply in [2-4] tries .*or give it time with --wait/)
     expect(Date.now() - began).toBeLessThan(4000)
   })
 })

@@ -65,7 +65,7 @@ describe("a job of Python", () => {
       if (existsSync(join(dir, "up"))) stop.abort()
     }
     const run = runJob({ folder: dir, script: "train.py", command: node(code), signal: stop.signal, onPoll })
-    await expect(run).rejects.toThrow(/stopped on request/)
+    await expect(run).rejects.toThrow(/stopped; run the same command again/)
     expect(readFileSync(join(dir, "state"), "utf8")).toBe("kept")
   })
 })

@@ -33,7 +33,7 @@ describe("the report of a finished run", () => {
     expect(headings(text)).toEqual([
       "Results",
       "Data card",
-      "What was done to the constraints",
+      "Edits of the constraints",
       "Pairs",
       "Token weights",
       "Training",
@@ -90,12 +90,9 @@ describe("the report of a finished run", () => {
 describe("the report of a run that was stopped", () => {
   for (const [last, there] of [
     ["source", ["Data card", "How to reproduce"]],
-    ["corrupt", ["Data card", "What was done to the constraints", "Samples", "How to reproduce"]],
-    ["respond", ["Data card", "What was done to the constraints", "Pairs", "Samples", "How to reproduce"]],
-    [
-      "weigh",
-      ["Data card", "What was done to the constraints", "Pairs", "Token weights", "Samples", "How to reproduce"],
-    ],
+    ["corrupt", ["Data card", "Edits of the constraints", "Samples", "How to reproduce"]],
+    ["respond", ["Data card", "Edits of the constraints", "Pairs", "Samples", "How to reproduce"]],
+    ["weigh", ["Data card", "Edits of the constraints", "Pairs", "Token weights", "Samples", "How to reproduce"]],
   ] as const) {
     it(`shows what there is after ${last}`, async () => {
       const dir = join(root, `until-${last}`)
@@ -103,7 +100,7 @@ describe("the report of a run that was stopped", () => {
       const text = await reportOf(dir)
       expect(headings(text)).toEqual(there)
       expect(text).toContain(`the last stage with an output is ${last}`)
-      expect(text).toContain("The run has not finished. Not in it so far: Results;")
+      expect(text).toContain("The run has not finished. No data for: results,")
     })
   }
 

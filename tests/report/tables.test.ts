@@ -38,7 +38,7 @@ describe("the table of results", () => {
       .trimEnd()
       .split("\n")
     expect(lines).toEqual([
-      "| method | temperature | CSR | ISR | ISR − base | musc − it, ISR | answers |",
+      "| method | temperature | CSR | ISR | ISR − base | musc − this, ISR | answers |",
       "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
       "| base | 0 | 25.0 [15.0, 35.0] | 25.0 [15.0, 35.0] | – | +50.0 [+45.0, +55.0] | 20 |",
       "| self-correct | 0 | 50.0 [40.0, 60.0] | 50.0 [40.0, 60.0] | +25.0 [+20.0, +30.0] | +25.0 [+20.0, +30.0] | 20 |",
@@ -60,7 +60,7 @@ describe("the table of results", () => {
       seeds: [0, 1],
     }
     const lines = toMarkdown(frameOf(resultLines(marked))).split("\n")
-    expect(lines[0]).toBe("| method | temperature | CSR | ISR | ISR − base | musc − it, ISR | pairs | answers |")
+    expect(lines[0]).toBe("| method | temperature | CSR | ISR | ISR − base | musc − this, ISR | pairs | answers |")
     // column of ISR − base: .03 and .03 -> .06; column of musc − it: .03 (base) and .01 -> .03 and .02
     expect(lines[2]).toContain("| – | +50.0 [+45.0, +55.0] \\* | – | 20 |")
     expect(lines[3]).toContain("| +25.0 [+20.0, +30.0] | +25.0 [+20.0, +30.0] \\* | 201 | 20 |")

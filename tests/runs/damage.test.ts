@@ -126,7 +126,7 @@ describe("a training that was stopped", () => {
     const notes: string[] = []
     await start(dir, { onNote: (line) => notes.push(line) })
     expectWhole(dir)
-    expect(notes.some((line) => line.includes("the training starts anew"))).toBe(true)
+    expect(notes.some((line) => line.includes("the training starts over"))).toBe(true)
   })
 })
 

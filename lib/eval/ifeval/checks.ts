@@ -64,7 +64,7 @@ const isLanguage = (response: string, code: string, scoring: Scoring) => {
  * 3.9, which published figures were made with). What `corrected` does otherwise:
  * - number_words: vowel signs and joiners do not part words (Hindi would have about twice as many). NLTK 3.10 has this too.
  * - number_sentences: curly quotes close a sentence as straight ones do. NLTK 3.10 has this too.
- * - letter_frequency: counts the character asked for. The official code puts a random letter in the place of what is no
+ * - letter_frequency: counts the character asked for. The official code puts a random letter instead of what is no
  *   letter (keys 1122 and 1129); `official` gives the verdict that most letters would.
  * - response_language, english_capital, english_lowercase: text without a detectable language fails instead of passing.
  * - english_capital: the language is that of the text in small letters, since detectors know capitals badly.

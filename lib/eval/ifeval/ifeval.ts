@@ -117,7 +117,7 @@ async function load(path: string): Promise<BenchmarkItem<IfevalPrompt>[]> {
  * (`tests/reference/ifeval.py`
  * compares them verdict by verdict). The language of a text comes from another detector, as that of lm-eval draws random
  * numbers without a seed and so differs from itself; on scraps and mixed languages the two may differ. So does the letter
- * that lm-eval draws by chance in the place of `#` and `!` in keys 1122 and 1129.
+ * that lm-eval draws by chance instead of `#` and `!` in keys 1122 and 1129.
  */
 export const ifeval: Benchmark<IfevalPrompt, null, IfevalResult> = {
   name: "ifeval",
