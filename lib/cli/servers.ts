@@ -73,7 +73,9 @@ export function servedOptions(
   onProgress: (progress: Progress) => void,
 ): Omit<ServeOptions, "signal" | "onNote"> {
   if (flags.endpoint)
-    throw new InputError("starts a server, --endpoint names a running one, got both; leave one out", { field: "--serve" })
+    throw new InputError("starts a server, --endpoint names a running one, got both; leave one out", {
+      field: "--serve",
+    })
   const waited = (done: number, total: number) =>
     onProgress({ stage: "start of the server", unit: "seconds", done, total })
   const { serve: command = "", serveTimeout: startTimeout } = flags
