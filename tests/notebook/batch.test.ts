@@ -92,7 +92,7 @@ fs.writeFileSync(process.argv[3], JSON.stringify(book))
   ] as const) {
     const { status, stderr } = run(shown)
     expect(status).toBe(1)
-    expect(stderr).toContain("a key number has drifted")
+    expect(stderr).toContain("a key number is outside its range")
     expect(stderr).toContain(got)
   }
   rmSync(folder, { recursive: true })
