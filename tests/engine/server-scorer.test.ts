@@ -86,7 +86,7 @@ describe("log-probs of a server", () => {
     way = "null"
     await expect(scorer().score(request)).rejects.toThrow(/id 3 of a prompt must have a log-prob, got null/)
     way = "none"
-    await expect(scorer().score(request)).rejects.toThrow(/must tell log-probs of prompts .*--torch/)
+    await expect(scorer().score(request)).rejects.toThrow(/must return log-probs of the prompt .*--torch/)
   })
 
   it("do not do for the weightings that need distributions, which is said before anything is asked", () => {

@@ -95,7 +95,7 @@ describe("a run whose world does the first stages", () => {
     const local = oracleModel()
     const results = await start("exact", { stages: "world", methods: ["base", "coarse"] }, { local })
     expect(Object.keys(local.calls)).toEqual(["respond"])
-    const note = "Decomposition, edits and recombination by the world, exactly"
+    const note = "Rules decompose, corrupt and recombine the instructions"
     for (const file of ["results.md", "report.html"])
       expect(readFileSync(join(runs, "exact", file), "utf8")).toContain(note)
     const { chosen_spoiled, rejected_spoiled } = results.pairs[0]!
