@@ -12,6 +12,7 @@ export const kernelSources = inFolder([
   "attention.cc",
   "decode.cc",
   "flat.cc",
+  "frozen.cc",
   "lora.cc",
   "product.cc",
 ])

@@ -8,6 +8,8 @@ import { currentDevice, type Device, type Maths } from "../device/device"
 /** What is to be done with a model. */
 export type Work =
   | { kind: "generate" | "score" }
+  /** log-probs of the model that a training starts from: the digits of the first step, so that its margins are 0 */
+  | { kind: "reference" }
   /** `tokens` of the whole training, if known: below a certain work, graphs take longer to be made than they save */
   | { kind: "train"; adapter: boolean; tokens?: number; checkpointing?: boolean }
 
@@ -26,6 +28,8 @@ export interface Plan {
   readonly recompute: boolean
   /** LoRA is added to the matrices once a step, or to each product with them. */
   readonly lora: "merged" | "beside"
+  /** Products with matrices that are kept as bf16: by their panels, or as products with trained matrices go. */
+  readonly frozen: "panels" | "floats"
   readonly precision: Maths
   /** threads that kernels and graphs may use */
   readonly threads: number
@@ -44,6 +48,13 @@ const isSmall = (parameters: number): boolean => 4 * parameters < sharedBytes
  */
 export const gainsByBatches = ({ gpu }: Device, parameters: number): boolean => !gpu && isSmall(parameters)
 
+/**
+ * Whether matrices of a checkpoint in bf16 are kept so: half of the memory, and products that beat those of floats where
+ * weights come from memory rather than from a cache. On AMX, products by tiles have a packing of their own.
+ */
+export const keepsBf16 = ({ kernels }: Device, parameters: number): boolean =>
+  kernels === "vector" && !isSmall(parameters)
+
 /** Parameters times tokens from which a training wins back the second that its graphs take to be made. */
 const worthGraphs = 1.8e11
 
@@ -61,6 +72,7 @@ export function plan(device: Device, parameters: number, work: Work): Plan {
     recompute: train?.checkpointing ?? false,
     // A product with a low-rank update beside it is a kernel of its own, for AMX alone.
     lora: train?.adapter && device.kernels === "amx" ? "beside" : "merged",
+    frozen: keepsBf16(device, parameters) && (work.kind === "generate" || work.kind === "score") ? "panels" : "floats",
     precision: device.precision,
     threads: device.threads,
   }
@@ -70,9 +82,10 @@ export function plan(device: Device, parameters: number, work: Work): Plan {
 export const planFor = (parameters: number, work: Work): Plan => plan(currentDevice(), parameters, work)
 
 /** A plan in a few words, for logs and `musc plan`. */
-export function describePlan({ gradient, layers, step, together, recompute, lora }: Plan): string {
+export function describePlan({ gradient, layers, step, together, recompute, lora, frozen }: Plan): string {
   const parts = [`layers ${layers === "graph" ? "by graph" : "one operation at a time"}`]
   if (!gradient) parts.push(`decoding ${step === "graph" ? "by graph" : "one operation at a time"}`)
+  if (frozen === "panels") parts.push("products with bf16 matrices as they are packed")
   if (together > 1) parts.push("two batches side by side")
   if (recompute) parts.push("each layer computed again for its gradient")
   if (lora === "beside") parts.push("LoRA beside the matrices")

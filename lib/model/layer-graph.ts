@@ -1,6 +1,7 @@
 import type { Tensor, Tensor2D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { replayed, type Sizes, type Traced, tensorsOf, trace, traceFailed } from "../graph/trace"
+import { isFrozen } from "../ops/frozen"
 import type { ModelConfig } from "./config"
 import type { Context, ContextOptions, Places } from "./context"
 import type { Plan } from "./executor"
@@ -73,7 +74,7 @@ function trainedOf(layer: Layer): Tensor[] {
   const { norm1, qkNorm, postNorm1, norm2, postNorm2 } = layer
   if (!layer.qk.train) return projections.flatMap(({ lora }) => lora.flatMap(({ A, B }) => [A, B]))
   const all = [norm1, qkNorm, postNorm1, norm2, postNorm2, ...projections.flatMap(({ weight, bias }) => [weight, bias])]
-  return all.filter((tensor) => tensor !== undefined)
+  return all.filter((tensor) => tensor !== undefined) as Tensor[]
 }
 
 /** By what decides which kernels layers call; null where none can be made. */
@@ -86,7 +87,8 @@ function graphOf(inputs: readonly LayersInput[], { config, cache, plan, ...run }
   const { layers } = inputs[0]!
   const projections = layers
     .flatMap(projectionsOf)
-    .map(({ lora, factors, bias, constantInput, train }) => [
+    .map(({ weight, lora, factors, bias, constantInput, train }) => [
+      isFrozen(weight) && weight.products,
       lora.map(({ offset }) => offset),
       factors !== undefined,
       bias !== undefined,

@@ -1,11 +1,12 @@
-import type { Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
+import type { Tensor1D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
+import type { Matrix } from "../ops/frozen"
 import type { LoraFactors, LowRank } from "../ops/linear"
 
 /** What a layer is made of. Letters as in transformer.ts. */
 
 /** A matrix ready for use: LoRA, if any, is already added to `weight`, or stands beside it. */
 export interface Projection {
-  weight: Tensor2D // [in, out]
+  weight: Matrix // [in, out]
   bias?: Tensor1D // [out]
   lora: LowRank[]
   factors?: LoraFactors

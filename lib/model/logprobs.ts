@@ -2,6 +2,7 @@ import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
 import { contrastOf } from "../ops/contrast"
 import { divergence } from "../ops/distribution"
+import { floatTable } from "../ops/frozen"
 import { headLogProbs } from "../ops/head"
 import { operation } from "../ops/operation"
 import { contexts, type Places } from "./context"
@@ -161,7 +162,7 @@ export function responseDivergence(
   const softcap = model.config.logitSoftcap
   return {
     logProbs: logProbsAt(model, states, batch),
-    divergence: divergence(states, () => responseStates(reference, batch), model.head, { softcap }),
+    divergence: divergence(states, () => responseStates(reference, batch), floatTable(model.head), { softcap }),
   }
 }
 

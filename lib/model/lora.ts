@@ -1,12 +1,13 @@
-import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs-core"
+import type { Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
+import { floatsOf, isFrozen, type Table, type Matrix as Weight } from "../ops/frozen"
 import { effective, loraFactors, type Update } from "../ops/linear"
 import { rng } from "../rng"
 import type { Adapter, Matrix } from "./adapter"
 import type { ModelConfig } from "./config"
 import type { Plan } from "./executor"
 import type { Layer, Projection } from "./layer"
-import type { Bound, Model, Params } from "./transformer"
+import type { Bound, Model, ModelParams, Params } from "./transformer"
 
 /** Projections that LoRA can be put on, by their name here, and their Hugging Face name. */
 export const loraTargets = {
@@ -80,6 +81,7 @@ const eager: Plan = {
   together: 1,
   recompute: false,
   lora: "merged",
+  frozen: "floats",
   precision: "f32",
   threads: 1,
 }
@@ -92,8 +94,9 @@ export function bind(model: Model, options: BindOptions = {}): Bound {
   const { config, params } = model
   const lora = options.lora ?? null
   const { trainAll = false, plan = eager } = options
+  const inForm = (matrix: Weight): Weight => (isFrozen(matrix) ? { ...matrix, products: plan.frozen } : matrix)
   const projection = (i: number, name: string, targets: readonly LoraTarget[]): Projection => {
-    const weight = params[`layers.${i}.${name}`] as Tensor2D
+    const weight = inForm(params[`layers.${i}.${name}`] as Weight)
     const bias = params[`layers.${i}.${name}Bias`] as Tensor1D | undefined
     const starts = targets.map((_, at) => targets.slice(0, at).reduce((sum, t) => sum + targetShape(config, t)[1], 0))
     const updates = targets.flatMap((target, at): Update[] => {
@@ -103,9 +106,9 @@ export function bind(model: Model, options: BindOptions = {}): Bound {
     if (!updates.length) return { weight, bias, lora: [], train: trainAll }
     const constantInput = i === 0 && (name === "qk" || name === "v")
     const ready =
-      plan.lora === "beside"
-        ? { weight, lora: updates, factors: loraFactors(weight.shape[1], updates, lora!.scale) }
-        : effective(weight, updates, lora!.scale)
+      plan.lora === "beside" || (isFrozen(weight) && plan.frozen === "panels")
+        ? { weight, lora: updates, factors: loraFactors(weight.shape[1]!, updates, lora!.scale) }
+        : tf.tidy(() => effective(floatsOf(weight), updates, lora!.scale))
     return { ...ready, bias, train: false, constantInput }
   }
   const layers = Array.from({ length: config.layers }, (_, i): Layer => {
@@ -124,11 +127,11 @@ export function bind(model: Model, options: BindOptions = {}): Bound {
       postNorm2: vector("postNorm2"),
     }
   })
-  const embed = params.embed as Tensor2D
+  const embed = inForm(params.embed as Table)
   return {
     config,
     embed,
-    head: (params.head as Tensor2D | undefined) ?? embed,
+    head: params.head ? inForm(params.head as Table) : embed,
     norm: params.norm as Tensor1D,
     layers,
     trainAll,
@@ -145,7 +148,7 @@ function headNorms(q: Tensor1D, k: Tensor1D, { heads: N, kvHeads: K, headDim: H 
 /** Disposes what `bind` made; the model's own weights and the adapter's stay. */
 export function release(bound: Bound): void {
   for (const layer of bound.layers) {
-    for (const part of projectionsOf(layer)) if (part.lora.length && !part.factors) part.weight.dispose()
+    for (const part of projectionsOf(layer)) if (part.lora.length && !part.factors) tf.dispose(part.weight)
   }
   releaseParts(bound)
 }
@@ -167,12 +170,12 @@ const projectionsOf = (layer: Layer) => projections.map((name) => layer[name])
 /** The model with the adapter added into its matrices permanently; a new set of tensors for the changed ones. */
 export function merge(model: Model, lora: Lora): Model {
   const bound = bind(model, { lora })
-  const params: Params = { ...model.params }
+  const params: ModelParams = { ...model.params }
   releaseParts(bound)
   bound.layers.forEach((layer, i) => {
     for (const name of projections) {
       const part = layer[name]
-      if (part.lora.length) params[`layers.${i}.${name}`] = part.weight as Tensor
+      if (part.lora.length) params[`layers.${i}.${name}`] = part.weight
     }
   })
   return { config: model.config, params }

@@ -1,13 +1,13 @@
 import type { BackendName, Device } from "../device/device"
 import { blocksOn } from "../ops/head"
 import type { ModelConfig } from "./config"
-import { plan, type Work } from "./executor"
+import { keepsBf16, plan, type Work } from "./executor"
 import { type LoraTarget, loraTargets, targetShape } from "./lora"
 import { parameterCount } from "./weights"
 
 /**
  * How much memory work with a model takes, estimated from the shapes of the tensors that live at its worst moment. Letters
- * as in transformer.ts; all counts are of f32 values unless they say bytes.
+ * as in transformer.ts; all counts are of f32 values unless they say bytes, checkpoints are taken to be of bf16.
  */
 
 export interface Batch {
@@ -90,10 +90,13 @@ export function tensorPeak(
   const { gpu } = device
   const fused = device.kernels !== "none"
   const { dim: D, layers: L, kvHeads: K, headDim: H, vocabSize: V } = config
-  const weights = parameterCount(config)
-  const { together, lora: placed, recompute } = plan(device, weights, workOf(stage))
+  const parameters = parameterCount(config)
+  const asBf16 = keepsBf16(device, parameters)
+  const inTables = (config.tiedHead ? 1 : 2) * V * D
+  const weights = parameters - (asBf16 ? (L * linearCount(config) + inTables) / 2 : 0)
+  const { together, lora: placed, recompute } = plan(device, parameters, workOf(stage))
   const tokens = (stage.startsWith("train") ? together : 1) * B * T
-  if (stage === "load") return weights
+  if (stage === "load") return weights + (asBf16 ? V * D : 0) // a table is read as floats
   // The output of every layer stays until the whole pass is done.
   const forward = tables(config, tokens, T, fused) + L * tokens * D
   const block = blockPeak(config, tokens, T, fused)

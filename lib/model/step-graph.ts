@@ -1,6 +1,7 @@
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { type CompiledGraph, GraphBuilder, type GraphNode } from "../graph/builder"
+import { type Frozen, isFrozen } from "../ops/frozen"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
 import { ropeFrequencies } from "./context"
@@ -14,7 +15,7 @@ import type { Bound } from "./transformer"
  *
  * Letters as in transformer.ts; S columns of the cache.
  */
-function build(config: ModelConfig, { precision, threads }: Plan): CompiledGraph {
+function build(config: ModelConfig, { precision, threads }: Plan, { forms, frozenTables }: Forms): CompiledGraph {
   const { heads: N, kvHeads: K } = config
   const g = new GraphBuilder()
   const T = "float32"
@@ -29,8 +30,15 @@ function build(config: ModelConfig, { precision, threads }: Plan): CompiledGraph
   const norm = (x: GraphNode, weight: GraphNode) => ours("MuscRmsNorm", [x, weight, eps], 0)
 
   const weight = (i: number, name: string) => g.input(`layers.${i}.${name}`)
+  const product = (x: GraphNode, i: number, name: ProjectionName) => {
+    const { frozen, lora } = forms[i]![name]
+    if (frozen === null) return (precision === "bf16" ? batchMatMul : matMul)(x, weight(i, name)) // MatMul knows no bf16
+    const y = ours("MuscFrozenProduct", [x, g.input(`layers.${i}.${name}`, "int32")], frozen, 0, frozen)
+    if (!lora) return y
+    return add(y, matMul(matMul(x, weight(i, `${name}Down`)), weight(i, `${name}Up`)))
+  }
   const project = (x: GraphNode, i: number, name: ProjectionName, biased: boolean) => {
-    const y = (precision === "bf16" ? batchMatMul : matMul)(x, weight(i, name)) // MatMul knows no bf16
+    const y = product(x, i, name)
     return biased ? add(y, weight(i, `${name}Bias`)) : y
   }
   const scale = g.number(config.queryScale)
@@ -50,7 +58,11 @@ function build(config: ModelConfig, { precision, threads }: Plan): CompiledGraph
   const gelu = Number(config.activation !== "silu")
 
   const types = { Tparams: T, Tindices: "int32", Taxis: "int32", batch_dims: 0 } as const
-  let x = g.op("GatherV2", [g.input("embed"), g.input("ids", "int32"), g.ints(0)], types) // [B, D]
+  const V = config.vocabSize
+  const ids = g.input("ids", "int32")
+  let x = frozenTables // [B, D]
+    ? ours("MuscFrozenRows", [g.input("embed", "int32"), ids], V)
+    : g.op("GatherV2", [g.input("embed"), ids, g.ints(0)], types)
   if (config.embedScale !== 1) x = mul(x, g.number(config.embedScale))
   for (let i = 0; i < config.layers; i++) {
     const after = (y: GraphNode, name: string) => (config.postNorms ? norm(y, weight(i, name)) : y)
@@ -59,8 +71,10 @@ function build(config: ModelConfig, { precision, threads }: Plan): CompiledGraph
     const parts = [project(z, i, "gate", config.mlpBias), project(z, i, "up", config.mlpBias)]
     x = add(y, after(project(ours("MuscGated", parts, gelu), i, "down", config.mlpBias), "postNorm2"))
   }
-  // A third less time than by MatMul for few rows and a large vocabulary.
-  const logits = (isWide(config) ? batchMatMul : matMul)(norm(x, g.input("norm")), g.input("head"), true) // [B, V]
+  const last = norm(x, g.input("norm"))
+  const logits = frozenTables // [B, V]
+    ? ours("MuscFrozenProduct", [last, g.input("head", "int32")], V, 0, V)
+    : (isWide(config) ? batchMatMul : matMul)(last, g.input("head"), true) // MatMul takes half as long again for few rows
   const cap = config.logitSoftcap
   const bounded = (c: number) => mul(g.op("Tanh", [div(logits, g.number(c))], { T }), g.number(c))
   return g.compile([cap ? bounded(cap) : logits], { oneThread: threads === 1 })
@@ -68,6 +82,23 @@ function build(config: ModelConfig, { precision, threads }: Plan): CompiledGraph
 
 const projections = ["qk", "v", "o", "gate", "up", "down"] as const
 type ProjectionName = (typeof projections)[number]
+
+/** How the matrices of a model are kept: columns of one that is frozen, and whether LoRA stands beside it. */
+interface Forms {
+  forms: Record<ProjectionName, { frozen: number | null; lora: boolean }>[]
+  frozenTables: boolean
+}
+
+function formsOf({ layers, embed }: Bound): Forms {
+  const formOf = ({ weight, factors }: Projection) => ({
+    frozen: isFrozen(weight) ? weight.shape[1] : null,
+    lora: factors !== undefined,
+  })
+  const forms = layers.map((layer) => Object.fromEntries(projections.map((name) => [name, formOf(layer[name])])))
+  return { forms: forms as Forms["forms"], frozenTables: isFrozen(embed) }
+}
+
+const tensorOf = (matrix: Tensor | Frozen): Tensor => (isFrozen(matrix) ? matrix.packed : matrix)
 
 const ropeKind = (config: ModelConfig, i: number) => JSON.stringify(config.rope[i])
 const ropeKinds = (config: ModelConfig) => [...new Set(config.rope.map((_, i) => ropeKind(config, i)))]
@@ -90,11 +121,12 @@ export interface StepGraph {
 export function stepGraph(model: Bound): StepGraph | null {
   const { config } = model
   if (model.plan.step === "eager") return null
-  const key = JSON.stringify([config, model.plan.precision, model.plan.threads])
-  const graph = graphs.get(key) ?? build(config, model.plan)
+  const forms = formsOf(model)
+  const key = JSON.stringify([config, model.plan.precision, model.plan.threads, forms])
+  const graph = graphs.get(key) ?? build(config, model.plan, forms)
   graphs.set(key, graph)
   const fixed: Record<string, Tensor> = Object.assign(
-    { embed: model.embed, head: model.head, norm: model.norm },
+    { embed: tensorOf(model.embed), head: tensorOf(model.head), norm: model.norm },
     ...model.layers.map(layerInputs),
   )
   const frequencies = ropeKinds(config).map((rope) => ropeFrequencies(JSON.parse(rope), config.headDim))
@@ -118,8 +150,12 @@ export function stepGraph(model: Bound): StepGraph | null {
 function layerInputs(layer: Layer, i: number): Record<string, Tensor> {
   const inputs: Record<string, Tensor> = {}
   for (const name of projections) {
-    const { weight, bias }: Projection = layer[name]
-    inputs[`layers.${i}.${name}`] = weight
+    const { weight, bias, factors }: Projection = layer[name]
+    inputs[`layers.${i}.${name}`] = tensorOf(weight)
+    if (factors) {
+      inputs[`layers.${i}.${name}Down`] = factors.down
+      inputs[`layers.${i}.${name}Up`] = factors.up
+    }
     if (bias) inputs[`layers.${i}.${name}Bias`] = bias
   }
   for (const name of ["norm1", "postNorm1", "norm2", "postNorm2", "qkNorm"] as const) {

@@ -1,6 +1,8 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
+import { InputError } from "../errors"
 import { type AttentionInputs, attend, fusedAttention, fusedRotate, rotate } from "../ops/attention"
+import { type Frozen, isFrozen, rowsOf, type Table } from "../ops/frozen"
 import { type Activation, gated, gatedProduct } from "../ops/gated"
 import { recomputed } from "../ops/gradient"
 import { linear } from "../ops/linear"
@@ -23,8 +25,11 @@ import { type LayersInput, type LayersRun, layersByGraph } from "./layer-graph"
 /** Tensors by name: `embed` [V, D], `head` [V, D] if untied, `norm` [D], and `layers.{i}.{name}` as in `Layer`. */
 export type Params = Record<string, Tensor>
 
+/** Those of a model, whose matrices may be frozen: see `keepsBf16`. */
+export type ModelParams = Record<string, Tensor | Frozen>
+
 /** Values of all tensors. */
-export const sizeOf = (params: Params): number => Object.values(params).reduce((n, { size }) => n + size, 0)
+export const sizeOf = (params: ModelParams): number => Object.values(params).reduce((n, { size }) => n + size, 0)
 
 /**
  * Weights as trained and stored, and the shape that they make up. Matrices are [in, out]; norms hold what they multiply
@@ -32,14 +37,20 @@ export const sizeOf = (params: Params): number => Object.values(params).reduce((
  */
 export interface Model {
   config: ModelConfig
-  params: Params
+  params: ModelParams
+}
+
+/** The weights of a model that keeps them as floats. @throws InputError where matrices are kept as bf16 */
+export function floatParams({ params }: Model): Params {
+  if (!Object.values(params).some(isFrozen)) return params as Params
+  throw new InputError("weights: must be floats to be trained or read, got matrices in bf16; take `withFloats(model)`")
 }
 
 /** A model made ready for a step: effective matrices, and which of them are trained. See `bind` in lora.ts. */
 export interface Bound {
   config: ModelConfig
-  embed: Tensor2D // [V, D]
-  head: Tensor2D // [V, D]
+  embed: Table // [V, D]
+  head: Table // [V, D]
   norm: Tensor1D // [D]
   layers: Layer[]
   /** All weights are trained, the embedding included. */
@@ -110,7 +121,7 @@ function togetherByGraphs(model: Bound, passes: readonly Pass[]): Tensor2D | nul
 }
 
 function embedded({ config, embed }: Bound, ids: Tensor1D): Tensor2D {
-  const x = lookup(embed, ids)
+  const x = isFrozen(embed) ? rowsOf(embed, ids) : lookup(embed, ids)
   return config.embedScale === 1 ? x : tf.mul(x, config.embedScale)
 }
 
@@ -209,7 +220,7 @@ function attendByBlocks(
 function gatedProjection(x: Tensor2D, { gate, up }: Layer, { config, plan }: Bound): Tensor2D {
   const activation: Activation = config.activation
   const plain = [gate, up].every(({ factors, bias }) => !factors && !bias)
-  return plain && !plan.gradient
+  return plain && !plan.gradient && !isFrozen(gate.weight) && !isFrozen(up.weight)
     ? gatedProduct(x, gate.weight, up.weight, activation)
     : gated(project(x, gate), project(x, up), activation)
 }

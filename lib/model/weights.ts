@@ -1,13 +1,16 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { show } from "../data/json-file"
+import { currentDevice } from "../device/device"
 import { tf, valuesOf } from "../device/tf"
 import { CheckpointError } from "../errors"
+import { type Frozen, floatsOf, floatTable, freeze, isFrozen } from "../ops/frozen"
 import { writeRows } from "../ops/table"
 import type { ModelConfig } from "./config"
+import { keepsBf16 } from "./executor"
 import { floatBytes } from "./floats"
 import { targetShape } from "./lora"
 import { openCheckpoint, type TensorData, type TensorFile, writeSafetensors } from "./safetensors"
-import type { Model, Params } from "./transformer"
+import type { Model, ModelParams, Params } from "./transformer"
 
 /**
  * One parameter here and the checkpoint tensors that it is made of. Hugging Face matrices are [out, in]; ours are
@@ -18,13 +21,16 @@ interface Slot {
   sources: { name: string; shape: number[] }[]
   load(parts: Tensor[]): Tensor
   store(param: Tensor): Tensor[]
+  /** A matrix, or the table of a vocabulary, which a model may keep as bf16. */
+  kind?: "matrix" | "table"
 }
 
 /** Every parameter that a model of this shape has. */
 function slots(config: ModelConfig): Slot[] {
   const { vocabSize: V, dim: D, heads: N, kvHeads: K, headDim: H, normOffset } = config
-  const plain = (name: string, source: string, shape: number[]): Slot => ({
+  const table = (name: string, source: string, shape: number[]): Slot => ({
     name,
+    kind: "table",
     sources: [{ name: source, shape }],
     load: ([x]) => x!,
     store: (x) => [x],
@@ -37,6 +43,7 @@ function slots(config: ModelConfig): Slot[] {
   })
   const matrix = (name: string, layer: string, sources: [string, number, number][]): Slot => ({
     name,
+    kind: "matrix",
     sources: sources.map(([source, inputs, outputs]) => ({
       name: `${layer}.${source}.weight`,
       shape: [outputs, inputs],
@@ -108,8 +115,8 @@ function slots(config: ModelConfig): Slot[] {
     return found
   }
   return [
-    plain("embed", embeddingName, [V, D]),
-    ...(config.tiedHead ? [] : [plain("head", headName, [V, D])]),
+    table("embed", embeddingName, [V, D]),
+    ...(config.tiedHead ? [] : [table("head", headName, [V, D])]),
     norm("norm", "model.norm.weight", D),
     ...Array.from({ length: config.layers }, (_, i) => layerSlots(i)).flat(),
   ]
@@ -227,7 +234,7 @@ function equalTensors(file: TensorFile, one: string, other: string): boolean {
 }
 
 /**
- * Loads the weights of a Hugging Face folder, tensor by tensor, as f32. The model's own `config` says what was loaded:
+ * Loads the weights of a Hugging Face folder, tensor by tensor: as f32, or the matrices of a checkpoint in bf16 as they are (`asBf16`). The model's own `config` says what was loaded:
  * its head may not be tied although config.json says so (`openWeights`).
  * @throws CheckpointError as `openWeights`
  */
@@ -236,17 +243,21 @@ export function loadModel(
   declared: ModelConfig,
   onTensor: (done: number, total: number) => void = () => {},
   onNote: (line: string) => void = () => {},
+  asBf16 = keepsBf16(currentDevice(), parameterCount(declared)),
 ): Model {
   const checkpoint = openWeights(dir, declared)
   const { config, notes } = checkpoint
-  const params: Params = {}
+  const params: ModelParams = {}
   try {
     for (const note of notes) onNote(note)
     const wanted = slots(config)
+    const isBf16 = ({ name }: { name: string }) => checkpoint.tensors.get(name)!.dtype === "BF16"
     wanted.forEach((slot, done) => {
-      params[slot.name] = tf.tidy(() =>
-        slot.load(slot.sources.map(({ name, shape }) => readTensor(checkpoint, name, shape))).clone(),
-      )
+      params[slot.name] = tf.tidy((): Tensor | Frozen => {
+        const loaded = slot.load(slot.sources.map(({ name, shape }) => readTensor(checkpoint, name, shape)))
+        const frozen = asBf16 && slot.kind && slot.sources.every(isBf16)
+        return frozen ? freeze(loaded as Tensor2D, slot.kind === "table") : loaded.clone()
+      })
       onTensor(done + 1, wanted.length)
     })
     return { config, params }
@@ -256,6 +267,17 @@ export function loadModel(
   } finally {
     checkpoint.close()
   }
+}
+
+/** The same model with all matrices as floats, in tensors of its own: for training all weights. */
+export function withFloats({ config, params }: Model): Model & { params: Params } {
+  const floats = slots(config).map(({ name, kind }) => [name, tf.tidy(() => asFloats(params[name]!, kind).clone())])
+  return { config, params: Object.fromEntries(floats) }
+}
+
+function asFloats(param: Tensor | Frozen, kind: Slot["kind"]): Tensor {
+  if (!isFrozen(param)) return param
+  return kind === "table" ? floatTable(param) : floatsOf(param)
 }
 
 /** Values that are on the host at a time while a large tensor is loaded. */
@@ -288,7 +310,7 @@ export async function saveModel(file: string, model: Model, dtype: TensorData["d
       (source, i): TensorData => ({
         ...source,
         dtype,
-        data: () => valuesOf(() => slot.store(model.params[slot.name]!)[i]!.clone()),
+        data: () => valuesOf(() => slot.store(asFloats(model.params[slot.name]!, slot.kind))[i]!.clone()),
       }),
     ),
   )
@@ -296,7 +318,7 @@ export async function saveModel(file: string, model: Model, dtype: TensorData["d
 }
 
 /** A fresh model: normal(0, std), residual outputs scaled by 1/sqrt(2 layers) as in GPT-2, norms 1, biases 0. */
-export function initModel(config: ModelConfig, seed: number, std = 0.02): Model {
+export function initModel(config: ModelConfig, seed: number, std = 0.02): Model & { params: Params } {
   const params: Params = {}
   slots(config).forEach((slot, index) => {
     params[slot.name] = tf.tidy(() => {

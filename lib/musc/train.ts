@@ -9,6 +9,7 @@ import { planFor } from "../model/executor"
 import type { Sequence } from "../model/logprobs"
 import { initLora, type Lora } from "../model/lora"
 import { type Model, sizeOf } from "../model/transformer"
+import { withFloats } from "../model/weights"
 import type { Tokenizer } from "../text/tokenizer"
 import { epochs, type Items, type TrainOptions, train } from "../train/loop"
 import { needsDivergence, type PreferenceOptions, preferenceDefaults, readsWeights } from "../train/losses"
@@ -158,8 +159,7 @@ export async function trainModel(
   control: TrainControl = {},
 ): Promise<Model> {
   checkSettings({ ...settings, trained: "all" })
-  const params = Object.entries(local.model.params).map(([name, tensor]) => [name, tensor.clone()] as const)
-  const model: Model = { ...local.model, params: Object.fromEntries(params) }
+  const model = withFloats(local.model)
   try {
     await trainOn(local, pairs, settings, control, { model })
     return model

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
+import { rowsOf, someWords, type Table, tableShape } from "./frozen"
 import { blocksOf, cappedLogits } from "./head"
 import { kernel } from "./kernel"
 import { operation } from "./operation"
@@ -14,11 +15,11 @@ import { operation } from "./operation"
  */
 export function contrastOf(
   [hp, hq]: readonly [Tensor2D, Tensor2D],
-  table: Tensor2D,
+  table: Table,
   targets: Tensor1D,
   { softcap = null, ...options }: { softcap?: number | null; words?: number; rows?: number } = {},
 ): Tensor2D {
-  const { words, rows } = { ...blocksOf(table.shape[0]), ...options }
+  const { words, rows } = { ...blocksOf(tableShape(table)[0]), ...options }
   const [M] = hp.shape
   const parts = Array.from({ length: Math.ceil(M / rows) }, (_, i) =>
     tf.tidy(() => {
@@ -45,21 +46,21 @@ type Sums = {
 
 function contrastOfRows(
   states: readonly [Tensor2D, Tensor2D],
-  table: Tensor2D,
+  table: Table,
   targets: Tensor1D,
   softcap: number | null,
   words: number,
 ): Tensor2D {
-  const [V, D] = table.shape
+  const [V] = tableShape(table)
   let sums: Tensor2D | null = null
   for (let at = 0; at < V; at += words) {
-    const block: Tensor2D = words < V ? tf.slice(table, [at, 0], [Math.min(words, V - at), D]) : table
+    const block = someWords(table, at, Math.min(words, V - at))
     const former: Tensor2D | null = sums
     sums = tf.tidy(() => added(former, states.map((h) => cappedLogits(h, block, softcap).logits) as Pair))
     former?.dispose()
   }
   const [p, q] = parted(sums!)
-  const own = tf.gather(table, targets)
+  const own = rowsOf(table, targets)
   const logits = states.map((h) => {
     const raw = tf.sum(tf.mul(h, own), 1, true)
     return softcap ? tf.mul(tf.tanh(tf.div(raw, softcap)), softcap) : raw

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
+import { floatRows, floatTable, logitsOf, rowsOf, someWords, type Table, tableShape, type Words } from "./frozen"
 import { withGradient } from "./gradient"
 import { kernelOutputs, kernelPair, tensorflowOps } from "./kernel"
 import { matMul } from "./matmul"
@@ -35,13 +36,14 @@ export const blocksOf = operation(
  */
 export function headLogProbs(
   h: Tensor2D,
-  table: Tensor2D,
+  table: Table,
   targets: Tensor1D,
   options: { trainTable?: boolean; softcap?: number | null; block?: number } = {},
 ): Tensor1D {
   const { trainTable = false, softcap = null } = options
-  if (trainTable || (table.shape[0] < wide && !options.block)) return targetLogProbs(h, table, targets, options)
-  const { rows, words } = { ...blocksOf(table.shape[0]), ...(options.block && { words: options.block }) }
+  const [V] = tableShape(table)
+  if (trainTable || (V < wide && !options.block)) return targetLogProbs(h, floatTable(table), targets, options)
+  const { rows, words } = { ...blocksOf(V), ...(options.block && { words: options.block }) }
   const starts = Array.from({ length: Math.ceil(h.shape[0] / rows) }, (_, i) => i * rows)
   return withGradient(
     [h],
@@ -90,30 +92,31 @@ const onlineSoftmax = operation<OnlineSoftmax>(({ kernels }) =>
 /** log p(target) [m] of a few rows, and its slope by h [m, D] if it is wanted. */
 function rowLogProbs(
   h: Tensor2D, // [m, D]
-  table: Tensor2D, // [V, D]
+  table: Table, // [V, D]
   targets: Tensor1D, // [m]
   softcap: number | null,
   words: number,
   wanted: boolean,
 ): { logp: Tensor1D; slope?: Tensor2D } {
   return tf.tidy(() => {
-    const [V, D] = table.shape
+    const [V, D] = tableShape(table)
     let top = tf.fill([h.shape[0], 1], -1e30) as Tensor2D // largest logit so far
     let total = tf.zeros([h.shape[0], 1]) as Tensor2D // Σ exp(logit - top)
     let mean = wanted ? (tf.zeros([h.shape[0], D]) as Tensor2D) : null // Σ exp(logit - top) · row of the table
     for (let at = 0; at < V; at += words) {
       const [newTop, newTotal, newMean] = tf.tidy((): Tensor2D[] => {
-        const rows = tf.slice(table, [at, 0], [Math.min(words, V - at), D])
-        const { logits, slope } = cappedLogits(h, rows, softcap)
+        const some = [table, at, Math.min(words, V - at)] as const
+        const rows = wanted ? floatRows(...some) : null
+        const { logits, slope } = cappedLogits(h, rows ?? someWords(...some), softcap)
         const next = onlineSoftmax(logits, { top, total }, wanted)
         const { odds, decay } = next
-        const pull = mean && matMul(slope ? tf.mul(odds, slope) : odds, rows)
+        const pull = mean && matMul(slope ? tf.mul(odds, slope) : odds, rows!)
         return [next.top, next.total, ...(pull ? [tf.add(tf.mul(mean!, decay), pull) as Tensor2D] : [])]
       })
       tf.dispose([top, total, mean ?? []])
       ;[top, total, mean] = [newTop!, newTotal!, newMean ?? null]
     }
-    const own = tf.gather(table, targets) // [m, D]
+    const own = rowsOf(table, targets) // [m, D]
     const raw = tf.sum(tf.mul(h, own), 1, true)
     const t = softcap ? tf.tanh(tf.div(raw, softcap)) : null
     const logp = tf.sub(t ? tf.mul(t, softcap!) : raw, tf.add(top, tf.log(total)))
@@ -208,10 +211,10 @@ export const rowsAt = <T extends Tensor>(x: T, at: number, chunk: number): T =>
   tf.slice(x, at, Math.min(chunk, x.shape[0]! - at)) as T
 
 /** Logits [M, V] with the soft cap, and the cap's slope (null without one). Without a gradient. */
-export function cappedLogits(h: Tensor2D, table: Tensor2D, softcap: number | null) {
-  if (!softcap) return { logits: matMul(h, table, false, true), slope: null }
+export function cappedLogits(h: Tensor2D, words: Table | Words, softcap: number | null) {
+  if (!softcap) return { logits: logitsOf(h, words), slope: null }
   return tf.tidy(() => {
-    const t = tf.tanh(tf.div(matMul(h, table, false, true), softcap))
+    const t = tf.tanh(tf.div(logitsOf(h, words), softcap))
     return { logits: tf.mul(t, softcap) as Tensor2D, slope: tf.sub(1, tf.square(t)) as Tensor2D }
   })
 }

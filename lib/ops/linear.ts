@@ -1,5 +1,6 @@
 import type { Scalar, Tensor, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
+import { type Frozen, isFrozen, type Matrix, multiply } from "./frozen"
 import { withGradient } from "./gradient"
 import { kernelOutputs, kernelPair } from "./kernel"
 import { bf16Parts, matMul } from "./matmul"
@@ -51,29 +52,36 @@ export function loraFactors(columns: number, updates: readonly Update[], factor:
  */
 export function linear(
   x: Tensor2D,
-  weight: Tensor2D,
+  weight: Matrix,
   options: { trainWeight?: boolean; lora?: readonly LowRank[]; factors?: LoraFactors; constantInput?: boolean } = {},
 ): Tensor2D {
   const { lora = [], factors, trainWeight, constantInput } = options
-  if (factors) return linearWithLora(x, weight, lora, factors, constantInput)
+  if (factors)
+    return isFrozen(weight)
+      ? frozenWithLora(x, weight, factors)
+      : linearWithLora(x, weight, lora, factors, constantInput)
   const inputs: Tensor[] = lora.flatMap(({ A, B }) => [A, B])
   if (!constantInput) inputs.unshift(x)
-  if (trainWeight) inputs.push(weight)
+  if (trainWeight) inputs.push(weight as Tensor2D)
   return withGradient(
     inputs,
     (save) => {
       save([x])
-      return matMul(x, weight)
+      return multiply(x, weight)
     },
     (dy: Tensor2D, saved) => {
       const input = saved[0] as Tensor2D
-      const grads: Tensor[] = constantInput ? [] : [matMul(dy, weight, false, true)]
+      const grads: Tensor[] = constantInput ? [] : [multiply(dy, weight, true)]
       for (const { scaled, offset } of lora) grads.push(...loraGradient(input, dy, scaled!, offset))
       if (trainWeight) grads.push(matMul(input, dy, true))
       return grads
     },
   )
 }
+
+/** x · weight + (x · down) · up. Without a gradient: for writing with an adapter. */
+const frozenWithLora = (x: Tensor2D, weight: Frozen, { down, up }: LoraFactors): Tensor2D =>
+  tf.tidy(() => tf.add(multiply(x, weight), matMul(matMul(x, down), up)))
 
 /** As `linear` with `lora`, for a weight that does not hold the updates. */
 function linearWithLora(

@@ -3,7 +3,7 @@ import { tf } from "../device/tf"
 import { evenBatches, grouped, microBatches } from "../model/batch"
 import { type Plan, planFor } from "../model/executor"
 import { bind, type Lora, release } from "../model/lora"
-import { type Bound, type Model, type Params, sizeOf } from "../model/transformer"
+import { type Bound, floatParams, type Model, type Params, sizeOf } from "../model/transformer"
 import { flatten } from "../ops/optimizer"
 import { type Item, lossOf, type Objective, tokensOf, weightOf } from "./objective"
 
@@ -26,8 +26,9 @@ export interface Learner {
 const planOf = ({ model, lora, plan }: Pick<Learner, "model" | "lora" | "plan">): Plan =>
   plan ?? planFor(sizeOf(model.params), { kind: "train", adapter: lora !== undefined })
 
-/** What is trained, by name. */
-export const trainedParams = ({ model, lora }: Pick<Learner, "model" | "lora">): Params => (lora ?? model).params
+/** What is trained, by name. @throws InputError for all weights of a model that keeps its matrices as bf16 */
+export const trainedParams = ({ model, lora }: Pick<Learner, "model" | "lora">): Params =>
+  lora ? lora.params : floatParams(model)
 
 /** A micro-batch's share in the loss, in what is logged, and in the gradient, which is `flatten` of all parameters. */
 export interface Share {

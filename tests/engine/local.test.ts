@@ -13,6 +13,7 @@ import { loadConfig } from "../../lib/model/config"
 import { generate } from "../../lib/model/generate"
 import { contrast, pack, responseLogProbs } from "../../lib/model/logprobs"
 import { bind, fromAdapter, type Lora, release } from "../../lib/model/lora"
+import { floatParams } from "../../lib/model/transformer"
 import { loadModel, saveModel } from "../../lib/model/weights"
 import { chatStop, encodeChat, encodePrompt } from "../../lib/text/chat"
 import { cuda, fixture, largestGap, tensorsLeft } from "../support/tensors"
@@ -119,7 +120,7 @@ describe("generation by a local model", () => {
     const circle = local.tokenizer.encode("。")
     expect(circle).toHaveLength(3)
     const model = loadModel(fixture("llama"), loadConfig(fixture("llama")))
-    const embed = model.params.embed!.arraySync() as number[][]
+    const embed = floatParams(model).embed!.arraySync() as number[][]
     const head = embed.map((row) => row.map(() => 0))
     const last = encodePrompt(local.tokenizer, user("Go")).at(-1)!
     for (const [from, next] of [
@@ -221,7 +222,7 @@ describe("a local model", () => {
       }
     })
     expect(left).toBe(0)
-    expect(Object.values(local.model.params).some(({ isDisposed }) => isDisposed)).toBe(false)
+    expect(Object.values(floatParams(local.model)).some(({ isDisposed }) => isDisposed)).toBe(false)
   })
 
   it("has a fingerprint of its files that changes with the weights", async () => {

@@ -5,7 +5,7 @@ import { loadConfig } from "../../lib/model/config"
 import { type ContextOptions, contexts } from "../../lib/model/context"
 import { pack } from "../../lib/model/logprobs"
 import { bind } from "../../lib/model/lora"
-import { forward } from "../../lib/model/transformer"
+import { floatParams, forward } from "../../lib/model/transformer"
 import { loadModel } from "../../lib/model/weights"
 import { lookup } from "../../lib/ops/table"
 import { backends, fixture, largestGap, randomIds, tensorsLeft } from "../support/tensors"
@@ -32,7 +32,7 @@ describe.each(backends)("forward, asked for some tokens, on %s", (backend) => {
         expect(some.shape).toEqual([28, model.config.dim])
         return tf.sum(tf.mul(some, tf.reshape(tf.range(0, some.size), some.shape))).asScalar()
       }
-      const weights = Object.entries(model.params).flatMap(([name, weight]) => (name === "head" ? [] : [weight]))
+      const weights = Object.entries(floatParams(model)).flatMap(([name, weight]) => (name === "head" ? [] : [weight]))
       const found = (asked: boolean): Float32Array[] =>
         tf.tidy(() => {
           const { value, grads } = tf.engine().gradients(states(asked), weights)

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest"
 import type { Device } from "../../lib/device/device"
-import { describePlan, type Plan, plan, type Work } from "../../lib/model/executor"
+import { describePlan, keepsBf16, type Plan, plan, type Work } from "../../lib/model/executor"
 
 const cpu: Device = { backend: "tensorflow", gpu: false, kernels: "vector", graphs: true, precision: "f32", threads: 2 }
 const devices = {
@@ -21,7 +21,7 @@ const works = {
 
 const sizes = { small: 1.8e6, large: 1e9 }
 
-/** layers, decoding step, micro-batches of a step, batches side by side, LoRA */
+/** layers, decoding step, micro-batches of a step, batches side by side, LoRA, products with matrices in bf16 */
 type Line = [
   device: keyof typeof devices,
   size: keyof typeof sizes,
@@ -31,6 +31,7 @@ type Line = [
   1 | 2,
   1 | 2,
   Plan["lora"],
+  Plan["frozen"]?,
 ]
 
 const table: Line[] = [
@@ -45,6 +46,8 @@ const table: Line[] = [
   ["a CPU", "small", "a short training", "eager", "graph", 2, 1, "merged"],
   ["a CPU", "small", "a long training", "graph", "graph", 2, 2, "merged"],
   ["a CPU", "large", "a long training", "graph", "graph", 1, 1, "merged"],
+  ["a CPU", "large", "write", "graph", "graph", 1, 1, "merged", "panels"],
+  ["a CPU with AMX", "large", "write", "graph", "graph", 1, 1, "merged", "floats"], // tiles have a packing of their own
   ["a CPU without kernels", "small", "write", "graph", "eager", 2, 2, "merged"],
   ["a CPU without kernels", "small", "a long training", "graph", "eager", 2, 2, "merged"],
   ["CUDA", "small", "write", "eager", "eager", 1, 1, "merged"],
@@ -57,11 +60,11 @@ describe("a plan", () => {
   it.each(table)(
     "on %s, of a %s model, for %s: layers %s, step %s, %s micro-batches, %s together, LoRA %s",
     (...line) => {
-      const [device, size, work, layers, step, microBatches, together, lora] = line
+      const [device, size, work, layers, step, microBatches, together, lora, frozen = "floats"] = line
       const wanted: Work = works[work]
       const made = plan(devices[device], sizes[size], wanted)
       expect(made).toEqual({
-        ...{ layers, step, microBatches, together, lora, precision: "f32", threads: devices[device].threads },
+        ...{ layers, step, microBatches, together, lora, frozen, precision: "f32", threads: devices[device].threads },
         gradient: wanted.kind === "train",
         recompute: wanted.kind === "train" && (wanted.checkpointing ?? false),
       })
@@ -74,6 +77,15 @@ describe("a plan", () => {
         const of = (work: Work) => plan(device, size, work).microBatches
         expect(of(works["a short training"])).toBe(of(works["a long training"]))
       }
+  })
+
+  it("keeps matrices as bf16 where weights come from memory and kernels can read them", () => {
+    expect(keepsBf16(devices["a CPU"], sizes.large)).toBe(true)
+    expect(keepsBf16(devices["a CPU"], sizes.small)).toBe(false)
+    for (const name of ["a CPU with AMX", "a CPU without kernels", "CUDA", "wasm"] as const)
+      expect(keepsBf16(devices[name], sizes.large)).toBe(false)
+    const [reference, score] = (["reference", "score"] as const).map((kind) => plan(cpu, sizes.large, { kind }))
+    expect([reference!.frozen, score!.frozen]).toEqual(["floats", "panels"])
   })
 
   it("is said in words", () => {

@@ -6,6 +6,7 @@ import { tf, useBackend } from "../../lib/device/tf"
 import { openLocal } from "../../lib/engine/local"
 import { MuscError } from "../../lib/errors"
 import { configJson } from "../../lib/model/config"
+import { floatParams } from "../../lib/model/transformer"
 import { initModel, saveModel } from "../../lib/model/weights"
 import { type Rng, rng } from "../../lib/rng"
 import { fixture, tinyConfig } from "../support/tensors"
@@ -247,7 +248,7 @@ async function outcome(folder: Folder): Promise<"error" | "loaded"> {
     try {
       const expected = embedding(folder)
       if (expected)
-        expect(Buffer.from(local.model.params.embed!.dataSync().buffer)).toEqual(Buffer.from(expected.buffer))
+        expect(Buffer.from(floatParams(local.model).embed!.dataSync().buffer)).toEqual(Buffer.from(expected.buffer))
       const engine = local.engine()
       try {
         const messages = [{ role: "user" as const, content: "Name a blue thing." }]

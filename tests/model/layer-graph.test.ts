@@ -13,6 +13,7 @@ import {
   together,
 } from "../../lib/model/logprobs"
 import { bind, fromAdapter, release } from "../../lib/model/lora"
+import { floatParams } from "../../lib/model/transformer"
 import { loadModel } from "../../lib/model/weights"
 import { scoring, training } from "../support/plans"
 import { backends, cuda, fixture, largestGap, randomIds, tensorsLeft } from "../support/tensors"
@@ -48,7 +49,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => 
       const config = loadConfig(dir)
       const model = loadModel(dir, config)
       const lora = trained === "all" ? null : fromAdapter(readAdapter(join(dir, "adapter"), config))
-      const params = (lora ?? model).params
+      const params = lora?.params ?? floatParams(model)
       const sizes = [
         [3, 40, 13],
         [1, 21, 60],
@@ -102,7 +103,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => 
       const adapted = trainAll
         ? null
         : bind(model, { lora, plan: training({ graphs, checkpointing: recompute }, { lora: "merged" }) })
-      const params = Object.values((trainAll ? model : lora).params)
+      const params = Object.values(trainAll ? floatParams(model) : lora.params)
       const results = tf.tidy(() => {
         const loss = () => {
           const logProbs = responseLogProbs(

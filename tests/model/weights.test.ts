@@ -9,7 +9,7 @@ import { loadConfig, type ModelConfig } from "../../lib/model/config"
 import { pack, responseLogProbs } from "../../lib/model/logprobs"
 import { bind, fromAdapter, initLora, merge, release, toAdapter } from "../../lib/model/lora"
 import { openSafetensors, type TensorData, writeSafetensors } from "../../lib/model/safetensors"
-import type { Bound, Model, Params } from "../../lib/model/transformer"
+import { type Bound, floatParams, type Model, type Params } from "../../lib/model/transformer"
 import { initModel, loadModel, saveModel } from "../../lib/model/weights"
 import { fixture, largestGap, randomIds, randomValues, tensorsLeft, tinyConfig } from "../support/tensors"
 
@@ -23,7 +23,7 @@ const folder = () => mkdtempSync(join(dir, "model-"))
 const values = (params: Params) => Object.fromEntries(Object.entries(params).map(([name, p]) => [name, p.dataSync()]))
 
 /** A model of numbers at random, norms and biases too. */
-function randomModel(config: ModelConfig): Model {
+function randomModel(config: ModelConfig): Model & { params: Params } {
   const { params } = initModel(config, 1)
   for (const [name, old] of Object.entries(params)) {
     const centre = /norm/i.test(name) ? 1 : 0
@@ -48,7 +48,7 @@ describe("a saved model", () => {
     const [to, model] = [folder(), randomModel(tinyConfig(changes))]
     await saveModel(join(to, "model.safetensors"), model, "F32")
     const loaded = loadModel(to, model.config)
-    const [got, expected] = [values(loaded.params), values(model.params)]
+    const [got, expected] = [values(floatParams(loaded)), values(model.params)]
     expect(Object.keys(got)).toEqual(Object.keys(expected))
     for (const name of Object.keys(got)) {
       expect(loaded.params[name]!.shape).toEqual(model.params[name]!.shape)
@@ -63,7 +63,7 @@ describe("a saved model", () => {
     const [to, again, model] = [folder(), folder(), randomModel(tinyConfig())]
     await saveModel(join(to, "model.safetensors"), model)
     const loaded = loadModel(to, model.config)
-    const [got, expected] = [values(loaded.params), values(model.params)]
+    const [got, expected] = [values(floatParams(loaded)), values(model.params)]
     let changed = 0
     for (const name of Object.keys(got)) {
       expected[name]!.forEach((x, i) => {
@@ -161,7 +161,7 @@ describe("loading", () => {
     expect(values.length).toBeGreaterThan(2 ** 22)
     await saveModel(join(to, "model.safetensors"), model, "F32")
     const loaded = loadModel(to, config)
-    expect(largestGap(loaded.params.embed!.dataSync(), values)).toBe(0)
+    expect(largestGap(floatParams(loaded).embed!.dataSync(), values)).toBe(0)
     tf.dispose([model.params, loaded.params])
   })
 
@@ -178,7 +178,7 @@ describe("loading", () => {
   describe("a tied head", () => {
     const [embedding, head] = ["model.embed_tokens.weight", "lm_head.weight"]
     const tied = { ...loadConfig(fixture("llama")), tiedHead: true }
-    const rows = ({ params }: Model, name: string) => params[name]?.dataSync()
+    const rows = (model: Model, name: string) => floatParams(model)[name]?.dataSync()
 
     // transformers: "both are present in the checkpoints with different values, so we will NOT tie them"
     it("that is stored and differs from the embedding is used, and said", async () => {
@@ -236,7 +236,7 @@ describe("loading", () => {
     const { tie_word_embeddings } = text_config
     writeFileSync(join(to, "config.json"), JSON.stringify({ model_type: "gemma3", text_config, tie_word_embeddings }))
     const [loaded, plain] = [to, fixture("gemma3")].map((from) => loadModel(from, loadConfig(from)))
-    expect(values(loaded!.params)).toEqual(values(plain!.params))
+    expect(values(floatParams(loaded!))).toEqual(values(floatParams(plain!)))
     expect({ ...loaded!.config, multimodal: undefined }).toEqual({ ...plain!.config, multimodal: undefined })
     tf.dispose([loaded!.params, plain!.params])
     await writeSafetensors(join(to, "model.safetensors"), [...tensors, { ...image, name: "audio_tower.weight" }])
@@ -343,7 +343,7 @@ describe("an adapter", () => {
       release(bind(model, { lora }))
       release(bind(model))
       const merged = merge(model, lora)
-      for (const [name, tensor] of Object.entries(merged.params)) if (tensor !== model.params[name]) tensor.dispose()
+      for (const [name, tensor] of Object.entries(merged.params)) if (tensor !== model.params[name]) tf.dispose(tensor)
     })
     expect(left).toBe(0)
     tf.dispose([model.params, lora.params])

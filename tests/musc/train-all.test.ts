@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { StoppedError } from "../../lib/errors"
+import { floatParams } from "../../lib/model/transformer"
 import { checkSettings, type TrainRow, type TrainSettings, trainDefaults } from "../../lib/musc/train"
 import { runTraining } from "../../lib/runs/train-stage"
 
@@ -28,7 +29,7 @@ const settings: TrainSettings = {
   ...trainDefaults,
   ...{ epochs: 3, batchSize: 2, lr: 1e-3, warmup: 0, trained: "all", weighting: "uniform" },
 }
-const values = ({ model }: LocalModel) => Object.values(model.params).map((tensor) => [...tensor.dataSync()])
+const values = ({ model }: LocalModel) => Object.values(floatParams(model)).map((tensor) => [...tensor.dataSync()])
 
 describe("training all weights", () => {
   it("leaves a plain checkpoint, the same after a stop, and the model that it started from as it was", async () => {

@@ -145,6 +145,13 @@ static TF_Tensor number(float value) {
   *reinterpret_cast<float*>(tensor.data->data()) = value;
   return tensor;
 }
+/** Numbers of bf16. */
+static TF_Tensor halves(std::vector<int64_t> shape) {
+  TF_Tensor tensor = floats(std::move(shape));
+  uint32_t* words = reinterpret_cast<uint32_t*>(tensor.data->data());
+  for (int64_t i = 0; i < tensor.size(); i++) words[i] &= ~0xffffu;
+  return tensor;
+}
 static TF_Tensor resized(const TF_Tensor& tensor, size_t axis, int64_t by) {
   TF_Tensor other = tensor;
   if (other.shape.empty()) other.shape = {1};
@@ -224,6 +231,25 @@ static void attention(int64_t B, int64_t T, int64_t N, int64_t K, int64_t H, int
         {floats({B * (T - from), N * H}), qk, v, at, first, floats({B * (T - from), N * H}), positive({B, N, T - from})});
 }
 
+static void frozen(int64_t M, int64_t D, int64_t O) {
+#if defined(__AVX512F__)
+  constexpr int64_t W = 16;
+#elif defined(__AVX__)
+  constexpr int64_t W = 8;
+#else
+  constexpr int64_t W = 4;
+#endif
+  const TF_Tensor packed = halves({(O + 2 * W - 1) / (2 * W), D, W});
+  std::vector<int32_t> ids(M);
+  for (int64_t i = 0; i < M; i++) ids[i] = i % O;
+  check("MuscFreeze", {0}, {halves({D, O})});
+  check("MuscFreeze", {1}, {halves({O, D})});
+  check("MuscThaw", {O}, {packed});
+  check("MuscFrozenRows", {O}, {packed, ints({M}, ids)});
+  check("MuscFrozenProduct", {O, 0, O}, {floats({M, D}), packed});
+  if (O > 2 * W) check("MuscFrozenProduct", {O, 2 * W, O - 2 * W}, {floats({M, D}), packed});
+}
+
 static void decode(int64_t B, int64_t N, int64_t K, int64_t H, int64_t S, int64_t P, int64_t window) {
   std::vector<int32_t> columns(B);
   for (int64_t b = 0; b < B; b++) columns[b] = b % 3 == 1 ? -1 : b % S;
@@ -257,6 +283,7 @@ int main() {
         check("MuscGated", {gelu}, {floats({M, D}, 9), floats({M, D})});
         check("MuscGatedGradient", {gelu}, {floats({M, D}), floats({M, D}, 9), floats({M, D})});
       }
+      if (M && D) frozen(M, D, 1 + M % 5 * 13), frozen(M, 257 + D, D);
       check("MuscFlatten", {0}, {floats({M, D}), floats({D}), floats({M})});
       check("MuscUnflatten", {2, M, D, 1, D}, {floats({M * D + D})});
       for (int64_t K : few) {

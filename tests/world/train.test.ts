@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
 import { scripted } from "../../lib/engine/scripted"
 import type { Model } from "../../lib/model/transformer"
+import { floatParams } from "../../lib/model/transformer"
 import { initModel } from "../../lib/model/weights"
 import { respondMessages } from "../../lib/musc/respond"
 import { rng, streamKey } from "../../lib/rng"
@@ -66,7 +67,7 @@ describe("a phase of training", () => {
       ...changes,
     }
     await trainPhase(model, tokenizer, options, { onStep: ({ loss }) => void losses.push(loss) })
-    const norm = [...model.params.norm!.dataSync()]
+    const norm = [...floatParams(model).norm!.dataSync()]
     tf.dispose(model.params)
     return { losses, norm }
   }

@@ -66,6 +66,15 @@ class Call {
     return data(TF_AllocateOutput(context_, i, TF_FLOAT, shape.data(), shape.size(), size, status_));
   }
 
+  int32_t* outputInts(int i, const std::vector<int64_t>& shape) {
+    size_t size = sizeof(int32_t);
+    for (int64_t length : shape) size *= length;
+    TF_Tensor* tensor = TF_AllocateOutput(context_, i, TF_INT32, shape.data(), shape.size(), size, status_);
+    if (!tensor) throw std::bad_alloc();
+    held_.push_back(tensor);
+    return static_cast<int32_t*>(TF_TensorData(tensor));
+  }
+
   /** An output of the shape of an input, and where nobody else needs it any more the same memory. */
   float* outputOver(int i, int input, const std::vector<int64_t>& shape) {
     int forwarded = -1;

@@ -1,0 +1,101 @@
+import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
+import { tf } from "../device/tf"
+import { kernel } from "./kernel"
+import { matMul } from "./matmul"
+
+/**
+ * Matrices that are never trained, as checkpoints have them: in bf16, half of the memory of floats, packed once for products
+ * with them. See native/kernels/frozen.cc. Letters: M tokens, D and O widths.
+ */
+
+/** A matrix [D, O] of numbers that bf16 holds. A plain object, so that trees of tensors can hold it. */
+export type Frozen = {
+  /** panels of columns, int32 */
+  readonly packed: Tensor
+  readonly shape: [number, number]
+  /** values */
+  readonly size: number
+  /**
+   * Products by the panels, or by floats that are made for each and round as products with trained matrices do: a model
+   * that is compared with one under training must give the same digits where both are equal.
+   */
+  readonly products: "panels" | "floats"
+}
+
+/** A matrix ready for products. */
+export type Matrix = Tensor2D | Frozen
+
+export const isFrozen = (matrix: Tensor | Frozen): matrix is Frozen => "packed" in matrix
+
+/**
+ * Packs a matrix [D, O], or the transpose of a table [O, D], of numbers that bf16 holds. Frees nothing. On devices with
+ * kernels alone.
+ */
+export function freeze(matrix: Tensor2D, transposed = false): Frozen {
+  const [rows, columns] = matrix.shape
+  const packed = kernel("MuscFreeze", [Number(transposed)], [matrix])
+  return { packed, shape: transposed ? [columns, rows] : [rows, columns], size: matrix.size, products: "panels" }
+}
+
+/** The matrix [D, O] as floats: a new tensor for one that is frozen. */
+export const floatsOf = (matrix: Matrix): Tensor2D =>
+  isFrozen(matrix) ? (kernel("MuscThaw", [matrix.shape[1]], [matrix.packed]) as Tensor2D) : matrix
+
+/** x · matrix, or x · matrixᵀ. Without a gradient. */
+export function multiply(x: Tensor2D, matrix: Matrix, transposed = false): Tensor2D {
+  if (!isFrozen(matrix)) return matMul(x, matrix, false, transposed)
+  if (matrix.products === "panels" && !transposed) return frozenProduct(x, matrix)
+  const floats = floatsOf(matrix)
+  const y = matMul(x, floats, false, transposed)
+  floats.dispose()
+  return y
+}
+
+/** x [M, D] · columns [from, from + n) of the matrix -> [M, n]; `from` is a multiple of 32. */
+const frozenProduct = (x: Tensor2D, { packed, shape: [, O] }: Frozen, from = 0, n = O): Tensor2D =>
+  kernel("MuscFrozenProduct", [O, from, n], [x, packed]) as Tensor2D
+
+/**
+ * The table of a vocabulary, [V, D]: as it is, or as the matrix [D, V] that hidden states are multiplied by. Its rows can be
+ * had by number.
+ */
+export type Table = Tensor2D | Frozen
+
+/** V and D. */
+export const tableShape = (table: Table): readonly [number, number] =>
+  isFrozen(table) ? [table.shape[1], table.shape[0]] : table.shape
+
+/** Rows of the table by number: ids [M] -> [M, D]. Without a gradient. */
+export const rowsOf = (table: Table, ids: Tensor1D): Tensor2D =>
+  isFrozen(table)
+    ? (kernel("MuscFrozenRows", [table.shape[1]], [table.packed, ids]) as Tensor2D)
+    : tf.gather(table, ids)
+
+/** Rows [from, from + n) of the table, as a table. */
+export function someWords(table: Table, from: number, n: number): Tensor2D | Words {
+  if (!isFrozen(table)) return n < table.shape[0] ? tf.slice(table, [from, 0], [n, table.shape[1]]) : table
+  return table.products === "panels" && from % 32 === 0 ? { table, from, n } : floatRows(table, from, n)
+}
+
+/** Some rows of a frozen table. */
+export interface Words {
+  readonly table: Frozen
+  readonly from: number
+  readonly n: number
+}
+
+/** Rows [from, from + n) of the table as floats [n, D]. */
+export const floatRows = (table: Table, from: number, n: number): Tensor2D =>
+  isFrozen(table)
+    ? tf.tidy(() => rowsOf(table, tf.range(from, from + n, 1, "int32") as Tensor1D))
+    : (tf.slice(table, [from, 0], [n, table.shape[1]]) as Tensor2D)
+
+/** All rows of the table as floats: a new tensor for one that is frozen. */
+export const floatTable = (table: Table): Tensor2D => (isFrozen(table) ? floatRows(table, 0, table.shape[1]) : table)
+
+/** h · wordsᵀ: h [M, D], words [n, D] -> [M, n]. Without a gradient. */
+export function logitsOf(h: Tensor2D, words: Table | Words): Tensor2D {
+  if ("table" in words) return frozenProduct(h, words.table, words.from, words.n)
+  if (isFrozen(words)) return words.products === "panels" ? frozenProduct(h, words) : multiply(h, words)
+  return matMul(h, words, false, true)
+}

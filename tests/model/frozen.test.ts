@@ -1,0 +1,128 @@
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import type { Tensor } from "@tensorflow/tfjs-core"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { tf, useBackend } from "../../lib/device/tf"
+import type { ModelConfig } from "../../lib/model/config"
+import { type Plan, planFor } from "../../lib/model/executor"
+import { generate } from "../../lib/model/generate"
+import { contrast, pack, responseLogProbs } from "../../lib/model/logprobs"
+import { bind, initLora, type Lora, merge, release } from "../../lib/model/lora"
+import { floatParams, type Model } from "../../lib/model/transformer"
+import { initModel, loadModel, saveModel, withFloats } from "../../lib/model/weights"
+import { isFrozen } from "../../lib/ops/frozen"
+import { backends, cuda, largestGap, randomIds, randomValues, tensorsLeft, tinyConfig } from "../support/tensors"
+
+const shapes: [string, Partial<ModelConfig>][] = [
+  ["tied", {}],
+  ["own head, biases", { tiedHead: false, attentionBias: true, outputBias: true, mlpBias: true }],
+  ["norms on queries and keys, logits capped", { qkNorm: true, logitSoftcap: 5, embedScale: 2 }],
+  ["a vocabulary in blocks", { vocabSize: 9001 }],
+]
+
+describe.skipIf(!backends.includes("tensorflow") || cuda).each(shapes)("a model in bf16: %s", (_, changes) => {
+  const dir = mkdtempSync(join(tmpdir(), "musc-frozen-"))
+  const config = tinyConfig(changes)
+  let [floats, frozen]: Model[] = []
+  let lora: Lora
+  beforeAll(async () => {
+    await useBackend("tensorflow")
+    await saveModel(join(dir, "model.safetensors"), initModel(config, 1, 0.4), "BF16")
+    floats = loadModel(dir, config, undefined, undefined, false)
+    frozen = loadModel(dir, config, undefined, undefined, true)
+    lora = initLora(config, { rank: 2, alpha: 4, seed: 3, targets: ["q", "v", "gate", "down"] })
+    for (const [name, { shape, size }] of Object.entries(lora.params))
+      lora.params[name] = tf.tensor(randomValues(size, 0.2, name), shape)
+  })
+  afterAll(() => rmSync(dir, { recursive: true }))
+
+  const batch = pack(
+    [3, 11, 7].map((n, i) => ({
+      prompt: randomIds(n, "prompt", i),
+      responses: [randomIds(5, i, "a"), randomIds(2, i)],
+    })),
+  )
+  const values = (make: () => Tensor) => tf.tidy(() => make().dataSync() as Float32Array)
+  const forms = ["graph", "eager"] as const
+  const planOf = (form: Plan["step"]): Plan => ({ ...planFor(1e9, { kind: "score" }), layers: form, step: form })
+
+  it("keeps matrices and tables as bf16, and norms as floats", () => {
+    expect(isFrozen(frozen!.params.embed!) && isFrozen(frozen!.params["layers.1.down"]!)).toBe(true)
+    expect(isFrozen(frozen!.params["layers.0.norm1"]!)).toBe(false)
+  })
+
+  it("gives the log-probs of floats: nearly, and as a reference to the last bit", () => {
+    const logProbs = (model: Model, plan: Plan) => values(() => responseLogProbs(bind(model, { plan }), batch))
+    const expected = logProbs(floats!, planOf("graph"))
+    for (const form of forms) expect(largestGap(logProbs(frozen!, planOf(form)), expected)).toBeLessThan(2e-5)
+    const reference = planFor(1e9, { kind: "reference" })
+    expect(logProbs(frozen!, reference)).toEqual(logProbs(floats!, reference))
+  })
+
+  it("gives the token signals of floats", async () => {
+    const other = pack(
+      [4, 6, 9].map((n, i) => ({
+        prompt: randomIds(n, "other", i),
+        responses: [randomIds(5, i, "a"), randomIds(2, i)],
+      })),
+    )
+    const [a, b] = await Promise.all(
+      [floats!, frozen!].map((model) => contrast(bind(model, { plan: planOf("graph") }), batch, other)),
+    )
+    for (const name of Object.keys(a!) as (keyof typeof a)[])
+      expect(largestGap(b![name] as Float32Array, a![name] as Float32Array)).toBeLessThan(1e-4)
+  })
+
+  it.each(forms)("writes what floats write, with an adapter too (%s)", async (form) => {
+    const items = [2, 9, 5, 3].map((n, i) => ({
+      ...{ prompt: randomIds(n, "p", i), maxTokens: 12, temperature: i % 2 ? 0.8 : 0, topP: 1, topK: 0, seed: i },
+    }))
+    const written = async (model: Model, adapter: Lora | null, some = items) => {
+      const bound = bind(model, { plan: planOf(form), lora: adapter })
+      const rows = await generate(bound, some, { eosIds: [1] })
+      release(bound)
+      return rows.map(({ ids }) => ids)
+    }
+    for (const adapter of [null, lora]) {
+      const all = await written(frozen!, adapter)
+      expect(all).toEqual(await written(floats!, adapter))
+      expect(await written(frozen!, adapter, [items[3]!])).toEqual([all[3]])
+    }
+  })
+
+  it("gives the gradients of floats to the last bit", () => {
+    const gradients = (model: Model) =>
+      tf.tidy(() => {
+        const plan = planFor(1e9, { kind: "train", adapter: true, tokens: 0 })
+        const bound = bind(model, { lora, plan: { ...plan, lora: "merged" } })
+        const loss = () => tf.sum(tf.cos(responseLogProbs(bound, batch))).asScalar()
+        const { value, grads } = tf.engine().gradients(loss, Object.values(lora.params))
+        return [value, ...grads].map((x: Tensor) => x.dataSync())
+      })
+    expect(gradients(frozen!)).toEqual(gradients(floats!))
+  })
+
+  it("is saved and merged as floats are, and trained in all weights only as floats", async () => {
+    const again = mkdtempSync(join(dir, "again-"))
+    await saveModel(join(again, "model.safetensors"), frozen!, "BF16")
+    const loaded = floatParams(loadModel(again, config, undefined, undefined, false))
+    for (const [name, tensor] of Object.entries(floatParams(floats!)))
+      expect(loaded[name]!.dataSync()).toEqual(tensor.dataSync())
+    expect(() => floatParams(frozen!)).toThrow(/must be floats.*withFloats/)
+    const own = withFloats(frozen!)
+    expect(own.params["layers.0.o"]!.dataSync()).toEqual(floatParams(floats!)["layers.0.o"]!.dataSync())
+    const [a, b] = [merge(frozen!, lora), merge(floats!, lora)]
+    const gate = ({ params }: Model) => values(() => params["layers.1.gate"] as Tensor)
+    expect(gate(a)).toEqual(gate(b))
+  })
+
+  it("leaves no tensors behind", async () => {
+    const left = await tensorsLeft(() => {
+      for (const form of forms) release(bind(frozen!, { plan: planOf(form), lora }))
+      values(() => responseLogProbs(bind(frozen!, { plan: planOf("eager") }), batch))
+      tf.dispose(loadModel(dir, config, undefined, undefined, true).params)
+    })
+    expect(left).toBe(0)
+  })
+})

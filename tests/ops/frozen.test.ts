@@ -1,0 +1,92 @@
+import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
+import { beforeAll, describe, expect, it } from "vitest"
+import { tf, useBackend } from "../../lib/device/tf"
+import { floatRows, floatsOf, freeze, logitsOf, multiply, rowsOf, someWords } from "../../lib/ops/frozen"
+import { kernel } from "../../lib/ops/kernel"
+import { backends, cuda, largestGap, randomValues, tensorsLeft } from "../support/tensors"
+
+/** Numbers of bf16: floats whose lower half is zeros. */
+function bf16(n: number, key: string): Float32Array {
+  const values = randomValues(n, 1, key)
+  const words = new Uint32Array(values.buffer)
+  for (const [i, word] of words.entries()) words[i] = word & 0xffff0000
+  return values
+}
+const matrix = (D: number, O: number) => tf.tensor2d(bf16(D * O, `${D} ${O}`), [D, O])
+const input = (M: number, D: number) => tf.tensor2d(randomValues(M * D, 1, `x ${D}`).subarray(0, M * D), [M, D])
+
+// Primes, whole panels, one column, and sums longer than what is widened at once.
+const sizes = [
+  [1, 1],
+  [7, 53],
+  [64, 32],
+  [300, 131],
+  [577, 64],
+] as const
+
+describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix", () => {
+  beforeAll(async () => {
+    await useBackend("tensorflow")
+  })
+
+  it.each(sizes)("of %i x %i comes back to the last bit", (D, O) => {
+    tf.tidy(() => {
+      const [weight, table] = [matrix(D, O), matrix(O, D)]
+      expect(floatsOf(freeze(weight)).dataSync()).toEqual(weight.dataSync())
+      const frozen = freeze(table, true)
+      expect(floatRows(frozen, 0, O).dataSync()).toEqual(table.dataSync())
+      const ids = tf.tensor1d([O - 1, 0, O >> 1], "int32") as Tensor1D
+      expect(rowsOf(frozen, ids).dataSync()).toEqual(tf.gather(table, ids).dataSync())
+    })
+  })
+
+  it.each(sizes)("of %i x %i gives products like floats, a row the same digits among any others", (D, O) => {
+    tf.tidy(() => {
+      const weight = matrix(D, O)
+      const frozen = freeze(weight)
+      const x = input(203, D)
+      const all = multiply(x, frozen)
+      expect(largestGap(all.dataSync(), tf.matMul(x, weight).dataSync())).toBeLessThan(2e-6 * D)
+      for (const M of [0, 1, 2, 3, 4, 5, 6, 7, 8, 13, 97, 203]) {
+        const some = multiply(tf.slice(x, [0, 0], [M, D]) as Tensor2D, frozen)
+        expect(some.dataSync()).toEqual(all.dataSync().subarray(0, M * O))
+      }
+      const back = multiply(all, { ...frozen, products: "floats" }, true)
+      expect(back.dataSync()).toEqual(multiply(all, frozen, true).dataSync())
+    })
+  })
+
+  it("gives the logits of some words as those of all", () => {
+    tf.tidy(() => {
+      const [V, D] = [200, 37]
+      const frozen = freeze(matrix(V, D), true)
+      const h = input(9, D)
+      const all = logitsOf(h, frozen)
+      const some = logitsOf(h, someWords(frozen, 64, 100))
+      expect(some.dataSync()).toEqual((tf.slice(all, [0, 64], [9, 100]) as Tensor2D).dataSync())
+      const floats = logitsOf(h, someWords({ ...frozen, products: "floats" }, 64, 100))
+      expect(largestGap(floats.dataSync(), some.dataSync())).toBeLessThan(1e-5)
+    })
+  })
+
+  it("refuses numbers that bf16 does not hold, panels of another matrix, and ids outside of a table", () => {
+    const inexact = tf.tensor2d([0.1, 1], [1, 2])
+    expect(() => freeze(inexact)).toThrow(/bf16 does not hold/)
+    const frozen = freeze(matrix(7, 53))
+    expect(() => multiply(input(2, 8), frozen)).toThrow(/as wide as the matrix is high/)
+    expect(() => kernel("MuscThaw", [90], [frozen.packed])).toThrow(/so many columns/)
+    expect(() => rowsOf(frozen, tf.tensor1d([53], "int32"))).toThrow(/outside of the table/)
+    tf.dispose([inexact, frozen])
+  })
+
+  it("leaves no tensors behind", async () => {
+    const x = input(3, 7)
+    const left = await tensorsLeft(() => {
+      const weight = matrix(7, 53)
+      const frozen = freeze(weight)
+      const y = multiply(x, frozen)
+      tf.dispose([y, multiply(y, frozen, true), weight, frozen])
+    })
+    expect(left).toBe(0)
+  })
+})
