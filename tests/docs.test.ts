@@ -157,7 +157,14 @@ describe("the numbers of the docs", () => {
       "Qwen2.5 1.5B": [1536, 8960, 28, 12, 2, 151936, true],
       "Qwen2.5 7B": [3584, 18944, 28, 28, 4, 152064, false],
     } as const // as in their config.json
-    const device = { backend: "tensorflow", gpu: false, kernels: "vector", graphs: true, precision: "f32" } as const
+    const device = {
+      backend: "tensorflow",
+      gpu: false,
+      kernels: "vector",
+      products: "own",
+      graphs: true,
+      precision: "f32",
+    } as const
     const work = { rank: 8, length: 1024, batch: 1, tokenizerBytes: 7_031_645 }
     for (const [name, [dim, ffn, layers, heads, kv, vocabulary, tied]] of Object.entries(sizes)) {
       const config = parseConfig({

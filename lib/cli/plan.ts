@@ -118,7 +118,15 @@ async function plan({ model, json, ...shape }: Options): Promise<void> {
 function deviceOf({ backend, gpu }: Pick<Place, "backend" | "gpu">): Device {
   const native = backend === "tensorflow" && !gpu
   const kernels = !native ? "none" : hasTiles() ? "amx" : "vector"
-  return { backend, gpu, kernels, graphs: native, precision: "f32", threads: grantedThreads() }
+  return {
+    backend,
+    gpu,
+    kernels,
+    products: native ? "own" : "library",
+    graphs: native,
+    precision: "f32",
+    threads: grantedThreads(),
+  }
 }
 
 const GiB = 2 ** 30

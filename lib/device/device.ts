@@ -22,6 +22,8 @@ export interface Device {
   /** Tensors live in the memory of a GPU, where few large operations serve better than many that fit a cache. */
   readonly gpu: boolean
   readonly kernels: Kernels
+  /** Products of f32 matrices: by kernels of ours, where TensorFlow's depend on the rows beside a row or are slower. */
+  readonly products: "own" | "library"
   /** Runs graphs of operations in one call. */
   readonly graphs: boolean
   readonly precision: Maths

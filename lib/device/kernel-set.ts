@@ -11,6 +11,7 @@ export const kernelSources = inFolder([
   "elementwise.cc",
   "attention.cc",
   "decode.cc",
+  "dense.cc",
   "flat.cc",
   "frozen.cc",
   "lora.cc",

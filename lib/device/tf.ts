@@ -100,25 +100,30 @@ function examineDevice({ name, device }: BackendChoice, precision: Maths): Devic
   const gpu = device !== "cpu"
   const native = name === "tensorflow"
   const kernels = native && !gpu ? kernelsPresent() : "none"
+  const products = kernels !== "none" && canCall("MuscProduct", [0, 0, 3]) ? "own" : "library"
   // A binding of an earlier version cannot take graphs; on a GPU they are untried.
   const graphs = native && !gpu && "addGraphFunction" in (tf.backend() as unknown as NodeBackend).binding
-  return { backend: name, gpu, kernels, graphs, precision, threads: grantedThreads() }
+  return { backend: name, gpu, kernels, products, graphs, precision, threads: grantedThreads() }
 }
 
 /** Kernels of ours that can be called: not all on any processor, nor where a compiler could not make them. */
 function kernelsPresent(): Kernels {
   const folder = path.dirname(path.join(packageFolder("@tensorflow/tfjs-node-gpu")!, bindingFile))
   if (!hasKernels(folder) || !canCall("MuscGated", [0])) return "none"
-  return canCall("MuscProduct", [0, 0, 3]) ? "amx" : "vector"
+  return canCall("MuscGatedProduct", [0, 3], 3) ? "amx" : "vector"
 }
 
-/** Whether an operation of two matrices can be called. */
-function canCall(op: string, value: readonly number[]): boolean {
+/** Whether an operation of some matrices can be called. */
+function canCall(op: string, value: readonly number[], inputs = 2): boolean {
   const backend = tf.backend() as unknown as NodeBackend
   const settings = { name: "settings", type: backend.binding.TF_ATTR_INT, value }
   return tf.tidy(() => {
     try {
-      backend.executeSingleOutput(op, [settings], [tf.zeros([1, 1]), tf.zeros([1, 1])])
+      backend.executeSingleOutput(
+        op,
+        [settings],
+        Array.from({ length: inputs }, () => tf.zeros([1, 1])),
+      )
       return true
     } catch {
       return false

@@ -2,6 +2,7 @@ import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { type CompiledGraph, GraphBuilder, type GraphNode } from "../graph/builder"
 import { type Frozen, isFrozen } from "../ops/frozen"
+import { productOp } from "../ops/matmul"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
 import { ropeFrequencies } from "./context"
@@ -22,8 +23,11 @@ function build(config: ModelConfig, { precision, threads }: Plan, { forms, froze
   const binary = (type: "Mul" | "AddV2" | "RealDiv") => (a: GraphNode, b: GraphNode) => g.op(type, [a, b], { T })
   const [mul, add, div] = [binary("Mul"), binary("AddV2"), binary("RealDiv")]
   const ours = (type: string, inputs: readonly GraphNode[], ...settings: number[]) => g.op(type, inputs, { settings })
+  const own = productOp() === "MuscProduct"
   const matMul = (a: GraphNode, b: GraphNode, transposed = false) =>
-    g.op("MatMul", [a, b], { T, transpose_a: false, transpose_b: transposed })
+    own
+      ? ours("MuscProduct", [a, b], 0, Number(transposed), 3)
+      : g.op("MatMul", [a, b], { T, transpose_a: false, transpose_b: transposed })
   const batchMatMul = (a: GraphNode, b: GraphNode, transposed = false) =>
     g.op("BatchMatMulV2", [a, b], { T, adj_x: false, adj_y: transposed })
   const eps = g.number(config.normEps)
@@ -74,7 +78,7 @@ function build(config: ModelConfig, { precision, threads }: Plan, { forms, froze
   const last = norm(x, g.input("norm"))
   const logits = frozenTables // [B, V]
     ? ours("MuscFrozenProduct", [last, g.input("head", "int32")], V, 0, V)
-    : (isWide(config) ? batchMatMul : matMul)(last, g.input("head"), true) // MatMul takes half as long again for few rows
+    : (isWide(config) && !own ? batchMatMul : matMul)(last, g.input("head"), true) // MatMul takes half as long again for few rows
   const cap = config.logitSoftcap
   const bounded = (c: number) => mul(g.op("Tanh", [div(logits, g.number(c))], { T }), g.number(c))
   return g.compile([cap ? bounded(cap) : logits], { oneThread: threads === 1 })

@@ -2,7 +2,7 @@ import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { withGradient } from "./gradient"
 import { cappedLogits, chunkOf, rowsAt, startsOf } from "./head"
-import { matMul } from "./matmul"
+import { gradientMatMul } from "./matmul"
 
 /** Whole next-token distributions. Letters: M tokens, D width, V vocabulary. */
 
@@ -35,7 +35,7 @@ export function divergence(
           const p = distribution(logits)
           const q = distribution(cappedLogits(rowsAt(states, at, chunk), table, softcap).logits)
           const away = tf.sub(p.p, q.p) as Tensor2D // d KL / d logits
-          const unit = matMul(slope ? tf.mul(away, slope) : away, table)
+          const unit = gradientMatMul(slope ? tf.mul(away, slope) : away, table)
           return [tf.sum(tf.mul(q.p, tf.sub(q.logp, p.logp)), 1), unit] as [Tensor1D, Tensor2D]
         }),
       )

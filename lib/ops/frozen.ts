@@ -1,7 +1,7 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { kernel } from "./kernel"
-import { matMul } from "./matmul"
+import { gradientMatMul, matMul } from "./matmul"
 
 /**
  * Matrices that are never trained, as checkpoints have them: in bf16, half of the memory of floats, packed once for products
@@ -41,14 +41,23 @@ export function freeze(matrix: Tensor2D, transposed = false): Frozen {
 export const floatsOf = (matrix: Matrix): Tensor2D =>
   isFrozen(matrix) ? (kernel("MuscThaw", [matrix.shape[1]], [matrix.packed]) as Tensor2D) : matrix
 
-/** x · matrix, or x · matrixᵀ. Without a gradient. */
-export function multiply(x: Tensor2D, matrix: Matrix, transposed = false): Tensor2D {
-  if (!isFrozen(matrix)) return matMul(x, matrix, false, transposed)
-  if (matrix.products === "panels" && !transposed) return frozenProduct(x, matrix)
+/** x · matrix. Without a gradient. */
+export function multiply(x: Tensor2D, matrix: Matrix): Tensor2D {
+  if (!isFrozen(matrix)) return matMul(x, matrix)
+  if (matrix.products === "panels") return frozenProduct(x, matrix)
   const floats = floatsOf(matrix)
-  const y = matMul(x, floats, false, transposed)
+  const y = matMul(x, floats)
   floats.dispose()
   return y
+}
+
+/** dy · matrixᵀ, for the gradient by x. */
+export function backwards(dy: Tensor2D, matrix: Matrix): Tensor2D {
+  if (!isFrozen(matrix)) return gradientMatMul(dy, matrix, false, true)
+  const floats = floatsOf(matrix)
+  const dx = gradientMatMul(dy, floats, false, true)
+  floats.dispose()
+  return dx
 }
 
 /** x [M, D] · columns [from, from + n) of the matrix -> [M, n]; `from` is a multiple of 32. */

@@ -3,7 +3,7 @@ import { tf } from "../device/tf"
 import { floatRows, floatTable, logitsOf, rowsOf, someWords, type Table, tableShape, type Words } from "./frozen"
 import { withGradient } from "./gradient"
 import { kernelOutputs, kernelPair, tensorflowOps } from "./kernel"
-import { matMul } from "./matmul"
+import { gradientMatMul } from "./matmul"
 import { operation } from "./operation"
 
 /** Log-probs of tokens, by hidden states and the table of the head. Letters: M tokens, D width, V vocabulary. */
@@ -110,7 +110,7 @@ function rowLogProbs(
         const { logits, slope } = cappedLogits(h, rows ?? someWords(...some), softcap)
         const next = onlineSoftmax(logits, { top, total }, wanted)
         const { odds, decay } = next
-        const pull = mean && matMul(slope ? tf.mul(odds, slope) : odds, rows!)
+        const pull = mean && gradientMatMul(slope ? tf.mul(odds, slope) : odds, rows!)
         return [next.top, next.total, ...(pull ? [tf.add(tf.mul(mean!, decay), pull) as Tensor2D] : [])]
       })
       tf.dispose([top, total, mean ?? []])
@@ -156,7 +156,7 @@ export function targetLogProbs(
       const logps = starts.map((at) => {
         const some = [rows(h, at) as Tensor2D, table, rows(targets, at) as Tensor1D] as const
         const { logp, slope } = scoreRows(...some, softcap, taped)
-        if (slope) unit?.push(matMul(slope, table))
+        if (slope) unit?.push(gradientMatMul(slope, table))
         if (keep) save([h, slope!])
         else slope?.dispose()
         return logp
@@ -174,7 +174,7 @@ export function targetLogProbs(
           // d logits = slope · by, and it takes less to multiply what it is multiplied with.
           const by = tf.neg(tf.expandDims(rows(dy, at), 1))
           const scaled = tf.mul(hs, by) as Tensor2D
-          return [tf.mul(matMul(slope, table), by), matMul(slope, scaled, true)] as [Tensor2D, Tensor2D]
+          return [tf.mul(gradientMatMul(slope, table), by), gradientMatMul(slope, scaled, true)] as [Tensor2D, Tensor2D]
         }),
       )
       return [tf.concat(parts.map(([dh]) => dh)), tf.addN(parts.map(([, dTable]) => dTable))]

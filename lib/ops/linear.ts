@@ -1,9 +1,9 @@
 import type { Scalar, Tensor, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { type Frozen, isFrozen, type Matrix, multiply } from "./frozen"
+import { backwards, type Frozen, isFrozen, type Matrix, multiply } from "./frozen"
 import { withGradient } from "./gradient"
 import { kernelOutputs, kernelPair } from "./kernel"
-import { bf16Parts, matMul } from "./matmul"
+import { bf16Parts, gradientMatMul, matMul } from "./matmul"
 import { operation } from "./operation"
 
 /**
@@ -71,9 +71,9 @@ export function linear(
     },
     (dy: Tensor2D, saved) => {
       const input = saved[0] as Tensor2D
-      const grads: Tensor[] = constantInput ? [] : [multiply(dy, weight, true)]
+      const grads: Tensor[] = constantInput ? [] : [backwards(dy, weight)]
       for (const { scaled, offset } of lora) grads.push(...loraGradient(input, dy, scaled!, offset))
-      if (trainWeight) grads.push(matMul(input, dy, true))
+      if (trainWeight) grads.push(gradientMatMul(input, dy, true))
       return grads
     },
   )

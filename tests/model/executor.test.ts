@@ -2,7 +2,10 @@ import { describe, expect, it } from "vitest"
 import type { Device } from "../../lib/device/device"
 import { describePlan, keepsBf16, type Plan, plan, type Work } from "../../lib/model/executor"
 
-const cpu: Device = { backend: "tensorflow", gpu: false, kernels: "vector", graphs: true, precision: "f32", threads: 2 }
+const cpu: Device = {
+  ...{ backend: "tensorflow", gpu: false, kernels: "vector", products: "own", graphs: true },
+  ...{ precision: "f32", threads: 2 },
+}
 const devices = {
   "a CPU with AMX": { ...cpu, kernels: "amx" },
   "a CPU": cpu,

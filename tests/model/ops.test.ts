@@ -357,7 +357,10 @@ describe.each(backends)("on %s", (backend) => {
     expect(products).toEqual(
       device.kernels === "amx"
         ? [3, 1].map((parts) => ["MuscProduct", [...turned, parts]])
-        : ["MatMul", "BatchMatMulV2"].map((op) => [op, undefined]),
+        : [
+            device.products === "own" ? ["MuscProduct", [...turned, 3]] : ["MatMul", undefined],
+            ["BatchMatMulV2", undefined],
+          ],
     )
     called.mockRestore()
   })

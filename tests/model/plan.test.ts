@@ -14,8 +14,8 @@ const size = (params: Record<string, { size: number }>) =>
   Object.values(params).reduce((sum, { size }) => sum + size, 0)
 const MiB = 2 ** 20
 const common = { backend: "tensorflow", precision: "f32", threads: 2 } as const
-const withAmx: Device = { ...common, gpu: false, kernels: "amx", graphs: true }
-const cuda: Device = { ...common, gpu: true, kernels: "none", graphs: false }
+const withAmx: Device = { ...common, gpu: false, kernels: "amx", products: "own", graphs: true }
+const cuda: Device = { ...common, gpu: true, kernels: "none", products: "library", graphs: false }
 
 describe("the numbers of parameters", () => {
   it.each(["llama", "llama3-rope", "gemma3", "qwen2", "qwen3", "mistral"])(

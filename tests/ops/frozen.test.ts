@@ -1,7 +1,7 @@
 import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
-import { floatRows, floatsOf, freeze, logitsOf, multiply, rowsOf, someWords } from "../../lib/ops/frozen"
+import { backwards, floatRows, floatsOf, freeze, logitsOf, multiply, rowsOf, someWords } from "../../lib/ops/frozen"
 import { kernel } from "../../lib/ops/kernel"
 import { backends, cuda, largestGap, randomValues, tensorsLeft } from "../support/tensors"
 
@@ -51,8 +51,8 @@ describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix", () 
         const some = multiply(tf.slice(x, [0, 0], [M, D]) as Tensor2D, frozen)
         expect(some.dataSync()).toEqual(all.dataSync().subarray(0, M * O))
       }
-      const back = multiply(all, { ...frozen, products: "floats" }, true)
-      expect(back.dataSync()).toEqual(multiply(all, frozen, true).dataSync())
+      const back = backwards(all, { ...frozen, products: "floats" })
+      expect(back.dataSync()).toEqual(backwards(all, frozen).dataSync())
     })
   })
 
@@ -85,7 +85,7 @@ describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix", () 
       const weight = matrix(7, 53)
       const frozen = freeze(weight)
       const y = multiply(x, frozen)
-      tf.dispose([y, multiply(y, frozen, true), weight, frozen])
+      tf.dispose([y, backwards(y, frozen), weight, frozen])
     })
     expect(left).toBe(0)
   })

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it, vi } from "vitest"
 import type { TokenSignals } from "../../lib/data/schema"
 import { tf, useBackend } from "../../lib/device/tf"
-import { openLocal } from "../../lib/engine/local"
+import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { RefusedError } from "../../lib/errors"
 import { type PairCounts, type TrainRow, type TrainSettings, trainAdapter, trainDefaults } from "../../lib/musc/train"
 import { loadTokenizer } from "../../lib/text/tokenizer"
@@ -46,7 +46,10 @@ describe("pairs at the cut-off", () => {
 })
 
 describe("training", () => {
-  const local = openLocal(dir)
+  let local: LocalModel
+  beforeAll(() => {
+    local = openLocal(dir)
+  })
   const answers = { chosen: "The sailor.", rejected: "A sailor slept." }
   const signals = (text: string): TokenSignals => {
     const tokens = tokenizer.tokenText([...tokenizer.encode(text), 0])
