@@ -108,6 +108,14 @@ const plain = new Set(
   ).split(" "),
 )
 
+/** Patterns that take no longer than a text is: of the embedded models, GPT-2, Llama 3, and Qwen 2 to 3. */
+export const soundPatterns: ReadonlySet<string> = new Set([
+  String.raw`▁?##[0-9]\.|▁?[A-Za-z]+|[^A-Za-z]`,
+  String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
+  String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
+  String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
+])
+
 const isShort = (value: unknown, most: number) =>
   value === undefined || (typeof value === "string" && value.length <= most)
 
@@ -127,6 +135,7 @@ export function canHang(part: unknown): boolean {
   if (type === "Prepend") return !isShort(prepend, 16)
   if (type === "WordPiece") return !isShort(prefix, 16)
   if (type === "Replace" || type === "Split") {
+    if (type === "Split" && isJsonObject(pattern) && soundPatterns.has(String(pattern.Regex))) return false
     const from = isJsonObject(pattern) ? pattern.String : undefined
     return typeof from !== "string" || !from || (type === "Replace" && !isShort(content, from.length))
   }

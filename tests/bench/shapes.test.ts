@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
 import { loadConfig } from "../../lib/model/config"
+import { floatParams } from "../../lib/model/transformer"
 import { loadModel, parameterCount } from "../../lib/model/weights"
 import { loadTokenizer } from "../../lib/text/tokenizer"
 import { shapeNames, shapeOf, writeShape } from "./shapes"
@@ -31,7 +32,9 @@ test.each(shapeNames)(
     mkdirSync(folder)
     const small = { vocab_size: 3000, hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2, head_dim: 16 }
     await writeShape(folder, name, { ...small, num_attention_heads: 4, num_key_value_heads: 2, layer_types: undefined })
-    const { params, config } = loadModel(folder, loadConfig(folder))
+    const model = loadModel(folder, loadConfig(folder))
+    const { config } = model
+    const params = floatParams(model)
     const values = params.embed!.dataSync() as Float32Array
     const spread = Math.sqrt(values.reduce((sum, x) => sum + x * x, 0) / values.length)
     expect(spread).toBeCloseTo(0.02, 3)

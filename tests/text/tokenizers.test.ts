@@ -2,6 +2,7 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } f
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
+import { canHang, soundPatterns } from "../../lib/text/repairs"
 import { loadTokenizer } from "../../lib/text/tokenizer"
 
 const dir = mkdtempSync(join(tmpdir(), "tokenizers-"))
@@ -115,4 +116,22 @@ describe("a tokenizer of a stranger", () => {
     writeFileSync(join(folder, "tokenizer.json"), `{"model": ${"[".repeat(20_000)}${"]".repeat(20_000)}}`)
     expect(() => loadTokenizer(folder)).toThrow(/tokenizer.json: must be JSON, got .*nested deeper than 500/)
   })
+
+  // They are run without a time limit, which costs a thread for each text.
+  it.each([...soundPatterns])(
+    "is not suspected for the pattern %s, which takes no longer than texts are",
+    (pattern) => {
+      const split = { type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false }
+      expect(canHang(split)).toBe(false)
+      const model = { type: "WordLevel", vocab: { odd: 0 }, unk_token: "odd" }
+      const tokenizer = loadTokenizer(
+        folderOf(`sound-${soundPatterns.size}-${pattern.length}`, { model, pre_tokenizer: split }),
+      )
+      for (const unit of [" ", "\n", "\t \n", "a", "A'", "'s", "7", "!", "é", "▁#", " \u2003x"]) {
+        const began = performance.now()
+        tokenizer.encode(`${unit.repeat(40_000 / unit.length)}\u0000`)
+        expect(performance.now() - began).toBeLessThan(2000)
+      }
+    },
+  )
 })
