@@ -5,6 +5,7 @@
  *     npm run attack                       the short form, three minutes
  *     npm run attack -- --full             the long form
  *     npm run attack -- --only locks,fuzz  some of it: locks, fuzz, models, servers, texts, disks, signals
+ *     npm run attack -- --cases FOLDER     plays the chat servers that lie in a folder; see cases.ts
  *     npm run attack -- --full --only signals --works train,job   some of the work that signals stop; see works.ts
  *     npm run attack -- --full --record    keeps the table as data/results/attack.json and .md
  *
@@ -17,6 +18,7 @@ import { parseArgs } from "node:util"
 import { writeAtomic } from "../../../lib/data/files"
 import { commit, machine } from "../../../lib/runs/origin"
 import { hubServer } from "../../support/hub-server"
+import { servedCases } from "./cases"
 import { lastLine, musc } from "./child"
 import { fullDisks } from "./disks"
 import { fuzz, type Sound } from "./fuzz"
@@ -32,6 +34,7 @@ const { values } = parseArgs({
   options: {
     full: { type: "boolean", default: false },
     only: { type: "string" },
+    cases: { type: "string" },
     works: { type: "string" },
     record: { type: "boolean", default: false },
     minutes: { type: "string", default: "60" },
@@ -51,6 +54,12 @@ const small = [
 ]
 
 async function main(): Promise<void> {
+  if (values.cases) {
+    const rows = await servedCases(values.cases)
+    console.log(tableOf(rows))
+    if (rows.some(({ lost }) => lost.length)) process.exitCode = 1
+    return
+  }
   const root = mkdtempSync(join(tmpdir(), "musc-attack-"))
   const limit = full ? 60 * Number(values.minutes) : 180
   const began = Date.now()
