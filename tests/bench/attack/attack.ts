@@ -4,7 +4,8 @@
  *
  *     npm run attack                       the short form, three minutes
  *     npm run attack -- --full             the long form
- *     npm run attack -- --only locks,fuzz  some of it: locks, fuzz, models, servers, texts, disks, signals
+ *     npm run attack -- --only locks,fuzz  some of it: locks, fuzz, models, servers, texts, disks,
+ *                                          endurance, signals
  *     npm run attack -- --cases FOLDER     plays the chat servers that lie in a folder; see cases.ts
  *     npm run attack -- --full --only signals --works train,job   some of the work that signals stop; see works.ts
  *     npm run attack -- --full --record    keeps the table as data/results/attack.json and .md
@@ -21,6 +22,7 @@ import { hubServer } from "../../support/hub-server"
 import { servedCases } from "./cases"
 import { lastLine, musc } from "./child"
 import { fullDisks } from "./disks"
+import { endurance } from "./endurance"
 import { fuzz, type Sound } from "./fuzz"
 import { kills } from "./kills"
 import { lockCases, lockRaces } from "./locks"
@@ -84,6 +86,7 @@ async function main(): Promise<void> {
       ],
       servers: async () => [await chatServers(), await hubs(modelFiles())],
       texts: async () => [await hostileTexts(root, run, budget(0.15))],
+      endurance: () => endurance(full ? 3000 : 100, full ? 10_000 : 300, full ? budget(0.5) : 120),
       disks: () =>
         fullDisks(
           root,
@@ -107,7 +110,8 @@ async function main(): Promise<void> {
       },
     }
     for (const [name, part] of Object.entries(parts)) {
-      if (values.only && !values.only.split(",").includes(name)) continue
+      // Endurance finds what grows over hours, so it is no part of the short form unless asked for.
+      if (values.only ? !values.only.split(",").includes(name) : name === "endurance" && !full) continue
       console.error(`${name}, ${((Date.now() - began) / 1000).toFixed(0)} s`)
       rows.push(...(await part()))
     }
