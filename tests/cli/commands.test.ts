@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process"
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs"
+import { cpSync, existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
@@ -117,6 +117,34 @@ describe("the command line", () => {
     expect(stdout).toContain("2 rows, at most 2 calls")
     expect(stdout).toContain("Instruction: Write about rain.\nQuestions:")
     expect(existsSync(join(dir, "out.jsonl"))).toBe(false)
+  })
+
+  it("weighs the pairs that have tokens for this model, and keeps the others with the reason", () => {
+    cpSync(fixture("llama"), join(dir, "larger"), { recursive: true })
+    const tokenizer = join(dir, "larger/tokenizer.json")
+    const json = JSON.parse(readFileSync(tokenizer, "utf8"))
+    json.added_tokens.push({ ...json.added_tokens[0], id: 300, content: "<|extra|>" })
+    writeFileSync(tokenizer, JSON.stringify(json))
+    const pair = {
+      ...{ id: "a", instruction: "i", input: null, constraints: ["a", "b"], noised_constraints: ["a"] },
+      edits: [{ index: 1, kind: "constraint-dropout", before: "b", after: null }],
+      ...{ clean_instruction: "the rain", noised_instruction: "rain", chosen: "the", rejected: "rain" },
+    }
+    const rows = [pair, { ...pair, id: "b", chosen: "the <|extra|>" }, { ...pair, id: "c" }]
+    file("pairs.jsonl", rows.map((row) => `${JSON.stringify(row)}\n`).join(""))
+    const { stdout, status } = musc("weigh", "pairs.jsonl", "-o", "weighed.jsonl", "--model", "larger")
+    expect([status, stdout]).toEqual([
+      0,
+      expect.stringMatching(/2 of 3 rows passed[\s\S]*1 failed, weigh: request refused/),
+    ])
+    const written = readFileSync(join(dir, "weighed.jsonl"), "utf8").trim().split("\n")
+    expect(written.map((line) => JSON.parse(line).failure?.reason)).toEqual([
+      undefined,
+      'request refused: the model has no embedding for the token "<|extra|>" (id 300)',
+      undefined,
+    ])
+    const args = ["weighed.jsonl", "-o", "trained", "--model", "larger", "--method", "coarse", "--set", "batchSize=2"]
+    expect(musc("train", ...args).status).toBe(0)
   })
 
   it("runs a stage, finds it done, and does not overwrite it under other settings", () => {

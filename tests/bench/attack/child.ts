@@ -78,6 +78,20 @@ function memoryOf(pid: number): number {
   }
 }
 
+/** Processor seconds that a process has used, all threads together; NaN where that cannot be read, or it has ended. */
+export function processorSeconds(pid: number): number {
+  try {
+    const [user, system] = readFileSync(`/proc/${pid}/stat`, "utf8")
+      .split(") ")[1]!
+      .split(" ")
+      .slice(11, 13)
+      .map(Number)
+    return (user! + system!) / 100
+  } catch {
+    return Number.NaN
+  }
+}
+
 /** The processes that a process started, and theirs. */
 export function childrenOf(pid: number): number[] {
   try {

@@ -1,7 +1,7 @@
 /** Trains so many steps, or writes so many rows, and prints now and then what it holds: `training 3000`. */
 import { tf, useBackend } from "../../../lib/device/tf"
 import { openLocal } from "../../../lib/engine/local"
-import { type TrainRow, trainAdapter, trainDefaults } from "../../../lib/musc/train"
+import { type TrainRow, type TrainSettings, trainAdapter, trainDefaults } from "../../../lib/musc/train"
 import { held } from "./endurance"
 
 const [kind, amount] = [process.argv[2], Number(process.argv[3])]
@@ -17,8 +17,8 @@ async function main(): Promise<void> {
       ...{ id: `${i}`, input: null, clean_instruction: `Write about ${"a sailor and ".repeat(i)}a queen.` },
       ...{ chosen: `The sailor sings ${"and sings ".repeat(i)}.`, rejected: "The queen sleeps." },
     }))
-    const preference = { ...trainDefaults, kind: "preference" as const, weighting: "uniform" as const }
-    const settings = { ...preference, batchSize: 2, epochs: Math.ceil(amount / 4), rank: 4, lr: 1e-5 }
+    const own = { weighting: "uniform" as const, batchSize: 2, epochs: Math.ceil(amount / 4), rank: 4, lr: 1e-5 }
+    const settings = { ...(trainDefaults as TrainSettings & { kind: "preference" }), ...own }
     const lora = await trainAdapter(local, rows, settings, { onStep: ({ step }) => look(step), onNote: () => {} })
     tf.dispose(lora.params)
   } else {

@@ -42,11 +42,12 @@ export function growthOf(samples: readonly Held[]): string | undefined {
   )
 }
 
-const told = ([first, ...rest]: readonly Held[]) => {
-  const last = rest.at(-1) ?? first
-  const range = (key: keyof Held) => `${first?.[key].toFixed(0)} -> ${last[key].toFixed(0)}`
-  if (!last) return "no look at it"
-  return `${last.done} done; from the first to the last look: tensors ${range("tensors")}, files ${range("files")}, MiB ${range("memory")}`
+function told(samples: readonly Held[]): string {
+  const [first, last] = [samples[0], samples.at(-1)]
+  if (!first || !last) return "no look at it"
+  const range = (key: keyof Held) => `${first[key].toFixed(0)} -> ${last[key].toFixed(0)}`
+  const held = `tensors ${range("tensors")}, files ${range("files")}, MiB ${range("memory")}`
+  return `${last.done} done; from the first to the last look: ${held}`
 }
 
 /** Long work in one process, with looks at what it holds: `training` steps, `generation` rows. */
