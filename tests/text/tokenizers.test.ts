@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process"
+import { once } from "node:events"
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -12,6 +14,12 @@ interface Kind {
   name: string
   json: object
   rows: [string, number[], string][]
+}
+
+/** Milliseconds that this process has computed: what a limit means on a machine that does much else. */
+const processorTime = () => {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1000
 }
 
 const folderOf = (name: string, json: object): string => {
@@ -58,18 +66,18 @@ describe("a tokenizer of a stranger", () => {
   ])("with %s fails within 2 seconds, once, and names the file", (name, change) => {
     const folder = folderOf(name.replaceAll(" ", "-"), { ...base, ...change })
     cpSync(join(llama, "tokenizer_config.json"), join(folder, "tokenizer_config.json"))
-    const start = performance.now()
+    const start = processorTime()
     const refusal = /tokenizer.json: (tokenising must take at most|must be a tokenizer that can be run here)/
     expect(() => loadTokenizer(folder).encode(`${"a".repeat(50)}!`)).toThrow(refusal)
-    expect(performance.now() - start).toBeLessThan(4000)
+    expect(processorTime() - start).toBeLessThan(4000)
   })
 
   it("is not tried again once it took too long", () => {
     const tokenizer = loadTokenizer(folderOf("again", { ...base, pre_tokenizer: split("(a+)+$") }))
     expect(() => tokenizer.encode(`${"a".repeat(50)}!`)).toThrow(/tokenising must take at most 1502 ms/)
-    const start = performance.now()
+    const start = processorTime()
     expect(() => tokenizer.encode("b")).toThrow(/tokenising/)
-    expect(performance.now() - start).toBeLessThan(100)
+    expect(processorTime() - start).toBeLessThan(100)
   })
 
   it.each([
@@ -95,20 +103,38 @@ describe("a tokenizer of a stranger", () => {
     ],
   ])("with %s is stopped as well", (name, change) => {
     const folder = folderOf(name.replaceAll(" ", "-"), { ...base, added_tokens: [], ...change })
-    const start = performance.now()
+    const start = processorTime()
     expect(() => loadTokenizer(folder).encode("abcdefgh ".repeat(2000))).toThrow(/tokenizer.json: /)
-    expect(performance.now() - start).toBeLessThan(8000)
+    expect(processorTime() - start).toBeLessThan(8000)
   })
 
   it("has one limit for all texts of a turn of the event loop, so that signals are heard", async () => {
     // Each text takes a fraction of the limit; the loop does not let go between them.
     const tokenizer = loadTokenizer(folderOf("slow", { ...base, pre_tokenizer: split("(a+)+$") }))
-    const start = performance.now()
+    const start = processorTime()
     const many = () => {
       for (let i = 0; i < 10_000; i++) tokenizer.encode(`${"a".repeat(21)}!`)
     }
     expect(many).toThrow(/tokenising must take at most \d+ ms/)
-    expect(performance.now() - start).toBeLessThan(8000)
+    expect(processorTime() - start).toBeLessThan(8000)
+  })
+
+  it("is not blamed for the time in which its process was suspended", async () => {
+    const folder = folderOf("suspended", { ...base, pre_tokenizer: split("\\p{L}+|\\P{L}") })
+    const program = `
+      const { loadTokenizer } = require("./lib/text/tokenizer.ts")
+      const tokenizer = loadTokenizer(${JSON.stringify(folder)})
+      require("node:fs").writeSync(1, "ready")
+      for (let end = Date.now() + 3500; Date.now() < end; ) tokenizer.encode("the rain ".repeat(100))`
+    const child = spawn(process.execPath, ["-r", "tsx/cjs", "-e", program], {
+      stdio: ["ignore", "pipe", "inherit"],
+      cwd: join(__dirname, "../.."),
+    })
+    await once(child.stdout, "data")
+    child.kill("SIGSTOP")
+    await new Promise((done) => setTimeout(done, 2500))
+    child.kill("SIGCONT")
+    expect(await once(child, "exit")).toEqual([0, null])
   })
 
   it("nested too deeply is refused without a stack trace", () => {
