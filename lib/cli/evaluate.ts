@@ -8,7 +8,7 @@ import { lockFolder } from "../data/lock"
 import type { EvalItem } from "../data/results"
 import type { InstructionRow } from "../data/schema"
 import { InputError } from "../errors"
-import { evaluate } from "../musc/evaluate"
+import { evaluate, evaluateVersion } from "../musc/evaluate"
 import { collect } from "../runs/context"
 import { graderOf, judgeOptions } from "../runs/graders"
 import { resultsOf, resultsTable } from "../runs/results"
@@ -90,7 +90,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
       const { base, engine, id, weights } = writer
         ? { base: writer.engine, engine: writer.engine, id: writer.id, weights: "server" }
         : await localEngines(config, adapter, { signal, show })
-      const key = keyOf("evaluate", 3, settingsOf(config), method, id, weights, work)
+      const key = keyOf("evaluate", evaluateVersion, settingsOf(config), method, id, weights, work)
       if (existsSync(out) && readState(out)?.key !== key && !force) {
         const rule = "must be a new file or one of this evaluation, got one made with other settings"
         throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: out })
@@ -102,7 +102,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
         rows: () => work,
         work: ({ row, temperature }) => evaluate(engine, row, grade, { method, seed, temperature, maxTokens }),
         chunk: () => engine.concurrency,
-        replay: !engine.independent,
+        replay: () => !engine.independent,
         onNote: show.note,
         onRow: (done) => show.progress({ stage: method, unit: "rows", done, total: work.length }),
       }).finally(() => writer?.close())

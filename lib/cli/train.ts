@@ -10,6 +10,7 @@ import { objectOf, toFilePair } from "../data/pair-files"
 import { type InstructionRow, instructionRow, weighedRow } from "../data/schema"
 import type { LocalModel } from "../engine/local"
 import { InputError } from "../errors"
+import { describePlan } from "../model/executor"
 import { type Outcome, requireStage } from "../musc/row"
 import { type TrainRow, toTrainRow, trainVersion } from "../musc/train"
 import { stepProgress } from "../runs/context"
@@ -117,6 +118,7 @@ async function trainCommand(file: string, options: Options): Promise<void> {
         pairs: () => readPairs(file),
         checkpointEvery: config.checkpointEvery,
         onNote: show.note,
+          onPlan: (plan) => show.note(`plan: training, ${describePlan(plan)}`),
         async onStep(line) {
           progress(line)
           await tracked?.step(metricsOf(line))

@@ -1,6 +1,5 @@
 import { z } from "zod"
 import { InputError } from "../errors"
-import { readRecords } from "./json-array"
 import { isJsonObject, type JsonObject, show } from "./json-file"
 import { type Place, parseRecord } from "./jsonl"
 import { fromRanking, fromTokenWeighted, fromTrl, type Preference } from "./preferences"
@@ -84,13 +83,4 @@ export function toFilePair(value: object, place: Place & { record: number }): Fi
 export function objectOf(value: unknown, place: Place): JsonObject {
   if (isJsonObject(value)) return value
   throw new InputError(`a record must be a JSON object, got ${show(value)}; repair it`, place)
-}
-
-/** The pairs of another program's file, JSONL or a JSON array. @throws InputError naming file, record and field */
-export async function* readFilePairs(file: string): AsyncGenerator<FilePair> {
-  let record = 0
-  for await (const { value, place } of readRecords(file)) {
-    record++
-    yield toFilePair(objectOf(value, place), { ...place, record })
-  }
 }

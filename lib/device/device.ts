@@ -26,6 +26,8 @@ export interface Device {
   readonly products: "own" | "library"
   /** Runs graphs of operations in one call. */
   readonly graphs: boolean
+  /** XLA compiles them, anew for each shape. */
+  readonly xla?: boolean
   readonly precision: Maths
   /** Threads that this program may use. */
   readonly threads: number
@@ -48,13 +50,15 @@ export function setDevice(device: Device): void {
 }
 
 /** The device as the backend line and `doctor` name it, beyond its backend: kernels and graphs. */
-export function describeDevice({ backend, gpu, kernels, graphs }: Device): string {
+export function describeDevice({ backend, gpu, kernels, graphs, xla }: Device): string {
   if (backend !== "tensorflow") return ""
   const named = {
     none: "no kernels of ours (`npx musc native --force` says why)",
     vector: "vector kernels",
     amx: "vector and AMX kernels",
   }
-  const old = gpu ? "no graphs" : "no graphs (run `npx musc native` for them)"
-  return [...(gpu ? [] : [named[kernels]]), graphs ? "graphs" : old].join(", ")
+  const none = gpu
+    ? "no graphs (MUSC_CUDA_GRAPHS=functions or xla tries them)"
+    : "no graphs (run `npx musc native` for them)"
+  return [...(gpu ? [] : [named[kernels]]), graphs ? `graphs${xla ? " by XLA" : ""}` : none].join(", ")
 }

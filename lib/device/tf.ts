@@ -101,9 +101,14 @@ function examineDevice({ name, device }: BackendChoice, precision: Maths): Devic
   const native = name === "tensorflow"
   const kernels = native && !gpu ? kernelsPresent() : "none"
   const products = kernels !== "none" && canCall("MuscProduct", [0, 0, 3]) ? "own" : "library"
-  // A binding of an earlier version cannot take graphs; on a GPU they are untried.
-  const graphs = native && !gpu && "addGraphFunction" in (tf.backend() as unknown as NodeBackend).binding
-  return { backend: name, gpu, kernels, products, graphs, precision, threads: grantedThreads() }
+  // A binding of an earlier version cannot take graphs. On a GPU they are untried: only who asks for them gets them there.
+  const wished = process.env.MUSC_CUDA_GRAPHS
+  if (wished && wished !== "functions" && wished !== "xla")
+    throw new BackendError(`MUSC_CUDA_GRAPHS: must be functions or xla, got ${wished}; correct it`)
+  const able = native && "addGraphFunction" in (tf.backend() as unknown as NodeBackend).binding
+  const graphs = able && (!gpu || wished !== undefined)
+  const xla = graphs && gpu && wished === "xla"
+  return { backend: name, gpu, kernels, products, graphs, ...(xla && { xla }), precision, threads: grantedThreads() }
 }
 
 /** Kernels of ours that can be called: not all on any processor, nor where a compiler could not make them. */

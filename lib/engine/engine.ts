@@ -45,7 +45,7 @@ export interface Generator {
   /** Examples that a prompt may show, at most; any number if absent. 0 for a model that was trained on bare prompts. */
   readonly maxShots?: number
   /**
-   * Whether an answer never depends on which others are made with it, as from a server. Then rows are asked for in a
+   * Whether an answer never depends on which others are made with it, as from a server or a model on a CPU. Then rows are asked for in a
    * window that slides, and a stopped stage continues at any row.
    */
   readonly independent?: boolean

@@ -1,6 +1,7 @@
 import { resolve } from "node:path"
 import type { TokenSignals } from "../data/schema"
 import { breathe, endable, turn } from "../data/stop-signals"
+import { currentDevice } from "../device/device"
 import { tf, valuesOf } from "../device/tf"
 import { BackendError, RefusedError } from "../errors"
 import { planFor } from "../model/executor"
@@ -39,7 +40,11 @@ export interface LocalOptions {
   signal?: AbortSignal
 }
 
-export type LocalEngine = Scorer & { dispose(): void }
+export type LocalEngine = Scorer & {
+  /** Decoding steps of this process so far, and rows that they were of, for measurements. */
+  readonly totals: Readonly<{ steps: number; rows: number }>
+  dispose(): void
+}
 
 /** Parameters above which fewer answers are made together. */
 const large = 100e6
@@ -141,6 +146,8 @@ function localEngine(
     name,
     concurrency: 4 * maxBatch * (pool?.size ?? 1),
     maxShots,
+    independent: !currentDevice().gpu,
+    totals: writer.totals,
     async generate(request) {
       asked += request.maxTokens
       await turn() // all calls of this turn count

@@ -207,24 +207,24 @@ const typeNamed = (value: unknown): GraphType => {
 type Ints = (sizes: Sizes) => number[]
 
 /** Numbers that sizes give: M, B, lengths between cuts, and B times those. */
-function measures({ rows, asked, cuts }: Sizes): number[] {
+function sizeExpressions({ rows, asked, cuts }: Sizes): number[] {
   const lengths = cuts.flatMap((to, j) => cuts.slice(0, j).map((from) => to - from))
   return [asked, rows, ...lengths, ...lengths.map((length) => rows * length)]
 }
 
-/** What gives `values` at `sizes`: the same number, or the smallest multiple of a measure. */
-function fitted(values: readonly number[], sizes: readonly Sizes[]): (sizes: Sizes) => number {
+/** What gives `values` at `sizes`: the same number, or the smallest multiple of a size expression. */
+function solveForSize(values: readonly number[], sizes: readonly Sizes[]): (sizes: Sizes) => number {
   if (values.every((value) => value === values[0])) return () => values[0]!
-  const known = sizes.map(measures)
-  const fits = known[0]!.flatMap((measure, i) => {
-    const factor = values[0]! / measure
+  const known = sizes.map(sizeExpressions)
+  const fits = known[0]!.flatMap((expression, i) => {
+    const factor = values[0]! / expression
     return Number.isInteger(factor) && values.every((value, k) => value === factor * known[k]![i]!)
       ? [{ factor, i }]
       : []
   })
   const [best] = fits.sort((a, b) => a.factor - b.factor)
   if (!best) throw new Error(`trace: ${values} must follow from the sizes`)
-  return (others) => best.factor * measures(others)[best.i]!
+  return (others) => best.factor * sizeExpressions(others)[best.i]!
 }
 
 /**
@@ -232,14 +232,14 @@ function fitted(values: readonly number[], sizes: readonly Sizes[]): (sizes: Siz
  * at all sizes but for lengths. With `recompute` the gradient keeps nothing but the arguments, and makes the rest again.
  * @throws Error where the function does not; of the file system where no temporary file can be written
  */
-export function trace(examples: readonly Example[], { recompute = false } = {}): Traced {
+export function trace(examples: readonly Example[], { recompute = false, xla = false } = {}): Traced {
   const traces = examples.map(watch)
   const [first, ...others] = traces as [Trace, ...Trace[]]
   const same = ({ constants, ...rest }: Trace) =>
     JSON.stringify([rest, constants.map(({ dtype, shape }) => [dtype, shape])])
   if (others.some((other) => same(other) !== same(first))) throw new Error("trace: must be alike at all sizes")
   const sizes = examples.map((example) => example.sizes)
-  const shown = sizes.map(measures)
+  const shown = sizes.map(sizeExpressions)
   const columns = shown[0]!.map((_, i) => shown.map((row) => row[i]).join())
   if (new Set(columns).size < columns.length) throw new Error("trace: examples must tell all lengths apart")
   const varying = new Map<Ref, Ints>()
@@ -248,7 +248,7 @@ export function trace(examples: readonly Example[], { recompute = false } = {}):
     if (all.every((some) => some.join() === values.join())) return
     if (dtype !== "int32") throw new Error("trace: numbers other than sizes must be arguments")
     const entries = values.map((_, i) =>
-      fitted(
+      solveForSize(
         all.map((some) => some[i]!),
         sizes,
       ),
@@ -282,7 +282,7 @@ export function trace(examples: readonly Example[], { recompute = false } = {}):
       const each = Array.from({ length: inputs }, (_, c) => c)
       const named = (some: readonly Ref[]) =>
         some.flatMap((ref) => (isShared(ref) ? [ref] : each.map((c) => nameIn(ref, c, false))))
-      const part = { trace: first, varying, again, isShared, inputs }
+      const part = { trace: first, varying, again, isShared, inputs, xla }
       const value = partOf({ ...part, from: 0, to: forward }, (inputs) => [
         ...inputs.flatMap((nodeOf) => first.made.map(nodeOf)),
         ...refs.kept.flatMap((ref) => inputs.map((nodeOf) => nodeOf(ref))),
@@ -359,6 +359,7 @@ interface PartOptions {
   again: ReadonlySet<number>
   isShared(ref: Ref): boolean
   inputs: number
+  xla: boolean
 }
 
 /** A name without the colon, which TensorFlow gives a meaning. */
@@ -366,7 +367,7 @@ const plainName = (name: string) => name.replace(":", "_")
 
 /** Calls [from, to) of a trace as a graph, for some inputs; what they need of earlier ones is an input of the graph. */
 function partOf(
-  { trace, from, to, varying, again, isShared, inputs: beside }: PartOptions,
+  { trace, from, to, varying, again, isShared, inputs: beside, xla }: PartOptions,
   outputs: (inputs: readonly NodeOf[], g: GraphBuilder) => Node[],
 ): Part {
   const g = new GraphBuilder()
@@ -412,7 +413,7 @@ function partOf(
   const each = Array.from({ length: beside }, (_, c) => nodesOf(c))
   // TensorFlow may fuse away a node that nothing else in the graph reads, though it is an output.
   const ends = outputs(each, g).map(({ name, dtype }) => g.op("Identity", [name], { T: dtype }))
-  const graph = g.compile(ends)
+  const graph = g.compile(ends, { xla })
   return (args, sizes) =>
     tf.tidy(() => graph.run(Object.fromEntries([...given].map(([name, tensor]) => [name, tensor(args, sizes)]))))
 }

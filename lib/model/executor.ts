@@ -18,6 +18,8 @@ export interface Plan {
   readonly gradient: boolean
   /** Layers call their operations one by one, or as a graph: see layer-graph.ts. */
   readonly layers: "eager" | "graph"
+  /** XLA compiles the layers' graphs; for a device without kernels of ours, which XLA does not know. */
+  readonly xla?: boolean
   /** A decoding step calls its operations one by one, or as a graph of our kernels: see step-graph.ts. */
   readonly step: "eager" | "graph"
   /** Micro-batches that a step of training is cut into, at least. Depends on the device and the model alone. */
@@ -66,6 +68,7 @@ export function plan(device: Device, parameters: number, work: Work): Plan {
   return {
     gradient: train !== null,
     layers,
+    ...(device.xla && device.kernels === "none" && layers === "graph" && { xla: true }),
     step: device.graphs && device.kernels !== "none" ? "graph" : "eager",
     microBatches: several,
     together: layers === "graph" ? several : 1,
@@ -82,8 +85,10 @@ export function plan(device: Device, parameters: number, work: Work): Plan {
 export const planFor = (parameters: number, work: Work): Plan => plan(currentDevice(), parameters, work)
 
 /** A plan in a few words, for logs and `musc plan`. */
-export function describePlan({ gradient, layers, step, together, recompute, lora, frozen }: Plan): string {
-  const parts = [`layers ${layers === "graph" ? "by graph" : "one operation at a time"}`]
+export function describePlan({ gradient, layers, xla, step, together, recompute, lora, frozen }: Plan): string {
+  const parts = [
+    `layers ${layers === "graph" ? `by graph${xla ? ", compiled by XLA" : ""}` : "one operation at a time"}`,
+  ]
   if (!gradient) parts.push(`decoding ${step === "graph" ? "by graph" : "one operation at a time"}`)
   if (frozen === "panels") parts.push("products with bf16 matrices as they are packed")
   if (together > 1) parts.push("two batches side by side")

@@ -95,7 +95,7 @@ function graphOf(inputs: readonly LayersInput[], { config, cache, plan, ...run }
       constantInput ?? false,
       train,
     ])
-  const kind = [plan.gradient, cache !== undefined, plan.recompute, inputs.length]
+  const kind = [plan.gradient, cache !== undefined, plan.recompute, plan.xla ?? false, inputs.length]
   const key = JSON.stringify([config, projections, first, ...kind])
   const known = graphs.get(key)
   if (known !== undefined) return known
@@ -103,7 +103,7 @@ function graphOf(inputs: readonly LayersInput[], { config, cache, plan, ...run }
   try {
     tf.tidy(() => {
       const examples = [2, 3, 5].map((rows) => exampleOf(inputs[0]!, { config, cache, plan, ...run }, rows))
-      made = trace(examples, { recompute: plan.recompute })
+      made = trace(examples, { recompute: plan.recompute, xla: plan.xla })
       made.graphs(inputs.length)
     })
   } catch (error) {

@@ -16,6 +16,9 @@ export interface EvaluateOptions {
   maxTokens: number
 }
 
+/** Part of the key of evaluations. To be raised when a change makes them write something else. */
+export const evaluateVersion = 4
+
 /**
  * Stage 7 for one held-out instruction: the answer and a verdict on each constraint. The random stream depends on seed and
  * row but not on the method, so that methods are compared on the same draws. A model that gives no answer (it was cut off

@@ -5,7 +5,7 @@ import { breathe } from "../data/stop-signals"
 import { tf } from "../device/tf"
 import type { LocalModel } from "../engine/local"
 import { InputError, StoppedError } from "../errors"
-import { planFor } from "../model/executor"
+import { type Plan, planFor } from "../model/executor"
 import type { Sequence } from "../model/logprobs"
 import { initLora, type Lora } from "../model/lora"
 import { type Model, sizeOf } from "../model/transformer"
@@ -114,6 +114,8 @@ export interface PairCounts {
 export interface TrainControl extends Pick<TrainOptions, "checkpoint" | "signal" | "onStep"> {
   /** Called once, before the first step. */
   onPairs?: (counts: PairCounts) => void | Promise<void>
+  /** Called once, before the first step, with how the steps are run. */
+  onPlan?: (plan: Plan) => void
   /** Receives one line about each pair that was left out, cut or reweighted. By default they go to console.warn. */
   onNote?: (line: string) => void
 }
@@ -177,7 +179,7 @@ async function trainOn(
   { model, lora }: { model: Model; lora?: Lora },
 ): Promise<void> {
   const { seed, batchSize, tokenBudget, lr, warmup, gradientCheckpointing } = settings
-  const { onPairs, onNote, ...stepControl } = control
+  const { onPairs, onPlan, onNote, ...stepControl } = control
   const objective: Objective =
     settings.kind === "sft"
       ? { kind: "sft", weighting: "even" }
@@ -216,6 +218,7 @@ async function trainOn(
     const given: Items<PairItem | Sequence> = { length: items.length, at }
     const work = { adapter: lora !== undefined, tokens: tokens * settings.epochs, checkpointing: gradientCheckpointing }
     const plan = planFor(sizeOf(model.params), { kind: "train", ...work })
+    onPlan?.(plan)
     const batches = epochs(given, { epochs: settings.epochs, batchSize, seed })
     const beforeStep = reweigh?.beforeStep
     await train({ model, lora, objective, plan, batches, lr, warmup, tokenBudget, beforeStep, ...stepControl })

@@ -117,7 +117,7 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
     ): Promise<StageOutput> => {
       const kept = keepRefused(stageNames[name], Math.min(HOPELESS, items.length), work)
       return runRows({
-        ...{ stage: name, file: join(dir, `${name}.jsonl`), key, chunk: () => chunk, replay, signal },
+        ...{ stage: name, file: join(dir, `${name}.jsonl`), key, chunk: () => chunk, replay: () => replay, signal },
         rows: () => items.map((item, i) => ({ item, i })),
         work: ({ item, i }) => kept(item, i),
         onRow: (done) => onProgress?.({ stage: stageNames[name], unit: "rows", done, total: items.length }),
@@ -132,7 +132,10 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
       keyOf(version, benchmark.name, items, made ? [...source.answers] : [source.id, source.seed]),
       made
         ? { chunk: 1000, replay: false }
-        : { chunk: (source.local ? 4 : 1) * source.engine.concurrency, replay: source.local },
+        : {
+            chunk: (source.local ? 4 : 1) * source.engine.concurrency,
+            replay: source.local && !source.engine.independent,
+          },
       (item): Promise<Answered> =>
         made
           ? Promise.resolve({ id: item.id, responses: source.answers.get(item.id)!, cut: 0 })

@@ -2,15 +2,34 @@ import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { isJsonObject, readJsonFile } from "../data/json-file"
 import { InputError } from "../errors"
+import { describePlan, type Plan } from "../model/executor"
 import type { Progress } from "./context"
-import type { StageTime } from "./manifest"
+import type { Manifest, StageTime } from "./manifest"
+
+/**
+ * Keeps how the model was run, by part of a run, and tells each way once. Parts that an earlier call of the run did keep
+ * what its manifest holds.
+ */
+export function planLog(dir: string, onNote: (line: string) => void) {
+  const plans = earlier<string>(join(dir, "manifest.json"), "plans")
+  const told = new Set<string>()
+  return {
+    plans,
+    add(part: string, plan: Plan): void {
+      plans[part] = describePlan(plan)
+      const line = `plan: ${plan.gradient ? "training" : part}, ${plans[part]}`
+      if (!told.has(line)) onNote(line)
+      told.add(line)
+    },
+  }
+}
 
 /**
  * Measures what each stage takes, from its first to its last sign of progress. Stages that an earlier call of the run did
  * keep the times that its manifest holds.
  */
 export function stageClock(dir: string, now: () => number = () => performance.now()) {
-  const times: Record<string, StageTime> = earlier(join(dir, "manifest.json"))
+  const times: Record<string, StageTime> = earlier<StageTime>(join(dir, "manifest.json"), "stages")
   let current: { stage: string; began: number; from: number; tokens: number } | undefined
   return {
     progress({ stage, unit, done }: Progress): void {
@@ -27,12 +46,12 @@ export function stageClock(dir: string, now: () => number = () => performance.no
   }
 }
 
-/** The times that a run's manifest holds; none for one that cannot be read. */
-function earlier(file: string): Record<string, StageTime> {
+/** A record of a run's manifest; empty for one that cannot be read. */
+function earlier<Value>(file: string, field: keyof Manifest): Record<string, Value> {
   if (!existsSync(file)) return {}
   try {
-    const { stages } = readJsonFile(file)
-    return isJsonObject(stages) ? ({ ...stages } as unknown as Record<string, StageTime>) : {}
+    const record = readJsonFile(file)[field]
+    return isJsonObject(record) ? ({ ...record } as unknown as Record<string, Value>) : {}
   } catch (error) {
     if (error instanceof InputError) return {}
     throw error

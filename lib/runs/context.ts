@@ -4,6 +4,7 @@ import type { InstructionRow, PairRow, StageName } from "../data/schema"
 import type { Generator, PreparedScorer, ScoreRequest, SignalScorer } from "../engine/engine"
 import type { OpenAIOptions } from "../engine/openai"
 import { InputError } from "../errors"
+import type { Plan } from "../model/executor"
 import { hasPassed, type Outcome } from "../musc/row"
 import { type RowStageName, type StageOptions, stageNamed } from "../musc/stages"
 import { weighRequest } from "../musc/weigh"
@@ -45,6 +46,8 @@ export interface RunContext {
   tracking?: Tracking
   /** One line of news: the backend chosen, a finished stage. */
   onNote: (line: string) => void
+  /** How the model is run for a part of the run. */
+  onPlan: (part: string, plan: Plan) => void
 }
 
 /** Shows the steps of a training, and warns where there is but one, whose rate the warm-up leaves at 0. */
@@ -80,7 +83,7 @@ export function rowsStage<In, Out extends object>(
     stage: name.split("/").at(-1)!,
     file: join(context.dir, `${name}.jsonl`),
     chunk: () => engine.concurrency,
-    replay: !engine.independent,
+    replay: () => !engine.independent,
     cache: context.cache,
     signal: context.signal,
     onNote: context.onNote,

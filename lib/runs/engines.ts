@@ -97,6 +97,9 @@ export function openEngines(
     get concurrency() {
       return own().concurrency
     },
+    get independent() {
+      return own().independent
+    },
     generate: (request) => own().generate(request),
     score: (request) => own().score(request),
   }
@@ -121,7 +124,9 @@ export function openEngines(
       get concurrency() {
         return scorer.concurrency
       },
-      independent: scorer.independent,
+      get independent() {
+        return scorer.independent
+      },
       async score(request) {
         await scoredElsewhere()
         return scorer.score(request)

@@ -4,7 +4,7 @@ import type { EvalItem, Results } from "../data/results"
 import type { InstructionRow, PairRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { InputError, PendingJobError } from "../errors"
-import { evaluate } from "../musc/evaluate"
+import { evaluate, evaluateVersion } from "../musc/evaluate"
 import { stages } from "../musc/stages"
 import { type TrainRow, trainVersion } from "../musc/train"
 import { baselinePairs, finePairs } from "./baselines"
@@ -20,9 +20,6 @@ import { checkMethods, stageOptions, trainSettings } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
 import { metricsOf, trainedOn } from "./train-stage"
 import { idsOf, verifierOf, verifyStage } from "./verified"
-
-/** Part of the key of evaluations; to be raised when a change makes them write something else. */
-const evaluateVersion = 4
 
 /** What a run found: its results, and the graded answers behind them with the key of the work that made each list. */
 export interface Findings {
@@ -256,6 +253,7 @@ async function trainMethod(
       tell(log)
       await tracked?.step(metricsOf(log))
     },
+    onPlan: (plan) => context.onPlan(stage, plan),
     onNote: (line) => context.onNote(`seed ${seed}, ${method}: ${line}`),
   })
   await tracked?.finish()

@@ -25,6 +25,8 @@ export interface Manifest {
   /** commit of the checkout, "none" for an installed package */
   commit: string
   machine: string
+  /** how the model was run for writing and scoring and for each training, as `musc plan` says it; a server's is not known */
+  plans: Record<string, string>
   /** what each stage took, by its path in the run folder */
   stages: Record<string, StageTime>
   seeds: readonly number[]

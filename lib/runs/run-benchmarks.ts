@@ -111,6 +111,9 @@ export async function measureMethod(
     get concurrency() {
       return engines.untrained.concurrency
     },
+    get independent() {
+      return engines.untrained.independent
+    },
     generate: async (request) => (await engine()).generate(request),
   }
   const measured: Measured[] = []

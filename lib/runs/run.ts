@@ -12,9 +12,11 @@ import type { Generator } from "../engine/engine"
 import { type LocalModel, openLocal } from "../engine/local"
 import type { OpenAIOptions } from "../engine/openai"
 import type { ServeOptions } from "../engine/serve"
+import { planFor } from "../model/executor"
+import { sizeOf } from "../model/transformer"
 import { writeReport } from "../report/report"
 import { writeResults } from "../report/tables"
-import { stageClock } from "./clock"
+import { planLog, stageClock } from "./clock"
 import { NoRowsError, type Progress, type RunContext } from "./context"
 import { type EngineOptions, openEngines } from "./engines"
 import { experiment, type Findings } from "./experiment"
@@ -80,6 +82,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     const started = new Date().toISOString()
     sweep(dir)
     const clock = stageClock(dir)
+    const { plans, add: onPlan } = planLog(dir, onNote)
     await rm(join(dir, "manifest.json"), { force: true })
     const onProgress = (progress: Progress) => {
       clock.progress(progress)
@@ -99,6 +102,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     let opened: LocalModel | undefined
     const open = () => {
       opened = openLocal(model.dir, { onNote, workers: config.workers, thinking })
+      onPlan("writing and scoring", planFor(sizeOf(opened.model.params), { kind: "generate" }))
       return opened
     }
     await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
@@ -129,6 +133,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
       signal,
       onProgress,
       onNote,
+      onPlan,
     }
     const found = await experiment(context, seeds).finally(async () => {
       failing.abort()
@@ -145,7 +150,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     const written = text && { text: { model: text.base.name, id: text.identity } }
     const made = {
       ...{ backend, model: { name, fingerprint, ...written }, command: options.command ?? "", commit: commit() },
-      ...{ machine: machine(), stages: clock.times(), seeds, started, finished },
+      ...{ machine: machine(), plans, stages: clock.times(), seeds, started, finished },
     }
     await (served ?? writer)?.finish()
     await writeManifest(dir, { ...versions(), ...made }, currentOf(config))

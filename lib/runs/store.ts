@@ -75,17 +75,14 @@ export interface RowStage<In, Out extends object> {
   /** Input rows, in the same order each time. */
   rows: () => AsyncIterable<In> | Iterable<In>
   work: (row: In) => Promise<Out>
-  /**
-   * Rows worked on together, or with `replay` false at once; asked only when there is something to do, as it may need
-   * the weights.
-   */
+  /** Rows worked on together, or without `replay` at once; asked only when there is something to do, as it may need weights. */
   chunk: () => number
   /**
    * Whether a resumed run does the rows of a half-written chunk again, without writing them twice. Then batches hold the
-   * same rows as in a run that was never stopped, so a local model gives the same answers to the last bit. Without, a row
-   * begins as soon as another ends, up to 8 times `chunk` rows ahead of the first that is not done.
+   * same rows as in a run that was never stopped, so a model on a GPU gives the same answers. Without, a row begins as soon
+   * as another ends, up to 8 times `chunk` rows ahead of the first that is not done. Asked when `chunk` is.
    */
-  replay: boolean
+  replay: () => boolean
   /** Folder of finished outputs by key, shared by runs. */
   cache?: string
   signal?: AbortSignal
@@ -103,7 +100,7 @@ export interface RowStage<In, Out extends object> {
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */
 export async function runRows<In, Out extends object>(options: RowStage<In, Out>): Promise<StageOutput> {
-  const { stage, file, key, replay, cache, signal, onRow, onNote } = options
+  const { stage, file, key, cache, signal, onRow, onNote } = options
   const keyFile = keyFileOf(file)
   const cached = cache && join(cache, `${stage}-${key.slice(0, 32)}.jsonl`)
   const finished = await readFinished(file, key, onNote)
@@ -148,6 +145,7 @@ export async function runRows<In, Out extends object>(options: RowStage<In, Out>
 
   async function fill(writer: JsonlWriter, { rows, work, ...stage }: RowStage<In, Out>, { rows: have }: Tally) {
     const chunk = stage.chunk()
+    const replay = stage.replay()
     const first = replay ? have - (have % chunk) : have
     let done = first
     let written = first

@@ -10,6 +10,7 @@ import { tf } from "../device/tf"
 import type { LocalModel } from "../engine/local"
 import { CheckpointError, InputError, MuscError } from "../errors"
 import { readAdapter, writeAdapter } from "../model/adapter"
+import type { Plan } from "../model/executor"
 import { fromAdapter, type Lora, toAdapter } from "../model/lora"
 import { baseMismatch, baseName, writeCheckpoint } from "../model/merge"
 import { verifySafetensors } from "../model/safetensors"
@@ -35,6 +36,8 @@ export interface TrainStage {
   cache?: string
   signal?: AbortSignal
   onStep?: (log: StepLog) => unknown
+  /** Called with how the steps are run; not for a training that is done already, or by a Python job. */
+  onPlan?: (plan: Plan) => void
   /** Receives lines about pairs that were left out, cut or reweighted, and of what was found damaged and is made again. */
   onNote?: (line: string) => void
 }
@@ -99,7 +102,7 @@ export async function runTraining(stage: TrainStage): Promise<string> {
 
 /** Trains in this process, from the checkpoint of an earlier start if there is one. */
 async function trainHere(stage: TrainStage, local: LocalModel): Promise<void> {
-  const { dir, key, pairs, settings, checkpointEvery, signal, onStep, onNote } = stage
+  const { dir, key, pairs, settings, checkpointEvery, signal, onStep, onPlan, onNote } = stage
   const all = settings.trained === "all"
   const metrics = join(dir, "metrics.jsonl")
   const checkpoint = join(dir, "checkpoint.safetensors")
@@ -111,6 +114,7 @@ async function trainHere(stage: TrainStage, local: LocalModel): Promise<void> {
       checkpoint: { file: checkpoint, every: checkpointEvery, key },
       signal,
       onNote,
+      onPlan,
       onPairs: (counts) => writeAtomic(join(dir, "pairs.json"), `${JSON.stringify(counts, null, 2)}\n`),
       // Waited for, so that the checkpoint of a step never stands without its line.
       onStep: async (log) => {

@@ -99,7 +99,7 @@ export async function measureClient({ calls, inFlight }: { calls: number; inFlig
     const file = join(dir, "rows.jsonl")
     const began = performance.now()
     const before = process.cpuUsage()
-    await runRows({ stage: "client", file, key: "k", rows, work, chunk: () => inFlight, replay: false })
+    await runRows({ stage: "client", file, key: "k", rows, work, chunk: () => inFlight, replay: () => false })
     const { user, system } = process.cpuUsage(before)
     const seconds = (performance.now() - began) / 1000
     await engine.close()

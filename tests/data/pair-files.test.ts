@@ -2,13 +2,15 @@ import { mkdtempSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
-import { type FilePair, readFilePairs } from "../../lib/data/pair-files"
+import { readRecords } from "../../lib/data/json-array"
+import { type FilePair, objectOf, toFilePair } from "../../lib/data/pair-files"
 
 const pairsOf = async (records: readonly object[]): Promise<FilePair[]> => {
   const file = join(mkdtempSync(join(tmpdir(), "musc-pairs-")), "pairs.json")
   writeFileSync(file, JSON.stringify(records))
   const pairs: FilePair[] = []
-  for await (const pair of readFilePairs(file)) pairs.push(pair)
+  for await (const { value, place } of readRecords(file))
+    pairs.push(toFilePair(objectOf(value, place), { ...place, record: pairs.length + 1 }))
   return pairs
 }
 const user = (content: string) => ({ role: "user", content })

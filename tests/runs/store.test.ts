@@ -28,7 +28,7 @@ function stage(changes: Partial<RowStage<number, object>> = {}) {
       }
     },
     chunk: () => 4,
-    replay: true,
+    replay: () => true,
     ...changes,
   }
   return { worked, options, file: options.file }
@@ -65,7 +65,7 @@ describe("a stage over rows", () => {
   })
 
   it("gives the same file when it was cut off at any byte", async () => {
-    const short = (replay: boolean) => stage({ rows: () => [0, 1, 2, 3, 4], chunk: () => 2, replay })
+    const short = (replay: boolean) => stage({ rows: () => [0, 1, 2, 3, 4], chunk: () => 2, replay: () => replay })
     const { options, file } = short(true)
     await runRows(options)
     const whole = readFileSync(file)
@@ -91,11 +91,11 @@ describe("a stage over rows", () => {
       writeFileSync(keyFileOf(file), JSON.stringify({ ...done, complete: false }))
     }
     cut()
-    const replayed = stage({ replay: true })
+    const replayed = stage({ replay: () => true })
     await runRows(replayed.options)
     expect(replayed.worked).toEqual([4, 5, 6, 7, 8, 9])
     cut()
-    const rest = stage({ replay: false })
+    const rest = stage({ replay: () => false })
     await runRows(rest.options)
     expect(rest.worked).toEqual([6, 7, 8, 9])
   })
@@ -126,7 +126,7 @@ describe("a stage over rows", () => {
     }
     await expect(runRows(failing)).rejects.toThrow("down")
     expect(readFileSync(broken.file, "utf8").trimEnd().split("\n")).toHaveLength(6)
-    const rest = stage({ replay: false })
+    const rest = stage({ replay: () => false })
     await runRows(rest.options)
     expect(rest.worked).toEqual([6, 7, 8, 9])
   })
@@ -194,7 +194,7 @@ describe("a stage over rows", () => {
       writeFileSync(file, Buffer.concat([whole.subarray(0, start), tail, Buffer.from('\n{"id":"r9"}\n')]))
       writeFileSync(keyFileOf(file), unfinished)
       const notes: string[] = []
-      const rest = stage({ replay: false, onNote: (line) => notes.push(line) })
+      const rest = stage({ replay: () => false, onNote: (line) => notes.push(line) })
       await runRows(rest.options)
       expect(rest.worked).toEqual([3, 4, 5, 6, 7, 8, 9])
       expect(readFileSync(file).equals(whole)).toBe(true)

@@ -1,0 +1,69 @@
+import { join } from "node:path"
+import { afterEach, beforeEach, describe, expect, it } from "vitest"
+import { currentDevice, type Device, setDevice } from "../../lib/device/device"
+import { tf, useBackend } from "../../lib/device/tf"
+import { readAdapter } from "../../lib/model/adapter"
+import { loadConfig } from "../../lib/model/config"
+import { pack, responseLogProbs } from "../../lib/model/logprobs"
+import { bind, fromAdapter, release } from "../../lib/model/lora"
+import { loadModel } from "../../lib/model/weights"
+import { training } from "../support/plans"
+import { backends, cuda, fixture, randomIds } from "../support/tensors"
+
+const families = ["llama", "mistral", "qwen2", "qwen3", "gemma3"]
+
+/** ‖a - b‖ / ‖a‖ */
+function distance(a: Float32Array, b: Float32Array): number {
+  const norm = (x: (i: number) => number) => Math.sqrt(a.reduce((sum, _, i) => sum + x(i) ** 2, 0))
+  return norm((i) => a[i]! - b[i]!) / norm((i) => a[i]!)
+}
+
+/** Log-probs of a batch, and all gradients by the adapter in one list. */
+function computed(name: string, graphs: boolean): [Float32Array, Float32Array] {
+  const dir = fixture(name)
+  const config = loadConfig(dir)
+  const model = loadModel(dir, config)
+  const lora = fromAdapter(readAdapter(join(dir, "adapter"), config))
+  const bound = bind(model, { lora, plan: training({ graphs }, { lora: "merged" }) })
+  expect(bound.plan.layers).toBe(graphs ? "graph" : "eager")
+  const batch = pack(
+    [0, 1, 2].map((i) => ({
+      prompt: randomIds(21 + i, i, "p"),
+      responses: [randomIds(9 + 2 * i, i, "c"), randomIds(12, i, "r")],
+    })),
+  )
+  const results = tf.tidy(() => {
+    const logProbs = () => responseLogProbs(bound, batch)
+    const loss = () => tf.sum(tf.mul(logProbs(), tf.range(0, batch.ids.length).slice(0, logProbs().size))).asScalar()
+    const { grads } = tf.engine().gradients(loss, Object.values(lora.params))
+    return [logProbs(), tf.concat(grads.map((grad) => tf.reshape(grad!, [-1])))]
+  })
+  const [values, grads] = results.map((tensor) => tensor.dataSync() as Float32Array)
+  release(bound)
+  tf.dispose([model.params, lora.params, results])
+  return [values!, grads!]
+}
+
+describe.runIf(backends[0] === "tensorflow" && !cuda)("the graph of a family", () => {
+  let device: Device
+  beforeEach(async () => {
+    await useBackend()
+    device = currentDevice()
+  })
+  afterEach(() => setDevice(device))
+
+  // Distances to the tape as norms. The same operations in the same order differ by what TensorFlow fuses.
+  it.each(families)("of %s gives what its tape gives, with our kernels and without, and compiled by XLA", (name) => {
+    for (const [what, changes, bound] of [
+      ["kernels", {}, 1e-6],
+      ["plain operations", { kernels: "none" }, 1e-6],
+      ["XLA", { kernels: "none", xla: true }, 1e-5],
+    ] as const) {
+      setDevice({ ...device, ...changes })
+      const [tape, graph] = [computed(name, false), computed(name, true)]
+      const gaps = tape.map((values, i) => distance(values, graph[i]!))
+      if (process.env.MUSC_SHOW) console.log(name, what, ...gaps)
+      for (const gap of gaps) expect(gap, what).toBeLessThan(bound)
+    }
+  })
+})
