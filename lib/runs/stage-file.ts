@@ -67,7 +67,7 @@ export async function runStageFile(stage: StageFile): Promise<StageOutput> {
     ...{ stage: name, file: out, key, rows: input.rows },
     work: async (row) => (!hasPassed(row) ? row : world ? world.work(row) : work(engine as Scorer, row, settings)),
     chunk: () => engine.concurrency,
-    replay: !engine.independent,
+    replay: () => !engine.independent,
     ...watched,
   })
 }

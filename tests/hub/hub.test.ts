@@ -71,7 +71,9 @@ describe("a model name of the hub", () => {
     ["org/name", "org/name", "main"],
     ["Qwen/Qwen2.5-0.5B@v1.0", "Qwen/Qwen2.5-0.5B", "v1.0"],
     ["a/b@refs/pr/1", "a/b", "refs/pr/1"],
-  ])("%s is read as repository and revision", (text, repo, revision) => expect(parseHubName(text)).toEqual({ repo, revision }))
+  ])("%s is read as repository and revision", (text, repo, revision) =>
+    expect(parseHubName(text)).toEqual({ repo, revision }),
+  )
 
   it.each([
     "name",
