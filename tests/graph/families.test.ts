@@ -60,11 +60,11 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("the graph of a family", (
     (name) => {
       const byKernels = computed(name, false)
       expect(computed(name, true)).toEqual(byKernels)
-      setDevice({ ...device, kernels: "none" })
+      setDevice({ ...device, kernels: "none", products: "library" })
       const tape = computed(name, false)
       const gaps = (other: typeof tape) => tape.map((values, i) => distance(values, other[i]!))
       const [tapes, plain] = [gaps(byKernels), gaps(computed(name, true))]
-      setDevice({ ...device, kernels: "none", xla: true })
+      setDevice({ ...device, kernels: "none", products: "library", xla: true })
       const xla = gaps(computed(name, true))
       if (process.env.MUSC_SHOW) console.log(name, { tapes, plain, xla })
       expect(plain[0]).toBeLessThan(1e-6)
