@@ -41,7 +41,8 @@ export function readReply(value: unknown, { topLogprobs = 0, thoughtsOpen = fals
   const message = isFields(choice.message) ? choice.message : { content: choice.text }
   if (!isFields(choice.message) && typeof choice.text !== "string") throw new ReplyError(noChoice)
   const content = contentOf(message.content)
-  const thoughts = [message.reasoning_content, message.reasoning, message.thinking].map(textOf).find(Boolean)
+  const details = Array.isArray(message.reasoning_details) ? message.reasoning_details.map(detailText).join("") : ""
+  const thoughts = [message.reasoning_content, message.reasoning, message.thinking, details].map(textOf).find(Boolean)
   const spoken = withoutEndMarks(content.text)
   const opened = thoughtsOpen && spoken.trim() && !splitThoughts(spoken).thoughts
   const text = opened ? `<think>${spoken}` : spoken
@@ -97,7 +98,7 @@ function contentOf(content: unknown): { text: string; thoughts: string; refusal?
     const { type = "text" } = isFields(part) ? part : {}
     if (typeof part === "string") parts.text += part
     else if (!isFields(part)) throw new ReplyError(`a part of a message must be a text, got ${kindOf(part)}`)
-    else if (type === "thinking" || type === "reasoning") parts.thoughts += partText(part.thinking ?? part.text)
+    else if (/thinking|reasoning/.test(`${type}`)) parts.thoughts += partText(part.thinking ?? part.text)
     else if (type === "refusal") parts.refusal = textOf(part.refusal)
     else if (typeof part.text === "string") parts.text += part.text
     else throw new ReplyError(`a part of a message must be a text, got one of type ${`${type}`.slice(0, 40)}`)
@@ -108,6 +109,10 @@ function contentOf(content: unknown): { text: string; thoughts: string; refusal?
 /** The text of a part of thoughts, which may be a list itself. */
 const partText = (value: unknown): string =>
   typeof value === "string" ? value : Array.isArray(value) ? value.map((part) => contentOf([part]).text).join("") : ""
+
+/** The text of one of OpenRouter's `reasoning_details`, where it is not hidden. */
+const detailText = (detail: unknown): string =>
+  isFields(detail) ? ([detail.text, detail.summary].map(textOf).find(Boolean) ?? "") : ""
 
 /** End-of-turn tokens, which some servers leave at the end of the text. */
 const endMarks =

@@ -18,32 +18,45 @@ interface Marks {
   close: string
 }
 
+// Qwen3, DeepSeek-R1, GLM, SmolLM3, … and, under other names, EXAONE Deep, Reflection, Reka Flash, Seed-OSS, LongCat
+const names = ["think", "thinking", "thought", "thoughts", "reasoning", "seed:think", "longcat_think"]
 const paired: readonly Marks[] = [
-  // Qwen3, DeepSeek-R1, GLM, Phi-4-reasoning, SmolLM3, … and, under longer names, EXAONE Deep, Reflection, Seed-OSS
-  ...["think", "thinking", "thought", "seed:think"].map((name) => ({ open: `<${name}>`, close: `</${name}>` })),
+  ...names.map((name) => ({ open: `<${name}>`, close: `</${name}>` })),
   { open: "\\[THINK\\]", close: "\\[/THINK\\]" }, // Magistral
   { open: "◁think▷", close: "◁/think▷" }, // Kimi-VL
   { open: "<\\|begin_of_thought\\|>", close: "<\\|end_of_thought\\|>" }, // OpenThinker, Sky-T1
   { open: "<\\|START_THINKING\\|>", close: "<\\|END_THINKING\\|>" }, // Command A Reasoning
   { open: "<\\|channel>thought", close: "<channel\\|>" }, // Gemma
   { open: "<unused94>thought", close: "<unused95>" }, // MedGemma
+  { open: "<\\|inner_prefix\\|>", close: "<\\|inner_suffix\\|>" }, // Apertus
   // gpt-oss: everything before the final channel, with its special tokens or without
   {
     open: "(?:<\\|start\\|>assistant)?<\\|channel\\|>(?:analysis|commentary)",
-    close: "<\\|channel\\|>final(?:[^<]*)<\\|message\\|>",
+    close: "<\\|channel\\|>final[^<]*(?:<\\|constrain\\|>[^<]*)?<\\|message\\|>",
   },
 ]
 
 const starts = paired.map(({ open, close }) => ({
   open: new RegExp(`^\\s*${open}`, "i"),
-  close: new RegExp(close, "i"),
+  marks: new RegExp(`(?<open>${open})|${close}`, "gi"),
 }))
-const plainChannels = /^analysis[\s\S]*?assistantfinal/
+/** Thoughts marked by plain words, which count only where both marks are there: many an answer begins with one of them. */
+const worded = [
+  /^analysis[\s\S]*?assistantfinal/, // gpt-oss without special tokens
+  /^\s*here(?:'s| is) my thought process:[\s\S]*?\bhere(?:'s| is) my response:/i, // Granite 3.2
+  /^\s*## Thinking\s*\n[\s\S]*?\n## Final Response\s*\n/, // HuatuoGPT-o1
+]
+/** The head of gpt-oss's final channel where no thoughts come before it. */
+const finalHead = /^\s*(?:<\|start\|>assistant)?<\|channel\|>final[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>/
 const promptEnd = new RegExp(`(?:${paired.map(({ open }) => open).join("|")})\\s*$`, "i")
 /** What wraps the answer of some of these models, at its very beginning and end. */
 const wrappers = [
   ["<|begin_of_solution|>", "<|end_of_solution|>"],
   ["<|START_RESPONSE|>", "<|END_RESPONSE|>"],
+  ["<answer>", "</answer>"], // Hunyuan, R1-Zero and its like
+  ["<response>", "</response>"], // Granite 3.3, ERNIE 4.5
+  ["", "<|return|>"],
+  ["", "<|end|>"],
 ] as const
 
 /**
@@ -75,14 +88,41 @@ export function splitThoughts(text: string): SplitReply {
 
 /** Where the block at the beginning ends; -1 for one that does not, undefined for none. */
 function leading(text: string): number | undefined {
-  for (const { open, close } of starts) {
+  for (const { open, marks } of starts) {
     const begin = open.exec(text)
     if (!begin) continue
-    const end = close.exec(text.slice(begin[0].length))
-    return end ? begin[0].length + end.index + end[0].length : -1
+    return closingOf(text, begin[0].length, marks)
   }
-  return plainChannels.exec(text)?.[0].length
+  return [...worded, finalHead].map((form) => form.exec(text)?.[0].length).find((end) => end !== undefined)
 }
+
+/**
+ * Where a block ends whose inside begins at `from`; -1 for nowhere. Thoughts may quote their closing tag, or speak of it
+ * before one on a line of its own.
+ */
+function closingOf(text: string, from: number, marks: RegExp): number {
+  let quoted = -1
+  let end = -1
+  let inCode = (_: number) => false
+  marks.lastIndex = from
+  for (let mark = marks.exec(text); mark; mark = marks.exec(text)) {
+    if (mark.groups?.open !== undefined) {
+      if (end >= 0) break
+    } else if (end < 0 && isQuoted(text, mark.index)) quoted = quoted < 0 ? marks.lastIndex : quoted
+    else if (end < 0) {
+      end = marks.lastIndex
+      const first = end
+      const behind = codeOf(text.slice(first))
+      inCode = (at) => behind(at - first)
+    } else if (isAlone(text, mark.index, marks.lastIndex) && !inCode(mark.index)) end = marks.lastIndex
+  }
+  return end < 0 ? quoted : end
+}
+
+const isAlone = (text: string, begin: number, end: number) =>
+  /\n[^\S\n]*$/.test(text.slice(Math.max(0, begin - 20), begin)) && /^[^\S\n]*(?:\n|$)/.test(text.slice(end, end + 20))
+
+const isQuoted = (text: string, at: number) => /[`"'“‘]/.test(text[at - 1] ?? "")
 
 /** Where thoughts end that the prompt opened: behind the first closing tag that is not just mentioned; 0 for none. */
 function unopened(text: string): number {
@@ -91,7 +131,7 @@ function unopened(text: string): number {
     const opened = new RegExp(open, "i").exec(text)?.index ?? text.length
     for (const { index, 0: tag } of text.matchAll(new RegExp(close, "gi"))) {
       if (index > opened) break
-      if (!/[`"'“‘]/.test(text[index - 1] ?? "") && !inCode(index)) return index + tag.length
+      if (!isQuoted(text, index) && !inCode(index)) return index + tag.length
     }
   }
   return 0
@@ -133,7 +173,7 @@ function codeOf(text: string): (at: number) => boolean {
 function unwrapped(text: string): string {
   let answer = withoutBlankLines(text)
   for (const [open, close] of wrappers) {
-    if (answer.startsWith(open)) answer = withoutBlankLines(answer.slice(open.length))
+    if (open && answer.startsWith(open)) answer = withoutBlankLines(answer.slice(open.length))
     const end = answer.trimEnd()
     if (end.endsWith(close)) answer = end.slice(0, -close.length)
   }

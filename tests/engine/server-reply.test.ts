@@ -68,6 +68,15 @@ describe("a reply of a server", () => {
         { type: "text", text: "Blue." },
       ]),
     ],
+    ["details", reply({ content: "Blue.", reasoning_details: [{ type: "reasoning.text", text: "hm, comma" }] })],
+    [
+      "hidden parts",
+      says([
+        { type: "redacted_thinking", data: "x" },
+        { type: "reasoning.text", text: "hm, comma" },
+        { type: "output_text", text: "Blue." },
+      ]),
+    ],
   ])("keeps thoughts apart: %s", (_, value) =>
     expect(read(value)).toMatchObject({ text: "Blue.", thoughts: "hm, comma" }),
   )
