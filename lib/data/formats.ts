@@ -23,15 +23,23 @@ const turn = z
   .transform((t) => ({ role: t?.from ?? t?.role ?? "", content: t?.value ?? t?.content }))
 const chat = z.array(turn)
 
-const CHAT_FIELDS = ["conversations", "messages", "prompt"] as const
+const CHAT_FIELDS = ["conversations", "messages", "conversation", "prompt"] as const
 
 /** Alpaca, InFoBench and our own plain lines: an instruction, and perhaps a text. */
-const plain = z.looseObject({ instruction: z.string(), input: z.string().nullish() })
+const plain = z.looseObject({
+  instruction: z.string(),
+  input: z.string().nullish(),
+  history: z
+    .array(z.tuple([z.string(), z.unknown()]).rest(z.unknown()))
+    .or(z.literal(""))
+    .nullish(),
+})
 
 /**
  * The instructions of a seed file, JSON array or JSONL, each record in any of the known shapes: `instruction` and perhaps
  * `input` (plain, Alpaca, InFoBench, our own rows), ShareGPT `conversations` or `messages` (first user turn), `prompt`
- * (text or messages, as in TRL files), released MuSC rows. `constraints`, or `decomposed_questions` as in InFoBench,
+ * (text or messages, as in TRL files), released MuSC rows. Of a record with earlier turns the first one is taken: later
+ * ones cannot be understood alone. A system message is kept as `system`, but no stage reads it. `constraints`, or `decomposed_questions` as in InFoBench,
  * are yes/no questions of which the first is
  * the task itself. Fields that we do not know stay in the row. Rows without an id
  * get file name and line; a repeated id gets the line added, because ids address random streams. A record whose
@@ -42,7 +50,8 @@ export async function* readInstructions(file: string): AsyncGenerator<Instructio
   const seen = new Set<string>()
   for await (const { value, place } of readRecords(file)) {
     const row = toInstruction(value, place)
-    const id = seen.has(row.id) ? `${row.id}#${place.line}` : row.id
+    let { id } = row
+    for (let n = place.line; seen.has(id); n++) id = `${row.id}#${n}`
     seen.add(id)
     yield { ...row, id }
   }
@@ -56,7 +65,7 @@ export function toInstruction(value: unknown, place: Required<Place>): Instructi
   const id = typeof given === "string" || typeof given === "number" ? `${given}` : ""
   const about = { id: id || `${basename(place.file)}-${place.line}`, source }
   if (isReleased(record)) return fromReleased(record, place, about)
-  const { instruction, input, reason = "no instruction" } = parts(record, place)
+  const { instruction, input, system, reason = "no instruction" } = parts(record, place)
   const { constraints, decomposed_questions } = record
   const brought = constraints ?? decomposed_questions
   const row = parseRecord(
@@ -64,6 +73,7 @@ export function toInstruction(value: unknown, place: Required<Place>): Instructi
     {
       ...without(record, [...CHAT_FIELDS, "constraints"]),
       ...about,
+      ...(system && { system }),
       ...((brought ?? null) !== null && { constraints: brought }),
       instruction: instruction.trim() || "(none)",
       input: input || null,
@@ -76,8 +86,12 @@ export function toInstruction(value: unknown, place: Required<Place>): Instructi
 function parts(
   record: Record<string, unknown>,
   place: Place,
-): { instruction: string; input?: string | null; reason?: string } {
-  if ("instruction" in record) return parseRecord(plain, record, place)
+): { instruction: string; input?: string | null; system?: string; reason?: string } {
+  if ("instruction" in record) {
+    const { instruction, input, history } = parseRecord(plain, record, place)
+    const first = (history || [])[0]?.[0]
+    return first === undefined ? { instruction, input } : { instruction: first }
+  }
   const field = CHAT_FIELDS.find((name) => name in record)
   const said = field && record[field]
   if (typeof said === "string") return { instruction: said }
@@ -85,7 +99,9 @@ function parts(
     const turns = parseRecord(chat, said, { ...place })
     const asked = turns.find(({ role, content }) => (role === "human" || role === "user") && hasContent(content))
     const text = textContent.safeParse(asked?.content ?? "")
-    return text.success ? { instruction: text.data } : { instruction: "", reason: "more than text in the user turn" }
+    if (!text.success) return { instruction: "", reason: "more than text in the user turn" }
+    const { data: system } = textContent.safeParse(turns.find(({ role }) => role === "system")?.content)
+    return { instruction: text.data, system }
   }
   throw new InputError(
     `a record must have instruction, conversations, messages or prompt, got ${Object.keys(record).slice(0, 8).join(", ") || "no field"}; rename the field`,

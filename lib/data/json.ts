@@ -12,10 +12,10 @@ const nonFinite: Record<string, number> = {
 const mark = "\u0001non-finite:"
 
 /**
- * The value of a JSON text, of Python's kind as well.
+ * The value of a JSON text, of Python's kind as well. NaN reads as `nan`.
  * @throws SyntaxError where the text is not JSON, RangeError where it is nested deeper than `maxDepth`.
  */
-export function parseJson(text: string): unknown {
+export function parseJson(text: string, nan: number | null = Number.NaN): unknown {
   const plain = text.startsWith("\uFEFF") ? text.slice(1) : text
   let value: unknown
   try {
@@ -27,10 +27,23 @@ export function parseJson(text: string): unknown {
     if (marked === plain) throw error
     value = JSON.parse(marked)
     checkDepth(value)
-    return unmarked(value)
+    return unmarked(value, nan)
   }
   checkDepth(value)
   return value
+}
+
+/**
+ * A record of a file that a program in Python wrote: NaN, with which data frames fill what is missing, reads as null.
+ * @throws as parseJson
+ */
+export function parseRecordJson(text: string): unknown {
+  try {
+    return parsePlainJson(text)
+  } catch (error) {
+    if (error instanceof RangeError || !/\b(?:NaN|Infinity)\b/.test(text)) throw error
+    return parseJson(text, null)
+  }
 }
 
 /** Whether a text has more opening brackets than may be nested; most have fewer, and need not be looked through. */
@@ -64,11 +77,15 @@ function checkDepth(value: unknown): void {
   }
 }
 
-function unmarked(value: unknown): unknown {
-  if (typeof value === "string") return value.startsWith(mark) ? nonFinite[value.slice(mark.length)] : value
-  if (Array.isArray(value)) return value.map(unmarked)
+function unmarked(value: unknown, nan: number | null): unknown {
+  if (typeof value === "string") {
+    if (!value.startsWith(mark)) return value
+    const number = nonFinite[value.slice(mark.length)]
+    return Number.isNaN(number) ? nan : number
+  }
+  if (Array.isArray(value)) return value.map((inner) => unmarked(inner, nan))
   if (typeof value !== "object" || value === null) return value
-  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, unmarked(inner)]))
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, unmarked(inner, nan)]))
 }
 
 /** A value as JSON with two spaces a level. Numbers that are not finite are written as Python writes them. */

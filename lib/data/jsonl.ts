@@ -3,7 +3,7 @@ import { type FileHandle, open } from "node:fs/promises"
 import type { z } from "zod"
 import { InputError } from "../errors"
 import { fileError } from "./files"
-import { parsePlainJson } from "./json"
+import { parseRecordJson } from "./json"
 import { isJsonObject, show } from "./json-file"
 
 export interface ReadOptions {
@@ -112,11 +112,22 @@ export interface Place {
 /** @throws InputError with the place when `text` is not JSON, or nested too deeply. */
 export function parseJson(text: string, place: Place): unknown {
   try {
-    return parsePlainJson(text)
+    return parseRecordJson(text)
   } catch (cause) {
     const problem = (cause as Error).message.replace(/\s+/g, " ").slice(0, 120)
-    throw new InputError(`must be JSON, got: ${problem}; repair or remove this record`, place, { cause })
+    const remedy = otherKind(text, place) ?? "repair or remove this record"
+    throw new InputError(`must be JSON, got: ${problem}; ${remedy}`, place, { cause })
   }
+}
+
+/** What to do with a file that holds no JSON records at all, by its first line. */
+function otherKind(text: string, { file, line }: Place): string | undefined {
+  if (line !== 1) return undefined
+  if (/\.(csv|tsv|txt)$/i.test(file))
+    return "write it as JSON lines, e.g. by pandas: to_json(file, orient='records', lines=True)"
+  if (/^\{(?:\s*$|\s*"[^"]*"\s*:?\s*[[{]?\s*$)/.test(text))
+    return "write one record a line, or all records as one array"
+  return undefined
 }
 
 /** @throws InputError with the place, the field, what was expected, and how many more fields are wrong. */

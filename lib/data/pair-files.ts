@@ -48,6 +48,40 @@ const forms = [
   { name: "TRL preference", fields: ["chosen", "rejected"] },
 ] as const
 
+/** Records of other trainings, told by their fields, with what they lack. */
+const otherForms: readonly { name: string; fields: readonly string[] }[] = [
+  { name: "unpaired answers with a label (KTO)", fields: ["completion", "label"] },
+  { name: "answers with a label a step (PRM)", fields: ["completions", "labels"] },
+  { name: "a prompt with one completion (SFT)", fields: ["prompt", "completion"] },
+  { name: "a chat with one answer (SFT)", fields: ["messages"] },
+  { name: "a chat with one answer (SFT)", fields: ["conversations"] },
+  { name: "an instruction with one answer (SFT)", fields: ["instruction", "output"] },
+  { name: "prompts without answers", fields: ["prompt"] },
+]
+
+/** Fields of a record that change what the model reads, and that a pair here has no place for. */
+const unread: Readonly<Record<string, string>> = {
+  ...{ images: "a picture", image: "a picture", videos: "a video", audios: "a sound" },
+  ...{ tools: "tools", chat_template_kwargs: "variables of the chat template" },
+}
+
+const isEmpty = (value: unknown) =>
+  value === null ||
+  value === undefined ||
+  value === "" ||
+  (typeof value === "object" && Object.keys(value).length === 0)
+
+/** Refuses what would be left out in silence. TRL does not read `system` either; LLaMA-Factory's forms do. */
+function checkUnread(value: object, form: string, place: Place): void {
+  const fields = form === "TRL preference" ? { ...unread, system: "a system message beside the prompt" } : unread
+  for (const [field, what] of Object.entries(fields)) {
+    if (isEmpty((value as JsonObject)[field])) continue
+    const remedy =
+      field === "system" ? "put it into prompt as a message of the role system" : "leave the field or the record out"
+    throw new InputError(`a pair must hold no more than texts, got ${what}; ${remedy}`, { ...place, field })
+  }
+}
+
 /** The form of a preference record by its fields; undefined for none that is known. */
 export const pairForm = (record: object): (typeof forms)[number]["name"] | undefined =>
   forms.find(({ fields }) => fields.every((field) => field in record))?.name
@@ -59,7 +93,9 @@ export const pairForm = (record: object): (typeof forms)[number]["name"] | undef
  */
 export function toFilePair(value: object, place: Place & { record: number }): FilePair {
   const id = "id" in value && ["string", "number"].includes(typeof value.id) ? `${value.id}` : `${place.record}`
-  switch (pairForm(value)) {
+  const form = pairForm(value)
+  if (form) checkUnread(value, form, place)
+  switch (form) {
     case "the authors' token-weighted file": {
       const { weights, promptTokens: _, ...pair } = fromTokenWeighted(value, place)
       return { id, ...pair, tokenWeights: weights }
@@ -71,9 +107,11 @@ export function toFilePair(value: object, place: Place & { record: number }): Fi
     case "TRL preference":
       return { id, ...fromTrl(value, place) }
     default: {
-      const got = Object.keys(value).slice(0, 8).join(", ") || "no field"
+      const fields = Object.keys(value).slice(0, 8).join(", ") || "no field"
+      const other = otherForms.find((one) => one.fields.every((field) => field in value))
+      const got = `${other ? other.name : "one"} with ${fields}`
       throw new InputError(
-        `must be a preference record (${forms.map(({ name }) => name).join(", ")}), got one with ${got}; convert the file`,
+        `must be a preference record (${forms.map(({ name }) => name).join(", ")}), got ${got}; convert the file`,
         place,
       )
     }

@@ -22,7 +22,8 @@ const labels = {
 }
 
 /** What a reply of an OpenAI-compatible server holds, where a batch file wraps it. */
-const reply = z.looseObject({ choices: choices.optional(), body: z.looseObject({ choices }).optional() })
+const inner = z.looseObject({ choices: choices.nullish() })
+const reply = inner.extend({ body: inner.nullish().describe("one with an error has no choices") })
 
 /** A row of answers made elsewhere, in any of the shapes that the official scripts, lm-eval and servers write. */
 const answerRow = z.looseObject({
@@ -40,7 +41,8 @@ type Row = z.output<typeof answerRow>
 
 /** What a row says: which item it answers, by id or prompt or both, and the answers to its turns. */
 export interface AnswerRow {
-  id?: string
+  /** The names that the row gives to what it answers, the likeliest first; empty if it has none. */
+  ids: string[]
   /** The prompt in the forms that the item may have it in; empty if the row has none. */
   prompts: string[]
   /** Undefined: the row says that there is no answer. */
@@ -51,7 +53,7 @@ export interface AnswerRow {
 export const promptKey = (prompt: string) => prompt.replace(/\r\n?/g, "\n").trim()
 
 /**
- * Reads a row. Ids: id, key, question_id, main_id, idx, custom_id. Prompts: prompt, prompt_new, instruction (alone and with
+ * Reads a row. Ids: custom_id, key, question_id, main_id, idx, id (which in a server's batch is its own). Prompts: prompt, prompt_new, instruction (alone and with
  * input), or the first user message. Answers: response, output, generated, completion, turns, messages, choices with turns,
  * message.content or text; the same inside of a server's batch reply; `resps` and `doc` of lm-eval's sample logs, whose
  * doc_id is a row number and no id.
@@ -60,17 +62,17 @@ export const promptKey = (prompt: string) => prompt.replace(/\r\n?/g, "\n").trim
 export function readAnswerRow(value: unknown, place: Place): AnswerRow {
   const row = parseRecord(answerRow, value, place)
   const of = row.doc ?? row
-  const id = of.id ?? of.key ?? of.question_id ?? of.main_id ?? of.idx ?? of.custom_id ?? undefined
+  const ids = [of.custom_id, of.key, of.question_id, of.main_id, of.idx, of.id].filter((id) => typeof id === "string")
   const asked = row.messages?.find(({ role }) => role === "user")?.content
   const { prompt = asked, prompt_new, instruction, input } = of
   const prompts = [prompt, prompt_new, instruction, instruction && input ? `${instruction}\n\n${input}` : undefined]
     .filter((one): one is string => typeof one === "string" && one !== "")
     .map(promptKey)
-  if (id === undefined && !prompts.length) {
+  if (!ids.length && !prompts.length) {
     const rule = "an answer must say what it answers, got neither id nor prompt; add one"
     throw new InputError(rule, { ...place, field: "id" })
   }
-  return { ...(id !== undefined && { id }), prompts, turns: turnsOf(row, place) }
+  return { ids, prompts, turns: turnsOf(row, place) }
 }
 
 function turnsOf(row: Row, place: Place): readonly string[] | undefined {
@@ -85,7 +87,7 @@ function turnsOf(row: Row, place: Place): readonly string[] | undefined {
   const given = [plain, row.output, row.generated, row.completion, choice?.message?.content, choice?.text, logged]
   const answer = given.find((one) => one !== undefined)
   if (typeof answer === "string") return [answer]
-  if (answer === null || choice) return undefined
+  if (answer === null || choice || wrapped) return undefined
   throw new InputError("an answer must be a text, got none; add it", { ...place, field: "response" })
 }
 

@@ -68,16 +68,16 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
   }
   for await (const { value, place } of readRecords(file, { maxBytes: MAX_RECORD_BYTES })) {
     const { line } = place
-    const { id, prompts, turns } = readAnswerRow(value, place)
-    const item = id === undefined ? undefined : byId.get(id)
-    const agrees = !!item && (!prompts.length || prompts.includes(promptKey(item.turns[0]!)))
+    const { ids, prompts, turns } = readAnswerRow(value, place)
+    const named = ids.flatMap((id) => byId.get(id) ?? [])
+    const item = named.find(({ turns: [first] }) => !prompts.length || prompts.includes(promptKey(first!)))
     const prompt = prompts.find((one) => byPrompt.has(one))
     if (!turns) unanswered++
-    else if (agrees) put(item, turns, line)
+    else if (item) put(item, turns, line)
     else if (prompt !== undefined) {
       forPrompt.set(prompt, [...(forPrompt.get(prompt) ?? []), { turns, line }])
-      if (id !== undefined) otherId.push(line)
-    } else (item ? disagreeing : unknown).push(line)
+      if (ids.length) otherId.push(line)
+    } else (named.length ? disagreeing : unknown).push(line)
   }
   for (const [prompt, found] of forPrompt) {
     const wanted = byPrompt.get(prompt)!
@@ -91,7 +91,11 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
     })
   }
   if (!answers.size) {
-    const wrong = disagreeing.length ? ` (id and prompt disagree in ${disagreeing.length} rows)` : ""
+    const why = [
+      disagreeing.length && `id and prompt disagree in ${disagreeing.length} rows`,
+      unanswered && `${unanswered} answers are null`,
+    ].filter(Boolean)
+    const wrong = why.length ? ` (${why.join(", ")})` : ""
     const rule = `must answer an item of the benchmark, got none that does${wrong}; compare ids and prompts`
     throw new InputError(rule, { file })
   }

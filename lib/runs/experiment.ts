@@ -11,7 +11,7 @@ import { baselinePairs, finePairs } from "./baselines"
 import { collect, first, methodStage, passed, type RunContext, rowsStage, stepProgress, tellLosses } from "./context"
 import type { Engines, OpenGenerator } from "./engines"
 import { exactGrader, type GradedPair, gradePair, graderOf, judgeOptions } from "./graders"
-import { broughtConstraints, notesOf, verifiedNote } from "./notes"
+import { type Brought, broughtBy, notesOf, verifiedNote } from "./notes"
 import { type Graded, meanShares, type PairCount, resultsOf } from "./results"
 import { benchmarkTable, loadBenchmarks, type Measured, measureMethod } from "./run-benchmarks"
 import { judgedBy } from "./run-judge"
@@ -38,7 +38,7 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
   const own = config.methods.filter(isBaseline)
   const fine = config.methods.includes("fine")
   const filtered = config.keepPairs === "verified"
-  const brought: { seed: number; n: number; of: number }[] = []
+  const brought: Brought[] = []
   let holdout: StageOutput | undefined
   const loaded = await loadBenchmarks(config, !!context.evalJudge)
   const measured: Measured[] = []
@@ -47,7 +47,7 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
     const source = await sourceStage(context, seed)
     tellLosses("source", source.rows, context.onNote)
     const decomposed = await decomposeStage(context, seed, source)
-    brought.push({ seed, n: await broughtConstraints(decomposed), of: decomposed.rows })
+    brought.push(await broughtBy(seed, decomposed))
     const made = new Map<MethodName, PairSource>()
     const contrasted = config.methods.filter((method) => method !== "base" && method !== "fine" && !isBaseline(method))
     if (contrasted.length || !(own.length || fine)) {

@@ -3,24 +3,37 @@ import type { InstructionRow } from "../data/schema"
 import { passed } from "./context"
 import type { StageOutput } from "./store"
 
-/** How many rows have constraints that their seed file brought. */
-export async function broughtConstraints(decomposed: StageOutput): Promise<number> {
-  let count = 0
-  for await (const row of passed<InstructionRow>(decomposed)) if (row.decomposed_by === "seed file") count++
+/** What the rows of a seed file had of their own. */
+export interface Brought {
+  seed: number
+  /** Rows with constraints. */
+  constraints: number
+  /** Rows under a system message, which no stage reads. */
+  system: number
+  of: number
+}
+
+/** What the rows of a seed file had of their own, counted. */
+export async function broughtBy(seed: number, decomposed: StageOutput): Promise<Brought> {
+  const count = { seed, constraints: 0, system: 0, of: decomposed.rows }
+  for await (const { decomposed_by, system } of passed<InstructionRow>(decomposed)) {
+    if (decomposed_by === "seed file") count.constraints++
+    if (typeof system === "string" && system.trim()) count.system++
+  }
   return count
 }
 
 /** What a reader of the table must know about the run. */
-export function notesOf(config: RunConfig, brought: readonly { seed: number; n: number; of: number }[]): string[] {
+export function notesOf(config: RunConfig, brought: readonly Brought[]): string[] {
   const { seeds, stages, evalInstructions } = config
-  const some = brought.filter(({ n }) => n > 0)
   return [
     ...(stages === "world"
       ? ["Rules decompose, corrupt and recombine the instructions; the model writes the answers and scores the tokens."]
       : []),
-    ...some.map(
-      ({ seed, n, of }) => `Seed ${seed}: the seed file holds the constraints of ${n} of ${of} instructions.`,
-    ),
+    ...brought.flatMap(({ seed, constraints, system, of }) => [
+      ...(constraints ? [`Seed ${seed}: the seed file holds the constraints of ${constraints} of ${of} instructions.`] : []),
+      ...(system ? [`Seed ${seed}: the system messages of ${system} of ${of} instructions are left out.`] : []),
+    ]),
     ...(evalInstructions && seeds === "checkable"
       ? ["The exact checks do not judge the task itself, only its constraints."]
       : []),

@@ -17,6 +17,9 @@ import {
 } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
 
+/** Raised when seed files are read otherwise. */
+const readerVersion = 2
+
 const same = async <Row>(row: Row) => row
 
 /** Stage 0 of a seed, and the candidates that evaluation may draw on (none needed for the embedded world). */
@@ -36,7 +39,9 @@ export async function sourceStage(context: RunContext, seed: number): Promise<So
     return { rows: await rowsStage(context, { name, key, total: instructions, rows: () => rows, work: same }) }
   }
   const written = seeds === "self-instruct" ? await selfInstructStage(context, seed) : undefined
-  const origin = keyOf(written ? written.key : await sha256File(seeds), nearDuplicate)
+  const origin = written
+    ? keyOf(written.key, nearDuplicate)
+    : keyOf(await sha256File(seeds), nearDuplicate, readerVersion)
   const pool = { key: origin, rows: () => candidates(config, written && readOutput(written)) }
   const development = config.evalSplit === "development" ? ["development"] : []
   const key = keyOf("source", version, pool.key, instructions, holdout, ...development)

@@ -49,8 +49,15 @@ describe("seed records", () => {
           { from: "gpt", value: "ok" },
         ],
       },
-      { instruction: "Do it.", input: null },
+      { instruction: "Do it.", input: null, system: "s" },
     ],
+    ["LMSYS", { conversation: [{ role: "user", content: "Do it." }] }, { instruction: "Do it." }],
+    [
+      "Alpaca with earlier turns, of which the first can be understood alone",
+      { instruction: "And then?", input: "x", history: [["Do it.", "ok"]], system: "s" },
+      { instruction: "Do it.", input: null, system: "s" },
+    ],
+    ["Alpaca without earlier turns", { instruction: "Do it.", history: [] }, { instruction: "Do it." }],
     [
       "chat messages",
       {
@@ -164,6 +171,13 @@ describe("seed files", () => {
   it("have ids of their own even where the file repeats one", async () => {
     const rows = await rowsOf("c.jsonl", '{"id":"x","instruction":"A"}\n{"id":"x","instruction":"B"}\n')
     expect(rows.map((row) => row.id)).toEqual(["x", "x#2"])
+    const taken = ["x#3", "x", "x", "x"].map((id) => JSON.stringify({ id, instruction: "A" })).join("\n")
+    expect((await rowsOf("d.jsonl", taken)).map((row) => row.id)).toEqual(["x#3", "x", "x#4", "x#5"])
+  })
+
+  it("of a data frame may hold NaN where nothing is", async () => {
+    const rows = await rowsOf("e.jsonl", '\uFEFF{"instruction":"A","input":NaN,"score":NaN}\r\n')
+    expect(rows).toMatchObject([{ instruction: "A", input: null }])
   })
 })
 

@@ -52,6 +52,35 @@ describe("a preference file of another program", () => {
     )
   })
 
+  it.each([
+    ["unpaired answers with a label (KTO)", { prompt: "p", completion: "c", label: true }],
+    ["answers with a label a step (PRM)", { prompt: "p", completions: ["a"], labels: [true] }],
+    ["a prompt with one completion (SFT)", { prompt: [user("p")], completion: [assistant("c")] }],
+    ["a chat with one answer (SFT)", { messages: [user("p"), assistant("c")] }],
+    ["an instruction with one answer (SFT)", { instruction: "i", input: "", output: "o" }],
+    ["prompts without answers", { prompt: "p" }],
+  ])("for another training is refused by name: %s", async (name, record) => {
+    await expect(pairsOf([record])).rejects.toThrow(`, got ${name} with ${Object.keys(record).join(", ")};`)
+  })
+
+  it.each([
+    ["images", { images: ["a.png"] }],
+    ["tools", { tools: [{ type: "function" }] }],
+    ["chat_template_kwargs", { chat_template_kwargs: { enable_thinking: false } }],
+    ["system", { system: "Be brief." }],
+  ])("with %s beside the texts is refused, as it would be left out", async (field, more) => {
+    const pair = { prompt: [user("q")], chosen: [assistant("a")], rejected: [assistant("b")] }
+    await expect(pairsOf([{ ...pair, ...more }])).rejects.toThrow(new RegExp(`, ${field}: a pair must hold no more`))
+    expect(await pairsOf([{ ...pair, [field]: null }, { ...pair, [field]: [] }])).toHaveLength(2)
+  })
+
+  it("reads figures that are NaN, as data frames write them", async () => {
+    const file = join(mkdtempSync(join(tmpdir(), "musc-pairs-")), "pairs.jsonl")
+    writeFileSync(file, '\uFEFF{"prompt":"p","chosen":"NaN","rejected":"b","score":NaN,"system":NaN}\r\n')
+    for await (const pair of readFilePairs(file))
+      expect(pair).toEqual({ id: "1", prompt: [user("p")], chosen: "NaN", rejected: "b" })
+  })
+
   it("with an unknown speaker is refused with its place", async () => {
     const answers = { chosen: { from: "gpt", value: "a" }, rejected: { from: "gpt", value: "b" } }
     await expect(pairsOf([{ conversations: [{ from: "tool", value: "q" }], ...answers }])).rejects.toThrow(

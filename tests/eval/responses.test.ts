@@ -18,6 +18,12 @@ const toBuffer = (line: object | string | Buffer) =>
   Buffer.isBuffer(line) ? line : Buffer.from(typeof line === "string" ? line : JSON.stringify(line))
 const missing = (...ids: string[]) => `without an answer and left out: ${ids.length} of 4 items (${ids.join(", ")})`
 
+it("answers in a table are refused with the way to write them", async () => {
+  const table = join(dir, "answers.csv")
+  writeFileSync(table, "id,response\n1,a\n")
+  await expect(readAnswers(table, items)).rejects.toThrow(/answers\.csv, line 1: must be JSON.*write it as JSON lines/)
+})
+
 describe("answers made elsewhere", () => {
   it("are found by id in any of its names, as text or number, and by prompt", async () => {
     const { answers, notes } = await read(
@@ -72,6 +78,17 @@ describe("answers made elsewhere", () => {
         "a",
       ],
       [
+        "a batch whose lines have ids of the server's own",
+        {
+          ...{ id: "batch_req_2", custom_id: "1", error: null },
+          response: { request_id: "r", body: { id: "chatcmpl-1", choices: [{ message: { content: "a" } }] } },
+        },
+        "a",
+      ],
+      ["a row number beside the key", { id: 3, key: 1, prompt: "one?", response: "a" }, "a"],
+      ["a byte-order mark", '\uFEFF{"id":1,"response":"a"}\r', "a"],
+      ["NaN among the figures of a log", '{"doc":{"key":1,"prompt":"one?"},"resps":[["a"]],"acc":NaN}', "a"],
+      [
         "a chat",
         {
           messages: [
@@ -102,6 +119,18 @@ describe("answers made elsewhere", () => {
       messages: ["first?", "c", "second?", "d"].map((content, i) => ({ role: i % 2 ? "assistant" : "user", content })),
     }
     expect((await read(chat)).answers).toEqual({ 4: ["c", "d"] })
+  })
+
+  it("that a server or a data frame has not got count as null", async () => {
+    const { answers, notes } = await read(
+      { id: "1", response: "a" },
+      { custom_id: "2", response: { status_code: 400, body: { error: { message: "no" } } } },
+      { custom_id: "3", response: null, error: { message: "expired" } },
+      '{"id":"4","response":NaN}',
+    )
+    expect(answers).toEqual({ 1: ["a"] })
+    expect(notes).toContain("answers that are null, which counts as none: 3")
+    await expect(read('{"id":"1","response":NaN}')).rejects.toThrow("got none that does (1 answers are null)")
   })
 
   it("find an item whose input is part of its prompt", async () => {
@@ -165,7 +194,8 @@ describe("answers made elsewhere", () => {
       [{ id: "4", response: "a" }],
       /line 1, turns: .*must have 2 answers, one a turn, got 1/,
     ],
-    ["NaN", ['{"id":"1","response":NaN}'], /line 1: must be JSON/],
+    ["a word that is no JSON", ['{"id":"1","response":nan}'], /line 1: must be JSON/],
+    ["one object over several lines", ["{", '"1": "a"', "}"], /line 1: must be JSON.*all records as one array/],
     ["a list of what is no record", ["[1]"], /line 1: expected object, got number/],
     [
       "a line of 10 MB",

@@ -5,6 +5,7 @@ import { beforeAll, describe, expect, it } from "vitest"
 import { readConfig } from "../../lib/cli/support"
 import { parseConfig, type RunConfig } from "../../lib/config/config"
 import { useBackend } from "../../lib/device/tf"
+import { broughtBy, notesOf } from "../../lib/runs/notes"
 import { type RunOptions, run } from "../../lib/runs/run"
 import { readInstruction } from "../../lib/world/inverse"
 import { satisfies } from "../../lib/world/kinds"
@@ -139,5 +140,14 @@ describe("a seed file that brings its constraints", () => {
     const decomposed = lines("brought/seed-0/decompose.jsonl").filter((row) => !row.failure)
     expect(decomposed.length).toBeGreaterThan(0)
     expect(decomposed.every((row) => row.decomposed_by === "seed file" && row.calls.decompose === undefined)).toBe(true)
+    const file = join(runs, "brought/seed-0/decompose.jsonl")
+    const output = { file, rows: lines("brought/seed-0/decompose.jsonl").length, failures: {}, key: "" }
+    const brought = await broughtBy(0, output as never)
+    expect(brought).toEqual({ seed: 0, constraints: decomposed.length, system: 0, of: output.rows })
+    const said = notesOf(parseConfig({ seeds }), [{ ...brought, system: 3 }])
+    expect(said).toEqual([
+      `Seed 0: the seed file holds the constraints of ${decomposed.length} of ${output.rows} instructions.`,
+      `Seed 0: the system messages of 3 of ${output.rows} instructions are left out.`,
+    ])
   })
 })
