@@ -1,6 +1,7 @@
 import { createContext, Script } from "node:vm"
 import type { Tokenizer } from "@huggingface/tokenizers"
 import { isJsonObject, type JsonObject } from "../data/json-file"
+import { mendParts, type Part } from "./tokenizer-parts"
 
 /**
  * Where the tokenizer library in TypeScript differs from the original in Rust, its objects are patched; its version is
@@ -8,6 +9,8 @@ import { isJsonObject, type JsonObject } from "../data/json-file"
  */
 
 interface AddedToken {
+  content: string
+  normalized: boolean
   single_word: boolean
   lstrip: boolean
   rstrip: boolean
@@ -17,6 +20,7 @@ interface Splitter {
 }
 /** The parts of the library that its types keep private. */
 interface Inner {
+  normalizer: unknown
   pre_tokenizer: unknown
   decoder: unknown
   splitter_unnormalized: Splitter
@@ -25,22 +29,14 @@ interface Inner {
   added_tokens_map: Map<string, AddedToken>
 }
 
-/** GPT-2's pattern with the blanks of Unicode: JavaScript's `\s` has U+FEFF and lacks U+0085. */
-const gpt2 =
-  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu
-
 /** Mends a tokenizer in place. @throws Error where a part of it is not as expected */
-export function repair(tokenizer: Tokenizer): void {
+export function repair(tokenizer: Tokenizer, json: JsonObject): void {
   const inner = tokenizer as unknown as Inner
-  for (const part of partsOf(inner.pre_tokenizer)) {
-    if ("use_regex" in part && "pattern" in part) part.pattern = gpt2
-    const config = part.config
-    if (isJsonObject(config) && config.type === "Digits" && "pattern" in part)
-      part.pattern = config.individual_digits ? /[^\p{N}]+|\p{N}/gu : /[^\p{N}]+|\p{N}+/gu
-  }
+  mendParts(json, inner)
   // A byte-order mark is text like any other.
   for (const part of partsOf(inner.decoder))
     if ("text_decoder" in part) part.text_decoder = new TextDecoder("utf-8", { ignoreBOM: true })
+  splitTwice(inner)
   const flags = new Map([...inner.added_tokens_map].map(([text, token]) => [text, { ...token }]))
   if (![...flags.values()].some(({ single_word, lstrip, rstrip }) => single_word || lstrip || rstrip)) return
   for (const name of ["splitter_unnormalized", "splitter_normalized"] as const) {
@@ -52,7 +48,16 @@ export function repair(tokenizer: Tokenizer): void {
   for (const token of inner.added_tokens) Object.assign(token, { lstrip: false, rstrip: false })
 }
 
-type Part = Record<string, unknown>
+/** Without a normalizer the library looks for all added tokens at once, the original for the normalised ones later. */
+function splitTwice(inner: Inner): void {
+  if (inner.normalizer !== null) return
+  const Splitter = inner.splitter_normalized.constructor as new (words: readonly string[]) => Splitter
+  const words = (normalized: boolean) =>
+    inner.added_tokens.filter((token) => token.normalized === normalized).map(({ content }) => content)
+  inner.splitter_unnormalized = new Splitter(words(false))
+  inner.splitter_normalized = new Splitter(words(true))
+}
+
 function partsOf(root: unknown): Part[] {
   if ((typeof root !== "object" && typeof root !== "function") || root === null) return []
   const part = root as Part

@@ -7,6 +7,7 @@ import { InputError, RefusedError } from "../errors"
 import { type ChatTemplate, readChatTemplate } from "./chat-template"
 import { canHang, modelCanHang, patience, repair, timeLimit, withinTime } from "./repairs"
 import { isThoughtMark } from "./thoughts"
+import { UnsupportedPart } from "./tokenizer-parts"
 
 /** Text <-> ids of one model folder. */
 export interface Tokenizer {
@@ -158,10 +159,12 @@ function construct(json: JsonObject, settings: JsonObject, file: string): Inner 
   if (!isJsonObject(json.model))
     throw new InputError(`must be an object, got ${show(json.model)}; ${missing}`, { file, field: "model" })
   checkIds(json.model.vocab, json.added_tokens ?? [], file)
+  // Settings of slow tokenizers, which the original does not heed beside tokenizer.json.
+  const { remove_space: _, do_lowercase_and_remove_accent: __, ...ownSettings } = settings
   const defaults = { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null }
   return runnable(file, () => {
-    const inner = guardOf(file)(0, () => new Inner({ ...defaults, ...json }, settings))
-    repair(inner)
+    const inner = guardOf(file)(0, () => new Inner({ ...defaults, ...json }, ownSettings))
+    repair(inner, json)
     return inner
   })
 }
@@ -223,6 +226,10 @@ function runnable<T>(file: string, work: () => T): T {
     return work()
   } catch (cause) {
     if (cause instanceof InputError) throw cause
+    if (cause instanceof UnsupportedPart) {
+      const rule = "must be a tokenizer whose ids are those of the original library"
+      throw new InputError(`${rule}, got one with ${cause.message}; use a model with another one`, { file }, { cause })
+    }
     const said = show((cause as Error).message)
     throw new InputError(`must be a tokenizer that can be run here, got ${said}; ${missing}`, { file }, { cause })
   }

@@ -20,7 +20,7 @@ GPT4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s
 QWEN = GPT4.replace("{1,3}", "")
 PIECES = ["a", "the", "rain", "It", "'s", "'S", "'ll", "n't", "’s", " ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", "\r", "\u0085", "\ufeff", "\u00a0", "\u2028",
           "\u3000", "\u200b", "\x1c", "\x00", "1", "23", "4567", "½", "²", "٣", "é", "e\u0301", "ß", "İ", "ſ", "北京", "한", "😀", "👨‍👩‍👧", "_", "-", "...", "<|x|>",
-          "<word>", "<pad>", "word", "x_", "/", "\\", "ﬁ", "Å", "\U0001d400", "\ud7ff", "ʼ", "\u0e33", "\u094d", "\u0903", "▁", "##a", "<0x41>"]
+          "<word>", "<pad>", "word", "x_", "/", "\\", "ΑΣ", "ﬁ", "Å", "\U0001d400", "\ud7ff", "ʼ", "\u0e33", "\u094d", "\u0903", "▁", "##a", "<0x41>"]
 
 
 def texts(seed, count):
@@ -28,16 +28,20 @@ def texts(seed, count):
     return ["", *PIECES, *("".join(r.choice(PIECES) for _ in range(r.randint(2, 9))) for _ in range(count))]
 
 
-def byte_level(pre):
+def byte_level(pre, normalizer=None, **model):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre, decoders.ByteLevel()
     tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(
         vocab_size=420, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<pad>"], show_progress=False))
-    return tokenizer
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    data = json.loads(tokenizer.to_str())
+    data["model"].update(model)
+    return Tokenizer.from_str(json.dumps(data))
 
 
-def split(pattern):
-    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+def split(pattern, behavior="isolated", invert=False):
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), behavior, invert), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def sentence_piece(normalizer, pre=None):
@@ -77,6 +81,21 @@ def kinds():
     yield "llama2", sentence_piece(n.Sequence([n.Prepend("▁"), n.Replace(" ", "▁")]))
     yield "gemma", with_added(sentence_piece(n.Replace(" ", "▁")))
     yield "metaspace", sentence_piece(None, pre_tokenizers.Metaspace(prepend_scheme="first"))
+    yield "lower", byte_level(gpt2, n.Lowercase())
+    yield "strip", byte_level(gpt2, n.Sequence([n.Strip(), n.NFD(), n.StripAccents()]))
+    yield "llama3-ignore-merges", byte_level(split(GPT4), ignore_merges=True)
+    for behavior in ("removed", "merged_with_previous", "merged_with_next", "contiguous"):
+        yield "split-" + behavior.replace("_", "-"), byte_level(split(r"\s", behavior))
+        yield "split-inverted-" + behavior.replace("_", "-"), byte_level(split(r"\p{L}+", behavior, True))
+    plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    for pre in ("Whitespace", "WhitespaceSplit", "Punctuation", "BertPreTokenizer"):
+        yield pre.lower(), byte_level(pre_tokenizers.Sequence([getattr(pre_tokenizers, pre)(), plain]))
+    yield "digits", byte_level(pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=False), plain]))
+    yield "metaspace-always", sentence_piece(None, pre_tokenizers.Metaspace(prepend_scheme="always"))
+    yield "metaspace-whole", sentence_piece(None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False))
+    overlap = byte_level(gpt2)
+    overlap.add_tokens([AddedToken("<|x|>", special=True), AddedToken("<|x|>_"), AddedToken("x_", normalized=False)])
+    yield "added-overlap", overlap
     yield "nfkc", sentence_piece(n.Sequence([n.NFKC(), n.Replace(" ", "▁")]))
 
 
@@ -97,7 +116,7 @@ def main():
     if len(sys.argv) > 1:
         made, count, out = [(pathlib.Path(f).parent.name, Tokenizer.from_file(f), f) for f in files], 2800, pathlib.Path(sys.argv[-1])
     else:
-        made, count, out = [(name, tokenizer, None) for name, tokenizer in kinds()], 150, OUT
+        made, count, out = [(name, tokenizer, None) for name, tokenizer in kinds()], 80, OUT
     lines = []
     for seed, (name, tokenizer, file) in enumerate(made):
         source = {"file": file} if file else {"json": json.loads(tokenizer.to_str())}

@@ -43,6 +43,40 @@ describe("a tokenizer of the kind", () => {
   })
 })
 
+describe("a tokenizer that would give other ids here", () => {
+  const [{ json }] = kinds as [Kind]
+  const model = (json as { model: object }).model
+  it.each([
+    ['a normalizer of the type "BertNormalizer"', { normalizer: { type: "BertNormalizer", lowercase: true } }],
+    [
+      'a normalizer of the type "Precompiled"',
+      { normalizer: { type: "Sequence", normalizers: [{ type: "NFC" }, { type: "Precompiled" }] } },
+    ],
+    ['a pre-tokenizer of the type "FixedLength"', { pre_tokenizer: { type: "FixedLength", length: 2 } }],
+    [
+      'a split with the behaviour "Torn"',
+      { pre_tokenizer: { type: "Split", pattern: { String: " " }, behavior: "Torn", invert: false } },
+    ],
+    ['a model of the type "WordLevel"', { model: { ...model, type: "WordLevel" } }],
+    ["a model with dropout 0.1", { model: { ...model, dropout: 0.1 } }],
+    ['a BPE model with the prefix "##"', { model: { ...model, continuing_subword_prefix: "##" } }],
+  ])("is refused by name: %s", (name, change) => {
+    const folder = folderOf(name.replaceAll(/\W+/g, "-"), { ...json, ...change })
+    expect(() => loadTokenizer(folder)).toThrow(
+      `tokenizer.json: must be a tokenizer whose ids are those of the original library, got one with ${name}`,
+    )
+  })
+
+  it("does not follow settings of slow tokenizers, as the original does not", () => {
+    const folder = folderOf("slow", json)
+    writeFileSync(
+      join(folder, "tokenizer_config.json"),
+      '{"do_lowercase_and_remove_accent": true, "remove_space": true}',
+    )
+    expect(loadTokenizer(folder).encode("  It IS")).toEqual(loadTokenizer(folderOf("fast", json)).encode("  It IS"))
+  })
+})
+
 describe("a tokenizer of a stranger", () => {
   const llama = join(__dirname, "../fixtures/models/llama")
   const base = JSON.parse(readFileSync(join(llama, "tokenizer.json"), "utf8"))
