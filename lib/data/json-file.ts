@@ -39,6 +39,7 @@ export function readJsonFile(file: string, { missing = "check the path", maxByte
 /** A value as JSON for messages: at most 80 characters, and safe on whatever a hostile file holds. */
 export function show(value: unknown): string {
   if (value === undefined) return "nothing"
+  if (typeof value === "number") return `${value}` // JSON has no word for NaN
   try {
     return (JSON.stringify(value) ?? `${value}`).slice(0, 80)
   } catch {

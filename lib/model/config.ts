@@ -212,6 +212,11 @@ export function parseConfig(source: unknown, file = "config.json"): ModelConfig 
     padId: tokenIds(json, "pad_token_id", problems)[0] ?? null,
     ...(multimodal && { multimodal }),
   }
+  if (qwen && !flag("use_sliding_window", false) && local.some(Boolean)) {
+    problems.push(
+      "layer_types must have no sliding_attention where use_sliding_window is not true; correct one of them",
+    )
+  }
   if (qwen && flag("use_sliding_window", false) && json.sliding_window == null) {
     problems.push("sliding_window must be given where use_sliding_window is true")
   }

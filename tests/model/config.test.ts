@@ -169,6 +169,17 @@ describe("config.json", () => {
     ["an unknown family", { model_type: "mamba" }, /model_type must be one of llama, .*got "mamba"/],
     ["a family with images", { model_type: "qwen2_vl" }, /got "qwen2_vl"/],
     ["another head", { architectures: ["LlamaForSequenceClassification"] }, /architectures must be a ...ForCausalLM/],
+    [
+      "sliding layers with the window switched off",
+      {
+        model_type: "qwen2",
+        num_attention_heads: 32,
+        sliding_window: 8,
+        layer_types: ["sliding_attention", "full_attention"],
+      },
+      /layer_types must have no sliding_attention where use_sliding_window is not true/,
+    ],
+    ["NaN where a number counts", { rms_norm_eps: Number.NaN }, /rms_norm_eps must be a positive number, got NaN/],
     ["quantised weights", { quantization_config: { bits: 4 } }, /quantization_config must be absent/],
     ["code of its own", { auto_map: { AutoModel: "x.Y" } }, /auto_map must be absent/],
     [
