@@ -69,15 +69,27 @@ const demos = [
   },
 ] as const
 
-/** The verdict in the last line, else at the beginning: yes true, no false; undefined when neither is there. */
+/** To be raised when replies are read otherwise: verdicts are kept on disk. */
+export const verdictVersion = 2
+
+/**
+ * The verdict of a reply, which quotes the answer and then says yes or no: what its last line is, else what that begins
+ * with, else what the reply begins with, unless that is a quotation. yes true, no false; undefined when none of them says.
+ */
 export function parseVerdict(text: string): boolean | undefined {
-  const words = (line: string) =>
-    line
-      .toLowerCase()
-      .replace(/[^a-z]+/g, " ")
-      .trim()
+  const lines = text.trim().split("\n")
+  const last = words(lines.at(-1)!)
+  const begins = /^\s*["'“‘«>]/.test(text) ? "" : words(lines[0]!)
   const label = "(?:(?:the )?(?:final )?(?:answer|verdict|judg(?:e)?ment)(?: is)? )?"
-  const last = new RegExp(`^${label}(yes|no)$`).exec(words(text.trim().split("\n").at(-1)!))
-  const verdict = (last ?? new RegExp(`^${label}(yes|no)\\b`).exec(words(text)))?.[1]
+  const start = new RegExp(`^${label}(yes|no)\\b`)
+  const verdict = (new RegExp(`^${label}(yes|no)$`).exec(last) ?? start.exec(last) ?? start.exec(begins))?.[1]
   return verdict === undefined ? undefined : verdict === "yes"
 }
+
+/** The words of a line in small letters, without marks; a bracketed or boxed word counts. */
+const words = (line: string) =>
+  line
+    .toLowerCase()
+    .replace(/\\(?:boxed|text)\b/g, "")
+    .replace(/[^a-z]+/g, " ")
+    .trim()

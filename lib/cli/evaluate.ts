@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs"
 import { basename, dirname, join } from "node:path"
 import type { Command } from "commander"
+import { verdictVersion } from "../baselines/judge"
 import type { RunConfig } from "../config/config"
 import { sha256File } from "../data/files"
 import { readInstructions } from "../data/formats"
@@ -10,7 +11,7 @@ import type { InstructionRow } from "../data/schema"
 import { InputError } from "../errors"
 import { evaluate, evaluateVersion } from "../musc/evaluate"
 import { collect } from "../runs/context"
-import { graderOf, judgeOptions } from "../runs/graders"
+import { checksKey, graderOf, judgeOptions } from "../runs/graders"
 import { resultsOf, resultsTable } from "../runs/results"
 import { judgedBy } from "../runs/run-judge"
 import { openWriting } from "../runs/servers"
@@ -18,7 +19,7 @@ import { stageSettings, worldHoldout } from "../runs/stages"
 import { keyOf, readOutput, readState, runRows } from "../runs/store"
 import { openAdapter } from "../runs/train-stage"
 import type { Display } from "./display"
-import { type ServerFlags, withServer, writerOptions } from "./servers"
+import { type JudgeFlags, judgeServerOptions, type ServerFlags, withJudge, withServer, writerOptions } from "./servers"
 import {
   countOption,
   openModel,
@@ -31,7 +32,7 @@ import {
   withWorkers,
 } from "./support"
 
-interface Options extends SettingOptions, ServerFlags {
+interface Options extends SettingOptions, ServerFlags, JudgeFlags {
   out: string
   adapter?: string
   name?: string
@@ -43,16 +44,16 @@ export function register(program: Command): void {
     .command("evaluate")
     .description(
       "Answer instructions with a model and grade the answers, constraint by constraint: by exact checks for the embedded world, " +
-        "otherwise by the model's own yes/no verdicts (unreadable verdicts are counted and left out).",
+        "otherwise by a judge's yes/no verdicts, or without one by the model's own (unreadable verdicts are counted and left out).",
     )
     .argument(
       "[instructions]",
-      "rows of `musc decompose` (default: the held-out instructions of the world, or of seeds=checkable)",
+      "rows of `musc decompose` (default: the held-out instructions of the world, or of instructionsFrom=checkable)",
     )
     .requiredOption("-o, --out <file>", "JSONL file of graded answers")
-    .option("--adapter <folder>", "PEFT adapter for the answers; the judge is always the model without it")
+    .option("--adapter <folder>", "PEFT adapter for the answers; without --judge the model without it judges")
     .option("--name <name>", "method name in the output (default: base, or the adapter's folder)")
-  withServer(withWorkers(withSettings(withRecipe(command))), "to answer and to judge")
+  withJudge(withServer(withWorkers(withSettings(withRecipe(command))), "to answer, and to judge without --judge"))
     .option("--limit <n>", "only the first instructions", countOption)
     .option("--force", "start over if the output was made with other settings")
     .addHelpText(
@@ -62,6 +63,7 @@ Examples:
   musc evaluate -o base.jsonl
   musc evaluate -o musc.jsonl --adapter adapters/musc/adapter --set evalTemperatures=0
   musc evaluate questions.jsonl -o graded.jsonl --endpoint http://127.0.0.1:8000/v1 --endpoint-model M
+  musc evaluate questions.jsonl -o graded.jsonl --adapter adapters/musc/adapter --judge http://127.0.0.1:8000/v1 --judge-model J
   musc decompose mine.jsonl -o questions.jsonl && musc evaluate questions.jsonl -o graded.jsonl
 
 Out, a line an answer: id, seed, method, temperature, instruction, answer, constraints [{question, kind, satisfied}].
@@ -80,22 +82,39 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
     const rule = "needs a local model, got --endpoint too; serve the adapter and name it with --endpoint-model"
     throw new InputError(rule, { field: "--adapter" })
   }
+  if (options.judgeModel !== undefined && !options.judge)
+    throw new InputError("names the model of --judge, got no --judge; add it", { field: "--judge-model" })
+  const judgeServer = options.judge ? judgeServerOptions(options) : undefined
   const method = options.name ?? server?.model ?? (adapter ? nameOf(adapter) : "base")
   const work = config.evalTemperatures.flatMap((temperature) => rows.map((row) => ({ row, temperature })))
   const lock = lockFolder(dirname(out), `.${basename(out)}.lock.json`)
   try {
-    const output = await stoppable(async (signal, show) => {
-      const calls = join(dirname(out), `.${basename(out)}.calls.jsonl`)
-      const writer = server && (await openWriting(server, { file: calls, signal, onNote: show.note }))
+    const { output, judge } = await stoppable(async (signal, show) => {
+      const opening = (kind: string) => ({
+        ...{ file: join(dirname(out), `.${basename(out)}.${kind}.jsonl`), signal, onNote: show.note },
+      })
+      const writer = server && (await openWriting(server, opening("calls")))
+      const judge = judgeServer && (await openWriting(judgeServer, { ...opening("judge.calls"), role: "judge" }))
       const { base, engine, id, weights } = writer
         ? { base: writer.engine, engine: writer.engine, id: writer.id, weights: "server" }
         : await localEngines(config, adapter, { signal, show })
-      const key = keyOf("evaluate", evaluateVersion, settingsOf(config), method, id, weights, work)
+      const key = keyOf(
+        "evaluate",
+        evaluateVersion,
+        settingsOf(config),
+        method,
+        id,
+        weights,
+        work,
+        ...(judge ? [judge.id] : []),
+        ...checksKey(),
+        ...(file ? [verdictVersion] : []),
+      )
       if (existsSync(out) && readState(out)?.key !== key && !force) {
         const rule = "must be a new file or one of this evaluation, got one made with other settings"
         throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: out })
       }
-      const grade = graderOf(base, judgeOptions(config))
+      const grade = graderOf(judge?.engine ?? base, judgeOptions(config))
       const { seed, evalMaxTokens: maxTokens } = config
       const finished = await runRows({
         ...{ stage: "evaluate", file: out, key, signal: AbortSignal.any([signal, lock.lost]) },
@@ -105,9 +124,10 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
         replay: () => !engine.independent,
         onNote: show.note,
         onRow: (done) => show.progress({ stage: method, unit: "rows", done, total: work.length }),
-      }).finally(() => writer?.close())
+      }).finally(() => Promise.all([writer?.close(), judge?.close()]))
       await writer?.finish()
-      return finished
+      await judge?.finish()
+      return { output: finished, judge }
     })
     const items = await collect(readOutput<EvalItem>(output))
     const graded = config.evalTemperatures.map((temperature) => ({
@@ -120,7 +140,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
       ...{ textIdentity: server ? "server" : "", answerIdentity: "" },
     }
     const results = resultsOf(graded, [], { samples: config.bootstrapSamples, seed: config.seed })
-    console.log(resultsTable({ ...results, judged_by: judgedBy(items, judging) }))
+    console.log(resultsTable({ ...results, judged_by: judgedBy(items, judging, judge) }))
     for (const [problem, n] of problemsOf(items)) console.log(`${n} without an answer, ${problem}`)
     console.log(`answers: ${out}`)
   } finally {

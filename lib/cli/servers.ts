@@ -42,6 +42,7 @@ export interface JudgeFlags {
   judgeField?: Record<string, unknown>
   judgeThinking?: boolean
   judgeThinkingTokens?: number
+  judgeThoughtsOpen?: boolean
 }
 
 /** Options of every command that talks to a server. */
@@ -125,6 +126,7 @@ export function withJudge(command: Command): Command {
     .option("--judge-field <key=value>", `extra request field for the judge ${same}`, fieldOption)
     .option("--judge-thinking <on|off>", `thinking on or off for the judge ${same}`, onOff)
     .option("--judge-thinking-tokens <n>", `extra thinking tokens for the judge ${same}`, naturalOption)
+    .option("--judge-thoughts-open <on|off>", `whether the judge server's template opens the thoughts ${same}`, onOff)
 }
 
 type Extra = Pick<OpenAIOptions, "signal" | "onRetry">
@@ -159,6 +161,7 @@ export function judgeSettingsOf(flags: ServerFlags & JudgeFlags): Omit<OpenAIOpt
     field: flags.judgeField ?? flags.field,
     thinking: flags.judgeThinking ?? flags.thinking,
     thinkingTokens: flags.judgeThinkingTokens ?? flags.thinkingTokens,
+    thoughtsOpen: flags.judgeThoughtsOpen ?? flags.thoughtsOpen,
   })
 }
 

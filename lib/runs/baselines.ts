@@ -16,7 +16,7 @@ import { failed, hasPassed, type Outcome, orRefusal, Refused } from "../musc/row
 import { shortNumbers, stages } from "../musc/stages"
 import { type ScoredPair, weighRequest, weighSamples } from "../musc/weigh"
 import { passed, type RunContext, rowsStage, scoredByJob, scoringJob } from "./context"
-import { exactGrader, judgeGrader, judgeOptions } from "./graders"
+import { checksKey, exactGrader, judgeGrader, judgeOptions, verdictsKey } from "./graders"
 import { openWriting, type WritingServer } from "./servers"
 import { stageOptions } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
@@ -106,7 +106,7 @@ function judgeOf({ pointsFrom }: RunConfig, method: BaselineName): Judge {
 
 /** All that decides what a judge says of the same answers. */
 function judgeKey({ config }: RunContext, judge: Judge, id: string): unknown[] {
-  return judge === "verifier" ? [judge] : [judge, judgeOptions(config), id]
+  return judge === "verifier" ? [judge, ...checksKey()] : [judge, judgeOptions(config), id, ...verdictsKey(config)]
 }
 
 /** The judging server of the settings, with its finished calls in the run folder. */

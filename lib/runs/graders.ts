@@ -1,4 +1,4 @@
-import { judgeMessages, parseVerdict } from "../baselines/judge"
+import { judgeMessages, parseVerdict, verdictVersion } from "../baselines/judge"
 import { checkableSpec, gradeCheckable } from "../checkable/spec"
 import type { RunConfig } from "../config/config"
 import { decomposedRow, type InstructionRow, type PairRow } from "../data/schema"
@@ -9,6 +9,24 @@ import { ask } from "../musc/row"
 import type { PairVerdicts } from "../musc/verify"
 import { readInstruction } from "../world/inverse"
 import { gradeAnswer, worldSpec } from "../world/spec"
+import { isWorld } from "./stages"
+
+/**
+ * To be raised when exact checks of either world, those of IFEval among them, say something else of a text: verdicts are
+ * kept on disk. `tests/musc/golden-checks.test.ts` tells.
+ */
+export const checksVersion = 1
+
+/** What keys of exact verdicts have of it: nothing for the first, so that outputs from before it was counted are found. */
+export const checksKey = (): number[] => (checksVersion > 1 ? [checksVersion] : [])
+
+/** What keys of a model's verdicts have of how they are read. The embedded world's say yes or no and nothing else. */
+export const verdictsKey = ({ instructionsFrom }: Pick<RunConfig, "instructionsFrom">): number[] =>
+  instructionsFrom === "world" ? [] : [verdictVersion]
+
+/** The same of grades, which are exact where they can be. */
+export const gradesKey = (config: Pick<RunConfig, "instructionsFrom">): number[] =>
+  isWorld(config) ? checksKey() : [...checksKey(), ...verdictsKey(config)]
 
 /** Exact verdicts for instructions of the embedded world. */
 export const worldGrader: Grader = async (row, answer) =>

@@ -31,7 +31,9 @@ export function notesOf(config: RunConfig, brought: readonly Brought[]): string[
       ? ["Rules decompose, corrupt and recombine the instructions; the model writes the answers and scores the tokens."]
       : []),
     ...brought.flatMap(({ seed, constraints, system, of }) => [
-      ...(constraints ? [`Seed ${seed}: the seed file holds the constraints of ${constraints} of ${of} instructions.`] : []),
+      ...(constraints
+        ? [`Seed ${seed}: the seed file holds the constraints of ${constraints} of ${of} instructions.`]
+        : []),
       ...(system ? [`Seed ${seed}: the system messages of ${system} of ${of} instructions are left out.`] : []),
     ]),
     ...(evalInstructions && seeds === "checkable"

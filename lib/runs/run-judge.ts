@@ -55,7 +55,7 @@ export function judgedBy(
   }: Pick<Engines, "name" | "textIdentity" | "answerIdentity"> & {
     base: { name: string }
   },
-  judge?: RunJudge,
+  judge?: Pick<RunJudge, "id">,
 ): string {
   const verdicts = items.flatMap(({ constraints }) => constraints)
   const asked = verdicts.filter(({ reply }) => reply !== undefined).length

@@ -4,7 +4,7 @@ import { hasPassed, type Outcome } from "../musc/row"
 import { verify } from "../musc/verify"
 import { openJudge } from "./baselines"
 import { passed, type RunContext, rowsStage, tellLosses } from "./context"
-import { gradePair, graderOf, judgeOptions } from "./graders"
+import { checksKey, gradePair, graderOf, judgeOptions, verdictsKey } from "./graders"
 import { isWorld } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
 
@@ -12,8 +12,8 @@ import { keyOf, readOutput, type StageOutput } from "./store"
 const version = 1
 
 /** Who says which answer of a pair keeps more of the constraints, for notes, results and report. */
-export function verifierOf({ seeds, judgeEndpoint, judgeModel }: RunConfig): string {
-  if (isWorld({ seeds })) return "exact checks"
+export function verifierOf({ instructionsFrom, judgeEndpoint, judgeModel }: RunConfig): string {
+  if (isWorld({ instructionsFrom })) return "exact checks"
   return judgeEndpoint ? judgeModel : "the model's own verdicts"
 }
 
@@ -24,7 +24,9 @@ export async function verifyStage(context: RunContext, seed: number, answered: S
   const options = judgeOptions(config)
   const server = !isWorld(config) && judgeEndpoint && judgeModel ? await openJudge(context) : undefined
   const grade = graderOf(server?.engine ?? engines.base, options)
-  const by = isWorld(config) ? ["exact"] : [options, server?.id ?? engines.textIdentity]
+  const by = isWorld(config)
+    ? ["exact", ...checksKey()]
+    : [options, server?.id ?? engines.textIdentity, ...verdictsKey(config)]
   const output = await rowsStage<Outcome<PairRow>, Outcome<InstructionRow>>(context, {
     name: `seed-${seed}/verify`,
     key: keyOf("verify", version, by, answered.key),

@@ -236,6 +236,29 @@ describe("other commands", () => {
     expect(existsSync(join(dir, ".f-out.jsonl.calls.jsonl"))).toBe(false)
   })
 
+  it("evaluate has a judge of its own, asked in its own way, and says who judged", async () => {
+    const writer = await serve(() => "Tea is hot.")
+    const judge = await serve(() => "plan\n</think>\n\nno")
+    const rows = put("g.jsonl", [
+      { id: "a", instruction: "Write about tea.", input: null, constraints: ["Is it about tea?", "Is it short?"] },
+    ])
+    const asked = ["--judge", judge.url, "--judge-model", "m", "--judge-leave-out", "seed"]
+    const args = ["evaluate", rows, "-o", "g-out.jsonl", ...at(writer.url), "--set", "evalTemperatures=0"]
+    const { stdout, status } = await musc([...args, ...asked, "--judge-thoughts-open", "on"]).done
+    expect(status).toBe(0)
+    expect([writer.bodies.length, judge.bodies.length]).toEqual([1, 2])
+    expect(stdout).toMatch(/^Judged by: the judge m/)
+    expect(judge.bodies[0]!.messages.at(-1)!.content).toContain("Write about tea.")
+    expect(["seed" in judge.bodies[0]!, "seed" in writer.bodies[0]!]).toEqual([false, true])
+    expect(rowsOf("g-out.jsonl")[0].constraints).toMatchObject([{ satisfied: false }, { satisfied: false }])
+    expect(existsSync(join(dir, ".g-out.jsonl.judge.calls.jsonl"))).toBe(false)
+    // Finished verdicts belong to this judge: without it they are others.
+    const without = await musc(args).done
+    expect(without.stderr).toContain("must be a new file or one of this evaluation")
+    const half = await musc([...args.slice(0, 4), "--judge-model", "m"]).done
+    expect(half.stderr).toContain("--judge-model: names the model of --judge, got no --judge; add it")
+  })
+
   it("chat talks with a server, shows no thoughts, and keeps the turns", async () => {
     const { url, bodies } = await serve(({ messages }) => `<think>\nhm\n</think>\n\nTurn ${messages.length}.`)
     const { stdout } = await musc(["chat", ...at(url)], { stdin: "hello\nagain\n" }).done

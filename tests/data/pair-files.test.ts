@@ -71,7 +71,12 @@ describe("a preference file of another program", () => {
   ])("with %s beside the texts is refused, as it would be left out", async (field, more) => {
     const pair = { prompt: [user("q")], chosen: [assistant("a")], rejected: [assistant("b")] }
     await expect(pairsOf([{ ...pair, ...more }])).rejects.toThrow(new RegExp(`, ${field}: a pair must hold no more`))
-    expect(await pairsOf([{ ...pair, [field]: null }, { ...pair, [field]: [] }])).toHaveLength(2)
+    expect(
+      await pairsOf([
+        { ...pair, [field]: null },
+        { ...pair, [field]: [] },
+      ]),
+    ).toHaveLength(2)
   })
 
   it("reads figures that are NaN, as data frames write them", async () => {

@@ -9,6 +9,7 @@ import { instructionRow } from "../../lib/data/schema"
 import type { Completion, Generator } from "../../lib/engine/engine"
 import { replyOf } from "../../lib/engine/reply"
 import { scripted } from "../../lib/engine/scripted"
+import { alpacaEval } from "../../lib/eval/alpaca-eval"
 import { infobench } from "../../lib/eval/infobench"
 import { judgeOf } from "../../lib/eval/judge"
 import { mtBench } from "../../lib/eval/mt-bench"
@@ -51,6 +52,7 @@ function says(messages: readonly { content: string }[]): string {
   if (/^Judge/.test(asked)) return /longer|Snow/.test(asked) ? '"nothing"\nno' : '"Rain"\nyes'
   if (/^Read the instruction and the answer/.test(asked)) return "It keeps all. Score: 4"
   if (/Rewrite it/.test(asked)) return "Rain falls soft."
+  if (/name of the model that gave the better/.test(asked)) return /river/.test(asked) ? "M" : "m"
   if (/question_1|rating/i.test(asked)) return "Good. Rating: [[9]]"
   if (/YES/.test(asked)) return "YES"
   return `Rain and rain${/four/.test(asked) ? "" : " and snow"}, ${messages.length}.`
@@ -131,7 +133,12 @@ describe("judged benchmarks", () => {
   const items = {
     infobench: join(dir, "infobench.jsonl"),
     mt: join(dir, "question.jsonl"),
+    alpaca: join(dir, "model_outputs.json"),
   }
+  const compared = ["Name a sea.", "Name a river.", "Name a lake."].map((instruction) => ({
+    ...{ dataset: "d", instruction, output: "It has none of its own.", generator: "g" },
+  }))
+  writeFileSync(items.alpaca, JSON.stringify(compared))
   writeFileSync(
     items.infobench,
     `${JSON.stringify({
@@ -159,8 +166,9 @@ describe("judged benchmarks", () => {
       .join(""),
   )
 
-  const score = async (name: "infobench" | "mt", engine: Generator, folder: string) => {
-    const benchmark = name === "mt" ? mtBench : infobench
+  const benchmarks = { infobench, mt: mtBench, alpaca: alpacaEval }
+  const score = async (name: keyof typeof benchmarks, engine: Generator, folder: string) => {
+    const benchmark = benchmarks[name]
     const { judge } = judgeOf(engine)
     return runBenchmark({
       benchmark: benchmark as never,
@@ -169,15 +177,16 @@ describe("judged benchmarks", () => {
       subject: "s",
       source: { engine, id: folder, seed: 1, local: false },
       judge: { ask: judge, id: folder, name: "j", concurrency: 4 },
-      scoring: "official",
+      scoring: name === "alpaca" ? "corrected" : "official", // the script has no log-probs
       bootstrap: { samples: 20, seed: 1 },
     })
   }
 
-  it.each(["infobench", "mt"] as const)(
+  it.each(["infobench", "mt", "alpaca"] as const)(
     "score a thinking model and judge as the same replies without thoughts: %s",
     async (name) => {
       const expected = await score(name, plain(), `${name}-plain`)
+      expect(Object.values(expected.scores.figures).every(({ value }) => value !== null)).toBe(true)
       for (const [i, manner] of Object.keys(manners).entries()) {
         const folder = `${name}-${i}`
         const { scores } = await score(name, thinking(manner), folder)
