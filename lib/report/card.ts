@@ -39,7 +39,7 @@ const plain = (value: unknown): string =>
   `${typeof value === "object" ? JSON.stringify(value) : value}`.replace(/[\r\n]+/g, " ").replace(/[<|`]/g, "\\$&")
 
 const told = [
-  "seeds",
+  "instructionsFrom",
   "instructions",
   "shots",
   "noiseRatio",

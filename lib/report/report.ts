@@ -38,7 +38,7 @@ function dataCard(data: RunData): Html {
   const { config = {}, manifest = {}, seeds } = data
   const { files: _, model = config.model, seeds: __, command, stages: ___, backend, ...rest } = manifest
   const top = facts([
-    ["instructions", config.seeds],
+    ["instructions", config.instructionsFrom ?? config.seeds],
     ["model", model],
     ["seeds", seeds],
     ...Object.entries(rest),

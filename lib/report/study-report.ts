@@ -12,7 +12,7 @@ import { resultBars, temperaturesOf } from "../plots/figures"
 import { figureBlock, type Html, html, page, table } from "../plots/html"
 import type { Figure } from "../plots/theme"
 import { type RunData, readOutcomes } from "./report-data"
-import { kindSection, resultSection } from "./report-sections"
+import { benchmarkSection, kindSection, resultSection } from "./report-sections"
 import { readStudy, type StudyRecord } from "./study-record"
 
 const percent = (share: number | null) => (share === null ? "–" : `${(100 * share).toFixed(1)} %`)
@@ -128,6 +128,7 @@ export async function writeStudyReport(dir: string): Promise<string> {
     html`<p class="note">To stay readable, the figures show only the last variant of each model. The reports of the runs show the others.</p>`
   const all: [string, string, Html | undefined][] = [
     ["results", "Results", resultSection({ results })],
+    ["benchmarks", "Benchmarks", benchmarkSection({ results })],
     ["curve", `By ${study.axis}`, over],
     ["variants", "Variants", variantSection(study)],
     ["training", "Training", logs.length ? html`${some}${figureBlock(trainingCurves(shown(logs)))}` : undefined],

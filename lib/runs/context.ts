@@ -40,6 +40,8 @@ export interface RunContext {
   evalJudge?: RunJudge
   /** Folder of finished outputs shared by runs. */
   cache?: string
+  /** Folder for what the runs of a study have in common: answers to benchmarks without an adapter, the judge's calls. */
+  shared?: string
   signal?: AbortSignal
   onProgress: (progress: Progress) => void
   /** Where metrics are logged to besides. */

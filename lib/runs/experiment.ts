@@ -10,10 +10,10 @@ import { type TrainRow, trainVersion } from "../musc/train"
 import { baselinePairs, finePairs } from "./baselines"
 import { collect, first, methodStage, passed, type RunContext, rowsStage, stepProgress, tellLosses } from "./context"
 import type { Engines, OpenGenerator } from "./engines"
-import { exactGrader, type GradedPair, gradePair, graderOf, judgeOptions } from "./graders"
+import { exactGrader, type GradedPair, gradePair, graderOf, gradesKey, judgeOptions } from "./graders"
 import { type Brought, broughtBy, notesOf, verifiedNote } from "./notes"
 import { type Graded, meanShares, type PairCount, resultsOf } from "./results"
-import { benchmarkTable, loadBenchmarks, type Measured, measureMethod } from "./run-benchmarks"
+import { type BenchmarkFindings, benchmarkTable, loadBenchmarks, type Measured, measureMethod } from "./run-benchmarks"
 import { judgedBy } from "./run-judge"
 import { holdoutStage, type Source, sourceStage } from "./source"
 import { checkMethods, stageOptions, trainSettings } from "./stages"
@@ -25,6 +25,8 @@ import { idsOf, verifierOf, verifyStage } from "./verified"
 export interface Findings {
   results: Results
   graded: (Graded & { seed: number; key: string })[]
+  /** What the table of benchmarks is made of. */
+  benchmarks: BenchmarkFindings
 }
 
 /** The paper's figure, once for each seed: instructions to pairs, pairs to adapters, adapters to answers and verdicts. */
@@ -126,6 +128,7 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
   const results = resultsOf(graded, pairs, { samples: config.bootstrapSamples, seed: config.seed })
   const verified = pairs.flatMap(({ seed, verified }) => (verified ? verifiedNote(seed, verified) : []))
   const notes = [...notesOf(config, brought), ...verified]
+  const benchmarks = { loaded, measured, seeds, judge: context.evalJudge?.id }
   const more = {
     ...{ trained, split: config.evalSplit, ...(notes.length && { notes }), ...(own.length && { baselines }) },
     ...(graded.length && {
@@ -135,9 +138,9 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
         context.evalJudge,
       ),
     }),
-    ...(loaded.length && { benchmarks: benchmarkTable(context, loaded, measured, seeds) }),
+    ...(loaded.length && { benchmarks: benchmarkTable(config, benchmarks) }),
   }
-  return { results: { ...results, ...more }, graded }
+  return { results: { ...results, ...more }, graded, benchmarks }
 }
 
 /** Notes the jobs that somebody else is to run, so that the others are written before the command ends. */
@@ -178,7 +181,15 @@ async function gradePairs(context: RunContext, name: string, pairs: StageOutput,
   const grade = graderOf(context.engines.base, options)
   const checked = await rowsStage<PairRow, GradedPair>(context, {
     name,
-    key: keyOf("pairs", evaluateVersion, pairs.key, context.engines.textIdentity, gradedPairs, options),
+    key: keyOf(
+      "pairs",
+      evaluateVersion,
+      pairs.key,
+      context.engines.textIdentity,
+      gradedPairs,
+      options,
+      ...gradesKey(context.config),
+    ),
     total: Math.min(n, gradedPairs),
     rows: () => first(gradedPairs, passed<PairRow>(pairs)),
     work: (row) => gradePair(row, grade),
@@ -307,7 +318,14 @@ async function evaluateMethod(
       : [engines.textIdentity]
   for (const temperature of config.evalTemperatures) {
     const options = { method, seed, temperature, maxTokens: config.evalMaxTokens }
-    const made = [engines.answerIdentity, adapter?.key ?? "base", holdout.key, judgeOptions(config), ...judging]
+    const made = [
+      engines.answerIdentity,
+      adapter?.key ?? "base",
+      holdout.key,
+      judgeOptions(config),
+      ...judging,
+      ...gradesKey(config),
+    ]
     const output = await rowsStage(context, {
       name: `seed-${seed}/evaluate/${method}-T${temperature}`,
       key: keyOf("evaluate", evaluateVersion, options, ...made),

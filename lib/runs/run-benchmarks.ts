@@ -15,6 +15,7 @@ import { benchmarkOf, checkData } from "./benchmarks"
 import { readItems } from "./compare"
 import type { RunContext } from "./context"
 import { aligned } from "./results"
+import { keyOf } from "./store"
 
 /** A benchmark that a run measures its methods on, with its items. */
 export interface LoadedBenchmark {
@@ -125,7 +126,9 @@ export async function measureMethod(
       measured.push({ ...before, seed })
       continue
     }
-    const dir = join(context.dir, `seed-${own}/benchmarks/${benchmark.name}/${method}`)
+    const dir = adapter
+      ? join(context.dir, `seed-${own}/benchmarks/${benchmark.name}/${method}`)
+      : join(sharedDir(context), `seed-${own}/benchmarks/${benchmark.name}/${method}`)
     const ask = judge && judgeOf(judge.engine, { tries: config.evalJudgeTries })
     const { scores } = await runBenchmark({
       ...{ benchmark, items, dir, data, signal, scoring: config.benchmarkScoring },
@@ -152,12 +155,23 @@ export async function measureMethod(
   return measured
 }
 
+/** Where answers without an adapter go, which the runs of a study that have the same model share. */
+const sharedDir = ({ dir, shared, engines }: RunContext) =>
+  shared === undefined ? dir : join(shared, `base-${keyOf(engines.answerIdentity).slice(0, 8)}`)
+
+/** What the table of benchmarks is made of. */
+export interface BenchmarkFindings {
+  loaded: readonly LoadedBenchmark[]
+  measured: readonly Measured[]
+  seeds: readonly number[]
+  /** Who judged. */
+  judge?: string
+}
+
 /** The table's part of each benchmark: figures of every method, and differences from base, coarse and of musc from all. */
 export function benchmarkTable(
-  { config, evalJudge: judge }: Pick<RunContext, "config" | "evalJudge">,
-  loaded: readonly LoadedBenchmark[],
-  measured: readonly Measured[],
-  seeds: readonly number[],
+  config: RunConfig,
+  { loaded, measured, seeds, judge }: BenchmarkFindings,
 ): BenchmarkResults[] {
   return loaded.map(({ benchmark }) => {
     const own = measured.filter((one) => one.benchmark === benchmark.name)
@@ -175,7 +189,7 @@ export function benchmarkTable(
     return {
       benchmark: benchmark.name,
       scoring: config.benchmarkScoring,
-      judge: benchmark.judged ? judge!.id : null,
+      judge: benchmark.judged ? judge! : null,
       items: found.items,
       left_out: found.leftOut,
       notes: [

@@ -1,4 +1,4 @@
-import { rm } from "node:fs/promises"
+import { mkdir, rm } from "node:fs/promises"
 import { dirname, join, resolve } from "node:path"
 import { type RunConfig, thinkingOf } from "../config/config"
 import { currentOf } from "../config/current"
@@ -52,6 +52,8 @@ export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgr
   judge?: Omit<OpenAIOptions, "model" | "baseURL">
   /** Folder of finished stages shared by runs: `.cache` beside the run folder if not given, null for none. */
   cache?: string | null
+  /** Folder for what the runs of a study have in common: answers to benchmarks without an adapter, the judge's calls. */
+  shared?: string
   /** Where metrics of trainings and the results are logged to besides the run's own files. */
   log?: readonly TrackerName[]
   /** Command line for the manifest. */
@@ -74,7 +76,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
   const { onNote = () => {} } = options
   const dir = resolve(options.dir)
   if (options.serverSignals) checkServerSignals(config, !!(options.server || options.serve))
-  if (!isWorld(config) && config.seeds !== "self-instruct") requireReadable(config.seeds)
+  if (!isWorld(config) && config.instructionsFrom !== "self-instruct") requireReadable(config.instructionsFrom)
   const lock = lockFolder(dir)
   const failing = new AbortController() // ends what the engine still has to do when anything else fails
   const signal = AbortSignal.any([failing.signal, lock.lost, ...(options.signal ? [options.signal] : [])])
@@ -121,7 +123,8 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
       ...{ signal, onTokens, onNote, text, signals, torch: options.torch },
     })
     const tracking = options.log && (await openTrackers(dir, config, options.log))
-    const evalJudge = await openRunJudge(config, { ...options, dir, signal, onNote })
+    if (options.shared !== undefined) await mkdir(options.shared, { recursive: true })
+    const evalJudge = await openRunJudge(config, { ...options, dir: options.shared ?? dir, signal, onNote })
     const context = {
       config,
       dir,
@@ -129,6 +132,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
       judge: options.judge,
       evalJudge,
       cache,
+      shared: options.shared,
       tracking,
       signal,
       onProgress,

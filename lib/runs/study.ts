@@ -11,6 +11,7 @@ import type { Findings } from "./experiment"
 import { versions } from "./manifest"
 import { resultsOf } from "./results"
 import { findings, type RunOptions } from "./run"
+import { benchmarkTable, type Measured } from "./run-benchmarks"
 
 /** One run of a study: its folder's name, and what it changes. */
 export interface Variant {
@@ -39,7 +40,8 @@ export async function runStudy({ axis, variants }: Study, options: RunOptions): 
   const found: Found[] = []
   for (const { name, changes, config } of variants) {
     onNote(`${name}: ${said(changes)}`)
-    found.push({ name, config, ...(await findings(config, { ...options, dir: join(dir, name), cache })) })
+    const own = { ...options, dir: join(dir, name), cache, shared: join(dir, ".shared") }
+    found.push({ name, config, ...(await findings(config, own)) })
   }
   const names = methodNamesOf(found)
   const merged = new Map<string, Findings["graded"][number]>()
@@ -60,7 +62,15 @@ export async function runStudy({ axis, variants }: Study, options: RunOptions): 
     (results.trained ?? []).map((one) => ({ ...one, method: names[i]![one.method] ?? one.method })),
   )
   const { evalSplit: split } = variants[0]!.config
-  const results = { ...resultsOf([...merged.values()], [], { samples, seed }), bases, trained, split }
+  const judges = [...new Set(found.flatMap(({ results }) => results.judged_by ?? []))]
+  const notes = notesOf(found)
+  const results = {
+    ...resultsOf([...merged.values()], [], { samples, seed }),
+    ...{ bases, trained, split },
+    ...(notes.length && { notes }),
+    ...(judges.length && { judged_by: judges.join("; ") }),
+    ...benchmarksOf(found, names),
+  }
   await mkdir(dir, { recursive: true })
   await writeResults(dir, results)
   const record: StudyRecord = {
@@ -75,7 +85,14 @@ export async function runStudy({ axis, variants }: Study, options: RunOptions): 
       pairs: results.pairs,
     })),
   }
-  const files = ["results.json", "results.csv", "results.md", ...variants.map(({ name }) => `${name}/manifest.json`)]
+  const files = [
+    "results.json",
+    "results.csv",
+    "results.md",
+    "benchmarks.csv",
+    "benchmarks.md",
+    ...variants.map(({ name }) => `${name}/manifest.json`),
+  ]
   record.files = {}
   for (const file of files.filter((name) => existsSync(join(dir, name))))
     record.files[file] = await sha256File(join(dir, file))
@@ -94,17 +111,42 @@ interface Found extends Findings {
  * one, else named by model; a variant's only trained method takes the variant's name.
  */
 function methodNamesOf(found: readonly Found[]): Record<string, string>[] {
-  const baseOf = ({ graded }: Found) => graded.flatMap(({ method, key }) => (method === "base" ? key : [])).join()
+  const baseOf = ({ graded, config }: Found) =>
+    graded.flatMap(({ method, key }) => (method === "base" ? key : [])).join() || config.model
   const models = new Set(found.map(({ config }) => config.model))
   const oneBase = new Set(found.map(baseOf)).size === 1
-  return found.map(({ name, config, graded }) => {
-    const trained = [...new Set(graded.map(({ method }) => method))].filter((method) => method !== "base")
+  return found.map(({ name, config, graded, benchmarks }) => {
+    const all = new Set([...graded, ...benchmarks.measured].map(({ method }): string => method))
+    const trained = [...all].filter((method) => method !== "base")
     const base = oneBase ? "base" : `base ${models.size > 1 ? basename(config.model) : name}`
     return Object.fromEntries([
       ["base", base],
       ...trained.map((method) => [method, trained.length > 1 ? `${name} ${method}` : name]),
     ])
   })
+}
+
+/** The table of benchmarks over all runs; base's answers of runs with the same model are the same. */
+function benchmarksOf(found: readonly Found[], names: readonly Record<string, string>[]): Pick<Results, "benchmarks"> {
+  const loaded = new Map(found.flatMap(({ benchmarks }) => benchmarks.loaded.map((one) => [one.benchmark.name, one])))
+  if (!loaded.size) return {}
+  const measured = new Map<string, Measured>()
+  for (const [i, { benchmarks }] of found.entries())
+    for (const one of benchmarks.measured) {
+      const method = names[i]![one.method] ?? one.method
+      measured.set(`${one.benchmark}\n${method}\n${one.seed}`, { ...one, method })
+    }
+  const { seeds } = found[0]!.benchmarks
+  const judge = found.map(({ benchmarks }) => benchmarks.judge).find((one) => one !== undefined)
+  const all = { loaded: [...loaded.values()], measured: [...measured.values()], seeds, judge }
+  return { benchmarks: benchmarkTable(found[0]!.config, all) }
+}
+
+/** The notes of the runs, those that not all of them have with the run's name. */
+function notesOf(found: readonly Found[]): string[] {
+  const all = found.flatMap(({ name, results }) => (results.notes ?? []).map((note) => ({ name, note })))
+  const everywhere = (note: string) => found.every(({ results }) => results.notes?.includes(note))
+  return [...new Set(all.map(({ name, note }) => (everywhere(note) ? note : `${name}: ${note}`)))]
 }
 
 const said = (changes: Partial<RunConfig>) =>

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
@@ -10,7 +10,7 @@ import { writeStudyReport } from "../../lib/report/study-report"
 import { run } from "../../lib/runs/run"
 import { runStudy } from "../../lib/runs/study"
 import { satisfies } from "../../lib/world/kinds"
-import { worldSpec } from "../../lib/world/spec"
+import { worldInstructions, worldSpec } from "../../lib/world/spec"
 import { oracleModel } from "../support/oracle"
 
 const root = mkdtempSync(join(tmpdir(), "musc-study-"))
@@ -227,6 +227,40 @@ describe("a study", () => {
     await runStudy({ variants: [...variants, variant("beta", { beta: 0.5 })] }, { dir, local: again })
     expect(again.calls).toEqual({ respond: 3 })
   })
+
+  it("has the table of benchmarks over its runs, base asked once for all, and says who judged", async () => {
+    const data = join(root, "data")
+    mkdirSync(join(data, "ifeval"), { recursive: true })
+    const prompts = worldInstructions({ n: 6, seed: 31, split: "eval" }).map(({ instruction }) => instruction)
+    const rows = prompts.map((prompt, key) => ({
+      ...{ key, prompt, instruction_id_list: ["punctuation:no_comma"], kwargs: [{}] },
+    }))
+    writeFileSync(join(data, "ifeval/input_data.jsonl"), rows.map((row) => `${JSON.stringify(row)}\n`).join(""))
+    const shared = { evalInstructions: 0, benchmarks: ["ifeval"], benchmarkData: data }
+    const two = ["one", "two"].map((name, i) => variant(name, { beta: 0.1 * (i + 1), ...shared }))
+    const folder = join(root, "benchmarked")
+    const asked = oracleModel()
+    const results = await runStudy({ variants: two }, { dir: folder, local: asked })
+    expect(asked.calls).toEqual({ respond: 3 * 6 }) // base, one and two; the pairs are in the cache of the study beside
+    const answers = (file: string): string[] => lines(join(folder, file)).map(({ responses }) => responses[0])
+    const noComma = (list: readonly string[]) => list.filter((text) => !text.includes(",")).length / list.length
+    const [ifeval] = results.benchmarks!
+    expect(Object.keys(ifeval!.methods)).toEqual(["base", "one", "two"])
+    for (const name of ["one", "two"])
+      expect(ifeval!.methods[name]!["prompt strict"]!.value).toBeCloseTo(
+        noComma(answers(`${name}/seed-0/benchmarks/ifeval/musc/answers.jsonl`)),
+        12,
+      )
+    expect(ifeval!.differences.map(({ method, against }) => `${method} ${against}`)).toContain("two one")
+    expect(readFileSync(join(folder, "benchmarks.md"), "utf8")).toMatch(/\| two \| [\d.]+ \[/)
+    expect(readFileSync(join(folder, "report.html"), "utf8")).toContain("Difference from base")
+    const { files } = JSON.parse(readFileSync(join(folder, "study.json"), "utf8"))
+    expect(Object.keys(files)).toContain("benchmarks.csv")
+    const again = oracleModel()
+    await runStudy({ variants: two }, { dir: folder, local: again })
+    expect(again.calls).toEqual({})
+    expect(JSON.parse(readFileSync(join(dir, "results.json"), "utf8")).judged_by).toBe("exact checks")
+  }, 60_000)
 
   it("says which file is broken", async () => {
     writeFileSync(join(dir, "study.json"), '{"variants": 3}')
