@@ -41,6 +41,7 @@ import {
 
 interface Options extends SettingOptions, TorchFlags, ServedFlags, JudgeFlags {
   instructions?: string
+  seeds?: string
   benchmarks?: string[]
   data?: string
   serverSignals?: boolean
@@ -120,13 +121,13 @@ export function register(program: Command): void {
 }
 
 /** What `--instructions` (formerly `--seeds`) names. @throws InputError for both */
-function instructionsOf({ instructions, seeds }: Options): { seeds?: string } {
+function instructionsOf({ instructions, seeds }: Options): { instructionsFrom?: string } {
   if (instructions !== undefined && seeds !== undefined) {
     throw new InputError("is the old name of --instructions, got both; leave it out", { field: "--seeds" })
   }
   if (seeds !== undefined) console.error("note: --seeds is now called --instructions (a seed is a random seed)")
   const from = instructions ?? seeds
-  return from === undefined ? {} : { seeds: from }
+  return from === undefined ? {} : { instructionsFrom: from }
 }
 
 /**

@@ -31,7 +31,7 @@ export interface SettingOptions {
   backend?: RunConfig["backend"]
   math?: RunConfig["math"]
   workers?: number
-  seeds?: string
+  instructionsFrom?: string
   limit?: number
   repeat?: number
   /** Settings that options of one command name. */
@@ -121,11 +121,11 @@ export function readConfig(
   const model = `${sets.model ?? given.model ?? file?.own.model ?? known?.model ?? "world"}`
   const base = { ...recipeSettings(name ?? (isEmbedded(model) ? "smoke" : file ? null : "paper"), model), ...file?.own }
   const named = Object.fromEntries(
-    (["model", "backend", "math", "workers", "seeds", "repeat"] as const).flatMap((key) =>
+    (["model", "backend", "math", "workers", "instructionsFrom", "repeat"] as const).flatMap((key) =>
       given[key] === undefined ? [] : [[key, given[key]]],
     ),
   )
-  const from = `${sets.seeds ?? given.seeds ?? file?.own.seeds ?? "world"}`
+  const from = `${sets.instructionsFrom ?? given.instructionsFrom ?? file?.own.instructionsFrom ?? "world"}`
   const own = ["world", "self-instruct", "checkable"].includes(from) ? {} : known?.fromFile
   const merged: Record<string, unknown> = { ...base, ...own, ...file?.own, model, ...named, ...settings }
   if (limit !== undefined) {
@@ -134,7 +134,7 @@ export function readConfig(
     Object.assign(merged, { instructions: most("instructions"), evalInstructions: most("evalInstructions") })
   }
   const config = parseConfig({ ...merged, ...sets, ...changes })
-  if (config.seeds === "checkable" && isEmbedded(config.model)) {
+  if (config.instructionsFrom === "checkable" && isEmbedded(config.model)) {
     const rule = "must be a chat model, as the checkable instructions are plain English"
     throw new InputError(`${rule}, got the embedded ${config.model}; give --model`, { field: "model" })
   }

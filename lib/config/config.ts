@@ -74,7 +74,7 @@ export const runConfig = z.strictObject({
       "worker processes that generate and score, each with its own copy of the model; 0: one per core for models below .5 GB if half of the " +
         "free memory can hold them, otherwise 1; does not change results",
     ),
-  seeds: z
+  instructionsFrom: z
     .string()
     .min(1)
     .default("world")
@@ -86,7 +86,7 @@ export const runConfig = z.strictObject({
     .enum(["model", "world"])
     .default("model")
     .describe(
-      "who decomposes, corrupts and recombines: the model, or exact rules (world; only for seeds world and checkable), for models too weak for it; " +
+      "who decomposes, corrupts and recombines: the model, or exact rules (world; only for instructionsFrom world and checkable), for models too weak for it; " +
         "answers and token signals always come from the model",
     ),
   instructions: count(1).default(1000).describe("maximum number of training instructions; 600 to 10,000"),
@@ -276,6 +276,17 @@ export const runConfig = z.strictObject({
 export type RunConfig = z.output<typeof runConfig>
 export type ConfigKey = keyof RunConfig
 
+/** Settings that had another name, by that name. */
+export const formerNames: Readonly<Record<string, ConfigKey>> = { seeds: "instructionsFrom" }
+
+/** Settings under the names that they have now. @throws ConfigError for one given under both names */
+export function withCurrentNames(settings: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const both = Object.entries(formerNames).filter(([name, now]) => name in settings && now in settings)
+  if (both.length)
+    throw new ConfigError(both.map(([name, now]) => `${name}: is the former name of ${now}, got both; leave it out`))
+  return Object.fromEntries(Object.entries(settings).map(([name, value]) => [formerNames[name] ?? name, value]))
+}
+
 /** The setting as engines take it; undefined leaves it to the template. */
 export const thinkingOf = ({ thinking }: Pick<RunConfig, "thinking">): boolean | undefined =>
   thinking === "template" ? undefined : thinking === "on"
@@ -286,10 +297,11 @@ export const configKeys = Object.keys(runConfig.shape) as ConfigKey[]
 export const configDefaults: RunConfig = runConfig.parse({})
 
 /**
- * The settings, with defaults for those not given; `shots` and `findText` are what the model takes where its folder says so.
+ * The settings, with defaults for those not given, former names taken for the present ones; `shots` and `findText` are what the model takes where its folder says so.
  * @throws ConfigError listing every problem.
  */
-export function parseConfig(settings: Readonly<Record<string, unknown>>): RunConfig {
+export function parseConfig(named: Readonly<Record<string, unknown>>): RunConfig {
+  const settings = withCurrentNames(named)
   const model = typeof settings.model === "string" ? settings.model : configDefaults.model
   const most = modelTraits(model).shots ?? 5
   const given = {
@@ -306,7 +318,7 @@ export function parseConfig(settings: Readonly<Record<string, unknown>>): RunCon
     problems.push(`minConstraints: must be at most maxConstraints (${maxConstraints}), got ${minConstraints}; lower it`)
   if (drop + negate + substitute === 0)
     problems.push("drop, negate, substitute: one must be above 0, got 0 for all; raise one")
-  if (parsed.success) problems.push(...ofOtherSeeds(parsed.data))
+  if (parsed.success) problems.push(...ofOtherSources(parsed.data))
   const { methods, judgeEndpoint, judgeModel } = { ...configDefaults, ...given } as RunConfig
   if (Array.isArray(methods) && methods.includes("self-reward-external") && !(judgeEndpoint && judgeModel))
     problems.push(
@@ -335,11 +347,11 @@ function addressProblems(list: string, field: ConfigKey): string[] {
 }
 
 /** Settings that the instructions which a run starts from have no use for. */
-function ofOtherSeeds({ seeds, stages }: RunConfig): string[] {
+function ofOtherSources({ instructionsFrom, stages }: RunConfig): string[] {
   const problems: string[] = []
-  if (stages === "world" && seeds === "self-instruct")
+  if (stages === "world" && instructionsFrom === "self-instruct")
     problems.push(
-      "stages: world needs instructions that a world knows, got self-instruct; set seeds=checkable or stages=model",
+      "stages: world needs instructions that a world knows, got self-instruct; set instructionsFrom=checkable or stages=model",
     )
   return problems
 }

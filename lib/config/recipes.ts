@@ -50,7 +50,7 @@ const standard = Object.fromEntries(
 /** The settings of the authors' released scripts for models of 7 and 8 B, on the methods of the paper. */
 const released: Omit<Recipe, "summary" | "model"> = {
   config: {
-    ...{ seeds: "self-instruct", instructions: 1000, pairs: 1000, epochs: 3, gradientCheckpointing: true },
+    ...{ instructionsFrom: "self-instruct", instructions: 1000, pairs: 1000, epochs: 3, gradientCheckpointing: true },
     weightings: ["uniform", "contrast", "pmi", "entropy", "kl"],
     methods: [
       ...([
@@ -111,7 +111,7 @@ export const recipes: Readonly<Record<string, Recipe>> = {
     },
     otherModels: {
       ...standard,
-      seeds: "self-instruct",
+      instructionsFrom: "self-instruct",
       repeat: 1,
       epochs: 3,
       weightings: ["uniform", "contrast", "pmi", "entropy", "kl"],
@@ -122,7 +122,7 @@ export const recipes: Readonly<Record<string, Recipe>> = {
     summary:
       "your chat model (--model) on plain English instructions whose constraints are checked by rules; rules also decompose, corrupt and recombine",
     config: {
-      seeds: "checkable",
+      instructionsFrom: "checkable",
       stages: "world",
       instructions: 400,
       minConstraints: 3,

@@ -3,7 +3,7 @@ import { parse as parseYaml } from "yaml"
 import { fileError } from "../data/files"
 import { show } from "../data/json-file"
 import { ConfigError, InputError } from "../errors"
-import { type ConfigKey, runConfig } from "./config"
+import { type ConfigKey, formerNames, runConfig, withCurrentNames } from "./config"
 
 /**
  * `key=value` texts as settings. A value is read as YAML (`1e-4`, `true`, `[0, .5]`); lists may also be written
@@ -17,10 +17,20 @@ export function parseSets(sets: readonly string[]): Record<string, unknown> {
   return Object.fromEntries(
     sets.map((text) => {
       const at = text.indexOf("=")
-      const key = text.slice(0, at)
+      const key = currentName(text.slice(0, at))
       return [key, settingOf(key, text.slice(at + 1))]
     }),
   )
+}
+
+const told = new Set<string>()
+
+/** The name that a setting has now; says so, once, where a command still uses a former one. */
+function currentName(name: string): string {
+  const now = Object.hasOwn(formerNames, name) ? formerNames[name] : undefined
+  if (now && !told.has(name)) console.error(`note: the setting ${name} is called ${now} now`)
+  told.add(name)
+  return now ?? name
 }
 
 function settingOf(key: string, text: string): unknown {
@@ -54,5 +64,6 @@ export function readSettings(file: string): Record<string, unknown> {
   }
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw new InputError(`must hold settings as key: value lines, got ${show(value)}; repair it`, { file })
-  return value as Record<string, unknown>
+  for (const key of Object.keys(value)) currentName(key)
+  return withCurrentNames(value as Record<string, unknown>)
 }

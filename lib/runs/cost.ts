@@ -63,7 +63,7 @@ export async function costOf(
   const stage = (stage: string, calls: number, read: number, reply: number, limit: number): Cost => ({
     ...{ stage, calls, read: calls * read, written: calls * Math.min(reply, limit), most: calls * limit },
   })
-  const selfWritten = c.seeds === "self-instruct"
+  const selfWritten = c.instructionsFrom === "self-instruct"
   const edits = kept * Math.max(1, Math.round(c.noiseRatio * assumed.constraints)) * (c.negate + c.substitute)
   const asked = Math.round(edits / (c.drop + c.negate + c.substitute))
   const baselines = c.methods.filter((method) => isBaseline(method) || method === "fine")

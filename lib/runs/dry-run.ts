@@ -34,18 +34,18 @@ export async function planOf(config: RunConfig, rates?: Rates): Promise<string> 
   const engine = recorder()
   const written = selfInstructed(config)
   const { rows, held } = await drawn(config)
-  if (config.seeds === "self-instruct") await selfInstruct(engine, 0, options.source)
+  if (config.instructionsFrom === "self-instruct") await selfInstruct(engine, 0, options.source)
   else if (rows[0] && config.stages === "world")
     await engine.generate({ messages: respondMessages(rows[0].instruction, rows[0].input), ...options.respond })
   else if (rows[0]) await stages.decompose.work(engine, rows[0], options.decompose)
-  const kept = config.seeds === "self-instruct" ? config.instructions : rows.length
+  const kept = config.instructionsFrom === "self-instruct" ? config.instructions : rows.length
   const evaluated = Math.min(held, config.evalInstructions)
   const steps = Math.ceil(Math.min(kept, config.pairs || kept) / config.batchSize) * config.epochs
   const trained = config.methods.filter((method) => method !== "base").length
   const answers = evaluated * config.methods.length * config.evalTemperatures.length
   const verifies = config.keepPairs === "verified" || config.methods.some(isVerified)
   const calls = [
-    ...(config.seeds === "self-instruct" ? [["self-instruct", `${written}`, "answers"]] : []),
+    ...(config.instructionsFrom === "self-instruct" ? [["self-instruct", `${written}`, "answers"]] : []),
     ...(config.stages === "world"
       ? [["decompose, corrupt, recombine", "0", "answers, as the world does them"]]
       : [
@@ -95,7 +95,8 @@ function baselineCalls(config: RunConfig, n: number): string[][] {
 /** Rows to train on and the number of those held out, as far as they are known before a model has written any. */
 async function drawn(config: RunConfig): Promise<{ rows: InstructionRow[]; held: number }> {
   if (isWorld(config)) return { rows: worldSource(config, config.seed), held: config.evalInstructions }
-  if (config.seeds === "self-instruct") return { rows: [], held: selfInstructed(config) - config.instructions }
+  if (config.instructionsFrom === "self-instruct")
+    return { rows: [], held: selfInstructed(config) - config.instructions }
   const rows = await collect(sourceRows(config, candidates(config)))
   const held = await collect(first(config.evalInstructions, heldOutRows(config, candidates(config))))
   return { rows: rows.filter(({ failure }) => !failure), held: held.length }

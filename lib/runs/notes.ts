@@ -25,7 +25,7 @@ export async function broughtBy(seed: number, decomposed: StageOutput): Promise<
 
 /** What a reader of the table must know about the run. */
 export function notesOf(config: RunConfig, brought: readonly Brought[]): string[] {
-  const { seeds, stages, evalInstructions } = config
+  const { instructionsFrom, stages, evalInstructions } = config
   return [
     ...(stages === "world"
       ? ["Rules decompose, corrupt and recombine the instructions; the model writes the answers and scores the tokens."]
@@ -36,7 +36,7 @@ export function notesOf(config: RunConfig, brought: readonly Brought[]): string[
         : []),
       ...(system ? [`Seed ${seed}: the system messages of ${system} of ${of} instructions are left out.`] : []),
     ]),
-    ...(evalInstructions && seeds === "checkable"
+    ...(evalInstructions && instructionsFrom === "checkable"
       ? ["The exact checks do not judge the task itself, only its constraints."]
       : []),
   ]

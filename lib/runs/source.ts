@@ -31,17 +31,17 @@ export interface Source {
 /** Stage 0: the instructions that a seed starts from. */
 export async function sourceStage(context: RunContext, seed: number): Promise<Source> {
   const { config } = context
-  const { instructions, nearDuplicate, holdout, seeds } = config
+  const { instructions, nearDuplicate, holdout, instructionsFrom } = config
   const name = `seed-${seed}/source`
   if (isWorld(config)) {
     const rows = worldSource(config, seed)
-    const key = keyOf("source", version, seeds, rows)
+    const key = keyOf("source", version, instructionsFrom, rows)
     return { rows: await rowsStage(context, { name, key, total: instructions, rows: () => rows, work: same }) }
   }
-  const written = seeds === "self-instruct" ? await selfInstructStage(context, seed) : undefined
+  const written = instructionsFrom === "self-instruct" ? await selfInstructStage(context, seed) : undefined
   const origin = written
     ? keyOf(written.key, nearDuplicate)
-    : keyOf(await sha256File(seeds), nearDuplicate, readerVersion)
+    : keyOf(await sha256File(instructionsFrom), nearDuplicate, readerVersion)
   const pool = { key: origin, rows: () => candidates(config, written && readOutput(written)) }
   const development = config.evalSplit === "development" ? ["development"] : []
   const key = keyOf("source", version, pool.key, instructions, holdout, ...development)

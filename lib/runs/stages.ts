@@ -21,7 +21,7 @@ import { worldInstructions } from "../world/spec"
 /** The settings that each command or stage reads, for help texts. */
 export const stageSettings = {
   source: [
-    ...(["seeds", "instructions", "minConstraints", "maxConstraints", "nearDuplicate", "holdout"] as const),
+    ...(["instructionsFrom", "instructions", "minConstraints", "maxConstraints", "nearDuplicate", "holdout"] as const),
     ...(["selfInstructTemperature", "selfInstructMaxTokens"] as const),
   ],
   decompose: ["stages", "shots", "findText", "decomposeTemperature", "decomposeMaxTokens"],
@@ -147,13 +147,13 @@ type HeldOut = Pick<RunConfig, "holdout" | "evalSplit">
 
 /**
  * The instructions that a run may draw on, near-duplicates marked as failed: those of the seed file, or those that the
- * model wrote (`generated`). Not for `seeds: world`, which never runs out.
+ * model wrote (`generated`). Not for `instructionsFrom: world`, which never runs out.
  */
 export function candidates(
-  { seeds, nearDuplicate }: RunConfig,
+  { instructionsFrom, nearDuplicate }: RunConfig,
   generated?: AsyncIterable<Outcome<InstructionRow>>,
 ): AsyncGenerator<Outcome<InstructionRow>> {
-  const rows = generated ?? (readInstructions(seeds) as AsyncIterable<Outcome<InstructionRow>>)
+  const rows = generated ?? (readInstructions(instructionsFrom) as AsyncIterable<Outcome<InstructionRow>>)
   return markNearDuplicates(rows, nearDuplicate)
 }
 
@@ -188,19 +188,20 @@ export const selfInstructed = ({ instructions, ...config }: RunConfig) =>
   Math.ceil(instructions / (1 - Math.min(0.9, keptShare(config))))
 
 /** Whether a run starts from instructions that a world makes, without end. */
-export const isWorld = ({ seeds }: Pick<RunConfig, "seeds">): boolean => seeds === "world" || seeds === "checkable"
+export const isWorld = ({ instructionsFrom: from }: Pick<RunConfig, "instructionsFrom">): boolean =>
+  from === "world" || from === "checkable"
 
 /** A world's own instructions for training, different ones for each seed. */
 export function worldSource(config: RunConfig, seed: number): InstructionRow[] {
-  const { seeds, instructions: n, minConstraints, maxConstraints } = config
-  const make = seeds === "checkable" ? checkableInstructions : worldInstructions
+  const { instructionsFrom, instructions: n, minConstraints, maxConstraints } = config
+  const make = instructionsFrom === "checkable" ? checkableInstructions : worldInstructions
   return make({ n, seed, split: "train", constraints: [minConstraints, maxConstraints] })
 }
 
 /** A world's held-out instructions: the same in every run. */
 export function worldHoldout(config: RunConfig): InstructionRow[] {
-  const { seeds, evalSplit, evalInstructions: n, minConstraints, maxConstraints } = config
+  const { instructionsFrom, evalSplit, evalInstructions: n, minConstraints, maxConstraints } = config
   const constraints = [minConstraints, maxConstraints] as const
-  if (seeds === "checkable") return checkableInstructions({ n, seed: 0, split: evalSplit, constraints })
+  if (instructionsFrom === "checkable") return checkableInstructions({ n, seed: 0, split: evalSplit, constraints })
   return worldInstructions({ n, seed: 0, split: evalSplit === "test" ? "eval" : "development", constraints })
 }

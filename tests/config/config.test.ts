@@ -1,7 +1,7 @@
 import { mkdtempSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { describe, expect, it } from "vitest"
+import { describe, expect, it, vi } from "vitest"
 import { configDefaults, nearest, parseConfig } from "../../lib/config/config"
 import { recipes } from "../../lib/config/recipes"
 import { parseSets, readSettings } from "../../lib/config/settings"
@@ -92,13 +92,25 @@ describe("key=value texts", () => {
       "keepCut=true",
       "methods=base,musc-kl",
       "evalTemperatures=[0, .5]",
-      "seeds=12",
+      "instructionsFrom=12",
       "model=true",
     ]
     const config = parseConfig(parseSets(sets))
     expect(config).toMatchObject({ lr: 1e-4, keepCut: true, methods: ["base", "musc-kl"], evalTemperatures: [0, 0.5] })
-    expect(config).toMatchObject({ seeds: "12", model: "true" })
+    expect(config).toMatchObject({ instructionsFrom: "12", model: "true" })
     expect(parseConfig(parseSets(["evalTemperatures=0"])).evalTemperatures).toEqual([0])
+  })
+
+  it("may name a setting as it was called before, not under both names", () => {
+    expect(parseConfig({ seeds: "checkable" })).toEqual(parseConfig({ instructionsFrom: "checkable" }))
+    const said = vi.spyOn(console, "error").mockImplementation(() => {})
+    expect(parseSets(["seeds=12"])).toEqual({ instructionsFrom: "12" })
+    parseSets(["seeds=13"])
+    expect(said.mock.calls).toEqual([["note: the setting seeds is called instructionsFrom now"]])
+    said.mockRestore()
+    expect(problemsOf({ seeds: "a", instructionsFrom: "b" })).toEqual([
+      "seeds: is the former name of instructionsFrom, got both; leave it out",
+    ])
   })
 
   it("keep what stands behind the first equals sign", () => {

@@ -66,7 +66,7 @@ function adapter(): string {
   mkdirSync(dir, { recursive: true })
   cpSync(join(fixture("llama"), "adapter"), dir, { recursive: true })
   writeFileSync(join(dir, "secret.txt"), "not to be pushed")
-  writeFileSync(join(run, "config.json"), JSON.stringify({ seeds: "world", beta: 0.1, weighting: "kl" }))
+  writeFileSync(join(run, "config.json"), JSON.stringify({ instructionsFrom: "world", beta: 0.1, weighting: "kl" }))
   writeFileSync(join(run, "results.md"), "| method | ISR |\n| --- | ---: |\n| musc | 89.6 [87.3, 91.8] |\n")
   return dir
 }

@@ -5,7 +5,7 @@ import { costOf } from "../../lib/runs/cost"
 import { planOf } from "../../lib/runs/dry-run"
 import { recorder } from "../../lib/runs/recorder"
 
-const settings = { model: "org/name", seeds: "self-instruct", repeat: 1, methods: ["base", "musc"] as const }
+const settings = { model: "org/name", instructionsFrom: "self-instruct", repeat: 1, methods: ["base", "musc"] as const }
 
 it("counts calls, tokens and hours of each stage at the rates that are given", async () => {
   const config = parseConfig({ ...settings, evalTemperatures: [0], epochs: 2, respondMaxTokens: 300 })
@@ -25,7 +25,7 @@ it("counts calls, tokens and hours of each stage at the rates that are given", a
 it("plans the released settings without a model: calls, tokens, hours and the rates they rest on", async () => {
   for (const name of ["llama-3-8b", "qwen2-7b"]) {
     const { config, model, fromFile } = recipeOf(name)
-    expect(config).toMatchObject({ seeds: "self-instruct", instructions: 1000, pairs: 1000, epochs: 3 })
+    expect(config).toMatchObject({ instructionsFrom: "self-instruct", instructions: 1000, pairs: 1000, epochs: 3 })
     expect(fromFile).toEqual({ instructions: 2000 })
     const plan = await planOf(parseConfig({ ...config, model }))
     expect(plan).toMatch(/all +[\d,]+ +[\d,]+ +[\d,]+ +[\d,]+ +[\d,]+ +[\d.]+\n/)

@@ -145,13 +145,16 @@ describe("a run whose seed file is missing", () => {
   it("names that file, and leaves no run folder behind", async () => {
     const dir = join(runs, "none")
     const seeds = join(runs, "absent.jsonl")
-    const started = run(parseConfig({ ...config, seeds }), { dir, cache: null, local: oracleModel() })
+    const started = run(parseConfig({ ...config, instructionsFrom: seeds }), { dir, cache: null, local: oracleModel() })
     await expect(started).rejects.toThrow(`${seeds}: could not read: no such file or folder (ENOENT)`)
     expect(existsSync(dir)).toBe(false)
   })
 
   it("says that a folder is no seed file", async () => {
-    const started = run(parseConfig({ ...config, seeds: runs }), { dir: join(runs, "none"), local: oracleModel() })
+    const started = run(parseConfig({ ...config, instructionsFrom: runs }), {
+      dir: join(runs, "none"),
+      local: oracleModel(),
+    })
     await expect(started).rejects.toThrow(`${runs}: must be a file, which is read more than once, got a folder`)
   })
 })

@@ -214,7 +214,7 @@ export function writeMadeRun(dir: string, made: MadeRun = madeRun, last?: string
   const json = (name: string, value: object) => writeFileSync(join(dir, name), JSON.stringify(value, null, 2))
   json("config.json", {
     model: "world",
-    seeds: "world",
+    instructionsFrom: "world",
     weighting: "contrast",
     weightings,
     methods: Object.keys(methods),

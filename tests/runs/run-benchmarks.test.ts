@@ -189,7 +189,7 @@ describe("a run with benchmarks", () => {
 describe("the final evaluation", () => {
   const seeds = join(dir, "seeds.jsonl")
   const own: Partial<RunConfig> = {
-    seeds,
+    instructionsFrom: seeds,
     instructions: 6,
     holdout: 0.4,
     evalInstructions: 3,

@@ -165,7 +165,7 @@ describe("a run on instructions of one's own", () => {
     const local = oracleModel()
     await start(
       dir,
-      { seeds, instructions: 8, holdout: 0.4, evalInstructions: 4, methods: ["base", "coarse"] },
+      { instructionsFrom: seeds, instructions: 8, holdout: 0.4, evalInstructions: 4, methods: ["base", "coarse"] },
       { local },
     )
     const heldOut = texts.filter((instruction) => isHeldOut({ instruction, input: null }, 0.4))
@@ -186,7 +186,13 @@ describe("a run on instructions of one's own", () => {
 
   it("can let the model write them", async () => {
     const dir = newFolder()
-    await start(dir, { seeds: "self-instruct", instructions: 5, holdout: 0.3, evalInstructions: 2, methods: ["base"] })
+    await start(dir, {
+      instructionsFrom: "self-instruct",
+      instructions: 5,
+      holdout: 0.3,
+      evalInstructions: 2,
+      methods: ["base"],
+    })
     expect(lines(dir, "seed-0/self-instruct.jsonl").length).toBe(8)
     expect(lines(dir, "seed-0/source.jsonl").every((row) => row.source === "self-instruct")).toBe(true)
     expect(lines(dir, "seed-0/evaluate/base-T0.jsonl").length).toBeGreaterThan(0)
@@ -196,7 +202,7 @@ describe("a run on instructions of one's own", () => {
     const seeds = join(runs, "odd.jsonl")
     writeFileSync(seeds, '{"instruction": ""}\n{"instruction": " "}\n')
     const dir = newFolder()
-    await expect(start(dir, { seeds })).rejects.toThrow(
+    await expect(start(dir, { instructionsFrom: seeds })).rejects.toThrow(
       /source\.jsonl: no row passed source: 2 of 2 rows failed; most frequent reason: no instruction; remedy: look at the seed file/,
     )
     // The report, written all the same, says it too.

@@ -82,7 +82,12 @@ describe("verified contrast", () => {
     const texts = worldInstructions({ n: 16, seed: 5, split: "train" }).map(({ instruction }) => instruction)
     writeFileSync(seeds, texts.map((instruction) => `${JSON.stringify({ instruction })}\n`).join(""))
     const local = oracleModel()
-    const change: Partial<RunConfig> = { seeds, keepPairs: "verified", methods: ["coarse"], evalInstructions: 0 }
+    const change: Partial<RunConfig> = {
+      instructionsFrom: seeds,
+      keepPairs: "verified",
+      methods: ["coarse"],
+      evalInstructions: 0,
+    }
     const results = await start("own", change, { local })
     expect(results.pairs[0]!.verified?.by).toBe("the model's own verdicts")
     expect(local.calls["Judge the answer"]).toBeGreaterThan(0)
@@ -105,7 +110,7 @@ describe("a run whose world does the first stages", () => {
 
   it("makes plain English pairs with questions, edits and exact grades", async () => {
     const methods: RunConfig["methods"] = ["base", "self-reward-verifier"]
-    const config = { seeds: "checkable", stages: "world", methods, samples: 2 } as const
+    const config = { instructionsFrom: "checkable", stages: "world", methods, samples: 2 } as const
     const results = await start("english", { ...config, evalInstructions: 4, evalSplit: "development" }).catch((e) => e)
     // The oracle speaks no plain English, so the run may end without a pair; its rows are there all the same.
     expect(existsSync(join(runs, "english/seed-0/sample.jsonl")), `${results}`).toBe(true)
@@ -115,8 +120,12 @@ describe("a run whose world does the first stages", () => {
   })
 
   it("refuses instructions that a model writes, and the embedded model for plain English", () => {
-    expect(() => parseConfig({ seeds: "self-instruct", stages: "world" })).toThrow(/stages: world needs instructions/)
-    expect(() => readConfig({ recipe: "smoke", seeds: "checkable", set: [] })).toThrow(/must be a chat model/)
+    expect(() => parseConfig({ instructionsFrom: "self-instruct", stages: "world" })).toThrow(
+      /stages: world needs instructions/,
+    )
+    expect(() => readConfig({ recipe: "smoke", instructionsFrom: "checkable", set: [] })).toThrow(
+      /must be a chat model/,
+    )
   })
 })
 
@@ -135,7 +144,11 @@ describe("a seed file that brings its constraints", () => {
         .join(""),
     )
     const local = oracleModel()
-    await start("brought", { seeds, methods: ["base"], evalInstructions: 2, holdout: 0.3 }, { local }).catch(() => {})
+    await start(
+      "brought",
+      { instructionsFrom: seeds, methods: ["base"], evalInstructions: 2, holdout: 0.3 },
+      { local },
+    ).catch(() => {})
     expect(local.calls["Split the"]).toBeUndefined()
     const decomposed = lines("brought/seed-0/decompose.jsonl").filter((row) => !row.failure)
     expect(decomposed.length).toBeGreaterThan(0)
@@ -144,7 +157,7 @@ describe("a seed file that brings its constraints", () => {
     const output = { file, rows: lines("brought/seed-0/decompose.jsonl").length, failures: {}, key: "" }
     const brought = await broughtBy(0, output as never)
     expect(brought).toEqual({ seed: 0, constraints: decomposed.length, system: 0, of: output.rows })
-    const said = notesOf(parseConfig({ seeds }), [{ ...brought, system: 3 }])
+    const said = notesOf(parseConfig({ instructionsFrom: seeds }), [{ ...brought, system: 3 }])
     expect(said).toEqual([
       `Seed 0: the seed file holds the constraints of ${decomposed.length} of ${output.rows} instructions.`,
       `Seed 0: the system messages of 3 of ${output.rows} instructions are left out.`,
