@@ -1,4 +1,4 @@
-import { splitThoughts } from "../text/thoughts"
+import { behindThoughts, splitThoughts } from "../text/thoughts"
 import type { Completion, GenerateRequest, Generator } from "./engine"
 
 /** Reasons why a model that thinks aloud gave no answer. */
@@ -16,9 +16,10 @@ export async function replyOf(engine: Generator, request: GenerateRequest): Prom
 
 /** A completion with its thoughts beside the text. Where nothing but thoughts came, `problem` says so. */
 export function withoutThoughts(completion: Completion): Completion {
-  const { answer, thoughts } = splitThoughts(completion.text)
+  const { answer: text, thoughts } = splitThoughts(completion.text)
   const all = (completion.thoughts ?? "") + thoughts
   if (!all) return completion
+  const answer = thoughts ? text : behindThoughts(text)
   const missing = completion.finish === "length" ? CUT_IN_THOUGHTS : ONLY_THOUGHTS
   const problem = answer.trim() ? completion.problem : (completion.problem ?? missing)
   return { ...completion, text: answer, thoughts: all, ...(problem && { problem }) }

@@ -1,6 +1,7 @@
 import { z } from "zod"
 import { type Place, parseRecord } from "../data/jsonl"
 import { InputError } from "../errors"
+import { behindThoughts } from "../text/thoughts"
 
 const name = z
   .union([z.string().min(1), z.int()])
@@ -12,7 +13,12 @@ const content = z.union([
   z.string(),
   z.array(z.union([z.string(), z.looseObject({ text: z.string().optional() })])).transform(joined),
 ])
-const message = z.looseObject({ role: z.string().optional(), content: content.nullish() })
+const message = z
+  .looseObject({ role: z.string().optional(), content: content.nullish(), reasoning_content: text, reasoning: text })
+  .transform(({ role, content, reasoning_content, reasoning }) => ({
+    role,
+    content: content && (reasoning_content || reasoning) ? behindThoughts(content) : content,
+  }))
 const choices = z
   .array(z.looseObject({ turns: z.array(z.string()).optional(), message: message.optional(), text }))
   .min(1)

@@ -169,6 +169,9 @@ function codeOf(text: string): (at: number) => boolean {
   }
 }
 
+/** The answer of a reply whose thoughts came apart from it: servers leave the blank lines between the two. */
+export const behindThoughts = (text: string): string => unwrapped(text)
+
 /** The answer behind the thoughts: without blank lines before it and without the tags around it. */
 function unwrapped(text: string): string {
   let answer = withoutBlankLines(text)

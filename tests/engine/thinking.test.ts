@@ -186,7 +186,7 @@ describe("judged benchmarks", () => {
     "score a thinking model and judge as the same replies without thoughts: %s",
     async (name) => {
       const expected = await score(name, plain(), `${name}-plain`)
-      expect(Object.values(expected.scores.figures).every(({ value }) => value !== null)).toBe(true)
+      expect(Object.values(expected.scores.figures)[0]!.value).toBeGreaterThan(0)
       for (const [i, manner] of Object.keys(manners).entries()) {
         const folder = `${name}-${i}`
         const { scores } = await score(name, thinking(manner), folder)

@@ -71,6 +71,11 @@ describe("answers made elsewhere", () => {
         { id: "1", choices: [{ index: 0, message: { content: [{ type: "text", text: "a" }, "b"] } }] },
         "ab",
       ],
+      [
+        "a server's reply with thoughts of its own",
+        { id: 1, choices: [{ message: { content: "\n\na", reasoning_content: "hm" } }] },
+        "a",
+      ],
       ["a completion", { key: 1, choices: [{ text: "a" }] }, "a"],
       [
         "a batch",
