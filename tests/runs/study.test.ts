@@ -11,7 +11,7 @@ import { run } from "../../lib/runs/run"
 import { runStudy } from "../../lib/runs/study"
 import { satisfies } from "../../lib/world/kinds"
 import { worldInstructions, worldSpec } from "../../lib/world/spec"
-import { oracleModel } from "../support/oracle"
+import { type OracleModel, oracleModel } from "../support/oracle"
 
 const root = mkdtempSync(join(tmpdir(), "musc-study-"))
 beforeAll(() => useBackend())
@@ -39,8 +39,11 @@ describe("a run with baselines", () => {
   const dir = join(root, "baselines")
   const methods = ["base", "self-reward-yesno", "self-reward-points", "self-reward-verifier", "self-correct"] as const
   const settings = config({ methods: [...methods], pointsFrom: "verdicts" })
-  const local = oracleModel()
-  beforeAll(() => run(settings, { dir, cache: null, local }))
+  let local: OracleModel
+  beforeAll(() => {
+    local = oracleModel()
+    return run(settings, { dir, cache: null, local })
+  })
 
   it("makes pairs of judged answers, trains on them and evaluates each, with no stage of the method but decompose", () => {
     const results = JSON.parse(readFileSync(join(dir, "results.json"), "utf8"))
@@ -196,8 +199,11 @@ describe("a study", () => {
     config: config({ methods: ["base", "musc"], ...changes }),
   })
   const variants = [variant("pairs-2", { pairs: 2 }), variant("pairs-4", { pairs: 4 })]
-  const local = oracleModel()
-  beforeAll(() => runStudy({ axis: "pairs", variants }, { dir, local, command: "musc run some-study" }))
+  let local: OracleModel
+  beforeAll(() => {
+    local = oracleModel()
+    return runStudy({ axis: "pairs", variants }, { dir, local, command: "musc run some-study" })
+  })
 
   it("names a variant's only trained method by the variant, and the shared base once", () => {
     const results = JSON.parse(readFileSync(join(dir, "results.json"), "utf8"))

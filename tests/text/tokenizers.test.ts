@@ -183,7 +183,8 @@ describe("a tokenizer of a stranger", () => {
     (pattern) => {
       const split = { type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false }
       expect(canHang(split)).toBe(false)
-      const model = { type: "WordLevel", vocab: { odd: 0 }, unk_token: "odd" }
+      const word = { continuing_subword_prefix: "##", max_input_chars_per_word: 100 }
+      const model = { type: "WordPiece", vocab: { odd: 0 }, unk_token: "odd", ...word }
       const tokenizer = loadTokenizer(
         folderOf(`sound-${soundPatterns.size}-${pattern.length}`, { model, pre_tokenizer: split }),
       )
