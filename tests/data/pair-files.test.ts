@@ -5,9 +5,10 @@ import { describe, expect, it } from "vitest"
 import { readRecords } from "../../lib/data/json-array"
 import { type FilePair, objectOf, toFilePair } from "../../lib/data/pair-files"
 
-const pairsOf = async (records: readonly object[]): Promise<FilePair[]> => {
+const pairsOf = (records: readonly object[]): Promise<FilePair[]> => pairsIn(JSON.stringify(records))
+const pairsIn = async (text: string): Promise<FilePair[]> => {
   const file = join(mkdtempSync(join(tmpdir(), "musc-pairs-")), "pairs.json")
-  writeFileSync(file, JSON.stringify(records))
+  writeFileSync(file, text)
   const pairs: FilePair[] = []
   for await (const { value, place } of readRecords(file))
     pairs.push(toFilePair(objectOf(value, place), { ...place, record: pairs.length + 1 }))
@@ -80,10 +81,8 @@ describe("a preference file of another program", () => {
   })
 
   it("reads figures that are NaN, as data frames write them", async () => {
-    const file = join(mkdtempSync(join(tmpdir(), "musc-pairs-")), "pairs.jsonl")
-    writeFileSync(file, '\uFEFF{"prompt":"p","chosen":"NaN","rejected":"b","score":NaN,"system":NaN}\r\n')
-    for await (const pair of readFilePairs(file))
-      expect(pair).toEqual({ id: "1", prompt: [user("p")], chosen: "NaN", rejected: "b" })
+    const text = '\uFEFF{"prompt":"p","chosen":"NaN","rejected":"b","score":NaN,"system":NaN}\r\n'
+    expect(await pairsIn(text)).toEqual([{ id: "1", prompt: [user("p")], chosen: "NaN", rejected: "b" }])
   })
 
   it("with an unknown speaker is refused with its place", async () => {
