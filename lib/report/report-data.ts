@@ -38,8 +38,7 @@ export type Seeded<Row> = Row & { seed: number }
 
 /** All that the report shows of a run folder. Parts that the run has not reached are empty or undefined. */
 export interface RunData {
-  /** folder, as the caller named it */
-  dir: string
+  /** base name of the folder */
   name: string
   config?: JsonObject
   manifest?: JsonObject
@@ -146,7 +145,6 @@ export async function readRun(dir: string): Promise<RunData> {
     .filter(now.seed)
     .sort((a, b) => a - b)
   const data: RunData = {
-    dir,
     name: basename(resolve(dir)),
     config,
     manifest,

@@ -51,7 +51,7 @@ function dataCard(data: RunData): Html {
 /** A command as it works in a checkout and in a project that has musc installed. */
 const npx = (command: string) => command.replace(/^musc /, "npx musc ")
 
-function reproduce({ config, manifest, dir }: RunData): Html {
+function reproduce({ config, manifest }: RunData): Html {
   const files = typeof manifest?.files === "object" && manifest.files !== null ? Object.entries(manifest.files) : []
   const hashes = files
     .slice(0, 300)
@@ -62,7 +62,7 @@ function reproduce({ config, manifest, dir }: RunData): Html {
     html`<p>The same command with the same model gives the same rows: every random number depends only on seed, stage and row.
 Run in the same folder, it resumes where it stopped.</p><pre>${npx(command)}</pre>`
   }
-<p>To rewrite this page alone:</p><pre>npx musc report ${dir}</pre>
+<p>To rewrite this page alone, with the folder that holds it:</p><pre>npx musc report FOLDER</pre>
 ${config && html`<details><summary>All settings (config.json)</summary><pre>${JSON.stringify(config, null, 2).slice(0, 50_000)}</pre></details>`}
 ${hashes.length > 0 && html`<details><summary>Files and their hashes</summary>${table(["file", ""], hashes)}</details>`}`
 }
