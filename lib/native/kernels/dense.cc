@@ -95,8 +95,10 @@ static void denseProduct(Call& call) {
     const bool whole = n == wide;
     for (int64_t k = 0; k < K; k += some) {
       const int64_t length = std::min(some, K - k);
-      if (turnedB) packTurned(b.floats() + j * K + k, K, length, n, panel);
-      else packRows(b.floats() + k * N + j, N, length, n, panel);
+      if (turnedB)
+        packTurned(b.floats() + j * K + k, K, length, n, panel);
+      else
+        packRows(b.floats() + k * N + j, N, length, n, panel);
       product(left + k * column, row, column, panel, wide, whole ? to : partial, whole ? N : wide, m, wide, length, k > 0);
     }
     if (!whole)

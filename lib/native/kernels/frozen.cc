@@ -3,10 +3,10 @@
 #include "op.h"
 #include "simd.h"
 
-// Products with a matrix [D, O] that is never trained and whose numbers are those of a checkpoint in bf16. It is kept in half
-// the memory of floats, packed once: in panels of 2 W columns, packed [panels, D, W]. An int holds the bf16 of two columns of
-// a panel, column l in the low half and column W + l in the high half, so that one load and two shifts give two vectors.
-// Columns behind the last are zeros.
+// Products with a matrix [D, O] that is never trained and whose numbers are those of a checkpoint in bf16. It is kept in
+// half the memory of floats, packed once: in panels of 2 W columns, packed [panels, D, W]. An int holds the bf16 of two
+// columns of a panel, column l in the low half and column W + l in the high half, so that one load and two shifts give two
+// vectors. Columns behind the last are zeros.
 //
 // A sum goes from the first number to the last, whatever the number of rows, columns and threads.
 
