@@ -80,7 +80,7 @@ export function openLocal(
   const { shots } = modelTraits(dir)
   const description = describeModel(dir, { thinking })
   const { name, tokenizer } = description
-  const model = endable(() => loadModel(dir, description.config, onLoad, onNote))
+  const model = endable(() => loadModel(dir, description.config, { onTensor: onLoad, onNote }))
   if (tokenizer.note) onNote(tokenizer.note)
   const size = sizeOf(model.params)
   const pool = openPool(workers, size, resolve(dir), thinking)

@@ -233,23 +233,30 @@ function equalTensors(file: TensorFile, one: string, other: string): boolean {
   return true
 }
 
+export interface LoadOptions {
+  onTensor?: (done: number, total: number) => void
+  /** called with what a user should know about the weights */
+  onNote?: (line: string) => void
+  /** whether matrices stored in bf16 stay so; by default as the device has it */
+  asBf16?: boolean
+}
+
 /**
- * Loads the weights of a Hugging Face folder, tensor by tensor: as f32, or the matrices of a checkpoint in bf16 as they are (`asBf16`). The model's own `config` says what was loaded:
- * its head may not be tied although config.json says so (`openWeights`).
+ * Loads the weights of a Hugging Face folder, tensor by tensor. Weights become f32; matrices that the checkpoint stores in bf16
+ * can stay so (`asBf16`). The model's own `config` says what was loaded: its head may not be tied although config.json says so
+ * (`openWeights`).
  * @throws CheckpointError as `openWeights`
  */
 export function loadModel(
   dir: string,
   declared: ModelConfig,
-  onTensor: (done: number, total: number) => void = () => {},
-  onNote: (line: string) => void = () => {},
-  asBf16 = keepsBf16(currentDevice(), parameterCount(declared)),
+  { onTensor, onNote, asBf16 = keepsBf16(currentDevice(), parameterCount(declared)) }: LoadOptions = {},
 ): Model {
   const checkpoint = openWeights(dir, declared)
   const { config, notes } = checkpoint
   const params: ModelParams = {}
   try {
-    for (const note of notes) onNote(note)
+    for (const note of notes) onNote?.(note)
     const wanted = slots(config)
     const isBf16 = ({ name }: { name: string }) => checkpoint.tensors.get(name)!.dtype === "BF16"
     wanted.forEach((slot, done) => {
@@ -258,7 +265,7 @@ export function loadModel(
         const frozen = asBf16 && slot.kind && slot.sources.every(isBf16)
         return frozen ? freeze(loaded as Tensor2D, slot.kind === "table") : loaded.clone()
       })
-      onTensor(done + 1, wanted.length)
+      onTensor?.(done + 1, wanted.length)
     })
     return { config, params }
   } catch (error) {

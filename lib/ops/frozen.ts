@@ -105,6 +105,5 @@ export const floatTable = (table: Table): Tensor2D => (isFrozen(table) ? floatRo
 /** h · wordsᵀ: h [M, D], words [n, D] -> [M, n]. Without a gradient. */
 export function logitsOf(h: Tensor2D, words: Table | Words): Tensor2D {
   if ("table" in words) return frozenProduct(h, words.table, words.from, words.n)
-  if (isFrozen(words)) return words.products === "panels" ? frozenProduct(h, words) : multiply(h, words)
-  return matMul(h, words, false, true)
+  return isFrozen(words) ? multiply(h, words) : matMul(h, words, false, true)
 }

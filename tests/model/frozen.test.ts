@@ -29,8 +29,8 @@ describe.skipIf(!backends.includes("tensorflow") || cuda).each(shapes)("a model 
   beforeAll(async () => {
     await useBackend("tensorflow")
     await saveModel(join(dir, "model.safetensors"), initModel(config, 1, 0.4), "BF16")
-    floats = loadModel(dir, config, undefined, undefined, false)
-    frozen = loadModel(dir, config, undefined, undefined, true)
+    floats = loadModel(dir, config, { asBf16: false })
+    frozen = loadModel(dir, config, { asBf16: true })
     lora = initLora(config, { rank: 2, alpha: 4, seed: 3, targets: ["q", "v", "gate", "down"] })
     for (const [name, { shape, size }] of Object.entries(lora.params))
       lora.params[name] = tf.tensor(randomValues(size, 0.2, name), shape)
@@ -106,7 +106,7 @@ describe.skipIf(!backends.includes("tensorflow") || cuda).each(shapes)("a model 
   it("is saved and merged as floats are, and trained in all weights only as floats", async () => {
     const again = mkdtempSync(join(dir, "again-"))
     await saveModel(join(again, "model.safetensors"), frozen!, "BF16")
-    const loaded = floatParams(loadModel(again, config, undefined, undefined, false))
+    const loaded = floatParams(loadModel(again, config, { asBf16: false }))
     for (const [name, tensor] of Object.entries(floatParams(floats!)))
       expect(loaded[name]!.dataSync()).toEqual(tensor.dataSync())
     expect(() => floatParams(frozen!)).toThrow(/must be floats.*withFloats/)
@@ -121,7 +121,7 @@ describe.skipIf(!backends.includes("tensorflow") || cuda).each(shapes)("a model 
     const left = await tensorsLeft(() => {
       for (const form of forms) release(bind(frozen!, { plan: planOf(form), lora }))
       values(() => responseLogProbs(bind(frozen!, { plan: planOf("eager") }), batch))
-      tf.dispose(loadModel(dir, config, undefined, undefined, true).params)
+      tf.dispose(loadModel(dir, config, { asBf16: true }).params)
     })
     expect(left).toBe(0)
   })

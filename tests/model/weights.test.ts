@@ -184,7 +184,7 @@ describe("loading", () => {
     it("that is stored and differs from the embedding is used, and said", async () => {
       const notes: string[] = []
       const to = await changed((tensors) => tensors)
-      const model = loadModel(to, tied, undefined, (note) => notes.push(note))
+      const model = loadModel(to, tied, { onNote: (note) => notes.push(note) })
       expect(model.config.tiedHead).toBe(false)
       expect(notes.join()).toMatch(/tie_word_embeddings, but the stored lm_head differs/)
       const own = loadModel(fixture("llama"), loadConfig(fixture("llama")))
