@@ -2,11 +2,11 @@ import type { Message } from "../data/schema"
 import { blocks, type Demonstration, fewShot, fields } from "../musc/prompt"
 
 /**
- * User message that asks whether an answer satisfies one constraint, the question. The question comes before the answer,
- * so that the answer is read with it in mind, and the evidence before the verdict: a verdict alone is one token, which
- * small models guess. The judge sees the instruction (and the text that it is about), as in the released code and in
- * ComplexBench: "Is the answer a summary of the given message?" cannot be judged without. Null leaves it out, which is
- * the prompt that the embedded model was trained on.
+ * User message that asks whether an answer satisfies one constraint, the question. The question comes before the
+ * answer, so that the answer is read with it in mind, and the evidence before the verdict: a verdict alone is one
+ * token, which small models guess. The judge sees the instruction (and the text that it is about), as in the released
+ * code and in ComplexBench: "Is the answer a summary of the given message?" cannot be judged without. Null leaves it
+ * out, which is the prompt that the embedded model was trained on.
  */
 export function judgePrompt(
   question: string,
@@ -74,7 +74,8 @@ export const verdictVersion = 2
 
 /**
  * The verdict of a reply, which quotes the answer and then says yes or no: what its last line is, else what that begins
- * with, else what the reply begins with, unless that is a quotation. yes true, no false; undefined when none of them says.
+ * with, else what the reply begins with, unless that is a quotation. yes true, no false; undefined when none of them
+ * says.
  */
 export function parseVerdict(text: string): boolean | undefined {
   const lines = text.trim().split("\n")

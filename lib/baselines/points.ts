@@ -10,7 +10,9 @@ const statements = [
   "It keeps every requirement.",
 ]
 
-/** User message that asks for a score of 0 to 5 points that add up (the additive judge of Self-Reward; our own words). */
+/**
+ * User message that asks for a score of 0 to 5 points that add up (the additive judge of Self-Reward; our own words).
+ */
 export function pointsPrompt(instruction: string, answer: string): string {
   return blocks(
     `Read the instruction and the answer. The answer gets one point for each of these statements that is true:\n${statements
@@ -23,8 +25,8 @@ export function pointsPrompt(instruction: string, answer: string): string {
 }
 
 /**
- * The points of a reply: the number behind the last "Score:", else a last line that is nothing but a number; undefined for
- * none, or one outside 0 to 5. (The released code takes an unread score for 5.)
+ * The points of a reply: the number behind the last "Score:", else a last line that is nothing but a number; undefined
+ * for none, or one outside 0 to 5. (The released code takes an unread score for 5.)
  */
 export function parsePoints(text: string): number | undefined {
   const plain = text.replace(/[*_`[\]]/g, "").trim()
@@ -40,8 +42,8 @@ export function parsePoints(text: string): number | undefined {
 }
 
 /**
- * The same points counted from verdicts on single constraints, for models that judge one at a time; the first constraint is
- * the task itself. Verdicts that could not be read are left out; null when none could.
+ * The same points counted from verdicts on single constraints, for models that judge one at a time; the first
+ * constraint is the task itself. Verdicts that could not be read are left out; null when none could.
  */
 export function pointsOf(verdicts: Verdicts): number | null {
   const known = verdicts.filter(({ satisfied }) => satisfied !== null)

@@ -16,10 +16,10 @@ export interface CorrectOptions {
 }
 
 /**
- * Self-Correct: the answer that the model itself judges worst (the first such one) is revised by it against the constraints
- * that it found to fail; the revision is chosen, the answer before it rejected. Whether the revision is better is not
- * checked, as in the paper. The released code never shows the instruction and drops rows whose scores happen to add up to
- * 4; here the reviser sees it, and only a row without a failed constraint is left out.
+ * Self-Correct: the answer that the model itself judges worst (the first such one) is revised by it against the
+ * constraints that it found to fail; the revision is chosen, the answer before it rejected. Whether the revision is
+ * better is not checked, as in the paper. The released code never shows the instruction and drops rows whose scores
+ * happen to add up to 4; here the reviser sees it, and only a row without a failed constraint is left out.
  */
 export async function selfCorrect(
   engine: Generator,

@@ -43,8 +43,9 @@ export async function judgeByPoints(
 }
 
 /**
- * Self-Reward's pair: the answer with the best score is chosen, the one with the worst rejected; the first one where several
- * have it. `score` makes another score of a row's verdicts. A row whose answers all score the same fails and is counted.
+ * Self-Reward's pair: the answer with the best score is chosen, the one with the worst rejected; the first one where
+ * several have it. `score` makes another score of a row's verdicts. A row whose answers all score the same fails and is
+ * counted.
  */
 export function selfReward(
   row: JudgedRow,

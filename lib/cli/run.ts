@@ -131,8 +131,8 @@ function instructionsOf({ instructions, seeds }: Options): { instructionsFrom?: 
 }
 
 /**
- * Settings that the options of this command name. One judge serves all that is judged by a server: the final evaluation, the
- * benchmarks, and what makes pairs where a method asks for it.
+ * Settings that the options of this command name. One judge serves all that is judged by a server: the final
+ * evaluation, the benchmarks, and what makes pairs where a method asks for it.
  */
 const settingsOf = ({ judge, judgeModel, benchmarks, data }: Options): Partial<RunConfig> => ({
   ...(judge && { evalJudgeEndpoint: judge, judgeEndpoint: judge }),

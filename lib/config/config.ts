@@ -20,7 +20,9 @@ export const baselineNames = [
 export type BaselineName = (typeof baselineNames)[number]
 export const isBaseline = (method: string): method is BaselineName => baselineNames.includes(method as BaselineName)
 
-/** Methods that are trained on verified pairs alone, whatever `keepPairs` says, and the method that they are otherwise. */
+/**
+ * Methods that are trained on verified pairs alone, whatever `keepPairs` says, and the method that they are otherwise.
+ */
 export const verifiedMethods = { "coarse-verified": "coarse", "musc-verified": "musc" } as const
 export const isVerified = (method: string): method is keyof typeof verifiedMethods =>
   Object.hasOwn(verifiedMethods, method)
@@ -297,7 +299,8 @@ export const configKeys = Object.keys(runConfig.shape) as ConfigKey[]
 export const configDefaults: RunConfig = runConfig.parse({})
 
 /**
- * The settings, with defaults for those not given, former names taken for the present ones; `shots` and `findText` are what the model takes where its folder says so.
+ * The settings, with defaults for those not given, former names taken for the present ones; `shots` and `findText` are
+ * what the model takes where its folder says so.
  * @throws ConfigError listing every problem.
  */
 export function parseConfig(named: Readonly<Record<string, unknown>>): RunConfig {

@@ -16,14 +16,14 @@ import { InputError } from "../errors"
 import { isRunning, thisProcess } from "./process"
 
 /**
- * Finished files and folders. Each is made beside its place under a temporary name, synced, and renamed last: it appears
- * whole or not at all. Nothing outside this file renames or copies (a test checks that). What a killed process leaves is a
- * temporary name, which `removeTemporaries` knows.
+ * Finished files and folders. Each is made beside its place under a temporary name, synced, and renamed last: it
+ * appears whole or not at all. Nothing outside this file renames or copies (a test checks that). What a killed process
+ * leaves is a temporary name, which `removeTemporaries` knows.
  */
 
 /**
- * Makes a file or folder: `make` writes it at the path that it is given. An older one is replaced. Where that is a folder,
- * a kill at the worst moment leaves none, so whoever uses a folder must be able to make it again.
+ * Makes a file or folder: `make` writes it at the path that it is given. An older one is replaced. Where that is a
+ * folder, a kill at the worst moment leaves none, so whoever uses a folder must be able to make it again.
  * @throws InputError naming `path`: disk full, read-only, no permission; and what `make` throws.
  */
 export async function finish<T>(path: string, make: (temporary: string) => Promise<T>): Promise<T> {
@@ -93,7 +93,8 @@ const DAY = 24 * 3600 * 1000
 
 /**
  * Removes what killed processes left unfinished in a folder: what is older than a day, or whose process is gone for
- * certain. With `all`, everything: for a folder that is locked. `of` limits it to what was to become one file or folder.
+ * certain. With `all`, everything: for a folder that is locked. `of` limits it to what was to become one file or
+ * folder.
  */
 export function removeTemporaries(dir: string, { all = false, of }: { all?: boolean; of?: string } = {}): void {
   const { boot = "", namespace = "", ...here } = thisProcess()

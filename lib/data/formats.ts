@@ -9,8 +9,8 @@ import { type InstructionRow, instructionRow, type PairRow, textContent, weighed
 
 /**
  * ShareGPT (`conversations` of from/value) and chat lists (`messages` or `prompt` of role/content). Data sets fill
- * fields that
- * a turn does not have with null; a turn of null, or without content, such as a call of a tool, says nothing.
+ * fields that a turn does not have with null; a turn of null, or without content, such as a call of a tool, says
+ * nothing.
  */
 const turn = z
   .looseObject({
@@ -36,14 +36,14 @@ const plain = z.looseObject({
 })
 
 /**
- * The instructions of a seed file, JSON array or JSONL, each record in any of the known shapes: `instruction` and perhaps
- * `input` (plain, Alpaca, InFoBench, our own rows), ShareGPT `conversations` or `messages` (first user turn), `prompt`
- * (text or messages, as in TRL files), released MuSC rows. Of a record with earlier turns the first one is taken: later
- * ones cannot be understood alone. A system message is kept as `system`, but no stage reads it. `constraints`, or `decomposed_questions` as in InFoBench,
- * are yes/no questions of which the first is
- * the task itself. Fields that we do not know stay in the row. Rows without an id
- * get file name and line; a repeated id gets the line added, because ids address random streams. A record whose
- * instruction is empty, or holds an image, comes out as a failed row that reads "(none)".
+ * The instructions of a seed file, JSON array or JSONL, each record in any of the known shapes: `instruction` and
+ * perhaps `input` (plain, Alpaca, InFoBench, our own rows), ShareGPT `conversations` or `messages` (first user turn),
+ * `prompt` (text or messages, as in TRL files), released MuSC rows. Of a record with earlier turns the first one is
+ * taken: later ones cannot be understood alone. A system message is kept as `system`, but no stage reads it.
+ * `constraints`, or `decomposed_questions` as in InFoBench, are yes/no questions of which the first is the task itself.
+ * Fields that we do not know stay in the row. Rows without an id get file name and line; a repeated id gets the line
+ * added, because ids address random streams. A record whose instruction is empty, or holds an image, comes out as a
+ * failed row that reads "(none)".
  * @throws InputError naming file and line for a record of no known shape; see readRecords.
  */
 export async function* readInstructions(file: string): AsyncGenerator<InstructionRow> {

@@ -1,6 +1,8 @@
 /** JSON as Python writes and reads it: NaN, Infinity and -Infinity are numbers. Nesting is bounded. */
 
-/** Deepest nesting that is read. Code that walks a value calls itself once a level, so thousands would end the program. */
+/**
+ * Deepest nesting that is read. Code that walks a value calls itself once a level, so thousands would end the program.
+ */
 export const maxDepth = 500
 
 const nonFinite: Record<string, number> = {

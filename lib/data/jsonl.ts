@@ -9,7 +9,9 @@ import { isJsonObject, show } from "./json-file"
 export interface ReadOptions {
   /** Longest line read, in bytes. */
   maxLineBytes?: number
-  /** Passes over a last line without a newline: what an interrupted append leaves behind. Only for files that we wrote. */
+  /**
+   * Passes over a last line without a newline: what an interrupted append leaves behind. Only for files that we wrote.
+   */
   dropTorn?: boolean
   /** Whether a file without a record is fine. */
   allowEmpty?: boolean
@@ -160,8 +162,8 @@ export interface AppendOptions {
 /** Adds rows to a JSONL file. */
 export interface JsonlWriter {
   /**
-   * Resolves when the row is handed to the system: it then survives the death of this process. Calls may overlap. Gives the
-   * row's place in the file, without the end of its line.
+   * Resolves when the row is handed to the system: it then survives the death of this process. Calls may overlap. Gives
+   * the row's place in the file, without the end of its line.
    */
   write(row: object): Promise<{ start: number; bytes: number }>
   /** Waits for all rows, syncs and closes. */

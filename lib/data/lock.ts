@@ -19,14 +19,15 @@ import { keepBeating, stopBeating } from "./heartbeat"
 import { answers, isRunning, type ProcessIdentity, thisProcess } from "./process"
 
 /**
- * Locks as files. A lock says which process holds it: id, start time, start of the machine, container. Where that can be
- * looked up, a lock whose process has ended is taken over at once. Where it cannot (another machine, another container),
- * the holder gives a sign of life every few seconds, and its lock counts as left behind a minute after the last one.
+ * Locks as files. A lock says which process holds it: id, start time, start of the machine, container. Where that can
+ * be looked up, a lock whose process has ended is taken over at once. Where it cannot (another machine, another
+ * container), the holder gives a sign of life every few seconds, and its lock counts as left behind a minute after the
+ * last one.
  *
- * Each lock has an id that is never used again. To end lock X, by giving it back or by taking it over, a process must create
- * `.lock.json.X.next`, which only one can. So a lock passes in one step from one holder to one other. Afterwards the chain
- * `lock.json`, `.lock.json.X.next`, … must end with the new holder: a process that judged an older state sees then that it
- * came too late.
+ * Each lock has an id that is never used again. To end lock X, by giving it back or by taking it over, a process must
+ * create `.lock.json.X.next`, which only one can. So a lock passes in one step from one holder to one other. Afterwards
+ * the chain `lock.json`, `.lock.json.X.next`, … must end with the new holder: a process that judged an older state sees
+ * then that it came too late.
  */
 
 export interface LockTimes {
@@ -41,7 +42,9 @@ const times: LockTimes = { beat: 5, patience: 60 }
 export interface Lock {
   /** Gives the folder back. A folder that was made for the lock and is still empty goes too. */
   release(): void
-  /** Aborted when another process took the lock, because this one gave no sign of life: a suspended or cut-off machine. */
+  /**
+   * Aborted when another process took the lock, because this one gave no sign of life: a suspended or cut-off machine.
+   */
   lost: AbortSignal
 }
 
@@ -193,7 +196,9 @@ function clockOf(file: string): number {
   }
 }
 
-/** Seconds after which the lock may be taken over if there is no further sign of life; infinite for a process that runs. */
+/**
+ * Seconds after which the lock may be taken over if there is no further sign of life; infinite for a process that runs.
+ */
 function secondsLeft({ pid, host, boot, namespace, started, age }: Holder, patience: number): number {
   if (!pid || !host) return 0
   // Of a version that did not write down more.

@@ -38,14 +38,14 @@ const texts = z.union([z.string(), messages.min(1)])
 const trlRecord = z.looseObject({ prompt: texts.nullish(), chosen: texts, rejected: texts })
 
 /**
- * A TRL preference record, read as TRL 1.16 reads it (`maybe_extract_prompt`): standard or conversational; the prompt is
- * given, or is what both answers begin with. That is so too where the prompt is a text and the answers are chats, as in
- * UltraFeedback, whose chats repeat it. Turns that both answers share behind a prompt belong to the prompt, which gives the
- * same tokens. Content may be a list of text parts.
+ * A TRL preference record, read as TRL 1.16 reads it (`maybe_extract_prompt`): standard or conversational; the prompt
+ * is given, or is what both answers begin with. That is so too where the prompt is a text and the answers are chats, as
+ * in UltraFeedback, whose chats repeat it. Turns that both answers share behind a prompt belong to the prompt, which
+ * gives the same tokens. Content may be a list of text parts.
  *
- * Two things differ. A prompt of one string becomes one user turn, as this library always applies the chat template. And
- * where a text prompt is repeated by neither chat, or a chat prompt goes with answers of text, TRL loses the prompt; here it
- * is kept.
+ * Two things differ. A prompt of one string becomes one user turn, as this library always applies the chat template.
+ * And where a text prompt is repeated by neither chat, or a chat prompt goes with answers of text, TRL loses the
+ * prompt; here it is kept.
  * @throws InputError with place and field.
  */
 export function fromTrl(value: unknown, place: Place): Preference {
@@ -95,9 +95,10 @@ function sharedText(a: readonly string[], b: readonly string[]): string {
 
 /**
  * A LLaMA-Factory ranking record (Alpaca fields). The whole user turn goes into `instruction`: the program would join
- * instruction and input by one newline, we join them by two, and prompts should be the same token by token. Earlier turns
- * go into `history`, a list of [question, answer].
- * @throws InputError for a prompt that is not an optional system message and then user and assistant in turns, user last.
+ * instruction and input by one newline, we join them by two, and prompts should be the same token by token. Earlier
+ * turns go into `history`, a list of [question, answer].
+ * @throws InputError for a prompt that is not an optional system message and then user and assistant in turns, user
+ * last.
  */
 export function toRanking({ prompt, chosen, rejected }: Preference) {
   const system = prompt[0]?.role === "system" ? prompt[0].content : undefined
@@ -132,7 +133,10 @@ const rankingFields = {
 /** A record of a LLaMA-Factory ranking file (Alpaca fields). */
 export const ranking = z.looseObject({ ...rankingFields, chosen: z.string(), rejected: z.string() })
 
-/** The prompt of an Alpaca record as LLaMA-Factory puts it together: system, history, instruction and input, a line each. */
+/**
+ * The prompt of an Alpaca record as LLaMA-Factory puts it together: system, history, instruction and input, a line
+ * each.
+ */
 function rankingPrompt({
   instruction,
   input,
@@ -183,11 +187,11 @@ export interface WeightedPreference extends Preference {
 }
 
 /**
- * A record of the authors' token-weighted preference file. Their program reads score j for token j + 1: the scorer rolls by
- * one, the collator drops the last score, the trainer the first label. So each weight stands one place earlier than its
- * token, that of the first response token in the prompt's last place, and the last place of an answer is not read. Both
- * answers share the prompt, so weights of their first tokens that differ cannot be written: those tokens then weigh 0, as in
- * all of the authors' files (`sharesFirstWeight` tells).
+ * A record of the authors' token-weighted preference file. Their program reads score j for token j + 1: the scorer
+ * rolls by one, the collator drops the last score, the trainer the first label. So each weight stands one place earlier
+ * than its token, that of the first response token in the prompt's last place, and the last place of an answer is not
+ * read. Both answers share the prompt, so weights of their first tokens that differ cannot be written: those tokens
+ * then weigh 0, as in all of the authors' files (`sharesFirstWeight` tells).
  * @throws InputError for a prompt that the file cannot hold (see toRanking) or weights that are missing
  */
 export function toTokenWeighted(pair: WeightedPreference) {
@@ -210,8 +214,8 @@ export function toTokenWeighted(pair: WeightedPreference) {
 export const sharesFirstWeight = ({ chosen, rejected }: PairWeights): boolean => chosen[0] === rejected[0]
 
 /**
- * The pair that a record of the authors' token-weighted file is to their trainer; see toTokenWeighted for the places of its
- * weights. System message and history belong to the prompt.
+ * The pair that a record of the authors' token-weighted file is to their trainer; see toTokenWeighted for the places of
+ * its weights. System message and history belong to the prompt.
  * @throws InputError with place and field when the record is not one of that file.
  */
 export function fromTokenWeighted(value: unknown, place: Place): WeightedPreference {

@@ -2,8 +2,8 @@ import { readFileSync, readlinkSync } from "node:fs"
 import { hostname } from "node:os"
 
 /**
- * A process, so that others can tell whether it still runs. A process id alone cannot say it: ids are used again, after a
- * restart of the machine too, and each container counts its own.
+ * A process, so that others can tell whether it still runs. A process id alone cannot say it: ids are used again, after
+ * a restart of the machine too, and each container counts its own.
  */
 export interface ProcessIdentity {
   pid: number
@@ -33,7 +33,10 @@ export function thisProcess(): ProcessIdentity {
 /** Who a process of this machine is. */
 export const processOf = (pid: number): ProcessIdentity => ({ ...thisProcess(), pid, started: startOf(pid) })
 
-/** Whether a process still runs; undefined where that cannot be told from here: on another machine, in another container. */
+/**
+ * Whether a process still runs; undefined where that cannot be told from here: on another machine, in another
+ * container.
+ */
 export function isRunning(other: ProcessIdentity): boolean | undefined {
   const here = thisProcess()
   if (process.platform === "linux") {

@@ -2,7 +2,9 @@ import { z } from "zod"
 import { type Place, parseRecord } from "./jsonl"
 import type { Edit, InstructionRow, PairRow } from "./schema"
 
-/** A row of the authors' intermediate files. After scoring it also has `evaluations`; those stay in the row as they are. */
+/**
+ * A row of the authors' intermediate files. After scoring it also has `evaluations`; those stay in the row as they are.
+ */
 const releasedRow = z.looseObject({
   ori_instruction: z.string().min(1),
   instruction: z.string(),
@@ -20,10 +22,10 @@ export function isReleased(record: Record<string, unknown>): boolean {
 }
 
 /**
- * A row of the authors' intermediate files in our fields: `ori_instruction` is our `instruction`, their `instruction` the
- * clean one, aspects are constraints, the first response of each kind the answers. Which constraint was corrupted is not
- * written there: it is found by comparing the two lists. Their text holds the input already, so `input` is put aside as
- * `given_input`. A row in which nothing was corrupted, or with a part missing, comes out failed.
+ * A row of the authors' intermediate files in our fields: `ori_instruction` is our `instruction`, their `instruction`
+ * the clean one, aspects are constraints, the first response of each kind the answers. Which constraint was corrupted
+ * is not written there: it is found by comparing the two lists. Their text holds the input already, so `input` is put
+ * aside as `given_input`. A row in which nothing was corrupted, or with a part missing, comes out failed.
  * @throws InputError with place and field when the record does not have this shape.
  */
 export function fromReleased(

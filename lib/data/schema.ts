@@ -2,14 +2,17 @@ import { z } from "zod"
 
 /**
  * Every record, declared once: type, parser and documentation. A row travels through the stages and grows; fields that
- * we do not know are kept. A row that fails a stage keeps what it has, gets a `failure`, and is passed over from then on.
+ * we do not know are kept. A row that fails a stage keeps what it has, gets a `failure`, and is passed over from then
+ * on.
  */
 
 /** One chat message. */
 export const message = z.object({ role: z.enum(["system", "user", "assistant"]), content: z.string() })
 export type Message = z.infer<typeof message>
 
-/** The text of a message's content: a string, or a list of text parts as servers and data sets write it, put together. */
+/**
+ * The text of a message's content: a string, or a list of text parts as servers and data sets write it, put together.
+ */
 export const textContent = z.unknown().transform((content, context): string => {
   if (typeof content === "string") return content
   const texts = (Array.isArray(content) ? content : [null]).map((part) => {
@@ -26,7 +29,9 @@ export const textContent = z.unknown().transform((content, context): string => {
   return z.NEVER
 })
 
-/** One call of a model: the user prompt that was sent and what came back. `thoughts` and `text` together are all of it. */
+/**
+ * One call of a model: the user prompt that was sent and what came back. `thoughts` and `text` together are all of it.
+ */
 export const call = z.object({
   prompt: z.string().describe("last user message as sent, before the chat template, without demonstrations"),
   text: z.string().describe("raw text of the reply, untrimmed, without the model's thoughts"),
@@ -99,7 +104,9 @@ export type PairRow = z.infer<typeof pairRow>
 
 const perToken = z.array(z.number())
 
-/** Signals of one answer, one number a response token (end-of-turn included), in nats. Prompts: clean, noised, empty. */
+/**
+ * Signals of one answer, one number a response token (end-of-turn included), in nats. Prompts: clean, noised, empty.
+ */
 export const tokenSignals = z.object({
   tokens: z.array(z.string()).describe("text of each response token"),
   logprob: perToken.describe("log p_clean(y_t)"),

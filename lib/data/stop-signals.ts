@@ -1,4 +1,7 @@
-/** What Ctrl-C and SIGTERM do while a command works. Handlers run between turns of the event loop, so long turns need care. */
+/**
+ * What Ctrl-C and SIGTERM do while a command works. Handlers run between turns of the event loop, so long turns need
+ * care.
+ */
 
 const names = ["SIGINT", "SIGTERM"] as const
 let handler: (() => void) | undefined
@@ -20,9 +23,9 @@ export function onStopSignal(stop: () => void): () => void {
 }
 
 /**
- * Runs work that may keep the event loop from turning for seconds, such as the reading of a model. Meanwhile signals end
- * the process at once, as they do without a handler; nothing finished is lost by that. A signal that came earlier in the
- * same turn is not heard.
+ * Runs work that may keep the event loop from turning for seconds, such as the reading of a model. Meanwhile signals
+ * end the process at once, as they do without a handler; nothing finished is lost by that. A signal that came earlier
+ * in the same turn is not heard.
  */
 export function endable<T>(work: () => T): T {
   const stop = handler
@@ -44,8 +47,8 @@ const longTurn = 300
 let began: number | undefined
 
 /**
- * Goes on at once, or in the next turn of the event loop where this one has taken long. Loops over rows call it, so that
- * signals are heard within a row.
+ * Goes on at once, or in the next turn of the event loop where this one has taken long. Loops over rows call it, so
+ * that signals are heard within a row.
  */
 export async function breathe(): Promise<void> {
   for (;;) {

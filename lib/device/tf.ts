@@ -19,7 +19,9 @@ import { notInstalled, packageFolder } from "./packages"
 import { registerWasm } from "./wasm"
 import { registerWebgpu } from "./webgpu"
 
-/** The one TensorFlow.js of the process. Import it from here only, so that tensors of all modules and of danfojs mix. */
+/**
+ * The one TensorFlow.js of the process. Import it from here only, so that tensors of all modules and of danfojs mix.
+ */
 export { tf }
 
 // tfjs prints banners ("to speed things up ...") unless it is in production mode; the flag does nothing else.
@@ -27,8 +29,8 @@ tf.env().set("PROD", true)
 registerGradients()
 
 /**
- * Values of the tensor that `make` gives; all that it made besides is freed. (A function given to `tf.tidy` must not return
- * the values themselves: tidy looks for tensors in every element of an array.)
+ * Values of the tensor that `make` gives; all that it made besides is freed. (A function given to `tf.tidy` must not
+ * return the values themselves: tidy looks for tensors in every element of an array.)
  */
 export async function valuesOf(make: () => tf.Tensor): Promise<Float32Array> {
   const tensor = tf.tidy(make)
@@ -101,7 +103,8 @@ function examineDevice({ name, device }: BackendChoice, precision: Maths): Devic
   const native = name === "tensorflow"
   const kernels = native && !gpu ? kernelsPresent() : "none"
   const products = kernels !== "none" && canCall("MuscProduct", [0, 0, 3]) ? "own" : "library"
-  // A binding of an earlier version cannot take graphs. On a GPU they are untried: only who asks for them gets them there.
+  // A binding of an earlier version cannot take graphs. On a GPU they are untried: only who asks for them gets them
+  // there.
   const wished = process.env.MUSC_CUDA_GRAPHS
   if (wished && wished !== "functions" && wished !== "xla")
     throw new BackendError(`MUSC_CUDA_GRAPHS: must be functions or xla, got ${wished}; correct it`)

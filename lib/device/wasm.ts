@@ -33,8 +33,8 @@ type Mended = (call: Call, own: Kernel) => ReturnType<Kernel> | null
 
 /**
  * Better kernels instead of tfjs' own for what a decoder asks of them: its `BatchMatMul` multiplies fast (some 25
- * GFLOPS) only two single matrices as they lie, else by three plain loops (1 GFLOPS); its `Slice` copies the whole tensor
- * before it takes a part, `SplitV` does so for each part, `GatherV2` goes value by value, `Identity` copies.
+ * GFLOPS) only two single matrices as they lie, else by three plain loops (1 GFLOPS); its `Slice` copies the whole
+ * tensor before it takes a part, `SplitV` does so for each part, `GatherV2` goes value by value, `Identity` copies.
  */
 const kernels: Record<string, Mended> = {
   BatchMatMul: multiplied,
@@ -99,7 +99,9 @@ function pieceOf(backend: WasmBackend, x: tf.TensorInfo, begin: number[], size: 
   return out
 }
 
-/** Rows of a matrix below which a batch of them is left to the plain loops: making a product ready takes longer then. */
+/**
+ * Rows of a matrix below which a batch of them is left to the plain loops: making a product ready takes longer then.
+ */
 const fewRows = 8
 
 /** Transposes what has to be, then multiplies one pair of matrices after another, in place. */

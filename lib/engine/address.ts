@@ -5,8 +5,8 @@ const secretName = /key|token|secret|sig|pass|auth|cred|code/i
 const secretValue = /(?:^|[^a-z])(?:sk|pk|hf|gsk|xai|key|api)[-_][\w-]{8,}|AIza[\w-]{10,}|[\w+/=-]{24,}/i
 
 /**
- * The address of a server. Addresses are written into settings, keys and reports, so one that holds a secret is refused.
- * A query such as `?api-version=2024-10-21` is kept and sent with every request.
+ * The address of a server. Addresses are written into settings, keys and reports, so one that holds a secret is
+ * refused. A query such as `?api-version=2024-10-21` is kept and sent with every request.
  * @throws InputError for no http(s) address, and one with user, password, or what looks like a key
  */
 export function serverAddress(text: string, field?: string): URL {
@@ -50,7 +50,10 @@ function decoded(text: string): string {
   }
 }
 
-/** The addresses of one list, separated by commas. @throws InputError as `serverAddress`, for an empty list, for a repeat */
+/**
+ * The addresses of one list, separated by commas. @throws InputError as `serverAddress`, for an empty list, for a
+ * repeat
+ */
 export function serverAddresses(list: string, field?: string): URL[] {
   const urls = list.split(",").map((text) => serverAddress(text.trim(), field))
   const twice = urls.find(({ href }, i) => urls.findIndex((other) => other.href === href) < i)

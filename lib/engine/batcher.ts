@@ -15,8 +15,8 @@ const leastShare = 4
 
 /**
  * Turns a batched function into one that takes a call at a time. Calls wait until the current turn of the event loop is
- * over; then batches are run, `lanes` at a time, until none is left, each made of what is pending when it starts, so calls
- * that arrive during a batch join the next one. With `order`, the oldest pending call is always part of the next
+ * over; then batches are run, `lanes` at a time, until none is left, each made of what is pending when it starts, so
+ * calls that arrive during a batch join the next one. With `order`, the oldest pending call is always part of the next
  * batch, so none starves. An error of a batch, or a wrong number of results, rejects the calls of that batch alone.
  */
 export function batching<Req, Res>(

@@ -48,11 +48,11 @@ const cachedCall = z.object({
 })
 
 /**
- * A Generator that keeps each answer on disk before it hands it on, and never asks for it again: the key is a hash of the
- * engine's `id` and everything in the request, the seed included, which tells attempts apart. Memory holds places, not
- * texts. Equal requests under way share one call. After a failed call no new one is begun, unless the engine refused that
- * one request alone (RefusedError). An answer that could not be read again is handed on but not kept; lines of the file
- * that hold no call are passed over and counted (a torn last one is cut off).
+ * A Generator that keeps each answer on disk before it hands it on, and never asks for it again: the key is a hash of
+ * the engine's `id` and everything in the request, the seed included, which tells attempts apart. Memory holds places,
+ * not texts. Equal requests under way share one call. After a failed call no new one is begun, unless the engine
+ * refused that one request alone (RefusedError). An answer that could not be read again is handed on but not kept;
+ * lines of the file that hold no call are passed over and counted (a torn last one is cut off).
  * @throws InputError for a file that cannot be read or written
  */
 export async function cachedGenerator(engine: Generator, { file, id, signal }: CacheOptions): Promise<CachedGenerator> {

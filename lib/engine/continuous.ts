@@ -17,8 +17,8 @@ interface Call {
 }
 
 /**
- * Continuous batching: rows join the batch that is under way as others end, so that nearly all slots are busy whatever the
- * lengths. Rows that begin with the same demonstrations share a batch; several of those take turns.
+ * Continuous batching: rows join the batch that is under way as others end, so that nearly all slots are busy whatever
+ * the lengths. Rows that begin with the same demonstrations share a batch; several of those take turns.
  */
 export class ContinuousWriter {
   private waiting: Call[] = []
@@ -95,7 +95,9 @@ export class ContinuousWriter {
     })
   }
 
-  /** An error is that of all rows of its batch, and when stopped of those that wait. A batch without rows is given back. */
+  /**
+   * An error is that of all rows of its batch, and when stopped of those that wait. A batch without rows is given back.
+   */
   private async guarded(key: string, work: (batch: DecodingBatch) => Promise<void>): Promise<void> {
     const { batch, calls } = this.batches.get(key)!
     let failed = false

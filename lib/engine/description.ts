@@ -17,7 +17,8 @@ export interface ModelDescription {
   tokenizer: Tokenizer
   /**
    * sha256 over what decides what the model says: config, tokenizer, weights, and maths other than f32. Of weights that
-   * may be sampled, see DescribeOptions, it holds sizes, headers, and 4 KiB at the beginning, middle and end of each tensor.
+   * may be sampled, see DescribeOptions, it holds sizes, headers, and 4 KiB at the beginning, middle and end of each
+   * tensor.
    */
   readonly fingerprint: string
 }
@@ -27,7 +28,8 @@ export interface DescribeOptions {
   thinking?: boolean
   /**
    * For weights that no part of this process reads: above 4 GiB in all, their fingerprint is made of samples. Another
-   * training of the same shapes changes every tensor, so it gets another fingerprint; damage between the samples does not.
+   * training of the same shapes changes every tensor, so it gets another fingerprint; damage between the samples does
+   * not.
    */
   elsewhere?: boolean
 }

@@ -14,7 +14,9 @@ export interface Sampling {
   stop?: readonly string[]
 }
 
-/** One answer wanted. `seed` is the key of a random stream (`streamKey`), so the answer never depends on other requests. */
+/**
+ * One answer wanted. `seed` is the key of a random stream (`streamKey`), so the answer never depends on other requests.
+ */
 export interface GenerateRequest extends Sampling {
   messages: readonly Message[]
   seed: number
@@ -23,8 +25,8 @@ export interface GenerateRequest extends Sampling {
 }
 
 /**
- * The answer: raw text (untrimmed, special tokens left out), tokens made, and why it ended. An engine may leave thoughts
- * in the text or give them apart; `replyOf` (reply.ts) is how callers read both.
+ * The answer: raw text (untrimmed, special tokens left out), tokens made, and why it ended. An engine may leave
+ * thoughts in the text or give them apart; `replyOf` (reply.ts) is how callers read both.
  */
 export interface Completion extends Omit<Call, "prompt"> {
   /** Tokens of the prompt, where the engine says so. */
@@ -45,8 +47,8 @@ export interface Generator {
   /** Examples that a prompt may show, at most; any number if absent. 0 for a model that was trained on bare prompts. */
   readonly maxShots?: number
   /**
-   * Whether an answer never depends on which others are made with it, as from a server or a model on a CPU. Then rows are asked for in a
-   * window that slides, and a stopped stage continues at any row.
+   * Whether an answer never depends on which others are made with it, as from a server or a model on a CPU. Then rows
+   * are asked for in a window that slides, and a stopped stage continues at any row.
    */
   readonly independent?: boolean
   generate(request: GenerateRequest): Promise<Completion>

@@ -43,8 +43,8 @@ export class ServerError extends MuscError {
 const MOST_REDIRECTS = 3
 
 /**
- * A client with at most `connections` open at once, which reads at most `maxBytes` of a reply, counted after unpacking. It
- * follows redirects (307, 308) to the same origin alone: prompts go nowhere else.
+ * A client with at most `connections` open at once, which reads at most `maxBytes` of a reply, counted after unpacking.
+ * It follows redirects (307, 308) to the same origin alone: prompts go nowhere else.
  */
 export function httpClient({ connections, maxBytes }: { connections: number; maxBytes: number }): HttpClient {
   const options = { keepAlive: true, maxSockets: connections, scheduling: "lifo" as const }

@@ -66,9 +66,10 @@ export interface OpenOptions {
 const warn = (line: string) => process.emitWarning(line)
 
 /**
- * Loads a Hugging Face folder, or by its name a model that comes with musc (`world`, `world-small`). The backend must have
- * been chosen (`useBackend`).
- * @throws BackendError before that; CheckpointError, InputError naming the file that is missing, broken or not supported
+ * Loads a Hugging Face folder, or by its name a model that comes with musc (`world`, `world-small`). The backend must
+ * have been chosen (`useBackend`).
+ * @throws BackendError before that; CheckpointError, InputError naming the file that is missing, broken or not
+ * supported
  */
 export function openLocal(
   nameOrFolder: string,

@@ -13,8 +13,9 @@ export interface OpenAIOptions {
   /** Model name as the server knows it. */
   model: string
   /**
-   * Where the server is, e.g. `http://127.0.0.1:8000/v1`; OPENAI_BASE_URL or the official service if not given. Several,
-   * separated by commas, must serve the same model: calls are dealt to them in turn, and one out of reach is passed over.
+   * Where the server is, e.g. `http://127.0.0.1:8000/v1`; OPENAI_BASE_URL or the official service if not given.
+   * Several, separated by commas, must serve the same model: calls are dealt to them in turn, and one out of reach is
+   * passed over.
    */
   baseURL?: string
   /** Environment variable that holds the key. The key is read from there and goes nowhere but to the server. */
@@ -22,22 +23,27 @@ export interface OpenAIOptions {
   /** Requests under way at once, 1 to 1024, over all servers. */
   concurrency?: number
   /**
-   * Further tries after 408, 409, 429, 5xx, a broken connection or a reply that is none, with growing pauses or those that
-   * the server asks for (Retry-After).
+   * Further tries after 408, 409, 429, 5xx, a broken connection or a reply that is none, with growing pauses or those
+   * that the server asks for (Retry-After).
    */
   maxRetries?: number
   /** Seconds to keep trying while no server can be reached (or says that it is starting), beyond `maxRetries`. */
   wait?: number
   /** Longest wait for one whole answer, and longest pause that a server may ask for, in seconds. */
   timeout?: number
-  /** How the server calls the token limit; newer models of the official service want `max_completion_tokens`; null: none. */
+  /**
+   * How the server calls the token limit; newer models of the official service want `max_completion_tokens`; null:
+   * none.
+   */
   limitField?: string | null
   /**
    * Request fields that the server refuses. Without `seed` answers are not repeatable; without `temperature` the
    * server's own counts.
    */
   leaveOut?: readonly OptionalField[]
-  /** Further fields of every request, such as `{ top_k: -1 }` or `{ chat_template_kwargs: { enable_thinking: false } }`. */
+  /**
+   * Further fields of every request, such as `{ top_k: -1 }` or `{ chat_template_kwargs: { enable_thinking: false } }`.
+   */
   fields?: Readonly<Record<string, unknown>>
   /** Tokens that a model may think, added to the limit of every request. */
   thinkingTokens?: number
@@ -65,13 +71,13 @@ const ownFields = [
 ]
 
 /**
- * A Generator that asks an OpenAI-compatible chat server. It has no distributions, so it cannot weigh tokens. Every reply
- * is checked; one without text has a `problem`. `top_p` is always sent, since some servers take it from the model's files
- * otherwise; `topK` when it is set. Tokens count as 0 where the server reports none.
- * @throws InputError for an address that holds a secret, options out of range, and an empty key variable where no server
- * of one's own is named; from `generate`: InputError for a refused key, model or address (401 to 405), a redirect and a
- * certificate; RefusedError for a refused request (400, 413, 422 and their like); MuscError when the server stays out of
- * reach or keeps failing; StoppedError when aborted.
+ * A Generator that asks an OpenAI-compatible chat server. It has no distributions, so it cannot weigh tokens. Every
+ * reply is checked; one without text has a `problem`. `top_p` is always sent, since some servers take it from the
+ * model's files otherwise; `topK` when it is set. Tokens count as 0 where the server reports none.
+ * @throws InputError for an address that holds a secret, options out of range, and an empty key variable where no
+ * server of one's own is named; from `generate`: InputError for a refused key, model or address (401 to 405), a
+ * redirect and a certificate; RefusedError for a refused request (400, 413, 422 and their like); MuscError when the
+ * server stays out of reach or keeps failing; StoppedError when aborted.
  */
 export function openaiGenerator(options: OpenAIOptions): Generator {
   const { body } = bodyOf(options)

@@ -9,8 +9,8 @@ import type { Tokenizer } from "../text/tokenizer"
 const worthSharing = 32
 
 /**
- * The tokens of a prompt that its demonstrations take, which other prompts begin with too; none where there are none. They
- * depend on the request alone, so that an answer does not depend on which others are made with it.
+ * The tokens of a prompt that its demonstrations take, which other prompts begin with too; none where there are none.
+ * They depend on the request alone, so that an answer does not depend on which others are made with it.
  */
 export function sharedIds(tokenizer: Tokenizer, messages: readonly Message[], prompt: readonly number[]): number[] {
   if (messages.at(-2)?.role !== "assistant") return []

@@ -10,8 +10,8 @@ export interface ScriptedGenerator extends Generator {
 }
 
 /**
- * A Generator without a model, for tests and teaching. `script` is a function from the request to the answer, or answers
- * by exact user message (the last one); it never depends on the order of calls.
+ * A Generator without a model, for tests and teaching. `script` is a function from the request to the answer, or
+ * answers by exact user message (the last one); it never depends on the order of calls.
  * @throws InputError (from `generate`) for a message that the script does not hold.
  */
 export function scripted(

@@ -16,7 +16,9 @@ import { wordsOf } from "./torch"
 
 /** A server of one's own: started when texts are wanted, stopped when scoring and training want the GPUs. */
 export interface ServeOptions {
-  /** Command line with {model} and {port}, such as `vllm serve {model} --port {port} --enable-lora`. No shell reads it. */
+  /**
+   * Command line with {model} and {port}, such as `vllm serve {model} --port {port} --enable-lora`. No shell reads it.
+   */
   command: string
   /** Where what it prints goes. */
   log: string
@@ -56,10 +58,10 @@ interface Running {
 }
 
 /**
- * Texts of a server that this process starts and stops. It is started by the first text that is asked for, and again with
- * all adapters that are known by then when one is wanted that it lacks.
- * @throws InputError for a command without {model} and {port}; from `generate`: MuscError with the last lines of its log
- * where it ends or does not answer in time
+ * Texts of a server that this process starts and stops. It is started by the first text that is asked for, and again
+ * with all adapters that are known by then when one is wanted that it lacks.
+ * @throws InputError for a command without {model} and {port}; from `generate`: MuscError with the last lines of its
+ * log where it ends or does not answer in time
  */
 export function servedText(model: ModelDescription, options: ServeOptions): ServedText {
   const { command, log, client = {}, signal, onNote } = options

@@ -128,8 +128,9 @@ const count = (value: unknown): number | undefined =>
   Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) < 1e9 ? (value as number) : undefined
 
 /**
- * The most likely tokens at the first token of the answer, which is not that of the reply where thoughts come before it.
- * Nothing where the server gives none, or any that is no log-prob: a share of half-known probabilities would be wrong.
+ * The most likely tokens at the first token of the answer, which is not that of the reply where thoughts come before
+ * it. Nothing where the server gives none, or any that is no log-prob: a share of half-known probabilities would be
+ * wrong.
  */
 function firstOf(logprobs: unknown, text: string): Completion["first"] {
   const tokens: unknown = isFields(logprobs) ? logprobs.content : undefined

@@ -21,9 +21,9 @@ export interface ServerScorerOptions extends OpenAIOptions {
 }
 
 /**
- * Log-probs of answers under several prompts from a server that tells those of its prompts (`/completions` of vLLM, or any
- * with `echo`). It has no distributions, so entropy and KL are empty: the weightings contrast, pmi, logprob, ratio and
- * tis-dpo can be made of what it gives, kl and entropy cannot. Six calls a pair.
+ * Log-probs of answers under several prompts from a server that tells those of its prompts (`/completions` of vLLM, or
+ * any with `echo`). It has no distributions, so entropy and KL are empty: the weightings contrast, pmi, logprob, ratio
+ * and tis-dpo can be made of what it gives, kl and entropy cannot. Six calls a pair.
  * @throws from `score`: InputError where the server tells no log-probs of prompts; else as `openaiGenerator`
  */
 export function serverScorer({ tokenizer, ...options }: ServerScorerOptions): SignalScorer {

@@ -34,8 +34,8 @@ const neutral: Readonly<Record<string, Readonly<Record<string, number>>>> = {
 export interface OpenServer {
   engine: Generator
   /**
-   * All that decides what it answers: the model, its revision, how it is sampled. Not its address, so that a server which
-   * comes back elsewhere continues with the same work.
+   * All that decides what it answers: the model, its revision, how it is sampled. Not its address, so that a server
+   * which comes back elsewhere continues with the same work.
    */
   id: string
   /** What the server says of the model; undefined where it lists none. */

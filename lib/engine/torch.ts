@@ -15,7 +15,10 @@ import { pythonFolder } from "../native/python-env"
 
 /** How Python jobs are started. */
 export interface TorchOptions {
-  /** `torchrun …` or `accelerate launch …`; `job` starts nothing, for clusters: it writes the folder and says what to run */
+  /**
+   * `torchrun …` or `accelerate launch …`; `job` starts nothing, for clusters: it writes the folder and says what to
+   * run
+   */
   command: string
   /** pairs that a process reads at once; more takes more memory */
   rowsPerPass: number
@@ -25,7 +28,9 @@ export interface TorchOptions {
 
 export const torchDefaults: TorchOptions = { command: "", rowsPerPass: 4, dtype: "float32" }
 
-/** Words of a command line, with "double" and 'single' quotes. No shell reads it. @throws InputError for an open quote */
+/**
+ * Words of a command line, with "double" and 'single' quotes. No shell reads it. @throws InputError for an open quote
+ */
 export function wordsOf(command: string): string[] {
   const words: string[] = []
   const word = /\s*((?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|[^\s"'\\])+)/y
@@ -73,10 +78,10 @@ export async function completeJob(folder: string, script: Job["script"]): Promis
 }
 
 /**
- * Runs the job of a folder to its end. What it prints goes to `log.txt` of the folder. At an abort it gets SIGTERM, writes
- * its state and ends; the same job resumes from there.
- * @throws PendingJobError for `job`; BackendError when it cannot be started; MuscError with its last lines when it fails;
- * StoppedError when aborted
+ * Runs the job of a folder to its end. What it prints goes to `log.txt` of the folder. At an abort it gets SIGTERM,
+ * writes its state and ends; the same job resumes from there.
+ * @throws PendingJobError for `job`; BackendError when it cannot be started; MuscError with its last lines when it
+ * fails; StoppedError when aborted
  */
 export async function runJob({ folder, script, command, signal, onPoll }: Job): Promise<void> {
   await completeJob(folder, script)
@@ -165,7 +170,9 @@ export async function runJob({ folder, script, command, signal, onPoll }: Job): 
 /** Who runs the job of a folder, while one does. */
 const processFile = "process.json"
 
-/** Ends the job of an earlier start whose program was killed without a chance to do so: two would write the same files. */
+/**
+ * Ends the job of an earlier start whose program was killed without a chance to do so: two would write the same files.
+ */
 async function endEarlier(folder: string): Promise<void> {
   const file = join(folder, processFile)
   if (!existsSync(file)) return

@@ -1,4 +1,6 @@
-/** A process of a WorkerPool: opens the model that its command line names, then works on what it is sent, call by call. */
+/**
+ * A process of a WorkerPool: opens the model that its command line names, then works on what it is sent, call by call.
+ */
 import { tf, useBackend } from "../device/tf"
 import { MuscError, RefusedError } from "../errors"
 import type { GenerateRequest, ScoreRequest } from "./engine"

@@ -54,9 +54,9 @@ const program = join(__dirname, `worker${extname(__filename)}`)
 export const hasWorkers = existsSync(program)
 
 /**
- * Processes that are worth having for a model of so many parameters. Small ones: one a core where half of the free memory
- * holds their copies, since one thread each gets more done than all threads on the same small products. Large ones, and
- * models on a GPU: one, which keeps all of it busy.
+ * Processes that are worth having for a model of so many parameters. Small ones: one a core where half of the free
+ * memory holds their copies, since one thread each gets more done than all threads on the same small products. Large
+ * ones, and models on a GPU: one, which keeps all of it busy.
  */
 export function usualWorkers(parameters: number): number {
   const fitting = Math.floor(process.availableMemory() / 2 / (4 * parameters + processBytes))
@@ -65,8 +65,7 @@ export function usualWorkers(parameters: number): number {
 
 /**
  * `workers` processes for a model of so many parameters, 0 for as many as are usual, from its folder; null where this
- * one does
- * it all.
+ * one does it all.
  */
 export function openPool(workers: number, parameters: number, dir: string, thinking?: boolean): WorkerPool | null {
   const size = workers || usualWorkers(parameters)
@@ -113,8 +112,8 @@ export interface PoolOptions {
 }
 
 /**
- * Processes with a copy each of one model, which share the threads of this one. They start with the first call, end with
- * the last session or with this process, however it ends, and do not keep it alive while they have nothing to do.
+ * Processes with a copy each of one model, which share the threads of this one. They start with the first call, end
+ * with the last session or with this process, however it ends, and do not keep it alive while they have nothing to do.
  */
 export class WorkerPool {
   private workers: Worker[] = []
@@ -134,7 +133,9 @@ export class WorkerPool {
     this.always = always
   }
 
-  /** Whether so much work, in parameters times tokens, takes longer than starting the processes, or they run already. */
+  /**
+   * Whether so much work, in parameters times tokens, takes longer than starting the processes, or they run already.
+   */
   worth(work: number): boolean {
     return this.always || this.workers.length > 0 || work >= worthStarting
   }

@@ -85,10 +85,10 @@ Reply with the name of the model that gave the better answer and nothing else, n
 }
 
 /**
- * P(m) / (P(m) + P(M)) from the first token's log-probs; a label that is not among them has probability 0. Undefined when
- * neither is, or when the server gives no log-probs. Official: the tokens must be exactly m and M; corrected: blanks and
- * quotes around them, as other tokenizers have them, do not count, and the variants of a label are added up; where there are
- * no log-probs at all, a reply that is one of the labels and nothing else decides with 1 or 0.
+ * P(m) / (P(m) + P(M)) from the first token's log-probs; a label that is not among them has probability 0. Undefined
+ * when neither is, or when the server gives no log-probs. Official: the tokens must be exactly m and M; corrected:
+ * blanks and quotes around them, as other tokenizers have them, do not count, and the variants of a label are added up;
+ * where there are no log-probs at all, a reply that is one of the labels and nothing else decides with 1 or 0.
  */
 export function shareOfM({ text, first = [] }: JudgeReply, scoring: Scoring): number | undefined {
   const name = (token: string) => (scoring === "official" ? token : token.replace(/^[\s▁Ġ"'`]+|[\s"'`]+$/g, ""))
@@ -165,8 +165,9 @@ function score(data: AlpacaData, response: string, replies: readonly JudgeReply[
 }
 
 /**
- * Win rate (mean preference for the model), discrete win rate (preferences above 1.5, draws half), the length-controlled
- * rate where all results have their gamed rows, and the mean length of answers, cut to an integer officially.
+ * Win rate (mean preference for the model), discrete win rate (preferences above 1.5, draws half), the
+ * length-controlled rate where all results have their gamed rows, and the mean length of answers, cut to an integer
+ * officially.
  *
  * Only the gamed rows of the instructions available are fitted, which for all 805 is the official set; with fewer, the
  * official code still takes them all. Resampling an instruction takes its gamed rows with it.
@@ -213,9 +214,10 @@ function notes(results: readonly AlpacaResult[]): string[] {
 }
 
 /**
- * AlpacaEval 2 (Dubois et al., 2024): answers compared with those of GPT-4 Turbo (1106). Answers are drawn at temperature
- * .7 with up to 4096 tokens, as the official settings of open models have it. The length-controlled rate takes the
- * difficulty of an instruction from df_gamed.csv, as the official code does; instruction_difficulty.csv repeats it.
+ * AlpacaEval 2 (Dubois et al., 2024): answers compared with those of GPT-4 Turbo (1106). Answers are drawn at
+ * temperature .7 with up to 4096 tokens, as the official settings of open models have it. The length-controlled rate
+ * takes the difficulty of an instruction from df_gamed.csv, as the official code does; instruction_difficulty.csv
+ * repeats it.
  */
 export const alpacaEval: Benchmark<AlpacaData, JudgeReply[], AlpacaResult> = {
   name: "alpaca-eval",

@@ -59,10 +59,10 @@ export interface AnswerRow {
 export const promptKey = (prompt: string) => prompt.replace(/\r\n?/g, "\n").trim()
 
 /**
- * Reads a row. Ids: custom_id, key, question_id, main_id, idx, id (which in a server's batch is its own). Prompts: prompt, prompt_new, instruction (alone and with
- * input), or the first user message. Answers: response, output, generated, completion, turns, messages, choices with turns,
- * message.content or text; the same inside of a server's batch reply; `resps` and `doc` of lm-eval's sample logs, whose
- * doc_id is a row number and no id.
+ * Reads a row. Ids: custom_id, key, question_id, main_id, idx, id (which in a server's batch is its own). Prompts:
+ * prompt, prompt_new, instruction (alone and with input), or the first user message. Answers: response, output,
+ * generated, completion, turns, messages, choices with turns, message.content or text; the same inside of a server's
+ * batch reply; `resps` and `doc` of lm-eval's sample logs, whose doc_id is a row number and no id.
  * @throws InputError naming file, line and field: neither id nor prompt, no answer field, wrong types
  */
 export function readAnswerRow(value: unknown, place: Place): AnswerRow {

@@ -45,16 +45,16 @@ export interface Judgement {
 export type Judge = (request: JudgeRequest, readable: (reply: JudgeReply) => boolean) => Promise<Judgement>
 
 /**
- * A benchmark: how its official files are read, what a judge is asked, and how the answers are scored. `collect` is the only
- * part that makes calls; what it returns is kept, so that `score` and `figures`, which are pure, can run again.
+ * A benchmark: how its official files are read, what a judge is asked, and how the answers are scored. `collect` is the
+ * only part that makes calls; what it returns is kept, so that `score` and `figures`, which are pure, can run again.
  */
 export interface Benchmark<Data = unknown, Collected = unknown, Result = unknown> {
   name: string
   /** A line for the help: what it measures, how many items. */
   about: string
   /**
-   * Where the official files come from, their licence, and the SHA-256 of the files that the scorer was tested on. A file
-   * without a URL is known but not fetched; no files at all means that the benchmark brings its own items.
+   * Where the official files come from, their licence, and the SHA-256 of the files that the scorer was tested on. A
+   * file without a URL is known but not fetched; no files at all means that the benchmark brings its own items.
    */
   source: { home: string; files: readonly { name: string; url?: string; sha256?: string }[]; licence: string }
   /** Whether any item needs a judge. */
@@ -69,9 +69,9 @@ export interface Benchmark<Data = unknown, Collected = unknown, Result = unknown
   /** The item's result, a JSON value. */
   score(item: BenchmarkItem<Data>, responses: readonly string[], collected: Collected | null, scoring: Scoring): Result
   /**
-   * All figures of these results by name, in the order to be shown: rates in [0, 1] unless the name says otherwise, e.g.
-   * "prompt strict", "HSR level 1", "type: keywords:existence". NaN where there is nothing to divide by. Called again on
-   * resampled results for intervals, so it must be fast.
+   * All figures of these results by name, in the order to be shown: rates in [0, 1] unless the name says otherwise,
+   * e.g. "prompt strict", "HSR level 1", "type: keywords:existence". NaN where there is nothing to divide by. Called
+   * again on resampled results for intervals, so it must be fast.
    */
   figures(results: readonly Result[], scoring: Scoring): Record<string, number>
   /** Counts that a reader must know beside the figures, such as unparsed replies or warnings about the data. */

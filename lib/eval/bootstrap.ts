@@ -32,8 +32,9 @@ export function bootstrap(
 }
 
 /**
- * The numbers of the units that each resample draws: as many as there are, with replacement. The same seed gives the same
- * draws, so that two results over the same units are resampled alike. The array is used again for the next resample.
+ * The numbers of the units that each resample draws: as many as there are, with replacement. The same seed gives the
+ * same draws, so that two results over the same units are resampled alike. The array is used again for the next
+ * resample.
  */
 export function* resamples(units: number, { samples, seed }: BootstrapOptions): Generator<Int32Array> {
   const key = streamKey(seed, "bootstrap")
@@ -52,7 +53,9 @@ export function percentiles(values: ArrayLike<number>, level = 0.95): Interval {
   return [quantile(sorted, (1 - level) / 2), quantile(sorted, (1 + level) / 2)]
 }
 
-/** Quantile of ascending values, linear between neighbours (type 7 of Hyndman & Fan 1996, the default of numpy and R). */
+/**
+ * Quantile of ascending values, linear between neighbours (type 7 of Hyndman & Fan 1996, the default of numpy and R).
+ */
 export function quantile(sorted: ArrayLike<number>, q: number): number {
   const at = q * (sorted.length - 1)
   const below = Math.floor(at)

@@ -19,8 +19,8 @@ export const cfbenchRecord = z.object({
 export type CfbenchRecord = z.output<typeof cfbenchRecord>
 
 /**
- * How the verdicts were got: from a reply that echoes every criterion; from whatever lines of an unreadable reply end in
- * a 1 (official only); not at all.
+ * How the verdicts were got: from a reply that echoes every criterion; from whatever lines of an unreadable reply end
+ * in a 1 (official only); not at all.
  */
 export type CfbenchParsing = "parsed" | "fallback" | "none"
 
@@ -98,8 +98,8 @@ ${criteria}
 }
 
 /**
- * The verdicts of a reply in the official form: blocks parted by an empty line, as many as criteria, each the exact text
- * of its criterion, one tab, and 0 or 1. Undefined for any other reply.
+ * The verdicts of a reply in the official form: blocks parted by an empty line, as many as criteria, each the exact
+ * text of its criterion, one tab, and 0 or 1. Undefined for any other reply.
  */
 export function parseCfbench(reply: string, criteria: readonly string[]): boolean[] | undefined {
   const blocks = reply.split("\n\n")
@@ -112,8 +112,8 @@ export function parseCfbench(reply: string, criteria: readonly string[]): boolea
 }
 
 /**
- * As parseCfbench, but blanks and punctuation of a text do not count: judges drop the blanks around 29 official texts and
- * add or leave out full stops and quotes.
+ * As parseCfbench, but blanks and punctuation of a text do not count: judges drop the blanks around 29 official texts
+ * and add or leave out full stops and quotes.
  */
 export function parseCfbenchLeniently(reply: string, criteria: readonly string[]): boolean[] | undefined {
   const blocks = reply
@@ -155,9 +155,9 @@ function psrOf(criteria: CfbenchRecord["criteria"], verdicts: readonly number[],
 }
 
 /**
- * Official scoring rounds item values to two decimals and reads an unparsed reply as far as its lines end in a 1 (a 0 is
- * passed over, so such an item has CSR 1 and full ISR and PSR), or gives 0 when there is none. Corrected scoring does not
- * round, forgives blanks and punctuation in the echo, and leaves an unparsed item out.
+ * Official scoring rounds item values to two decimals and reads an unparsed reply as far as its lines end in a 1 (a 0
+ * is passed over, so such an item has CSR 1 and full ISR and PSR), or gives 0 when there is none. Corrected scoring
+ * does not round, forgives blanks and punctuation in the echo, and leaves an unparsed item out.
  */
 function score(
   record: CfbenchRecord,
@@ -193,9 +193,9 @@ function score(
 }
 
 /**
- * CSR (share of criteria kept), ISR (all kept) and PSR (all primary and more than .6 of the secondary kept), each a mean
- * over items, so that short items weigh as much as long ones; by split; and by type of criterion, there pooled over the
- * criteria of parsed items.
+ * CSR (share of criteria kept), ISR (all kept) and PSR (all primary and more than .6 of the secondary kept), each a
+ * mean over items, so that short items weigh as much as long ones; by split; and by type of criterion, there pooled
+ * over the criteria of parsed items.
  */
 function figures(results: readonly CfbenchResult[]): Record<string, number> {
   const out: Record<string, number> = {}

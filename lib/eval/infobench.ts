@@ -8,8 +8,8 @@ import type { Benchmark, BenchmarkItem, Scoring } from "./benchmark"
 import { uniqueRecords } from "./records"
 
 /**
- * InFoBench (Qin et al. 2024): 500 instructions, each with questions that a judge answers by yes or no. DRFR is the share
- * of yes over all questions.
+ * InFoBench (Qin et al. 2024): 500 instructions, each with questions that a judge answers by yes or no. DRFR is the
+ * share of yes over all questions.
  */
 const record = z.looseObject({
   id: z.string().min(1),
@@ -58,9 +58,9 @@ export function infobenchPrompt(rules: string, input: string, text: string, ques
 }
 
 /**
- * The verdict of a reply, null for none. Official: it begins with yes or no in any case (so does "Nothing", a no), else it
- * has exactly one of YES and NO in capitals, inside words too. Corrected: the same with whole words, behind quotes and
- * marks.
+ * The verdict of a reply, null for none. Official: it begins with yes or no in any case (so does "Nothing", a no), else
+ * it has exactly one of YES and NO in capitals, inside words too. Corrected: the same with whole words, behind quotes
+ * and marks.
  */
 export function infobenchVerdict(reply: string, scoring: Scoring): boolean | null {
   const edge = scoring === "official" ? "" : "\\b"
@@ -75,11 +75,11 @@ const readable = (text: string) =>
 
 /**
  * As published, one conversation an item: rules, texts and first question, then the bare questions one by one with the
- * judge's earlier answers in sight; an unreadable reply ends the item. With `single`, every question is asked by itself,
- * so that no answer sways the next: not comparable with published figures.
+ * judge's earlier answers in sight; an unreadable reply ends the item. With `single`, every question is asked by
+ * itself, so that no answer sways the next: not comparable with published figures.
  *
- * Official scoring counts an unreadable reply as no and leaves unasked questions out. Corrected scoring leaves both out.
- * Replies that cannot be read are asked for again first, where the official script never does.
+ * Official scoring counts an unreadable reply as no and leaves unasked questions out. Corrected scoring leaves both
+ * out. Replies that cannot be read are asked for again first, where the official script never does.
  */
 export function infobenchOf({ single }: { single: boolean }): Benchmark<Data, Collected, Result> {
   return {

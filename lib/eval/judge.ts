@@ -25,8 +25,8 @@ export interface JudgeCounts {
 }
 
 /**
- * A judge over any engine that writes text; put a cached one in so that no finished call is repeated. Each try has a seed
- * of its own, which also tells its cache entry from those of the tries before.
+ * A judge over any engine that writes text; put a cached one in so that no finished call is repeated. Each try has a
+ * seed of its own, which also tells its cache entry from those of the tries before.
  */
 export function judgeOf(
   engine: Generator,

@@ -1,6 +1,8 @@
 /** One comparison with a baseline, as the length-controlled model sees it. */
 export interface Comparison {
-  /** tanh of the length difference over its standard deviation, instruction difficulty, 1 for rows of the model itself. */
+  /**
+   * tanh of the length difference over its standard deviation, instruction difficulty, 1 for rows of the model itself.
+   */
   x: readonly [number, number, number]
   /** Preference for the model, in [0, 1]. */
   y: number
@@ -44,7 +46,9 @@ export function fitLogistic(rows: readonly Comparison[], strength: number, start
 const norm = (b: Vector) => Math.abs(b[0]) + Math.abs(b[1]) + Math.abs(b[2])
 const dot = (a: readonly number[], b: readonly number[]) => a[0]! * b[0]! + a[1]! * b[1]! + a[2]! * b[2]!
 
-/** The smooth part: value, gradient [3] and Hessian [3][3]. Sums stand in locals because intervals call this very often. */
+/**
+ * The smooth part: value, gradient [3] and Hessian [3][3]. Sums stand in locals because intervals call this very often.
+ */
 function derivatives(rows: readonly Comparison[], strength: number, b: Vector) {
   const [b0, b1, b2] = b
   let [loss, g0, g1, g2] = [0, 0, 0, 0]
@@ -118,8 +122,8 @@ function logLoss(rows: readonly Comparison[], b: Vector): number {
 }
 
 /**
- * Fits with the strength C that has the smallest log loss over five folds, the mean of the folds' own means. Row r of n is
- * in fold (n - 1 - r) mod 5, which is what GroupKFold gives for groups of equal size when their order is kept.
+ * Fits with the strength C that has the smallest log loss over five folds, the mean of the folds' own means. Row r of n
+ * is in fold (n - 1 - r) mod 5, which is what GroupKFold gives for groups of equal size when their order is kept.
  */
 export function fitLengthControlled(rows: readonly Comparison[]): { coefficients: Vector; strength: number } {
   const losses = STRENGTHS.map(() => 0)
@@ -158,10 +162,10 @@ export interface GamedRow {
 const GAMED_WEIGHT = 0.2 / 2
 
 /**
- * The length-controlled win rate of AlpacaEval 2 (length_controlled_v1) in [0, 1]: a logistic model of the preference on
- * length difference, instruction difficulty and a constant of the model, fitted on its comparisons together with those of
- * the gamed baselines; then the mean prediction at no length difference. Rows without a preference are predicted as well,
- * but not fitted. NaN where the lengths have no spread or there are fewer rows than folds.
+ * The length-controlled win rate of AlpacaEval 2 (length_controlled_v1) in [0, 1]: a logistic model of the preference
+ * on length difference, instruction difficulty and a constant of the model, fitted on its comparisons together with
+ * those of the gamed baselines; then the mean prediction at no length difference. Rows without a preference are
+ * predicted as well, but not fitted. NaN where the lengths have no spread or there are fewer rows than folds.
  */
 export function lengthControlledRate(own: readonly ModelRow[], gamed: readonly GamedRow[]): number {
   const mean = own.reduce((sum, { lengthDifference }) => sum + lengthDifference, 0) / own.length

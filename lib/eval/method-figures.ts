@@ -19,9 +19,10 @@ export interface MethodFigures {
 }
 
 /**
- * Every figure of every method, a mean over seeds, and the differences asked for, with intervals over seeds and items as in
- * `overSeeds`. Only items count that all methods have in all seeds, and each resample draws the same units of them for all,
- * so that differences are paired. Figures of groups (such as FollowBench's CSL) stay those of one seed at a time.
+ * Every figure of every method, a mean over seeds, and the differences asked for, with intervals over seeds and items
+ * as in `overSeeds`. Only items count that all methods have in all seeds, and each resample draws the same units of
+ * them for all, so that differences are paired. Figures of groups (such as FollowBench's CSL) stay those of one seed at
+ * a time.
  */
 export function figuresOfMethods<Result>(
   figures: Figures<Result>,

@@ -68,13 +68,13 @@ const base = "https://raw.githubusercontent.com/lm-sys/FastChat/main/fastchat/ll
 
 /**
  * MT-Bench (Zheng et al., NeurIPS 2023), single-answer grading: each turn is rated 1 to 10 by one call, the second with
- * both turns in view. The judge's texts are the official ones, read from the data; temperature 0, 2048 tokens. The score
- * is the mean over all rated turns; turns without a readable rating are dropped and counted. Ratings by different judges
- * do not compare, and some of the official reference answers are wrong. Pairwise mode is not offered.
+ * both turns in view. The judge's texts are the official ones, read from the data; temperature 0, 2048 tokens. The
+ * score is the mean over all rated turns; turns without a readable rating are dropped and counted. Ratings by different
+ * judges do not compare, and some of the official reference answers are wrong. Pairwise mode is not offered.
  *
- * `official`: the first `[[n]]` of a reply, or else its first `[n]`, whatever the number. `corrected`: the last one, which
- * is where the judge is told to put it, and only a number from 1 to 10, so that a quoted format or `[1]` of a list is no
- * rating. Both take the first reply that gives one.
+ * `official`: the first `[[n]]` of a reply, or else its first `[n]`, whatever the number. `corrected`: the last one,
+ * which is where the judge is told to put it, and only a number from 1 to 10, so that a quoted format or `[1]` of a
+ * list is no rating. Both take the first reply that gives one.
  */
 export const mtBench: Benchmark<MtBenchData, Judgement[], MtBenchResult> = {
   name: "mt-bench",
@@ -183,8 +183,7 @@ export function ratingOf(reply: string, scoring: Scoring): number | null {
 
 /**
  * Reads a folder with `question.jsonl` (or a file of questions in it), `reference_answer/gpt-4.jsonl` and
- * `judge_prompts.jsonl`; the last one may stand
- * in the folder above, as in FastChat.
+ * `judge_prompts.jsonl`; the last one may stand in the folder above, as in FastChat.
  * @throws InputError naming file, line and field: a file is missing, a record breaks the format, a question is there
  * twice or lacks its reference, a judge prompt is missing or has other placeholders.
  */

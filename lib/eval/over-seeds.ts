@@ -2,18 +2,18 @@ import { rng } from "../rng"
 import { type BootstrapOptions, bootstrap, type Interval, percentiles } from "./bootstrap"
 
 /**
- * Intervals over seeds and instructions together. Trainings differ by their seed, answers by their instruction; an interval
- * that resamples one of the two covers the truth too rarely. Instructions are many and are drawn with replacement.
- * Seeds are 3
- * or 5, and drawing so few with replacement gives intervals that are too narrow (of 3 seeds, one draw in nine is one seed
- * alone); so what they say of the mean over seeds is drawn from Student's t. In a simulation with as large a spread
- * over seeds
- * as over instructions the 95 % interval covered the truth in 95 to 97 of 100 cases, instructions alone in 62, both
- * drawn with
- * replacement in 86 to 89. Where seeds differ little it is a little too wide, as the noise of answers then counts twice.
+ * Intervals over seeds and instructions together. Trainings differ by their seed, answers by their instruction; an
+ * interval that resamples one of the two covers the truth too rarely. Instructions are many and are drawn with
+ * replacement. Seeds are 3 or 5, and drawing so few with replacement gives intervals that are too narrow (of 3 seeds,
+ * one draw in nine is one seed alone); so what they say of the mean over seeds is drawn from Student's t. In a
+ * simulation with as large a spread over seeds as over instructions the 95 % interval covered the truth in 95 to 97 of
+ * 100 cases, instructions alone in 62, both drawn with replacement in 86 to 89. Where seeds differ little it is a
+ * little too wide, as the noise of answers then counts twice.
  */
 
-/** The outcomes of one seed: columns of sums over units (instructions), the same units in the same order for all seeds. */
+/**
+ * The outcomes of one seed: columns of sums over units (instructions), the same units in the same order for all seeds.
+ */
 export type SeedColumns = readonly Float64Array[]
 
 /** An estimate with its interval, and how surely it is not 0. */
@@ -26,8 +26,7 @@ export interface Estimate {
 
 /**
  * A statistic of column totals over all seeds, with its interval. With one seed the interval covers instructions alone:
- * it says
- * nothing of another training.
+ * it says nothing of another training.
  */
 export function overSeeds(
   seeds: readonly SeedColumns[],
@@ -80,8 +79,8 @@ export function studentDraws(df: number, { samples, seed }: BootstrapOptions): F
 /**
  * p-values corrected for being many (Holm 1979): the chance that any of them is below .05 without a difference is .05
  * at most.
- * The smallest is multiplied by their number, the next one by one less, and none is below the one before it. NaN stays NaN
- * and does not count.
+ * The smallest is multiplied by their number, the next one by one less, and none is below the one before it. NaN stays
+ * NaN and does not count.
  */
 export function holm(ps: readonly number[]): number[] {
   const order = ps.flatMap((p, i) => (Number.isNaN(p) ? [] : [i])).sort((a, b) => ps[a]! - ps[b]!)

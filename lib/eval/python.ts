@@ -72,7 +72,9 @@ export function withoutMarks(text: string, first: string, last: string): string 
   )
 }
 
-/** Where a text ends when what `drops` is cut from its end. A loop: a pattern such as `x+$` is quadratic in the text. */
+/**
+ * Where a text ends when what `drops` is cut from its end. A loop: a pattern such as `x+$` is quadratic in the text.
+ */
 function endWithout(text: string, drops: (code: number) => boolean): number {
   let end = text.length
   while (end > 0 && drops(text.charCodeAt(end - 1))) end--

@@ -5,10 +5,9 @@ import { overSeeds, type SeedColumns } from "./over-seeds"
 
 /**
  * Satisfaction rates with intervals over seeds and instructions. CSR: share of an answer's constraints that it keeps,
- * averaged
- * over answers; ISR: share of answers that keep them all. Constraints without a readable verdict count in neither, answers
- * without any readable one are left out. Answers of several seeds to one instruction are drawn together, since they are no
- * independent evidence.
+ * averaged over answers; ISR: share of answers that keep them all. Constraints without a readable verdict count in
+ * neither, answers without any readable one are left out. Answers of several seeds to one instruction are drawn
+ * together, since they are no independent evidence.
  */
 export function scoreOf(items: readonly EvalItem[], options: BootstrapOptions): Score {
   const cells = cellsOf(items)
@@ -31,8 +30,8 @@ export function scoreOf(items: readonly EvalItem[], options: BootstrapOptions): 
 }
 
 /**
- * `method` minus `against` over the seeds and instructions that both answered, with paired intervals over both. p is of the
- * difference being 0, not corrected for how many differences are looked at.
+ * `method` minus `against` over the seeds and instructions that both answered, with paired intervals over both. p is of
+ * the difference being 0, not corrected for how many differences are looked at.
  */
 export function differenceOf(
   method: readonly EvalItem[],

@@ -2,12 +2,10 @@ import type { Tensor } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 
 /**
- * Graphs of TensorFlow operations that run in one call. Called one by one, an operation of tfjs takes 20 to 50 µs whatever
- * its size; in a graph, one or two. A graph becomes a function of the eager context, which is then called like any
- * operation: its
- * inputs and outputs are the tensors of tfjs, and nothing is copied or written to disk. It is handed over as protocol
- * buffers of
- * tensorflow/core/framework/graph.proto; see native/binding/functions.h.
+ * Graphs of TensorFlow operations that run in one call. Called one by one, an operation of tfjs takes 20 to 50 µs
+ * whatever its size; in a graph, one or two. A graph becomes a function of the eager context, which is then called like
+ * any operation: its inputs and outputs are the tensors of tfjs, and nothing is copied or written to disk. It is handed
+ * over as protocol buffers of tensorflow/core/framework/graph.proto; see native/binding/functions.h.
  */
 
 /** DataType of types.proto. */

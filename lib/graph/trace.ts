@@ -4,19 +4,23 @@ import { gradients, mapTensors, withGradient } from "../ops/gradient"
 import { dtypes, type GraphAttrs, GraphBuilder, type GraphNode, type GraphType } from "./builder"
 
 /**
- * A differentiable function as two graphs, its value and its gradient, made by watching which kernels it calls (as jax.jit
- * and tf.function do). It is watched at a few sizes: a whole number that differs between them must be a known function of
- * the sizes and is recomputed for each call, everything else is the same at all sizes.
+ * A differentiable function as two graphs, its value and its gradient, made by watching which kernels it calls (as
+ * jax.jit and tf.function do). It is watched at a few sizes: a whole number that differs between them must be a known
+ * function of the sizes and is recomputed for each call, everything else is the same at all sizes.
  */
 
-/** What may differ from call to call: rows, tokens asked for, and places along a row, ascending, from 0 to its length. */
+/**
+ * What may differ from call to call: rows, tokens asked for, and places along a row, ascending, from 0 to its length.
+ */
 export interface Sizes {
   rows: number
   asked: number
   cuts: readonly number[]
 }
 
-/** A function to be watched at some sizes: a tree of tensors in, one tensor out, or more where no gradient is wanted. */
+/**
+ * A function to be watched at some sizes: a tree of tensors in, one tensor out, or more where no gradient is wanted.
+ */
 export interface Example {
   sizes: Sizes
   input: unknown
@@ -29,7 +33,9 @@ export interface Example {
   run(): Tensor[]
 }
 
-/** Tensors by name: `a3.1` is the fourth of the second input, `a3` if it is shared; `n5:0.1` was made for the second. */
+/**
+ * Tensors by name: `a3.1` is the fourth of the second input, `a3` if it is shared; `n5:0.1` was made for the second.
+ */
 type Named = Readonly<Record<string, Tensor>>
 
 /** The graphs for some inputs at once. */
@@ -228,8 +234,9 @@ function solveForSize(values: readonly number[], sizes: readonly Sizes[]): (size
 }
 
 /**
- * Watches a function at some examples, which should agree in no size, and makes its graphs. The function must do the same
- * at all sizes but for lengths. With `recompute` the gradient keeps nothing but the arguments, and makes the rest again.
+ * Watches a function at some examples, which should agree in no size, and makes its graphs. The function must do the
+ * same at all sizes but for lengths. With `recompute` the gradient keeps nothing but the arguments, and makes the rest
+ * again.
  * @throws Error where the function does not; of the file system where no temporary file can be written
  */
 export function trace(examples: readonly Example[], { recompute = false, xla = false } = {}): Traced {
@@ -302,8 +309,8 @@ export function trace(examples: readonly Example[], { recompute = false, xla = f
 }
 
 /**
- * Says once a kind what cannot be traced, so that its operations are called one by one; where MUSC_GRAPHS is `strict`, as in
- * tests, it is an error.
+ * Says once a kind what cannot be traced, so that its operations are called one by one; where MUSC_GRAPHS is `strict`,
+ * as in tests, it is an error.
  */
 export function traceFailed(what: string, error: unknown): void {
   const reason = error instanceof Error ? error.message : String(error)

@@ -34,9 +34,10 @@ const attempts = 5
 const mostConnections = (size: number) => 50 + Math.ceil(size / 2 ** 16)
 
 /**
- * Fetches a file into `to`, where it appears whole and verified or not at all. What a cut connection or a killed process
- * leaves in `{to}.incomplete` is gone on with.
- * @throws InputError: refused by the server, wrong content, no connection, a disk that is full; StoppedError when aborted
+ * Fetches a file into `to`, where it appears whole and verified or not at all. What a cut connection or a killed
+ * process leaves in `{to}.incomplete` is gone on with.
+ * @throws InputError: refused by the server, wrong content, no connection, a disk that is full; StoppedError when
+ * aborted
  */
 export async function download(remote: RemoteFile, to: string, options: DownloadOptions = {}): Promise<void> {
   if (await holds(to, remote)) return options.onBytes?.(remote.size)

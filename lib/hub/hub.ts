@@ -13,8 +13,8 @@ import { type DownloadOptions, download, holds, type RemoteFile, refusal } from 
 
 /**
  * Models of a Hugging Face hub, in the cache that Python shares: `models--org--name/` with `blobs/{hash}`,
- * `snapshots/{commit}/{file}` linking to them, and `refs/{branch or tag}` naming a commit. Names and hashes that a server
- * sends are checked before they become part of a path.
+ * `snapshots/{commit}/{file}` linking to them, and `refs/{branch or tag}` naming a commit. Names and hashes that a
+ * server sends are checked before they become part of a path.
  *
  * The hub client lists and describes; it neither resumes nor verifies, so the transfer is our own (download.ts).
  */
@@ -79,11 +79,11 @@ function shardsOf(dir: string): string[] {
 
 /**
  * Brings a model into the cache and returns its folder (a snapshot). Only what is needed to run it: config, tokenizer,
- * chat template, safetensors. Everything that is there already is kept if its hash is right, and fetched again if not; a
- * commit that is whole needs no network at all.
+ * chat template, safetensors. Everything that is there already is kept if its hash is right, and fetched again if not;
+ * a commit that is whole needs no network at all.
  * Reads HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN (or the token of `hf auth login`) and HF_HUB_OFFLINE.
- * @throws InputError: no such model, no access, offline, damaged files, a full disk; CheckpointError for a model that cannot
- * be run here, before its weights are fetched; StoppedError when aborted
+ * @throws InputError: no such model, no access, offline, damaged files, a full disk; CheckpointError for a model that
+ * cannot be run here, before its weights are fetched; StoppedError when aborted
  */
 export async function pullModel(name: HubName, options: PullOptions = {}): Promise<string> {
   const { repo, revision } = name
@@ -237,8 +237,8 @@ function requireSmall(file: string, size: number): void {
 }
 
 /**
- * A model of the cache whose files all have the content that the names of their blobs say. What has not is removed, so that
- * it is fetched again. Copies, on systems without links, are taken as they are.
+ * A model of the cache whose files all have the content that the names of their blobs say. What has not is removed, so
+ * that it is fetched again. Copies, on systems without links, are taken as they are.
  */
 async function soundModel(name: HubName, { onNote }: PullOptions): Promise<string | undefined> {
   const dir = cachedModel(name)
@@ -285,7 +285,9 @@ async function checkSpace(store: string, files: readonly RemoteFile[]): Promise<
   })
 }
 
-/** A link as Python makes it, relative; a copy where the system has no links. What leads or holds otherwise is replaced. */
+/**
+ * A link as Python makes it, relative; a copy where the system has no links. What leads or holds otherwise is replaced.
+ */
 async function link(blob: string, at: string, remote: RemoteFile): Promise<void> {
   const target = await readlink(at).catch(() => undefined)
   if (target !== undefined && resolve(dirname(at), target) === blob) return

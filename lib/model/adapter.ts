@@ -31,7 +31,9 @@ export interface Adapter {
   targets: readonly LinearName[]
   /** keyed `layers.{i}.self_attn.q_proj`; A [rank, in], B [out, rank] */
   tensors: Map<string, { A: Matrix; B: Matrix }>
-  /** its base has a vision tower beside the text model (`ModelConfig.multimodal`), which changes the names in the file */
+  /**
+   * its base has a vision tower beside the text model (`ModelConfig.multimodal`), which changes the names in the file
+   */
   multimodal?: true
 }
 
@@ -133,8 +135,8 @@ export function readAdapter(dir: string, config?: ModelConfig): Adapter {
 }
 
 /**
- * Writes a folder that Python PEFT loads (`PeftModel.from_pretrained`). `baseModel` is the name or path of the model that
- * the adapter belongs to. adapter_config.json comes last, so a folder that has one is complete.
+ * Writes a folder that Python PEFT loads (`PeftModel.from_pretrained`). `baseModel` is the name or path of the model
+ * that the adapter belongs to. adapter_config.json comes last, so a folder that has one is complete.
  */
 export async function writeAdapter(
   dir: string,

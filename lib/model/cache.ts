@@ -59,9 +59,8 @@ export class Prefix implements PassCache {
 
 /**
  * Keys and values of rows that come and go, one buffer [B K S, H] a layer and kind, written in place: B rows of S
- * columns each,
- * which grow by blocks. A row's tokens stand in its first columns, `lengths[b]` of them, whatever the other rows hold.
- * Not tidied:
+ * columns each, which grow by blocks. A row's tokens stand in its first columns, `lengths[b]` of them, whatever the
+ * other rows hold. Not tidied:
  * call `dispose`.
  */
 export class KVCache {

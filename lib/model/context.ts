@@ -48,13 +48,15 @@ export interface ContextOptions {
   /** first queries of the blocks that attend together; every 128th if not given, every 512th on a GPU */
   starts?: readonly number[]
   /**
-   * Cut blocks so that a row's values do not depend on the length of the others: two at least, as TensorFlow does something
-   * else with the graph of a single one, and all keys from the first on for each, whatever a window hides.
+   * Cut blocks so that a row's values do not depend on the length of the others: two at least, as TensorFlow does
+   * something else with the graph of a single one, and all keys from the first on for each, whatever a window hides.
    */
   batchInvariant?: boolean
 }
 
-/** One context a layer; layers of one kind get the same object, but for the last one where some tokens are asked for. */
+/**
+ * One context a layer; layers of one kind get the same object, but for the last one where some tokens are asked for.
+ */
 export function contexts(config: ModelConfig, queries: Places, options: ContextOptions = {}): Context[] {
   const { asked } = options
   const made = new Map<string, Context>()
@@ -105,8 +107,7 @@ function blockedContext(config: ModelConfig, i: number, queries: Places, options
 
 /**
  * Nobody looks at what the last layer makes of a token whose final state is not asked for, so that there it needs to
- * give keys
- * and values alone: of a prompt to be trained on, all but its last token.
+ * give keys and values alone: of a prompt to be trained on, all but its last token.
  */
 function lastLayerContext(context: Context, asked: Int32Array, { length: T }: Places): Context {
   const first = asked.reduce((least, at) => Math.min(least, at % T), T - 1)
@@ -135,8 +136,8 @@ function blockStarts(length: number, batchInvariant: boolean): number[] {
 }
 
 /**
- * Who looks at whom, a block of queries after another, each with the keys from the first that it needs on. Padding looks at
- * padding, so that its softmax stays finite.
+ * Who looks at whom, a block of queries after another, each with the keys from the first that it needs on. Padding
+ * looks at padding, so that its softmax stays finite.
  */
 function attention(
   queries: Places,

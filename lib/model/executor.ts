@@ -1,8 +1,8 @@
 import { currentDevice, type Device, type Maths } from "../device/device"
 
 /**
- * How a model is run: every choice between ways that give the same values, in one place. A plan follows from the device, the
- * size of the model and the work, and nothing decides by itself afterwards.
+ * How a model is run: every choice between ways that give the same values, in one place. A plan follows from the
+ * device, the size of the model and the work, and nothing decides by itself afterwards.
  */
 
 /** What is to be done with a model. */
@@ -45,14 +45,13 @@ const isSmall = (parameters: number): boolean => 4 * parameters < sharedBytes
 
 /**
  * Whether several threads get more done on a batch each than together on one, with a model of so many parameters: a
- * small one on
- * a CPU.
+ * small one on a CPU.
  */
 export const gainsByBatches = ({ gpu }: Device, parameters: number): boolean => !gpu && isSmall(parameters)
 
 /**
- * Whether matrices of a checkpoint in bf16 are kept so: half of the memory, and products that beat those of floats where
- * weights come from memory rather than from a cache. On AMX, products by tiles have a packing of their own.
+ * Whether matrices of a checkpoint in bf16 are kept so: half of the memory, and products that beat those of floats
+ * where weights come from memory rather than from a cache. On AMX, products by tiles have a packing of their own.
  */
 export const keepsBf16 = ({ kernels }: Device, parameters: number): boolean =>
   kernels === "vector" && !isSmall(parameters)

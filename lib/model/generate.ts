@@ -77,10 +77,9 @@ const promptBudget = 16384
 const worthSelecting = 0.2
 
 /**
- * Rows that are continued together, a token a step with a cache of keys and values. Rows join when they like, by a pass over
- * their prompts, and leave when they have ended. What a row gets does not depend on the others, to the last bit on the
- * native
- * backend's CPU. Not tidied: call `dispose`.
+ * Rows that are continued together, a token a step with a cache of keys and values. Rows join when they like, by a pass
+ * over their prompts, and leave when they have ended. What a row gets does not depend on the others, to the last bit on
+ * the native backend's CPU. Not tidied: call `dispose`.
  */
 export class DecodingBatch {
   private rows: (ActiveRow | null)[] = []
@@ -183,7 +182,9 @@ export class DecodingBatch {
     }
   }
 
-  /** Draws a token for the active ones of some rows, from logits in their order, and lets go of those that end with it. */
+  /**
+   * Draws a token for the active ones of some rows, from logits in their order, and lets go of those that end with it.
+   */
   private async draw(rows: readonly number[], logits: () => Tensor2D): Promise<void> {
     const active = rows.flatMap((r, i) => (this.rows[r] ? [{ r, i, row: this.rows[r]! }] : []))
     const greedy = isWide(this.model.config) && active.every(({ row }) => isGreedy(row.item))
@@ -231,8 +232,8 @@ async function likeliest(make: () => Tensor2D): Promise<TokenOf> {
 }
 
 /**
- * Reads the tokens that many prompts begin with once, so that `generate` need not read them for each. Pays where tasks are
- * shown by demonstrations. Not tidied: call `dispose`.
+ * Reads the tokens that many prompts begin with once, so that `generate` need not read them for each. Pays where tasks
+ * are shown by demonstrations. Not tidied: call `dispose`.
  */
 export function readPrefix(model: Bound, ids: readonly number[]): Prefix {
   const P = ids.length

@@ -8,11 +8,10 @@ import type { Plan } from "./executor"
 import type { Layer, LayerCache } from "./layer"
 
 /**
- * Layers as graphs, with their gradients in training: a quarter of a small model's time goes into calling kernels one by one
- * and into fresh memory for each. A graph is made by watching layers on three tiny batches, and serves all layers of their
- * kind and batches of all sizes: one layer for one batch, or all layers of a model for several batches, which threads
- * compute
- * side by side.
+ * Layers as graphs, with their gradients in training: a quarter of a small model's time goes into calling kernels one
+ * by one and into fresh memory for each. A graph is made by watching layers on three tiny batches, and serves all
+ * layers of their kind and batches of all sizes: one layer for one batch, or all layers of a model for several batches,
+ * which threads compute side by side.
  */
 
 /** Some layers in a row and what they are given: states [B T, D], and a context each. */
@@ -35,8 +34,7 @@ export interface LayersRun {
 
 /**
  * `run(input, places)` of some batches by a graph, one after another in one tensor. Null where a window keeps the first
- * tokens
- * out of sight, where batches are cut into different blocks, and where no graph can be made.
+ * tokens out of sight, where batches are cut into different blocks, and where no graph can be made.
  */
 export function layersByGraph(
   inputs: readonly LayersInput[],
@@ -162,10 +160,9 @@ function exampleOf(
 }
 
 /**
- * First queries of blocks that attend together, for graphs: few numbers of blocks, so that few graphs serve all batches.
- * Blocks are the same parts of a row, and one begins where the first asked token is. Smaller ones spare what no query
- * of theirs
- * looks at, larger ones spare operations.
+ * First queries of blocks that attend together, for graphs: few numbers of blocks, so that few graphs serve all
+ * batches. Blocks are the same parts of a row, and one begins where the first asked token is. Smaller ones spare what
+ * no query of theirs looks at, larger ones spare operations.
  */
 export function evenStarts({ length: T }: Places, asked: Int32Array): number[] {
   const first = asked.reduce((least, at) => Math.min(least, at % T), T - 1)

@@ -38,6 +38,8 @@ export interface PassCache {
 
 /** Keys and values of one layer, kept between calls. */
 export interface LayerCache {
-  /** Adds keys and values [B, K, T, H] of new tokens; gives all so far [B, K, S, H], or null when these are the first. */
+  /**
+   * Adds keys and values [B, K, T, H] of new tokens; gives all so far [B, K, S, H], or null when these are the first.
+   */
   append(k: Tensor4D, v: Tensor4D): { k: Tensor4D; v: Tensor4D } | null
 }

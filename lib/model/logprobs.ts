@@ -11,7 +11,8 @@ import { type Bound, forward, forwardTogether, type Pass } from "./transformer"
 
 /**
  * The only place where tokens are shifted against their predictions: the logits at position t are about token t + 1, so
- * the first token of a response is predicted at the last token of its prompt. Training, weighting and evaluation call it.
+ * the first token of a response is predicted at the last token of its prompt. Training, weighting and evaluation call
+ * it.
  *
  * R responses in all, M response tokens in all.
  */
@@ -36,9 +37,8 @@ export interface Packed extends Places {
 
 /**
  * Padding of a pack, in tokens, that makes the values of a row the same to the last digit whatever batch it is in:
- * vector units
- * sum and compute remainders of less differently from the rest, and a product of a single row differently from one of
- * several.
+ * vector units sum and compute remainders of less differently from the rest, and a product of a single row differently
+ * from one of several.
  * Our own kernels go by rows.
  */
 export const batchInvariantPadding = operation(({ kernels }) => () => ({
@@ -48,8 +48,7 @@ export const batchInvariantPadding = operation(({ kernels }) => () => ({
 
 /**
  * Lays sequences side by side, padded on the right. Rows are a multiple of `multiple.row` tokens long; there is a
- * multiple of
- * `multiple.predictors` of those, whose padding has the owner R.
+ * multiple of `multiple.predictors` of those, whose padding has the owner R.
  */
 export function pack(sequences: readonly Sequence[], multiple = { row: 1, predictors: 1 }): Packed {
   const lengths = sequences.map(({ prompt, responses }) => responses.reduce((n, r) => n + r.length, prompt.length))
@@ -143,15 +142,16 @@ function passOf(model: Bound, pack: Packed): Pass {
   return { ids: tf.tensor1d(pack.ids), places: pack, perLayer }
 }
 
-/** log p(token | prompt, answer so far) of every response token -> [M], in nats. Differentiable in what `model` trains. */
+/**
+ * log p(token | prompt, answer so far) of every response token -> [M], in nats. Differentiable in what `model` trains.
+ */
 export function responseLogProbs(model: Bound, batch: Packed | Together): Tensor1D {
   return logProbsAt(model, responseStates(model, batch), batch)
 }
 
 /**
  * As responseLogProbs, and KL(p_reference || p) of the next-token distributions at the same places -> [M], in nats. No
- * gradient
- * goes to the reference; the head must be frozen.
+ * gradient goes to the reference; the head must be frozen.
  */
 export function responseDivergence(
   model: Bound,

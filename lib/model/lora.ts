@@ -41,7 +41,9 @@ export function targetShape(
   )[target] as [number, number]
 }
 
-/** A fresh adapter: A uniform in ±1/sqrt(in) as in PEFT (Kaiming with a = sqrt 5), B zero, so it changes nothing yet. */
+/**
+ * A fresh adapter: A uniform in ±1/sqrt(in) as in PEFT (Kaiming with a = sqrt 5), B zero, so it changes nothing yet.
+ */
 export function initLora(
   config: ModelConfig,
   {

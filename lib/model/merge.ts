@@ -56,8 +56,8 @@ export interface MergeOptions {
 }
 
 /**
- * Writes a plain checkpoint whose linear layers are W + scale · B A, with config, tokenizer and template of the base: it
- * needs no adapter any more. One tensor is in memory at a time. The folder appears when it is whole.
+ * Writes a plain checkpoint whose linear layers are W + scale · B A, with config, tokenizer and template of the base:
+ * it needs no adapter any more. One tensor is in memory at a time. The folder appears when it is whole.
  * @throws InputError: another base model, an `out` that holds files; CheckpointError: tensors that do not fit, values
  * that F16 cannot hold
  */
@@ -140,8 +140,8 @@ async function writeMerged(
 }
 
 /**
- * Writes a model whose weights were all trained as a plain checkpoint in 32-bit floats (bf16 would lose small changes), with
- * tokenizer and template of the one that it started from.
+ * Writes a model whose weights were all trained as a plain checkpoint in 32-bit floats (bf16 would lose small changes),
+ * with tokenizer and template of the one that it started from.
  * @throws InputError for a model that also has a vision tower, which is not in memory
  */
 export async function writeCheckpoint(modelDir: string, model: Model, out: string): Promise<void> {

@@ -6,8 +6,9 @@ import { type LoraTarget, loraTargets, targetShape } from "./lora"
 import { parameterCount } from "./weights"
 
 /**
- * How much memory work with a model takes, estimated from the shapes of the tensors that live at its worst moment. Letters
- * as in transformer.ts; all counts are of f32 values unless they say bytes, checkpoints are taken to be of bf16.
+ * How much memory work with a model takes, estimated from the shapes of the tensors that live at its worst moment.
+ * Letters as in transformer.ts; all counts are of f32 values unless they say bytes, checkpoints are taken to be of
+ * bf16.
  */
 
 export interface Batch {
@@ -124,8 +125,7 @@ const MiB = 2 ** 20
 
 /**
  * Bytes of a process of each backend before any model, measured on Linux (webgpu: assumed). On top come tables of the
- * tokenizer (6 bytes a
- * byte of its file) and some MiB of values on their way.
+ * tokenizer (6 bytes a byte of its file) and some MiB of values on their way.
  */
 const runtime: Record<BackendName, number> = {
   tensorflow: 275 * MiB,
@@ -149,8 +149,7 @@ export function workOf(stage: PlanStage): Work {
 
 /**
  * Peak memory of a stage on a device. On a GPU tensors live there, and the host has the program and the largest tensor
- * on its
- * way. Within 15 % of the measured peak on the native backend's CPU; an estimate elsewhere.
+ * on its way. Within 15 % of the measured peak on the native backend's CPU; an estimate elsewhere.
  */
 export function planNeed(config: ModelConfig, stage: PlanStage, work: Batch, device: Device): Need {
   const { backend, gpu, kernels } = device

@@ -6,7 +6,10 @@ export type RopeScaling =
   | { type: "none" }
   /** All frequencies divided by `factor`. */
   | { type: "linear"; factor: number }
-  /** Llama 3.1: wavelengths above `originalPositions / lowFreqFactor` divided by `factor`, below `/ highFreqFactor` kept. */
+  /**
+   * Llama 3.1: wavelengths above `originalPositions / lowFreqFactor` divided by `factor`, below `/ highFreqFactor`
+   * kept.
+   */
   | { type: "llama3"; factor: number; lowFreqFactor: number; highFreqFactor: number; originalPositions: number }
 
 /** Rotary embedding of one layer: pair i of H turns by position · theta^(-2i/H), then scaled. */
@@ -17,9 +20,9 @@ export interface Rope {
 
 /**
  * Rope of layers with full attention, and Gemma's own for its local layers. Transformers 4 writes `rope_scaling` and
- * `rope_theta`, Transformers 5 `rope_parameters`. Where both stand, the result is that of Transformers 5: `rope_scaling`
- * wins, and what it leaves out comes from `rope_theta`; for Gemma it changes the fields of `rope_parameters.full_attention`.
- * `theta` is the default of the family. Problems are added to `problems`.
+ * `rope_theta`, Transformers 5 `rope_parameters`. Where both stand, the result is that of Transformers 5:
+ * `rope_scaling` wins, and what it leaves out comes from `rope_theta`; for Gemma it changes the fields of
+ * `rope_parameters.full_attention`. `theta` is the default of the family. Problems are added to `problems`.
  */
 export function readRopes(
   json: JsonObject,

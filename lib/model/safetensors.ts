@@ -145,8 +145,8 @@ export interface TensorData {
 
 /**
  * Writes a safetensors file, tensor by tensor, under a temporary name; it appears complete or not at all. `tensors` is
- * gone through twice (header, then data), so it must be re-iterable. With `hashed`, the metadata get the sha256 of the file,
- * taken with zeros instead of the hash, which `verifySafetensors` compares.
+ * gone through twice (header, then data), so it must be re-iterable. With `hashed`, the metadata get the sha256 of the
+ * file, taken with zeros instead of the hash, which `verifySafetensors` compares.
  * @throws CheckpointError: a name twice, or a shape that does not fit its data.
  */
 export async function writeSafetensors(

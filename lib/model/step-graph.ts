@@ -11,8 +11,9 @@ import type { Layer, Projection } from "./layer"
 import type { Bound } from "./transformer"
 
 /**
- * One decoding step as a graph: what `forward` and the head do for one new token a row, in one call instead of some thirty a
- * layer. Weights, caches and places are inputs, so a graph serves every model and adapter of one configuration.
+ * One decoding step as a graph: what `forward` and the head do for one new token a row, in one call instead of some
+ * thirty a layer. Weights, caches and places are inputs, so a graph serves every model and adapter of one
+ * configuration.
  *
  * Letters as in transformer.ts; S columns of the cache.
  */

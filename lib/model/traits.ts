@@ -36,7 +36,8 @@ export type ModelTraits = z.output<typeof traits>
 export const embeddedTraits: ModelTraits = { embedded: true, shots: 0, turns: 1 }
 
 /**
- * The traits of a model by folder or name; a folder without `musc.json`, and a model that is not on this machine, has none.
+ * The traits of a model by folder or name; a folder without `musc.json`, and a model that is not on this machine, has
+ * none.
  * @throws InputError for a file with other fields
  */
 export function modelTraits(name: string): ModelTraits {

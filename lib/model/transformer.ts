@@ -18,8 +18,8 @@ import { type LayersInput, type LayersRun, layersByGraph } from "./layer-graph"
  * The whole decoder, for every family: they differ by the values in `ModelConfig` only. One `forward` serves training,
  * scoring, prefill and decoding.
  *
- * B batch, T time (tokens given now), S keys, N query heads, K key/value heads, H head size, D model width, F mlp width,
- * V vocabulary.
+ * B batch, T time (tokens given now), S keys, N query heads, K key/value heads, H head size, D model width, F mlp
+ * width, V vocabulary.
  */
 
 /** Tensors by name: `embed` [V, D], `head` [V, D] if untied, `norm` [D], and `layers.{i}.{name}` as in `Layer`. */
@@ -61,8 +61,7 @@ export interface Bound {
 
 /**
  * Hidden states of tokens `ids` [B · T] after the last norm -> [B · T, D], or [M, D] where `perLayer` asks for M of
- * them. With
- * a cache, keys and values are kept there.
+ * them. With a cache, keys and values are kept there.
  */
 export function forward(
   model: Bound,
@@ -95,7 +94,9 @@ export interface Pass {
   perLayer: readonly Context[]
 }
 
-/** As `forward` of each, one after another in one tensor; threads compute them side by side where a graph can be made. */
+/**
+ * As `forward` of each, one after another in one tensor; threads compute them side by side where a graph can be made.
+ */
 export function forwardTogether(model: Bound, passes: readonly Pass[]): Tensor2D {
   const states = model.plan.layers === "graph" && passes.length > 1 ? togetherByGraphs(model, passes) : null
   if (!states) return tf.concat(passes.map(({ ids, places, perLayer }) => forward(model, ids, places, perLayer)))

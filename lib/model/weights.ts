@@ -153,8 +153,8 @@ export interface Weights extends TensorFile {
 }
 
 /**
- * The weights of a Hugging Face folder, checked against its config; close after use. Where config.json says that the head
- * is the embedding, the files decide, as in transformers 5: two stored matrices that differ are both used, and one
+ * The weights of a Hugging Face folder, checked against its config; close after use. Where config.json says that the
+ * head is the embedding, the files decide, as in transformers 5: two stored matrices that differ are both used, and one
  * alone serves as both.
  * @throws CheckpointError listing all missing, surplus and mis-shaped tensors at once
  */
@@ -221,7 +221,9 @@ function resolveHead(checkpoint: TensorFile, config: ModelConfig, dir: string): 
   return { ...checkpoint, config: { ...config, tiedHead: false }, notes: [note] }
 }
 
-/** Whether two stored tensors hold the same values; two files that cannot be compared (shape, dtype) are not the same. */
+/**
+ * Whether two stored tensors hold the same values; two files that cannot be compared (shape, dtype) are not the same.
+ */
 function equalTensors(file: TensorFile, one: string, other: string): boolean {
   const [a, b] = [file.tensors.get(one)!, file.tensors.get(other)!]
   if (a.shape.join() !== b.shape.join() || !(a.dtype in floatBytes) || !(b.dtype in floatBytes)) return false
@@ -242,9 +244,9 @@ export interface LoadOptions {
 }
 
 /**
- * Loads the weights of a Hugging Face folder, tensor by tensor. Weights become f32; matrices that the checkpoint stores in bf16
- * can stay so (`asBf16`). The model's own `config` says what was loaded: its head may not be tied although config.json says so
- * (`openWeights`).
+ * Loads the weights of a Hugging Face folder, tensor by tensor. Weights become f32; matrices that the checkpoint stores
+ * in bf16 can stay so (`asBf16`). The model's own `config` says what was loaded: its head may not be tied although
+ * config.json says so (`openWeights`).
  * @throws CheckpointError as `openWeights`
  */
 export function loadModel(
@@ -291,8 +293,8 @@ function asFloats(param: Tensor | Frozen, kind: Slot["kind"]): Tensor {
 const hostValues = 2 ** 20
 
 /**
- * A tensor of a file. The native backend would hold an embedding twice, on the host until it is first used and then as its
- * own copy, so there it is written row by row into its place.
+ * A tensor of a file. The native backend would hold an embedding twice, on the host until it is first used and then as
+ * its own copy, so there it is written row by row into its place.
  */
 function readTensor(checkpoint: TensorFile, name: string, shape: number[]): Tensor {
   const [rows = 1, width = 1] = shape

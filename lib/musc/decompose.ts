@@ -15,8 +15,8 @@ export interface DecomposeOptions {
   maxTokens: number
   /**
    * Whether the model also looks for a text that the instruction holds ("Translate this: ..."), where the row has no
-   * `input` of its own: chats and self-instructed rows have it inside the instruction, and it would be lost. The paper does
-   * it. If not given, a model does it unless it takes no examples, as the embedded one.
+   * `input` of its own: chats and self-instructed rows have it inside the instruction, and it would be lost. The paper
+   * does it. If not given, a model does it unless it takes no examples, as the embedded one.
    */
   findText?: boolean
 }

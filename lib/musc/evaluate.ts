@@ -20,12 +20,11 @@ export interface EvaluateOptions {
 export const evaluateVersion = 4
 
 /**
- * Stage 7 for one held-out instruction: the answer and a verdict on each constraint. The random stream depends on seed and
- * row but not on the method, so that methods are compared on the same draws. A model that gives no answer (it was cut off
- * inside its thoughts, a filter stopped it) satisfies nothing, not even what an empty answer cannot break. (The
- * released judge overwrites the answer
- * with its own first verdict and takes an unreadable one for .9; here each constraint is judged on the answer, and what
- * cannot be read stays null.)
+ * Stage 7 for one held-out instruction: the answer and a verdict on each constraint. The random stream depends on seed
+ * and row but not on the method, so that methods are compared on the same draws. A model that gives no answer (it was
+ * cut off inside its thoughts, a filter stopped it) satisfies nothing, not even what an empty answer cannot break. (The
+ * released judge overwrites the answer with its own first verdict and takes an unreadable one for .9; here each
+ * constraint is judged on the answer, and what cannot be read stays null.)
  */
 export async function evaluate(
   engine: Generator,

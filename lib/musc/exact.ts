@@ -50,7 +50,9 @@ export function exactCorrupt<Item>(
   return { ...row, noised_constraints: noised, edits, failure: undefined }
 }
 
-/** Stage 3 by the world: the instruction as it was, and worded alike but for what the edits (of the same seed) changed. */
+/**
+ * Stage 3 by the world: the instruction as it was, and worded alike but for what the edits (of the same seed) changed.
+ */
 export function exactRecombine<Item>(
   world: ExactWorld<Item>,
   row: CorruptedRow,

@@ -8,8 +8,8 @@ import { InputError } from "../errors"
 export type Demonstration = readonly [asked: string, reply: string]
 
 /**
- * Demonstrations as earlier turns of the conversation. Chat models see replies where their own will stand; base models continue
- * with the dialogue, and its next turn ends their reply.
+ * Demonstrations as earlier turns of the conversation. Chat models see replies where their own will stand; base models
+ * continue with the dialogue, and its next turn ends their reply.
  */
 export function fewShot(demos: readonly Demonstration[], asked: string): Message[] {
   const earlier = demos.flatMap(([content, reply]): Message[] => [

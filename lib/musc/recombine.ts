@@ -33,8 +33,8 @@ export function parseInstruction(text: string): string {
 
 /**
  * Stage 3 (paper: recombination): both constraint lists become instructions, with the same examples, those of decompose
- * inverted. Rejects a result
- * that is empty, was cut off, holds a `**word**` label, or that says the same in both versions.
+ * inverted. Rejects a result that is empty, was cut off, holds a `**word**` label, or that says the same in both
+ * versions.
  */
 export async function recombine(
   engine: Generator,

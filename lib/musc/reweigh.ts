@@ -12,8 +12,7 @@ import { type ScoredPair, type WeightingName, weighRequest, weightsOf } from "./
 
 /**
  * Dynamic weights: the abstract's "dynamic token-level supervision" may mean weights that the base model makes once, or
- * weights
- * that follow the policy. This is the second reading: between epochs the policy scores its pairs again.
+ * weights that follow the policy. This is the second reading: between epochs the policy scores its pairs again.
  */
 export interface Reweigher {
   /** Makes the weights of the epoch that begins with this step, if new ones are due. Called before each step. */

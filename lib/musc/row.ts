@@ -11,12 +11,14 @@ export type FailedRow = InstructionRow & { failure: Failure }
 export type Outcome<Row> = (Row & { failure?: undefined }) | FailedRow
 
 /**
- * Whether a row passed. `row.failure` says it too, but compilers without strict null checks, such as that of plain tslab,
- * learn nothing from it.
+ * Whether a row passed. `row.failure` says it too, but compilers without strict null checks, such as that of plain
+ * tslab, learn nothing from it.
  */
 export const hasPassed = <Row extends object>(row: Row | FailedRow): row is Row => !("failure" in row && row.failure)
 
-/** Calls that a stage makes for one row: the model, and the random stream (run seed, stage, row) that answers come from. */
+/**
+ * Calls that a stage makes for one row: the model, and the random stream (run seed, stage, row) that answers come from.
+ */
 export interface Asker {
   engine: Generator
   seed: number

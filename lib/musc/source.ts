@@ -38,9 +38,9 @@ export const selfInstructPrompt = blocks(
 )
 
 /**
- * Stage 0, self-instruct: the `index`-th new instruction, from 2 + 2 examples drawn for it in random order. `pool` takes
- * the place of our own examples, for instance with seeds of the user. A reply that is empty or cut off fails; as an
- * instruction cannot be empty, it then reads "(none)".
+ * Stage 0, self-instruct: the `index`-th new instruction, from 2 + 2 examples drawn for it in random order. `pool`
+ * takes the place of our own examples, for instance with seeds of the user. A reply that is empty or cut off fails; as
+ * an instruction cannot be empty, it then reads "(none)".
  */
 export async function selfInstruct(
   engine: Generator,
@@ -70,8 +70,8 @@ export async function selfInstruct(
 }
 
 /**
- * Jaccard similarity of the character 5-grams (letters and digits, lower case, other characters as one space) from which
- * two instructions count as near-duplicates. One changed word in a sentence of twelve is just about .7.
+ * Jaccard similarity of the character 5-grams (letters and digits, lower case, other characters as one space) from
+ * which two instructions count as near-duplicates. One changed word in a sentence of twelve is just about .7.
  */
 export const NEAR_DUPLICATE = 0.7
 
@@ -83,11 +83,11 @@ const SHARED = 8
 
 /**
  * Marks near-duplicates: a row (instruction and input together) whose similarity to an earlier kept row reaches
- * `threshold` fails with the reason "near-duplicate" and names that row in `duplicate_of`. Rows come out in the order in
- * which they came in; failed rows pass through. Exact, not sampled: two sets with Jaccard >= t share at least
- * t |x| n-grams, and so, in any fixed order of n-grams, k of them lie among the first |x| - ceil(t |x|) + k of each set.
- * Only those are indexed and looked up, the rarest first. Threshold 1 finds only repeats of the same n-grams, above 1
- * finds nothing.
+ * `threshold` fails with the reason "near-duplicate" and names that row in `duplicate_of`. Rows come out in the order
+ * in which they came in; failed rows pass through. Exact, not sampled: two sets with Jaccard >= t share at least t |x|
+ * n-grams, and so, in any fixed order of n-grams, k of them lie among the first |x| - ceil(t |x|) + k of each set. Only
+ * those are indexed and looked up, the rarest first. Threshold 1 finds only repeats of the same n-grams, above 1 finds
+ * nothing.
  */
 export async function* markNearDuplicates<Row extends InstructionRow>(
   rows: Rows<Outcome<Row>>,

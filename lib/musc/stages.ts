@@ -22,8 +22,8 @@ import type { Outcome } from "./row"
 import { type WeighOptions, weigh } from "./weigh"
 
 /**
- * The stages that work on rows, each once: the library's `makePairs`, `musc run`, the stage commands and the dry run all
- * go through this table.
+ * The stages that work on rows, each once: the library's `makePairs`, `musc run`, the stage commands and the dry run
+ * all go through this table.
  */
 
 /** A stage over rows: what it reads, what it writes, and how. */

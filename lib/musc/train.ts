@@ -55,7 +55,9 @@ export type TrainSettings = SharedSettings &
         weighting: WeightingName
         firstTokenZero: boolean
         preference: PreferenceOptions
-        /** Dynamic weights: epochs after which weights are recomputed from the policy; absent or 0: once, from the base. */
+        /**
+         * Dynamic weights: epochs after which weights are recomputed from the policy; absent or 0: once, from the base.
+         */
         weighEvery?: number
       }
   )
@@ -121,14 +123,14 @@ export interface TrainControl extends Pick<TrainOptions, "checkpoint" | "signal"
 }
 
 /**
- * Stage 6 (paper: token-aware preference optimization): weighed pairs -> LoRA adapter. The reference log-probs are those
- * of the weigh stage, which scored the same answers under the same prompt. Weights are made here, of its signals and the
- * settings; those that a row holds count only where it holds no signals. Pairs without either (those of the baselines) can
- * only be weighed uniformly. Failed rows are passed over; what the cut-off takes, or the tokenizer
- * refuses, is counted and told. Pairs wait in a temporary file, so their number is bound by the disk. The processes of `local` share the work, with the same result. The
- * caller disposes the adapter's tensors.
- * @throws InputError without pairs, without the signals of a weighting, or for token weights under a loss that reads none;
- * StoppedError when aborted, after writing the checkpoint.
+ * Stage 6 (paper: token-aware preference optimization): weighed pairs -> LoRA adapter. The reference log-probs are
+ * those of the weigh stage, which scored the same answers under the same prompt. Weights are made here, of its signals
+ * and the settings; those that a row holds count only where it holds no signals. Pairs without either (those of the
+ * baselines) can only be weighed uniformly. Failed rows are passed over; what the cut-off takes, or the tokenizer
+ * refuses, is counted and told. Pairs wait in a temporary file, so their number is bound by the disk. The processes of
+ * `local` share the work, with the same result. The caller disposes the adapter's tensors.
+ * @throws InputError without pairs, without the signals of a weighting, or for token weights under a loss that reads
+ * none; StoppedError when aborted, after writing the checkpoint.
  */
 export async function trainAdapter(
   local: LocalModel,
@@ -150,8 +152,8 @@ export async function trainAdapter(
 
 /**
  * The same for all weights of the model: full fine-tuning. The model of `local` stays as it is and is the reference.
- * The caller
- * disposes the new model's tensors. Takes four times the memory of the weights (weights, gradient, two moments) and more.
+ * The caller disposes the new model's tensors. Takes four times the memory of the weights (weights, gradient, two
+ * moments) and more.
  * @throws as trainAdapter; InputError for settings that need a LoRA beside the model
  */
 export async function trainModel(

@@ -52,11 +52,11 @@ export function ownSignals(signals: TokenSignals, answer: "chosen" | "rejected")
 export const MAX_WEIGHT = 2
 
 /**
- * Importances (non-negative, any scale) as weights in [0, 2] with mean 1: `w_t = min(2, c s_t)`, where c is the scale at
- * which the mean is 1. So all weightings put the same total weight on an answer, the same step size and beta as plain
- * DPO, and an ablation compares where the weight lies, not how much there is. (Dividing by the mean and then clipping
- * would not: signals such as KL sit on few tokens, and the mean would fall to .2 or so.) When too few importances are
- * positive for any c, those get 2 and the others share the rest; all zero gives all 1.
+ * Importances (non-negative, any scale) as weights in [0, 2] with mean 1: `w_t = min(2, c s_t)`, where c is the scale
+ * at which the mean is 1. So all weightings put the same total weight on an answer, the same step size and beta as
+ * plain DPO, and an ablation compares where the weight lies, not how much there is. (Dividing by the mean and then
+ * clipping would not: signals such as KL sit on few tokens, and the mean would fall to .2 or so.) When too few
+ * importances are positive for any c, those get 2 and the others share the rest; all zero gives all 1.
  */
 export function normalise(importances: readonly number[]): number[] {
   const n = importances.length
@@ -79,14 +79,15 @@ export function normalise(importances: readonly number[]): number[] {
 /**
  * Importance of a signed signal, ln(1 + e^x), x in nats. The sign matters, so no absolute value: a token that its own
  * prompt made unlikelier (x < 0) is no evidence of the constraint and goes towards 0. A plain positive part would also
- * silence every token that both prompts find alike (x = 0), most of an answer, and leave their weight to rounding noise;
- * here they keep ln 2, and a token needs about 2 nats for three times as much.
+ * silence every token that both prompts find alike (x = 0), most of an answer, and leave their weight to rounding
+ * noise; here they keep ln 2, and a token needs about 2 nats for three times as much.
  */
 const signed = (x: number) => (x > 30 ? x : Math.log1p(Math.exp(x)))
 
 /**
- * Importances of a signal that is never negative: the value plus a quarter of the mean over the answer. Most tokens of an
- * answer have next to none, and the added share keeps differences among those (1e-6 or 1e-5 nats) from being blown up.
+ * Importances of a signal that is never negative: the value plus a quarter of the mean over the answer. Most tokens of
+ * an answer have next to none, and the added share keeps differences among those (1e-6 or 1e-5 nats) from being blown
+ * up.
  */
 function unsigned(values: readonly number[]): number[] {
   const clean = values.map((value) => Math.max(0, value)) // KL comes out as -1e-9 at times
@@ -124,7 +125,9 @@ export const weightings = {
   /** ln(1 + p_own / p_empty): tokens that the prompt made likelier than no prompt (pointwise mutual information). */
   pmi: ({ logprob, logprobEmpty }) => normalise(minus(logprob, logprobEmpty).map(signed)),
 
-  /** H(p_own): places where the model had a choice. The released code takes a mean over the vocabulary, sign flipped. */
+  /**
+   * H(p_own): places where the model had a choice. The released code takes a mean over the vocabulary, sign flipped.
+   */
   entropy: ({ entropy }) => normalise(unsigned(entropy)),
 
   /** KL(p_own || p_other): places where the prompts disagree, whichever token was drawn; the mean of the contrast. */
@@ -138,8 +141,8 @@ export const weightings = {
 
   /**
    * 1.2 where log p_own = 0, else min(2, .6 |log p_other| / |log p_own|): the form of the released demo data, recovered
-   * from its 100 pairs. It weighs up what its own prompt made likelier; a token that both prompts find alike gets .6, and
-   * the mean over an answer is about .7, so that a step is smaller than with the others. Not normalised further.
+   * from its 100 pairs. It weighs up what its own prompt made likelier; a token that both prompts find alike gets .6,
+   * and the mean over an answer is about .7, so that a step is smaller than with the others. Not normalised further.
    */
   ratio: (own) => recoveredRatio(own),
 
@@ -241,8 +244,7 @@ export type ScoredPair = Pick<PairRow, "id" | "input" | "clean_instruction" | "c
 
 /**
  * Both answers of a pair under the clean, the noised and the empty prompt. Pairs of samples are contrasted with the
- * empty prompt
- * in place of a noised one.
+ * empty prompt in place of a noised one.
  * @throws InputError for a pair without a noised instruction that is none of samples
  */
 export function weighRequest(row: ScoredPair): ScoreRequest {
@@ -257,8 +259,8 @@ export function weighRequest(row: ScoredPair): ScoreRequest {
 
 /**
  * Stage 5 (paper: token-level supervision): scores both answers under the clean, the noised and the empty prompt, and
- * turns the signals into the weightings asked for. The pair is judged by what it holds; a row fails only where the scorer
- * refuses its texts.
+ * turns the signals into the weightings asked for. The pair is judged by what it holds; a row fails only where the
+ * scorer refuses its texts.
  */
 export async function weigh(
   scorer: SignalScorer,
@@ -271,8 +273,7 @@ export async function weigh(
 
 /**
  * Weighs a pair of samples of one prompt ("fine only": token weights without contrastive pairs): the clean prompt
- * against the
- * empty one, for both answers. `rejected_from` says so in the row.
+ * against the empty one, for both answers. `rejected_from` says so in the row.
  */
 export async function weighSamples<Row extends ScoredPair>(
   scorer: SignalScorer,

@@ -32,11 +32,9 @@ export interface NativeBuild {
 
 /**
  * Compiles the native half of @tensorflow/tfjs-node-gpu against the C API in a TensorFlow wheel, checks it, and puts it
- * where
- * the package looks. The package's own download is libtensorflow 2.9 for CUDA 11, which current systems no longer serve.
- * Nothing is replaced before the new binding has multiplied two matrices in a process of its own; a run that is killed
- * leaves
- * the former state and is cleaned up by the next.
+ * where the package looks. The package's own download is libtensorflow 2.9 for CUDA 11, which current systems no longer
+ * serve. Nothing is replaced before the new binding has multiplied two matrices in a process of its own; a run that is
+ * killed leaves the former state and is cleaned up by the next.
  * @throws BackendError with the remedy when a tool or a library is missing
  */
 export async function buildNative(

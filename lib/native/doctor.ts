@@ -136,8 +136,8 @@ function nativeFacts(): Fact[] {
 }
 
 /**
- * GFLOPS (two operations a multiply-add) of the best of several f32 products of square matrices: 1024 wide, 4096 where that
- * takes less than 5 ms, 128 in JavaScript.
+ * GFLOPS (two operations a multiply-add) of the best of several f32 products of square matrices: 1024 wide, 4096 where
+ * that takes less than 5 ms, 128 in JavaScript.
  */
 export async function matmulSpeed(name: BackendName): Promise<number> {
   await tf.setBackend(name)
@@ -215,7 +215,9 @@ export async function danfoTensorIsOurs(): Promise<boolean> {
   return tensor.constructor === tf.Tensor
 }
 
-/** What a CUDA 12 build of libtensorflow (2.18 and later) opens at its start; without one of them it stays on the CPU. */
+/**
+ * What a CUDA 12 build of libtensorflow (2.18 and later) opens at its start; without one of them it stays on the CPU.
+ */
 const cudaLibraries = [
   "libcuda.so.1",
   "libcudart.so.12",

@@ -7,8 +7,8 @@ import { libraryFiles } from "./libtensorflow"
 const flags = ["-O3", "-fno-math-errno", "-Wno-psabi"]
 
 /**
- * Compiles the kernels, a library for each kind of processor. What a compiler cannot make is left out, and the kernels of
- * TensorFlow do the work there, as they do on a GPU.
+ * Compiles the kernels, a library for each kind of processor. What a compiler cannot make is left out, and the kernels
+ * of TensorFlow do the work there, as they do on a GPU.
  */
 export async function compileFused(
   compiler: string,

@@ -30,8 +30,8 @@ export function cacheFolder(): string {
 }
 
 /**
- * The TensorFlow to build against: the one that is named, else the one of the active Python, else a pinned wheel that pip
- * fetches once.
+ * The TensorFlow to build against: the one that is named, else the one of the active Python, else a pinned wheel that
+ * pip fetches once.
  * @throws BackendError when none can be had, with what to install
  */
 export async function findLibrary(wish: LibraryWish, run: Run, log: (line: string) => void): Promise<Library> {

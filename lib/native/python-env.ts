@@ -6,7 +6,9 @@ import { writeAtomic } from "../data/files"
 import { ChildError, type Run, run } from "../device/child"
 import { BackendError } from "../errors"
 
-/** The Python that scores and trains by `--torch`: exact versions, checked by hash. Nobody who runs in process needs it. */
+/**
+ * The Python that scores and trains by `--torch`: exact versions, checked by hash. Nobody who runs in process needs it.
+ */
 
 const requirements = join(__dirname, "../../lib/engine/python/requirements.txt")
 const cache = () => process.env.MUSC_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "musc")

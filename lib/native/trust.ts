@@ -6,8 +6,8 @@ import { printOf, writeAtomic } from "../data/files"
 import { parseJson } from "../data/jsonl"
 
 /**
- * What `musc native` fetches is named by version and sha256, and pip is told to take nothing else. What is unpacked into the
- * cache is trusted by the hash of all its files, never by its name.
+ * What `musc native` fetches is named by version and sha256, and pip is told to take nothing else. What is unpacked
+ * into the cache is trusted by the hash of all its files, never by its name.
  */
 
 /** The release that is fetched when this machine has none. */

@@ -54,8 +54,8 @@ export function display(data: Bundle): Slot {
 }
 
 /**
- * Waits until a display that is made in a cell that runs again can be changed later: VS Code empties such a cell a little
- * late, and what was shown before keeps its first state.
+ * Waits until a display that is made in a cell that runs again can be changed later: VS Code empties such a cell a
+ * little late, and what was shown before keeps its first state.
  */
 export const settled = (): Promise<void> =>
   new Promise((resolve) => setTimeout(resolve, inNotebook() && mode() === "live" ? SETTLING : 0))

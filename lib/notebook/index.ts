@@ -1,6 +1,7 @@
 /**
- * What notebooks need besides the library, `musc/notebook`: progress in cells, display of records and figures, a trainer
- * with live curves. In a project of one's own it wants the optional packages of notebooks (see `notebooks/README.md`).
+ * What notebooks need besides the library, `musc/notebook`: progress in cells, display of records and figures, a
+ * trainer with live curves. In a project of one's own it wants the optional packages of notebooks (see
+ * `notebooks/README.md`).
  */
 
 export { type BarOptions, barFigure } from "../plots/bars"

@@ -38,8 +38,8 @@ export async function jupyter(args: readonly string[]): Promise<string> {
 }
 
 /**
- * Tells the active Jupyter of the kernel: in its own environment, or, if `forUser` or where that is not ours to write, among
- * the user's kernels, which every program finds. Returns the folder of the kernel's description.
+ * Tells the active Jupyter of the kernel: in its own environment, or, if `forUser` or where that is not ours to write,
+ * among the user's kernels, which every program finds. Returns the folder of the kernel's description.
  * @throws InputError without Jupyter or tslab
  */
 export async function installKernel(forUser = false): Promise<string> {

@@ -5,8 +5,8 @@ const stoppers = (): Set<() => void> | undefined =>
   (globalThis as Record<symbol, unknown>)[Symbol.for("musc.stoppers")] as Set<() => void> | undefined
 
 /**
- * Runs work with a signal that the interrupt button (SIGINT) aborts. Under the kernel `musc` the cell then ends when the
- * work does; plain tslab ends the cell at once and the work at its next look at the signal.
+ * Runs work with a signal that the interrupt button (SIGINT) aborts. Under the kernel `musc` the cell then ends when
+ * the work does; plain tslab ends the cell at once and the work at its next look at the signal.
  */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController()

@@ -2,8 +2,8 @@ import { frameHtml, frameOf, frameText } from "../plots/frame"
 import { display } from "./display"
 
 /**
- * Mime type under which a notebook leaves its key numbers for the check that they have not drifted. Not `application/vnd.…`:
- * VS Code would show that before the table.
+ * Mime type under which a notebook leaves its key numbers for the check that they have not drifted. Not
+ * `application/vnd.…`: VS Code would show that before the table.
  */
 export const numbersType = "application/x-musc-numbers+json"
 

@@ -21,8 +21,8 @@ export const cell: { readonly signal: AbortSignal | undefined; onTokens(count: n
 }
 
 /**
- * Collects rows as they are made, with a line that tells how many there are, how fast they come and how long it will take.
- * `total`: rows expected. Published notebooks show no such line.
+ * Collects rows as they are made, with a line that tells how many there are, how fast they come and how long it will
+ * take. `total`: rows expected. Published notebooks show no such line.
  * @throws StoppedError when interrupted
  */
 export async function watch<Row>(stage: string, rows: AsyncIterable<Row>, total: number): Promise<Row[]> {
@@ -51,7 +51,8 @@ export async function watch<Row>(stage: string, rows: AsyncIterable<Row>, total:
 }
 
 /**
- * Works on each row, as many at once as the engine asks for, and collects what comes of them in order; shown like `watch`.
+ * Works on each row, as many at once as the engine asks for, and collects what comes of them in order; shown like
+ * `watch`.
  * @throws StoppedError when interrupted: no further row is begun, and those under way are finished
  */
 export function each<In, Out>(

@@ -6,8 +6,8 @@ import { type Notebook, notebookFiles, readNotebook } from "./batch"
 import { jupyter } from "./install"
 
 /**
- * The notebook with its slides marked: each heading begins one, and a cell with an output of its own, or text, after other
- * output begins another below it. nbconvert puts a notebook without such marks on one slide.
+ * The notebook with its slides marked: each heading begins one, and a cell with an output of its own, or text, after
+ * other output begins another below it. nbconvert puts a notebook without such marks on one slide.
  */
 export function withSlides(book: Notebook): Notebook {
   let shown = false

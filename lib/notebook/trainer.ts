@@ -15,8 +15,8 @@ import { liveFigure } from "./figure"
 import { interruptible } from "./interrupt"
 
 /**
- * A training that is made in one cell and run in another, with curves that grow. The interrupt button stops it after the
- * current step; `run` again resumes from there, to the same adapter as without the stop.
+ * A training that is made in one cell and run in another, with curves that grow. The interrupt button stops it after
+ * the current step; `run` again resumes from there, to the same adapter as without the stop.
  */
 export class Trainer {
   /** One entry a step done. */

@@ -6,10 +6,8 @@ import { matMul } from "./matmul"
 
 /**
  * Rotary positions and attention, each in two forms: by our own kernels, for what `AttentionInputs` say, and by
- * operations of
- * TensorFlow.js, a block of queries at a time. Letters: M tokens, B batch, N query heads, K key/value heads, T queries,
- * S keys,
- * H head size.
+ * operations of TensorFlow.js, a block of queries at a time. Letters: M tokens, B batch, N query heads, K key/value
+ * heads, T queries, S keys, H head size.
  */
 
 /** Where tokens stand and who sees whom, for layers of one kind. */
@@ -19,7 +17,9 @@ export interface AttentionInputs {
   sin: Tensor2D
   /** factor of q · k */
   queryScale: Scalar
-  /** positions, then segments: a query sees keys of its own segment and of segment 0, which padding (-1) does not see */
+  /**
+   * positions, then segments: a query sees keys of its own segment and of segment 0, which padding (-1) does not see
+   */
   queries: Tensor3D // [2, B, T], int32
   keys: Tensor3D // [2, B, S], int32
   /** the first query that attends */
@@ -28,7 +28,9 @@ export interface AttentionInputs {
   window: number
 }
 
-/** Queries and keys [B T, (N + K) H] turned by their positions (Su 2021, Hugging Face's halves), queries scaled as well. */
+/**
+ * Queries and keys [B T, (N + K) H] turned by their positions (Su 2021, Hugging Face's halves), queries scaled as well.
+ */
 export function fusedRotate(qk: Tensor2D, { cos, sin, queryScale }: AttentionInputs, N: number): Tensor2D {
   return withGradient(
     [qk],
@@ -47,8 +49,8 @@ export interface Cached {
 }
 
 /**
- * softmax(q kᵀ) v -> [B (T - from), N H], for rotated qk [B T, (N + K) H] and v [B T, K H], or for the keys and values of a
- * cache. Scores are never held: the gradient computes them again (Dao 2022).
+ * softmax(q kᵀ) v -> [B (T - from), N H], for rotated qk [B T, (N + K) H] and v [B T, K H], or for the keys and values
+ * of a cache. Scores are never held: the gradient computes them again (Dao 2022).
  */
 export function fusedAttention(
   qk: Tensor2D,
@@ -76,7 +78,9 @@ export function fusedAttention(
   )
 }
 
-/** cos and sin of every position, [B or 1, N or 1, T, H], halves repeated; `rotation` is the [H, H] signed half swap. */
+/**
+ * cos and sin of every position, [B or 1, N or 1, T, H], halves repeated; `rotation` is the [H, H] signed half swap.
+ */
 export interface RopeTable {
   cos: Tensor4D
   sin: Tensor4D
@@ -109,11 +113,10 @@ export interface AttentionBlock {
 }
 
 /**
- * softmax(q kᵀ + mask) v for q [B, N, T, H] (already scaled), k and v [B, K, S, H], a block of queries at a time: what no
- * query of a block may look at costs nothing. The blocks continue to the last query from a first one, t0, and so does the
- * result
- * [B, N, T - t0, H]. Grouped queries: N is a multiple of K, and heads of a group are consecutive.
- * `qk` is q and k stacked along axis 1 in training (S = T); with a cache, keys come from `cached` and `qk` holds the queries
+ * softmax(q kᵀ + mask) v for q [B, N, T, H] (already scaled), k and v [B, K, S, H], a block of queries at a time: what
+ * no query of a block may look at costs nothing. The blocks continue to the last query from a first one, t0, and so
+ * does the result [B, N, T - t0, H]. Grouped queries: N is a multiple of K, and heads of a group are consecutive. `qk`
+ * is q and k stacked along axis 1 in training (S = T); with a cache, keys come from `cached` and `qk` holds the queries
  * alone.
  */
 export function attend(
@@ -129,7 +132,9 @@ export function attend(
   const heads = (x: Tensor4D) => tf.reshape(x, [B, N, -1, x.shape[3]]) as Tensor4D
   const joined = (parts: Tensor4D[]) => (parts.length > 1 ? tf.concat(parts, 2) : parts[0]!) // [B, N, T - t0, H]
   const t0 = blocks[0]!.queries[0]
-  /** All that the gradient of a block needs, queries of a group one after another: q, k, v, p [B, K, N/K t, s] and p v. */
+  /**
+   * All that the gradient of a block needs, queries of a group one after another: q, k, v, p [B, K, N/K t, s] and p v.
+   */
   const forward = (q: Tensor4D, k: Tensor4D, { queries, keys, mask }: AttentionBlock) => {
     const asked = grouped(along(q, queries))
     const [named, values] = [along(k, keys), along(v, keys)]

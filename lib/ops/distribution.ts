@@ -15,9 +15,9 @@ export function distribution(logits: Tensor2D): { p: Tensor2D; logp: Tensor2D } 
 }
 
 /**
- * KL(q || p) of next-token distributions, p at states `h` [M, D] and q at those of `reference` [M, D], under the same frozen
- * table [V, D] -> [M], in nats. Differentiable in h; `reference` is called outside the tape. Works on `chunk` tokens at a
- * time, so that [M, V] is never held.
+ * KL(q || p) of next-token distributions, p at states `h` [M, D] and q at those of `reference` [M, D], under the same
+ * frozen table [V, D] -> [M], in nats. Differentiable in h; `reference` is called outside the tape. Works on `chunk`
+ * tokens at a time, so that [M, V] is never held.
  */
 export function divergence(
   h: Tensor2D,

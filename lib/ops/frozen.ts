@@ -4,8 +4,8 @@ import { kernel } from "./kernel"
 import { gradientMatMul, matMul } from "./matmul"
 
 /**
- * Matrices that are never trained, as checkpoints have them: in bf16, half of the memory of floats, packed once for products
- * with them. See native/kernels/frozen.cc. Letters: M tokens, D and O widths.
+ * Matrices that are never trained, as checkpoints have them: in bf16, half of the memory of floats, packed once for
+ * products with them. See native/kernels/frozen.cc. Letters: M tokens, D and O widths.
  */
 
 /** A matrix [D, O] of numbers that bf16 holds. A plain object, so that trees of tensors can hold it. */
@@ -65,8 +65,8 @@ const frozenProduct = (x: Tensor2D, { packed, shape: [, O] }: Frozen, from = 0, 
   kernel("MuscFrozenProduct", [O, from, n], [x, packed]) as Tensor2D
 
 /**
- * The table of a vocabulary, [V, D]: as it is, or as the matrix [D, V] that hidden states are multiplied by. Its rows can be
- * had by number.
+ * The table of a vocabulary, [V, D]: as it is, or as the matrix [D, V] that hidden states are multiplied by. Its rows
+ * can be had by number.
  */
 export type Table = Tensor2D | Frozen
 

@@ -26,8 +26,8 @@ export function withGradient<T extends Tensor>(
 
 /**
  * `f(input)`, keeping nothing but `input` for the gradient: the backward pass computes the rest again (gradient
- * checkpointing, Chen et al. 2016). `input` is a tree of objects, lists and tensors, and `f` uses no other tensor that was
- * made on the tape.
+ * checkpointing, Chen et al. 2016). `input` is a tree of objects, lists and tensors, and `f` uses no other tensor that
+ * was made on the tape.
  */
 export function recomputed<Input, T extends Tensor>(input: Input, f: (input: Input) => T): T {
   const tensors: Tensor[] = []

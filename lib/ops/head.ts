@@ -12,10 +12,9 @@ import { operation } from "./operation"
 const wide = 2 ** 13
 
 /**
- * Words and rows of a vocabulary of V taken at once: as many as keep a block of logits in the cache, and many more on a GPU,
- * which has no use for small pieces. Fewer rows make the products with the table slower (32 a third, 8 three times).
- * The words
- * are the same for any number of rows, and so are sums over them.
+ * Words and rows of a vocabulary of V taken at once: as many as keep a block of logits in the cache, and many more on a
+ * GPU, which has no use for small pieces. Fewer rows make the products with the table slower (32 a third, 8 three
+ * times). The words are the same for any number of rows, and so are sums over them.
  */
 export const blocksOn = (V: number, gpu: boolean) => {
   const words = Math.min(V, gpu ? 2 ** 15 : 2 ** 13)
@@ -144,8 +143,8 @@ export function targetLogProbs(
   const chunk = options.chunk ?? Math.max(chunkOf(table), options.trainTable ? table.shape[1] >> 1 : 0)
   const starts = startsOf(h, chunk)
   const rows = (x: Tensor, at: number) => rowsAt(x, at, chunk)
-  // dh for dy = -1 costs one matmul while the logits are available. A trained table needs dy first: a single chunk keeps its
-  // gradient by the logits until then, several compute theirs again.
+  // dh for dy = -1 costs one matmul while the logits are available. A trained table needs dy first: a single chunk
+  // keeps its gradient by the logits until then, several compute theirs again.
   let unit: Tensor2D[] | null = null
   let keep = false
   return withGradient(

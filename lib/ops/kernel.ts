@@ -41,7 +41,9 @@ export const kernel = (name: string, settings: readonly number[], inputs: readon
 export const kernelPair = (name: string, settings: readonly number[], inputs: readonly Tensor[]): [Tensor, Tensor] =>
   tensorflowOps(name, { settings }, inputs, 2) as [Tensor, Tensor]
 
-/** One with any number of outputs; `listed` is the length of its list of inputs or outputs ("N * float"), if it has one. */
+/**
+ * One with any number of outputs; `listed` is the length of its list of inputs or outputs ("N * float"), if it has one.
+ */
 export const kernelOutputs = (
   name: string,
   settings: readonly number[],

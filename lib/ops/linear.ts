@@ -45,10 +45,9 @@ export function loraFactors(columns: number, updates: readonly Update[], factor:
 }
 
 /**
- * x · weight, with gradients only for what is trained, and for x unless it is constant: x [M, D], weight [D, O] -> [M, O].
- * With `lora`, `weight` already holds the updates (W + scale · A · B, made once a step) unless `factors` bring them, so
- * forward
- * and dx cost one matmul each and dA = xᵀ(dy (scale B)ᵀ), dB = (x scale A)ᵀ dy are small products.
+ * x · weight, with gradients only for what is trained, and for x unless it is constant: x [M, D], weight [D, O] -> [M,
+ * O]. With `lora`, `weight` already holds the updates (W + scale · A · B, made once a step) unless `factors` bring
+ * them, so forward and dx cost one matmul each and dA = xᵀ(dy (scale B)ᵀ), dB = (x scale A)ᵀ dy are small products.
  */
 export function linear(
   x: Tensor2D,
@@ -146,7 +145,9 @@ type Effective = (
   scale: number,
 ) => { weight: Tensor2D; lora: Required<LowRank>[] }
 
-/** W + (scale A) B for all updates of a matrix, and each update with what is scaled. The caller disposes what is new. */
+/**
+ * W + (scale A) B for all updates of a matrix, and each update with what is scaled. The caller disposes what is new.
+ */
 export const effective = operation<Effective>(({ kernels }) => (kernels === "none" ? plainEffective : kernelEffective))
 
 const kernelEffective: Effective = (weight, updates, scale) => {

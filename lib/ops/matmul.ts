@@ -6,8 +6,8 @@ import { operation } from "./operation"
 type MatMul = (a: Tensor2D, b: Tensor2D, transposeA?: boolean, transposeB?: boolean) => Tensor2D
 
 /**
- * a · b for matrices, either one transposed first. Without a gradient: for use inside an op that brings its own. A row gets
- * the same digits whatever stands beside it.
+ * a · b for matrices, either one transposed first. Without a gradient: for use inside an op that brings its own. A row
+ * gets the same digits whatever stands beside it.
  */
 export const matMul = operation<MatMul>(({ products, precision }) =>
   products === "own" && precision === "f32"

@@ -6,7 +6,9 @@ import { operation } from "./operation"
 
 type RmsNorm = <T extends Tensor>(x: T, weight: Tensor, eps: number, trainWeight?: boolean) => T
 
-/** x / sqrt(mean(x²) + eps) · weight over the last axis; weight has the shape of the last axes (Zhang & Sennrich 2019). */
+/**
+ * x / sqrt(mean(x²) + eps) · weight over the last axis; weight has the shape of the last axes (Zhang & Sennrich 2019).
+ */
 export const rmsNorm: RmsNorm = operation<RmsNorm>(({ kernels }) => (kernels === "none" ? plainNorm : kernelNorm))
 
 /** By a kernel, which takes weight [P, D] for P rows of x in turn, and so none whose axes are repeated. */
@@ -31,7 +33,8 @@ function plainNorm<T extends Tensor>(x: T, weight: Tensor, eps: number, trainWei
   return withGradient(
     trainWeight ? [x, weight] : [x],
     (save) => {
-      // Not rsqrt, whose last digit depends on where in the batch a row stands: vectors of 16 are computed differently from the rest.
+      // Not rsqrt, whose last digit depends on where in the batch a row stands: vectors of 16 are computed differently
+      // from the rest.
       const r = tf.div(1, tf.sqrt(tf.add(tf.mean(tf.square(x), -1, true), eps)))
       const unit = tf.mul(x, r)
       save([unit, r, weight])

@@ -1,8 +1,8 @@
 import { currentDevice, type Device } from "../device/device"
 
 /**
- * An operation whose form depends on the device: `choose` picks it when it is first called on one. This is the one place
- * where operations learn what they run on.
+ * An operation whose form depends on the device: `choose` picks it when it is first called on one. This is the one
+ * place where operations learn what they run on.
  */
 export function operation<Form extends (...args: never[]) => unknown>(choose: (device: Device) => Form): Form {
   let chosenFor: Device | undefined

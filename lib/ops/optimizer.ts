@@ -28,12 +28,11 @@ export interface AdamRates {
 type Adam = (vectors: AdamVectors, g: Tensor1D, rates: AdamRates) => AdamVectors
 
 /**
- * One step of Adam (Kingma & Ba 2015) along the gradient `g` [P], as torch.optim.AdamW takes it. Consumes the vectors. A
- * kernel of our own goes over memory once and writes in place; elsewhere it is a dozen operations.
+ * One step of Adam (Kingma & Ba 2015) along the gradient `g` [P], as torch.optim.AdamW takes it. Consumes the vectors.
+ * A kernel of our own goes over memory once and writes in place; elsewhere it is a dozen operations.
  *
  * p -= lr' m / (sqrt(v) + eps'), where lr' = lr sqrt(1 - beta2^t) / (1 - beta1^t) and eps' = eps sqrt(1 - beta2^t),
- * which are
- * computed in double precision, for 1 - .999 has four digits in f32.
+ * which are computed in double precision, for 1 - .999 has four digits in f32.
  */
 export const adam = operation<Adam>(({ kernels }) => {
   const update = kernels === "none" ? plainAdam : kernelAdam
@@ -82,8 +81,8 @@ const squareRootOfSum = operation<(x: Tensor1D) => Tensor>(({ kernels }) =>
 /** sqrt(Σ x²) */
 export const vectorNorm = async (x: Tensor1D): Promise<number> => (await valuesOf(() => squareRootOfSum(x)))[0]!
 
-// Many small tensors as one vector and back. Those with rows of one shape lie together, so that a few joins serve all: a
-// reshape of its own for each tensor costs more than the arithmetic between.
+// Many small tensors as one vector and back. Those with rows of one shape lie together, so that a few joins serve all:
+// a reshape of its own for each tensor costs more than the arithmetic between.
 
 type Shaped = Pick<Tensor, "shape" | "size">
 

@@ -23,7 +23,9 @@ const intervalOf = (score: Score) => ({
   width: 4,
 })
 
-/** ISR of every method with its 95 % interval, one line a method and one panel a temperature; for any number of methods. */
+/**
+ * ISR of every method with its 95 % interval, one line a method and one panel a temperature; for any number of methods.
+ */
 export function methodComparison(results: Pick<Results, "methods">): Figure {
   const methods = orderMethods(Object.keys(results.methods))
   const look = methodLooks(methods)

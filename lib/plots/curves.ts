@@ -180,7 +180,9 @@ export function countWeights(counts: WeightCounts, weights: PairWeights): void {
     }
 }
 
-/** How the tokens of chosen and rejected answers are weighed, one panel a weighting; `uniform` only when it is alone. */
+/**
+ * How the tokens of chosen and rejected answers are weighed, one panel a weighting; `uniform` only when it is alone.
+ */
 export function weightDistribution(counts: Readonly<Record<string, WeightCounts>>): Figure {
   const names = Object.keys(counts)
   const shown = names.length > 1 ? names.filter((name) => name !== "uniform") : names

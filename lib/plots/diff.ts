@@ -7,7 +7,9 @@ export interface DiffPart {
   text: string
 }
 
-/** Most cells of the table that compares two texts; longer ones come out as all old, all new between their equal ends. */
+/**
+ * Most cells of the table that compares two texts; longer ones come out as all old, all new between their equal ends.
+ */
 const MOST_CELLS = 4_000_000
 
 /** Words, single marks, and the spaces between them; together they are the text. */
@@ -127,7 +129,9 @@ const signs = new Map<boolean | null | undefined, Html>([
   [undefined, html`<span title="not judged">·</span>`],
 ])
 
-/** Answers side by side, and below each question whether each answer keeps it. All have verdicts on the same questions. */
+/**
+ * Answers side by side, and below each question whether each answer keeps it. All have verdicts on the same questions.
+ */
 export function answersHtml(answers: readonly { name: string; text: string; verdicts: readonly Verdict[] }[]): Html {
   const share = 100 / (answers.length || 1)
   const kept = (verdicts: readonly Verdict[]) => {

@@ -12,7 +12,9 @@ const level = (weight: number): number => Math.round((Math.min(MAX_WEIGHT, Math.
 /** Opacity of the shade of a weight: 0 for 0, .7 for 2, in proportion between, in steps of a fortieth. */
 export const shade = (weight: number): number => Number(((0.7 * level(weight)) / LEVELS).toFixed(4))
 
-/** Inline style of a token: shaded by weight; from 1.25 underlined and from 1.75 bold, to be read without colours too. */
+/**
+ * Inline style of a token: shaded by weight; from 1.25 underlined and from 1.75 bold, to be read without colours too.
+ */
 export function tokenStyle(weight: number, answer: Answer): string {
   const rounded = (level(weight) / LEVELS) * MAX_WEIGHT
   const heavy = `${rounded >= 1.25 ? ";text-decoration:underline" : ""}${rounded >= 1.75 ? ";font-weight:700" : ""}`
@@ -47,8 +49,9 @@ export interface MapOptions {
 }
 
 /**
- * Token heat map of a pair: chosen and rejected side by side, each token shaded by its weight under the first weighting,
- * with all weights and signals on hovering. Works without style sheet and script; `heatmapScript` switches weightings.
+ * Token heat map of a pair: chosen and rejected side by side, each token shaded by its weight under the first
+ * weighting, with all weights and signals on hovering. Works without style sheet and script; `heatmapScript` switches
+ * weightings.
  * @throws InputError for a weighting that the row does not have.
  */
 export function pairMap(

@@ -74,7 +74,9 @@ export function plotlyBundle(): string {
   return inScript(readFileSync(require.resolve("plotly.js"), "utf8"))
 }
 
-/** JavaScript in which the only places where these can stand, strings and patterns, say the same without `</` and `<!`. */
+/**
+ * JavaScript in which the only places where these can stand, strings and patterns, say the same without `</` and `<!`.
+ */
 const inScript = (code: string): string => code.replace(/<(?=\/script|!--)/gi, "\\x3c")
 
 /**

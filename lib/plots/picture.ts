@@ -95,7 +95,9 @@ export async function figurePng(figure: Figure, { scale = 1.5, ...options }: Pic
   return indexedPng(image)
 }
 
-/** Writes a figure to a file, as its ending says. @throws InputError for another ending than .svg or .png, a bad disk. */
+/**
+ * Writes a figure to a file, as its ending says. @throws InputError for another ending than .svg or .png, a bad disk.
+ */
 export async function saveFigure(figure: Figure, file: string, options: PictureOptions = {}): Promise<void> {
   if (file.endsWith(".svg")) return writeAtomic(file, await figureSvg(figure, options))
   if (file.endsWith(".png")) return writeAtomic(file, await figurePng(figure, options))

@@ -4,8 +4,8 @@ import { crc32, deflateSync } from "node:zlib"
 const MOST = 256
 
 /**
- * An opaque image as a PNG of at most 256 colours: the most frequent ones, all others as the nearest of them. Figures have
- * few colours beside the shades at the edges of letters, and come out at a third of their size in full colour.
+ * An opaque image as a PNG of at most 256 colours: the most frequent ones, all others as the nearest of them. Figures
+ * have few colours beside the shades at the edges of letters, and come out at a third of their size in full colour.
  * `pixels`: red, green, blue and alpha of `width` x `height` pixels, row by row.
  */
 export function indexedPng({ width, height, pixels }: { width: number; height: number; pixels: Uint8Array }): Buffer {

@@ -41,7 +41,8 @@ export const answerCells = (items: readonly EvalItem[], rate: "csr" | "isr"): An
 
 /**
  * Mean of `satisfied` over the rows that agree in `keys`, and how many there are; one entry a group, in order of their
- * first rows. (A data frame would not do: danfojs joins the keys by "-", so that "a" of "b-c" and "a-b" of "c" are one.)
+ * first rows. (A data frame would not do: danfojs joins the keys by "-", so that "a" of "b-c" and "a-b" of "c" are
+ * one.)
  */
 export function shareBy<Row extends { satisfied: number }, Key extends Exclude<keyof Row & string, "satisfied">>(
   rows: readonly Row[],

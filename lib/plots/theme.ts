@@ -128,15 +128,17 @@ export const axis = (title: string, more: Record<string, unknown> = {}): Record<
   ...more,
 })
 
-/** Lines that a legend of these names takes on a page of usual width; plotly gives all entries the width of the longest. */
+/**
+ * Lines that a legend of these names takes on a page of usual width; plotly gives all entries the width of the longest.
+ */
 export function legendRows(names: readonly string[]): number {
   const entry = 60 + 7.3 * Math.max(1, ...names.map((name) => name.length))
   return Math.ceil(names.length / Math.max(1, Math.floor(1000 / entry)))
 }
 
 /**
- * The layout that all figures share: title on the left, below it the legend where there is one (or of so many lines), then
- * the data.
+ * The layout that all figures share: title on the left, below it the legend where there is one (or of so many lines),
+ * then the data.
  */
 export function layoutOf(
   title: string,

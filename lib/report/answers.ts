@@ -11,7 +11,9 @@ const markdown = (rows: readonly (readonly string[])[]) =>
     .map((row) => `| ${row.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |\n`)
     .join("")
 
-/** Lengths of answers, and shares of those that were cut off and that repeat themselves, a row a method and temperature. */
+/**
+ * Lengths of answers, and shares of those that were cut off and that repeat themselves, a row a method and temperature.
+ */
 export function answerRows(results: Results): string[][] {
   const methods = orderMethods(Object.keys(results.answers ?? {}))
   const rows = temperaturesOf(results).flatMap((temperature) =>
@@ -44,7 +46,9 @@ export function kindRows(results: Results): string[][] {
   return [[`kind, temperature ${temperature!.slice(1)}`, ...methods, "constraints"], ...rows]
 }
 
-/** Pairs of each seed, and the shares of constraints that their answers keep: of all, and of those that were corrupted. */
+/**
+ * Pairs of each seed, and the shares of constraints that their answers keep: of all, and of those that were corrupted.
+ */
 export function pairLines({ pairs }: Results): string[] {
   const share = (value: number | null | undefined) => (typeof value === "number" ? `${percent(value)} %` : "not graded")
   return pairs.map(({ seed, n, chosen_csr, rejected_csr, chosen_spoiled, rejected_spoiled }) => {

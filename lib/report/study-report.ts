@@ -63,8 +63,7 @@ export function curvesOf(
 
 /**
  * The one figure that says most of some results: satisfaction over the setting that every run of a study changes, if
- * there is
- * one, at the lowest temperature; else the methods compared, in bars where they are few.
+ * there is one, at the lowest temperature; else the methods compared, in bars where they are few.
  */
 export function mainFigure(results: Results, study?: Pick<StudyRecord, "axis" | "variants">): Figure {
   const { axis } = study ?? {}

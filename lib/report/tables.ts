@@ -23,14 +23,14 @@ interface Frame {
 const rowsOf = ({ values }: Frame) => values as readonly (readonly unknown[])[]
 
 /**
- * A line a method and temperature. Rates and differences are shares; `_low` and `_high` bound 95 % intervals, `_p` is the
- * p-value of a difference after Holm's correction for all of its column.
+ * A line a method and temperature. Rates and differences are shares; `_low` and `_high` bound 95 % intervals, `_p` is
+ * the p-value of a difference after Holm's correction for all of its column.
  */
 export type ResultLine = { method: string; temperature: number } & Record<string, string | number | null>
 
 /**
- * The lines of the one table: rates of each method, its paired difference from base, and where musc is among the methods,
- * musc's from it (`musc_minus_isr`), else its own from coarse. null where there is nothing to compare.
+ * The lines of the one table: rates of each method, its paired difference from base, and where musc is among the
+ * methods, musc's from it (`musc_minus_isr`), else its own from coarse. null where there is nothing to compare.
  */
 export function resultLines(results: Results): ResultLine[] {
   const methods = orderMethods(Object.keys(results.methods))
@@ -131,7 +131,9 @@ export async function resultFrame(results: Results): Promise<DataFrame> {
   return new DataFrame(resultLines(results))
 }
 
-/** A frame as CSV: fields with a comma, a quote or a line break in quotes, nothing for what is missing, full precision. */
+/**
+ * A frame as CSV: fields with a comma, a quote or a line break in quotes, nothing for what is missing, full precision.
+ */
 export function toCsv(frame: Frame): string {
   const cell = (value: unknown) => {
     const plain = value === null || value === undefined || Number.isNaN(value) ? "" : `${value}`
@@ -142,7 +144,9 @@ export function toCsv(frame: Frame): string {
   return [frame.columns, ...rowsOf(frame)].map((row) => `${row.map(cell).join(",")}\n`).join("")
 }
 
-/** A frame of `resultLines` as a Markdown table in percent, with intervals in brackets; of the differences those in ISR. */
+/**
+ * A frame of `resultLines` as a Markdown table in percent, with intervals in brackets; of the differences those in ISR.
+ */
 export function toMarkdown(frame: Frame): string {
   const names = frame.columns
   const left = /_(low|high|p)$|csr_minus|minus_csr/ // differences in CSR are in the CSV alone: the table is wide enough
@@ -178,7 +182,9 @@ function titles(name: string): string {
   return name.replace(/^(csr|isr)/, (rate) => rate.toUpperCase()).replace("_minus_", " − ")
 }
 
-/** Writes `results.json`, `results.csv` and `results.md` into a folder, and of benchmarks `benchmarks.csv` and `.md`. */
+/**
+ * Writes `results.json`, `results.csv` and `results.md` into a folder, and of benchmarks `benchmarks.csv` and `.md`.
+ */
 export async function writeResults(dir: string, results: Results): Promise<void> {
   await writeAtomic(join(dir, "results.json"), `${JSON.stringify(results, null, 2)}\n`)
   if (results.benchmarks?.length) {

@@ -32,8 +32,8 @@ export interface BaselinePairs {
 
 /**
  * Pairs that a baseline makes for itself: answers are sampled and judged, then the best and the worst are taken
- * (Self-Reward) or the worst is revised (Self-Correct). Baselines share the stages that they have in common, and decompose
- * with the method itself.
+ * (Self-Reward) or the worst is revised (Self-Correct). Baselines share the stages that they have in common, and
+ * decompose with the method itself.
  */
 export async function baselinePairs(
   context: RunContext,
@@ -78,8 +78,7 @@ export async function baselinePairs(
 
 /**
  * The pairs of Self-Reward by the model's own verdicts, weighed by the clean against the empty prompt: token weights on
- * pairs
- * that are not contrastive. With `coarse`, `musc` and `self-reward-yesno` it makes the four corners of the two
+ * pairs that are not contrastive. With `coarse`, `musc` and `self-reward-yesno` it makes the four corners of the two
  * granularities.
  */
 export async function finePairs(context: RunContext, seed: number, decomposed: StageOutput): Promise<StageOutput> {

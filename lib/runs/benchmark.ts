@@ -95,12 +95,12 @@ export interface Failure {
 const HOPELESS = 10
 
 /**
- * Answers, asks the judge, scores. In the folder: `answers.jsonl` and `collected.jsonl`, which are made once and resumed;
- * `items.jsonl`, `scores.json` and `table.md`, which are made from them each time, so that another scoring needs no call.
- * Items without an answer are left out. So are those whose request is refused: they keep the reason, are counted, and are
- * asked for again by the next run.
- * @throws StoppedError when aborted; InputError when the first items are all refused; what engine, judge and disk throw.
- * Finished work is kept.
+ * Answers, asks the judge, scores. In the folder: `answers.jsonl` and `collected.jsonl`, which are made once and
+ * resumed; `items.jsonl`, `scores.json` and `table.md`, which are made from them each time, so that another scoring
+ * needs no call. Items without an answer are left out. So are those whose request is refused: they keep the reason, are
+ * counted, and are asked for again by the next run.
+ * @throws StoppedError when aborted; InputError when the first items are all refused; what engine, judge and disk
+ * throw. Finished work is kept.
  */
 export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: BenchmarkScores; table: string }> {
   const { benchmark, dir, scoring, judge, onProgress } = run
@@ -124,7 +124,8 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
       })
     }
     const made = "answers" in source
-    // Finished calls of servers are kept, so all but refused ones come from disk; another scoring shall need no call at all.
+    // Finished calls of servers are kept, so all but refused ones come from disk; another scoring shall need no call at
+    // all.
     const again: StageName[] = made || source.local ? ["collected"] : ["answers", "collected"]
     if (scoringOf(dir) === scoring) await forgetRefused(dir, again)
     const output = await stage(

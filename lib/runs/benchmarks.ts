@@ -42,8 +42,8 @@ export function sourceText({ name, source: { home, files, licence } }: Benchmark
 }
 
 /**
- * SHA-256 of the data files by name, with warnings for those that differ from the ones the scorer was tested on. In a folder
- * only files with names that the benchmark knows count.
+ * SHA-256 of the data files by name, with warnings for those that differ from the ones the scorer was tested on. In a
+ * folder only files with names that the benchmark knows count.
  */
 export async function checkData(
   { source: { files } }: Benchmark,

@@ -7,8 +7,8 @@ import type { Progress } from "./context"
 import type { Manifest, StageTime } from "./manifest"
 
 /**
- * Keeps how the model was run, by part of a run, and tells each way once. Parts that an earlier call of the run did keep
- * what its manifest holds.
+ * Keeps how the model was run, by part of a run, and tells each way once. Parts that an earlier call of the run did
+ * keep what its manifest holds.
  */
 export function planLog(dir: string, onNote: (line: string) => void) {
   const plans = earlier<string>(join(dir, "manifest.json"), "plans")
@@ -25,8 +25,8 @@ export function planLog(dir: string, onNote: (line: string) => void) {
 }
 
 /**
- * Measures what each stage takes, from its first to its last sign of progress. Stages that an earlier call of the run did
- * keep the times that its manifest holds.
+ * Measures what each stage takes, from its first to its last sign of progress. Stages that an earlier call of the run
+ * did keep the times that its manifest holds.
  */
 export function stageClock(dir: string, now: () => number = () => performance.now()) {
   const times: Record<string, StageTime> = earlier<StageTime>(join(dir, "manifest.json"), "stages")

@@ -40,7 +40,9 @@ export interface RunContext {
   evalJudge?: RunJudge
   /** Folder of finished outputs shared by runs. */
   cache?: string
-  /** Folder for what the runs of a study have in common: answers to benchmarks without an adapter, the judge's calls. */
+  /**
+   * Folder for what the runs of a study have in common: answers to benchmarks without an adapter, the judge's calls.
+   */
   shared?: string
   signal?: AbortSignal
   onProgress: (progress: Progress) => void
@@ -94,8 +96,8 @@ export function rowsStage<In, Out extends object>(
 }
 
 /**
- * Key of a stage's output: the stage and its version, its options, the model that it asks, the key of its input. The same
- * form everywhere, so that a run and a stage command write the same key for the same work.
+ * Key of a stage's output: the stage and its version, its options, the model that it asks, the key of its input. The
+ * same form everywhere, so that a run and a stage command write the same key for the same work.
  */
 export const stageKey = (stage: RowStageName, options: object, model: string, input: unknown): string =>
   keyOf(stage, stageNamed(stage).version, options, model, input)

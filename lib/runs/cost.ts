@@ -13,7 +13,9 @@ export interface Rates {
   train: number
 }
 
-/** What an 8 B model in bf16 does on one GPU of 80 GB, served in batches: round figures, to be replaced by one's own. */
+/**
+ * What an 8 B model in bf16 does on one GPU of 80 GB, served in batches: round figures, to be replaced by one's own.
+ */
 export const assumedRates: Rates = { write: 1500, read: 10_000, train: 3000 }
 
 /** Lengths in tokens that are assumed where nothing has been written yet; never above the limits of the settings. */

@@ -13,8 +13,8 @@ import { openAdapter, runTraining, type TrainStage } from "./train-stage"
 export type OpenGenerator = Generator & { dispose(): void }
 
 /**
- * The model of a run, by what it is asked for. Each part may be in this process, a server or a job of its own, so stages
- * never ask for weights.
+ * The model of a run, by what it is asked for. Each part may be in this process, a server or a job of its own, so
+ * stages never ask for weights.
  */
 export interface Engines {
   /** The model's name in results and adapters. */
@@ -23,7 +23,9 @@ export interface Engines {
   readonly fingerprint: string
   /** What decides the texts: the same checkpoint, or a server's model. Part of the keys of all that is written. */
   readonly textIdentity: string
-  /** Writes instructions, constraints and answers of the pairs, and judges: the model without an adapter, or a server. */
+  /**
+   * Writes instructions, constraints and answers of the pairs, and judges: the model without an adapter, or a server.
+   */
   readonly base: Generator
   /** The model without an adapter, as the trained methods are compared with it. */
   readonly untrained: Generator
@@ -73,8 +75,8 @@ export interface EngineOptions extends LocalOptions {
 }
 
 /**
- * The engines of a run. `open` loads the weights into this process; it is called when a part that works here is first asked,
- * so a run whose parts all work elsewhere never reads them.
+ * The engines of a run. `open` loads the weights into this process; it is called when a part that works here is first
+ * asked, so a run whose parts all work elsewhere never reads them.
  */
 export function openEngines(
   model: ModelDescription,

@@ -29,7 +29,9 @@ export interface Findings {
   benchmarks: BenchmarkFindings
 }
 
-/** The paper's figure, once for each seed: instructions to pairs, pairs to adapters, adapters to answers and verdicts. */
+/**
+ * The paper's figure, once for each seed: instructions to pairs, pairs to adapters, adapters to answers and verdicts.
+ */
 export async function experiment(context: RunContext, seeds: readonly number[]): Promise<Findings> {
   const { config } = context
   checkMethods(config)

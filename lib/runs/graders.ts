@@ -12,12 +12,14 @@ import { gradeAnswer, worldSpec } from "../world/spec"
 import { isWorld } from "./stages"
 
 /**
- * To be raised when exact checks of either world, those of IFEval among them, say something else of a text: verdicts are
- * kept on disk. `tests/musc/golden-checks.test.ts` tells.
+ * To be raised when exact checks of either world, those of IFEval among them, say something else of a text: verdicts
+ * are kept on disk. `tests/musc/golden-checks.test.ts` tells.
  */
 export const checksVersion = 1
 
-/** What keys of exact verdicts have of it: nothing for the first, so that outputs from before it was counted are found. */
+/**
+ * What keys of exact verdicts have of it: nothing for the first, so that outputs from before it was counted are found.
+ */
 export const checksKey = (): number[] => (checksVersion > 1 ? [checksVersion] : [])
 
 /** What keys of a model's verdicts have of how they are read. The embedded world's say yes or no and nothing else. */
@@ -58,9 +60,8 @@ export const judgeOptions = ({ judgeMaxTokens, shots }: RunConfig): Required<Jud
 })
 
 /**
- * Verdicts of a model that is asked one question a constraint, the row's own (greedily), with the instruction and its text
- * in sight. A reply that is neither yes nor
- * no gives null, where the released code counts .9.
+ * Verdicts of a model that is asked one question a constraint, the row's own (greedily), with the instruction and its
+ * text in sight. A reply that is neither yes nor no gives null, where the released code counts .9.
  */
 export function judgeGrader(engine: Generator, { maxTokens, shots = 0 }: JudgeOptions): Grader {
   const examples = shotsFor(engine, shots, 0)
@@ -95,8 +96,9 @@ export interface GradedPair extends PairVerdicts {
 }
 
 /**
- * Verdicts on both answers of a pair, against its clean instruction. In the embedded world that one is read back; a wording
- * that is none of the world's, and the checkable instructions, leave the constraints which the row started from.
+ * Verdicts on both answers of a pair, against its clean instruction. In the embedded world that one is read back; a
+ * wording that is none of the world's, and the checkable instructions, leave the constraints which the row started
+ * from.
  */
 export async function gradePair(row: PairRow, grade: Grader): Promise<GradedPair> {
   const spec = worldSpec.safeParse(row.world).data

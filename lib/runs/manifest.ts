@@ -25,7 +25,10 @@ export interface Manifest {
   /** commit of the checkout, "none" for an installed package */
   commit: string
   machine: string
-  /** how the model was run for writing and scoring and for each training, as `musc plan` says it; a server's is not known */
+  /**
+   * how the model was run for writing and scoring and for each training, as `musc plan` says it; a server's is not
+   * known
+   */
   plans: Record<string, string>
   /** what each stage took, by its path in the run folder */
   stages: Record<string, StageTime>
@@ -66,8 +69,7 @@ export function withoutSecrets(argv: readonly string[]): string {
 /**
  * Writes `manifest.json` with the sha256 of all other files of the run: last of all, whole or not at all. The report is
  * left out, as it is made from the manifest too, so are logs of trackers, and so are trainings and answers of methods,
- * seeds and temperatures that
- * the run's settings no longer name.
+ * seeds and temperatures that the run's settings no longer name.
  */
 export async function writeManifest(dir: string, manifest: Manifest, now: Current = currentOf()): Promise<void> {
   const files: Record<string, string> = {}

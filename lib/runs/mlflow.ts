@@ -3,7 +3,9 @@ import { appendFileSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { pathToFileURL } from "node:url"
 
-/** MLflow's file store: a folder an experiment, in it a folder a run, with a file for each metric, parameter and tag. */
+/**
+ * MLflow's file store: a folder an experiment, in it a folder a run, with a file for each metric, parameter and tag.
+ */
 
 const idOf = (...parts: readonly string[]) => createHash("sha256").update(parts.join("\n")).digest("hex").slice(0, 32)
 const yaml = (fields: Readonly<Record<string, string | number | null>>) =>

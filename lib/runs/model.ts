@@ -5,8 +5,8 @@ import { localFolder, modelTraits } from "../model/traits"
 import type { Progress } from "./context"
 
 /**
- * The folder of a model: a path, the name of a model that comes with the package, or `org/name[@revision]` on the hub. One
- * of those that lies in the cache is taken as it is, without a question to the hub; others are fetched.
+ * The folder of a model: a path, the name of a model that comes with the package, or `org/name[@revision]` on the hub.
+ * One of those that lies in the cache is taken as it is, without a question to the hub; others are fetched.
  * @throws InputError for none of them, and as `pullModel`
  */
 export async function modelFolder(

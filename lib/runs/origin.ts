@@ -3,7 +3,10 @@ import { existsSync } from "node:fs"
 import { cpus, totalmem } from "node:os"
 import { join } from "node:path"
 
-/** The commit of a checkout, by default the one that this code runs from, with `+` when files differ from it; "none" outside a checkout. */
+/**
+ * The commit of a checkout, by default the one that this code runs from, with `+` when files differ from it; "none"
+ * outside a checkout.
+ */
 export function commit(checkout = join(__dirname, "../..")): string {
   const git = (...args: string[]) =>
     execFileSync("git", args, {

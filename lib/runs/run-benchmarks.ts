@@ -89,9 +89,9 @@ function dataOf({ name, source }: Benchmark, { benchmarkData, benchmarks }: RunC
 }
 
 /**
- * One method of one seed on every benchmark. Each has a result folder below the seed's, whose finished answers and judge's
- * replies stay: another method or benchmark asks only for what is new. Answers of base that are all greedy are the same in
- * every seed, so they are made in the first one alone (`first`), and taken from what is `done`.
+ * One method of one seed on every benchmark. Each has a result folder below the seed's, whose finished answers and
+ * judge's replies stay: another method or benchmark asks only for what is new. Answers of base that are all greedy are
+ * the same in every seed, so they are made in the first one alone (`first`), and taken from what is `done`.
  */
 export async function measureMethod(
   context: RunContext,
@@ -168,7 +168,9 @@ export interface BenchmarkFindings {
   judge?: string
 }
 
-/** The table's part of each benchmark: figures of every method, and differences from base, coarse and of musc from all. */
+/**
+ * The table's part of each benchmark: figures of every method, and differences from base, coarse and of musc from all.
+ */
 export function benchmarkTable(
   config: RunConfig,
   { loaded, measured, seeds, judge }: BenchmarkFindings,

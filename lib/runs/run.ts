@@ -52,7 +52,9 @@ export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgr
   judge?: Omit<OpenAIOptions, "model" | "baseURL">
   /** Folder of finished stages shared by runs: `.cache` beside the run folder if not given, null for none. */
   cache?: string | null
-  /** Folder for what the runs of a study have in common: answers to benchmarks without an adapter, the judge's calls. */
+  /**
+   * Folder for what the runs of a study have in common: answers to benchmarks without an adapter, the judge's calls.
+   */
   shared?: string
   /** Where metrics of trainings and the results are logged to besides the run's own files. */
   log?: readonly TrackerName[]
@@ -61,10 +63,11 @@ export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgr
 }
 
 /**
- * A whole experiment: instructions are decomposed, corrupted, recombined and answered, pairs are weighed, each method is
- * trained on them and evaluated on held-out instructions, for each seed. Every stage is a file of the run folder, keyed
- * by all that made it: called again, whatever is done is left alone, and a changed setting repeats only the stages that
- * it matters to. Writes `config.json`, `results.json`, `results.csv`, `results.md`, `manifest.json` and `report.html`.
+ * A whole experiment: instructions are decomposed, corrupted, recombined and answered, pairs are weighed, each method
+ * is trained on them and evaluated on held-out instructions, for each seed. Every stage is a file of the run folder,
+ * keyed by all that made it: called again, whatever is done is left alone, and a changed setting repeats only the
+ * stages that it matters to. Writes `config.json`, `results.json`, `results.csv`, `results.md`, `manifest.json` and
+ * `report.html`.
  * @throws StoppedError when aborted; InputError for bad seeds, a folder in use, a disk that is full.
  */
 export async function run(config: RunConfig, options: RunOptions): Promise<Results> {

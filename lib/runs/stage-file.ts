@@ -10,7 +10,9 @@ import { first } from "./context"
 import { readState, runRows, type StageOutput } from "./store"
 import type { WorldStage } from "./worlds"
 
-/** A stage over the rows of a file, as the stage commands do it. Rows are read as they are needed, never all at once. */
+/**
+ * A stage over the rows of a file, as the stage commands do it. Rows are read as they are needed, never all at once.
+ */
 
 /** The rows of a file, as often as they are wanted. */
 export interface StageInput {

@@ -65,7 +65,9 @@ export const stageSettings = {
   ],
 } as const satisfies Record<StageName | "train" | "evaluate", readonly ConfigKey[]>
 
-/** The options of each stage under a run's settings. They are part of the key of its output, so nothing else may matter. */
+/**
+ * The options of each stage under a run's settings. They are part of the key of its output, so nothing else may matter.
+ */
 export function stageOptions(config: RunConfig, seed: number): StageOptions & { source: SelfInstructOptions } {
   const c = config
   const sampling = (temperature: number, maxTokens: number) => ({ seed, temperature, maxTokens })
@@ -140,7 +142,10 @@ export function isHeldOut(
   return streamKey("holdout", instruction, input ?? "") / 2 ** 32 < share
 }
 
-/** Share kept from training: the first `holdout` is the test; a run on development keeps as much again, and answers that. */
+/**
+ * Share kept from training: the first `holdout` is the test; a run on development keeps as much again, and answers
+ * that.
+ */
 const keptShare = ({ holdout, evalSplit }: HeldOut): number => (evalSplit === "test" ? holdout : 2 * holdout)
 
 type HeldOut = Pick<RunConfig, "holdout" | "evalSplit">
@@ -157,7 +162,9 @@ export function candidates(
   return markNearDuplicates(rows, nearDuplicate)
 }
 
-/** Stage 0: candidates up to `instructions` good ones; those held out for evaluation come out failed, with the reason. */
+/**
+ * Stage 0: candidates up to `instructions` good ones; those held out for evaluation come out failed, with the reason.
+ */
 export async function* sourceRows(
   { instructions, ...config }: Pick<RunConfig, "instructions"> & HeldOut,
   rows: AsyncIterable<Outcome<InstructionRow>>,

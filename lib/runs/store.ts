@@ -75,12 +75,15 @@ export interface RowStage<In, Out extends object> {
   /** Input rows, in the same order each time. */
   rows: () => AsyncIterable<In> | Iterable<In>
   work: (row: In) => Promise<Out>
-  /** Rows worked on together, or without `replay` at once; asked only when there is something to do, as it may need weights. */
+  /**
+   * Rows worked on together, or without `replay` at once; asked only when there is something to do, as it may need
+   * weights.
+   */
   chunk: () => number
   /**
-   * Whether a resumed run does the rows of a half-written chunk again, without writing them twice. Then batches hold the
-   * same rows as in a run that was never stopped, so a model on a GPU gives the same answers. Without, a row begins as soon
-   * as another ends, up to 8 times `chunk` rows ahead of the first that is not done. Asked when `chunk` is.
+   * Whether a resumed run does the rows of a half-written chunk again, without writing them twice. Then batches hold
+   * the same rows as in a run that was never stopped, so a model on a GPU gives the same answers. Without, a row begins
+   * as soon as another ends, up to 8 times `chunk` rows ahead of the first that is not done. Asked when `chunk` is.
    */
   replay: () => boolean
   /** Folder of finished outputs by key, shared by runs. */
@@ -93,10 +96,10 @@ export interface RowStage<In, Out extends object> {
 }
 
 /**
- * Resume is rerun: returns a finished output of this key at once, takes one from the cache, resumes behind the last whole
- * row of an unfinished one, or starts over where the key is another. Rows are appended one by one, in input order. A
- * finished
- * output, here or in the cache, is compared with the hash in its key file first; one that differs is made again.
+ * Resume is rerun: returns a finished output of this key at once, takes one from the cache, resumes behind the last
+ * whole row of an unfinished one, or starts over where the key is another. Rows are appended one by one, in input
+ * order. A finished output, here or in the cache, is compared with the hash in its key file first; one that differs is
+ * made again.
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */
 export async function runRows<In, Out extends object>(options: RowStage<In, Out>): Promise<StageOutput> {

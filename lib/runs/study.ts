@@ -27,8 +27,8 @@ export interface Study {
 }
 
 /**
- * Runs the variants one after the other, each in a folder of its own inside `dir`. They share the stage cache, so a stage
- * that two of them have in common is done once. Then puts their results together: `results.json`, `results.csv`,
+ * Runs the variants one after the other, each in a folder of its own inside `dir`. They share the stage cache, so a
+ * stage that two of them have in common is done once. Then puts their results together: `results.json`, `results.csv`,
  * `results.md` and `report.html`, with a method named by its variant ("drop"), or by both where variants train several
  * ("pairs-60 musc"). Called again, resumes where it stopped.
  * @throws as `run`
@@ -107,8 +107,8 @@ interface Found extends Findings {
 }
 
 /**
- * How each variant's methods are called in the whole. The base model is "base" where all variants answered with the same
- * one, else named by model; a variant's only trained method takes the variant's name.
+ * How each variant's methods are called in the whole. The base model is "base" where all variants answered with the
+ * same one, else named by model; a variant's only trained method takes the variant's name.
  */
 function methodNamesOf(found: readonly Found[]): Record<string, string>[] {
   const baseOf = ({ graded, config }: Found) =>

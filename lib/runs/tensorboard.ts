@@ -3,8 +3,8 @@ import { hostname } from "node:os"
 import { join } from "node:path"
 
 /**
- * TensorBoard's event files: records framed as TFRecord (length and data, each with a masked CRC-32C), each one an `Event`
- * of tensorflow/core/util/event.proto.
+ * TensorBoard's event files: records framed as TFRecord (length and data, each with a masked CRC-32C), each one an
+ * `Event` of tensorflow/core/util/event.proto.
  */
 
 const table = Uint32Array.from({ length: 256 }, (_, n) => {

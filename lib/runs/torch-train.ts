@@ -49,8 +49,9 @@ const referencesOf = (folder: string) => `${folder}-references`
 const pairsFile = "pairs.json"
 
 /**
- * Trains an adapter by a Python job, equal to training in process but for rounding: the same pairs in the same order from
- * the same first adapter. Started again, it resumes from the job's last checkpoint. Returns the adapter's folder (PEFT).
+ * Trains an adapter by a Python job, equal to training in process but for rounding: the same pairs in the same order
+ * from the same first adapter. Started again, it resumes from the job's last checkpoint. Returns the adapter's folder
+ * (PEFT).
  * @throws ConfigError for a loss that the job does not have; PendingJobError, BackendError, MuscError, StoppedError as
  * runJob
  */
@@ -151,7 +152,9 @@ function refusedAsNone(error: unknown): undefined {
   if (!(error instanceof RefusedError)) throw error
 }
 
-/** Pairs as ids with reference log-probs: those of the weigh stage, or what the scorer says of pairs without signals. */
+/**
+ * Pairs as ids with reference log-probs: those of the weigh stage, or what the scorer says of pairs without signals.
+ */
 async function withReferences(
   pairs: Rows<TrainRow | FailedRow>,
   { tokenizer }: ModelDescription,

@@ -46,8 +46,8 @@ function numbersOf({ step: _, steps: __, ...values }: MetricsLine): Record<strin
 }
 
 /**
- * Trackers of a run folder, which write to `tensorboard/`, `wandb/`, `mlruns/` and `metrics.csv` in it. A training that is
- * logged again replaces its old log.
+ * Trackers of a run folder, which write to `tensorboard/`, `wandb/`, `mlruns/` and `metrics.csv` in it. A training that
+ * is logged again replaces its old log.
  * @throws InputError when the Python client of wandb is not installed
  */
 export async function openTrackers(dir: string, config: RunConfig, names: readonly TrackerName[]): Promise<Tracking> {

@@ -23,7 +23,9 @@ import { shareFinished } from "./store"
 import { type TrainingJob, trainByJob } from "./torch-train"
 
 export interface TrainStage {
-  /** Folder for `metrics.jsonl`, `pairs.json`, `adapter/` (or `model/`) and, while training, `checkpoint.safetensors`. */
+  /**
+   * Folder for `metrics.jsonl`, `pairs.json`, `adapter/` (or `model/`) and, while training, `checkpoint.safetensors`.
+   */
   dir: string
   /** See keyOf: training version, settings, the model, the key of the pairs. */
   key: string
@@ -38,7 +40,9 @@ export interface TrainStage {
   onStep?: (log: StepLog) => unknown
   /** Called with how the steps are run; not for a training that is done already, or by a Python job. */
   onPlan?: (plan: Plan) => void
-  /** Receives lines about pairs that were left out, cut or reweighted, and of what was found damaged and is made again. */
+  /**
+   * Receives lines about pairs that were left out, cut or reweighted, and of what was found damaged and is made again.
+   */
   onNote?: (line: string) => void
 }
 
@@ -46,11 +50,10 @@ export interface TrainStage {
 export type JobTrainer = Pick<TrainingJob, "model" | "torch" | "scorer" | "beforeJob">
 
 /**
- * Trains an adapter, or finds it done. A stopped or killed training resumes from its checkpoint, to the same adapter and
- * the same metrics as without the stop. A finished one, here or in the cache, is compared with the hashes in its key file
- * first; one that differs is made again. Returns the adapter's folder (PEFT), or where all weights are trained that of
- * a plain
- * checkpoint.
+ * Trains an adapter, or finds it done. A stopped or killed training resumes from its checkpoint, to the same adapter
+ * and the same metrics as without the stop. A finished one, here or in the cache, is compared with the hashes in its
+ * key file first; one that differs is made again. Returns the adapter's folder (PEFT), or where all weights are trained
+ * that of a plain checkpoint.
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */
 export async function runTraining(stage: TrainStage): Promise<string> {
@@ -156,8 +159,8 @@ async function trainElsewhere({ dir, pairs, ...stage }: TrainStage, by: JobTrain
 }
 
 /**
- * The adapter of a PEFT folder for a model, as tensors; the caller disposes `params`. `onNote` is told where the adapter
- * names another base model of the same shapes.
+ * The adapter of a PEFT folder for a model, as tensors; the caller disposes `params`. `onNote` is told where the
+ * adapter names another base model of the same shapes.
  */
 export function openAdapter(dir: string, local: LocalModel, onNote?: (line: string) => void): Lora {
   const adapter = readAdapter(dir, local.config)
@@ -231,8 +234,8 @@ async function readFinished(
 }
 
 /**
- * Brings checkpoint and metrics to the same step: lines of steps that will be done again go. Without a usable checkpoint of
- * this key, or without the lines up to it, training starts over.
+ * Brings checkpoint and metrics to the same step: lines of steps that will be done again go. Without a usable
+ * checkpoint of this key, or without the lines up to it, training starts over.
  */
 async function resumeFrom(
   checkpoint: string,

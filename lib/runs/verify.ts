@@ -27,10 +27,10 @@ export interface Verdict {
 }
 
 /**
- * Compares a run with what its records say: files with the hashes of the manifest, stages and trainings with those of their
- * key files, results with the graded answers, the report with all of them. Of a study every run is checked, and of a
- * benchmark's result folder its files. Whoever changes a file and all records of it is not found out: to know that a run is
- * the one that somebody published, compare the sha256 of `manifest.json`.
+ * Compares a run with what its records say: files with the hashes of the manifest, stages and trainings with those of
+ * their key files, results with the graded answers, the report with all of them. Of a study every run is checked, and
+ * of a benchmark's result folder its files. Whoever changes a file and all records of it is not found out: to know that
+ * a run is the one that somebody published, compare the sha256 of `manifest.json`.
  * @throws InputError for a folder that holds none of these
  */
 export async function verify(dir: string): Promise<Verdict[]> {

@@ -20,9 +20,9 @@ export interface ChatTemplate {
 
 const maxTemplateBytes = 2 ** 18
 /**
- * `chat_template.jinja`, else `chat_template` of tokenizer_config.json (a text, or a list from which "default" is taken);
- * null if there is neither. A template comes from strangers: its size and what a rendering may cost are bounded, and the
- * template language itself reaches nothing outside.
+ * `chat_template.jinja`, else `chat_template` of tokenizer_config.json (a text, or a list from which "default" is
+ * taken); null if there is neither. A template comes from strangers: its size and what a rendering may cost are
+ * bounded, and the template language itself reaches nothing outside.
  * @throws InputError: too large, not Jinja, or a list without a default.
  */
 export function readChatTemplate(dir: string, settings: JsonObject): ChatTemplate | null {

@@ -9,7 +9,9 @@ export interface ChatStop {
   texts: readonly string[]
 }
 
-/** A prompt with its answer. `responseIds` ends with the end-of-turn token; `promptIds` is what generation starts from. */
+/**
+ * A prompt with its answer. `responseIds` ends with the end-of-turn token; `promptIds` is what generation starts from.
+ */
 export interface EncodedChat {
   promptIds: number[]
   responseIds: number[]
@@ -22,7 +24,8 @@ export interface EncodedChat {
  *
  *     {system}\n\nUser: {question}\n\nAssistant: {answer}{eos}\n\nUser: …\n\nAssistant:
  *
- * The blank that follows "Assistant:" belongs to the answer, so that a word is tokenised with its blank, as in running text.
+ * The blank that follows "Assistant:" belongs to the answer, so that a word is tokenised with its blank, as in running
+ * text.
  * @throws InputError naming the template's file.
  */
 export function renderChat(
@@ -56,9 +59,10 @@ export function encodePrompt(tokenizer: Tokenizer, messages: readonly Message[])
 }
 
 /**
- * A prompt and its answer with an exact boundary: `promptIds` equals `encodePrompt` (less an opening of thoughts that the
- * template takes back), and the two together spell the template's text up to and including the end-of-turn token.
- * @throws InputError naming the template's file, where the text of prompt and answer does not begin with that of the prompt.
+ * A prompt and its answer with an exact boundary: `promptIds` equals `encodePrompt` (less an opening of thoughts that
+ * the template takes back), and the two together spell the template's text up to and including the end-of-turn token.
+ * @throws InputError naming the template's file, where the text of prompt and answer does not begin with that of the
+ * prompt.
  */
 export function encodeChat(tokenizer: Tokenizer, prompt: readonly Message[], response: string): EncodedChat {
   const { promptIds, responses } = encodeChats(tokenizer, prompt, [response])
@@ -91,8 +95,8 @@ function withoutOpenedThoughts(promptText: string, wholes: readonly string[]): s
 }
 
 /**
- * The tokenizer with thinking switched on or off, for templates that can (`enable_thinking`); undefined leaves it to the
- * template. @throws InputError for a template that knows no such switch
+ * The tokenizer with thinking switched on or off, for templates that can (`enable_thinking`); undefined leaves it to
+ * the template. @throws InputError for a template that knows no such switch
  */
 export function withThinking(tokenizer: Tokenizer, thinking: boolean | undefined): Tokenizer {
   if (thinking === undefined) return tokenizer
@@ -160,7 +164,9 @@ export function chatStop(tokenizer: Tokenizer): ChatStop {
 
 const stops = new WeakMap<Tokenizer, ChatStop>()
 
-/** Cuts what a template writes after the end-of-turn token (often a line break), or adds the token where it writes none. */
+/**
+ * Cuts what a template writes after the end-of-turn token (often a line break), or adds the token where it writes none.
+ */
 function endTurn(tokenizer: Tokenizer, ids: number[]): number[] {
   const { ids: stop } = chatStop(tokenizer)
   let last = ids.length - 1

@@ -75,7 +75,9 @@ function withoutEnd(text: string): string {
   return text.slice(0, end)
 }
 
-/** Sections of a text with those added tokens joined to their neighbours that stand inside a word, and blanks stripped. */
+/**
+ * Sections of a text with those added tokens joined to their neighbours that stand inside a word, and blanks stripped.
+ */
 function mended(text: string, sections: readonly string[], flags: ReadonlyMap<string, AddedToken>): string[] {
   const out: string[] = []
   let plain = ""
@@ -125,8 +127,8 @@ const isShort = (value: unknown, most: number) =>
   value === undefined || (typeof value === "string" && value.length <= most)
 
 /**
- * Whether a part of tokenizer.json may take far more time than the text is long: by patterns, by replacements that grow the
- * text, by steps of length 0. What is not known to be harmless may.
+ * Whether a part of tokenizer.json may take far more time than the text is long: by patterns, by replacements that grow
+ * the text, by steps of length 0. What is not known to be harmless may.
  */
 export function canHang(part: unknown): boolean {
   if (part === null || part === undefined) return false

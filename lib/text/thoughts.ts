@@ -40,7 +40,9 @@ const starts = paired.map(({ open, close }) => ({
   open: new RegExp(`^\\s*${open}`, "i"),
   marks: new RegExp(`(?<open>${open})|${close}`, "gi"),
 }))
-/** Thoughts marked by plain words, which count only where both marks are there: many an answer begins with one of them. */
+/**
+ * Thoughts marked by plain words, which count only where both marks are there: many an answer begins with one of them.
+ */
 const worded = [
   /^analysis[\s\S]*?assistantfinal/, // gpt-oss without special tokens
   /^\s*here(?:'s| is) my thought process:[\s\S]*?\bhere(?:'s| is) my response:/i, // Granite 3.2
@@ -61,9 +63,9 @@ const wrappers = [
 
 /**
  * Splits a model's raw text into thoughts and answer. Thoughts are: a block at the beginning, and further ones right
- * behind it; everything up to a closing tag whose opening tag stood in the prompt; and a `<think>` block on lines of its
- * own further down. Tags that an answer merely mentions (inside a line, in code) stay. Blank lines between thoughts and
- * answer go; a text without thoughts comes back as it is.
+ * behind it; everything up to a closing tag whose opening tag stood in the prompt; and a `<think>` block on lines of
+ * its own further down. Tags that an answer merely mentions (inside a line, in code) stay. Blank lines between thoughts
+ * and answer go; a text without thoughts comes back as it is.
  */
 export function splitThoughts(text: string): SplitReply {
   let rest = text
@@ -97,8 +99,8 @@ function leading(text: string): number | undefined {
 }
 
 /**
- * Where a block ends whose inside begins at `from`; -1 for nowhere. Thoughts may quote their closing tag, or speak of it
- * before one on a line of its own.
+ * Where a block ends whose inside begins at `from`; -1 for nowhere. Thoughts may quote their closing tag, or speak of
+ * it before one on a line of its own.
  */
 function closingOf(text: string, from: number, marks: RegExp): number {
   let quoted = -1

@@ -1,9 +1,9 @@
 import { isJsonObject, type JsonObject, show } from "../data/json-file"
 
 /**
- * Parts of tokenizer.json that the library in TypeScript runs otherwise than the original in Rust are given the original's
- * behaviour here; those that stay different are refused by name. `tests/reference/tokenizers.py` has the ids that must
- * come out.
+ * Parts of tokenizer.json that the library in TypeScript runs otherwise than the original in Rust are given the
+ * original's behaviour here; those that stay different are refused by name. `tests/reference/tokenizers.py` has the ids
+ * that must come out.
  */
 
 /** A part of the library, which its types keep private. */

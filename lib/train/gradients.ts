@@ -8,9 +8,9 @@ import { flatten } from "../ops/optimizer"
 import { type Item, lossOf, type Objective, tokensOf, weightOf } from "./objective"
 
 /**
- * Loss and gradient of a step: its items are cut into micro-batches, and what they give is added up in their order. How they
- * are cut depends on nothing but items, budget and model, so the sums are the same to the last bit however many threads
- * there are.
+ * Loss and gradient of a step: its items are cut into micro-batches, and what they give is added up in their order. How
+ * they are cut depends on nothing but items, budget and model, so the sums are the same to the last bit however many
+ * threads there are.
  */
 
 /** All that a gradient depends on, but for the items. */
@@ -91,8 +91,8 @@ export interface StepOptions {
 }
 
 /**
- * Loss, gradient and logs of one step, and its padded tokens. The caller disposes `gradient`, which is `flatten` of those
- * of all parameters.
+ * Loss, gradient and logs of one step, and its padded tokens. The caller disposes `gradient`, which is `flatten` of
+ * those of all parameters.
  */
 export async function stepGradient(
   learner: Learner,

@@ -93,8 +93,8 @@ export function epochs<Item>(
 
 /**
  * Trains in place: `lora.params` (or `model.params`) hold the result.
- * @throws StoppedError when `signal` is aborted, after writing the checkpoint; MuscError when the loss is no longer a number
- *; InputError for TDPO of all weights, which leaves no reference model
+ * @throws StoppedError when `signal` is aborted, after writing the checkpoint; MuscError when the loss is no longer a
+ * number ; InputError for TDPO of all weights, which leaves no reference model
  */
 export async function train<O extends Objective>(options: TrainOptions<O>): Promise<void> {
   const { objective, lora, batches, checkpoint, tokenBudget } = options

@@ -15,7 +15,9 @@ export function sftLoss(logProbs: Tensor1D, weights: Tensor1D): Scalar {
   return tf.neg(tf.sum(tf.mul(logProbs, weights))) as Scalar
 }
 
-/** Σ of `values` [M] by response -> [R]: `owners` [M] says which response a token belongs to, `weights` [M] its weight. */
+/**
+ * Σ of `values` [M] by response -> [R]: `owners` [M] says which response a token belongs to, `weights` [M] its weight.
+ */
 export function sumByResponse(
   values: Tensor1D,
   owners: Int32Array,
@@ -91,8 +93,9 @@ export interface PreferenceResult {
 }
 
 /**
- * What rounding can make of a sum of log-probs, as a share of it: 32 units in the last place of a 32-bit float. Policy and
- * reference may be computed in another order, and so a pair that both find alike has a margin of about this, not of 0.
+ * What rounding can make of a sum of log-probs, as a share of it: 32 units in the last place of a 32-bit float. Policy
+ * and reference may be computed in another order, and so a pair that both find alike has a margin of about this, not of
+ * 0.
  */
 export const ROUNDING = 2 ** -18
 

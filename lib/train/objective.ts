@@ -23,7 +23,9 @@ export interface SftObjective {
   weighting: "even" | "root"
 }
 
-/** Mean loss over the pairs of each step: token-weighted DPO and its relatives. Weights all 1 and `dpo` is plain DPO. */
+/**
+ * Mean loss over the pairs of each step: token-weighted DPO and its relatives. Weights all 1 and `dpo` is plain DPO.
+ */
 export interface PreferenceObjective {
   kind: "preference"
   preference: PreferenceOptions
@@ -75,9 +77,9 @@ export interface LossShare {
 
 /**
  * Share of some items, laid out as `packItems` does, in the loss of a step whose items weigh `total`. `reference` is
- * the model without its adapter, which
- * TDPO reads; pairs must have their reference log-probs (`withReference`). Logs of pairs: rewards of both sides (β Σ w Δ),
- * their margin, and accuracy (share of pairs whose margin is above 0 by more than rounding).
+ * the model without its adapter, which TDPO reads; pairs must have their reference log-probs (`withReference`). Logs of
+ * pairs: rewards of both sides (β Σ w Δ), their margin, and accuracy (share of pairs whose margin is above 0 by more
+ * than rounding).
  */
 export function lossOf(
   objective: Objective,

@@ -29,8 +29,7 @@ export function adamInit(params: Params): AdamState {
 
 /**
  * One step. Consumes `gradient`, which is `flatten` of those of all parameters, and the tensors of `params` and
- * `state`, and puts
- * the new parameters into their record, so that its holders see them.
+ * `state`, and puts the new parameters into their record, so that its holders see them.
  * @returns the new state and the global norm of the gradients before clipping
  */
 export async function adamStep(params: Params, gradient: Tensor1D, state: AdamState, lr: number, options: AdamOptions) {

@@ -39,8 +39,8 @@ export interface CutOff {
 
 /**
  * Tokenises pairs with an exact boundary. Prompt and longer answer together are cut at `maxTokens` (2048 in the paper)
- * by shortening the answers; a pair whose prompt alone is that long, or that tokenizer or template refuse, is left out. All
- * are counted in `cutOff`.
+ * by shortening the answers; a pair whose prompt alone is that long, or that tokenizer or template refuse, is left out.
+ * All are counted in `cutOff`.
  * @throws InputError naming the pair whose weights do not fit its tokens
  */
 export function encodePairs(

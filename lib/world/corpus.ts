@@ -12,19 +12,18 @@ import { realise } from "./realise"
 import { gradeAnswer, instructionOf, sampleConstraints, splitOf, substitute, type WorldSpec, wordSpec } from "./spec"
 
 /**
- * copy: echo alone. writing: every task but judging, faultless. searching: look-up alone. judging: every task, verdicts and
- * look-up most. able: every task. settling, finishing: every task, those most that are learned last. careless: answers
- * heed each constraint by chance only; all other tasks stay faultless.
+ * copy: echo alone. writing: every task but judging, faultless. searching: look-up alone. judging: every task, verdicts
+ * and look-up most. able: every task. settling, finishing: every task, those most that are learned last. careless:
+ * answers heed each constraint by chance only; all other tasks stay faultless.
  */
 export const phases = ["copy", "writing", "searching", "judging", "able", "settling", "finishing", "careless"] as const
 export type Phase = (typeof phases)[number]
 
 /**
- * Every task of the pipeline and the baselines, and two that no stage asks for. `echo` repeats random words and teaches to
- * copy, which all other tasks need, but by place; `look-up` quotes a text from given words on, or misses them, and
- * teaches to
- * find a word wherever it is. Judging stands on that, so it comes behind it: whoever meets verdicts first learns to look at
- * the usual place, takes what is there for what was asked, and does not leave the habit.
+ * Every task of the pipeline and the baselines, and two that no stage asks for. `echo` repeats random words and teaches
+ * to copy, which all other tasks need, but by place; `look-up` quotes a text from given words on, or misses them, and
+ * teaches to find a word wherever it is. Judging stands on that, so it comes behind it: whoever meets verdicts first
+ * learns to look at the usual place, takes what is there for what was asked, and does not leave the habit.
  */
 export const tasks = [
   ...(["respond", "decompose", "recombine", "negate", "substitute", "judge", "revise", "self-instruct"] as const),
@@ -223,9 +222,9 @@ function draft(
 }
 
 /**
- * The chance, .25 to .65 and .45 on average, that a careless answer heeds constraint `k`: by kind, more for what the opening
- * says, less for what follows an "and". The topic is always heeded. What is not heeded is forgotten, a ban too: were bans
- * misread, leaving one out would make an answer keep it, and a contrast of answers would teach to break it.
+ * The chance, .25 to .65 and .45 on average, that a careless answer heeds constraint `k`: by kind, more for what the
+ * opening says, less for what follows an "and". The topic is always heeded. What is not heeded is forgotten, a ban too:
+ * were bans misread, leaving one out would make an answer keep it, and a contrast of answers would teach to break it.
  */
 export function heed(spec: WorldSpec, k: number): number {
   const { kind } = spec.constraints[k]!

@@ -53,8 +53,8 @@ function byKind(graded: readonly (readonly Graded[])[]): Shares {
 }
 
 /**
- * Does `n` held-out examples of each task at temperature 0, but .5 for self-instruct, whose prompt is always the same; right
- * is exact or equivalent (see `checkTask`).
+ * Does `n` held-out examples of each task at temperature 0, but .5 for self-instruct, whose prompt is always the same;
+ * right is exact or equivalent (see `checkTask`).
  */
 export async function measureTasks(
   engine: Generator,

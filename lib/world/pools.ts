@@ -72,8 +72,8 @@ export const upperFirst = (text: string): string => text.charAt(0).toUpperCase()
 export const lowerFirst = (text: string): string => text.charAt(0).toLowerCase() + text.slice(1)
 
 /**
- * Draws value k about 1 / k as often as the first: were all equally likely, a model at temperature 0 would have no favourite
- * and say the value that it was given.
+ * Draws value k about 1 / k as often as the first: were all equally likely, a model at temperature 0 would have no
+ * favourite and say the value that it was given.
  */
 export const favourite = <T>(random: Rng, values: readonly T[]): T =>
   values[Math.floor((values.length + 1) ** random.next()) - 1]!

@@ -92,7 +92,9 @@ export function realise(
   return letters === "first word" ? text.replace(/^[A-Za-z]+/, (word) => word.toUpperCase()) : text
 }
 
-/** One sentence more than the forbidden count, one fewer than the largest: any other count would be too faint a lesson. */
+/**
+ * One sentence more than the forbidden count, one fewer than the largest: any other count would be too faint a lesson.
+ */
 function otherCount(banned: ReadonlySet<string>): string | undefined {
   const at = counts.findIndex((count) => banned.has(count))
   return at < 0 ? undefined : (counts[at + 1] ?? counts[at - 1])

@@ -172,9 +172,9 @@ export function sampleSpec(
 const MOST_TRIES = 20_000
 
 /**
- * `n` instructions of a split with their specs in the extra field `world`. `development` is for choices (rates, weightings):
- * it shares no combination of constraints with `train`, nor with the instructions of `eval` that runs report.
- * `constraints`: fewest and most, the topic counted in (default 3 to 6).
+ * `n` instructions of a split with their specs in the extra field `world`. `development` is for choices (rates,
+ * weightings): it shares no combination of constraints with `train`, nor with the instructions of `eval` that runs
+ * report. `constraints`: fewest and most, the topic counted in (default 3 to 6).
  * @throws InputError for a split that there is not
  */
 export function worldInstructions(options: {

@@ -12,8 +12,8 @@ const chatTemplate =
   "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 
 /**
- * Words of the first `examples` training examples, each a token, in code-unit order. The word at the start of a text and
- * inside a sentence is the same token, because a space is put before every text.
+ * Words of the first `examples` training examples, each a token, in code-unit order. The word at the start of a text
+ * and inside a sentence is the same token, because a space is put before every text.
  */
 export function worldVocabulary(options: { seed: number; examples: number }): string[] {
   const words = new Set<string>()

@@ -39,7 +39,10 @@ function rows<Row>(file: string): Row[] {
 /** Most memory that this process has had, in MiB. */
 const peak = () => Math.round(memory("VmHWM") ?? process.resourceUsage().maxRSS / 1024)
 
-/** Most memory that this process and others have together from now on, in MiB; of files that all of them map the largest counts. */
+/**
+ * Most memory that this process and others have together from now on, in MiB; of files that all of them map the largest
+ * counts.
+ */
 function watched(pids: () => readonly number[]): () => number {
   let most = 0
   const look = () => {
@@ -210,7 +213,10 @@ async function generateTogether(workers: number): Promise<Partial<Answer>> {
   return { done, seconds, peakMiB: most() }
 }
 
-/** Whole generations before the one that is timed, as in peers/generate.py: code is compiled in the course of the first ones. */
+/**
+ * Whole generations before the one that is timed, as in peers/generate.py: code is compiled in the course of the first
+ * ones.
+ */
 const warmups = 2
 
 async function generateAlone(): Promise<Partial<Answer>> {

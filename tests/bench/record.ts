@@ -7,8 +7,9 @@ import { mainFigure } from "../../lib/report/study-report"
 import { commit, machine } from "../../lib/runs/origin"
 
 /**
- * `npx tsx tests/bench/record.ts RUN NAME`: keeps the results of a run or study under data/results: NAME.json with command,
- * commit and machine, NAME.md and NAME.csv as they are, and the main figure as NAME.png. Call it at the commit that made the run.
+ * `npx tsx tests/bench/record.ts RUN NAME`: keeps the results of a run or study under data/results: NAME.json with
+ * command, commit and machine, NAME.md and NAME.csv as they are, and the main figure as NAME.png. Call it at the commit
+ * that made the run.
  */
 async function main([run, name]: string[]): Promise<void> {
   if (!run || !name) throw new Error("usage: npx tsx tests/bench/record.ts RUN NAME")

@@ -10,8 +10,9 @@ import { runStageFile, stageInput } from "../../lib/runs/stage-file"
 import { stageOptions } from "../../lib/runs/stages"
 
 /**
- * All text stages over many rows, as the stage commands do them against a server: rows from file to file, finished calls
- * kept in a file. A script answers in place of the server. Says rows a second and the highest memory of each stage.
+ * All text stages over many rows, as the stage commands do them against a server: rows from file to file, finished
+ * calls kept in a file. A script answers in place of the server. Says rows a second and the highest memory of each
+ * stage.
  *
  *     npx tsx tests/bench/rows.ts [rows] [folder]
  */

@@ -14,9 +14,9 @@ import { wordsOf } from "../../lib/engine/torch"
  *
  *     npx tsx tests/bench/server.ts "vllm serve {model} --port {port} --max-model-len 512 --enforce-eager" [--limit 30]
  *
- * Two runs at 64 calls in flight and one at 4 must write equal stage files. A run whose server is killed in the middle goes
- * on with one at another port, writes the same, and asks no finished call again. With --adapters the server is also started
- * by `--serve` and answers with adapters. --greedy sets every temperature to 0, for servers without seeds.
+ * Two runs at 64 calls in flight and one at 4 must write equal stage files. A run whose server is killed in the middle
+ * goes on with one at another port, writes the same, and asks no finished call again. With --adapters the server is
+ * also started by `--serve` and answers with adapters. --greedy sets every temperature to 0, for servers without seeds.
  */
 
 const { values: given, positionals } = parseArgs({

@@ -172,7 +172,9 @@ function tensorShapes(config: ModelConfig): Drawn[] {
   ]
 }
 
-/** 2^16 values of a normal distribution, which tensors draw from: hundreds of millions of fresh ones would take minutes. */
+/**
+ * 2^16 values of a normal distribution, which tensors draw from: hundreds of millions of fresh ones would take minutes.
+ */
 function normals(): Float32Array {
   const random = rng(1, "bench-shapes")
   return Float32Array.from(

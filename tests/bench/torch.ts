@@ -18,8 +18,8 @@ import { runTraining } from "../../lib/runs/train-stage"
 import { killAtStep } from "../support/kill-job"
 
 /**
- * Training by Python jobs against training in this process, on the pairs of a run. Says of each way the largest difference
- * over all steps of the loss, of the gradient's norm (relative), and of the adapter's values.
+ * Training by Python jobs against training in this process, on the pairs of a run. Says of each way the largest
+ * difference over all steps of the loss, of the gradient's norm (relative), and of the adapter's values.
  *
  *     npx tsx tests/bench/torch.ts RUN [--model FOLDER] [--pairs 40] [--epochs 1] [--ways one,two,accumulated,fsdp,killed,unit]
  *

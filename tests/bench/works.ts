@@ -63,7 +63,8 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
     job: { work: "generate", batch, count: batch, tokens },
     peer: peer("generate.py"),
   })
-  // Where users of a CPU would otherwise go: the same weights as bf16, in the Llama family that every version of it knows.
+  // Where users of a CPU would otherwise go: the same weights as bf16, in the Llama family that every version of it
+  // knows.
   const llamaCpp = (batch: number): Work => ({
     name: `llama.cpp-${batch}`,
     title: `generate 32 tokens, batch ${batch}, against llama.cpp in bf16`,
@@ -147,8 +148,8 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
 
 /**
  * Floating-point operations of a LoRA step in which every position is a target, counted by the products that cannot be
- * avoided: forward and dx through all matrices, scores and values of attention (all pairs of positions, forward and twice
- * backward), logits and their gradient, the small products of the adapter.
+ * avoided: forward and dx through all matrices, scores and values of attention (all pairs of positions, forward and
+ * twice backward), logits and their gradient, the small products of the adapter.
  */
 export function loraStepOperations(config: ModelConfig, rank: number, rows: number, length: number): number {
   const tokens = rows * length

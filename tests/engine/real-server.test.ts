@@ -11,7 +11,8 @@ import { decomposePrompt } from "../../lib/musc/decompose"
 import { worldInstructions } from "../../lib/world/spec"
 
 // A server that others wrote, with the embedded model: `transformers serve`. It takes a Python environment with
-// transformers[serving], which `npx musc python` does not hold; MUSC_SERVER_PYTHON names one (the folder that holds bin/).
+// transformers[serving], which `npx musc python` does not hold; MUSC_SERVER_PYTHON names one (the folder that holds
+// bin/).
 const python = process.env.MUSC_SERVER_PYTHON
 const model = join(__dirname, "../../data/models/world")
 const skipped = python ? "" : " (skipped: MUSC_SERVER_PYTHON names no environment with transformers[serving])"

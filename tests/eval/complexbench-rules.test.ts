@@ -4,7 +4,10 @@ import { checkRule } from "../../lib/eval/complexbench/rules"
 const official = (rule: string, ...objects: string[]) => checkRule(rule, objects, "official")
 const corrected = (rule: string, ...objects: string[]) => checkRule(rule, objects, "corrected")
 
-/** Rule, objects that keep it, objects that break it. The verdicts follow from the rule's meaning in the doc of checkRule. */
+/**
+ * Rule, objects that keep it, objects that break it. The verdicts follow from the rule's meaning in the doc of
+ * checkRule.
+ */
 const table: [rule: string, kept: string[], broken: string[]][] = [
   ["keyword:[春天, 花]", ["春天的花"], ["春天的雨"]],
   ["forbidden_word:[春天, 花]", ["雨"], ["花"]],

@@ -163,7 +163,8 @@ describe("figures", () => {
     return grade(data, replies)
   }
   // Group a (one Selection question): members yes yes, yes no. Group b: one member, yes yes. Group c (two Selection
-  // questions): one member, yes yes no. A lone And item with a rule that is not of the language (2 officially) and a yes.
+  // questions): one member, yes yes no. A lone And item with a rule that is not of the language (2 officially) and a
+  // yes.
   const lone = record([question({ rule: "colour:red", constraint_dimensions: ["Keywords"] }), question()], {
     main_id: 9,
   })
@@ -177,8 +178,8 @@ describe("figures", () => {
 
   it("are hand-computed rates over questions, and the coherence test over groups", () => {
     // All: 2+1+2+2+1 = 8 yes of 2+2+2+3+2 = 11; the unknown rule counts as no. Selection_1: 5 of 6; Selection: 7 of 9.
-    // Factuality: 5 Selection questions, all yes. Length: yes no yes no. Types: Structure = Length; Utility = Factuality and
-    // Helpfulness: 6 of 6; Lexical = the unknown rule: 1 of 1.
+    // Factuality: 5 Selection questions, all yes. Length: yes no yes no. Types: Structure = Length; Utility =
+    // Factuality and Helpfulness: 6 of 6; Lexical = the unknown rule: 1 of 1.
     // Single: members kept 2 of 3 (1 and 3), groups kept 1 of 2 (b): drop (2/3 - 1/2) / (2/3) = 1/4. Multiple: 0 of 1.
     expect(complexbench.figures(results, "official")).toEqual({
       DRFR: 8 / 11,

@@ -245,8 +245,8 @@ describe("format 22: paragraphs", () => {
 describe("format 30: five points", () => {
   const format = { category: "format", exampleId: 30 }
   const ten = (start: string) => `${start} ${repeat("now", 9)}`
-  // Officially the stop of "1." counts within its sentence, which may hold one in all, and a blank after it would end the
-  // sentence: so no blank there, and a question mark at the end.
+  // Officially the stop of "1." counts within its sentence, which may hold one in all, and a blank after it would end
+  // the sentence: so no blank there, and a question mark at the end.
   const point = (index: number) => `**${index}.Growth: ${repeat("now", 9)}?` // 10 words
   const official = [1, 2, 3, 4, 5].map(point).join(" ")
   const lines = (texts: string[]) => texts.map((text, index) => `${index + 1}. **Growth** ${text}.`).join("\n")

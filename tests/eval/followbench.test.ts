@@ -48,7 +48,10 @@ async function written(contents: Record<string, Row[]>): Promise<string> {
 
 const coach = "two people die in a southern bus blast"
 
-/** What is answered or judged, by group, at levels 1 to 5: an answer where a rule decides, else verdicts (Y, N; ? unread). */
+/**
+ * What is answered or judged, by group, at levels 1 to 5: an answer where a rule decides, else verdicts (Y, N; ?
+ * unread).
+ */
 const script: Record<string, string[]> = {
   "content/1": ["Y", "YY", "YNY", "YYYY", "?"],
   "content/2": ["name[Owl]", "name[Owl]", "Owl", "Owl", "name[Owl]"],
@@ -249,8 +252,8 @@ describe("FollowBench's figures", () => {
     expect(Object.keys(figures).slice(0, 4)).toEqual(["HSR", "SSR", "CSL", "HSR level 1"])
   })
 
-  // Corrected: content level 5 is content/2 alone, 1; style level 2 is style/2 alone, 1. content/1 fails at level 3, before
-  // the unread one, so its run stays 2; style/1 is at the unread one after one level, so only style/2 counts: 0.
+  // Corrected: content level 5 is content/2 alone, 1; style level 2 is style/2 alone, 1. content/1 fails at level 3,
+  // before the unread one, so its run stays 2; style/1 is at the unread one after one level, so only style/2 counts: 0.
   it("leave unread replies out when corrected, and groups whose run reaches one", () => {
     close(followbench.figures(results, "corrected"), {
       "type: content HSR level 5": 1,

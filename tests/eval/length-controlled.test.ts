@@ -72,8 +72,8 @@ describe("the regression", () => {
   })
 
   it("solves one feature as the equation has it", () => {
-    // Minimise |b| + C (-y log p - (1 - y) log(1 - p)), p = s(b), for x = 1: at b > 0, 1 + C (p - y) = 0, so p = y - 1/C.
-    // y = .9, C = 5: p = .7, b = log(.7 / .3). Up to C (y - .5) = 1 the minimum is at 0: y = .9, C = 2.5.
+    // Minimise |b| + C (-y log p - (1 - y) log(1 - p)), p = s(b), for x = 1: at b > 0, 1 + C (p - y) = 0, so p = y -
+    // 1/C. y = .9, C = 5: p = .7, b = log(.7 / .3). Up to C (y - .5) = 1 the minimum is at 0: y = .9, C = 2.5.
     const rows: Comparison[] = [{ x: [0, 0, 1], y: 0.9, weight: 1 }]
     expect(fitLogistic(rows, 5)[2]).toBeCloseTo(Math.log(0.7 / 0.3), 8)
     expect(fitLogistic(rows, 2.5)).toEqual([0, 0, 0])

@@ -12,7 +12,8 @@ const even = (value: number, units = 50) => [new Float64Array(units).fill(value)
 
 describe("intervals over seeds", () => {
   it("are the t-interval where all that differs is the seed", () => {
-    // .8, 5.6 and 1.0: mean 2.467, standard deviation 2.715, t(.975, 2) = 4.303: 2.467 +- 4.303 · 2.715 / sqrt 3 = +- 6.744
+    // .8, 5.6 and 1.0: mean 2.467, standard deviation 2.715, t(.975, 2) = 4.303: 2.467 +- 4.303 · 2.715 / sqrt 3 = +-
+    // 6.744
     const { value, interval, p } = overSeeds([even(0.8), even(5.6), even(1)], mean, { samples: 100_000, seed: 1 })
     expect(value).toBeCloseTo(2.4667, 4)
     expect(Math.abs(interval[0] - -4.277)).toBeLessThan(0.2)

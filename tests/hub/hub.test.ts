@@ -293,7 +293,8 @@ describe("pulling a model", () => {
     )
   })
 
-  // What a hostile server says must not reach the file system: these name files outside the cache, or hashes that are paths.
+  // What a hostile server says must not reach the file system: these name files outside the cache, or hashes that are
+  // paths.
   const entry = { type: "file", path: "config.json", size: 3, oid: "a".repeat(40) }
   it.each([
     ["a path outside", [{ ...entry, path: "../../config.json" }], /must hold config.json/],

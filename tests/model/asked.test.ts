@@ -11,7 +11,8 @@ import { lookup } from "../../lib/ops/table"
 import { backends, fixture, largestGap, randomIds, tensorsLeft } from "../support/tensors"
 
 describe.each(backends)("forward, asked for some tokens, on %s", (backend) => {
-  // Prompts of 70 and 90 tokens, so that the first 64 queries attend in no row; gemma3 has windows and norms behind its blocks.
+  // Prompts of 70 and 90 tokens, so that the first 64 queries attend in no row; gemma3 has windows and norms behind its
+  // blocks.
   it.each(["llama", "gemma3", "qwen2"])(
     "gives their states in %s, and the gradients that all would give",
     async (name) => {

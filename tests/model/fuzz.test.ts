@@ -237,7 +237,9 @@ function embedding(folder: Folder): Float32Array | undefined {
   return new Float32Array(words.buffer)
 }
 
-/** Opens a folder and lets it speak: "error" for one of ours, "loaded" for a right answer; throws for everything else. */
+/**
+ * Opens a folder and lets it speak: "error" for one of ours, "loaded" for a right answer; throws for everything else.
+ */
 async function outcome(folder: Folder): Promise<"error" | "loaded"> {
   const dir = join(root, "variant")
   rmSync(dir, { recursive: true, force: true })

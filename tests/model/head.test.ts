@@ -4,8 +4,8 @@ import { tf, useBackend } from "../../lib/device/tf"
 import { headLogProbs, targetLogProbs } from "../../lib/ops/head"
 import { backends, largestGap, randomValues, tensorsLeft } from "../support/tensors"
 
-// [M, D] states against a table [V, D] taken 7 words at a time, the last block short; the logits reach ±30, and the largest one of
-// some rows lies in the first block, of others in the last.
+// [M, D] states against a table [V, D] taken 7 words at a time, the last block short; the logits reach ±30, and the
+// largest one of some rows lies in the first block, of others in the last.
 const [M, D, V] = [11, 6, 40]
 
 function inputs() {

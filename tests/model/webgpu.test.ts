@@ -7,12 +7,14 @@ import { beforeAll, describe, expect, it, type TestContext } from "vitest"
 import { fixture } from "../support/tensors"
 import type { WebgpuAnswer } from "../support/webgpu"
 
-// Wherever Dawn finds a device: the machine's own GPU, else the software GPU that Chromium brings along. The latter computes
-// .3 to .5 GFLOPS and compiles each kernel anew, so the fixtures are tiny and the answers short.
+// Wherever Dawn finds a device: the machine's own GPU, else the software GPU that Chromium brings along. The latter
+// computes .3 to .5 GFLOPS and compiles each kernel anew, so the fixtures are tiny and the answers short.
 
 const families = ["llama", "llama3-rope", "gemma3", "qwen2", "qwen3", "mistral"]
 
-/** Chromium's Vulkan loader and software GPU, as the environment of a process: the loader is looked for at its start. */
+/**
+ * Chromium's Vulkan loader and software GPU, as the environment of a process: the loader is looked for at its start.
+ */
 function softwareGpu(): Record<string, string> | null {
   const places = ["/usr/lib/chromium", "/usr/lib/chromium-browser", "/usr/lib64/chromium-browser", "/opt/google/chrome"]
   const folder = places.find((place) => existsSync(join(place, "vk_swiftshader_icd.json")))

@@ -246,9 +246,11 @@ describe("loading", () => {
   it("tells how far it is", () => {
     const told: number[] = []
     let total = 0
-    const model = loadModel(fixture("llama"), loadConfig(fixture("llama")), (done, of) => {
-      told.push(done)
-      total = of
+    const model = loadModel(fixture("llama"), loadConfig(fixture("llama")), {
+      onTensor(done, of) {
+        told.push(done)
+        total = of
+      },
     })
     expect(told).toEqual(Array.from({ length: total }, (_, i) => i + 1))
     expect(total).toBe(Object.keys(model.params).length)

@@ -9,8 +9,9 @@ import { rng } from "../../lib/rng"
 import { checksVersion, exactGrader } from "../../lib/runs/graders"
 import { worldInstructions } from "../../lib/world/spec"
 
-// What exact checks say of fixed texts, as a hash: checks that say something else must raise checksVersion, so that stored
-// verdicts are not taken for theirs. Then MUSC_GOLDEN=write npx vitest run tests/musc/golden-checks.test.ts notes the new hash.
+// What exact checks say of fixed texts, as a hash: checks that say something else must raise checksVersion, so that
+// stored verdicts are not taken for theirs. Then MUSC_GOLDEN=write npx vitest run tests/musc/golden-checks.test.ts
+// notes the new hash.
 
 const checksFile = join(__dirname, "../fixtures/stages/golden-checks.json")
 

@@ -15,10 +15,11 @@ import type { StepLog } from "../../lib/train/loop"
 import { instructionOf, sampleSpec } from "../../lib/world/spec"
 import { oracleModel } from "../support/oracle"
 
-// What each stage writes for the same rows, by a model whose answers follow from their seeds, as a hash. Stored outputs are
-// taken for those of a stage as long as its version is the same: a stage that writes something else must raise it. Then
-// MUSC_GOLDEN=write npx vitest run tests/musc/golden.test.ts notes the new hash. Training is computed by plain JavaScript,
-// whose digits no processor changes, and four of them count: kernels may round otherwise without another version.
+// What each stage writes for the same rows, by a model whose answers follow from their seeds, as a hash. Stored outputs
+// are taken for those of a stage as long as its version is the same: a stage that writes something else must raise it.
+// Then MUSC_GOLDEN=write npx vitest run tests/musc/golden.test.ts notes the new hash. Training is computed by plain
+// JavaScript, whose digits no processor changes, and four of them count: kernels may round otherwise without another
+// version.
 
 const file = join(__dirname, "../fixtures/stages/golden.json")
 type Golden = Record<string, { version: number; sha256: string }>

@@ -54,8 +54,8 @@ describe("near-duplicates", () => {
     expect(out[2]).toMatchObject({ duplicate_of: "0" })
   })
 
-  // 5-grams of 20 characters each way: "abcdefghijklmnopqrst" has 16; changing its last letter changes one: 15 / 17 = .88;
-  // changing a middle letter changes five: 11 / 21 = .52.
+  // 5-grams of 20 characters each way: "abcdefghijklmnopqrst" has 16; changing its last letter changes one: 15 / 17 =
+  // .88; changing a middle letter changes five: 11 / 21 = .52.
   it("are those whose Jaccard similarity of 5-grams reaches the threshold", async () => {
     const last = ["abcdefghijklmnopqrst", "abcdefghijklmnopqrsX"]
     const middle = ["abcdefghijklmnopqrst", "abcdefghijXlmnopqrst"]

@@ -100,7 +100,8 @@ describe("corrupt", () => {
     }
   })
 
-  // 4000 independent draws with p = .5, .25, .25: five standard deviations of a share are at most 5 sqrt(.25 / 4000) = .04.
+  // 4000 independent draws with p = .5, .25, .25: five standard deviations of a share are at most 5 sqrt(.25 / 4000) =
+  // .04.
   it("drops half of its picks, negates a quarter, substitutes a quarter", () => {
     const kinds = Array.from({ length: 4000 }, (_, i) => planEdits({ id: `${i}`, constraints }, corruptDefaults)[0]!)
     const share = (kind: string) => kinds.filter((plan) => plan.kind === kind).length / kinds.length

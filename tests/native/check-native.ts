@@ -1,7 +1,7 @@
 /**
- * Checks the C++ of the kernels, `npm run check:native`: how it is laid out (where clang-format is there), and each kernel at odd
- * sizes under the sanitizers for addresses and undefined behaviour. Also writes compile_commands.json, for editors. Needs what
- * `npx musc native` needs: a compiler and TensorFlow's headers.
+ * Checks the C++ of the kernels, `npm run check:native`: how it is laid out (where clang-format is there), and each
+ * kernel at odd sizes under the sanitizers for addresses and undefined behaviour. Also writes compile_commands.json,
+ * for editors. Needs what `npx musc native` needs: a compiler and TensorFlow's headers.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"

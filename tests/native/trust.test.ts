@@ -40,7 +40,10 @@ function makeLibrary(folder: string): void {
   }
 }
 
-/** A Python without TensorFlow, whose pip notes what it is asked for and brings a wheel; unpacking makes empty libraries. */
+/**
+ * A Python without TensorFlow, whose pip notes what it is asked for and brings a wheel; unpacking makes empty
+ * libraries.
+ */
 function fakePython() {
   const asked: string[][] = []
   let unpacked = 0

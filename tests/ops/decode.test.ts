@@ -10,7 +10,10 @@ const numbers = (n: number, key: string): Float32Array => {
   return Float32Array.from({ length: n }, () => 2 * random.next() - 1)
 }
 
-/** Rows of keys and values of their own, behind P that all share; the newest token of each row is at `columns[b]`, -1 for none. */
+/**
+ * Rows of keys and values of their own, behind P that all share; the newest token of each row is at `columns[b]`, -1
+ * for none.
+ */
 interface Case {
   H: number
   P: number

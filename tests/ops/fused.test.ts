@@ -30,7 +30,8 @@ const withGradients = (f: (...x: Tensor[]) => Tensor, inputs: Tensor[]): Float32
     return [value, ...grads.map((grad) => grad.dataSync() as Float32Array)]
   })
 
-// Rows of 131 tokens: a prompt, two answers to it, padding. Several tiles of queries, and sizes that leave a rest everywhere.
+// Rows of 131 tokens: a prompt, two answers to it, padding. Several tiles of queries, and sizes that leave a rest
+// everywhere.
 const [B, T, N, K] = [3, 131, 6, 2]
 const parts = [
   [60, 40, 31],
@@ -51,7 +52,10 @@ const places: Places = (() => {
   return { rows: B, length: T, positions, segments }
 })()
 
-/** Whether a query sees a key of its row, in the words of the paper on packing: its own answer and the prompt, up to itself. */
+/**
+ * Whether a query sees a key of its row, in the words of the paper on packing: its own answer and the prompt, up to
+ * itself.
+ */
 function sees(b: number, query: number, key: number, window: number): boolean {
   const at = (t: number) => ({ position: places.positions[b * T + t]!, segment: places.segments[b * T + t]! })
   const [q, k] = [at(query), at(key)]

@@ -52,8 +52,8 @@ describe.skipIf(!available)("products by the tiles of AMX", () => {
       await test()
     })
 
-  // Sizes with a rest in every direction, one of several blocks of columns, one longer than what is packed at once, and one too
-  // large to be made the other way round.
+  // Sizes with a rest in every direction, one of several blocks of columns, one longer than what is packed at once, and
+  // one too large to be made the other way round.
   const sizes = [
     [1, 1, 1],
     [3, 5, 7],

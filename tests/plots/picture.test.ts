@@ -91,7 +91,8 @@ describe("pictures without a browser", () => {
         [1, 2, 3],
       ],
     ])
-    // 300 greys and near-greys, the first 256 of them twice: the others come out as one of those, at most 1 away in blue.
+    // 300 greys and near-greys, the first 256 of them twice: the others come out as one of those, at most 1 away in
+    // blue.
     const colours = Array.from({ length: 300 }, (_, i) => [i % 256, i % 256, i < 256 ? i % 256 : (i % 256) + 1, 255])
     const many = [...colours, ...colours.slice(0, 256)]
     const { pixels } = decode(indexedPng({ width: many.length, height: 1, pixels: Uint8Array.from(many.flat()) }))

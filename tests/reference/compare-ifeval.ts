@@ -2,8 +2,8 @@
 //   npx tsx tests/reference/compare-ifeval.ts cases CASES.jsonl
 //   npx tsx tests/reference/compare-ifeval.ts answers DATA.jsonl ANSWERS.jsonl
 //   npx tsx tests/reference/compare-ifeval.ts items RESULT_FOLDER VERDICTS.jsonl
-// `items` takes what `musc benchmark ifeval` wrote for the responses that `ifeval.py responses` graded, and exits with 1 where
-// a verdict differs that lm-eval does not leave to chance and that needs no language detector.
+// `items` takes what `musc benchmark ifeval` wrote for the responses that `ifeval.py responses` graded, and exits with
+// 1 where a verdict differs that lm-eval does not leave to chance and that needs no language detector.
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import type { Scoring } from "../../lib/eval/benchmark"

@@ -20,7 +20,9 @@ const normal = () => Math.sqrt(-2 * Math.log(1 - random.next())) * Math.cos(2 * 
 const lengths = Array.from({ length: 400 }, () => Math.max(1, Math.min(60, Math.round(Math.exp(2.2 + 0.8 * normal())))))
 const slots = 8
 
-/** A stage over answers of these lengths: its rows, and the share of the slots that were busy from its start to its end. */
+/**
+ * A stage over answers of these lengths: its rows, and the share of the slots that were busy from its start to its end.
+ */
 async function stage(name: string, replay: boolean | null, options: OpenOptions = {}) {
   const local = openLocal("world-small", options)
   const engine = local.engine(null, { batchSize: slots })

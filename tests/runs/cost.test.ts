@@ -12,7 +12,8 @@ it("counts calls, tokens and hours of each stage at the rates that are given", a
   const sizes = { kept: 100, evaluated: 10, written: 112, instruction: 50 }
   const { rows } = await costOf(config, recorder, sizes, { write: 100, read: 1000, train: 10 })
   const row = (name: string) => rows.find(([stage]) => stage === name)!.slice(1)
-  // two answers to 100 instructions of 50 tokens, 300 tokens each at most: 200 x 50 / 1000 s + 200 x 300 / 100 s = 610 s
+  // two answers to 100 instructions of 50 tokens, 300 tokens each at most: 200 x 50 / 1000 s + 200 x 300 / 100 s = 610
+  // s
   expect(row("respond")).toEqual(["200", "10,000", "60,000", "60,000", "0", (610 / 3600).toFixed(2)])
   // both answers of 100 pairs with their prompt of 50, twice: 2 x 100 x 2 x 350 tokens, at 10 a second
   expect(row("train")).toEqual(["1", "0", "0", "0", "140,000", (14_000 / 3600).toFixed(2)])

@@ -124,7 +124,8 @@ describe("a run with benchmarks", () => {
     const judge = scripted(judged, { name: "J" })
     const local = oracleModel()
     const results = await start({ benchmarks: ["ifeval", "infobench"] }, judge, local)
-    // Figures by hand: the share of answers without a comma; yes to an even length and yes always, over two questions each.
+    // Figures by hand: the share of answers without a comma; yes to an even length and yes always, over two questions
+    // each.
     for (const method of ["base", "coarse"]) {
       const noComma = answersOf("ifeval", method).map((answer) => Number(!answer.includes(",")))
       expect(of(results, "ifeval").methods[method]!["prompt strict"]!.value).toBeCloseTo(mean(noComma), 12)

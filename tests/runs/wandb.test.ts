@@ -11,8 +11,8 @@ afterAll(() => rmSync(root, { recursive: true }))
 afterEach(() => vi.unstubAllEnvs())
 
 /**
- * Reads an offline run: LevelDB's log format (blocks of 32 KiB, records of crc, length and type, after a head of 7 bytes)
- * around wandb's own protobuf messages. Prints its name, settings and history.
+ * Reads an offline run: LevelDB's log format (blocks of 32 KiB, records of crc, length and type, after a head of 7
+ * bytes) around wandb's own protobuf messages. Prints its name, settings and history.
  */
 const reader = `
 import json, struct, sys

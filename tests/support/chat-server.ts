@@ -15,7 +15,9 @@ export interface ChatServer {
   close(): void
 }
 
-/** A chat server on 127.0.0.1: `answer` gives the text of a reply, or writes to the response itself and gives undefined. */
+/**
+ * A chat server on 127.0.0.1: `answer` gives the text of a reply, or writes to the response itself and gives undefined.
+ */
 export async function chatServer(
   answer: (body: ChatBody, response: ServerResponse, count: number) => string | undefined,
 ): Promise<ChatServer> {

@@ -29,8 +29,8 @@ export interface Faults {
 }
 
 /**
- * A hub on localhost that speaks the protocol of model pages: model info, list of files, and files under `resolve`. Files
- * above 1000 bytes are kept as LFS and redirected to a second origin, as on the real hub.
+ * A hub on localhost that speaks the protocol of model pages: model info, list of files, and files under `resolve`.
+ * Files above 1000 bytes are kept as LFS and redirected to a second origin, as on the real hub.
  */
 export async function hubServer(repo: string, files: Record<string, Buffer>, faults: Faults = {}) {
   const commit = createHash("sha1").update(repo).digest("hex")

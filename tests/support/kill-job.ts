@@ -2,8 +2,8 @@ import { existsSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 
 /**
- * Kills the training job of a folder as soon as its metrics tell of a step. Gives the number of steps that they told of then.
- * Looks every few milliseconds: small models do a step in some forty.
+ * Kills the training job of a folder as soon as its metrics tell of a step. Gives the number of steps that they told of
+ * then. Looks every few milliseconds: small models do a step in some forty.
  */
 export function killAtStep(folder: string, step: number): Promise<number> {
   return new Promise((done) => {

@@ -1,4 +1,7 @@
-/** What WebGPU computes on the fixtures, as one JSON line, or why it cannot run. Run by tests/model/webgpu.test.ts in a process of its own. */
+/**
+ * What WebGPU computes on the fixtures, as one JSON line, or why it cannot run. Run by tests/model/webgpu.test.ts in a
+ * process of its own.
+ */
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { tf, useBackend, valuesOf } from "../../lib/device/tf"

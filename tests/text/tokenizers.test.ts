@@ -29,7 +29,8 @@ const folderOf = (name: string, json: object): string => {
   return folder
 }
 
-// What Hugging Face's own library gives (tests/reference/tokenizers.py): U+FEFF, U+0085, words, blanks, half characters.
+// What Hugging Face's own library gives (tests/reference/tokenizers.py): U+FEFF, U+0085, words, blanks, half
+// characters.
 const file = join(__dirname, "../fixtures/tokenizers/expected.json")
 const { kinds }: { kinds: Kind[] } = JSON.parse(readFileSync(file, "utf8"))
 

@@ -92,8 +92,9 @@ test("the chat has one turn a message, ends answers with <|end|>, and tells prom
   expect(responseIds.at(-1)).toBe(tokenizer.encode("<|end|>")[0])
 })
 
-// The words are fixed, so that the fixture stays as it is when the corpus changes. tests/reference/make_world_tokenizer.py
-// computes the ids with the Python library from the very tokenizer.json that stands in the fixture.
+// The words are fixed, so that the fixture stays as it is when the corpus changes.
+// tests/reference/make_world_tokenizer.py computes the ids with the Python library from the very tokenizer.json that
+// stands in the fixture.
 const few = [
   "##1.",
   "##2.",

@@ -164,8 +164,9 @@ const complexbenchIn = (language: Language): Benchmark<ComplexbenchData, Judgeme
 })
 
 /**
- * ComplexBench (Wen et al., 2024): yes/no questions on each instruction, decided by a judge or by a rule on text that the
- * judge extracts. A question fails with any that it depends on directly, by that one's own verdict. Answers are greedy.
+ * ComplexBench (Wen et al., 2024): yes/no questions on each instruction, decided by a judge or by a rule on text that
+ * the judge extracts. A question fails with any that it depends on directly, by that one's own verdict. Answers are
+ * greedy.
  */
 export const complexbench = complexbenchIn("zh")
 

@@ -3,8 +3,9 @@ import { strip } from "../python"
 
 /**
  * What the judge of ComplexBench is asked, and how its replies are read. Structure, rules and markers are those of the
- * official prompts (thu-coai/ComplexBench), the wording and the examples are ours: figures are near to published ones but
- * not comparable to the last digit. The instruction is cut to 6000 and the response to 4000 code points, as officially.
+ * official prompts (thu-coai/ComplexBench), the wording and the examples are ours: figures are near to published ones
+ * but not comparable to the last digit. The instruction is cut to 6000 and the response to 4000 code points, as
+ * officially.
  */
 export interface Asked {
   instruction: string
@@ -91,8 +92,8 @@ const HEADING = "【模型回复中评分问题的评测对象】\n"
 
 /**
  * The objects that a reply extracts from `response`. Both cut a closing note and take what follows the last 评分对象：.
- * Official: behind the last heading 【模型回复中评分问题的评测对象】 alone; else what follows the last 评测对象：, else the last ：, else
- * all of it; what starts with "all" is the whole response, what holds "None" is nothing. Corrected: null without the marker
+ * Official: behind the last heading 【模型回复中评分问题的评测对象】 alone; else what follows the last 评测对象：, else the last ：, else all
+ * of it; what starts with "all" is the whole response, what holds "None" is nothing. Corrected: null without the marker
  * or a heading 【… 评分对象】 of any wording; all and None must stand alone.
  */
 export function parseExtraction(reply: string, response: string, scoring: Scoring): string[] | null {

@@ -1,25 +1,28 @@
 import type { Scoring } from "../benchmark"
 import { pythonJson } from "../python"
 
-/** "unknown": not a rule of the language. Official scoring counts it as failed in the overall rate, as kept by dimension. */
+/**
+ * "unknown": not a rule of the language. Official scoring counts it as failed in the overall rate, as kept by
+ * dimension.
+ */
 export type RuleVerdict = boolean | "unknown"
 
 /**
  * Decides a rule on the objects that were extracted from a response (none: what the rule is about is absent).
  *
- * A rule is `name:value`, or several of them on lines of their own, of which all must hold. Names with `model_` are about
- * the extracted text as it stands, those with `_each` about every extracted object (empty ones are passed over), all others
- * also hold when they hold without a pair of outer quotes. Before texts are compared ASCII punctuation is mapped to
- * full width and curly quotes to straight ones. Lengths are in code points or in words parted by blanks.
+ * A rule is `name:value`, or several of them on lines of their own, of which all must hold. Names with `model_` are
+ * about the extracted text as it stands, those with `_each` about every extracted object (empty ones are passed over),
+ * all others also hold when they hold without a pair of outer quotes. Before texts are compared ASCII punctuation is
+ * mapped to full width and curly quotes to straight ones. Lengths are in code points or in words parted by blanks.
  *
- * Official scoring keeps the published quirks: five `model_` rules map the punctuation of the value but not of the text;
- * `keyword_num_each` keeps the blanks around keywords; `match` maps the text but not the value; an empty entry of a list
- * counts as found everywhere; a text that holds "None" counts as absent for rules without `model_`; such rules with "model"
- * or "each" anywhere in them are unknown; braces inside JSON strings count. Corrected scoring maps both sides, trims and
- * drops empty entries, and tries a text with and without its quotes everywhere (what forbids must then hold for both).
- * The published code looks for the name anywhere in the rule and stops with an error on `keyword` with `forbidden_word`
- * on two lines and on values that it cannot read; here the name is what stands before the colon, all lines count, and a
- * value that cannot be read makes the rule unknown.
+ * Official scoring keeps the published quirks: five `model_` rules map the punctuation of the value but not of the
+ * text; `keyword_num_each` keeps the blanks around keywords; `match` maps the text but not the value; an empty entry of
+ * a list counts as found everywhere; a text that holds "None" counts as absent for rules without `model_`; such rules
+ * with "model" or "each" anywhere in them are unknown; braces inside JSON strings count. Corrected scoring maps both
+ * sides, trims and drops empty entries, and tries a text with and without its quotes everywhere (what forbids must then
+ * hold for both). The published code looks for the name anywhere in the rule and stops with an error on `keyword` with
+ * `forbidden_word` on two lines and on values that it cannot read; here the name is what stands before the colon, all
+ * lines count, and a value that cannot be read makes the rule unknown.
  */
 export function checkRule(rule: string, objects: readonly string[], scoring: Scoring): RuleVerdict {
   const official = scoring === "official"
@@ -104,7 +107,9 @@ const FORMS: Readonly<Record<string, readonly ((text: string) => string)[]>> = {
   model_constraint_punc: [unquote],
 }
 
-/** What a rule looks at: the first object, or with `_each` all that are not empty; the last of several need not end so. */
+/**
+ * What a rule looks at: the first object, or with `_each` all that are not empty; the last of several need not end so.
+ */
 function objectsOf(name: string, objects: readonly string[]): readonly string[] {
   if (!name.endsWith("_each")) return objects.slice(0, 1)
   const some = name === "model_endswith_each" && objects.length > 1 ? objects.slice(0, -1) : objects

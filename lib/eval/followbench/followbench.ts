@@ -39,10 +39,10 @@ const hashes: Record<"data" | "data_zh", Record<Category, string>> = {
  * FollowBench (Jiang et al., ACL 2024), English and Chinese, told apart by the text of the instructions.
  *
  * Per category and level, HSR is the mean of `hard`, SSR of `soft`; CSL is the mean over groups of the number of levels
- * from 1 on that are all hard satisfied, 0 to 5. The headline figures are those of the paper: per level the mean over all
- * six categories, then over the levels. "aggregator" is what the repository's `aggregator.py` prints instead: levels
- * weighted 1 to 5 over 15, five categories, without `example`. Official code rounds CSL to .1 within each category before
- * it averages and the rates to .0001; nothing is rounded here.
+ * from 1 on that are all hard satisfied, 0 to 5. The headline figures are those of the paper: per level the mean over
+ * all six categories, then over the levels. "aggregator" is what the repository's `aggregator.py` prints instead:
+ * levels weighted 1 to 5 over 15, five categories, without `example`. Official code rounds CSL to .1 within each
+ * category before it averages and the rates to .0001; nothing is rounded here.
  *
  * `official`: an answer on which no reply of the judge can be read counts as -1 in HSR and SSR, as in the official sums
  * (whose authors mend such replies by hand), and ends the run of levels in CSL. `corrected`: it is left out of HSR and

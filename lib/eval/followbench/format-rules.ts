@@ -12,7 +12,9 @@ export interface RuleContext {
 /** Whether an answer satisfies its instruction. */
 export type Rule = (answer: string, context: RuleContext) => boolean
 
-/** The rule of format group 22 (both languages) or 30 (English; the Chinese one is judged); undefined for all others. */
+/**
+ * The rule of format group 22 (both languages) or 30 (English; the Chinese one is judged); undefined for all others.
+ */
 export function formatRule(exampleId: number, language: "en" | "zh"): Rule | undefined {
   const choose = (official: Rule, corrected: Rule): Rule => {
     return (answer, context) => (context.scoring === "official" ? official : corrected)(answer, context)
@@ -28,8 +30,9 @@ const said = { en: "Those are suggestions", zh: "这些是建议" }
 
 /**
  * 22, officially: exactly three paragraphs (four at level 5); at most two sentences in each of the first three; every
- * sentence longer than 20 words (zh: characters); paragraphs start with "1." and so on; the answer ends with the phrase.
- * The stop of "1." ends a sentence of one word, so no English answer passes levels 4 and 5, and the CSL ends at 3.
+ * sentence longer than 20 words (zh: characters); paragraphs start with "1." and so on; the answer ends with the
+ * phrase. The stop of "1." ends a sentence of one word, so no English answer passes levels 4 and 5, and the CSL ends at
+ * 3.
  */
 const table: Rule = (answer, context) => {
   const { language, level, scoring } = context
@@ -69,10 +72,10 @@ const correctedTable: Rule = (answer, context) => {
 const speechSentence = new RegExp(`(?<!${WORD}\\.${WORD}[^\\n])(?<![A-Z][a-z]\\.)(?<=[.?])[${SPACE}]`, "u")
 
 /**
- * 30, officially: "**"; exactly five times "**", a digit and a later colon on the same line; fewer than two stops within
- * a sentence that holds "1." to "5."; every sentence of 10 to 15 words; no word ends with "-ly", hyphen included, so that
- * the last one never fails. The stop of "1." counts, so a point passes from level 3 on only if it ends without a stop.
- * The order is not that of the instructions, which ask for the keyword last.
+ * 30, officially: "**"; exactly five times "**", a digit and a later colon on the same line; fewer than two stops
+ * within a sentence that holds "1." to "5."; every sentence of 10 to 15 words; no word ends with "-ly", hyphen
+ * included, so that the last one never fails. The stop of "1." counts, so a point passes from level 3 on only if it
+ * ends without a stop. The order is not that of the instructions, which ask for the keyword last.
  */
 const speech: Rule = (answer, { level }) => {
   const parts = answer.split(speechSentence)

@@ -53,7 +53,8 @@ const headers = {
 /**
  * The one question on an answer. Its structure is the official one (the kind of constraint and how many were added, the
  * whole path of instructions, the answer, three steps, a list as the last line); the wording is our own. Temperature 0
- * and 1024 tokens are official. `path` holds the instructions of levels 0 to `path.length - 1`; the answer is to the last.
+ * and 1024 tokens are official. `path` holds the instructions of levels 0 to `path.length - 1`; the answer is to the
+ * last.
  */
 export function judgeRequest(
   language: Language,
@@ -74,9 +75,9 @@ const refused = {
 const item = /\s*(?:'([^']*)'|"([^"]*)")\s*(?:,|$)/y
 
 /**
- * The verdicts in a reply's last line, one a constraint; undefined where the official parser fails. Level 1: YES anywhere
- * in the line, else NO. Above: a Python list of `level` known words. The Chinese parser also takes “ ” quotes, words
- * without quotes, and longer lists, whose rest it drops.
+ * The verdicts in a reply's last line, one a constraint; undefined where the official parser fails. Level 1: YES
+ * anywhere in the line, else NO. Above: a Python list of `level` known words. The Chinese parser also takes “ ” quotes,
+ * words without quotes, and longer lists, whose rest it drops.
  */
 export function verdicts(reply: string, level: number, language: Language): boolean[] | undefined {
   const straight = language === "zh" ? reply.replace(/[“”]/g, '"') : reply
@@ -95,7 +96,10 @@ export function verdicts(reply: string, level: number, language: Language): bool
     : undefined
 }
 
-/** The strings of a comma-separated list, a comma after the last one allowed; undefined where anything else stands there. */
+/**
+ * The strings of a comma-separated list, a comma after the last one allowed; undefined where anything else stands
+ * there.
+ */
 function strings(list: string): string[] | undefined {
   const found: string[] = []
   const text = strip(list)

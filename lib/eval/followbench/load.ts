@@ -34,8 +34,8 @@ export interface FollowBenchData {
 const fileOf = (category: Category) => `${category}_constraints.json`
 
 /**
- * The items of a folder with the six official files (or with them in `data`, as in the repository), or of one such file.
- * Items are the levels 1 to 5; level 0, the initial instruction, is only read for the judge's sake.
+ * The items of a folder with the six official files (or with them in `data`, as in the repository), or of one such
+ * file. Items are the levels 1 to 5; level 0, the initial instruction, is only read for the judge's sake.
  * @throws InputError naming file, line and field: a file is missing, a record or target breaks the format, a group is
  * there twice or its levels are not in order.
  */

@@ -3,9 +3,9 @@ import { formatRule, type Rule } from "./format-rules"
 import { isLower, type Language, length, NUMERALS, PUNCTUATION, pieces, SPACE, sentences, strip, WORD } from "./text"
 
 /**
- * The rule that checks the answers of a group, or undefined where a judge must. Rules are those of the official code, by
- * `source` (content, situation, mixed), `example_id` (format) or for all (example). Under `corrected`, white space around
- * an answer is dropped first, and each quirk marked below is fixed.
+ * The rule that checks the answers of a group, or undefined where a judge must. Rules are those of the official code,
+ * by `source` (content, situation, mixed), `example_id` (format) or for all (example). Under `corrected`, white space
+ * around an answer is dropped first, and each quirk marked below is fixed.
  */
 export function ruleOf(category: string, source: string, exampleId: number, language: Language): Rule | undefined {
   const rule =

@@ -4,7 +4,9 @@ export { isLower, splitBlanks as pieces, strip } from "../python"
 
 export type Language = "en" | "zh"
 
-/** White space, word character and decimal digit as Python's `re` and `str` know them; JavaScript's differ beyond ASCII. */
+/**
+ * White space, word character and decimal digit as Python's `re` and `str` know them; JavaScript's differ beyond ASCII.
+ */
 export const SPACE = "\\t-\\r\\x1c- \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
 export const WORD = "[\\p{L}\\p{N}_]"
 /** Characters, not UTF-16 units. */

@@ -62,7 +62,8 @@ const isLanguage = (response: string, code: string, scoring: Scoring) => {
  * The 25 instructions of IFEval by id. Each takes time in proportion to the response, whatever it holds. Each is as in
  * the official scorer (Google Research, the copy in lm-eval 0.4.13 with NLTK
  * 3.9, which published figures were made with). What `corrected` does otherwise:
- * - number_words: vowel signs and joiners do not part words (Hindi would have about twice as many). NLTK 3.10 has this too.
+ * - number_words: vowel signs and joiners do not part words (Hindi would have about twice as many). NLTK 3.10 has this
+ *   too.
  * - number_sentences: curly quotes close a sentence as straight ones do. NLTK 3.10 has this too.
  * - letter_frequency: counts the character asked for. The official code puts a random letter instead of what is no
  *   letter (keys 1122 and 1129); `official` gives the verdict that most letters would.

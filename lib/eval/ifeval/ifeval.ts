@@ -43,8 +43,8 @@ export function looseVariants(response: string): string[] {
 }
 
 /**
- * Whether each instruction is followed: strictly by the response itself, loosely by any of its variants, chosen for every
- * instruction by itself. A blank response follows none. Needs loadLanguages.
+ * Whether each instruction is followed: strictly by the response itself, loosely by any of its variants, chosen for
+ * every instruction by itself. A blank response follows none. Needs loadLanguages.
  */
 export function gradeIfeval({ instructions }: IfevalPrompt, response: string, scoring: Scoring): IfevalResult {
   const variants = [...new Set(looseVariants(response))].filter(strip)
@@ -81,7 +81,9 @@ const differing =
   "as lm-eval 0.4.13, but for the language of a text, found by another detector, and the letter of keys 1122 and 1129, " +
   "which that draws by chance"
 
-/** The arguments without those that are null, which some copies of the data pad with, checked against the instruction. */
+/**
+ * The arguments without those that are null, which some copies of the data pad with, checked against the instruction.
+ */
 function instruction(id: string, kwargs: Record<string, unknown>, index: number, place: Place): IfevalInstruction {
   const known = checks[id]
   if (!known) {
@@ -110,14 +112,13 @@ async function load(path: string): Promise<BenchmarkItem<IfevalPrompt>[]> {
 }
 
 /**
- * IFEval (Zhou et al., 2023): prompts with instructions that rules can check. Answers are greedy, at most 1280 tokens, as
- * in lm-eval. The single figure of the Open LLM Leaderboard is the mean of "prompt strict" and "inst strict".
+ * IFEval (Zhou et al., 2023): prompts with instructions that rules can check. Answers are greedy, at most 1280 tokens,
+ * as in lm-eval. The single figure of the Open LLM Leaderboard is the mean of "prompt strict" and "inst strict".
  *
  * Official verdicts are those of lm-eval 0.4.13 with NLTK 3.9 on every check that needs no language
- * (`tests/reference/ifeval.py`
- * compares them verdict by verdict). The language of a text comes from another detector, as that of lm-eval draws random
- * numbers without a seed and so differs from itself; on scraps and mixed languages the two may differ. So does the letter
- * that lm-eval draws by chance instead of `#` and `!` in keys 1122 and 1129.
+ * (`tests/reference/ifeval.py` compares them verdict by verdict). The language of a text comes from another detector,
+ * as that of lm-eval draws random numbers without a seed and so differs from itself; on scraps and mixed languages the
+ * two may differ. So does the letter that lm-eval draws by chance instead of `#` and `!` in keys 1122 and 1129.
  */
 export const ifeval: Benchmark<IfevalPrompt, null, IfevalResult> = {
   name: "ifeval",

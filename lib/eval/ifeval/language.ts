@@ -16,7 +16,10 @@ export function loadLanguages(): Promise<void> {
   return loading
 }
 
-/** Links and mail addresses. A mail address starts where its word does: tried at each letter, long words would take ages. */
+/**
+ * Links and mail addresses. A mail address starts where its word does: tried at each letter, long words would take
+ * ages.
+ */
 const links = /https?:\/\/[-_.?&~;+=/#0-9A-Za-z]+|(?<![-_.0-9A-Za-z])[-_.0-9A-Za-z]+@[-_0-9A-Za-z]+[-_.0-9A-Za-z]+/g
 const scripts = `Latin Cyrillic Greek Arabic Hebrew Devanagari Bengali Gurmukhi Gujarati Tamil Telugu Kannada Malayalam Thai
   Han Hiragana Katakana Hangul`
@@ -30,12 +33,12 @@ const mainScript = (text: string) => {
 }
 
 /**
- * ISO 639-1 code of the language of a text; undefined where langdetect, which the official scorer uses, finds nothing to
- * go by: no letter of the scripts it knows outside of links and mail addresses. CLD3, fed with the words alone, gives the
- * same answer every time; langdetect draws random numbers without a seed. What CLD3 is not sure of (below .8) counts as
- * English if its letters are ASCII. Where langdetect does not waver itself, both agree on paragraphs in the languages of the
- * benchmark, also in small letters; on 98 % of English in capitals, of which langdetect takes some for German or
- * Vietnamese; on 93 % of scraps and texts of mixed languages.
+ * ISO 639-1 code of the language of a text; undefined where langdetect, which the official scorer uses, finds nothing
+ * to go by: no letter of the scripts it knows outside of links and mail addresses. CLD3, fed with the words alone,
+ * gives the same answer every time; langdetect draws random numbers without a seed. What CLD3 is not sure of (below .8)
+ * counts as English if its letters are ASCII. Where langdetect does not waver itself, both agree on paragraphs in the
+ * languages of the benchmark, also in small letters; on 98 % of English in capitals, of which langdetect takes some for
+ * German or Vietnamese; on 93 % of scraps and texts of mixed languages.
  */
 export function detectLanguage(text: string): string | undefined {
   const plain = text.replace(links, " ")

@@ -153,7 +153,9 @@ function endsSentence(token: Token, next: Token, model: PunktModel): boolean {
   return token.ends
 }
 
-/** What the spelling of a word says of its place: true at the start of a sentence, false inside, undefined if nothing. */
+/**
+ * What the spelling of a word says of its place: true at the start of a sentence, false inside, undefined if nothing.
+ */
 function startsSentence(text: string, type: string, model: PunktModel): boolean | undefined {
   if (punctuation.has(text)) return false
   const [first = ""] = text

@@ -1,14 +1,13 @@
 import { isBlank } from "../python"
 
 /**
- * Marked places of a text, found as the patterns of the official scorer find them, but in one pass: as patterns they would
- * be tried from every mark to the end of the text, or from every line start over all blank lines that follow.
+ * Marked places of a text, found as the patterns of the official scorer find them, but in one pass: as patterns they
+ * would be tried from every mark to the end of the text, or from every line start over all blank lines that follow.
  */
 
 /**
  * Bullets: matches of `^\s*\*[^*].*$` for a star and of `^\s*-.*$` for a dash, with `^` and `$` at every line. The
- * blanks may
- * be line breaks, and so may be the character behind a star, whose bullet then takes the next line with it.
+ * blanks may be line breaks, and so may be the character behind a star, whose bullet then takes the next line with it.
  */
 export function countBullets(text: string, mark: "*" | "-"): number {
   let count = 0

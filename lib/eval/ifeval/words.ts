@@ -5,8 +5,8 @@ import { sentences } from "./punkt"
 type Rule = readonly [RegExp, string] | ((text: string) => string)
 
 /**
- * Puts the full stop that ends a text (before closing marks and blanks) apart, as `([^.])(\.)([closers]*)\s*$` does. Read
- * from the end: closers may be blanks too, so that the pattern itself would be quadratic in a run of blanks.
+ * Puts the full stop that ends a text (before closing marks and blanks) apart, as `([^.])(\.)([closers]*)\s*$` does.
+ * Read from the end: closers may be blanks too, so that the pattern itself would be quadratic in a run of blanks.
  */
 function lastStop(text: string, closers: string, gap: string): string {
   const end = stripEnd(text).length

@@ -27,8 +27,8 @@ const text = /'(?:[^'\\]|\\[\s\S])*'|"(?:[^"\\]|\\[\s\S])*"/y
 const operator = /\/\/|\*\*|==|!=|>=|<=|[-+/*%~[\](){}><=.:|,;]/y
 
 /**
- * The tokens of a template, with `trim_blocks` and `lstrip_blocks` on and the last newline dropped, as Transformers sets
- * jinja2 up. @throws TemplateError with the line of what is not Jinja.
+ * The tokens of a template, with `trim_blocks` and `lstrip_blocks` on and the last newline dropped, as Transformers
+ * sets jinja2 up. @throws TemplateError with the line of what is not Jinja.
  */
 export function tokenize(template: string): Token[] {
   const source = template.replace(/\r\n?/g, "\n").replace(/\n$/, "")

@@ -3,7 +3,9 @@ import { ExpressionParser } from "./expressions"
 import { tokenize } from "./lexer"
 import type { Expr, MacroBody, Statement, Target } from "./nodes"
 
-/** The statements of a template. @throws TemplateError with the line, UnsupportedError for tags of jinja2 that we lack. */
+/**
+ * The statements of a template. @throws TemplateError with the line, UnsupportedError for tags of jinja2 that we lack.
+ */
 export function parse(template: string): Statement[] {
   return new Parser(tokenize(template)).template()
 }

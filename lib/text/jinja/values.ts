@@ -2,8 +2,8 @@ import { TemplateError, UnsupportedError } from "./errors"
 import { charge, chargeItems } from "./meter"
 
 /**
- * Python's values, as templates see them: text is a string, int a bigint, float a number, bool a boolean, None null, a list
- * an array and a dict a Map. What else there is has a class here.
+ * Python's values, as templates see them: text is a string, int a bigint, float a number, bool a boolean, None null, a
+ * list an array and a dict a Map. What else there is has a class here.
  */
 
 export class Tuple {

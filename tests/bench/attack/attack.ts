@@ -1,6 +1,6 @@
 /**
- * Attacks musc where it keeps, reads and fetches: signals, full disks, locks, damaged files, misbehaving servers and hubs,
- * hostile texts. Prints one table: tried, survived, lost. Bounded in time; servers listen on the loopback alone.
+ * Attacks musc where it keeps, reads and fetches: signals, full disks, locks, damaged files, misbehaving servers and
+ * hubs, hostile texts. Prints one table: tried, survived, lost. Bounded in time; servers listen on the loopback alone.
  *
  *     npm run attack                       the short form, three minutes
  *     npm run attack -- --full             the long form

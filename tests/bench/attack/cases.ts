@@ -31,9 +31,9 @@ const played: readonly Played[] = [
 const secret = "sk-attack-1234567890abcdef"
 
 /**
- * Plays the servers that lie in a folder, in all of their modes: an answer, a counted problem or a clear error each time,
- * soon, in bounded memory, nothing believed from elsewhere, no secret kept, and a cache that can be read again. What came
- * is told line by line.
+ * Plays the servers that lie in a folder, in all of their modes: an answer, a counted problem or a clear error each
+ * time, soon, in bounded memory, nothing believed from elsewhere, no secret kept, and a cache that can be read again.
+ * What came is told line by line.
  */
 export async function servedCases(folder: string): Promise<Tally[]> {
   const tallies: Tally[] = []

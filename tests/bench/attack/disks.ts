@@ -41,8 +41,8 @@ async function faultOf(dir: string, kib: number): Promise<string | undefined> {
 }
 
 /**
- * Lets work run into a full disk of every size from next to nothing to enough; then gives it room and lets it go on. It must
- * say what is wrong, keep what was finished, and end as if nothing had happened.
+ * Lets work run into a full disk of every size from next to nothing to enough; then gives it room and lets it go on. It
+ * must say what is wrong, keep what was finished, and end as if nothing had happened.
  */
 export async function fullDisks(
   root: string,

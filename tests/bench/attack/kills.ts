@@ -41,8 +41,8 @@ function differenceOf(a: string, b: string): string | undefined {
 }
 
 /**
- * Stops work by signals at random moments, the parent or one of its workers, starts it again each time, and compares the
- * files of the end with those of undisturbed work. Starts anew whenever it comes to its end before the next signal.
+ * Stops work by signals at random moments, the parent or one of its workers, starts it again each time, and compares
+ * the files of the end with those of undisturbed work. Starts anew whenever it comes to its end before the next signal.
  */
 export async function kills(root: string, work: Work, signals: number, seconds: number): Promise<Tally> {
   const count = new Count(`signals: ${work.name}`)

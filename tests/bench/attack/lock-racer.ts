@@ -1,6 +1,6 @@
 /**
- * A process that races for a lock: for each folder that it is sent it tries to take it, holds it for a moment, and answers
- * whether it did, and whether it met another holder.
+ * A process that races for a lock: for each folder that it is sent it tries to take it, holds it for a moment, and
+ * answers whether it did, and whether it met another holder.
  */
 import { closeSync, openSync, rmSync } from "node:fs"
 import { join } from "node:path"

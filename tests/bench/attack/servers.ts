@@ -124,7 +124,10 @@ const modes: Record<string, Mode> = {
 
 const secret = "sk-attack-1234567890abcdef"
 
-/** Every odd reply of a server: an answer or a clear error, in time, in bounded memory, nothing sent or believed elsewhere. */
+/**
+ * Every odd reply of a server: an answer or a clear error, in time, in bounded memory, nothing sent or believed
+ * elsewhere.
+ */
 export async function chatServers(): Promise<Tally> {
   const count = new Count("misbehaving chat servers")
   let stolen = 0
