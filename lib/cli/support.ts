@@ -216,7 +216,7 @@ export async function openModel(
     progress({ stage: `load ${config.model}`, unit: "tensors", done, total })
   await turn() // a signal that has come is heard before the loading, which takes its turn whole
   const local = openLocal(folder, { onLoad, onNote: note, workers: config.workers, thinking: thinkingOf(config) })
-  note(`plan: writing and scoring, ${describePlan(planFor(sizeOf(local.model.params), { kind: "generate" }))}`)
+  note(`plan for writing and scoring: ${describePlan(planFor(sizeOf(local.model.params), { kind: "generate" }))}`)
   return local
 }
 

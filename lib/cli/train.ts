@@ -118,7 +118,7 @@ async function trainCommand(file: string, options: Options): Promise<void> {
         pairs: () => readPairs(file),
         checkpointEvery: config.checkpointEvery,
         onNote: show.note,
-        onPlan: (plan) => show.note(`plan: training, ${describePlan(plan)}`),
+        onPlan: (plan) => show.note(`plan for training: ${describePlan(plan)}`),
         async onStep(line) {
           progress(line)
           await tracked?.step(metricsOf(line))

@@ -34,15 +34,24 @@ function said(value: unknown): string {
 const facts = (entries: readonly (readonly [string, unknown])[]): Html =>
   html`<dl class="facts">${entries.map(([name, value]) => said(value) && html`<dt>${name}</dt><dd>${said(value)}</dd>`)}</dl>`
 
+/** A line for each plan, with the work that ran so. */
+function plansByText(plans: unknown): [string, string][] {
+  const works = new Map<string, string[]>()
+  for (const [work, text] of Object.entries(typeof plans === "object" && plans !== null ? plans : {}))
+    works.set(said(text), [...(works.get(said(text)) ?? []), work])
+  return [...works].map(([text, by]) => ["plan", `${by.join(", ")}: ${text}`])
+}
+
 function dataCard(data: RunData): Html {
   const { config = {}, manifest = {}, seeds } = data
-  const { files: _, model = config.model, seeds: __, command, stages: ___, backend, ...rest } = manifest
+  const { files: _, model = config.model, seeds: __, command, stages: ___, backend, plans, ...rest } = manifest
   const top = facts([
     ["instructions", config.instructionsFrom ?? config.seeds],
     ["model", model],
     ["seeds", seeds],
     ...Object.entries(rest),
     ["backend", said(backend).replace(/^backend: /, "")],
+    ...plansByText(plans),
     ["command", command],
   ])
   return html`${top}${stageSection(data)}`

@@ -17,7 +17,7 @@ export function planLog(dir: string, onNote: (line: string) => void) {
     plans,
     add(part: string, plan: Plan): void {
       plans[part] = describePlan(plan)
-      const line = `plan: ${plan.gradient ? "training" : part}, ${plans[part]}`
+      const line = `plan for ${plan.gradient ? "training" : part}: ${plans[part]}`
       if (!told.has(line)) onNote(line)
       told.add(line)
     },
