@@ -229,10 +229,11 @@ describe("a judge that misbehaves", () => {
     const args = withJudge("--out", place("killed"), "--concurrency", "1")
     const child = spawn(process.execPath, [join(__dirname, "../../lib/cli/bin.cjs"), ...args], { stdio: "ignore" })
     await half
+    // The sixth is sent while the reply to the fifth is being written down.
+    await vi.waitFor(() => expect(read("killed", "judge.calls.jsonl").trim().split("\n")).toHaveLength(5), 10_000)
     const gone = new Promise((done) => child.on("exit", done))
     child.kill("SIGKILL")
     await gone
-    expect(read("killed", "judge.calls.jsonl").trim().split("\n")).toHaveLength(5)
     slow = false
     await musc(...args)
     // ten calls are needed; the sixth was asked twice, as it had not been answered
