@@ -7,6 +7,7 @@ import { afterEach, describe, expect, it, vi } from "vitest"
 import { recipes } from "../lib/config/recipes"
 import { readJsonFile } from "../lib/data/json-file"
 import type { Results } from "../lib/data/results"
+import { variables } from "../lib/environment"
 import * as musc from "../lib/index"
 import { parseConfig } from "../lib/model/config"
 import { planNeed, planStages } from "../lib/model/plan"
@@ -92,16 +93,13 @@ it.each(pages)("links of %s lead to files of the project", (page) => {
 
 it("the page on environment variables names every one that the library reads", () => {
   const page = textOf("data/docs/environment.md")
-  const sources = readdirSync("lib", { recursive: true, encoding: "utf8" }).filter((file) =>
-    /\.(ts|cc|cjs)$/.test(file),
+  const kernels = readdirSync("lib/native/kernels").flatMap((file) =>
+    [...textOf(join("lib/native/kernels", file)).matchAll(/getenv\("(\w+)/g)].map((match) => match[1]!),
   )
-  const read = sources.flatMap((file) => [
-    ...textOf(join("lib", file)).matchAll(/(?:process\.env\.|getenv\(")([A-Z][A-Z0-9_]+)/g),
-  ])
-  const usual = ["PATH", "JUPYTER_PATH"]
-  expect(
-    read.map((match) => match[1]!).filter((name) => !usual.includes(name) && !page.includes(`\`${name}\``)),
-  ).toEqual([])
+  expect(kernels).toContain("MUSC_FUSED")
+  const usual = ["PATH", "JUPYTER_PATH", "npm_command"]
+  const read = [...Object.keys(variables), ...kernels].filter((name) => !usual.includes(name))
+  expect(read.filter((name) => !page.includes(`\`${name}\``))).toEqual([])
 })
 
 it("the log has its entries newest first, each with a date and a title", () => {

@@ -7,7 +7,8 @@ const lib = join(__dirname, "../lib")
 
 /** Imports go one way: a file may import its own area and those on lines above. */
 const order = [
-  ["errors", "rng"],
+  ["errors", "rng", "machine"],
+  ["environment"],
   ["data"],
   ["device"],
   ["ops"],

@@ -1,5 +1,6 @@
 import { styleText } from "node:util"
 import { SingleBar } from "cli-progress"
+import { variable } from "../environment"
 import type { Progress } from "../runs/context"
 import { paceOf } from "../runs/pace"
 
@@ -8,7 +9,7 @@ const PAUSE = 5
 
 /** A line of news as the terminal shows it: warnings in bold, where colours are wanted. */
 export const highlighted = (line: string, stream: NodeJS.WriteStream = process.stderr): string =>
-  line.startsWith("WARNING") && stream.isTTY && !process.env.NO_COLOR ? styleText(["bold", "yellow"], line) : line
+  line.startsWith("WARNING") && stream.isTTY && !variable("NO_COLOR") ? styleText(["bold", "yellow"], line) : line
 
 /** Progress on standard error: a bar on a terminal, otherwise a line now and then. */
 export interface Display {

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs"
 import path from "node:path"
 import { Command } from "commander"
 import { pathError } from "../data/files"
+import { variable } from "../environment"
 import { MuscError, PendingJobError, StoppedError } from "../errors"
 
 /** A command of `musc`; its file is loaded only when the command runs, so that the rest starts fast. */
@@ -98,7 +99,7 @@ export async function main(argv: readonly string[] = process.argv): Promise<void
 
 function createProgram(args: readonly string[]): Command {
   const { version, description } = JSON.parse(readFileSync(path.join(__dirname, "../../package.json"), "utf8"))
-  const name = process.env.npm_command === "exec" ? "npx musc" : "musc"
+  const name = variable("npm_command") === "exec" ? "npx musc" : "musc"
   const program = new Command(name)
     .description(description)
     .version(version, "-V, --version")

@@ -2,8 +2,8 @@ import { statSync } from "node:fs"
 import { join } from "node:path"
 import type { Command } from "commander"
 import { run } from "../device/child"
-import { type BackendName, type Device, grantedThreads } from "../device/device"
-import { hasTiles } from "../device/kernel-set"
+import { type BackendName, supposedDevice } from "../device/device"
+import { memory } from "../machine"
 import { loadConfig } from "../model/config"
 import { describePlan, plan as planOf } from "../model/executor"
 import { type Batch, loraCount, planNeed, planStages, workOf } from "../model/plan"
@@ -67,7 +67,7 @@ async function plan({ model, json, ...shape }: Options): Promise<void> {
   const tokenizerBytes = statSync(join(folder, "tokenizer.json"), { throwIfNoEntry: false })?.size ?? 0
   const work: Batch = { ...shape, tokenizerBytes }
   const device = await gpuMemory()
-  const host = process.availableMemory()
+  const host = memory().available
   // A WebAssembly memory has at most 4 GiB.
   const places: Place[] = [
     { name: "tensorflow, CPU", backend: "tensorflow", gpu: false, host, device: null },
@@ -78,7 +78,7 @@ async function plan({ model, json, ...shape }: Options): Promise<void> {
   ]
   const rows = places.map((place) => ({
     ...place,
-    needs: planStages.map((stage) => ({ stage, ...planNeed(config, stage, work, deviceOf(place)) })),
+    needs: planStages.map((stage) => ({ stage, ...planNeed(config, stage, work, supposedDevice(place)) })),
   }))
   const parameters = parameterCount(config)
   if (json) {
@@ -104,7 +104,7 @@ async function plan({ model, json, ...shape }: Options): Promise<void> {
       ),
       "",
       ...planStages.slice(1).map((stage) => {
-        const device = deviceOf(places[0]!)
+        const device = supposedDevice(places[0]!)
         return `${stage}, on this CPU: ${describePlan(planOf(device, parameters, workOf(stage)))}`
       }),
       "",
@@ -112,21 +112,6 @@ async function plan({ model, json, ...shape }: Options): Promise<void> {
       'Peak GiB. "!": does not fit; "?": not known here. To save memory, lower --batch or --length.',
     ].join("\n"),
   )
-}
-
-/** What a place would be to a model; its own kernels are taken to be built. */
-function deviceOf({ backend, gpu }: Pick<Place, "backend" | "gpu">): Device {
-  const native = backend === "tensorflow" && !gpu
-  const kernels = !native ? "none" : hasTiles() ? "amx" : "vector"
-  return {
-    backend,
-    gpu,
-    kernels,
-    products: native ? "own" : "library",
-    graphs: native,
-    precision: "f32",
-    threads: grantedThreads(),
-  }
 }
 
 const GiB = 2 ** 30

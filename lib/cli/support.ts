@@ -17,6 +17,7 @@ import { backendNames, useBackend } from "../device/tf"
 import { describeModel, type ModelDescription } from "../engine/description"
 import { type LocalModel, openLocal } from "../engine/local"
 import { type TorchOptions, torchDefaults } from "../engine/torch"
+import { variable } from "../environment"
 import { InputError, StoppedError } from "../errors"
 import { describePlan, planFor } from "../model/executor"
 import { sizeOf } from "../model/transformer"
@@ -259,7 +260,7 @@ export async function stoppable<T>(work: (signal: AbortSignal, show: Display) =>
 }
 
 /** Whether npx started this process: then `musc` alone is no command of the shell. */
-export const viaNpx = (): boolean => process.env.npm_command === "exec"
+export const viaNpx = (): boolean => variable("npm_command") === "exec"
 
 /** The command as it works again in the same shell. */
 const typed = () => (viaNpx() ? `npx ${commandLine()}` : commandLine())

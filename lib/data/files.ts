@@ -13,6 +13,7 @@ import {
 import { copyFile, cp, lstat, open, readdir, rename, rm, stat } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { InputError } from "../errors"
+import { isWindows } from "../machine"
 import { isRunning, thisProcess } from "./process"
 
 /**
@@ -152,7 +153,7 @@ async function sync(path: string): Promise<void> {
   const found = await lstat(path)
   if (found.isDirectory()) for (const name of await readdir(path)) await sync(join(path, name))
   if (!found.isFile()) return
-  const handle = await open(path, process.platform === "win32" ? "r+" : "r")
+  const handle = await open(path, isWindows ? "r+" : "r")
   try {
     await handle.datasync()
   } finally {

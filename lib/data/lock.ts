@@ -11,9 +11,9 @@ import {
   type Stats,
   statSync,
 } from "node:fs"
-import { hostname } from "node:os"
 import { basename, dirname, join, resolve } from "node:path"
 import { InputError, StoppedError } from "../errors"
+import { hostName } from "../machine"
 import { createExclusive, fileError, removeTemporaries, replaceAtomic, temporaryFor } from "./files"
 import { keepBeating, stopBeating } from "./heartbeat"
 import { answers, isRunning, type ProcessIdentity, thisProcess } from "./process"
@@ -202,7 +202,7 @@ function clockOf(file: string): number {
 function secondsLeft({ pid, host, boot, namespace, started, age }: Holder, patience: number): number {
   if (!pid || !host) return 0
   // Of a version that did not write down more.
-  if (!started && host === hostname() && !answers(pid)) return 0
+  if (!started && host === hostName() && !answers(pid)) return 0
   const running = isRunning({ pid, host, boot, namespace, started })
   if (running !== undefined) return running ? Number.POSITIVE_INFINITY : 0
   return Math.abs(age) > patience ? 0 : patience - Math.max(0, age)

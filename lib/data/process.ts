@@ -1,5 +1,5 @@
 import { readFileSync, readlinkSync } from "node:fs"
-import { hostname } from "node:os"
+import { hostName, isLinux } from "../machine"
 
 /**
  * A process, so that others can tell whether it still runs. A process id alone cannot say it: ids are used again, after
@@ -22,7 +22,7 @@ let own: ProcessIdentity | undefined
 export function thisProcess(): ProcessIdentity {
   own ??= {
     pid: process.pid,
-    host: hostname(),
+    host: hostName(),
     boot: attempt(() => readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()),
     namespace: attempt(() => readlinkSync("/proc/self/ns/pid")),
     started: startOf("self"),
@@ -39,7 +39,7 @@ export const processOf = (pid: number): ProcessIdentity => ({ ...thisProcess(), 
  */
 export function isRunning(other: ProcessIdentity): boolean | undefined {
   const here = thisProcess()
-  if (process.platform === "linux") {
+  if (isLinux) {
     if (!other.boot || !other.namespace || !other.started) return undefined
     if (other.boot !== here.boot || other.namespace !== here.namespace) return undefined
     if (!answers(other.pid)) return false

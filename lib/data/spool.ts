@@ -2,6 +2,7 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from "n
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { deserialize, serialize } from "node:v8"
+import { isWindows } from "../machine"
 import { fileError } from "./files"
 
 /**
@@ -15,7 +16,7 @@ export class Spool<Item> {
 
   constructor() {
     // Nothing is left behind by a program that is killed; Windows keeps a file that is open.
-    if (process.platform !== "win32") rmSync(this.dir, { recursive: true })
+    if (!isWindows) rmSync(this.dir, { recursive: true })
   }
 
   get length(): number {

@@ -1,5 +1,6 @@
-import { availableParallelism } from "node:os"
+import { variable } from "../environment"
 import { BackendError } from "../errors"
+import { hasAmx, threadsOfMachine } from "../machine"
 
 /** Backends in the order in which they are tried; `tensorflow` uses CUDA by itself where it can. */
 export const backendNames = ["tensorflow", "webgpu", "wasm", "cpu"] as const
@@ -34,7 +35,7 @@ export interface Device {
 }
 
 /** Threads that this program may use: all, or as many as the user grants TensorFlow. */
-export const grantedThreads = (): number => Number(process.env.TF_NUM_INTRAOP_THREADS) || availableParallelism()
+export const grantedThreads = (): number => variable("TF_NUM_INTRAOP_THREADS") || threadsOfMachine()
 
 let current: Device | undefined
 
@@ -42,6 +43,14 @@ let current: Device | undefined
 export function currentDevice(): Device {
   if (!current) throw new BackendError("backend: none is chosen yet; call `await useBackend()` first")
   return current
+}
+
+/** What a backend would be here if it ran with kernels of ours; for plans made ahead. */
+export function supposedDevice({ backend, gpu }: Pick<Device, "backend" | "gpu">): Device {
+  const native = backend === "tensorflow" && !gpu
+  const kernels = !native ? "none" : hasAmx() ? "amx" : "vector"
+  const products = native ? "own" : "library"
+  return { backend, gpu, kernels, products, graphs: native, precision: "f32", threads: grantedThreads() }
 }
 
 /** For `useBackend`, and tests of what another device would do. */

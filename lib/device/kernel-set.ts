@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto"
 import { existsSync, readFileSync } from "node:fs"
 import path from "node:path"
+import { architecture } from "../machine"
 
 /** The C++ of the kernels in fused.ts, which `npx musc native` compiles beside the binding. */
 const folder = path.join(__dirname, "../../lib/native/kernels")
@@ -23,7 +24,7 @@ export const fusedSources = [...kernelSources, ...inFolder(["op.h", "simd.h"]), 
 
 /** Instructions that the kernels are compiled for, as load.cc names them: they may be on another processor tomorrow. */
 export const kernelLevels: Readonly<Record<string, readonly string[]>> =
-  process.arch === "x64"
+  architecture === "x64"
     ? {
         amx: ["-march=x86-64-v4", "-mamx-tile", "-mamx-bf16"],
         "x86-64-v4": ["-march=x86-64-v4"],
@@ -48,9 +49,3 @@ export const kernelLibrary = (level: string): string => `libfused-${kernelSet()}
 /** Whether the kernels in the folder of a binding are those of this version; false where that cannot be told. */
 export const hasKernels = (binding: string): boolean =>
   existsSync(fusedLoader) && existsSync(path.join(binding, kernelLibrary("plain")))
-
-/** Whether the processor has the tiles of AMX; undefined where that cannot be told. */
-export function hasTiles(): boolean | undefined {
-  const known = existsSync("/proc/cpuinfo") && readFileSync("/proc/cpuinfo", "latin1")
-  return known ? /amx_bf16/.test(known) : undefined
-}

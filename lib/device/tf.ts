@@ -2,7 +2,9 @@ import { existsSync } from "node:fs"
 import path from "node:path"
 import util from "node:util"
 import * as tf from "@tensorflow/tfjs-core"
+import { setDefault, setVariable, variable } from "../environment"
 import { BackendError } from "../errors"
+import { hasAmx, nvidiaDriver } from "../machine"
 import {
   type BackendName,
   backendNames,
@@ -14,7 +16,7 @@ import {
   setDevice,
 } from "./device"
 import { registerGradients } from "./gradients"
-import { hasKernels, hasTiles } from "./kernel-set"
+import { hasKernels } from "./kernel-set"
 import { notInstalled, packageFolder } from "./packages"
 import { registerWasm } from "./wasm"
 import { registerWebgpu } from "./webgpu"
@@ -65,20 +67,20 @@ export type Loader = () => Promise<Loaded>
 
 /** The precision of this process, and of those that it starts: oneDNN reads it from the environment. */
 const processPrecision = (): Maths =>
-  process.env.ONEDNN_DEFAULT_FPMATH_MODE?.toUpperCase() === "BF16" ? "bf16" : "f32"
+  variable("ONEDNN_DEFAULT_FPMATH_MODE")?.toUpperCase() === "BF16" ? "bf16" : "f32"
 
 /**
  * Chooses the backend of the process: tensorflow, then webgpu, wasm, cpu; `wanted` or the environment variable
  * MUSC_BACKEND forces one. May be called again, e.g. to compare backends; `math` only before the native one was loaded.
  * @throws BackendError when the forced one is unknown or cannot run here, or `math` comes too late
  */
-export async function useBackend(wanted = process.env.MUSC_BACKEND, math = processPrecision()): Promise<UsedBackend> {
+export async function useBackend(wanted = variable("MUSC_BACKEND"), math = processPrecision()): Promise<UsedBackend> {
   if (math !== processPrecision()) {
     if (tf.engine().registryFactory.tensorflow)
       throw new BackendError(
         `math: must be ${processPrecision()} as when the native backend was loaded, got ${math}; restart the process`,
       )
-    process.env.ONEDNN_DEFAULT_FPMATH_MODE = math === "bf16" ? "BF16" : "STRICT"
+    setVariable("ONEDNN_DEFAULT_FPMATH_MODE", math === "bf16" ? "BF16" : "STRICT")
   }
   const choice = await chooseBackend(wanted || undefined, loaders)
   const machine = await startBackend(choice, math)
@@ -105,9 +107,7 @@ function examineDevice({ name, device }: BackendChoice, precision: Maths): Devic
   const products = kernels !== "none" && canCall("MuscProduct", [0, 0, 3]) ? "own" : "library"
   // A binding of an earlier version cannot take graphs. On a GPU they are untried: only who asks for them gets them
   // there.
-  const wished = process.env.MUSC_CUDA_GRAPHS
-  if (wished && wished !== "functions" && wished !== "xla")
-    throw new BackendError(`MUSC_CUDA_GRAPHS: must be functions or xla, got ${wished}; correct it`)
+  const wished = variable("MUSC_CUDA_GRAPHS")
   const able = native && "addGraphFunction" in (tf.backend() as unknown as NodeBackend).binding
   const graphs = able && (!gpu || wished !== undefined)
   const xla = graphs && gpu && wished === "xla"
@@ -142,7 +142,7 @@ function canCall(op: string, value: readonly number[], inputs = 2): boolean {
 function bf16Effect({ name, device }: BackendChoice): string {
   if (device === "cuda") return "TF32 maths"
   if (name !== "tensorflow") return "bf16 maths asked for, but only the native backend has it: f32"
-  return hasTiles() === false ? "bf16 maths, which gains nothing without AMX" : "bf16 maths"
+  return hasAmx() === false ? "bf16 maths, which gains nothing without AMX" : "bf16 maths"
 }
 
 /** The choice itself, apart from this machine. A software GPU is slower than wasm, so it is taken only when forced. */
@@ -188,9 +188,9 @@ async function tensorflow(): Promise<Loaded> {
   }
   if (!existsSync(path.join(folder, bindingFile)))
     throw new BackendError("tensorflow: its native binding is not built; run `npx musc native`")
-  process.env.TF_CPP_MIN_LOG_LEVEL ??= "2"
-  process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= "true"
-  if (processPrecision() === "f32") process.env.NVIDIA_TF32_OVERRIDE ??= "0" // else TensorFlow multiplies in TF32 on its own accord
+  setDefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  setDefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+  if (processPrecision() === "f32") setDefault("NVIDIA_TF32_OVERRIDE", "0") // else CUDA multiplies in TF32
   // Node 23 removed two functions that tfjs-node 4.22 still calls.
   Object.assign(util, { isNullOrUndefined: (x: unknown) => x === null || x === undefined, isArray: Array.isArray })
   try {
@@ -204,7 +204,7 @@ async function tensorflow(): Promise<Loaded> {
   const { binding, isUsingGpuDevice } = tf.engine().findBackend("tensorflow") as unknown as NodeBackend
   const version = `libtensorflow ${binding.TF_Version}`
   if (isUsingGpuDevice) return { device: "cuda", detail: version }
-  const idle = existsSync("/proc/driver/nvidia/version")
+  const idle = existsSync(nvidiaDriver)
   const device = idle ? "NVIDIA GPU not used: see `npx musc doctor`" : "no CUDA device"
   const kernels = hasKernels(path.dirname(path.join(folder, bindingFile)))
   return {

@@ -1,7 +1,9 @@
 import { existsSync } from "node:fs"
 import path from "node:path"
 import * as tf from "@tensorflow/tfjs-core"
+import { variable } from "../environment"
 import { BackendError } from "../errors"
+import { architecture, isLinux } from "../machine"
 
 // biome-ignore lint/suspicious/noExplicitAny: WebGPU types belong to the DOM library, which a Node program leaves out.
 type Adapter = any
@@ -39,7 +41,7 @@ const limits = [
 
 async function requestAdapter(): Promise<Adapter> {
   // Dawn complains on the terminal where the Vulkan loader is missing, so look first.
-  if (process.platform === "linux" && !hasVulkan()) {
+  if (isLinux && !hasVulkan()) {
     throw new BackendError("webgpu: no Vulkan loader; install it (Debian, Ubuntu: `apt-get install libvulkan1`)")
   }
   try {
@@ -55,7 +57,7 @@ async function requestAdapter(): Promise<Adapter> {
 }
 
 function hasVulkan(): boolean {
-  const machine = process.arch === "arm64" ? "aarch64" : "x86_64"
+  const machine = architecture === "arm64" ? "aarch64" : "x86_64"
   const system = [
     `/usr/lib/${machine}-linux-gnu`,
     "/usr/lib64",
@@ -63,7 +65,7 @@ function hasVulkan(): boolean {
     `/lib/${machine}-linux-gnu`,
     "/usr/local/lib",
   ]
-  const named = (process.env.LD_LIBRARY_PATH ?? "").split(":").filter(Boolean)
+  const named = variable("LD_LIBRARY_PATH") ?? []
   return [...named, ...system].some((folder) => existsSync(path.join(folder, "libvulkan.so.1")))
 }
 

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises"
 import pLimit from "p-limit"
+import { secretVariable, variable } from "../environment"
 import { InputError, StoppedError } from "../errors"
 import { uniformAt } from "../rng"
 import { below, serverAddresses, shownAddress } from "./address"
@@ -192,9 +193,9 @@ export interface Connection {
 
 /** @throws InputError for an address that holds a secret, or no key for the official service */
 export function openConnection(options: Omit<OpenAIOptions, "model">): Connection {
-  const { baseURL = process.env.OPENAI_BASE_URL, keyVariable = "OPENAI_API_KEY", concurrency = 8 } = options
+  const { baseURL = variable("OPENAI_BASE_URL"), keyVariable = "OPENAI_API_KEY", concurrency = 8 } = options
   const { timeout = 300, signal } = options
-  const key = (process.env[keyVariable] ?? "").trim()
+  const key = secretVariable(keyVariable)
   if (!key && !baseURL) {
     const rule = "must hold the key of the service, got nothing; set it, or name a server by baseURL (--endpoint)"
     throw new InputError(rule, { field: keyVariable })

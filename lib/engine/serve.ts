@@ -2,10 +2,10 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { createHash } from "node:crypto"
 import { createWriteStream, mkdirSync } from "node:fs"
 import { createServer } from "node:net"
-import { basename, delimiter, dirname, join, resolve } from "node:path"
+import { basename, dirname, resolve } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { InputError, MuscError, RefusedError, StoppedError } from "../errors"
-import { pythonFolder } from "../native/python-env"
+import { withPython } from "../native/python-env"
 import type { ModelDescription } from "./description"
 import type { Generator, SignalScorer } from "./engine"
 import { type OpenAIOptions, openConnection } from "./openai"
@@ -83,15 +83,13 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
     const own = words.map((word) => word.replaceAll("{model}", model.dir).replaceAll("{port}", `${port}`))
     const modules = [...adapters].map((dir) => `${nameOf(dir)}=${resolve(dir)}`)
     const args = modules.length ? [...own.slice(1), "--lora-modules", ...modules] : own.slice(1)
-    const python = pythonFolder()
-    const path = `${python ? `${join(python, "bin")}${delimiter}` : ""}${process.env.PATH ?? ""}`
     mkdirSync(dirname(log), { recursive: true })
     const file = createWriteStream(log, { flags: "a" })
     onNote?.(
       `server: starting ${program}${modules.length ? ` with ${modules.length} adapters` : ""}; its log is ${log}`,
     )
     const child = spawn(own[0]!, args, {
-      env: { ...process.env, PATH: path },
+      env: withPython(),
       stdio: ["ignore", "pipe", "pipe"],
       detached: true, // a group of its own, so that all of its processes can be ended
     })

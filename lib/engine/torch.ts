@@ -1,12 +1,12 @@
 import { spawn } from "node:child_process"
 import { createWriteStream, existsSync, readFileSync, rmSync } from "node:fs"
 import { chmod, writeFile } from "node:fs/promises"
-import { delimiter, join } from "node:path"
+import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { copyFinished, replaceAtomic } from "../data/files"
 import { isRunning, type ProcessIdentity, processOf } from "../data/process"
 import { BackendError, InputError, MuscError, PendingJobError, StoppedError } from "../errors"
-import { pythonFolder } from "../native/python-env"
+import { pythonFolder, withPython } from "../native/python-env"
 
 /**
  * Scoring and training by Python on any number of processes and machines: a folder with a script and its data in, files
@@ -94,18 +94,10 @@ export async function runJob({ folder, script, command, signal, onPoll }: Job): 
     })
   if (signal?.aborted) throw stopped()
   const log = createWriteStream(join(folder, "log.txt"), { flags: "a" })
-  const python = pythonFolder()
-  const env: NodeJS.ProcessEnv = {
-    ...process.env,
-    PYTHONUNBUFFERED: "1",
-    TOKENIZERS_PARALLELISM: "false",
-    HF_HUB_OFFLINE: "1",
-  }
-  if (python) env.PATH = `${join(python, "bin")}${delimiter}${process.env.PATH ?? ""}`
   // A process group of its own: Ctrl-C of the terminal reaches Node alone, which passes it on once.
   const child = spawn(program, [...args, script, "."], {
     cwd: folder,
-    env,
+    env: withPython({ PYTHONUNBUFFERED: "1", TOKENIZERS_PARALLELISM: "false", HF_HUB_OFFLINE: "1" }),
     stdio: ["ignore", "pipe", "pipe"],
     detached: true,
   })

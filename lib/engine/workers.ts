@@ -3,7 +3,9 @@ import { existsSync } from "node:fs"
 import type { Socket } from "node:net"
 import { extname, join } from "node:path"
 import { currentDevice, grantedThreads } from "../device/device"
+import { withVariables } from "../environment"
 import { MuscError, RefusedError, StoppedError } from "../errors"
+import { memory } from "../machine"
 import { gainsByBatches } from "../model/executor"
 import type { SentLora } from "./sent"
 
@@ -59,7 +61,7 @@ export const hasWorkers = existsSync(program)
  * ones, and models on a GPU: one, which keeps all of it busy.
  */
 export function usualWorkers(parameters: number): number {
-  const fitting = Math.floor(process.availableMemory() / 2 / (4 * parameters + processBytes))
+  const fitting = Math.floor(memory().available / 2 / (4 * parameters + processBytes))
   return gainsByBatches(currentDevice(), parameters) ? Math.max(1, Math.min(grantedThreads(), mostWorkers, fitting)) : 1
 }
 
@@ -200,7 +202,7 @@ export class WorkerPool {
     const child = fork(program, [JSON.stringify(this.start)], {
       serialization: "advanced",
       execArgv: program.endsWith(".ts") ? ["-r", require.resolve("tsx/cjs")] : [],
-      env: { ...process.env, TF_NUM_INTRAOP_THREADS: threads, OMP_NUM_THREADS: threads },
+      env: withVariables({ TF_NUM_INTRAOP_THREADS: threads, OMP_NUM_THREADS: threads }),
       stdio: ["ignore", "ignore", "pipe", "ipc"],
     })
     const worker: Worker = { child, jobs: new Map() }

@@ -1,5 +1,6 @@
 import type { Tensor } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
+import { variable } from "../environment"
 import { gradients, mapTensors, withGradient } from "../ops/gradient"
 import { dtypes, type GraphAttrs, GraphBuilder, type GraphNode, type GraphType } from "./builder"
 
@@ -314,7 +315,7 @@ export function trace(examples: readonly Example[], { recompute = false, xla = f
  */
 export function traceFailed(what: string, error: unknown): void {
   const reason = error instanceof Error ? error.message : String(error)
-  if (process.env.MUSC_GRAPHS === "strict") throw error
+  if (variable("MUSC_GRAPHS") === "strict") throw error
   if (!told.has(what))
     process.stderr.write(`graphs: ${what} run one operation at a time, as tracing failed: ${reason}\n`)
   told.add(what)

@@ -1,12 +1,12 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { mkdir, readlink, rm, stat, statfs, symlink } from "node:fs/promises"
-import { homedir } from "node:os"
 import { basename, dirname, join, relative, resolve } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { getHFHubCachePath, getRepoFolderName, HUB_URL, HubApiError, listFiles, modelInfo } from "@huggingface/hub"
 import { copyFinished, fileError, writeAtomic } from "../data/files"
 import { isJsonObject, readJsonFile, show } from "../data/json-file"
 import { lockFolder } from "../data/lock"
+import { userCache, variable } from "../environment"
 import { InputError, MuscError, StoppedError } from "../errors"
 import { loadConfig } from "../model/config"
 import { type DownloadOptions, download, holds, type RemoteFile, refusal } from "./download"
@@ -89,7 +89,7 @@ export async function pullModel(name: HubName, options: PullOptions = {}): Promi
   const { repo, revision } = name
   const held = await soundModel(name, options)
   if (held && isCommit(revision)) return held
-  if (/^(1|on|yes|true)$/i.test(process.env.HF_HUB_OFFLINE ?? "")) {
+  if (variable("HF_HUB_OFFLINE")) {
     if (held) return held
     throw new InputError(
       `${repo}@${revision} must be in the cache ${getHFHubCachePath()} while HF_HUB_OFFLINE is set, got none or part ` +
@@ -142,11 +142,13 @@ export async function pullModel(name: HubName, options: PullOptions = {}): Promi
   }
 }
 
+/** The hub, or the mirror that HF_ENDPOINT names. */
+export const hubEndpoint = (): string => variable("HF_ENDPOINT") ?? HUB_URL
+
 /** The commit that a revision stands for, and the top-level files of it. */
 async function describe({ repo, revision }: HubName, { signal, pause = 0.5 }: PullOptions) {
-  const endpoint = (process.env.HF_ENDPOINT || HUB_URL).replace(/\/+$/, "")
+  const endpoint = hubEndpoint()
   const where = `${repo}@${revision}`
-  if (!URL.canParse(endpoint)) throw new InputError(`HF_ENDPOINT must be a URL, got ${show(endpoint)}; correct it`)
   let pages = 0
   // The client follows the server's links to further pages of a list, with the token.
   const guarded: typeof fetch = async (input, init) => {
@@ -258,10 +260,8 @@ async function soundModel(name: HubName, { onNote }: PullOptions): Promise<strin
 
 /** HF_TOKEN, or the one that `hf auth login` keeps. */
 export function hubToken(): string | undefined {
-  const home = process.env.HF_HOME || join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "huggingface")
-  const file = process.env.HF_TOKEN_PATH || join(home, "token")
-  const found = process.env.HF_TOKEN?.trim() || (existsSync(file) ? readFileSync(file, "utf8").trim() : "")
-  return found || undefined
+  const file = variable("HF_TOKEN_PATH") ?? join(variable("HF_HOME") ?? userCache("huggingface"), "token")
+  return variable("HF_TOKEN")?.trim() || (existsSync(file) && readFileSync(file, "utf8").trim()) || undefined
 }
 
 function need(repo: string, files: ReadonlyMap<string, RemoteFile>, names: readonly string[]): void {

@@ -1,11 +1,11 @@
 import { openAsBlob } from "node:fs"
 import { readdir, stat } from "node:fs/promises"
 import { join } from "node:path"
-import { createRepo, HUB_URL, HubApiError, modelInfo, uploadFiles } from "@huggingface/hub"
+import { createRepo, HubApiError, modelInfo, uploadFiles } from "@huggingface/hub"
 import { show } from "../data/json-file"
 import { InputError } from "../errors"
 import { refusal } from "./download"
-import { hubToken } from "./hub"
+import { hubEndpoint, hubToken } from "./hub"
 
 /** Pushes a folder to a Hugging Face hub: an adapter or a checkpoint, with its card. */
 
@@ -33,13 +33,11 @@ export async function pushFiles(dir: string): Promise<PushFile[]> {
   return Promise.all(names.map(async (name) => ({ name, bytes: (await stat(join(dir, name))).size })))
 }
 
-const endpoint = () => (process.env.HF_ENDPOINT || HUB_URL).replace(/\/+$/, "")
-
 /** The licence that the hub names for a model; undefined where it names none or cannot be asked. */
 export async function hubLicence(name: string): Promise<string | undefined> {
   try {
     const { tags } = await modelInfo({
-      ...{ name, additionalFields: ["tags"], hubUrl: endpoint(), accessToken: hubToken() },
+      ...{ name, additionalFields: ["tags"], hubUrl: hubEndpoint(), accessToken: hubToken() },
     })
     return tags?.find((tag) => tag.startsWith("license:"))?.slice("license:".length)
   } catch {
@@ -62,7 +60,7 @@ export async function pushFolder(
     const rule = "a push needs a token that may write, got none; set HF_TOKEN, or run `hf auth login`"
     throw new InputError(rule)
   }
-  const access = { hubUrl: endpoint(), accessToken }
+  const access = { hubUrl: hubEndpoint(), accessToken }
   const name = { type: "model", name: repo } as const
   const held = await pushFiles(dir)
   try {
@@ -78,8 +76,8 @@ export async function pushFolder(
     if (error instanceof HubApiError) throw refusal(repo, error.statusCode, show(error.data?.error ?? error.message))
     if (!(error instanceof Error)) throw error
     const said = error.cause instanceof Error ? error.cause.message : error.message
-    const rule = `${endpoint()} must take the files, got ${show(said)}; check the network, HF_ENDPOINT and HF_TOKEN`
+    const rule = `${hubEndpoint()} must take the files, got ${show(said)}; check the network, HF_ENDPOINT and HF_TOKEN`
     throw new InputError(rule, { file: repo }, { cause: error })
   }
-  return `${endpoint()}/${repo}`
+  return `${hubEndpoint()}/${repo}`
 }

@@ -1,5 +1,5 @@
-import { endianness } from "node:os"
 import { MuscError } from "../errors"
+import { isLittleEndian } from "../machine"
 
 /** Float formats of checkpoint files. */
 export type FloatDtype = "F32" | "F16" | "BF16"
@@ -87,7 +87,6 @@ function halfTable(): Uint32Array {
 }
 
 function littleEndian(bytes: Uint8Array): Uint8Array {
-  if (endianness() !== "LE")
-    throw new MuscError("checkpoint files: a little-endian machine is needed, got a big-endian one")
+  if (!isLittleEndian) throw new MuscError("checkpoint files: a little-endian machine is needed, got a big-endian one")
   return bytes
 }

@@ -6,7 +6,9 @@ import { ChildError, type Run, run as runChild } from "../device/child"
 import { fusedLoader, kernelSet } from "../device/kernel-set"
 import { notInstalled, packageFolder } from "../device/packages"
 import { bindingFile } from "../device/tf"
+import { variable } from "../environment"
 import { BackendError } from "../errors"
+import { architecture, isLinux, platform } from "../machine"
 import { compileFused } from "./kernels-build"
 import { findLibrary, type Library, type LibraryWish, libraryFiles } from "./libtensorflow"
 
@@ -44,9 +46,9 @@ export async function buildNative(
     folder: packageFolder("@tensorflow/tfjs-node-gpu"),
   },
 ): Promise<NativeBuild> {
-  if (process.platform !== "linux") {
+  if (!isLinux) {
     throw new BackendError(
-      `native: builds on Linux, got ${process.platform}; use WSL2 on Windows, else the backends webgpu or wasm`,
+      `native: builds on Linux, got ${platform}; use WSL2 on Windows, else the backends webgpu or wasm`,
     )
   }
   const source = tools.folder
@@ -136,7 +138,7 @@ function sources(folder: string): string[] {
 
 function recipeHash(folder: string): string {
   const hash = createHash("sha256")
-  for (const part of [...flags, process.platform, process.arch, kernelSet()]) hash.update(`${part}\0`)
+  for (const part of [...flags, platform, architecture, kernelSet()]) hash.update(`${part}\0`)
   for (const file of [guard, functions, quiet, ...sources(folder)]) hash.update(readFileSync(file))
   return hash.digest("hex").slice(0, 16)
 }
@@ -157,7 +159,7 @@ async function compile(
     source,
   ]
   const common = [...flags, ...include.map((place) => `-I${place}`), `-L${folder}`, `-L${link}`]
-  const compiler = process.env.CXX || "g++"
+  const compiler = variable("CXX") ?? "g++"
   try {
     const quiet = await compileQuiet(compiler, common, folder, run)
     const libraries = [

@@ -1,5 +1,4 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs"
-import os from "node:os"
 import path from "node:path"
 import { ChildError, type Run, run as runChild } from "../device/child"
 import { describeDevice } from "../device/device"
@@ -14,7 +13,9 @@ import {
   startBackend,
   tf,
 } from "../device/tf"
+import { variable, variablesLike } from "../environment"
 import { BackendError } from "../errors"
+import { memory, nvidiaDriver, processors, threadsOfMachine } from "../machine"
 import { nativeBuild } from "./build"
 import { findPython } from "./libtensorflow"
 import { pythonFolder } from "./python-env"
@@ -35,8 +36,8 @@ export interface Fact {
 export async function examine(
   run: Run = runChild,
   load: Record<BackendName, Loader> = loaders,
-  wanted = process.env.MUSC_BACKEND,
-  driver = "/proc/driver/nvidia/version",
+  wanted = variable("MUSC_BACKEND"),
+  driver = nvidiaDriver,
 ): Promise<Fact[]> {
   return [
     ...system(),
@@ -70,10 +71,9 @@ function system(): Fact[] {
   const major = Number(process.versions.node.split(".")[0])
   const tested = major === 20 || major === 22
   const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`
-  const limit = process.constrainedMemory()
-  const limited = limit > 0 && limit < os.totalmem() ? `, limited to ${gib(limit)}` : ""
-  const malloc = Object.entries(process.env).filter(([name]) => name.startsWith("MALLOC_"))
-  const cores = `${os.availableParallelism()} threads, ${os.cpus()[0]?.model.trim() ?? "unknown"}`
+  const { total, free, limit } = memory()
+  const limited = limit > 0 && limit < total ? `, limited to ${gib(limit)}` : ""
+  const cores = `${threadsOfMachine()} threads, ${processors().name}`
   return [
     {
       topic: "system",
@@ -87,13 +87,13 @@ function system(): Fact[] {
       topic: "system",
       name: "memory",
       state: "ok",
-      value: `${gib(os.freemem())} free of ${gib(os.totalmem())}${limited}`,
+      value: `${gib(free)} free of ${gib(total)}${limited}`,
     },
     {
       topic: "system",
       name: "malloc",
       state: "ok",
-      value: malloc.map(([name, value]) => `${name}=${value}`).join(" ") || "defaults of the C library",
+      value: variablesLike("MALLOC_").join(" ") || "defaults of the C library",
     },
   ]
 }
@@ -263,7 +263,7 @@ async function cuda(run: Run, driver: string): Promise<Fact[]> {
   const wheels = build && path.join(build.library.folder, "../nvidia")
   const folders = [
     ...(wheels && existsSync(wheels) ? readdirSync(wheels).map((part) => path.join(wheels, part, "lib")) : []),
-    ...(process.env.LD_LIBRARY_PATH ?? "").split(":").filter(Boolean),
+    ...(variable("LD_LIBRARY_PATH") ?? []),
   ]
   for (const name of cudaLibraries) {
     const folder = folders.find((place) => existsSync(path.join(place, name)))

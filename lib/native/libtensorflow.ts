@@ -1,9 +1,10 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs"
-import os from "node:os"
 import path from "node:path"
 import { finish, removeTemporaries, sha256File, temporaryFor } from "../data/files"
 import { ChildError, type Run } from "../device/child"
+import { cacheFolder, variable } from "../environment"
 import { BackendError } from "../errors"
+import { architecture } from "../machine"
 import { isTrusted, pinnedVersion, pinnedWheels, pipArguments, recordFolder } from "./trust"
 
 /** The `tensorflow` folder of a Python wheel: the C API's headers and its two shared libraries. */
@@ -23,11 +24,6 @@ export interface LibraryWish {
 }
 
 export const libraryFiles = ["libtensorflow_cc.so.2", "libtensorflow_framework.so.2"]
-
-/** Where fetched libraries are kept, shared by all projects of the user: $MUSC_CACHE or ~/.cache/musc. */
-export function cacheFolder(): string {
-  return process.env.MUSC_CACHE || path.join(process.env.XDG_CACHE_HOME || path.join(os.homedir(), ".cache"), "musc")
-}
 
 /**
  * The TensorFlow to build against: the one that is named, else the one of the active Python, else a pinned wheel that
@@ -70,7 +66,7 @@ async function fetchCpu(python: string, run: Run, log: (line: string) => void): 
   const wheels = pinnedWheels(false)
   if (!wheels) {
     throw new BackendError(
-      `native: nothing is pinned for ${process.arch}; install tensorflow in a Python and name it with --python`,
+      `native: nothing is pinned for ${architecture}; install tensorflow in a Python and name it with --python`,
     )
   }
   const name = Object.keys(wheels)[0]!.replace("==", "-").replace("-cpu", "_cpu")
@@ -92,7 +88,7 @@ async function fetchCuda(python: string, run: Run, log: (line: string) => void):
   const wheels = pinnedWheels(true)
   if (!wheels) {
     throw new BackendError(
-      `native: CUDA libraries are pinned for x64, got ${process.arch}; install tensorflow[and-cuda] in a Python and name it with --python`,
+      `native: CUDA libraries are pinned for x64, got ${architecture}; install tensorflow[and-cuda] in a Python and name it with --python`,
     )
   }
   const final = path.join(cacheFolder(), `tensorflow_cuda-${pinnedVersion}`)
@@ -184,7 +180,8 @@ async function installedFolder(python: string, run: Run): Promise<string> {
 
 /** The first Python 3.8 or later: the one that is named, else the active one. */
 export async function findPython({ python }: LibraryWish, run: Run): Promise<string> {
-  const active = process.env.VIRTUAL_ENV ? [path.join(process.env.VIRTUAL_ENV, "bin/python")] : []
+  const environment = variable("VIRTUAL_ENV")
+  const active = environment ? [path.join(environment, "bin/python")] : []
   for (const candidate of python ? [python] : [...active, "python3", "python"]) {
     try {
       await run(candidate, ["-c", "import sys; assert sys.version_info >= (3, 8)"])

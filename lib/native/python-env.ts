@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs"
-import { homedir } from "node:os"
-import { join } from "node:path"
+import { delimiter, join } from "node:path"
 import { writeAtomic } from "../data/files"
 import { ChildError, type Run, run } from "../device/child"
+import { cacheFolder, variable, withVariables } from "../environment"
 import { BackendError } from "../errors"
 
 /**
@@ -11,20 +11,27 @@ import { BackendError } from "../errors"
  */
 
 const requirements = join(__dirname, "../../lib/engine/python/requirements.txt")
-const cache = () => process.env.MUSC_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "musc")
 
 /** Where the environment of these requirements lies; another set of versions is another folder. */
 const folderOf = () => {
   const hash = createHash("sha256").update(readFileSync(requirements)).digest("hex").slice(0, 12)
-  return join(cache(), `python-${hash}`)
+  return join(cacheFolder(), `python-${hash}`)
 }
 const doneFile = "musc-complete"
 
 /** The folder of the environment, or undefined before `npx musc python`. `MUSC_PYTHON` names one of your own. */
 export function pythonFolder(): string | undefined {
-  if (process.env.MUSC_PYTHON) return process.env.MUSC_PYTHON
+  const own = variable("MUSC_PYTHON")
+  if (own) return own
   const folder = folderOf()
   return existsSync(join(folder, doneFile)) ? folder : undefined
+}
+
+/** The variables of a program that may be one of that environment; `more` come beside them. */
+export function withPython(more: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
+  const folder = pythonFolder()
+  const path = variable("PATH") ?? ""
+  return withVariables({ ...more, PATH: folder ? `${join(folder, "bin")}${delimiter}${path}` : path })
 }
 
 /** The pinned packages and versions, for people. */
@@ -48,7 +55,7 @@ export async function makePython(
     return folder
   }
   try {
-    mkdirSync(cache(), { recursive: true })
+    mkdirSync(cacheFolder(), { recursive: true })
     log(`python: an environment for scoring and training by PyTorch, in ${folder} (several GB, once)`)
     // A venv holds its own path, so it is made in place; the file that says "complete" comes last.
     rmSync(folder, { recursive: true, force: true })

@@ -4,6 +4,7 @@ import path from "node:path"
 import { z } from "zod"
 import { printOf, writeAtomic } from "../data/files"
 import { parseJson } from "../data/jsonl"
+import { architecture } from "../machine"
 
 /**
  * What `musc native` fetches is named by version and sha256, and pip is told to take nothing else. What is unpacked
@@ -47,14 +48,14 @@ const unpacked: Readonly<Record<string, string>> = {
 
 /** What to fetch; undefined where nothing is pinned for this processor. */
 export const pinnedWheels = (cuda: boolean): Wheels | undefined =>
-  cuda ? (process.arch === "x64" ? cudaWheels : undefined) : cpuWheels[process.arch]
+  cuda ? (architecture === "x64" ? cudaWheels : undefined) : cpuWheels[architecture]
 
 /** Arguments that have pip take these wheels alone. `folder` is where their list is written. */
 export function pipArguments(wheels: Wheels, folder: string): string[] {
   const list = path.join(folder, "requirements.txt")
   const lines = Object.entries(wheels).map(([name, hash]) => `${name} --hash=sha256:${hash}\n`)
   writeFileSync(list, lines.join(""))
-  const machine = process.arch === "x64" ? "x86_64" : "aarch64"
+  const machine = architecture === "x64" ? "x86_64" : "aarch64"
   const platforms = ["_2_27", "_2_17", "2014"].flatMap((glibc) => ["--platform", `manylinux${glibc}_${machine}`])
   const python = ["--implementation", "cp", "--python-version", "3.11", "--abi", "cp311"]
   return ["--no-deps", "--only-binary", ":all:", ...python, ...platforms, "--require-hashes", "--requirement", list]
@@ -88,7 +89,7 @@ export async function recordFolder(folder: string, source: string): Promise<void
 export async function isTrusted(folder: string, pinned: boolean): Promise<boolean> {
   try {
     const wanted = pinned
-      ? unpacked[process.arch]
+      ? unpacked[architecture]
       : recordSchema.parse(parseJson(readFileSync(path.join(folder, record), "utf8"), { file: folder })).sha256
     return (await hashOfFolder(folder)) === wanted
   } catch {

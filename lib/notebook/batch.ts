@@ -6,6 +6,7 @@ import { z } from "zod"
 import { writeAtomic } from "../data/files"
 import { readJsonFile } from "../data/json-file"
 import { parseRecord } from "../data/jsonl"
+import { setVariable, variable } from "../environment"
 import { InputError, MuscError } from "../errors"
 import { html } from "../plots/html"
 import type { Mode } from "./display"
@@ -146,8 +147,8 @@ export async function executeNotebook(source: string, options: BatchOptions = {}
     await writeFile(join(spec, "kernel.json"), JSON.stringify(kernelSpec()))
     const work = join(folder, basename(source))
     await writeFile(work, JSON.stringify(withParameters(book, params)))
-    process.env.JUPYTER_PATH = [folder, process.env.JUPYTER_PATH].filter(Boolean).join(delimiter)
-    process.env.MUSC_NOTEBOOK = mode
+    setVariable("JUPYTER_PATH", [folder, variable("JUPYTER_PATH")].filter(Boolean).join(delimiter))
+    setVariable("MUSC_NOTEBOOK", mode)
     await jupyter(["execute", work, "--inplace", `--kernel_name=${kernelName}`, `--timeout=${timeout}`]).catch(
       (error) => {
         throw error instanceof MuscError

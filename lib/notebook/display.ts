@@ -1,4 +1,5 @@
 import { inspect } from "node:util"
+import { variable } from "../environment"
 
 /** What a front end may choose from, by mime type. `text/plain` is what remains when it knows none of the others. */
 export interface Bundle {
@@ -14,7 +15,7 @@ export type Mode = "live" | "publish"
  * How things are shown: `live` for a notebook that somebody works in (figures answer to the pointer), `publish` for one
  * that is kept (pictures as PNG, no scripts, no progress). Set by MUSC_NOTEBOOK.
  */
-export const mode = (): Mode => (process.env.MUSC_NOTEBOOK === "publish" ? "publish" : "live")
+export const mode = (): Mode => variable("MUSC_NOTEBOOK") ?? "live"
 
 interface Content {
   data: Bundle

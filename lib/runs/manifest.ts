@@ -3,6 +3,7 @@ import { join, relative } from "node:path"
 import { type Current, currentOf } from "../config/current"
 import { isTemporary, removeTemporaries, sha256File, writeAtomic } from "../data/files"
 import { isLockFile } from "../data/lock"
+import { architecture, platform } from "../machine"
 
 /** What a stage took: `done` rows or steps, tokens written by the model. */
 export interface StageTime {
@@ -49,7 +50,7 @@ export function versions(): Pick<Manifest, "musc" | "node" | "platform" | "packa
   return {
     musc: version,
     node: process.version,
-    platform: `${process.platform} ${process.arch}`,
+    platform: `${platform} ${architecture}`,
     packages: dependencies,
   }
 }

@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process"
 import { existsSync } from "node:fs"
-import { cpus, totalmem } from "node:os"
 import { join } from "node:path"
+import { memory, processors } from "../machine"
 
 /**
  * The commit of a checkout, by default the one that this code runs from, with `+` when files differ from it; "none"
@@ -24,7 +24,6 @@ export function commit(checkout = join(__dirname, "../..")): string {
 
 /** The machine in a few words, for results that depend on it. */
 export function machine(): string {
-  const processors = cpus()
-  const gib = Math.round(totalmem() / 2 ** 30)
-  return `${processors.length} x ${processors[0]?.model.trim() ?? "unknown processor"}, ${gib} GiB, Node ${process.version}`
+  const { count, name } = processors()
+  return `${count} x ${name}, ${Math.round(memory().total / 2 ** 30)} GiB, Node ${process.version}`
 }

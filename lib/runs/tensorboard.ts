@@ -1,6 +1,6 @@
 import { appendFileSync, mkdirSync } from "node:fs"
-import { hostname } from "node:os"
 import { join } from "node:path"
+import { hostName } from "../machine"
 
 /**
  * TensorBoard's event files: records framed as TFRecord (length and data, each with a masked CRC-32C), each one an
@@ -70,7 +70,7 @@ let opened = 0
 /** A new event file in a folder. Each call appends to it, so TensorBoard sees a training as it goes. */
 export function eventWriter(dir: string, now: () => number = Date.now): EventWriter {
   mkdirSync(dir, { recursive: true })
-  const unique = `${Math.floor(now() / 1000)}.${hostname()}.${process.pid}.${opened++}`
+  const unique = `${Math.floor(now() / 1000)}.${hostName()}.${process.pid}.${opened++}`
   const file = join(dir, `events.out.tfevents.${unique}`)
   const write = (...parts: readonly Uint8Array[]) =>
     appendFileSync(file, record(Buffer.concat([double(1, now() / 1000), ...parts])))
