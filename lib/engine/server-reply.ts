@@ -116,12 +116,18 @@ const detailText = (detail: unknown): string =>
 
 /** End-of-turn tokens, which some servers leave at the end of the text. */
 const endMarks =
-  /(?:<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>|<\|end\|>|<\|return\|>|<end_of_turn>|<｜end▁of▁sentence｜>|<\/s>)\s*$/
+  "<|im_end|> <|eot_id|> <|endoftext|> <|end|> <|return|> <end_of_turn> <｜end▁of▁sentence｜> </s>".split(" ")
 
+/** From the end on, since a reply of 8 MiB may be made of them. */
 function withoutEndMarks(text: string): string {
-  let rest = text
-  while (endMarks.test(rest)) rest = rest.replace(endMarks, "")
-  return rest
+  let [end, kept] = [text.length, text.length]
+  for (;;) {
+    while (end && !text[end - 1]!.trim()) end--
+    const mark = endMarks.find((one) => end >= one.length && text.startsWith(one, end - one.length))
+    if (!mark) return text.slice(0, kept)
+    end -= mark.length
+    kept = end
+  }
 }
 
 const count = (value: unknown): number | undefined =>
@@ -163,7 +169,7 @@ function placeOf(tokens: readonly unknown[], text: string): unknown {
 
 /** What a server says of an error, in its own words: the shapes of OpenAI, FastAPI and their like, or plain text. */
 export function wordsOf(body: unknown): string {
-  if (typeof body === "string") return plain(/<title>([^<]*)/i.exec(body)?.[1] ?? body.replace(/<[^>]*>/g, " "))
+  if (typeof body === "string") return plain(/<title>([^<]*)/i.exec(body)?.[1] ?? body.replace(/<[^<>]*>/g, " "))
   if (Array.isArray(body)) return plain(body.map(wordsOf).join(", "))
   if (!isFields(body)) return ""
   const { loc, msg } = body

@@ -65,7 +65,9 @@ export function parseConstraints(text: string): string[] {
 /** The questions of a reply as they stand there, repeated ones too. */
 function questionsIn(text: string): string[] {
   const marked = text.split(/##\s*\d+\s*[.):]/).slice(1)
-  const found = marked.length ? marked : [...text.matchAll(/^\s*\d+\s*[.):](.*)$/gm)].map((match) => match[1]!)
+  // Blanks within a line alone: from each of many empty lines a pattern would look at all those below it.
+  const numbered = /^[^\S\r\n\u2028\u2029]*\d+\s*[.):](.*)$/gm
+  const found = marked.length ? marked : [...text.matchAll(numbered)].map((match) => match[1]!)
   return found
     .map((part) => part.trim().split("\n")[0]!.replaceAll("**", "").replace(/\s+/g, " ").trim())
     .filter((question) => question)

@@ -73,7 +73,7 @@ function joined(list: readonly DiffPart[]): DiffPart[] {
     if (run.same) return same([run.old])
     // Spaces at the ends of both texts are no change.
     const before = /^\s*/.exec(run.old)![0]
-    const after = /\s*$/.exec(run.old)![0]
+    const after = run.old.slice(run.old.trimEnd().length)
     const both = run.new.trim() && run.old.trim()
     const [lead, trail] = [
       both && run.new.startsWith(before) ? before : "",

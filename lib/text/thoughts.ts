@@ -113,9 +113,7 @@ function closingOf(text: string, from: number, marks: RegExp): number {
     } else if (end < 0 && isQuoted(text, mark.index)) quoted = quoted < 0 ? marks.lastIndex : quoted
     else if (end < 0) {
       end = marks.lastIndex
-      const first = end
-      const behind = codeOf(text.slice(first))
-      inCode = (at) => behind(at - first)
+      inCode = codeFrom(text, end)
     } else if (isAlone(text, mark.index, marks.lastIndex) && !inCode(mark.index)) end = marks.lastIndex
   }
   return end < 0 ? quoted : end
@@ -167,6 +165,16 @@ function codeOf(text: string): (at: number) => boolean {
   return (at) => {
     if (passed && fences[passed - 1]! >= at) passed = 0
     while (passed < fences.length && fences[passed]! < at) passed++
+    return passed % 2 === 1
+  }
+}
+
+/** The same of places behind `first`, looking no further than they are: a text may be a block of thoughts after another. */
+function codeFrom(text: string, first: number): (at: number) => boolean {
+  let [looked, passed] = [first, 0]
+  return (at) => {
+    passed += text.slice(looked, at).match(/^[^\S\n]*```/gm)?.length ?? 0
+    looked = at
     return passed % 2 === 1
   }
 }

@@ -183,7 +183,7 @@ export const kinds: Readonly<Record<KindName, Kind>> = {
     question: (value, negated) =>
       `Does the text ${negated ? "avoid closing" : "close"} every sentence with ${withArticle(value)}?`,
     holds: (value, text) => {
-      const found = text.trim().match(/[.!?]+|[^.!?]+$/g) ?? []
+      const found = text.trim().match(/[.!?]+|(?<![^.!?])[^.!?]+$/g) ?? []
       return found.length > 0 && found.every((mark) => mark === marks[value])
     },
     heed: 0.4,

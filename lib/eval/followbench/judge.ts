@@ -85,8 +85,9 @@ export function verdicts(reply: string, level: number, language: Language): bool
     .split("\n")
     .at(-1)!
   if (level === 1) return line.includes("YES") ? [true] : line.includes("NO") ? [false] : undefined
-  const list = /\[(.*)\]/.exec(line)?.[1]
-  if (list === undefined) return undefined
+  const [open, close] = [line.indexOf("["), line.lastIndexOf("]")]
+  if (open < 0 || close < open) return undefined
+  const list = line.slice(open + 1, close)
   const quoted = language === "zh" && !/['"]/.test(list) ? list.replace(/YES|NO/g, "'$&'") : list
   const words = strings(quoted)
   if (!words || words.length < level || (words.length > level && language === "en")) return undefined

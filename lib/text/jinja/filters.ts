@@ -129,8 +129,9 @@ function toFloat(value: unknown, exact = false): number | bigint | null {
   if (typeof value !== "string") return null
   const text = strip(value, undefined, "both")
   if (/(?![0-9])\p{Nd}/u.test(text)) throw new UnsupportedError("a number in other digits than 0 to 9")
-  if (exact && /^[+-]?\d+(_\d+)*$/.test(text)) return BigInt(text.replaceAll("_", "").replace(/^\+/, ""))
-  if (/^[+-]?(\d+(_\d+)*\.?(\d+(_\d+)*)?|\.\d+(_\d+)*)(e[+-]?\d+(_\d+)*)?$/i.test(text))
+  if (exact && text.length <= 4300 && /^[+-]?\d+(_\d+)*$/.test(text))
+    return BigInt(text.replaceAll("_", "").replace(/^\+/, ""))
+  if (/^[+-]?(\d+(_\d+)*(\.(\d+(_\d+)*)?)?|\.\d+(_\d+)*)(e[+-]?\d+(_\d+)*)?$/i.test(text))
     return Number(text.replaceAll("_", ""))
   const word = /^([+-]?)(inf|infinity|nan)$/i.exec(text)
   if (!word) return null

@@ -9,7 +9,7 @@ export type Token =
 
 /** What Python's `str.strip` and `\s` take for blanks; JavaScript's differs on U+FEFF, U+0085 and U+001C to U+001F. */
 export const blanks = "\\t\\n\\v\\f\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
-const blankEnd = new RegExp(`[${blanks}]+$`)
+const blank = new RegExp(`[${blanks}]`)
 const blankStart = new RegExp(`[${blanks}]*`, "y")
 const onlyBlank = new RegExp(`^[${blanks}]+$`)
 
@@ -48,7 +48,7 @@ export function tokenize(template: string): Token[] {
   /** Text before a tag, with the blanks gone that its sign or `lstrip_blocks` takes. */
   const data = (value: string, sign: string, isVariable: boolean) => {
     let kept = value
-    if (sign === "-") kept = value.replace(blankEnd, "")
+    if (sign === "-") kept = withoutBlankEnd(value)
     else if (sign !== "+" && !isVariable) {
       const lineStart = value.lastIndexOf("\n") + 1
       if ((lineStart > 0 || lineStarting) && onlyBlank.test(value.slice(lineStart))) kept = value.slice(0, lineStart)
@@ -114,10 +114,21 @@ export function tokenize(template: string): Token[] {
   }
 }
 
+/** A pattern such as `\s+$` would try every run of blanks within the text, from each of its places. */
+function withoutBlankEnd(value: string): string {
+  let end = value.length
+  while (end && blank.test(value[end - 1]!)) end--
+  return value.slice(0, end)
+}
+
+/** Longest whole number in digits, as in Python, which reads and writes no longer ones. */
+const maxDigits = 4300
+
 function tokenOf(value: string, line: number): Token {
   if (/^['"]/.test(value)) return { type: "string", value: unescapeText(value.slice(1, -1), line), line }
   if (/^\d/.test(value)) {
     const digits = value.replaceAll("_", "")
+    if (digits.length > maxDigits) throw new TemplateError(`a number of more than ${maxDigits} digits`, line)
     if (/^0[xXoObB]/.test(digits)) return { type: "integer", value: BigInt(digits.toLowerCase()), line }
     return /^\d+$/.test(digits)
       ? { type: "integer", value: BigInt(digits), line }

@@ -162,10 +162,16 @@ const titled = (char: string): string => {
   return first + rest.join("").toLowerCase()
 }
 /** A sigma at the end of a word has a form of its own, so the lower case of a character depends on its neighbours. */
-const lowerAt = (all: readonly string[], at: number): string =>
-  all[at] !== "Σ"
-    ? all[at]!.toLowerCase()
-    : all.join("").toLowerCase().slice(all.slice(0, at).join("").toLowerCase().length)[0]!
+function lowerForms(all: readonly string[]): (at: number) => string {
+  let whole: string | undefined
+  let [known, length] = [0, 0] // of the lower case of the characters before `known`; asked for in order
+  return (at) => {
+    if (all[at] !== "Σ") return all[at]!.toLowerCase()
+    whole ??= all.join("").toLowerCase()
+    for (; known < at; known++) length += all[known]!.toLowerCase().length
+    return whole[length]!
+  }
+}
 export function capitalize(text: string): string {
   const [first] = characters(text)
   return first === undefined ? "" : titled(first) + text.toLowerCase().slice(first.toLowerCase().length)
@@ -173,9 +179,11 @@ export function capitalize(text: string): string {
 const cased = /\p{Uppercase}|\p{Lowercase}|\p{Lt}/u
 function title(text: string): string {
   let inWord = false
-  return characters(text)
-    .map((char, i, all) => {
-      const done = cased.test(char) ? (inWord ? lowerAt(all, i) : titled(char)) : char
+  const all = characters(text)
+  const lowerAt = lowerForms(all)
+  return all
+    .map((char, i) => {
+      const done = cased.test(char) ? (inWord ? lowerAt(i) : titled(char)) : char
       inWord = cased.test(char)
       return done
     })
@@ -208,11 +216,11 @@ const textMethods: Record<string, Method<string>> = {
   lower: without((text) => text.toLowerCase()),
   title: without((text) => title(text)),
   capitalize: without((text) => capitalize(text)),
-  swapcase: without((text) =>
-    characters(text)
-      .map((char, i, all) => (/\p{Uppercase}/u.test(char) ? lowerAt(all, i) : char.toUpperCase()))
-      .join(""),
-  ),
+  swapcase: without((text) => {
+    const all = characters(text)
+    const lowerAt = lowerForms(all)
+    return all.map((char, i) => (/\p{Uppercase}/u.test(char) ? lowerAt(i) : char.toUpperCase())).join("")
+  }),
   strip: (text, args) => strip(text, placed("strip", args, ["chars"])[0], "both"),
   lstrip: (text, args) => strip(text, placed("lstrip", args, ["chars"])[0], "left"),
   rstrip: (text, args) => strip(text, placed("rstrip", args, ["chars"])[0], "right"),

@@ -65,8 +65,8 @@ const bitsOf = (value: bigint): number => value.toString(2).length
 
 function arithmetic(operator: string, a: Numeric, b: Numeric, spend: Spend): Numeric {
   if (typeof a === "bigint" && typeof b === "bigint") {
-    if (operator === "+") return a + b
-    if (operator === "-") return a - b
+    if (operator === "+") return bounded(a + b)
+    if (operator === "-") return bounded(a - b)
     if (operator === "*") {
       spend((bitsOf(a) + bitsOf(b)) / 8)
       return bounded(a * b)
@@ -125,6 +125,7 @@ export function formatted(text: string, values: unknown, spend: Spend): string {
     if (number === null) throw new TemplateError(`%${type} format: a number is required, not ${typeName(value)}`)
     if (type === "f") {
       if (Math.abs(Number(number)) >= 1e21) throw new UnsupportedError("%f of so large a number")
+      if (Number(digits) > 100) throw new UnsupportedError(`the format ${whole}`)
       return Number(number).toFixed(Number(digits ?? 6))
     }
     return typeof number === "bigint" ? number.toString() : BigInt(Math.trunc(number)).toString()

@@ -1,3 +1,4 @@
+import { TemplateError } from "./errors"
 import { Interpreter } from "./interpreter"
 import { parse } from "./parser"
 import { fromJson } from "./values"
@@ -11,9 +12,19 @@ export type Render = (variables: Readonly<Record<string, unknown>>) => string
  * @throws TemplateError
  */
 export function compileTemplate(source: string): Render {
-  const body = parse(source)
+  const body = withinStack(() => parse(source))
   return (variables) => {
     const values = Object.entries(variables).map(([name, value]) => [name, fromJson(value)] as const)
-    return new Interpreter().render(body, new Map(values))
+    return withinStack(() => new Interpreter().render(body, new Map(values)))
+  }
+}
+
+/** Chains such as `a and a and …` make no depth that the parser counts, but each link is a call here and in Python. */
+function withinStack<T>(work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    if (error instanceof RangeError) throw new TemplateError("its expressions are chained or nested too deeply")
+    throw error
   }
 }

@@ -222,6 +222,7 @@ const listOf = (value: unknown) => (Array.isArray(value) ? value : value instanc
 
 /** By code points; JavaScript orders by halves of them. */
 export function compareTexts(a: string, b: string): number {
+  chargeItems(a.length + b.length)
   if (!hasPairs.test(a) && !hasPairs.test(b)) return a < b ? -1 : a > b ? 1 : 0
   const [left, right] = [characters(a), characters(b)]
   for (let i = 0; i < Math.min(left.length, right.length); i++) {
