@@ -10,7 +10,7 @@ import type { ModelDescription } from "./description"
 import type { Generator, SignalScorer } from "./engine"
 import { type OpenAIOptions, openConnection } from "./openai"
 import { serverAs } from "./server"
-import { jsonOf } from "./server-problem"
+import { jsonOf, toldOnce } from "./server-problem"
 import { serverScorer } from "./server-scorer"
 import { wordsOf } from "./torch"
 
@@ -72,6 +72,7 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
     throw new InputError(`${rule}; add ${missing.join(" and ")}`, { field: "--serve" })
   }
   const program = basename(words[0]!)
+  const onRetry = client.onRetry ?? toldOnce((problem) => onNote?.(`${program}: retrying after: ${problem}`))
   const fields = { leaveOut: client.leaveOut, fields: client.fields, limitField: client.limitField }
   const known = new Set<string>()
   let tail = ""
@@ -178,7 +179,7 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
       if (known?.of !== now) {
         const name = adapter ? nameOf(adapter) : (now.models.find((id) => !id.startsWith("musc-")) ?? now.models[0]!)
         const stop = signal ? AbortSignal.any([signal, now.died.signal]) : now.died.signal
-        known = { of: now, client: make({ ...client, model: name, baseURL: now.url, signal: stop }) }
+        known = { of: now, client: make({ ...client, onRetry, model: name, baseURL: now.url, signal: stop }) }
       }
       try {
         return await ask(known.client)

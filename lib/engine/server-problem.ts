@@ -120,3 +120,16 @@ function pauseIn({ headers }: HttpReply): number | undefined {
   const pause = Number.isFinite(milliseconds) ? milliseconds / 1000 : seconds
   return Number.isFinite(pause) && pause >= 0 ? pause : undefined
 }
+
+/** How many different problems of a server are told. */
+const MOST_TOLD = 20
+
+/** Tells each of a server's problems once: hundreds of calls under way have the same one when it fails. */
+export function toldOnce(tell: (problem: string) => void): (problem: string) => void {
+  const told = new Set<string>()
+  return (problem) => {
+    if (told.has(problem) || told.size >= MOST_TOLD) return
+    told.add(problem)
+    tell(problem)
+  }
+}

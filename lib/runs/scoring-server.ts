@@ -6,6 +6,7 @@ import type { ModelDescription } from "../engine/description"
 import type { SignalScorer } from "../engine/engine"
 import type { OpenAIOptions } from "../engine/openai"
 import { openServer } from "../engine/server"
+import { toldOnce } from "../engine/server-problem"
 import { serverScorer } from "../engine/server-scorer"
 import { InputError } from "../errors"
 import { checkServerWeightings, distributionsFrom, needsDistributions } from "../musc/weigh"
@@ -41,7 +42,7 @@ export async function scoringBy(
   { dir, tokenizer }: Pick<ModelDescription, "dir" | "tokenizer">,
   { signal, onNote }: Pick<RunContext, "signal" | "onNote">,
 ) {
-  const onRetry = (problem: string) => onNote(`retrying after: ${problem}`)
+  const onRetry = toldOnce((problem) => onNote(`signals: retrying after: ${problem}`))
   const files = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map((name) => join(dir, name))
   const hashes = await Promise.all(files.filter((file) => existsSync(file)).map(sha256File))
   const engine = serverScorer({ ...server, signal, onRetry, tokenizer })

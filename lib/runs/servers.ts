@@ -9,6 +9,7 @@ import type { ModelDescription } from "../engine/description"
 import type { OpenAIOptions } from "../engine/openai"
 import { type ServedText, type ServeOptions, servedText } from "../engine/serve"
 import { listedModel, type OpenServer, openServer, serverAs } from "../engine/server"
+import { toldOnce } from "../engine/server-problem"
 import { InputError, StoppedError } from "../errors"
 
 /** Servers that are open, with the calls that they finished kept in a file. */
@@ -38,11 +39,10 @@ export async function openWriting(
 ): Promise<WritingServer> {
   await mkdir(dirname(file), { recursive: true })
   let retries = 0
-  const told = new Set<string>()
+  const tell = toldOnce((problem) => onNote(`${role}: retrying after: ${problem}`))
   const onRetry = (problem: string) => {
     retries++
-    if (!told.has(problem) && told.size < 20) onNote(`${role}: retrying after: ${problem}`)
-    told.add(problem)
+    tell(problem)
   }
   const { engine, id } = await openKnown({ ...options, signal, onRetry }, { file, signal, onNote, role })
   const cached = await cachedGenerator(engine, { file, id, signal })

@@ -78,6 +78,19 @@ describe("a server that musc starts", () => {
     await expect(text.base.generate(ask("a"))).rejects.toThrow(/must answer within 1 s, got nothing/)
   })
 
+  it("whose calls fail at first is asked again, and what they have in common is said once", async () => {
+    const notes: string[] = []
+    const client = { maxRetries: 3 }
+    const onNote = (line: string) => notes.push(line)
+    const { text } = served(`node "${stub}" {model} --port {port} BUSY`, { client, onNote })
+    const answers = await Promise.all(["a", "b", "c"].map((content) => text.base.generate(ask(content))))
+    expect(answers.map(({ text }) => text.split(" ")[0])).toEqual(Array(3).fill("/models/base"))
+    expect(notes).toEqual([
+      expect.stringMatching(/^server: starting node/),
+      expect.stringMatching(/^node: retrying after: 500 engine is busy/),
+    ])
+  })
+
   it("needs a command that says where model and port go", () => {
     expect(() => served("vllm serve")).toThrow(
       /--serve.*must be a command with \{model\} and \{port\}.*add \{model\} and \{port\}/s,

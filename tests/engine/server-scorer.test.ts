@@ -5,12 +5,15 @@ import { useBackend } from "../../lib/device/tf"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { serverScorer } from "../../lib/engine/server-scorer"
 import { checkServerWeightings, weightsOf } from "../../lib/musc/weigh"
+import { scoringBy } from "../../lib/runs/scoring-server"
 import { responseLogProbs } from "../support/log-probs"
 import { fixture } from "../support/tensors"
 
 let local: LocalModel
 let url = ""
 let way: "prompt_logprobs" | "echo" | "none" | "null" = "prompt_logprobs"
+/** Calls that fail before the server answers. */
+let failing = 0
 /** Answers as vLLM does (a record of ids for each place) or as older servers do (`echo`). */
 const server = createServer((request, response) => {
   let text = ""
@@ -19,6 +22,10 @@ const server = createServer((request, response) => {
   })
   request.on("end", async () => {
     response.setHeader("content-type", "application/json")
+    if (failing-- > 0) {
+      response.statusCode = 500
+      return response.end(JSON.stringify({ error: { message: "engine is busy" } }))
+    }
     const { prompt, prompt_logprobs, echo } = JSON.parse(text)
     const values = [null, ...(await responseLogProbs(local, prompt.slice(0, 1), prompt.slice(1)))]
     if (way === "echo" && prompt_logprobs !== undefined) {
@@ -80,6 +87,17 @@ describe("log-probs of a server", () => {
     }
     for (const name of ["kl", "entropy", "bi-kl", "kl-reverse"] as const)
       expect(() => weightsOf({ chosen, rejected }, name)).toThrow(/got log-probs alone.*whole vocabulary.*--torch/)
+  })
+
+  it("are asked for again after a failure, which is said once for all calls under way", async () => {
+    way = "prompt_logprobs"
+    failing = 4
+    const notes: string[] = []
+    const model = { dir: fixture("llama"), tokenizer: local.tokenizer }
+    const server = { model: "m", baseURL: url, maxRetries: 4 }
+    const { engine } = await scoringBy(server, "m", model, { onNote: (line) => notes.push(line) })
+    expect((await engine.score(request)).map(({ logprob }) => logprob.length > 0)).toEqual([true, true])
+    expect(notes).toEqual(["signals: retrying after: 500 engine is busy"])
   })
 
   it("are refused where they are none, or a server tells none", async () => {
