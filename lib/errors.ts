@@ -61,7 +61,11 @@ export class CheckpointError extends MuscError {
 export class BackendError extends MuscError {}
 
 /** Work was stopped on request (Ctrl-C, an aborted signal). Everything finished so far is on disk. */
-export class StoppedError extends MuscError {}
+export class StoppedError extends MuscError {
+  constructor(message = "stopped; run the same command again to resume", options?: { cause?: unknown }) {
+    super(message, options)
+  }
+}
 
 /** Not a failure: jobs are written, and somebody else runs them. The same command resumes when they have ended. */
 export class PendingJobError extends MuscError {

@@ -29,9 +29,6 @@ export function satisfies({ kind, value, negated }: Constraint, text: string): b
   return holds(value, text)
 }
 
-export const sameConstraint = (a: Constraint, b: Constraint): boolean =>
-  a.kind === b.kind && a.value === b.value && a.negated === b.negated
-
 /** Whether two constraints may stand in each other's way: both lay claim to the same part or property of the answer. */
 export function conflict(a: Constraint, b: Constraint): boolean {
   const claims = new Set(kinds[a.kind].claims(a.value))

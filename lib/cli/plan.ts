@@ -1,6 +1,7 @@
 import { statSync } from "node:fs"
 import { join } from "node:path"
 import type { Command } from "commander"
+import { gibibytes } from "../data/numbers"
 import { run } from "../device/child"
 import { type BackendName, supposedDevice } from "../device/device"
 import { memory } from "../machine"
@@ -115,7 +116,7 @@ async function plan({ model, json, ...shape }: Options): Promise<void> {
 }
 
 const GiB = 2 ** 30
-const gib = (bytes: number) => `${(bytes / GiB).toFixed(bytes < 10 * GiB ? 2 : 1)} GiB`
+const gib = (bytes: number) => gibibytes(bytes, bytes < 10 * GiB ? 2 : 1)
 
 function cell({ host, device }: { host: number; device: number }, place: Place): string {
   const figure = (bytes: number) => (bytes / GiB).toFixed(2)

@@ -84,7 +84,7 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
 
   const begin = async (request: GenerateRequest): Promise<Completion> => {
     if (failure) throw failure
-    if (signal?.aborted) throw new StoppedError("stopped; run the same command again to resume")
+    if (signal?.aborted) throw new StoppedError()
     return engine.generate(request).catch(fail)
   }
 

@@ -116,14 +116,14 @@ export function serverCaller(options: OpenAIOptions): ServerCaller {
   ): Promise<Result> => {
     const began = Date.now()
     for (let tries = 1; ; ) {
-      if (signal?.aborted) throw stopped()
+      if (signal?.aborted) throw new StoppedError()
       const server = servers.take()
       try {
         const result = await work(server.url, connection.send)
         servers.answered(server)
         return result
       } catch (error) {
-        if (signal?.aborted) throw stopped()
+        if (signal?.aborted) throw new StoppedError()
         const problem = new Problem(error, connection.redact)
         const where = shownAddress(server.url)
         const fatal = problem.fatal(where, model, connection.keyVariable)
@@ -148,8 +148,6 @@ export function serverCaller(options: OpenAIOptions): ServerCaller {
   }
   return { concurrency, call: (seed, work) => limit(() => repeat(seed, work)) }
 }
-
-const stopped = () => new StoppedError("stopped; run the same command again to resume")
 
 /** How requests are written. @throws InputError for options out of range */
 function bodyOf(options: OpenAIOptions) {
@@ -210,7 +208,7 @@ export function openConnection(options: Omit<OpenAIOptions, "model">): Connectio
   const redact = (text: string) => secrets.reduce((rest, secret) => rest.replaceAll(secret, "[key]"), text)
   const active = new Set<AbortController>()
   signal?.addEventListener("abort", () => {
-    for (const controller of active) controller.abort(stopped())
+    for (const controller of active) controller.abort(new StoppedError())
   })
   const send = async (url: URL, body?: string): Promise<HttpReply> => {
     const controller = new AbortController()

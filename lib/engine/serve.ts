@@ -130,7 +130,7 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
     const began = Date.now()
     const connection = openConnection({ ...client, baseURL: url, timeout: 10 })
     for (;;) {
-      if (signal?.aborted) throw new StoppedError("stopped; run the same command again to resume")
+      if (signal?.aborted) throw new StoppedError()
       if (died.aborted) throw deadError()
       const seconds = (Date.now() - began) / 1000
       if (seconds > limit) {

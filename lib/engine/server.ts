@@ -116,7 +116,7 @@ async function listedAt(
       const only = models.length === 1 && models[0]!.owned_by === "llamacpp" ? models[0] : undefined // takes any name
       return models.find(({ id }) => id === model) ?? only
     } catch (error) {
-      if (signal?.aborted) throw new StoppedError("stopped; run the same command again to resume")
+      if (signal?.aborted) throw new StoppedError()
       const status = error instanceof HttpError ? error.reply.status : 0
       const noList = status >= 300 && ![408, 425, 429, 502, 503, 504].includes(status)
       if (noList || error instanceof ReplyError) return undefined

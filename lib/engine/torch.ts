@@ -61,7 +61,7 @@ export interface Job {
 }
 
 /** What a cluster runs: the script beside it, by the launcher of its choice. */
-const runScript = (script: string, python = pythonFolder()) => `#!/usr/bin/env bash
+const runScript = (script: string, python: string | undefined) => `#!/usr/bin/env bash
 # ${script === "train.py" ? "Trains the adapter" : "Scores the answers"} of this folder. Run it where the GPUs are; run again, it goes on.
 # LAUNCH chooses processes and machines, for example LAUNCH="accelerate launch --config_file fsdp2.yaml".
 set -euo pipefail
@@ -73,7 +73,7 @@ exec \${LAUNCH:-torchrun --standalone --nproc_per_node auto} ${script} .
 /** Writes the script and `run.sh` into a job folder whose data is there. */
 export async function completeJob(folder: string, script: Job["script"]): Promise<void> {
   await copyFinished(join(scripts, script), join(folder, script))
-  await writeFile(join(folder, "run.sh"), runScript(script))
+  await writeFile(join(folder, "run.sh"), runScript(script, pythonFolder()))
   await chmod(join(folder, "run.sh"), 0o755)
 }
 
@@ -92,7 +92,7 @@ export async function runJob({ folder, script, command, signal, onPoll }: Job): 
     throw new InputError("must be a command such as `torchrun --nproc_per_node 2`, or job, got nothing", {
       field: "--torch",
     })
-  if (signal?.aborted) throw stopped()
+  if (signal?.aborted) throw new StoppedError()
   const log = createWriteStream(join(folder, "log.txt"), { flags: "a" })
   // A process group of its own: Ctrl-C of the terminal reaches Node alone, which passes it on once.
   const child = spawn(program, [...args, script, "."], {
@@ -141,7 +141,7 @@ export async function runJob({ folder, script, command, signal, onPoll }: Job): 
       child.on("close", (status, name) => resolve(status ?? name ?? "unknown"))
     })
     await onPoll?.()
-    if (signal?.aborted) throw stopped()
+    if (signal?.aborted) throw new StoppedError()
     if (code !== 0) {
       const lines = tail.trim().split("\n").slice(-12).join("\n")
       throw new MuscError(
@@ -177,8 +177,6 @@ async function endEarlier(folder: string): Promise<void> {
   }
   rmSync(file)
 }
-
-const stopped = () => new StoppedError("stopped; run the same command again to resume")
 
 /** Whole lines of a file that another process appends to, behind `from` bytes. */
 export function newLines(file: string, from: number): { lines: string[]; end: number } {

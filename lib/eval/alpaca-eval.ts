@@ -2,6 +2,7 @@ import { existsSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { z } from "zod"
 import { parseRecord, readLines } from "../data/jsonl"
+import { mean } from "../data/numbers"
 import { InputError } from "../errors"
 import { rng } from "../rng"
 import type { Benchmark, BenchmarkItem, JudgeReply, JudgeRequest, Scoring } from "./benchmark"
@@ -173,7 +174,6 @@ function score(data: AlpacaData, response: string, replies: readonly JudgeReply[
  * official code still takes them all. Resampling an instruction takes its gamed rows with it.
  */
 function figures(results: readonly AlpacaResult[], scoring: Scoring): Record<string, number> {
-  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
   const preferences = results.map(({ preference }) => preference).filter((value) => value !== null)
   const length = mean(results.map((result) => result.length))
   return {

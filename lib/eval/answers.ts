@@ -1,3 +1,4 @@
+import { mean } from "../data/numbers"
 import type { AnswerFigures, EvalItem, KindShares } from "../data/results"
 
 /** Words in a row, and how often they must come, for an answer to count as one that repeats itself. */
@@ -19,13 +20,12 @@ export function repeatsItself(answer: string): boolean {
 
 /** Lengths of answers, and how many were cut off or repeat themselves: what a rate alone does not show. */
 export function answerFigures(items: readonly EvalItem[]): AnswerFigures {
-  const mean = (values: readonly number[]) =>
-    values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null
+  const known = (values: readonly number[]) => (values.length ? mean(values) : null)
   return {
-    words: mean(items.map(({ answer }) => answer.split(/\s+/).filter((word) => word).length)) ?? 0,
-    tokens: mean(items.flatMap(({ tokens }) => tokens ?? [])),
-    cut: mean(items.flatMap(({ cut }) => (cut === undefined ? [] : Number(cut)))),
-    repeated: mean(items.map(({ answer }) => Number(repeatsItself(answer)))) ?? 0,
+    words: known(items.map(({ answer }) => answer.split(/\s+/).filter((word) => word).length)) ?? 0,
+    tokens: known(items.flatMap(({ tokens }) => tokens ?? [])),
+    cut: known(items.flatMap(({ cut }) => (cut === undefined ? [] : Number(cut)))),
+    repeated: known(items.map(({ answer }) => Number(repeatsItself(answer)))) ?? 0,
   }
 }
 

@@ -1,4 +1,5 @@
 import { z } from "zod"
+import { mean } from "../data/numbers"
 import type { Benchmark, BenchmarkItem, Judgement, JudgeRequest } from "./benchmark"
 import { typeShares } from "./figures"
 import { pythonFloat } from "./python"
@@ -142,8 +143,6 @@ export function round2(x: number): number {
   const up = rest > 0.5 || (rest === 0.5 && floor % 2 !== 0)
   return (floor + Number(up)) / 100
 }
-
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
 
 /** PSR of an item whose criteria are all judged: primary ones are a must, of the secondary ones more than .6. */
 function psrOf(criteria: CfbenchRecord["criteria"], verdicts: readonly number[], round: (x: number) => number): number {

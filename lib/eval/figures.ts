@@ -1,3 +1,4 @@
+import { groupBy } from "../data/numbers"
 import { type BootstrapOptions, type Interval, percentiles, resamples } from "./bootstrap"
 
 /** One item's result; items of one unit are resampled together. */
@@ -73,21 +74,6 @@ export function pairedDifferences<Result>(
   return { items: shared.length, figures: Object.fromEntries(differences) }
 }
 
-/** What `take` gives of the values, by key, in the order of appearance. */
-export function groupBy<T, Key, Value>(
-  values: readonly T[],
-  keyOf: (value: T) => Key,
-  take: (value: T) => Value,
-): Map<Key, Value[]> {
-  const groups = new Map<Key, Value[]>()
-  for (const value of values) {
-    const own = groups.get(keyOf(value))
-    if (own) own.push(take(value))
-    else groups.set(keyOf(value), [take(value)])
-  }
-  return groups
-}
-
 /** Share of what is kept by type, as figures "type: …" in the order of the types; null counts in none. */
 export function typeShares(checks: readonly { type: string; satisfied: boolean | null }[]): Record<string, number> {
   const sums = new Map<string, [kept: number, all: number]>()
@@ -103,7 +89,8 @@ export function typeShares(checks: readonly { type: string; satisfied: boolean |
 
 const unitOf = <Row extends { unit: string }>({ unit }: Row) => unit
 
-function pick<Value>(units: readonly (readonly Value[])[], drawn: Int32Array): Value[] {
+/** The values of the units that are drawn. */
+export function pick<Value>(units: readonly (readonly Value[])[], drawn: Int32Array): Value[] {
   const values: Value[] = []
   for (const unit of drawn) values.push(...units[unit]!)
   return values

@@ -1,5 +1,6 @@
+import { mean } from "../data/numbers"
 import { type BootstrapOptions, resamples } from "./bootstrap"
-import type { Figures, Scored } from "./figures"
+import { type Figures, pick, type Scored } from "./figures"
 import { type Estimate, estimateOf } from "./over-seeds"
 
 /** One method's results on a benchmark, by seed. Methods have the same seeds, in the same order. */
@@ -89,11 +90,3 @@ function drawsOf<Values>(units: number, valuesOf: (drawn: Int32Array) => Values,
   for (const drawn of resamples(units, options)) found.push(valuesOf(drawn))
   return found
 }
-
-function pick<Value>(units: readonly (readonly Value[])[], drawn: Int32Array): Value[] {
-  const values: Value[] = []
-  for (const unit of drawn) values.push(...units[unit]!)
-  return values
-}
-
-const mean = (values: readonly number[]) => values.reduce((total, value) => total + value, 0) / values.length

@@ -1,3 +1,4 @@
+import { sum } from "../data/numbers"
 import { rng } from "../rng"
 import { type BootstrapOptions, bootstrap, type Interval, percentiles } from "./bootstrap"
 
@@ -93,9 +94,4 @@ export function holm(ps: readonly number[]): number[] {
   return corrected
 }
 
-const sum = (values: ArrayLike<number>): number => {
-  let total = 0
-  for (let i = 0; i < values.length; i++) total += values[i]!
-  return total
-}
 const totalsOf = (columns: SeedColumns) => Float64Array.from(columns, sum)

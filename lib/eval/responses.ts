@@ -1,9 +1,9 @@
 import { readRecords } from "../data/json-array"
+import { groupBy } from "../data/numbers"
 import { InputError } from "../errors"
 import { splitThoughts } from "../text/thoughts"
 import { promptKey, readAnswerRow } from "./answer-row"
 import type { BenchmarkItem } from "./benchmark"
-import { groupBy } from "./figures"
 
 /** No model's answer is longer; longer records are refused. */
 const MAX_RECORD_BYTES = 4 * 2 ** 20

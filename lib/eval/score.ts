@@ -1,3 +1,4 @@
+import { sum } from "../data/numbers"
 import type { Difference, EvalItem, Score } from "../data/results"
 import type { BootstrapOptions, Interval } from "./bootstrap"
 import { constraintShare } from "./grader"
@@ -23,7 +24,7 @@ export function scoreOf(items: readonly EvalItem[], options: BootstrapOptions): 
     n: items.length,
     unreadable: items.flatMap(({ constraints }) => constraints).filter(({ satisfied }) => satisfied === null).length,
     seeds: [...cells.keys()].map((seed, i) => {
-      const [c, s, n] = seeds[i]!.map(total) as [number, number, number]
+      const [c, s, n] = seeds[i]!.map(sum) as [number, number, number]
       return { seed, csr: c / n, isr: s / n, n: items.filter((item) => item.seed === seed).length }
     }),
   }
@@ -86,5 +87,3 @@ function cellsOf(items: readonly EvalItem[]): Map<number, Cell> {
 /** The sums as columns over the instructions; 0 for one that was not answered. */
 const columnsOf = (cell: { get(id: string): Sums | undefined }, ids: readonly string[]): Float64Array[] =>
   [CSR, ISR, N].map((place) => Float64Array.from(ids, (id) => cell.get(id)?.[place!] ?? 0))
-
-const total = (column: Float64Array) => column.reduce((sum, value) => sum + value, 0)

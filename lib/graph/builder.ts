@@ -1,4 +1,5 @@
 import type { Tensor } from "@tensorflow/tfjs-core"
+import { bytesField, varintField } from "../data/protobuf"
 import { tf } from "../device/tf"
 
 /**
@@ -77,8 +78,8 @@ export class GraphBuilder {
     const backend = tf.backend() as unknown as GraphBackend
     const name = `MuscGraph${++compiled}`
     const attributes = [
-      ...(xla ? ["_XlaMustCompile", varint(5, 1)] : []),
-      ...(oneThread ? ["_executor", bytes(2, "SINGLE_THREADED_EXECUTOR")] : []),
+      ...(xla ? ["_XlaMustCompile", varintField(5, 1)] : []),
+      ...(oneThread ? ["_executor", bytesField(2, "SINGLE_THREADED_EXECUTOR")] : []),
     ]
     backend.binding.addGraphFunction(name, this.graph(), this.inputs, [...outputs], attributes)
     return {
@@ -95,25 +96,25 @@ export class GraphBuilder {
 
   constant(values: readonly number[], dtype: GraphType, shape: readonly number[]): GraphNode {
     const content = Buffer.from((dtype === "float32" ? Float32Array : Int32Array).from(values).buffer)
-    const dims = shape.map((size) => bytes(2, varint(1, size)))
-    const tensor = Buffer.concat([varint(1, dtypes[dtype]), bytes(2, Buffer.concat(dims)), bytes(4, content)])
-    return this.node(`n${this.nodes.length}`, "Const", [], { dtype }, [attr("value", bytes(8, tensor))])
+    const dims = shape.map((size) => bytesField(2, varintField(1, size)))
+    const tensor = [varintField(1, dtypes[dtype]), bytesField(2, ...dims), bytesField(4, content)]
+    return this.node(`n${this.nodes.length}`, "Const", [], { dtype }, [attr("value", bytesField(8, ...tensor))])
   }
 
   private node(name: string, op: string, inputs: readonly string[], attrs: GraphAttrs, more: Buffer[] = []): GraphNode {
-    const parts = [bytes(1, name), bytes(2, op), ...inputs.map((input) => bytes(3, input))]
+    const parts = [bytesField(1, name), bytesField(2, op), ...inputs.map((input) => bytesField(3, input))]
     for (const [key, value] of Object.entries(attrs)) {
-      if (typeof value === "string") parts.push(attr(key, varint(6, dtypes[value])))
-      else if (typeof value === "boolean") parts.push(attr(key, varint(5, Number(value))))
-      else if (typeof value === "number") parts.push(attr(key, varint(3, value)))
-      else parts.push(attr(key, bytes(1, Buffer.concat(value.map((entry) => varint(3, entry))))))
+      if (typeof value === "string") parts.push(attr(key, varintField(6, dtypes[value])))
+      else if (typeof value === "boolean") parts.push(attr(key, varintField(5, Number(value))))
+      else if (typeof value === "number") parts.push(attr(key, varintField(3, value)))
+      else parts.push(attr(key, bytesField(1, ...value.map((entry) => varintField(3, entry)))))
     }
-    this.nodes.push(bytes(1, Buffer.concat([...parts, ...more])))
+    this.nodes.push(bytesField(1, ...parts, ...more))
     return name
   }
 
   private graph(): Buffer {
-    return Buffer.concat([...this.nodes, bytes(4, varint(1, producer))])
+    return Buffer.concat([...this.nodes, bytesField(4, varintField(1, producer))])
   }
 }
 
@@ -123,21 +124,4 @@ let compiled = 0
 /** Version of the graph format that is written: that of TensorFlow 2.9. */
 const producer = 1087
 
-const attr = (name: string, value: Buffer) => bytes(5, Buffer.concat([bytes(1, name), bytes(2, value)]))
-
-/** A field of protocol buffers that holds a number from 0. */
-function varint(field: number, value: number): Buffer {
-  return Buffer.concat([base128(field * 8), base128(value)])
-}
-
-/** One that holds text or a message. */
-function bytes(field: number, content: string | Buffer): Buffer {
-  const body = Buffer.from(content as string)
-  return Buffer.concat([base128(field * 8 + 2), base128(body.length), body])
-}
-
-function base128(value: number): Buffer {
-  const out: number[] = []
-  for (; value > 127; value = Math.floor(value / 128)) out.push((value % 128) + 128)
-  return Buffer.from([...out, value])
-}
+const attr = (name: string, value: Buffer) => bytesField(5, bytesField(1, name), bytesField(2, value))

@@ -38,7 +38,7 @@ export async function* runStage<In extends InstructionRow, Out extends Instructi
     }
   }
   const startStage = async (row: In) => {
-    check(signal)
+    if (signal?.aborted) throw new StoppedError()
     return stage(row)
   }
   const start = (row: In | FailedRow) => {
@@ -59,14 +59,10 @@ export async function* runStage<In extends InstructionRow, Out extends Instructi
     }
     while (pending.length) yield await next()
     if (broken) throw broken.error
-    check(signal)
+    if (signal?.aborted) throw new StoppedError()
   } finally {
     limit.clearQueue()
   }
-}
-
-function check(signal?: AbortSignal): void {
-  if (signal?.aborted) throw new StoppedError("stopped; run the same command again to resume")
 }
 
 /** Outcomes of the rows that reached a stage. */

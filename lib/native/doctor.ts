@@ -1,5 +1,6 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import path from "node:path"
+import { gibibytes } from "../data/numbers"
 import { ChildError, type Run, run as runChild } from "../device/child"
 import { describeDevice } from "../device/device"
 import { notInstalled, packageFolder } from "../device/packages"
@@ -70,9 +71,8 @@ export function formatFacts(facts: readonly Fact[]): string {
 function system(): Fact[] {
   const major = Number(process.versions.node.split(".")[0])
   const tested = major === 20 || major === 22
-  const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`
   const { total, free, limit } = memory()
-  const limited = limit > 0 && limit < total ? `, limited to ${gib(limit)}` : ""
+  const limited = limit > 0 && limit < total ? `, limited to ${gibibytes(limit)}` : ""
   const cores = `${threadsOfMachine()} threads, ${processors().name}`
   return [
     {
@@ -87,7 +87,7 @@ function system(): Fact[] {
       topic: "system",
       name: "memory",
       state: "ok",
-      value: `${gib(free)} free of ${gib(total)}${limited}`,
+      value: `${gibibytes(free)} free of ${gibibytes(total)}${limited}`,
     },
     {
       topic: "system",

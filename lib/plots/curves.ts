@@ -1,3 +1,4 @@
+import { mean, sum } from "../data/numbers"
 import type { MetricsLine } from "../data/results"
 import type { PairWeights } from "../data/schema"
 import { MAX_WEIGHT } from "../musc/weigh"
@@ -157,7 +158,6 @@ function averaged(
   return { x: kept.map((i) => steps[i]!), y: kept.map((i) => round(smooth[i]!)) }
 }
 
-const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length
 /** Five digits are enough for a curve, and keep pages small. */
 const round = (value: number): number => Number(value.toPrecision(5))
 
@@ -189,7 +189,7 @@ export function weightDistribution(counts: Readonly<Record<string, WeightCounts>
   const centres = Array.from({ length: BINS }, (_, i) => Number((((i + 0.5) * MAX_WEIGHT) / BINS).toFixed(3)))
   const data = shown.flatMap((name, i) =>
     (["chosen", "rejected"] as const).map((answer): Trace => {
-      const total = counts[name]![answer].reduce((sum, n) => sum + n, 0) || 1
+      const total = sum(counts[name]![answer]) || 1
       return {
         type: "bar",
         name: answer,

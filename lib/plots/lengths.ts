@@ -1,3 +1,4 @@
+import { mean } from "../data/numbers"
 import { axis, type Figure, layoutOf, methodLooks, orderMethods, plain, type Trace } from "./theme"
 
 /** Lengths of texts under a name. */
@@ -32,8 +33,7 @@ export const lengthSummaries = (groups: readonly LengthGroup[]): LengthSummary[]
     .map(({ name, words }) => {
       const sorted = [...words].sort((a, b) => a - b)
       const at = (q: number) => quantileOf(sorted, q)
-      const mean = words.reduce((sum, n) => sum + n, 0) / words.length
-      return { name, n: words.length, mean, quantiles: [at(0.05), at(0.25), at(0.5), at(0.75), at(0.95)] }
+      return { name, n: words.length, mean: mean(words), quantiles: [at(0.05), at(0.25), at(0.5), at(0.75), at(0.95)] }
     })
 
 /** Lengths of answers as boxes: the middle half, the median, and from 5 to 95 %; the dashed line is the mean. */

@@ -1,11 +1,12 @@
+import { percent } from "../data/numbers"
 import type { Results } from "../data/results"
 import { temperaturesOf } from "../plots/figures"
 import { orderMethods } from "../plots/theme"
 
 /** What stands below the table of rates: how the run was done, what the answers look like, rates by kind. */
 
-const percent = (share: number) => (100 * share).toFixed(1)
-const markdown = (rows: readonly (readonly string[])[]) =>
+/** Rows as Markdown, the head first; the first column flush left. Nothing of no rows. */
+export const markdownTable = (rows: readonly (readonly string[])[]) =>
   rows
     .flatMap((row, i) => [row, ...(i ? [] : [row.map((_, c) => (c ? "---:" : "---"))])])
     .map((row) => `| ${row.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |\n`)
@@ -64,7 +65,7 @@ export function pairLines({ pairs }: Results): string[] {
 /** The same as Markdown, to stand below the table of rates. */
 export function belowTable(results: Results): string {
   const notes = [...(results.notes ?? []), ...pairLines(results)].map((note) => `- ${note}\n`).join("")
-  return [notes, markdown(answerRows(results)), markdown(kindRows(results))]
+  return [notes, markdownTable(answerRows(results)), markdownTable(kindRows(results))]
     .filter((part) => part)
     .map((part) => `\n${part}`)
     .join("")

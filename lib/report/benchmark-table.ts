@@ -1,6 +1,7 @@
 import type { BenchmarkResults, Results } from "../data/results"
 import { holm } from "../eval/over-seeds"
 import { orderMethods } from "../plots/theme"
+import { markdownTable } from "./answers"
 
 /** The one table of a run's benchmarks, methods by benchmarks, and what is written of it. */
 
@@ -126,12 +127,8 @@ export function benchmarkNotes(benchmarks: readonly BenchmarkResults[], seeds: n
 /** The table and its differences in Markdown. */
 export function benchmarkMarkdown({ benchmarks = [], seeds }: Pick<Results, "benchmarks" | "seeds">): string {
   const { head, values, differences } = benchmarkCells(benchmarks)
-  const line = (cells: readonly string[]) =>
-    `| ${cells.map((cell) => cell.replace(/[|*]/g, "\\$&").replace(/\s+/g, " ")).join(" | ")} |\n`
-  const table = (rows: readonly (readonly string[])[]) =>
-    [head, head.map((_, i) => (i ? "---:" : "---")), ...rows]
-      .map((row, i) => (i === 1 ? `| ${row.join(" | ")} |\n` : line(row)))
-      .join("")
+  const plain = (cell: string) => cell.replaceAll("*", "\\*").replace(/\s+/g, " ")
+  const table = (rows: readonly (readonly string[])[]) => markdownTable([head, ...rows].map((row) => row.map(plain)))
   const gaps = differences.map(({ against, rows }) => `Difference from ${against}:\n\n${table(rows)}`)
   const notes = benchmarkNotes(benchmarks, seeds.length).map((note) => `- ${note.replace(/^\*/, "\\*")}\n`)
   return [table(values), ...gaps, notes.join("")].join("\n")

@@ -1,18 +1,19 @@
 import { mkdir } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
 import { fileError, writeAtomic } from "../data/files"
+import { percent } from "../data/numbers"
 import type { EvalItem } from "../data/results"
 import { differenceOf, scoreOf } from "../eval/score"
 import { trainingCurves } from "../plots/curves"
 import { figureBlock, type Html, html, type Part, page, table } from "../plots/html"
 import { orderMethods } from "../plots/theme"
 import { type RunData, readRun } from "./report-data"
-import { points, pointsRange, summary } from "./report-sections"
+import { pointsRange, summary } from "./report-sections"
 import { timesOf } from "./run-sections"
+import { points } from "./tables"
 
 /** Two runs side by side: their settings, rows, times, curves, and the answers of the methods that both have. */
 
-const percent = (share: number): string => (100 * share).toFixed(1)
 const said = (value: unknown): string =>
   value === undefined ? "–" : typeof value === "string" ? value : JSON.stringify(value)
 

@@ -1,3 +1,4 @@
+import { percent } from "../data/numbers"
 import type { EvalItem, Results, Score } from "../data/results"
 import type { PairRow } from "../data/schema"
 import { constraintShare } from "../eval/grader"
@@ -15,14 +16,12 @@ import { gradeAnswer, worldSpec } from "../world/spec"
 import { answerRows, kindRows } from "./answers"
 import { benchmarkCells, benchmarkNotes, headlinesOf } from "./benchmark-table"
 import { type RunData, type Seeded, SHOWN, sampler } from "./report-data"
-import { covered, differenceBetween, isClear, judgedLine, resultLines } from "./tables"
+import { covered, differenceBetween, isClear, judgedLine, points, resultLines } from "./tables"
 
 /** Sections of the report: each shows one part of a run, or is undefined when the run has not come to it. */
 
-const percent = (share: number): string => `${(100 * share).toFixed(1)} %`
-const range = ([low, high]: readonly [number, number]): string =>
-  `${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)}`
-export const points = (share: number): string => `${share < 0 ? "−" : "+"}${(100 * Math.abs(share)).toFixed(1)}`
+const withSign = (share: number): string => `${percent(share)} %`
+const range = ([low, high]: readonly [number, number]): string => `${percent(low)} to ${percent(high)}`
 export const pointsRange = ([low, high]: readonly [number, number]): string => `${points(low)} to ${points(high)}`
 const warmth = (key: string): string => key.replace(/^T/, "")
 const many = (n: number, what: string): string => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`
@@ -44,7 +43,7 @@ export function summary(data: Pick<RunData, "results" | "stages">): string {
     const rows = `${last.passed.toLocaleString("en")} of ${many(stages[0]!.rows, "row")} passed`
     return `No results yet: the last stage with an output is ${last.stage}, which ${rows}.`
   }
-  const own = `${method} keeps every constraint in ${percent(score.isr)} of its answers (95 % interval ${range(score.isr_interval)} %) at temperature ${warmth(temperature)}`
+  const own = `${method} keeps every constraint in ${withSign(score.isr)} of its answers (95 % interval ${range(score.isr_interval)} %) at temperature ${warmth(temperature)}`
   const base = results.methods.base?.[temperature]
   const gain = results.differences.find(
     (d) => d.method === method && d.against === "base" && d.temperature === temperature,
@@ -52,7 +51,7 @@ export function summary(data: Pick<RunData, "results" | "stages">): string {
   if (!base || !gain) return `${own}.`
   const [low, high] = gain.isr_interval
   const verdict = low > 0 ? "a gain of" : high < 0 ? "a loss of" : "no clear difference,"
-  return `${own}, the base model in ${percent(base.isr)}: ${verdict} ${points(gain.isr)} points (${pointsRange(gain.isr_interval)}).`
+  return `${own}, the base model in ${withSign(base.isr)}: ${verdict} ${points(gain.isr)} points (${pointsRange(gain.isr_interval)}).`
 }
 
 const meanings: Readonly<Record<string, string>> = {
@@ -82,7 +81,7 @@ export function resultSection({ results }: Pick<RunData, "results">): Html | und
     Object.values(results.methods[method]!).some((score) => score.unreadable > 0),
   )
   const rate = (score: Score, name: "csr" | "isr") =>
-    html`${percent(score[name])} <small>(${range(score[`${name}_interval`])})</small>`
+    html`${withSign(score[name])} <small>(${range(score[`${name}_interval`])})</small>`
   const rows = temperaturesOf(results).flatMap((temperature) =>
     methods.flatMap((method) => {
       const score = results.methods[method]![temperature]
@@ -150,7 +149,7 @@ function seedTable(results: Results): Part {
     orderMethods(Object.keys(results.methods)).flatMap((method) => {
       const seeds = results.methods[method]![temperature]?.seeds
       const isr = (seed: number) => seeds?.find((entry) => entry.seed === seed)?.isr
-      const cells = results.seeds.map((seed) => (isr(seed) === undefined ? "–" : percent(isr(seed)!)))
+      const cells = results.seeds.map((seed) => (isr(seed) === undefined ? "–" : withSign(isr(seed)!)))
       return seeds ? [[method, warmth(temperature), ...cells]] : []
     }),
   )
@@ -183,7 +182,7 @@ export function stageSection({ stages, results, seeds }: RunData): Html | undefi
       .map(([reason, n]) => `${reason} (${n.toLocaleString("en")})`)
       .join("; ") || "–",
   ])
-  const kept = (share: number | null) => (share === null ? "not graded" : percent(share))
+  const kept = (share: number | null) => (share === null ? "not graded" : withSign(share))
   const pairs = results?.pairs.map((entry) => [
     entry.seed,
     entry.n.toLocaleString("en"),
@@ -203,7 +202,7 @@ ${
 /** Pairs of the baselines, and why other instructions gave none. */
 function baselineTable(results: Results | undefined): Part {
   if (!results?.baselines?.length) return null
-  const kept = (share: number | null) => (share === null ? "not graded" : percent(share))
+  const kept = (share: number | null) => (share === null ? "not graded" : withSign(share))
   const rows = results.baselines.map(({ method, seed, n, failures, unreadable, chosen_csr, rejected_csr }) => [
     method,
     seed,

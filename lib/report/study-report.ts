@@ -4,6 +4,7 @@ import { currentOf } from "../config/current"
 import { writeAtomic } from "../data/files"
 import { readJsonFile } from "../data/json-file"
 import { parseRecord } from "../data/jsonl"
+import { mean, percent } from "../data/numbers"
 import { type Results, results as resultsRecord } from "../data/results"
 import { InputError } from "../errors"
 import { type AxisCurve, methodComparison, satisfactionOver } from "../plots/comparison"
@@ -15,10 +16,10 @@ import { type RunData, readOutcomes } from "./report-data"
 import { benchmarkSection, kindSection, resultSection } from "./report-sections"
 import { readStudy, type StudyRecord } from "./study-record"
 
-const percent = (share: number | null) => (share === null ? "–" : `${(100 * share).toFixed(1)} %`)
-const mean = (values: readonly (number | null)[]) => {
+const rate = (share: number | null) => (share === null ? "–" : `${percent(share)} %`)
+const meanOfKnown = (values: readonly (number | null)[]) => {
   const known = values.filter((value) => value !== null)
-  return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null
+  return known.length ? mean(known) : null
 }
 
 /** What each variant changes, how many pairs it made, and what its pairs keep. */
@@ -29,8 +30,8 @@ function variantSection({ variants }: StudyRecord): Html {
       .map(([key, value]) => `${key} ${value}`)
       .join(", "),
     pairs.map(({ n }) => n.toLocaleString("en")).join(", ") || "–",
-    percent(mean(pairs.map(({ chosen_csr }) => chosen_csr))),
-    percent(mean(pairs.map(({ rejected_csr }) => rejected_csr))),
+    rate(meanOfKnown(pairs.map(({ chosen_csr }) => chosen_csr))),
+    rate(meanOfKnown(pairs.map(({ rejected_csr }) => rejected_csr))),
   ])
   const head = ["variant", "changes", "pairs, by seed", "constraints kept by chosen", "by rejected"]
   return table(head, rows, [2, 3, 4])
@@ -47,7 +48,7 @@ export function curvesOf(
   for (const { changes, model, methods, pairs } of variants) {
     const set = axis === undefined ? undefined : changes[axis]
     if (typeof set !== "number") continue
-    const at = axis === "pairs" && set ? Math.min(set, mean(pairs.map(({ n }) => n)) ?? set) : set
+    const at = axis === "pairs" && set ? Math.min(set, meanOfKnown(pairs.map(({ n }) => n)) ?? set) : set
     for (const [method, named] of Object.entries(methods)) {
       const score = results.methods[named]?.[temperature]
       if (method === "base" || !score) continue

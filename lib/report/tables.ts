@@ -1,6 +1,7 @@
 import { join } from "node:path"
 import type { DataFrame } from "danfojs-node"
 import { writeAtomic } from "../data/files"
+import { mean, percent } from "../data/numbers"
 import type { Results } from "../data/results"
 import { notInstalled, packageFolder } from "../device/packages"
 import { InputError } from "../errors"
@@ -8,7 +9,7 @@ import { holm } from "../eval/over-seeds"
 import { temperaturesOf } from "../plots/figures"
 import { frameOf } from "../plots/frame"
 import { orderMethods } from "../plots/theme"
-import { belowTable } from "./answers"
+import { belowTable, markdownTable } from "./answers"
 import { benchmarkLines, benchmarkMarkdown } from "./benchmark-table"
 
 /** Results as one table, and what is written of it. Only `resultFrame` needs danfo, which takes seconds to load. */
@@ -60,7 +61,7 @@ export function resultLines(results: Results): ResultLine[] {
 /** Pairs that a method was trained on, a mean over seeds; null where it was not trained or results do not say. */
 function pairsOf({ trained = [] }: Results, method: string): number | null {
   const own = trained.filter((one) => one.method === method)
-  return own.length ? Math.round(own.reduce((sum, { pairs }) => sum + pairs, 0) / own.length) : null
+  return own.length ? Math.round(mean(own.map(({ pairs }) => pairs))) : null
 }
 
 /** The lines with the p-values of each column corrected for being many. */
@@ -166,14 +167,13 @@ export function toMarkdown(frame: Frame): string {
     })
   })
   const head = shown.map((name) => titles(name))
-  const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |\n`
-  return [head, head.map((_, i) => (i ? "---:" : "---")), ...rows].map(line).join("")
+  return markdownTable([head, ...rows])
 }
 
 const anyAbove0 = (frame: Frame, name: string) =>
   rowsOf(frame).some((row) => Number(row[frame.columns.indexOf(name)]) > 0)
-const percent = (share: number) => (100 * share).toFixed(1)
-const points = (share: number) => `${share < 0 ? "−" : "+"}${percent(Math.abs(share))}`
+/** A difference of shares in percentage points, with its sign. */
+export const points = (share: number) => `${share < 0 ? "−" : "+"}${percent(Math.abs(share))}`
 
 /** `isr_minus_base` as "ISR − base", `musc_minus_isr` as "musc − this, ISR". */
 function titles(name: string): string {

@@ -1,3 +1,4 @@
+import { sum } from "../data/numbers"
 import type { Message } from "../data/schema"
 import type { Benchmark, BenchmarkItem } from "../eval/benchmark"
 import { estimateTokens, silentJudge } from "../eval/judge"
@@ -39,7 +40,6 @@ export async function benchmarkPlan(
       await benchmark.collect(item, answers?.get(item.id) ?? item.turns.map(() => unknownAnswer), judge)
     }
   }
-  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
   const tokensOf = (messages: readonly Message[]) => sum(messages.map(({ content }) => estimateTokens(content)))
   const count = (value: number) => value.toLocaleString("en")
   const turns = items.flatMap((item) => item.turns.map((text) => ({ text, most: item.maxTokens })))

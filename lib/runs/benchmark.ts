@@ -205,7 +205,7 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
     return { scores, table }
   } catch (error) {
     if (signal.aborted && !(error instanceof StoppedError)) {
-      throw new StoppedError("stopped; run the same command again to resume", { cause: error })
+      throw new StoppedError(undefined, { cause: error })
     }
     throw error
   } finally {

@@ -28,15 +28,15 @@ export function planLog(dir: string, onNote: (line: string) => void) {
  * Measures what each stage takes, from its first to its last sign of progress. Stages that an earlier call of the run
  * did keep the times that its manifest holds.
  */
-export function stageClock(dir: string, now: () => number = () => performance.now()) {
+export function stageClock(dir: string) {
   const times: Record<string, StageTime> = earlier<StageTime>(join(dir, "manifest.json"), "stages")
   let current: { stage: string; began: number; from: number; tokens: number } | undefined
   return {
     progress({ stage, unit, done }: Progress): void {
-      if (current?.stage !== stage) current = { stage, began: now(), from: done, tokens: 0 }
+      if (current?.stage !== stage) current = { stage, began: performance.now(), from: done, tokens: 0 }
       const rows = done - current.from
       if (rows <= 0) return
-      const seconds = Number(((now() - current.began) / 1000).toFixed(2))
+      const seconds = Number(((performance.now() - current.began) / 1000).toFixed(2))
       times[stage] = { seconds, unit, done: rows, ...(current.tokens && { tokens: current.tokens }) }
     },
     tokens(count: number): void {

@@ -1,4 +1,5 @@
 import { isBaseline, type RunConfig } from "../config/config"
+import { sum } from "../data/numbers"
 import type { CorruptedRow, DecomposedRow } from "../data/schema"
 import { estimateTokens, silentJudge } from "../eval/judge"
 import { stages } from "../musc/stages"
@@ -178,7 +179,6 @@ async function benchmarkCosts(config: RunConfig): Promise<Cost[]> {
             item.turns.map(() => ""),
             judge,
           )
-      const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
       const turns = items.flatMap((item) => item.turns.map((text) => ({ text, most: item.maxTokens })))
       const reply = (most: number) => Math.min(assumed.answer, most)
       const answers: Cost = {

@@ -1,5 +1,6 @@
 import { join } from "node:path"
 import { isBaseline, isVerified, type MethodName } from "../config/config"
+import { sum } from "../data/numbers"
 import type { EvalItem, Results } from "../data/results"
 import type { InstructionRow, PairRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
@@ -341,8 +342,6 @@ async function evaluateMethod(
   }
   return graded
 }
-
-const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0)
 
 /** Why rows failed, the most frequent reasons first. */
 function reasons({ failures }: StageOutput): string {

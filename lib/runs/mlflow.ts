@@ -26,7 +26,6 @@ export interface MlflowRun {
 export function mlflowRun(
   store: string,
   { experiment, name, params }: { experiment: string; name: string; params: Readonly<Record<string, unknown>> },
-  now: () => number = Date.now,
 ): MlflowRun {
   const experimentId = `${Number.parseInt(idOf(resolve(store), experiment).slice(0, 12), 16)}`
   const folder = join(store, experimentId)
@@ -35,7 +34,7 @@ export function mlflowRun(
   rmSync(dir, { recursive: true, force: true })
   for (const part of ["metrics", "params", "tags", "artifacts"]) mkdirSync(join(dir, part), { recursive: true })
   const uri = (path: string) => pathToFileURL(resolve(path)).href
-  const began = now()
+  const began = Date.now()
   const times = { creation_time: began, last_update_time: began }
   const about = { artifact_location: uri(folder), experiment_id: experimentId, lifecycle_stage: "active" }
   writeFileSync(join(folder, "meta.yaml"), yaml({ ...about, ...times, name: experiment }))
@@ -62,8 +61,8 @@ export function mlflowRun(
   return {
     metrics(step, values) {
       for (const [key, value] of Object.entries(values))
-        appendFileSync(join(dir, "metrics", named(key)), `${now()} ${value} ${step}\n`)
+        appendFileSync(join(dir, "metrics", named(key)), `${Date.now()} ${value} ${step}\n`)
     },
-    finish: () => meta(finished, now()),
+    finish: () => meta(finished, Date.now()),
   }
 }

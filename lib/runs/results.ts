@@ -1,3 +1,4 @@
+import { mean, percent } from "../data/numbers"
 import type { EvalItem, Results } from "../data/results"
 import { answerFigures, kindShares } from "../eval/answers"
 import type { BootstrapOptions } from "../eval/bootstrap"
@@ -82,12 +83,11 @@ function seedsTogether(answers: readonly Graded[]): Graded[] {
 
 function meanShare(answers: readonly Verdicts[]): number | null {
   const shares = answers.map(constraintShare).filter((share) => !Number.isNaN(share))
-  return shares.length ? shares.reduce((sum, share) => sum + share, 0) / shares.length : null
+  return shares.length ? mean(shares) : null
 }
 
 /** The results as an aligned plain-text table, one line a method and temperature. */
 export function resultsTable(results: Results): string {
-  const percent = (value: number) => (100 * value).toFixed(1)
   const rate = (value: number, [low, high]: readonly [number, number]) =>
     `${percent(value)} [${percent(low)}, ${percent(high)}]`
   const rows = Object.entries(results.methods).flatMap(([method, byTemperature]) =>

@@ -249,11 +249,7 @@ async function tallyOf(file: string): Promise<Tally> {
 function unlessAborted<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
   if (!signal) return promise
   return new Promise((resolve, reject) => {
-    const stop = () => {
-      const { reason } = signal
-      const request = "stopped; run the same command again to resume"
-      reject(reason instanceof StoppedError ? reason : new StoppedError(request))
-    }
+    const stop = () => reject(signal.reason instanceof StoppedError ? signal.reason : new StoppedError())
     if (signal.aborted) return stop()
     signal.addEventListener("abort", stop, { once: true })
     promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop))

@@ -1,5 +1,6 @@
 import { appendFileSync, mkdirSync } from "node:fs"
 import { join } from "node:path"
+import { bytesField, doubleField, floatField, varintField } from "../data/protobuf"
 import { hostName } from "../machine"
 
 /**
@@ -31,33 +32,6 @@ export function record(data: Uint8Array): Buffer {
   return Buffer.concat([head, data, end])
 }
 
-// Protocol buffers: a field is its number and wire type, then its value.
-function varint(value: number): Buffer {
-  const bytes: number[] = []
-  let rest = BigInt(value)
-  do {
-    const low = Number(rest & 127n)
-    rest >>= 7n
-    bytes.push(rest ? low | 128 : low)
-  } while (rest)
-  return Buffer.from(bytes)
-}
-const tag = (field: number, wire: number) => varint((field << 3) | wire)
-const integer = (field: number, value: number) => Buffer.concat([tag(field, 0), varint(value)])
-const bytes = (field: number, data: Uint8Array) => Buffer.concat([tag(field, 2), varint(data.length), data])
-const text = (field: number, value: string) => bytes(field, Buffer.from(value))
-const message = (field: number, ...parts: readonly Uint8Array[]) => bytes(field, Buffer.concat(parts))
-function double(field: number, value: number): Buffer {
-  const data = Buffer.alloc(8)
-  data.writeDoubleLE(value)
-  return Buffer.concat([tag(field, 1), data])
-}
-function float(field: number, value: number): Buffer {
-  const data = Buffer.alloc(4)
-  data.writeFloatLE(value)
-  return Buffer.concat([tag(field, 5), data])
-}
-
 export interface EventWriter {
   /** Adds scalars of one step. */
   scalars(step: number, values: Readonly<Record<string, number>>): void
@@ -68,23 +42,30 @@ export interface EventWriter {
 let opened = 0
 
 /** A new event file in a folder. Each call appends to it, so TensorBoard sees a training as it goes. */
-export function eventWriter(dir: string, now: () => number = Date.now): EventWriter {
+export function eventWriter(dir: string): EventWriter {
   mkdirSync(dir, { recursive: true })
-  const unique = `${Math.floor(now() / 1000)}.${hostName()}.${process.pid}.${opened++}`
+  const unique = `${Math.floor(Date.now() / 1000)}.${hostName()}.${process.pid}.${opened++}`
   const file = join(dir, `events.out.tfevents.${unique}`)
   const write = (...parts: readonly Uint8Array[]) =>
-    appendFileSync(file, record(Buffer.concat([double(1, now() / 1000), ...parts])))
-  write(text(3, "brain.Event:2"))
+    appendFileSync(file, record(Buffer.concat([doubleField(1, Date.now() / 1000), ...parts])))
+  write(bytesField(3, "brain.Event:2"))
   return {
     scalars(step, values) {
-      const summary = Object.entries(values).map(([name, value]) => message(1, text(1, name), float(2, value)))
-      write(integer(2, step), message(5, ...summary))
+      const summary = Object.entries(values).map(([name, value]) =>
+        bytesField(1, bytesField(1, name), floatField(2, value)),
+      )
+      write(varintField(2, step), bytesField(5, ...summary))
     },
     text(name, markdown) {
-      const metadata = message(9, message(1, text(1, "text")))
+      const metadata = bytesField(9, bytesField(1, bytesField(1, "text")))
       const stringType = 7 // DT_STRING
-      const tensor = message(8, integer(1, stringType), message(2, message(2, integer(1, 1))), text(8, markdown))
-      write(integer(2, 0), message(5, message(1, text(1, name), metadata, tensor)))
+      const tensor = bytesField(
+        8,
+        varintField(1, stringType),
+        bytesField(2, bytesField(2, varintField(1, 1))),
+        bytesField(8, markdown),
+      )
+      write(varintField(2, 0), bytesField(5, bytesField(1, bytesField(1, name), metadata, tensor)))
     },
   }
 }

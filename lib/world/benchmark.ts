@@ -1,7 +1,8 @@
 import type { z } from "zod"
+import { groupBy, mean } from "../data/numbers"
 import { instructionRow } from "../data/schema"
 import type { Benchmark } from "../eval/benchmark"
-import { groupBy, typeShares } from "../eval/figures"
+import { typeShares } from "../eval/figures"
 import { constraintShare, type Verdicts } from "../eval/grader"
 import { uniqueRecords } from "../eval/records"
 import { respondMessages } from "../musc/respond"
@@ -42,7 +43,6 @@ export const world: Benchmark<WorldSpec, null, Verdicts> = {
     gradeAnswer(data, answer.trim()).map(({ question, kind, satisfied }) => ({ question, kind, satisfied })),
 
   figures(results) {
-    const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
     const csr = (some: readonly Verdicts[]) => mean(some.map(constraintShare))
     const isr = (some: readonly Verdicts[]) => mean(some.map((verdicts) => Number(constraintShare(verdicts) === 1)))
     const byCount = groupBy(

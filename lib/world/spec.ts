@@ -1,4 +1,5 @@
 import { z } from "zod"
+import { mean } from "../data/numbers"
 import type { InstructionRow } from "../data/schema"
 import { InputError } from "../errors"
 import { type Rng, rng, streamKey } from "../rng"
@@ -212,7 +213,6 @@ export interface Graded extends Constraint {
 export const gradeAnswer = (spec: { constraints: readonly Constraint[] }, text: string): Graded[] =>
   spec.constraints.map((item) => ({ ...item, question: questionOf(item), satisfied: satisfies(item, text) }))
 
-const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length
 const share = (graded: readonly Graded[]): number => mean(graded.map(({ satisfied }) => Number(satisfied)))
 
 /** Constraint satisfaction rate: share of constraints kept, averaged over answers. NaN without answers. */

@@ -1,3 +1,4 @@
+import { mean, sum } from "../../data/numbers"
 import type { Benchmark, Judgement, Scoring } from "../benchmark"
 import { type Category, categories, firstVerdicts, judgeRequest, verdicts } from "./judge"
 import { type FollowBenchData, loadFollowBench } from "./load"
@@ -185,6 +186,3 @@ function cslOf(groups: ReadonlyMap<string, Run>, scoring: Scoring): number {
   }
   return total / drawn
 }
-
-const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0)
-const mean = (values: readonly number[]) => sum(values) / values.length

@@ -1,6 +1,6 @@
 import { TemplateError, UnsupportedError } from "./errors"
 import { type Spend, str } from "./print"
-import { Markup, Tuple, truthy, typeName, Undefined } from "./values"
+import { Markup, Tuple, typeName, Undefined } from "./values"
 
 /** Python's arithmetic. A whole number may grow, so its size is charged. */
 
@@ -135,5 +135,3 @@ export function formatted(text: string, values: unknown, spend: Spend): string {
   spend(done.length)
   return done
 }
-
-export const not = (value: unknown): boolean => !truthy(value)

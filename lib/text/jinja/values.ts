@@ -119,7 +119,6 @@ export function fromJson(value: unknown): unknown {
   return value
 }
 
-export const isText = (value: unknown): value is string => typeof value === "string"
 const isNumber = (value: unknown): value is bigint | number | boolean => /^(bigint|number|boolean)$/.test(typeof value)
 
 /** Characters as Python counts them. */
