@@ -91,6 +91,33 @@ it.each(pages)("links of %s lead to files of the project", (page) => {
   }
 })
 
+/** Names of the tests of a file, as written: those of `it` and `it.each`. */
+function testsIn(file: string): string[] {
+  const names: string[] = []
+  const visit = (node: ts.Node): void => {
+    if (ts.isCallExpression(node) && /^(it|test)\b/.test(node.expression.getText())) {
+      const [name] = node.arguments
+      if (name && ts.isStringLiteralLike(name)) names.push(name.text)
+    }
+    ts.forEachChild(node, visit)
+  }
+  visit(ts.createSourceFile(file, textOf(file), ts.ScriptTarget.ES2022, true))
+  return names
+}
+
+it("the table of faults names tests that there are", () => {
+  const page = "data/results/faults.md"
+  const rows = textOf(page)
+    .split("\n")
+    .filter((line) => /^\| (?!fault \|)/.test(line))
+  expect(rows.length).toBeGreaterThan(45)
+  for (const row of rows) {
+    const [, link, name] = /^\| [^|]+ \| \[[^\]]+\]\(([^)]+)\): `([^`]+)` \| [^|]+ \|$/.exec(row) ?? []
+    expect(link, row).toBeDefined()
+    expect(testsIn(join(dirname(page), link!)), row).toContain(name)
+  }
+})
+
 it("the page on environment variables names every one that the library reads", () => {
   const page = textOf("data/docs/environment.md")
   const kernels = readdirSync("lib/native/kernels").flatMap((file) =>

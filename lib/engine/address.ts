@@ -1,7 +1,7 @@
 import { InputError } from "../errors"
 
 /** Names of query parameters that hold secrets, and values that look like one. */
-const secretName = /key|token|secret|sig|pass|auth|cred|code/i
+const secretName = /key|token|secret|sig|pass|pwd|auth|cred|code|jwt|bearer|session/i
 const secretValue = /(?:^|[^a-z])(?:sk|pk|hf|gsk|xai|key|api)[-_][\w-]{8,}|AIza[\w-]{10,}|[\w+/=-]{24,}/i
 
 /**
@@ -12,7 +12,7 @@ const secretValue = /(?:^|[^a-z])(?:sk|pk|hf|gsk|xai|key|api)[-_][\w-]{8,}|AIza[
 export function serverAddress(text: string, field?: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (!url || !/^https?:$/.test(url.protocol) || !url.hostname) {
-    const got = text.replace(/\/\/[^/@]*@/, "//[…]@").slice(0, 100)
+    const got = text.replace(/[^/\s]*@/, "[…]@").slice(0, 100)
     throw new InputError(`must be an address such as http://127.0.0.1:8000/v1, got ${got || "nothing"}; correct it`, {
       field,
     })

@@ -139,7 +139,7 @@ export function toCsv(frame: Frame): string {
   const cell = (value: unknown) => {
     const plain = value === null || value === undefined || Number.isNaN(value) ? "" : `${value}`
     // A table calculator takes a text with such a beginning for a formula, which could come from a stranger's name.
-    const text = typeof value === "string" && /^[=+\-@\t\r]/.test(plain) ? `'${plain}` : plain
+    const text = typeof value === "string" && /^[=+\-@\t\r\n＝＋－＠]/.test(plain) ? `'${plain}` : plain
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
   }
   return [frame.columns, ...rowsOf(frame)].map((row) => `${row.map(cell).join(",")}\n`).join("")

@@ -159,9 +159,6 @@ export function modelCanHang(model: JsonObject): boolean {
 /** Most milliseconds for texts of so many characters; sound tokenizers take a tenth of that a character. */
 export const timeLimit = (characters: number): number => 1500 + Math.ceil(characters / 50)
 
-/** Milliseconds for which a signal may wait. */
-export const patience = 1800
-
 let work: () => void = () => {}
 const context = createContext({ run: () => work() })
 const script = new Script("run()")

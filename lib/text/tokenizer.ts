@@ -5,7 +5,7 @@ import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-
 import { endable } from "../data/stop-signals"
 import { InputError, RefusedError } from "../errors"
 import { type ChatTemplate, readChatTemplate } from "./chat-template"
-import { canHang, modelCanHang, patience, repair, timeLimit, withinTime } from "./repairs"
+import { canHang, modelCanHang, repair, timeLimit, withinTime } from "./repairs"
 import { isThoughtMark } from "./thoughts"
 import { UnsupportedPart } from "./tokenizer-parts"
 
@@ -190,11 +190,11 @@ function guardOf(file: string): <T>(characters: number, work: () => T) => T {
     const sum = thisTurn()
     sum.characters += characters
     const limit = characters ? timeLimit(sum.characters) : loadLimit
-    for (let again = false; ; again = true) {
+    for (;;) {
       const left = Math.max(1, Math.ceil(limit - sum.spent))
       const began = process.cpuUsage()
       try {
-        return again || left > patience ? endable(() => withinTime(left, work)) : withinTime(left, work)
+        return endable(() => withinTime(left, work))
       } catch (cause) {
         if ((cause as { code?: string }).code !== "ERR_SCRIPT_EXECUTION_TIMEOUT") throw cause
         // A machine that is busy or was suspended says nothing about the tokenizer: processor time decides.

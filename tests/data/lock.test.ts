@@ -16,6 +16,7 @@ import { beforeEach, describe, expect, it } from "vitest"
 import { lockFolder } from "../../lib/data/lock"
 import { isRunning, thisProcess } from "../../lib/data/process"
 import { InputError } from "../../lib/errors"
+import { lockRaces } from "../bench/attack/locks"
 
 let dir = ""
 beforeEach(() => {
@@ -130,6 +131,11 @@ describe("the lock of a folder", () => {
     expect(readdirSync(join(dir, "a/b"))).toEqual(["kept"])
     lockFolder(dir).release()
     expect(existsSync(dir)).toBe(true)
+  })
+
+  it("goes to one of four processes that race for it, stale or free", async () => {
+    const { tried, lost } = await lockRaces(dir, 200, 60)
+    expect({ tried, lost }).toEqual({ tried: 200, lost: [] })
   })
 
   it("is sound where a taker was killed on its way", () => {

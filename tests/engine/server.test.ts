@@ -348,6 +348,9 @@ describe("an address", () => {
     "https://h/v1?code=abc",
     "https://h/v1?x=0123456789abcdef0123456789abcdef",
     "https://h/v1?sig=a",
+    "https://h/v1?pwd=abc",
+    "https://h/v1?jwt=abc",
+    "https://h/v1?session=abc",
     "https://h/sk-abcdef0123456789/v1",
     "https://h/v1#sk-abcdef0123456789",
   ])("with a secret is refused with the way to do it, and not repeated: %s", (text) => {
@@ -368,6 +371,11 @@ describe("an address", () => {
   it.each(["127.0.0.1:8000", "ftp://h/v1", "", "file:///etc/passwd", "http://"])(
     "that is none is refused: %j",
     (text) => expect(() => serverAddress(text)).toThrow(/must be an address such as/),
+  )
+
+  it.each(["ftp://user:password@h/v1", "ftp:user:password@h", "user:password@h/v1"])(
+    "that is none is not repeated with its password: %s",
+    (text) => expect(() => serverAddress(text)).toThrow(/^(?!.*password@).*must be an address such as.*\[…\]@h/),
   )
 
   it("of an API version is fine, and so are several servers, each named once", () => {

@@ -218,6 +218,21 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
     })
   })
 
+  it("attend to nothing where nobody attends, and its gradient is zero", () => {
+    tf.tidy(() => {
+      const config = tinyConfig({ heads: N, kvHeads: K, headDim: 8, queryScale: 0.3, layers: 1, window: [null] })
+      const attention = contexts(config, places)[0]!.attention as AttentionInputs
+      const none = { ...attention, from: tf.scalar(T, "int32") }
+      const inputs = [numbers([B * T, (N + K) * 8], "qk"), numbers([B * T, K * 8], "v")]
+      const [value, ...gradients] = withGradients(
+        (qk, v) => fusedAttention(qk as Tensor2D, v as Tensor2D, none, [N, K]),
+        inputs,
+      )
+      expect(value).toHaveLength(0)
+      expect(gradients.map((gradient) => [...gradient])).toEqual(inputs.map(({ size }) => Array(size).fill(0)))
+    })
+  })
+
   it("flatten tensors and take the vector apart again, or say that it is too short", () => {
     tf.tidy(() => {
       const tensors = [numbers([3, 5], "a"), numbers([7], "b"), numbers([2, 1, 4], "c")]

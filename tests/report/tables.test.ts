@@ -92,8 +92,8 @@ describe("the table of results", () => {
   })
 
   it("gives a table calculator no formula to run, and leaves numbers below 0 as they are", () => {
-    const values = [["=1+2", "+x", "-x", "@x", "\tx", "x=1", -0.5]]
+    const values = [["=1+2", "+x", "-x", "@x", "\tx", "＝1+2", "x=1", -0.5]]
     const [, row] = toCsv({ columns: ["a", "b", "c", "d", "e", "f", "g"], values }).split("\n")
-    expect(row).toBe("'=1+2,'+x,'-x,'@x,'\tx,x=1,-0.5")
+    expect(row).toBe("'=1+2,'+x,'-x,'@x,'\tx,'＝1+2,x=1,-0.5")
   })
 })
