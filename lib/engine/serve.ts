@@ -44,6 +44,17 @@ export interface ServedText {
   dispose(): void
 }
 
+/** How the words of a command name the engines whose sampling fields are known, as `/v1/models` calls them. */
+const kinds: readonly (readonly [string, RegExp])[] = [
+  ["vllm", /^vllm(?![\w-])/],
+  ["sglang", /^sglang(?![\w-])/],
+  ["llamacpp", /^llama-server(?![\w-])/],
+]
+
+/** The engine that a command starts, also behind `env` or `python -m`; undefined for another. */
+export const engineIn = (words: readonly string[]): string | undefined =>
+  kinds.find(([, pattern]) => words.some((word) => pattern.test(basename(word))))?.[0]
+
 const nameOf = (dir: string) => `musc-${createHash("sha256").update(resolve(dir)).digest("hex").slice(0, 10)}`
 
 interface Running {
@@ -71,7 +82,7 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
     const rule = `must be a command with {model} and {port}, got ${command || "nothing"}`
     throw new InputError(`${rule}; add ${missing.join(" and ")}`, { field: "--serve" })
   }
-  const program = basename(words[0]!)
+  const program = engineIn(words) ?? basename(words[0]!)
   const onRetry = client.onRetry ?? toldOnce((problem) => onNote?.(`${program}: retrying after: ${problem}`))
   const fields = { leaveOut: client.leaveOut, fields: client.fields, limitField: client.limitField }
   const known = new Set<string>()

@@ -47,11 +47,13 @@ const stageFiles = ["decompose", "corrupt", "recombine", "respond"]
 
 /**
  * Engines whose command is known. vLLM on a CPU, in float32 as in process; its CPU build dies of a request with a seed
- * where prompts are read in chunks.
+ * where prompts are read in chunks. Without TORCH_COMPILE_DISABLE the first log-probs wait for a compiler, and the engine
+ * ends where that takes 300 s.
  */
 const engines: Record<string, (python: string) => string> = {
   vllm: (python) =>
-    `env VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 "${python}" -m vllm.entrypoints.openai.api_server --model {model} --port {port} ` +
+    "env VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 TORCH_COMPILE_DISABLE=1 " +
+    `"${python}" -m vllm.entrypoints.openai.api_server --model {model} --port {port} ` +
     "--dtype float32 --max-model-len 512 --max-num-seqs 64 --enforce-eager --no-enable-chunked-prefill " +
     "--max-num-batched-tokens 8192",
 }

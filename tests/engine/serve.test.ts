@@ -3,7 +3,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, describe, expect, it } from "vitest"
 import type { ModelDescription } from "../../lib/engine/description"
-import { type ServedText, servedText } from "../../lib/engine/serve"
+import { engineIn, type ServedText, servedText } from "../../lib/engine/serve"
 
 const stub = join(__dirname, "../support/serve-stub.cjs")
 const model = { name: "base", dir: "/models/base", fingerprint: "f" } as ModelDescription
@@ -89,6 +89,18 @@ describe("a server that musc starts", () => {
       expect.stringMatching(/^server: starting node/),
       expect.stringMatching(/^node: retrying after: 500 engine is busy/),
     ])
+  })
+
+  it("is known as vLLM, SGLang or llama.cpp also behind env and python, so that it gets their sampling fields", () => {
+    const of = (command: string) => engineIn(command.split(" "))
+    expect(of("vllm serve {model} --port {port}")).toBe("vllm")
+    expect(of("env A=1 /opt/venv/bin/vllm serve {model}")).toBe("vllm")
+    expect(of(".venv-vllm/bin/python -m vllm.entrypoints.openai.api_server --model {model}")).toBe("vllm")
+    expect(of("python -m sglang.launch_server --model-path {model}")).toBe("sglang")
+    expect(of("/usr/bin/llama-server -m {model}")).toBe("llamacpp")
+    expect(of(".venv-vllm/bin/python serve.py --like-vllm vllm-like {model}")).toBeUndefined()
+    const { text } = served(`env A=1 node "${stub}" -m vllm.entrypoints {model} --port {port}`)
+    expect(text.identity).toMatch(/^base served by vllm [0-9a-f]{16}$/)
   })
 
   it("needs a command that says where model and port go", () => {
