@@ -35,8 +35,8 @@ export function judgeMessages(
   instruction: string | null = null,
 ): Message[] {
   const examples = demos.slice(0, shots).map((demo): Demonstration => {
-    const asked = instruction === null ? null : demo.instruction
-    return [judgePrompt(demo.question, null, demo.answer, asked), demo.reply]
+    const instructionForText = instruction === null ? null : demo.instruction
+    return [judgePrompt(demo.question, null, demo.answer, instructionForText), demo.reply]
   })
   return fewShot(examples, judgePrompt(question, input, answer, instruction))
 }

@@ -36,8 +36,8 @@ export function parsePoints(text: string): number | undefined {
       new RegExp(`\\b(?:score|points|total)\\s*(?:is|:|=)\\s*${number}(?!\\s*(?:/|out of)|[\\d.]*\\d)`, "gi"),
     ),
   ]
-  const found = labelled.at(-1) ?? new RegExp(`^${number}\\.?$`, "i").exec(plain.split("\n").at(-1)!.trim())
-  const points = Number(found?.[1] ?? Number.NaN)
+  const match = labelled.at(-1) ?? new RegExp(`^${number}\\.?$`, "i").exec(plain.split("\n").at(-1)!.trim())
+  const points = Number(match?.[1] ?? Number.NaN)
   return points >= 0 && points <= 5 ? points : undefined
 }
 
@@ -48,13 +48,13 @@ export function parsePoints(text: string): number | undefined {
 export function pointsOf(verdicts: Verdicts): number | null {
   const known = verdicts.filter(({ satisfied }) => satisfied !== null)
   if (!known.length) return null
-  const kept = known.filter(({ satisfied }) => satisfied).length
+  const satisfiedCount = known.filter(({ satisfied }) => satisfied).length
   const [task, ...further] = verdicts
-  const missed = known.length - kept
+  const missed = known.length - satisfiedCount
   return [
     task?.satisfied === true,
     further.some(({ satisfied }) => satisfied),
-    2 * kept >= known.length,
+    2 * satisfiedCount >= known.length,
     missed <= 1,
     missed === 0,
   ].filter(Boolean).length

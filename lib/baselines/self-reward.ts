@@ -9,14 +9,14 @@ import { parsePoints, pointsPrompt } from "./points"
 import { type SampledRow, sampledRow } from "./sample"
 
 /** Answers with what a judge thinks of each: null for one whose judgement could not be read at all. */
-export const judgedRow = sampledRow.extend({
+const judgedRow = sampledRow.extend({
   scores: z.array(z.number().nullable()).describe("share of constraints kept, 0 to 1, or points, 0 to 5"),
   verdicts: z.array(evalItem.shape.constraints).optional().describe("verdicts on each constraint, by answer"),
 })
 export type JudgedRow = z.infer<typeof judgedRow>
 
 /** A preference pair of a baseline: an instruction as it stands and two answers to it. */
-export const baselinePair = pairRow.pick({ chosen: true, rejected: true, clean_instruction: true })
+const baselinePair = pairRow.pick({ chosen: true, rejected: true, clean_instruction: true })
 export type BaselinePair = SampledRow & z.infer<typeof baselinePair>
 
 /** Judges each answer constraint by constraint; its score is the share of yes among the verdicts that could be read. */
@@ -33,10 +33,10 @@ export async function judgeByPoints(
   row: SampledRow,
   { maxTokens }: { maxTokens: number },
 ): Promise<Outcome<JudgedRow>> {
-  const asked = blocks(row.instruction, row.input)
+  const prompt = blocks(row.instruction, row.input)
   const asker = { engine, seed: 0, stage: "judge", id: row.id }
   const calls = await Promise.all(
-    row.answers.map((answer, i) => ask(asker, pointsPrompt(asked, answer), { temperature: 0, maxTokens }, i)),
+    row.answers.map((answer, i) => ask(asker, pointsPrompt(prompt, answer), { temperature: 0, maxTokens }, i)),
   )
   const scores = calls.map(({ text }) => parsePoints(text) ?? null)
   return { ...withCalls(row, "judge", calls), scores, failure: undefined }

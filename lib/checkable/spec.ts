@@ -23,7 +23,7 @@ export const checkableSpec = z.object({
 export type CheckableSpec = z.infer<typeof checkableSpec>
 
 /** Evaluation splits: `development` for choices (rate, weighting, recipe), `test` for what is reported. */
-export const checkableSplits = ["train", "development", "test"] as const
+const checkableSplits = ["train", "development", "test"] as const
 export type CheckableSplit = (typeof checkableSplits)[number]
 
 const byTopic: ReadonlyMap<string, Task> = new Map(tasks.map((task) => [task.topic, task]))
@@ -36,7 +36,7 @@ const isTestTask = ({ topic }: Task): boolean => streamKey("checkable-task", top
  * Of the other tasks, one combination with constraints in eight is kept for development; wording and order do not
  * matter.
  */
-export function splitOf(task: Task, constraints: readonly Constraint[]): CheckableSplit {
+function splitOf(task: Task, constraints: readonly Constraint[]): CheckableSplit {
   if (isTestTask(task)) return "test"
   const parts = constraints.map(({ kind, value, negated }) => `${kind} ${negated} ${value}`).sort()
   return streamKey("checkable-combination", task.topic, ...parts) % 8 === 0 ? "development" : "train"
@@ -64,7 +64,7 @@ export const questionsOf = ({ task, constraints }: CheckableSpec): string[] => {
 const bag = kindNames.flatMap((kind) => Array<(typeof kindNames)[number]>(kinds[kind].share).fill(kind))
 
 /** Whether a constraint may stand beside the others: no common claim, and no word banned that another one asks for. */
-export function fits(item: Constraint, others: readonly Constraint[]): boolean {
+function fits(item: Constraint, others: readonly Constraint[]): boolean {
   return others.every((other) => !conflict(item, other))
 }
 

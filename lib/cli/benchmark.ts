@@ -89,10 +89,10 @@ async function evalCommand(name: string, options: Options): Promise<void> {
   const { warnings, data } = options.data ? await checkData(benchmark, options.data) : { warnings: [], data: {} }
   const all = await benchmark.load(options.data ?? "")
   const items = withMaxTokens(options.limit ? firstItems(all, options.limit) : all, options.maxTokens)
-  const given = options.responses ? await readAnswers(options.responses, items) : undefined
-  const notes = [...warnings, ...limitNotes(options), ...(given?.notes ?? [])]
+  const answers = options.responses ? await readAnswers(options.responses, items) : undefined
+  const notes = [...warnings, ...limitNotes(options), ...(answers?.notes ?? [])]
   if (options.dryRun) {
-    console.log([await benchmarkPlan(benchmark, items, given?.answers), ...notes].join("\n"))
+    console.log([await benchmarkPlan(benchmark, items, answers?.answers), ...notes].join("\n"))
     return
   }
   checkEngines(benchmark, options)
@@ -102,7 +102,7 @@ async function evalCommand(name: string, options: Options): Promise<void> {
     for (const note of notes) show.note(note)
     const engines = await openEngines(options, dir, { signal, show, judged: benchmark.judged })
     try {
-      const source: AnswerSource = given ?? { ...engines.answers!, seed: options.seed }
+      const source: AnswerSource = answers ?? { ...engines.answers!, seed: options.seed }
       const { scoring, samples, seed } = options
       const { scores, table } = await runBenchmark({
         ...{ benchmark, items, dir, subject, source, judge: engines.judge, scoring, notes, data, signal },

@@ -24,19 +24,19 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
   let stage = ""
   let began = 0
   let start = 0
-  let told = 0
+  let lastLine = 0
   /** when anything was last heard of: what comes between stages is not part of them */
   let heard = 0
-  let made = 0
+  let tokens = 0
   let bar: SingleBar | undefined
   let last: Progress | undefined
   /** the work done that was last written as a line */
   let written: number | undefined
 
   const seconds = () => (heard - began) / 1000
-  const facts = (progress: Progress) => paceOf(progress, { seconds: seconds(), start, tokens: made })
+  const facts = (progress: Progress) => paceOf(progress, { seconds: seconds(), start, tokens })
   const line = (progress: Progress) => {
-    told = Date.now()
+    lastLine = Date.now()
     written = progress.done
     const count = `${progress.stage}: ${progress.done} of ${progress.total} ${progress.unit}`
     stream.write(`${[count, facts(progress)].filter(Boolean).join(", ")}\n`)
@@ -51,7 +51,7 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
   const refresh = () => {
     if (!last) return
     if (bar) bar.update(last.done, { facts: facts(last) })
-    else if (Date.now() - told > PAUSE * 1000) line(last)
+    else if (Date.now() - lastLine > PAUSE * 1000) line(last)
   }
   return {
     progress(progress) {
@@ -59,10 +59,10 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
       if (progress.stage !== stage) {
         close()
         stage = progress.stage
-        began = told = now
+        began = lastLine = now
         start = progress.done
         written = undefined
-        made = 0
+        tokens = 0
         if (terminal) {
           bar = new SingleBar({
             format: "{stage} {bar} {value}/{total} {facts}",
@@ -79,7 +79,7 @@ export function display(stream: NodeJS.WriteStream = process.stderr): Display {
     },
     tokens(count) {
       heard = Date.now()
-      made += count
+      tokens += count
       refresh()
     },
     note(text) {

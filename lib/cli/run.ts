@@ -106,9 +106,9 @@ export function register(program: Command): void {
     )
     .addHelpText("after", help)
     .action(async (recipe: string, options: Options) => {
-      const given = { ...options, recipe, ...instructionsOf(options), settings: settingsOf(options) }
-      const study = readStudyPlan(given)
-      const config = study ? study.variants[0]!.config : readConfig(given)
+      const choices = { ...options, recipe, ...instructionsOf(options), settings: settingsOf(options) }
+      const study = readStudyPlan(choices)
+      const config = study ? study.variants[0]!.config : readConfig(choices)
       if (options.dryRun) {
         const list = study?.variants.map(({ name, changes }) => `  ${name}: ${JSON.stringify(changes)}`).join("\n")
         return console.log(

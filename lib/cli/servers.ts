@@ -84,7 +84,7 @@ export function servedOptions(
 }
 
 /** How servers are asked, for commands that have their own options for who they are. */
-export function withServerSettings(command: Command): Command {
+function withServerSettings(command: Command): Command {
   return command
     .option("--concurrency <n>", "concurrent requests", countOption, 8)
     .option("--timeout <seconds>", "timeout of one request", countOption, 300)
@@ -166,7 +166,7 @@ export function judgeSettingsOf(flags: ServerFlags & JudgeFlags): Omit<OpenAIOpt
 }
 
 /** How a server is asked, as the library says it. */
-export function settingsOf(flags: ServerFlags): Omit<OpenAIOptions, "model"> {
+function settingsOf(flags: ServerFlags): Omit<OpenAIOptions, "model"> {
   const { concurrency, timeout, retries, wait, keyVariable, limitField, leaveOut, field } = flags
   const { thinking, thinkingTokens, thoughtsOpen } = flags
   const template = thinking === undefined ? {} : { enable_thinking: thinking }

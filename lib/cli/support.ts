@@ -260,7 +260,7 @@ export async function stoppable<T>(work: (signal: AbortSignal, show: Display) =>
 }
 
 /** Whether npx started this process: then `musc` alone is no command of the shell. */
-export const viaNpx = (): boolean => variable("npm_command") === "exec"
+const viaNpx = (): boolean => variable("npm_command") === "exec"
 
 /** The command as it works again in the same shell. */
 const typed = () => (viaNpx() ? `npx ${commandLine()}` : commandLine())

@@ -113,7 +113,7 @@ async function trainCommand(file: string, options: Options): Promise<void> {
       }
       const tracked = log && (await openTrackers(out, config, log)).training(name, join(out, "metrics.jsonl"))
       const progress = stepProgress(name, { onProgress: show.progress, onNote: show.note })
-      const made = await runTraining({
+      const trained = await runTraining({
         ...{ dir: out, key, by, settings, signal: AbortSignal.any([signal, lock.lost]) },
         pairs: () => readPairs(file),
         checkpointEvery: config.checkpointEvery,
@@ -125,7 +125,7 @@ async function trainCommand(file: string, options: Options): Promise<void> {
         },
       })
       await tracked?.finish()
-      return made
+      return trained
     })
     console.log(`${settings.trained ? "model" : "adapter"}: ${adapter}\nmetrics: ${join(out, "metrics.jsonl")}`)
   } finally {

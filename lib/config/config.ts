@@ -10,7 +10,7 @@ import { preferenceLosses } from "../train/losses"
 const weightingNames = Object.keys(weightings) as [WeightingName, ...WeightingName[]]
 
 /** Baselines that make pairs of their own: Self-Reward by its judge, and Self-Correct. */
-export const baselineNames = [
+const baselineNames = [
   "self-reward-yesno",
   "self-reward-points",
   "self-reward-external",

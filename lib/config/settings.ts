@@ -23,13 +23,13 @@ export function parseSets(sets: readonly string[]): Record<string, unknown> {
   )
 }
 
-const told = new Set<string>()
+const noted = new Set<string>()
 
 /** The name that a setting has now; says so, once, where a command still uses a former one. */
 function currentName(name: string): string {
   const now = Object.hasOwn(formerNames, name) ? formerNames[name] : undefined
-  if (now && !told.has(name)) console.error(`note: the setting ${name} is called ${now} now`)
-  told.add(name)
+  if (now && !noted.has(name)) console.error(`note: the setting ${name} is called ${now} now`)
+  noted.add(name)
   return now ?? name
 }
 

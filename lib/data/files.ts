@@ -30,10 +30,10 @@ import { isRunning, thisProcess } from "./process"
 export async function finish<T>(path: string, make: (temporary: string) => Promise<T>): Promise<T> {
   const temporary = temporaryFor(path)
   try {
-    const made = await make(temporary)
+    const result = await make(temporary)
     await sync(temporary)
     await replace(temporary, path)
-    return made
+    return result
   } catch (error) {
     await rm(temporary, { recursive: true, force: true }).catch(() => {})
     throw fileError(error, path, "write")
@@ -74,12 +74,12 @@ export async function moveFinished(from: string, to: string): Promise<void> {
   }
 }
 
-let made = 0
+let counter = 0
 
 /** A new name beside `path`: it tells the process, and no other call in it gets the same. */
 export function temporaryFor(path: string): string {
   const { pid, boot = "", namespace = "", started = "0" } = thisProcess()
-  return join(dirname(path), `.${basename(path)}.${space(boot, namespace)}-${pid}-${started}-${made++}.tmp`)
+  return join(dirname(path), `.${basename(path)}.${space(boot, namespace)}-${pid}-${started}-${counter++}.tmp`)
 }
 
 const temporaryName = /^\..+\.([0-9a-f]{8})-(\d+)-(\d+)-\d+\.tmp$/
@@ -150,9 +150,9 @@ const exists = (path: string) =>
 
 /** Has the disk keep the bytes of a file, or of all files of a folder; not of what links lead to. */
 async function sync(path: string): Promise<void> {
-  const found = await lstat(path)
-  if (found.isDirectory()) for (const name of await readdir(path)) await sync(join(path, name))
-  if (!found.isFile()) return
+  const stats = await lstat(path)
+  if (stats.isDirectory()) for (const name of await readdir(path)) await sync(join(path, name))
+  if (!stats.isFile()) return
   const handle = await open(path, isWindows ? "r+" : "r")
   try {
     await handle.datasync()
@@ -226,9 +226,9 @@ export const sha256File = async (file: string): Promise<string> => (await printO
 
 /** How a file differs from what it should hold, in words; undefined where it does not. */
 export async function damageOf(file: string, wanted: FilePrint): Promise<string | undefined> {
-  const found = statSync(file, { throwIfNoEntry: false })
-  if (!found?.isFile()) return "is missing"
-  if (found.size !== wanted.bytes) return `has ${found.size} bytes instead of ${wanted.bytes}`
+  const stats = statSync(file, { throwIfNoEntry: false })
+  if (!stats?.isFile()) return "is missing"
+  if (stats.size !== wanted.bytes) return `has ${stats.size} bytes instead of ${wanted.bytes}`
   return (await sha256File(file)) === wanted.sha256 ? undefined : "has other content than when it was finished"
 }
 

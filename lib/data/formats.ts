@@ -97,8 +97,8 @@ function parts(
   if (typeof said === "string") return { instruction: said }
   if (Array.isArray(said)) {
     const turns = parseRecord(chat, said, { ...place })
-    const asked = turns.find(({ role, content }) => (role === "human" || role === "user") && hasContent(content))
-    const text = textContent.safeParse(asked?.content ?? "")
+    const question = turns.find(({ role, content }) => (role === "human" || role === "user") && hasContent(content))
+    const text = textContent.safeParse(question?.content ?? "")
     if (!text.success) return { instruction: "", reason: "more than text in the user turn" }
     const { data: system } = textContent.safeParse(turns.find(({ role }) => role === "system")?.content)
     return { instruction: text.data, system }

@@ -47,7 +47,7 @@ async function* arrayElements(file: string, maxBytes: number): AsyncGenerator<Li
   let depth = 0
   let inString = false
   let escaped = false
-  let found = 0
+  let records = 0
   const add = (bytes: Buffer) => {
     parts.push(bytes)
     size += bytes.length
@@ -83,7 +83,7 @@ async function* arrayElements(file: string, maxBytes: number): AsyncGenerator<Li
             from = at + 1
             const done = finish()
             if (done.text) yield done
-            if (done.text) found++
+            if (done.text) records++
           }
           if (byte !== COMMA) depth--
         }
@@ -95,5 +95,5 @@ async function* arrayElements(file: string, maxBytes: number): AsyncGenerator<Li
   }
   if (depth !== 0)
     throw new InputError("the array must end with ], got the end of the file; fetch it again", { file, line })
-  if (!found) throw new InputError("must hold at least one record, got an empty array; check the path", { file })
+  if (!records) throw new InputError("must hold at least one record, got an empty array; check the path", { file })
 }

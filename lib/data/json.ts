@@ -3,7 +3,7 @@
 /**
  * Deepest nesting that is read. Code that walks a value calls itself once a level, so thousands would end the program.
  */
-export const maxDepth = 500
+const maxDepth = 500
 
 const nonFinite: Record<string, number> = {
   NaN: Number.NaN,
@@ -58,7 +58,7 @@ function opensMany(text: string): boolean {
 }
 
 /** The value of a plain JSON text. @throws SyntaxError, and RangeError where it is nested deeper than `maxDepth` */
-export function parsePlainJson(text: string): unknown {
+function parsePlainJson(text: string): unknown {
   const value: unknown = JSON.parse(text)
   if (opensMany(text)) checkDepth(value)
   return value

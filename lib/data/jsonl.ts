@@ -40,7 +40,7 @@ export async function* readLines(
   let parts: Buffer[] = []
   let size = 0
   let line = 1
-  let found = 0
+  let records = 0
   const add = (bytes: Buffer) => {
     parts.push(bytes)
     size += bytes.length
@@ -55,7 +55,7 @@ export async function* readLines(
     parts = []
     size = 0
     line++
-    if (done.text) found++
+    if (done.text) records++
     return done
   }
   try {
@@ -76,7 +76,7 @@ export async function* readLines(
     const done = finish()
     if (done.text) yield done
   }
-  if (!found && !allowEmpty)
+  if (!records && !allowEmpty)
     throw new InputError("must hold at least one record, got an empty file; check the path", { file })
 }
 

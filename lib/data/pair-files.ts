@@ -26,7 +26,7 @@ const roles: Readonly<Record<string, Message["role"]>> = {
 }
 
 /** A ranking record with ShareGPT turns, as LLaMA-Factory reads it. @throws InputError with place and field */
-export function fromShareGptRanking(value: unknown, place: Place): Preference {
+function fromShareGptRanking(value: unknown, place: Place): Preference {
   const { conversations, chosen, rejected, system } = parseRecord(sharegptRanking, value, place)
   const prompt = conversations.map(({ from, value: content }, i): Message => {
     const role = roles[from]

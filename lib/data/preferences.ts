@@ -131,7 +131,7 @@ const rankingFields = {
 }
 
 /** A record of a LLaMA-Factory ranking file (Alpaca fields). */
-export const ranking = z.looseObject({ ...rankingFields, chosen: z.string(), rejected: z.string() })
+const ranking = z.looseObject({ ...rankingFields, chosen: z.string(), rejected: z.string() })
 
 /**
  * The prompt of an Alpaca record as LLaMA-Factory puts it together: system, history, instruction and input, a line
@@ -171,7 +171,7 @@ export function datasetInfo(name: string, fileName: string, { system = false, hi
 const scores = z.array(z.number().nonnegative())
 
 /** A record of the token-weighted preference file that the authors' fork of LLaMA-Factory trains on. */
-export const tokenWeighted = z.looseObject({
+const tokenWeighted = z.looseObject({
   ...rankingFields,
   chosen: z.string(),
   rejected: z.string(),

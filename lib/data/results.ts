@@ -33,7 +33,7 @@ const interval = (pair as z.ZodType<[number, number]>).describe(
 )
 
 /** Constraint and instruction satisfaction of one method at one temperature, over all seeds. */
-export const score = z.object({
+const score = z.object({
   csr: z.number(),
   csr_interval: interval,
   isr: z.number(),
@@ -51,7 +51,7 @@ const probability = z
   .describe("two-sided p of no difference, not corrected for how many there are; results made before lack it")
 
 /** `method` minus `against` on the same seeds and instructions, with a paired interval. */
-export const difference = z.object({
+const difference = z.object({
   method: z.string(),
   against: z.string(),
   temperature: z.string(),
@@ -67,7 +67,7 @@ export type Difference = z.infer<typeof difference>
 const keptShare = z.number().nullable()
 
 /** What answers look like beside the constraints that they keep. */
-export const answerFigures = z.object({
+const answerFigures = z.object({
   words: z.number().describe("mean number of words"),
   tokens: z.number().nullable().describe("mean number of tokens, end-of-turn included"),
   cut: z.number().nullable().describe("share cut off at the token limit"),
@@ -76,13 +76,13 @@ export const answerFigures = z.object({
 export type AnswerFigures = z.infer<typeof answerFigures>
 
 /** Constraints kept, by kind. */
-export const kindShares = z.record(z.string(), z.object({ kept: z.int(), n: z.int() }))
+const kindShares = z.record(z.string(), z.object({ kept: z.int(), n: z.int() }))
 export type KindShares = z.infer<typeof kindShares>
 
 const figure = z.object({ value: keptShare, interval: z.tuple([keptShare, keptShare]) })
 
 /** What a benchmark says of the methods of a run: over the items that all of them have, and over all seeds. */
-export const benchmarkResults = z.object({
+const benchmarkResults = z.object({
   benchmark: z.string(),
   scoring: z.enum(["official", "corrected"]),
   judge: z.string().nullable(),

@@ -32,7 +32,7 @@ export const textContent = z.unknown().transform((content, context): string => {
 /**
  * One call of a model: the user prompt that was sent and what came back. `thoughts` and `text` together are all of it.
  */
-export const call = z.object({
+const call = z.object({
   prompt: z.string().describe("last user message as sent, before the chat template, without demonstrations"),
   text: z.string().describe("raw text of the reply, untrimmed, without the model's thoughts"),
   thoughts: z.string().optional().describe("what a model that thinks aloud wrote before its reply, raw"),
@@ -46,7 +46,7 @@ export const stageName = z.enum(["source", "decompose", "corrupt", "recombine", 
 export type StageName = z.infer<typeof stageName>
 
 /** Stages of the baselines, behind decompose. */
-export const baselineStageName = z.enum(["sample", "judge", "select", "revise"])
+const baselineStageName = z.enum(["sample", "judge", "select", "revise"])
 
 const anyStage = z.enum([...stageName.options, ...baselineStageName.options])
 export type AnyStage = z.infer<typeof anyStage>
@@ -79,7 +79,7 @@ export const editKind = z.enum(["constraint-dropout", "constraint-negate", "cons
 export type EditKind = z.infer<typeof editKind>
 
 /** One corrupted constraint. `after` is null when it was dropped. */
-export const edit = z.object({
+const edit = z.object({
   index: z.int().min(1).describe("position in `constraints`"),
   kind: editKind,
   before: z.string(),
@@ -120,7 +120,7 @@ export const tokenSignals = z.object({
 export type TokenSignals = z.infer<typeof tokenSignals>
 
 /** Token weights of both answers under one weighting: non-negative, at most 2. */
-export const pairWeights = z.object({ chosen: perToken, rejected: perToken })
+const pairWeights = z.object({ chosen: perToken, rejected: perToken })
 export type PairWeights = z.infer<typeof pairWeights>
 
 /** Stage 5: signals of both answers and the weights that each asked-for weighting makes of them. */

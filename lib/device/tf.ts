@@ -85,8 +85,10 @@ export async function useBackend(wanted = variable("MUSC_BACKEND"), math = proce
   const choice = await chooseBackend(wanted || undefined, loaders)
   const machine = await startBackend(choice, math)
   const means = describeDevice(machine)
-  const found = means ? choice.reason.replace(`; ${choice.detail})`, `; ${choice.detail}; ${means})`) : choice.reason
-  return { ...choice, machine, reason: math === "bf16" ? `${found}, ${bf16Effect(choice)}` : found }
+  const description = means
+    ? choice.reason.replace(`; ${choice.detail})`, `; ${choice.detail}; ${means})`)
+    : choice.reason
+  return { ...choice, machine, reason: math === "bf16" ? `${description}, ${bf16Effect(choice)}` : description }
 }
 
 /** Starts a backend that was chosen, and looks at what it is to a model. */

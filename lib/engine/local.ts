@@ -113,11 +113,14 @@ function localEngine(
   const bound = bind(model, { lora, plan: planFor(size, { kind: "generate" }) })
   const maxBatch = options.batchSize ?? (size > large ? 16 : 128)
   // The adapter is read when processes start; a clone stays what it is until then.
-  const kept = pool && lora && { ...lora, params: cloned(lora.params) }
-  const helpers = pool?.open(async () => ({ lora: kept && (await sentLora(kept)), batchSize: maxBatch }), {
-    ...options,
-    slots: maxBatch,
-  })
+  const adapterCopy = pool && lora && { ...lora, params: cloned(lora.params) }
+  const helpers = pool?.open(
+    async () => ({ lora: adapterCopy && (await sentLora(adapterCopy)), batchSize: maxBatch }),
+    {
+      ...options,
+      slots: maxBatch,
+    },
+  )
   let asked = 0
   const outside = () => pool?.worth(asked * size) ?? false
   const lanes = () => (outside() ? pool!.size : 1)
@@ -168,7 +171,7 @@ function localEngine(
     },
     dispose() {
       helpers?.close()
-      if (kept) tf.dispose(kept.params)
+      if (adapterCopy) tf.dispose(adapterCopy.params)
       prefixes.dispose()
       release(bound)
     },

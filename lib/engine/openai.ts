@@ -57,7 +57,7 @@ export interface OpenAIOptions {
 }
 
 /** Most bytes of a reply that are read, unpacked. No answer is as long; a record of a file holds 16 MiB. */
-export const MAX_REPLY_BYTES = 8 * 2 ** 20
+const MAX_REPLY_BYTES = 8 * 2 ** 20
 
 /** Fields of a request that are not for options to set. */
 const ownFields = [

@@ -3,7 +3,7 @@ import type { Completion, GenerateRequest, Generator } from "./engine"
 
 /** Reasons why a model that thinks aloud gave no answer. */
 export const CUT_IN_THOUGHTS = "cut off inside its thoughts"
-export const ONLY_THOUGHTS = "thoughts without an answer"
+const ONLY_THOUGHTS = "thoughts without an answer"
 
 /**
  * One reply as all stages, judges, benchmarks and the chat get it: `text` is the answer alone, `thoughts` is what the

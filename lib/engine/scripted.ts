@@ -37,7 +37,7 @@ export function scripted(
 }
 
 function lookUp(script: Readonly<Record<string, ScriptedAnswer>>, { messages }: GenerateRequest): ScriptedAnswer {
-  const asked = messages.at(-1)?.content ?? ""
-  if (Object.hasOwn(script, asked)) return script[asked]!
-  throw new InputError(`the script must hold an answer to ${JSON.stringify(asked.slice(0, 80))}, got none; add it`)
+  const question = messages.at(-1)?.content ?? ""
+  if (Object.hasOwn(script, question)) return script[question]!
+  throw new InputError(`the script must hold an answer to ${JSON.stringify(question.slice(0, 80))}, got none; add it`)
 }

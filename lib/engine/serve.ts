@@ -203,10 +203,13 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
   }
   const concurrency = client.concurrency ?? 64
   const engineOf = (adapter?: string): Generator => {
-    const asked = asking((options) => serverAs(options, { id: options.model, owned_by: program }).engine, adapter)
+    const scoringEngine = asking(
+      (options) => serverAs(options, { id: options.model, owned_by: program }).engine,
+      adapter,
+    )
     return {
       ...{ name: model.name, independent: true, concurrency },
-      generate: (request) => asked((engine) => engine.generate(request)),
+      generate: (request) => scoringEngine((engine) => engine.generate(request)),
     }
   }
   const scored = asking((options) => serverScorer({ ...options, tokenizer: model.tokenizer }))

@@ -126,10 +126,10 @@ const MOST_TOLD = 20
 
 /** Tells each of a server's problems once: hundreds of calls under way have the same one when it fails. */
 export function toldOnce(tell: (problem: string) => void): (problem: string) => void {
-  const told = new Set<string>()
+  const noted = new Set<string>()
   return (problem) => {
-    if (told.has(problem) || told.size >= MOST_TOLD) return
-    told.add(problem)
+    if (noted.has(problem) || noted.size >= MOST_TOLD) return
+    noted.add(problem)
     tell(problem)
   }
 }

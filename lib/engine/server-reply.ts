@@ -14,7 +14,7 @@ export class ReplyError extends Error {
 }
 
 /** Why a server's reply holds no text; fixed, so that they can be counted. */
-export const problems = {
+const problems = {
   refusal: "refused by the model",
   filter: "stopped by the server's content filter",
   tool: "a tool call instead of text",

@@ -82,25 +82,25 @@ const LISTING = 60
 async function listedModels(options: OpenAIOptions): Promise<ListedModel | undefined> {
   const { model } = options
   const connection = openConnection({ ...options, timeout: Math.min(LISTING, options.timeout ?? LISTING) })
-  const found: (ListedModel | undefined)[] = []
+  const models: (ListedModel | undefined)[] = []
   const errors: unknown[] = []
   for (const url of connection.urls) {
     try {
-      found.push(await listedAt(url, connection, options))
+      models.push(await listedAt(url, connection, options))
     } catch (error) {
       if (error instanceof StoppedError || connection.urls.length === 1) throw error
       errors.push(error) // the others can answer in its place
     }
   }
-  if (!found.length) throw errors[0]
-  const different = found.find((one) => `${sourceOf(one)}` !== `${sourceOf(found[0])}`)
+  if (!models.length) throw errors[0]
+  const different = models.find((one) => `${sourceOf(one)}` !== `${sourceOf(models[0])}`)
   if (different) {
-    const both = [found[0], different].map((one) => sourceOf(one).filter(Boolean).join(" at revision ") || "nothing")
+    const both = [models[0], different].map((one) => sourceOf(one).filter(Boolean).join(" at revision ") || "nothing")
     throw new MuscError(
       `servers must serve the same model as ${model}, got ${both.join(" and ")}; give those alone that do`,
     )
   }
-  return found[0]
+  return models[0]
 }
 
 async function listedAt(

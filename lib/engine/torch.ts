@@ -48,7 +48,7 @@ export function wordsOf(command: string): string[] {
   return words
 }
 
-export const scripts = join(__dirname, "../../lib/engine/python")
+const scripts = join(__dirname, "../../lib/engine/python")
 
 export interface Job {
   /** Folder with settings.json and the data. */
@@ -71,7 +71,7 @@ exec \${LAUNCH:-torchrun --standalone --nproc_per_node auto} ${script} .
 `
 
 /** Writes the script and `run.sh` into a job folder whose data is there. */
-export async function completeJob(folder: string, script: Job["script"]): Promise<void> {
+async function completeJob(folder: string, script: Job["script"]): Promise<void> {
   await copyFinished(join(scripts, script), join(folder, script))
   await writeFile(join(folder, "run.sh"), runScript(script, pythonFolder()))
   await chmod(join(folder, "run.sh"), 0o755)

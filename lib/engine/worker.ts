@@ -27,20 +27,20 @@ function open(local: LocalModel, { session, opening }: Extract<ToWorker, { kind:
   const stop = new AbortController()
   if (stopped.has(session)) stop.abort()
   let count = 0
-  let told = 0
+  let reported = 0
   const flush = () => {
     if (count) tell({ kind: "tokens", session, count })
     count = 0
-    told = Date.now()
+    reported = Date.now()
   }
   const onTokens = (made: number) => {
     count += made
-    if (Date.now() - told >= pause) flush()
+    if (Date.now() - reported >= pause) flush()
   }
   const adapter = opening.lora && receivedLora(opening.lora)
-  const made = local.engine(adapter, { batchSize: opening.batchSize, onTokens, signal: stop.signal })
+  const engine = local.engine(adapter, { batchSize: opening.batchSize, onTokens, signal: stop.signal })
   if (adapter) tf.dispose(adapter.params)
-  engines.set(session, { engine: made, stop, flush })
+  engines.set(session, { engine, stop, flush })
 }
 
 /** A request that is refused is an answer of its own, so that the others of its batch have theirs. */

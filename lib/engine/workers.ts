@@ -53,7 +53,7 @@ const worthStarting = 5e10
 /** Where the processes start: TypeScript in a checkout, compiled in a package. */
 const program = join(__dirname, `worker${extname(__filename)}`)
 /** Whether there is such a file; notebooks compile only what they import. */
-export const hasWorkers = existsSync(program)
+const hasWorkers = existsSync(program)
 
 /**
  * Processes that are worth having for a model of so many parameters. Small ones: one a core where half of the free

@@ -10,7 +10,7 @@ import { type GamedRow, lengthControlledRate } from "./length-controlled"
 import { fileIn, uniqueRecords } from "./records"
 
 /** A record of the official outputs of the baseline, which hold the instructions as well. */
-export const alpacaRecord = z.object({
+const alpacaRecord = z.object({
   dataset: z.string().default("unknown"),
   instruction: z.string().min(1),
   output: z.string().describe("the baseline's answer"),

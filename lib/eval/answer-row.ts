@@ -69,8 +69,8 @@ export function readAnswerRow(value: unknown, place: Place): AnswerRow {
   const row = parseRecord(answerRow, value, place)
   const of = row.doc ?? row
   const ids = [of.custom_id, of.key, of.question_id, of.main_id, of.idx, of.id].filter((id) => typeof id === "string")
-  const asked = row.messages?.find(({ role }) => role === "user")?.content
-  const { prompt = asked, prompt_new, instruction, input } = of
+  const question = row.messages?.find(({ role }) => role === "user")?.content
+  const { prompt = question, prompt_new, instruction, input } = of
   const prompts = [prompt, prompt_new, instruction, instruction && input ? `${instruction}\n\n${input}` : undefined]
     .filter((one): one is string => typeof one === "string" && one !== "")
     .map(promptKey)
@@ -90,8 +90,8 @@ function turnsOf(row: Row, place: Place): readonly string[] | undefined {
   if (said?.length && said.every((one) => typeof one === "string")) return said
   const logged = row.filtered_resps?.[0] ?? row.resps?.[0]?.[0]
   const plain = typeof row.response === "object" && row.response !== null ? undefined : row.response
-  const given = [plain, row.output, row.generated, row.completion, choice?.message?.content, choice?.text, logged]
-  const answer = given.find((one) => one !== undefined)
+  const candidates = [plain, row.output, row.generated, row.completion, choice?.message?.content, choice?.text, logged]
+  const answer = candidates.find((one) => one !== undefined)
   if (typeof answer === "string") return [answer]
   if (answer === null || choice || wrapped) return undefined
   throw new InputError("an answer must be a text, got none; add it", { ...place, field: "response" })

@@ -22,13 +22,13 @@ export function bootstrap(
   { samples, seed, level = 0.95 }: BootstrapOptions,
 ): Interval {
   const totals = new Float64Array(columns.length)
-  const found: number[] = []
+  const statistics: number[] = []
   for (const drawn of resamples(columns[0]!.length, { samples, seed })) {
     totals.fill(0)
     for (const unit of drawn) for (let c = 0; c < columns.length; c++) totals[c]! += columns[c]![unit]!
-    found.push(statistic(totals))
+    statistics.push(statistic(totals))
   }
-  return percentiles(found, level)
+  return percentiles(statistics, level)
 }
 
 /**

@@ -84,7 +84,7 @@ const instructions = `请你担任回答质量的评审员。下面给出用户�
  * official ones, the wording and the two worked examples are ours, so figures are near to published ones but not
  * comparable to the last digit.
  */
-export function cfbenchRequest(record: CfbenchRecord, response: string): JudgeRequest {
+function cfbenchRequest(record: CfbenchRecord, response: string): JudgeRequest {
   const criteria = record.criteria.map(([text]) => text).join("\n\n")
   const content = `${instructions}
 

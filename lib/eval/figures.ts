@@ -24,15 +24,15 @@ export function withIntervals<Result>(
 ): Record<string, Figure> {
   const units = [...groupBy(rows, unitOf, ({ result }) => result).values()]
   const whole = figures(rows.map(({ result }) => result))
-  const found = Object.keys(whole).map((name) => ({ name, values: new Float64Array(options.samples) }))
+  const columns = Object.keys(whole).map((name) => ({ name, values: new Float64Array(options.samples) }))
   let sample = 0
   for (const drawn of resamples(units.length, options)) {
     const own = figures(pick(units, drawn))
-    for (const { name, values } of found) values[sample] = own[name] ?? Number.NaN
+    for (const { name, values } of columns) values[sample] = own[name] ?? Number.NaN
     sample++
   }
   return Object.fromEntries(
-    found.map(({ name, values }) => [name, { value: whole[name]!, interval: percentiles(values, options.level) }]),
+    columns.map(({ name, values }) => [name, { value: whole[name]!, interval: percentiles(values, options.level) }]),
   )
 }
 
@@ -60,14 +60,14 @@ export function pairedDifferences<Result>(
   const right = [...groupBy(shared, unitOf, ({ id }) => other.get(id)!).values()]
   const [wholeA, wholeB] = [figures(left.flat()), figures(right.flat())]
   const names = Object.keys(wholeA).filter((name) => name in wholeB)
-  const found = names.map((name) => ({ name, values: new Float64Array(options.samples) }))
+  const columns = names.map((name) => ({ name, values: new Float64Array(options.samples) }))
   let sample = 0
   for (const drawn of resamples(left.length, options)) {
     const [ownA, ownB] = [figures(pick(left, drawn)), figures(pick(right, drawn))]
-    for (const { name, values } of found) values[sample] = (ownB[name] ?? Number.NaN) - (ownA[name] ?? Number.NaN)
+    for (const { name, values } of columns) values[sample] = (ownB[name] ?? Number.NaN) - (ownA[name] ?? Number.NaN)
     sample++
   }
-  const differences = found.map(({ name, values }): [string, PairedDifference] => {
+  const differences = columns.map(({ name, values }): [string, PairedDifference] => {
     const [x, y] = [wholeA[name]!, wholeB[name]!]
     return [name, { a: x, b: y, difference: y - x, interval: percentiles(values, options.level) }]
   })

@@ -52,7 +52,7 @@ const ourRules = `Answer the questions about the generated text (and the input, 
 const script = "evaluation.py"
 
 /** First user message about a text; in a conversation, later messages are bare questions. */
-export function infobenchPrompt(rules: string, input: string, text: string, question: string): string {
+function infobenchPrompt(rules: string, input: string, text: string, question: string): string {
   const about = input ? `Input:\n"${input}"\n\n` : ""
   return `${rules}\n\n${about}Generated Text:\n"${text}"\n\nQuestion:\n${question}\n`
 }
@@ -62,7 +62,7 @@ export function infobenchPrompt(rules: string, input: string, text: string, ques
  * it has exactly one of YES and NO in capitals, inside words too. Corrected: the same with whole words, behind quotes
  * and marks.
  */
-export function infobenchVerdict(reply: string, scoring: Scoring): boolean | null {
+function infobenchVerdict(reply: string, scoring: Scoring): boolean | null {
   const edge = scoring === "official" ? "" : "\\b"
   const start = new RegExp(scoring === "official" ? "^(yes|no)" : "^[^\\p{L}\\p{N}]*(yes|no)\\b", "iu").exec(reply)
   if (start) return start[1]!.toLowerCase() === "yes"
@@ -81,7 +81,7 @@ const readable = (text: string) =>
  * Official scoring counts an unreadable reply as no and leaves unasked questions out. Corrected scoring leaves both
  * out. Replies that cannot be read are asked for again first, where the official script never does.
  */
-export function infobenchOf({ single }: { single: boolean }): Benchmark<Data, Collected, Result> {
+function infobenchOf({ single }: { single: boolean }): Benchmark<Data, Collected, Result> {
   return {
     name: single ? "infobench-single" : "infobench",
     about: `500 instructions, 2,250 yes/no questions to a judge, ${single ? "each by itself" : "one conversation an item"}: DRFR`,
@@ -216,9 +216,10 @@ export const infobenchSingle = infobenchOf({ single: true })
 /** The official names, of the whole set and of the Hard set in two parts. */
 function filesIn(folder: string): string[] {
   const names = ["InfoBench.json", "InfoBench.jsonl", "InfoBench-input.json", "InfoBench-noinput.json"]
-  const found = names.map((name) => join(folder, name)).filter((file) => existsSync(file))
-  if (!found.length) throw new InputError(`must hold ${names.join(" or ")}, got none; name the file`, { file: folder })
-  return found
+  const present = names.map((name) => join(folder, name)).filter((file) => existsSync(file))
+  if (!present.length)
+    throw new InputError(`must hold ${names.join(" or ")}, got none; name the file`, { file: folder })
+  return present
 }
 
 /** The text of SYS_MSG in the official script, whose escapes are those of JSON; null where there is no script. */

@@ -12,7 +12,7 @@ export interface Comparison {
 type Vector = [number, number, number]
 
 /** The grid that cross-validation chooses the strength from: ten values, logarithmic. */
-export const STRENGTHS: readonly number[] = Array.from({ length: 10 }, (_, i) => 10 ** (-4 + (8 * i) / 9))
+const STRENGTHS: readonly number[] = Array.from({ length: 10 }, (_, i) => 10 ** (-4 + (8 * i) / 9))
 const FOLDS = 5
 
 /**

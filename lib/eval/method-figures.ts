@@ -86,7 +86,7 @@ export function figuresOfMethods<Result>(
 
 /** The values of each resample; its draw is used up at once, as the array is used again. */
 function drawsOf<Values>(units: number, valuesOf: (drawn: Int32Array) => Values, options: BootstrapOptions): Values[] {
-  const found: Values[] = []
-  for (const drawn of resamples(units, options)) found.push(valuesOf(drawn))
-  return found
+  const values: Values[] = []
+  for (const drawn of resamples(units, options)) values.push(valuesOf(drawn))
+  return values
 }

@@ -173,10 +173,10 @@ export function mtBenchRequests(
 /** The rating in a judge's reply, null when there is none. See `mtBench` for the two readings. */
 export function ratingOf(reply: string, scoring: Scoring): number | null {
   for (const pattern of [/\[\[(\d+\.?\d*)\]\]/g, /\[(\d+\.?\d*)\]/g]) {
-    const found = [...reply.matchAll(pattern)].map(([, number]) => Number(number))
-    if (!found.length) continue
-    if (scoring === "official") return found[0]!
-    return found.reverse().find((number) => number >= 1 && number <= 10) ?? null
+    const ratings = [...reply.matchAll(pattern)].map(([, number]) => Number(number))
+    if (!ratings.length) continue
+    if (scoring === "official") return ratings[0]!
+    return ratings.reverse().find((number) => number >= 1 && number <= 10) ?? null
   }
   return null
 }
@@ -203,10 +203,10 @@ async function load(path: string): Promise<BenchmarkItem<MtBenchData>[]> {
   }
   const prompts = await unique(promptFile, promptRow, "name")
   const promptOf = (name: string) => {
-    const found = prompts.get(name)
-    if (!found)
+    const prompt = prompts.get(name)
+    if (!prompt)
       throw new InputError(`must hold the prompt ${name}, got none; fetch the file again`, { file: promptFile })
-    const { record, place } = found
+    const { record, place } = prompt
     const named = new Set([...record.prompt_template.matchAll(/\{(\w+)\}/g)].map(([, placeholder]) => placeholder!))
     const wanted = placeholders[name]!
     if (named.size !== wanted.length || !wanted.every((one) => named.has(one))) {

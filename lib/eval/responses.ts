@@ -34,7 +34,7 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
   )
   const answers = new Map<string, readonly string[]>()
   const lines = new Map<string, number>()
-  const given = new Map<string, readonly string[]>()
+  const turnsById = new Map<string, readonly string[]>()
   const forPrompt = new Map<string, { turns: readonly string[]; line: number }[]>()
   const unknown: number[] = []
   const otherId: number[] = []
@@ -46,7 +46,7 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
   const put = ({ id, turns: { length } }: BenchmarkItem, turns: readonly string[], line: number) => {
     const before = lines.get(id)
     if (before !== undefined) {
-      if (JSON.stringify(given.get(id)) === JSON.stringify(turns)) {
+      if (JSON.stringify(turnsById.get(id)) === JSON.stringify(turns)) {
         repeated++
         return
       }
@@ -60,7 +60,7 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
     if (split.some(({ thoughts }) => thoughts)) thinking++
     if (split.some((turn) => turn.unfinished)) unfinished++
     lines.set(id, line)
-    given.set(id, turns)
+    turnsById.set(id, turns)
     answers.set(
       id,
       split.map(({ answer }) => answer),

@@ -67,9 +67,9 @@ export function replayed(inputs: readonly unknown[], { shared, graphs }: Traced,
     inputs.flatMap((input, c) => tensorsOf(input).map((tensor, i) => [nameIn(`a${i}`, c, shared.has(i)), tensor])),
   )
   if (!by.length) {
-    const made = value(args, sizes)
-    const each = made.length / inputs.length
-    return inputs.map((_, c) => made.slice(c * each, (c + 1) * each))
+    const output = value(args, sizes)
+    const each = output.length / inputs.length
+    return inputs.map((_, c) => output.slice(c * each, (c + 1) * each))
   }
   const named = (names: readonly string[]) => names.map((name) => args[name]!)
   let rows: number[] = []
@@ -97,12 +97,12 @@ const nameIn = (ref: Ref, input: number, isShared: boolean) => (isShared ? ref :
 
 /** The tensors of a tree, each once, in their order. */
 export function tensorsOf(input: unknown): Tensor[] {
-  const found = new Set<Tensor>()
+  const tensors = new Set<Tensor>()
   mapTensors(input, (tensor) => {
-    found.add(tensor)
+    tensors.add(tensor)
     return tensor
   })
-  return [...found]
+  return [...tensors]
 }
 
 /** An argument `a3`, an output of a call `n5:0`, a constant `c7`, or `dy`. */
@@ -205,9 +205,9 @@ function watch({ input, by, dy, run }: Example): Trace {
 }
 
 const typeNamed = (value: unknown): GraphType => {
-  const found = (Object.keys(dtypes) as GraphType[]).find((name) => dtypes[name] === value)
-  if (!found) throw new Error(`trace: element type must be one of ${Object.keys(dtypes)}, got ${value}`)
-  return found
+  const dtype = (Object.keys(dtypes) as GraphType[]).find((name) => dtypes[name] === value)
+  if (!dtype) throw new Error(`trace: element type must be one of ${Object.keys(dtypes)}, got ${value}`)
+  return dtype
 }
 
 /** A list of whole numbers that depends on the sizes. */
@@ -281,11 +281,11 @@ export function trace(examples: readonly Example[], { recompute = false, xla = f
     kept: [...late].filter(isKept),
   }
   const isShared = (ref: Ref) => ref.startsWith("a") && shared.has(Number(ref.slice(1)))
-  const made = new Map<number, Graphs>()
+  const graphsBySize = new Map<number, Graphs>()
   return {
     shared,
     graphs(inputs) {
-      const known = made.get(inputs)
+      const known = graphsBySize.get(inputs)
       if (known) return known
       const each = Array.from({ length: inputs }, (_, c) => c)
       const named = (some: readonly Ref[]) =>
@@ -303,7 +303,7 @@ export function trace(examples: readonly Example[], { recompute = false, xla = f
       const gradient = refs.by.length ? partOf({ ...part, from: forward, to: calls.length }, sums) : () => []
       const names = { by: named(refs.by), read: named(refs.read), kept: named(refs.kept) }
       const graphs: Graphs = { value, gradient, ...names }
-      made.set(inputs, graphs)
+      graphsBySize.set(inputs, graphs)
       return graphs
     },
   }
@@ -316,11 +316,11 @@ export function trace(examples: readonly Example[], { recompute = false, xla = f
 export function traceFailed(what: string, error: unknown): void {
   const reason = error instanceof Error ? error.message : String(error)
   if (variable("MUSC_GRAPHS") === "strict") throw error
-  if (!told.has(what))
+  if (!noted.has(what))
     process.stderr.write(`graphs: ${what} run one operation at a time, as tracing failed: ${reason}\n`)
-  told.add(what)
+  noted.add(what)
 }
-const told = new Set<string>()
+const noted = new Set<string>()
 
 /** Number of the call that makes something, null for arguments and constants. */
 function callOf(ref: Ref): number | null {
@@ -379,12 +379,12 @@ function partOf(
   outputs: (inputs: readonly NodeOf[], g: GraphBuilder) => Node[],
 ): Part {
   const g = new GraphBuilder()
-  const given = new Map<string, At<Tensor>>()
+  const nodesById = new Map<string, At<Tensor>>()
   const nodesOf = (c: number) => {
     const nodes = new Map<string, GraphNode>()
     const input = (ref: Ref, tensor: (name: string) => At<Tensor>) => {
       const name = nameIn(ref, c, isShared(ref))
-      given.set(plainName(name), tensor(name))
+      nodesById.set(plainName(name), tensor(name))
       return g.input(plainName(name), trace.types[ref] as GraphType)
     }
     const constant = (ref: Ref): GraphNode => {
@@ -423,5 +423,5 @@ function partOf(
   const ends = outputs(each, g).map(({ name, dtype }) => g.op("Identity", [name], { T: dtype }))
   const graph = g.compile(ends, { xla })
   return (args, sizes) =>
-    tf.tidy(() => graph.run(Object.fromEntries([...given].map(([name, tensor]) => [name, tensor(args, sizes)]))))
+    tf.tidy(() => graph.run(Object.fromEntries([...nodesById].map(([name, tensor]) => [name, tensor(args, sizes)]))))
 }

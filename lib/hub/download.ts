@@ -168,17 +168,17 @@ export function refusal(where: string, status: number, detail = ""): InputError 
 
 /** Whether a file has the content; one that has not is removed. */
 export async function holds(file: string, remote: Pick<RemoteFile, "size" | "hash">): Promise<boolean> {
-  const found = await stat(file).catch(() => null)
-  if (!found) return false
-  if (found.size === remote.size && (await contentHash(file, remote)) === remote.hash) return true
+  const stats = await stat(file).catch(() => null)
+  if (!stats) return false
+  if (stats.size === remote.size && (await contentHash(file, remote)) === remote.hash) return true
   await rm(file, { force: true, recursive: true })
   return false
 }
 
 /** A file of its own: no link, and no second name for a file elsewhere. */
 async function isPlain(file: string): Promise<boolean> {
-  const found = await lstat(file).catch(() => null)
-  return !found || (found.isFile() && found.nlink === 1)
+  const stats = await lstat(file).catch(() => null)
+  return !stats || (stats.isFile() && stats.nlink === 1)
 }
 
 async function sizeOf(file: string): Promise<number> {

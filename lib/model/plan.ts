@@ -82,7 +82,7 @@ function blockBackward(config: ModelConfig, tokens: number, keys: number, fused:
 }
 
 /** Peak values of the tensors of a stage, weights included. */
-export function tensorPeak(
+function tensorPeak(
   config: ModelConfig,
   stage: PlanStage,
   { rank, length: T, batch: B }: Batch,
@@ -116,9 +116,9 @@ export function tensorPeak(
   const head = 3 * Math.min(chunk, tokens / 2) * V
   const saved = blockSaved(config, tokens, seenKeys(T), fused)
   // The last layer continues after attention with the tokens that predict answers alone.
-  const kept = recompute ? L * tokens * D + saved : (L - 0.5) * saved
+  const activations = recompute ? L * tokens * D + saved : (L - 0.5) * saved
   const work = Math.max(head, blockBackward(config, tokens, seenKeys(T), fused))
-  return weights + effective + 5 * lora + tables(config, tokens, T, fused) + kept + work
+  return weights + effective + 5 * lora + tables(config, tokens, T, fused) + activations + work
 }
 
 const MiB = 2 ** 20

@@ -30,13 +30,13 @@ export const decomposeDefaults: DecomposeOptions = {
 
 /** User message that asks for the constraints of an instruction; with `findText`, also for a text that it holds. */
 export function decomposePrompt(row: { instruction: string; input: string | null }, findText = false): string {
-  const given = findText
+  const question = findText
     ? `Instruction: ${blocks(row.instruction, row.input)}`
     : fields({ Instruction: row.instruction, Text: row.input })
   return blocks(
     "Split the instruction into its constraints. Write each as a yes/no question about the answer, one a line, starting with ##1. for the task itself.",
     findText && "Then repeat the text that the instruction works on, after Text:, or write none.",
-    `${given}\nQuestions:`,
+    `${question}\nQuestions:`,
   )
 }
 
@@ -67,8 +67,8 @@ function questionsIn(text: string): string[] {
   const marked = text.split(/##\s*\d+\s*[.):]/).slice(1)
   // Blanks within a line alone: from each of many empty lines a pattern would look at all those below it.
   const numbered = /^[^\S\r\n\u2028\u2029]*\d+\s*[.):](.*)$/gm
-  const found = marked.length ? marked : [...text.matchAll(numbered)].map((match) => match[1]!)
-  return found
+  const items = marked.length ? marked : [...text.matchAll(numbered)].map((match) => match[1]!)
+  return items
     .map((part) => part.trim().split("\n")[0]!.replaceAll("**", "").replace(/\s+/g, " ").trim())
     .filter((question) => question)
 }
@@ -78,8 +78,8 @@ function questionsIn(text: string): string[] {
  * instruction does not hold (models make texts up).
  */
 export function parseText(reply: string, instruction: string): string | null {
-  const found = /^Text:\s*([\s\S]+)$/m.exec(reply)?.[1]?.trim()
-  return found && !/^none\.?$/i.test(found) && instruction.includes(found) ? found : null
+  const textPart = /^Text:\s*([\s\S]+)$/m.exec(reply)?.[1]?.trim()
+  return textPart && !/^none\.?$/i.test(textPart) && instruction.includes(textPart) ? textPart : null
 }
 
 /**
@@ -95,9 +95,9 @@ export async function decompose(
 ): Promise<Outcome<DecomposedRow>> {
   const { seed, temperature, maxTokens, findText } = { ...decomposeDefaults, ...options }
   const shots = shotsFor(engine, options.shots, decomposeDefaults.shots)
-  const given = row.constraints?.map((question) => question.trim()).filter((question) => question)
-  if (given?.length === 1) return failed(row, "decompose", "fewer than 2 constraints in the seed file")
-  if (given?.length) return { ...row, constraints: given, decomposed_by: "seed file", failure: undefined }
+  const questions = row.constraints?.map((question) => question.trim()).filter((question) => question)
+  if (questions?.length === 1) return failed(row, "decompose", "fewer than 2 constraints in the seed file")
+  if (questions?.length) return { ...row, constraints: questions, decomposed_by: "seed file", failure: undefined }
   const search = (findText ?? engine.maxShots !== 0) && !row.input
   const messages = fewShot(demonstrations(decomposeDemos.slice(0, shots), search), decomposePrompt(row, search))
   const call = await ask({ engine, seed, stage: "decompose", id: row.id }, messages, { temperature, maxTokens })

@@ -38,7 +38,7 @@ export async function evaluate(
   const { tokens, finish, thoughts, problem } = call
   const verdicts = await grade(row, answer)
   const constraints = problem ? verdicts.map((verdict) => ({ ...verdict, satisfied: false })) : verdicts
-  const asked = { id: row.id, seed, method, temperature, instruction: messages[0]!.content }
+  const identity = { id: row.id, seed, method, temperature, instruction: messages[0]!.content }
   const said = { answer, ...(thoughts && { thoughts }), ...(problem && { problem }) }
-  return { ...asked, ...said, tokens, cut: finish === "length", constraints }
+  return { ...identity, ...said, tokens, cut: finish === "length", constraints }
 }

@@ -45,8 +45,8 @@ export async function ask(
   const messages = typeof prompt === "string" ? [{ role: "user" as const, content: prompt }] : prompt
   const request = { messages, ...sampling, seed: streamKey(seed, stage, id, sample) }
   const { text, thoughts, tokens, finish, problem } = await replyOrRefusal(engine, request)
-  const asked = messages.filter((message) => message.role === "user").at(-1)?.content ?? ""
-  return { prompt: asked, text, ...(thoughts && { thoughts }), tokens, finish, ...(problem && { problem }) }
+  const lastQuestion = messages.filter((message) => message.role === "user").at(-1)?.content ?? ""
+  return { prompt: lastQuestion, text, ...(thoughts && { thoughts }), tokens, finish, ...(problem && { problem }) }
 }
 
 async function replyOrRefusal(engine: Generator, request: GenerateRequest): Promise<Completion> {

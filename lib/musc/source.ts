@@ -73,7 +73,7 @@ export async function selfInstruct(
  * Jaccard similarity of the character 5-grams (letters and digits, lower case, other characters as one space) from
  * which two instructions count as near-duplicates. One changed word in a sentence of twelve is just about .7.
  */
-export const NEAR_DUPLICATE = 0.7
+const NEAR_DUPLICATE = 0.7
 
 /** Rows read before the first comparison, to learn which 5-grams are common. */
 const SAMPLE = 1000
@@ -93,7 +93,7 @@ export async function* markNearDuplicates<Row extends InstructionRow>(
   rows: Rows<Outcome<Row>>,
   threshold = NEAR_DUPLICATE,
 ): AsyncGenerator<Outcome<Row>> {
-  const kept: { id: string; grams: Uint32Array }[] = []
+  const accepted: { id: string; grams: Uint32Array }[] = []
   const holders = new Map<number, number[]>()
   const common = new Map<number, number>()
   const mark = (row: Outcome<Row>, grams: Uint32Array): Outcome<Row> => {
@@ -104,16 +104,16 @@ export async function* markNearDuplicates<Row extends InstructionRow>(
     const shared = new Map<number, number>()
     for (const gram of prefix) for (const i of holders.get(gram) ?? []) shared.set(i, (shared.get(i) ?? 0) + 1)
     for (const [i, count] of shared) {
-      const earlier = kept[i]!
+      const earlier = accepted[i]!
       if (count < Math.min(SHARED, least) || jaccard(grams, earlier.grams) < threshold) continue
       return failed({ ...row, duplicate_of: earlier.id }, "source", "near-duplicate")
     }
     for (const gram of prefix) {
       const rowsWith = holders.get(gram)
-      if (rowsWith) rowsWith.push(kept.length)
-      else holders.set(gram, [kept.length])
+      if (rowsWith) rowsWith.push(accepted.length)
+      else holders.set(gram, [accepted.length])
     }
-    kept.push({ id: row.id, grams })
+    accepted.push({ id: row.id, grams })
     return row
   }
   let sample: { row: Outcome<Row>; grams: Uint32Array }[] | undefined = []

@@ -217,11 +217,11 @@ async function trainOn(
         : null
     const pairAt = (i: number) => reweigh?.item(items.at(i)!, i) ?? items.at(i)!
     const at = settings.kind === "sft" ? chosen : pairAt
-    const given: Items<PairItem | Sequence> = { length: items.length, at }
+    const trainItems: Items<PairItem | Sequence> = { length: items.length, at }
     const work = { adapter: lora !== undefined, tokens: tokens * settings.epochs, checkpointing: gradientCheckpointing }
     const plan = planFor(sizeOf(model.params), { kind: "train", ...work })
     onPlan?.(plan)
-    const batches = epochs(given, { epochs: settings.epochs, batchSize, seed })
+    const batches = epochs(trainItems, { epochs: settings.epochs, batchSize, seed })
     const beforeStep = reweigh?.beforeStep
     await train({ model, lora, objective, plan, batches, lr, warmup, tokenBudget, beforeStep, ...stepControl })
   } finally {
@@ -247,10 +247,10 @@ export function checkSettings(settings: TrainSettings): void {
   if (settings.kind === "sft" || readsWeights(settings.preference.loss)) return
   const { weighting, firstTokenZero, preference } = settings
   if (weighting === "uniform" && !firstTokenZero) return
-  const given = firstTokenZero ? "firstTokenZero" : `weighting ${weighting}`
+  const setting = firstTokenZero ? "firstTokenZero" : `weighting ${weighting}`
   throw new InputError(
     `loss ${preference.loss} must go with uniform weights, as it reads no token weights and musc would equal coarse, ` +
-      `got ${given}; leave out the methods musc and fine, or take another loss`,
+      `got ${setting}; leave out the methods musc and fine, or take another loss`,
   )
 }
 

@@ -8,7 +8,7 @@ export interface PairVerdicts {
   rejected: Verdicts
 }
 
-export const NOT_VERIFIED = "chosen keeps no more constraints than rejected"
+const NOT_VERIFIED = "chosen keeps no more constraints than rejected"
 
 /**
  * Verified contrast, between stages 4 and 5: a pair passes only where the chosen answer keeps a larger share of the

@@ -105,8 +105,8 @@ function readStamp(folder: string): Stamp | undefined {
 }
 
 function isCurrent(stamp: Stamp, recipe: string, wish: LibraryWish): boolean {
-  const asked = (["wheel", "python", "cuda"] as const).every((key) => !wish[key] || wish[key] === stamp.wish[key])
-  return asked && stamp.recipe === recipe && stamp.print === fingerprint(stamp.library)
+  const sameWish = (["wheel", "python", "cuda"] as const).every((key) => !wish[key] || wish[key] === stamp.wish[key])
+  return sameWish && stamp.recipe === recipe && stamp.print === fingerprint(stamp.library)
 }
 
 /** Size and time of the libraries: changes when the user upgrades or removes TensorFlow. */

@@ -267,15 +267,15 @@ async function cuda(run: Run, driver: string): Promise<Fact[]> {
   ]
   for (const name of cudaLibraries) {
     const folder = folders.find((place) => existsSync(path.join(place, name)))
-    const found = folder ?? (known.has(name) ? "in the system's folders" : undefined)
+    const location = folder ?? (known.has(name) ? "in the system's folders" : undefined)
     const cure =
       name === "libcuda.so.1"
         ? "install the NVIDIA driver's libraries"
         : "`npx musc native --cuda` fetches it, or `pip install tensorflow[and-cuda]` into the active Python and `npx musc native --force`"
     const remedy = present ? cure : undefined
     facts.push(
-      found
-        ? { topic: "cuda", name, state: "ok", value: found }
+      location
+        ? { topic: "cuda", name, state: "ok", value: location }
         : { topic: "cuda", name, state: lacking, value: "not found", remedy },
     )
   }

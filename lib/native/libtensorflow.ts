@@ -42,7 +42,7 @@ export async function findLibrary(wish: LibraryWish, run: Run, log: (line: strin
 }
 
 /** The library in a folder (the `tensorflow` folder itself or its parent), or undefined where something is missing. */
-export function readLibrary(folder: string): Library | undefined {
+function readLibrary(folder: string): Library | undefined {
   for (const place of [folder, path.join(folder, "tensorflow")]) {
     if ([...libraryFiles, "include/tensorflow/c/c_api.h"].every((file) => existsSync(path.join(place, file)))) {
       const info = path.join(place, "python/platform/build_info.py")

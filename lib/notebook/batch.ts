@@ -35,7 +35,7 @@ const notebook = z.looseObject({
 export type Notebook = z.infer<typeof notebook>
 
 /** The notebooks of the project. */
-export const notebookFolder = resolve(__dirname, "../../notebooks")
+const notebookFolder = resolve(__dirname, "../../notebooks")
 
 /** All notebooks in order, as files. */
 export const notebookFiles = (): string[] =>

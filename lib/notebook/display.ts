@@ -26,11 +26,11 @@ type Write = (content: Content, update: boolean) => void
 
 /** tslab sends a whole bundle through this function alone; its public display knows one mime type at a time. */
 function writer(): Write | undefined {
-  const found = Object.values(require.cache).find(
+  const jupyterModule = Object.values(require.cache).find(
     (loaded) =>
       /[\\/]tslab[\\/]dist[\\/]jupyter\.js$/.test(loaded?.filename ?? "") && loaded?.exports.lastWriteDisplayData,
   )
-  return found?.exports.lastWriteDisplayData
+  return jupyterModule?.exports.lastWriteDisplayData
 }
 
 let displays = 0

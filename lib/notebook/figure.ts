@@ -6,7 +6,7 @@ import { type Bundle, display, inNotebook, mode, type Slot, settled } from "./di
 const drawing = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] }
 
 /** The title of a figure and how much is in it, where no picture can be shown. */
-export function figureText({ data, layout }: Figure): string {
+function figureText({ data, layout }: Figure): string {
   const title = (layout.title as { text?: string } | undefined)?.text ?? "figure"
   const names = [...new Set(data.map(({ name }) => name).filter((name) => typeof name === "string"))]
   return `[figure] ${title.replaceAll("<br>", " ")}${names.length ? ` (${names.join(", ")})` : ""}`
@@ -19,7 +19,7 @@ let loaded = false
  * Brings plotly into the page, once a kernel, so that figures answer to the pointer: a display holds the script for a
  * moment and is then emptied, which keeps the saved notebook small. Call it again after the page was reloaded.
  */
-export async function loadPlotly(): Promise<void> {
+async function loadPlotly(): Promise<void> {
   loaded = true
   if (mode() === "publish" || !inNotebook()) return
   await settled()

@@ -18,7 +18,7 @@ export const kernelSpec = () => ({
 })
 
 /** What must be there for notebooks to run by command. */
-export const jupyterHelp =
+const jupyterHelp =
   "python3 -m venv .venv && . .venv/bin/activate && pip install jupyterlab\n(to execute them alone: pip install nbclient)"
 
 /**

@@ -7,7 +7,7 @@ import { gradientMatMul } from "./matmul"
 /** Whole next-token distributions. Letters: M tokens, D width, V vocabulary. */
 
 /** p and log p [M, V] of logits. Without a gradient. */
-export function distribution(logits: Tensor2D): { p: Tensor2D; logp: Tensor2D } {
+function distribution(logits: Tensor2D): { p: Tensor2D; logp: Tensor2D } {
   const shifted = tf.sub(logits, tf.max(logits, 1, true))
   const odds = tf.exp(shifted)
   const total = tf.sum(odds, 1, true)

@@ -7,10 +7,10 @@ export function benchmarkFigure(panels: readonly { of: BenchmarkResults; figure:
   const look = methodLooks(methods)
   const data = panels.flatMap(({ of, figure }, i) =>
     methods.flatMap((method): Trace[] => {
-      const found = of.methods[method]?.[figure]
-      if (!found || found.value === null) return []
-      const { value } = found
-      const [low, high] = found.interval
+      const estimate = of.methods[method]?.[figure]
+      if (!estimate || estimate.value === null) return []
+      const { value } = estimate
+      const [low, high] = estimate.interval
       const { colour: color, symbol } = look(method)
       return [
         {

@@ -154,8 +154,8 @@ function averaged(
   const half = (window - 1) / 2
   const smooth = means.map((_, i) => mean(means.slice(Math.max(0, i - half), i + half + 1)))
   const every = Math.max(1, Math.ceil(steps.length / points))
-  const kept = [...steps.keys()].filter((i) => i % every === 0 || i === steps.length - 1)
-  return { x: kept.map((i) => steps[i]!), y: kept.map((i) => round(smooth[i]!)) }
+  const indices = [...steps.keys()].filter((i) => i % every === 0 || i === steps.length - 1)
+  return { x: indices.map((i) => steps[i]!), y: indices.map((i) => round(smooth[i]!)) }
 }
 
 /** Five digits are enough for a curve, and keep pages small. */

@@ -134,14 +134,14 @@ const signs = new Map<boolean | null | undefined, Html>([
  */
 export function answersHtml(answers: readonly { name: string; text: string; verdicts: readonly Verdict[] }[]): Html {
   const share = 100 / (answers.length || 1)
-  const kept = (verdicts: readonly Verdict[]) => {
+  const allSatisfied = (verdicts: readonly Verdict[]) => {
     const judged = verdicts.filter(({ satisfied }) => typeof satisfied === "boolean")
     return judged.length > 0 && ` keeps ${judged.filter(({ satisfied }) => satisfied).length} of ${judged.length}`
   }
   const judged = answers.some(({ verdicts }) => verdicts.some(({ satisfied }) => satisfied !== undefined))
   return html`<table style="width:100%;border-collapse:collapse;table-layout:fixed"><tr>${answers.map(
     ({ name, text, verdicts }) =>
-      html`<td style="width:${share}%;vertical-align:top;text-align:left;border:0;padding:4px 14px 4px 0"><b>${name}</b><small>${kept(verdicts)}</small><div class="text" style="white-space:pre-wrap">${text}</div></td>`,
+      html`<td style="width:${share}%;vertical-align:top;text-align:left;border:0;padding:4px 14px 4px 0"><b>${name}</b><small>${allSatisfied(verdicts)}</small><div class="text" style="white-space:pre-wrap">${text}</div></td>`,
   )}</tr></table>
 ${judged ? verdictTable(answers) : html`<ul>${answers[0]?.verdicts.map(({ question }) => html`<li>${question}</li>`)}</ul>`}`
 }

@@ -27,7 +27,7 @@ function cellText(value: unknown, precision: number): string {
 }
 
 /** Column names and cells as text, with the row count when some are left out. */
-export function frameCells({ columns, values }: FrameLike, { head = 20, precision = 4 }: FrameOptions = {}) {
+function frameCells({ columns, values }: FrameLike, { head = 20, precision = 4 }: FrameOptions = {}) {
   const rows = values.slice(0, head)
   const numeric = columns.map((_, c) => rows.some((row) => isNumber(row[c])) && rows.every((row) => !isText(row[c])))
   const more = values.length > rows.length ? `${values.length} rows, ${rows.length} shown` : ""

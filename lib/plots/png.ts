@@ -12,8 +12,8 @@ export function indexedPng({ width, height, pixels }: { width: number; height: n
   const colourAt = (i: number) => (pixels[4 * i]! << 16) | (pixels[4 * i + 1]! << 8) | pixels[4 * i + 2]!
   const counts = new Map<number, number>()
   for (let i = 0; i < width * height; i++) counts.set(colourAt(i), (counts.get(colourAt(i)) ?? 0) + 1)
-  const kept = [...counts].sort(([, a], [, b]) => b - a).slice(0, MOST)
-  const palette = kept.map(([colour]) => colour)
+  const frequent = [...counts].sort(([, a], [, b]) => b - a).slice(0, MOST)
+  const palette = frequent.map(([colour]) => colour)
   const indexOf = new Map(palette.map((colour, i) => [colour, i]))
   for (const colour of counts.keys()) if (!indexOf.has(colour)) indexOf.set(colour, nearest(colour, palette))
   const rows = Buffer.alloc(height * (width + 1)) // each row begins with its filter: none

@@ -74,7 +74,7 @@ export interface EditOutcome {
   asked: EditKind
   got: EditResult
 }
-export const editResults = ["dropped", "negated", "substituted", "changed otherwise", "not checked", "failed"] as const
+const editResults = ["dropped", "negated", "substituted", "changed otherwise", "not checked", "failed"] as const
 export type EditResult = (typeof editResults)[number]
 
 const editColours: Readonly<Record<EditResult, string>> = {
@@ -88,19 +88,19 @@ const editColours: Readonly<Record<EditResult, string>> = {
 
 /** Edits by the requested kind (one bar each) and by the actual outcome (colours). */
 export function editKinds(edits: readonly EditOutcome[]): Figure {
-  const asked = editKind.options
+  const kinds = editKind.options
   const count = (kind: EditKind, result: EditResult) =>
     edits.filter((edit) => edit.asked === kind && edit.got === result).length
   const data = editResults
     .filter((result) => edits.some(({ got }) => got === result))
     .map((result): Trace => {
-      const values = asked.map((kind) => count(kind, result))
+      const values = kinds.map((kind) => count(kind, result))
       return {
         type: "bar",
         orientation: "h",
         name: result,
         x: values,
-        y: asked.map((kind) => kind.replace("constraint-", "")),
+        y: kinds.map((kind) => kind.replace("constraint-", "")),
         text: values.map((n) => (n ? n.toLocaleString("en") : "")),
         textposition: "inside",
         insidetextanchor: "middle",

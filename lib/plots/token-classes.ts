@@ -5,7 +5,7 @@ import { axesOf, axis, type Figure, gridLayout, legendRows, methodLooks, plain, 
  * Classes of response tokens, by the word that a token is part of: whether one of the pair's two instructions names it,
  * and which. A token counts in the first class that fits.
  */
-export const tokenClasses = [
+const tokenClasses = [
   "end of turn",
   "punctuation",
   "word of the clean instruction alone",
@@ -32,12 +32,12 @@ export function classesOf(
   let at = 0
   return tokens.map((token, i) => {
     const text = token.trim().toLowerCase()
-    const found = text ? answer.toLowerCase().indexOf(text, at) : -1
-    if (i === tokens.length - 1 && (found < 0 || at >= answer.trimEnd().length)) return "end of turn"
-    if (found < 0) return "punctuation"
-    const end = found + text.length
+    const start = text ? answer.toLowerCase().indexOf(text, at) : -1
+    if (i === tokens.length - 1 && (start < 0 || at >= answer.trimEnd().length)) return "end of turn"
+    if (start < 0) return "punctuation"
+    const end = start + text.length
     at = end
-    const word = words.find((one) => one.start < end && one.end > found)?.text
+    const word = words.find((one) => one.start < end && one.end > start)?.text
     if (!word) return "punctuation"
     if (clean.has(word)) return noised.has(word) ? "word of both instructions" : "word of the clean instruction alone"
     return noised.has(word) ? "word of the noised instruction alone" : "other word"

@@ -40,15 +40,19 @@ const rated = (name: string) => name.startsWith("rating") || name.startsWith("av
 
 /** `method` minus `against`, whichever way round the results hold it. */
 function differenceOf({ differences }: BenchmarkResults, method: string, against: string, figure: string) {
-  const found = differences.find(
+  const difference = differences.find(
     (one) =>
       one.figure === figure &&
       (one.method === method ? one.against === against : one.method === against && one.against === method),
   )
-  if (!found || found.method === method) return found
+  if (!difference || difference.method === method) return difference
   const minus = (value: number | null) => (value === null ? null : -value)
-  const [low, high] = found.interval
-  return { ...found, value: minus(found.value), interval: [minus(high), minus(low)] as Difference["interval"] }
+  const [low, high] = difference.interval
+  return {
+    ...difference,
+    value: minus(difference.value),
+    interval: [minus(high), minus(low)] as Difference["interval"],
+  }
 }
 
 /** A row a benchmark, figure and method: its value, its difference from base, and musc's from it. */
@@ -101,9 +105,9 @@ export function benchmarkCells(benchmarks: readonly BenchmarkResults[]): {
     differences: against.map((other) => {
       const own = methods.filter((method) => method !== other && !(other === "coarse" && method === "base"))
       const marks = shown.map(({ of, figure }) => {
-        const found = own.map((method) => differenceOf(of, method, other, figure))
-        const corrected = holm(found.map((one) => one?.p ?? Number.NaN))
-        return found.map((one, i) => withInterval(figure, one, "+") + (corrected[i]! < 0.05 ? " *" : ""))
+        const gaps = own.map((method) => differenceOf(of, method, other, figure))
+        const corrected = holm(gaps.map((one) => one?.p ?? Number.NaN))
+        return gaps.map((one, i) => withInterval(figure, one, "+") + (corrected[i]! < 0.05 ? " *" : ""))
       })
       return { against: other, rows: own.map((method, i) => [method, ...marks.map((column) => column[i]!)]) }
     }),

@@ -18,7 +18,7 @@ export interface CardFacts {
 }
 
 /** The run folder of an adapter `<run>/seed-<n>/train/<method>/adapter`, or undefined. */
-export function runOfAdapter(dir: string): { run: string; seed: string; method: string } | undefined {
+function runOfAdapter(dir: string): { run: string; seed: string; method: string } | undefined {
   const method = dirname(resolve(dir))
   const seed = dirname(dirname(method))
   const run = dirname(seed)
@@ -38,7 +38,7 @@ export function licenceOfFolder(dir: string): string | undefined {
 const plain = (value: unknown): string =>
   `${typeof value === "object" ? JSON.stringify(value) : value}`.replace(/[\r\n]+/g, " ").replace(/[<|`]/g, "\\$&")
 
-const told = [
+const settingNames = [
   "instructionsFrom",
   "instructions",
   "shots",
@@ -69,7 +69,9 @@ export function modelCardOf({ repo, dir, isAdapter, base, licence, version }: Ca
     "pipeline_tag: text-generation",
     `tags: [musc, dpo${isAdapter ? ", lora" : ""}]`,
   ]
-  const settings = told.filter((key) => config[key] !== undefined).map((key) => `| ${key} | ${plain(config[key])} |`)
+  const settings = settingNames
+    .filter((key) => config[key] !== undefined)
+    .map((key) => `| ${key} | ${plain(config[key])} |`)
   const parts = [
     `---\n${front.join("\n")}\n---`,
     `# ${repo}`,

@@ -115,7 +115,7 @@ function curveSection(a: RunData, b: RunData): Html | undefined {
 }
 
 /** Two runs compared, as one HTML page that needs nothing else. */
-export function comparePage(a: RunData, b: RunData): string {
+function comparePage(a: RunData, b: RunData): string {
   const facts = differingFacts(a, b)
   const sections: [string, Html | undefined][] = [
     ["Results", resultSection(a, b)],

@@ -27,7 +27,7 @@ const remedies: readonly (readonly [RegExp, string])[] = [
 ]
 
 /** What cures a reason for which rows fail at a stage. */
-export function remedyOf(stage: string, reason: string): string {
+function remedyOf(stage: string, reason: string): string {
   for (const [pattern, remedy] of remedies) {
     const match = pattern.exec(`${stage}: ${reason}`)
     if (match) return remedy.replace("$1", match[1] ?? "")

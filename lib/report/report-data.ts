@@ -95,14 +95,14 @@ async function* readStage<Stage extends StageName>(file: string, stage: Stage): 
  * there are and in whatever order they come.
  */
 export function sampler<Row>(purpose: string, size = SHOWN): { add(name: string, row: Row): void; rows(): Row[] } {
-  let kept: { key: number; row: Row }[] = []
+  let sampled: { key: number; row: Row }[] = []
   return {
     add(name, row) {
       const key = streamKey("report", purpose, name)
-      if (kept.length === size && key >= kept[size - 1]!.key) return
-      kept = [...kept, { key, row }].sort((a, b) => a.key - b.key).slice(0, size)
+      if (sampled.length === size && key >= sampled[size - 1]!.key) return
+      sampled = [...sampled, { key, row }].sort((a, b) => a.key - b.key).slice(0, size)
     },
-    rows: () => kept.map(({ row }) => row),
+    rows: () => sampled.map(({ row }) => row),
   }
 }
 
@@ -120,8 +120,8 @@ export function editOutcome({ kind, before, after }: Edit): EditOutcome {
 
 /** Reasons of the corrupt stage begin with the kind of the edit that failed. */
 function failedEdit({ stage, reason }: Failure): EditOutcome[] {
-  const asked = editKind.options.find((kind) => reason.startsWith(`${kind}:`))
-  return stage === "corrupt" && asked ? [{ asked, got: "failed" }] : []
+  const editKindOfReason = editKind.options.find((kind) => reason.startsWith(`${kind}:`))
+  return stage === "corrupt" && editKindOfReason ? [{ asked: editKindOfReason, got: "failed" }] : []
 }
 
 /**
@@ -138,7 +138,7 @@ export async function readRun(dir: string): Promise<RunData> {
     })
   const [config, manifest] = [object("config.json"), object("manifest.json")]
   // The manifest is written last and removed first: without it, results are those of an earlier run in this folder.
-  const found = manifest && object("results.json")
+  const resultsFile = manifest && object("results.json")
   const now = currentOf(config)
   const seeds = folders
     .map(Number)
@@ -148,7 +148,7 @@ export async function readRun(dir: string): Promise<RunData> {
     name: basename(resolve(dir)),
     config,
     manifest,
-    results: found && parseRecord(results, found, { file: join(dir, "results.json") }),
+    results: resultsFile && parseRecord(results, resultsFile, { file: join(dir, "results.json") }),
     seeds,
     stages: [],
     edits: [],

@@ -182,12 +182,12 @@ export function stageSection({ stages, results, seeds }: RunData): Html | undefi
       .map(([reason, n]) => `${reason} (${n.toLocaleString("en")})`)
       .join("; ") || "–",
   ])
-  const kept = (share: number | null) => (share === null ? "not graded" : withSign(share))
+  const shareText = (share: number | null) => (share === null ? "not graded" : withSign(share))
   const pairs = results?.pairs.map((entry) => [
     entry.seed,
     entry.n.toLocaleString("en"),
-    kept(entry.chosen_csr),
-    kept(entry.rejected_csr),
+    shareText(entry.chosen_csr),
+    shareText(entry.rejected_csr),
   ])
   return html`${figureBlock(stageFunnel(stages), `${seeds.length > 1 ? `Rows of all ${seeds.length} seeds. ` : ""}A row that fails stays in the files, with the reason.`)}
 ${table(["stage", "rows in", "passed", "failed, by reason"], rows, [1, 2])}
@@ -202,13 +202,13 @@ ${
 /** Pairs of the baselines, and why other instructions gave none. */
 function baselineTable(results: Results | undefined): Part {
   if (!results?.baselines?.length) return null
-  const kept = (share: number | null) => (share === null ? "not graded" : withSign(share))
+  const shareText = (share: number | null) => (share === null ? "not graded" : withSign(share))
   const rows = results.baselines.map(({ method, seed, n, failures, unreadable, chosen_csr, rejected_csr }) => [
     method,
     seed,
     n.toLocaleString("en"),
-    kept(chosen_csr),
-    kept(rejected_csr),
+    shareText(chosen_csr),
+    shareText(rejected_csr),
     unreadable.toLocaleString("en"),
     Object.entries(failures)
       .sort(([, a], [, b]) => b - a)

@@ -32,7 +32,7 @@ const word = (satisfied: boolean | null | undefined) =>
 export function pairSample(row: PairRow, seed: number): Sample {
   const spec = worldSpec.safeParse(row.world)
   const verdicts = spec.success ? gradeAnswer(spec.data, row.chosen) : undefined
-  const kept = verdicts?.every(({ satisfied }) => satisfied)
+  const allSatisfied = verdicts?.every(({ satisfied }) => satisfied)
   return {
     ...{
       stage: "respond",
@@ -40,7 +40,7 @@ export function pairSample(row: PairRow, seed: number): Sample {
       seed,
       kinds: [...new Set(row.edits.map(({ kind }) => kind.replace("constraint-", "")))],
     },
-    verdict: kept === undefined ? "pair" : kept ? "pair: chosen keeps all" : "pair: chosen misses some",
+    verdict: allSatisfied === undefined ? "pair" : allSatisfied ? "pair: chosen keeps all" : "pair: chosen misses some",
     texts: [
       ["clean instruction", clip(row.clean_instruction)],
       ["noised instruction", clip(row.noised_instruction)],

@@ -6,7 +6,7 @@ import { parseRecord } from "../data/jsonl"
 import { results } from "../data/results"
 
 /** `study.json`: what the runs of a study are, and how their methods are called in the whole. */
-export const studyRecord = z.looseObject({
+const studyRecord = z.looseObject({
   command: z.string(),
   files: z.record(z.string(), z.string()).optional().describe("sha256 of results and of the manifest of each run"),
   axis: z.enum(["noiseRatio", "pairs"]).optional(),

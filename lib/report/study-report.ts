@@ -38,7 +38,7 @@ function variantSection({ variants }: StudyRecord): Html {
 }
 
 /** The curves of a study whose variants change a setting in steps; one a model and trained method. */
-export function curvesOf(
+function curvesOf(
   { axis, variants }: Pick<StudyRecord, "axis" | "variants">,
   results: Results,
   temperature: string,

@@ -41,9 +41,9 @@ export function resultLines(results: Results): ResultLine[] {
       const score = results.methods[method]![temperature]
       if (!score) return []
       const gap = (name: string, rate: "csr" | "isr", of: string, from: string) => {
-        const found = differenceBetween(results, of, from, temperature)
-        const p = found?.[`${rate}_p`] ?? null
-        return { ...columns(name, found?.[rate], found?.[`${rate}_interval`]), [`${name}_p`]: p }
+        const difference = differenceBetween(results, of, from, temperature)
+        const p = difference?.[`${rate}_p`] ?? null
+        return { ...columns(name, difference?.[rate], difference?.[`${rate}_interval`]), [`${name}_p`]: p }
       }
       const line = rates.map((rate) => ({
         ...columns(rate, score[rate], score[`${rate}_interval`]),
@@ -112,14 +112,14 @@ const columns = (name: string, value?: number, interval?: readonly [number, numb
 
 /** `method` minus `against`, whichever way round the results hold it. */
 export function differenceBetween({ differences }: Results, method: string, against: string, temperature: string) {
-  const found = differences.find(
+  const difference = differences.find(
     (d) =>
       d.temperature === temperature && [d.method, d.against].sort().join("\n") === [method, against].sort().join("\n"),
   )
-  if (!found || found.method === method) return found
+  if (!difference || difference.method === method) return difference
   const turned = ([low, high]: readonly [number, number]): [number, number] => [-high, -low]
-  const { csr, isr, csr_interval, isr_interval } = found
-  return { ...found, csr: -csr, isr: -isr, csr_interval: turned(csr_interval), isr_interval: turned(isr_interval) }
+  const { csr, isr, csr_interval, isr_interval } = difference
+  return { ...difference, csr: -csr, isr: -isr, csr_interval: turned(csr_interval), isr_interval: turned(isr_interval) }
 }
 
 /**

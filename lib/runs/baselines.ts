@@ -67,8 +67,8 @@ export async function baselinePairs(
   const unreadable = await countUnreadable(judged)
   if (method === "self-correct") {
     const work = (row: JudgedRow) => selfCorrect(base, row, respond)
-    const made = [respond, textIdentity]
-    return { unreadable, output: await stage(context, `seed-${seed}/${method}`, judged, made, work) }
+    const identity = [respond, textIdentity]
+    return { unreadable, output: await stage(context, `seed-${seed}/${method}`, judged, identity, work) }
   }
   const counted = method === "self-reward-points" && judge === "yesno"
   const score = counted ? ({ verdicts }: JudgedRow, i: number) => pointsOf(verdicts?.[i] ?? []) : undefined
@@ -85,11 +85,11 @@ export async function finePairs(context: RunContext, seed: number, decomposed: S
   const { output } = await baselinePairs(context, seed, "self-reward-yesno", decomposed)
   const { scorer, fingerprint } = context.engines
   const options = stageOptions(context.config, seed).weigh
-  const made = [stages.weigh.version, options, fingerprint]
+  const identity = [stages.weigh.version, options, fingerprint]
   const name = `seed-${seed}/weigh-fine`
   const requestOf = (row: ScoredPair) => weighRequest({ ...row, rejected_from: "clean" })
   const ahead = scorer.prepare ? scoredByJob(scorer, scoringJob(context, name, output, requestOf)) : null
-  return stage<BaselinePair>(context, name, output, made, async (row) => {
+  return stage<BaselinePair>(context, name, output, identity, async (row) => {
     const weighed = await orRefusal(ahead ?? scorer, () => weighSamples(ahead ?? scorer, row, options))
     return weighed instanceof Refused ? failed(row, "weigh", weighed.reason) : shortNumbers(weighed)
   }).finally(() => ahead?.dispose())

@@ -34,9 +34,9 @@ export async function benchmarkPlan(
   answers?: ReadonlyMap<string, readonly string[]>,
 ): Promise<string> {
   const { judge, requests } = silentJudge()
-  const asked = answers ? items.filter(({ id }) => answers.has(id)) : items
+  const answered = answers ? items.filter(({ id }) => answers.has(id)) : items
   if (benchmark.judged) {
-    for (const item of asked) {
+    for (const item of answered) {
       await benchmark.collect(item, answers?.get(item.id) ?? item.turns.map(() => unknownAnswer), judge)
     }
   }
@@ -44,7 +44,7 @@ export async function benchmarkPlan(
   const count = (value: number) => value.toLocaleString("en")
   const turns = items.flatMap((item) => item.turns.map((text) => ({ text, most: item.maxTokens })))
   const answering = answers
-    ? `answers: ${count(asked.length)} of ${count(items.length)} items, made elsewhere`
+    ? `answers: ${count(answered.length)} of ${count(items.length)} items, made elsewhere`
     : `answers: ${count(turns.length)} calls, about ${count(sum(turns.map(({ text }) => estimateTokens(text))))} tokens of ` +
       `prompts, at most ${count(sum(turns.map(({ most }) => most)))} tokens of answers`
   const judging = benchmark.judged

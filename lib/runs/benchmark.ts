@@ -115,30 +115,30 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
       { chunk, replay }: { chunk: number; replay: boolean },
       work: (item: BenchmarkItem, i: number) => Promise<Out>,
     ): Promise<StageOutput> => {
-      const kept = keepRefused(stageNames[name], Math.min(HOPELESS, items.length), work)
+      const guarded = keepRefused(stageNames[name], Math.min(HOPELESS, items.length), work)
       return runRows({
         ...{ stage: name, file: join(dir, `${name}.jsonl`), key, chunk: () => chunk, replay: () => replay, signal },
         rows: () => items.map((item, i) => ({ item, i })),
-        work: ({ item, i }) => kept(item, i),
+        work: ({ item, i }) => guarded(item, i),
         onRow: (done) => onProgress?.({ stage: stageNames[name], unit: "rows", done, total: items.length }),
       })
     }
-    const made = "answers" in source
+    const hasAnswers = "answers" in source
     // Finished calls of servers are kept, so all but refused ones come from disk; another scoring shall need no call at
     // all.
-    const again: StageName[] = made || source.local ? ["collected"] : ["answers", "collected"]
+    const again: StageName[] = hasAnswers || source.local ? ["collected"] : ["answers", "collected"]
     if (scoringOf(dir) === scoring) await forgetRefused(dir, again)
     const output = await stage(
       "answers",
-      keyOf(version, benchmark.name, items, made ? [...source.answers] : [source.id, source.seed]),
-      made
+      keyOf(version, benchmark.name, items, hasAnswers ? [...source.answers] : [source.id, source.seed]),
+      hasAnswers
         ? { chunk: 1000, replay: false }
         : {
             chunk: (source.local ? 4 : 1) * source.engine.concurrency,
             replay: source.local && !source.engine.independent,
           },
       (item): Promise<Answered> =>
-        made
+        hasAnswers
           ? Promise.resolve({ id: item.id, responses: source.answers.get(item.id)!, cut: 0 })
           : answer(item, benchmark.name, source),
     )

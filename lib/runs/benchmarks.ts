@@ -53,10 +53,10 @@ export async function checkData(
   if (folder === undefined)
     throw new InputError("must be a file or folder of official data, got none; check the path", { file: path })
   const names = new Set(files.flatMap(({ name }) => [name, basename(name)]))
-  const found = folder ? [...names].filter((name) => existsSync(join(path, name))) : [basename(path)]
+  const present = folder ? [...names].filter((name) => existsSync(join(path, name))) : [basename(path)]
   const data: Record<string, string> = {}
   const warnings: string[] = []
-  for (const name of found) {
+  for (const name of present) {
     const hash = await sha256File(folder ? join(path, name) : path)
     data[name] = hash
     const own = files.filter((file) => basename(file.name) === basename(name))

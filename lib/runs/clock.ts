@@ -12,14 +12,14 @@ import type { Manifest, StageTime } from "./manifest"
  */
 export function planLog(dir: string, onNote: (line: string) => void) {
   const plans = earlier<string>(join(dir, "manifest.json"), "plans")
-  const told = new Set<string>()
+  const noted = new Set<string>()
   return {
     plans,
     add(part: string, plan: Plan): void {
       plans[part] = describePlan(plan)
       const line = `plan for ${plan.gradient ? "training" : part}: ${plans[part]}`
-      if (!told.has(line)) onNote(line)
-      told.add(line)
+      if (!noted.has(line)) onNote(line)
+      noted.add(line)
     },
   }
 }

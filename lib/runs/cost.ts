@@ -17,7 +17,7 @@ export interface Rates {
 /**
  * What an 8 B model in bf16 does on one GPU of 80 GB, served in batches: round figures, to be replaced by one's own.
  */
-export const assumedRates: Rates = { write: 1500, read: 10_000, train: 3000 }
+const assumedRates: Rates = { write: 1500, read: 10_000, train: 3000 }
 
 /** Lengths in tokens that are assumed where nothing has been written yet; never above the limits of the settings. */
 const assumed = {
@@ -68,7 +68,7 @@ export async function costOf(
   })
   const selfWritten = c.instructionsFrom === "self-instruct"
   const edits = kept * Math.max(1, Math.round(c.noiseRatio * assumed.constraints)) * (c.negate + c.substitute)
-  const asked = Math.round(edits / (c.drop + c.negate + c.substitute))
+  const editsPerRow = Math.round(edits / (c.drop + c.negate + c.substitute))
   const baselines = c.methods.filter((method) => isBaseline(method) || method === "fine")
   const samples = baselines.length ? c.samples * kept : 0
   const trained = c.methods.filter((method) => method !== "base").length
@@ -88,7 +88,7 @@ export async function costOf(
             assumed.decompose,
             c.decomposeMaxTokens,
           ),
-          stage("corrupt", asked, prompts.corrupt, assumed.question, c.corruptMaxTokens),
+          stage("corrupt", editsPerRow, prompts.corrupt, assumed.question, c.corruptMaxTokens),
           stage("recombine", 2 * kept, prompts.recombine, assumed.recombine, c.recombineMaxTokens),
         ]),
     stage("respond", 2 * kept, instruction, answer, c.respondMaxTokens),

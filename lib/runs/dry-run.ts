@@ -38,9 +38,9 @@ export async function planOf(config: RunConfig, rates?: Rates): Promise<string> 
   else if (rows[0] && config.stages === "world")
     await engine.generate({ messages: respondMessages(rows[0].instruction, rows[0].input), ...options.respond })
   else if (rows[0]) await stages.decompose.work(engine, rows[0], options.decompose)
-  const kept = config.instructionsFrom === "self-instruct" ? config.instructions : rows.length
+  const instructions = config.instructionsFrom === "self-instruct" ? config.instructions : rows.length
   const evaluated = Math.min(held, config.evalInstructions)
-  const steps = Math.ceil(Math.min(kept, config.pairs || kept) / config.batchSize) * config.epochs
+  const steps = Math.ceil(Math.min(instructions, config.pairs || instructions) / config.batchSize) * config.epochs
   const trained = config.methods.filter((method) => method !== "base").length
   const answers = evaluated * config.methods.length * config.evalTemperatures.length
   const verifies = config.keepPairs === "verified" || config.methods.some(isVerified)
@@ -49,16 +49,16 @@ export async function planOf(config: RunConfig, rates?: Rates): Promise<string> 
     ...(config.stages === "world"
       ? [["decompose, corrupt, recombine", "0", "answers, as the world does them"]]
       : [
-          ["decompose", `${kept + (isWorld(config) ? 0 : evaluated)}`, "answers"],
+          ["decompose", `${instructions + (isWorld(config) ? 0 : evaluated)}`, "answers"],
           ["corrupt", `${config.corruptAttempts}`, "answers for each constraint that is negated or substituted"],
-          ["recombine", `${2 * kept}`, "answers"],
+          ["recombine", `${2 * instructions}`, "answers"],
         ]),
-    ["respond", `${2 * kept}`, "answers"],
+    ["respond", `${2 * instructions}`, "answers"],
     ...(verifies && !isWorld(config)
-      ? [["verify", `${2 * kept}`, "answers, a verdict on each of their constraints"]]
+      ? [["verify", `${2 * instructions}`, "answers, a verdict on each of their constraints"]]
       : []),
-    ["weigh", `${kept}`, "pairs, each scored under 3 prompts"],
-    ...baselineCalls(config, kept),
+    ["weigh", `${instructions}`, "pairs, each scored under 3 prompts"],
+    ...baselineCalls(config, instructions),
     ["train", `${trained * Math.ceil(steps)}`, `steps of ${config.batchSize} pairs, for ${trained} methods together`],
     ["evaluate", `${answers}`, `answers to ${evaluated} held-out instructions`],
   ]
@@ -66,7 +66,7 @@ export async function planOf(config: RunConfig, rates?: Rates): Promise<string> 
   const instruction = texts.length
     ? texts.reduce((total, text) => total + estimateTokens(text), 0) / texts.length
     : undefined
-  const cost = await costOf(config, recorder, { kept, evaluated, written, instruction }, rates)
+  const cost = await costOf(config, recorder, { kept: instructions, evaluated, written, instruction }, rates)
   const changed = configKeys.filter((key) => JSON.stringify(config[key]) !== JSON.stringify(configDefaults[key]))
   const repeats = config.repeat > 1 ? `, ${config.repeat} times` : ""
   return [

@@ -53,14 +53,14 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
     tellLosses("source", source.rows, context.onNote)
     const decomposed = await decomposeStage(context, seed, source)
     brought.push(await broughtBy(seed, decomposed))
-    const made = new Map<MethodName, PairSource>()
+    const sources = new Map<MethodName, PairSource>()
     const contrasted = config.methods.filter((method) => method !== "base" && method !== "fine" && !isBaseline(method))
     if (contrasted.length || !(own.length || fine)) {
       const { answered, verified, weighed } = await contrastStages(context, seed, decomposed)
       // Weights are made of the signals, so a longer list of weightings to write down changes no adapter.
       const all = pairSource(weighed, keyOf((filtered ? verified! : answered).key, stages.weigh.version))
       const confirmed = verified && (filtered ? all : await onlyVerified(all, verified))
-      for (const method of contrasted) made.set(method, isVerified(method) ? confirmed! : all)
+      for (const method of contrasted) sources.set(method, isVerified(method) ? confirmed! : all)
       const n = passedOf(weighed)
       if (!n && contrasted.length) {
         const got = `none of ${weighed.rows} rows${reasons(weighed)}`
@@ -81,17 +81,17 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
       const n = passedOf(output)
       context.onNote(`seed ${seed}: ${n} pairs of ${output.rows} instructions for ${method}${reasons(output)}`)
       const exact = await checkable(output)
-      const kept = meanShares(exact ? await gradePairs(context, `seed-${seed}/pairs-${method}`, output, n) : [])
-      baselines.push({ method, seed, n, failures: output.failures, unreadable, ...kept })
-      if (n) made.set(method, pairSource(output, output.key))
+      const pairShares = meanShares(exact ? await gradePairs(context, `seed-${seed}/pairs-${method}`, output, n) : [])
+      baselines.push({ method, seed, n, failures: output.failures, unreadable, ...pairShares })
+      if (n) sources.set(method, pairSource(output, output.key))
     }
     if (fine) {
       const output = await finePairs(context, seed, decomposed)
       const n = passedOf(output)
       context.onNote(`seed ${seed}: ${n} pairs of ${output.rows} instructions for fine${reasons(output)}`)
-      if (n) made.set("fine", pairSource(output, output.key))
+      if (n) sources.set("fine", pairSource(output, output.key))
     }
-    const fewest = Math.min(...[...made.values()].flatMap(({ n }) => n || []))
+    const fewest = Math.min(...[...sources.values()].flatMap(({ n }) => n || []))
     const most = Math.min(
       config.pairs || Number.POSITIVE_INFINITY,
       config.equalPairs ? fewest : Number.POSITIVE_INFINITY,
@@ -100,7 +100,7 @@ export async function experiment(context: RunContext, seeds: readonly number[]):
     // All are trained before one is evaluated: a server is then started once, with all adapters.
     const evaluated: [MethodName, Adapter | null][] = []
     for (const method of config.methods) {
-      const source = made.get(method)?.n ? made.get(method) : undefined
+      const source = sources.get(method)?.n ? sources.get(method) : undefined
       if (!source && method !== "base") {
         context.onNote(`seed ${seed}: ${method} is left out, as it has no pairs to be trained on`)
         continue
@@ -321,7 +321,7 @@ async function evaluateMethod(
       : [engines.textIdentity]
   for (const temperature of config.evalTemperatures) {
     const options = { method, seed, temperature, maxTokens: config.evalMaxTokens }
-    const made = [
+    const identity = [
       engines.answerIdentity,
       adapter?.key ?? "base",
       holdout.key,
@@ -331,7 +331,7 @@ async function evaluateMethod(
     ]
     const output = await rowsStage(context, {
       name: `seed-${seed}/evaluate/${method}-T${temperature}`,
-      key: keyOf("evaluate", evaluateVersion, options, ...made),
+      key: keyOf("evaluate", evaluateVersion, options, ...identity),
       total: rows.length,
       engine: engines.untrained,
       rows: () => rows,

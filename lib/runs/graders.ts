@@ -103,12 +103,12 @@ export interface GradedPair extends PairVerdicts {
 export async function gradePair(row: PairRow, grade: Grader): Promise<GradedPair> {
   const spec = worldSpec.safeParse(row.world).data
   const constraints = readInstruction(row.clean_instruction) ?? spec?.constraints
-  const asked: InstructionRow = {
+  const questionRow: InstructionRow = {
     ...row,
     instruction: row.clean_instruction,
     ...(spec && { world: { ...spec, constraints } }),
   }
-  const [chosen, rejected] = await Promise.all([grade(asked, row.chosen), grade(asked, row.rejected)])
+  const [chosen, rejected] = await Promise.all([grade(questionRow, row.chosen), grade(questionRow, row.rejected)])
   const edited = new Set(row.edits?.map(({ before }) => before))
   const spoiled = (verdicts: Verdicts) => verdicts.filter(({ question }) => edited.has(question))
   return { id: row.id, chosen, rejected, spoiled: { chosen: spoiled(chosen), rejected: spoiled(rejected) } }

@@ -13,8 +13,8 @@ export async function modelFolder(
   name: string,
   options: Pick<PullOptions, "signal" | "settingsOnly"> & { onProgress?: (progress: Progress) => void } = {},
 ): Promise<string> {
-  const found = localFolder(name)
-  if (found) return found
+  const folder = localFolder(name)
+  if (folder) return folder
   const hub = parseHubName(name)
   if (hub && !existsSync(name)) {
     const onProgress = (done: number, total: number) =>

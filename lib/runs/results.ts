@@ -15,7 +15,7 @@ export interface Graded {
 }
 
 /** How temperatures are called in `results.json`: "T0", "T0.5". */
-export const temperatureName = (temperature: number) => `T${temperature}`
+const temperatureName = (temperature: number) => `T${temperature}`
 
 /** Pairs of one seed, some of them graded. */
 export interface PairCount {

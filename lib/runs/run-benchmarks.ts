@@ -73,10 +73,10 @@ function dataOf({ name, source }: Benchmark, { benchmarkData, benchmarks }: RunC
   if (!source.files.length) return ""
   const places = [name, ...(name.includes("-") ? [name.replace(/-(en|single)$/, "")] : [])]
   const folders = benchmarkData ? places.map((place) => join(benchmarkData, place)) : []
-  const found = folders
+  const dataFolder = folders
     .flatMap((folder) => [join(folder, "en"), folder])
     .find((folder) => statSync(folder, { throwIfNoEntry: false })?.isDirectory())
-  if (found) return found
+  if (dataFolder) return dataFolder
   if (
     benchmarkData &&
     existsSync(benchmarkData) &&
@@ -186,25 +186,25 @@ export function benchmarkTable(
     const pairs = whole.flatMap((method, i) => whole.slice(0, i).map((against) => [method, against] as const))
     const figures = (results: readonly unknown[]) => headlines(benchmark.figures(results, config.benchmarkScoring))
     const options = { samples: config.bootstrapSamples, seed: config.seed }
-    const found = figuresOfMethods(figures, rows, pairs, options)
+    const figuresByMethod = figuresOfMethods(figures, rows, pairs, options)
     const incomplete = methods.filter((method) => !whole.includes(method))
     return {
       benchmark: benchmark.name,
       scoring: config.benchmarkScoring,
       judge: benchmark.judged ? judge! : null,
-      items: found.items,
-      left_out: found.leftOut,
+      items: figuresByMethod.items,
+      left_out: figuresByMethod.leftOut,
       notes: [
         ...incomplete.map((method) => `${method} is left out, as it has no adapter in some seed`),
         ...new Set(own.flatMap(({ method, notes }) => notes.map((note) => named(method, note, own)))),
       ],
       methods: Object.fromEntries(
-        Object.entries(found.methods).map(([method, figures]) => [
+        Object.entries(figuresByMethod.methods).map(([method, figures]) => [
           method,
           Object.fromEntries(Object.entries(figures).map(([name, one]) => [name, plainFigure(one)])),
         ]),
       ),
-      differences: found.differences.map(({ method, against, figure, p, ...one }) => ({
+      differences: figuresByMethod.differences.map(({ method, against, figure, p, ...one }) => ({
         ...{ method, against, figure, p: finite(p), ...plainFigure(one) },
       })),
     }

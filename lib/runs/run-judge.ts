@@ -28,8 +28,8 @@ export async function openRunJudge(
 ): Promise<RunJudge | undefined> {
   const file = join(dir, "judge.calls.jsonl")
   if (evalJudge) {
-    const kept = await cachedGenerator(evalJudge, { file, id: evalJudge.name, signal })
-    return { engine: kept, id: evalJudge.name, close: () => kept.close() }
+    const cachedJudge = await cachedGenerator(evalJudge, { file, id: evalJudge.name, signal })
+    return { engine: cachedJudge, id: evalJudge.name, close: () => cachedJudge.close() }
   }
   if (!evalJudgeEndpoint) return undefined
   const server = { ...judge, model: evalJudgeModel, baseURL: evalJudgeEndpoint }
@@ -58,13 +58,13 @@ export function judgedBy(
   judge?: Pick<RunJudge, "id">,
 ): string {
   const verdicts = items.flatMap(({ constraints }) => constraints)
-  const asked = verdicts.filter(({ reply }) => reply !== undefined).length
+  const replies = verdicts.filter(({ reply }) => reply !== undefined).length
   const own = `the model itself (${name}, untrained), which leans to its own answers`
   const who = judge
     ? `the judge ${judge.id}`
     : textIdentity === answerIdentity
       ? own
       : `the server's model ${base.name}`
-  if (!asked) return "exact checks"
-  return asked === verdicts.length ? who : `exact checks where there are any, else ${who}`
+  if (!replies) return "exact checks"
+  return replies === verdicts.length ? who : `exact checks where there are any, else ${who}`
 }

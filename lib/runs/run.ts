@@ -142,7 +142,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
       onNote,
       onPlan,
     }
-    const found = await experiment(context, seeds).finally(async () => {
+    const results = await experiment(context, seeds).finally(async () => {
       failing.abort()
       await writer?.close()
       await evalJudge?.close()
@@ -150,19 +150,19 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
       engines.dispose()
       if (opened) tf.dispose(opened.model.params)
     })
-    await writeResults(dir, found.results)
-    await tracking?.results(found.results)
+    await writeResults(dir, results.results)
+    await tracking?.results(results.results)
     const { name, fingerprint } = model
     const finished = new Date().toISOString()
     const written = text && { text: { model: text.base.name, id: text.identity } }
-    const made = {
+    const manifest = {
       ...{ backend, model: { name, fingerprint, ...written }, command: options.command ?? "", commit: commit() },
       ...{ machine: machine(), plans, stages: clock.times(), seeds, started, finished },
     }
     await (served ?? writer)?.finish()
-    await writeManifest(dir, { ...versions(), ...made }, currentOf(config))
+    await writeManifest(dir, { ...versions(), ...manifest }, currentOf(config))
     await writeReport(dir)
-    return found
+    return results
   } catch (error) {
     if (error instanceof NoRowsError) await writeReport(dir) // which shows where the rows were lost
     throw pathError(error)

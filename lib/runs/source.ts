@@ -72,15 +72,15 @@ export function holdoutStage(context: RunContext, { candidates: pool }: Source):
   const most = config.evalInstructions
   if (!pool) {
     const rows = worldHoldout(config)
-    const asked = rows.map(({ id, instruction }) => [id, instruction])
-    const key = keyOf("holdout", version, asked)
+    const identity = rows.map(({ id, instruction }) => [id, instruction])
+    const key = keyOf("holdout", version, identity)
     return rowsStage(context, { name: "holdout", key, total: rows.length, rows: () => rows, work: same })
   }
   const options = stageOptions(config, config.seed).decompose
-  const kept = config.evalSplit === "development" ? [config.holdout, "development"] : [config.holdout]
+  const reserved = config.evalSplit === "development" ? [config.holdout, "development"] : [config.holdout]
   return rowsStage(context, {
     name: "holdout",
-    key: keyOf("holdout", 2, stages.decompose.version, options, engines.textIdentity, pool.key, ...kept, most),
+    key: keyOf("holdout", 2, stages.decompose.version, options, engines.textIdentity, pool.key, ...reserved, most),
     total: most,
     rows: () => first(most, heldOutRows(config, pool.rows())),
     // A text that decompose finds stands in the instruction, which is asked as it is.

@@ -169,13 +169,13 @@ export async function* sourceRows(
   { instructions, ...config }: Pick<RunConfig, "instructions"> & HeldOut,
   rows: AsyncIterable<Outcome<InstructionRow>>,
 ): AsyncGenerator<Outcome<InstructionRow>> {
-  let kept = 0
+  let passed = 0
   for await (const row of rows) {
     if (row.failure) yield row
     else if (isHeldOut(row, keptShare(config))) yield failed(row, "source", HELD_OUT)
     else {
       yield row
-      if (++kept === instructions) return
+      if (++passed === instructions) return
     }
   }
 }

@@ -68,9 +68,9 @@ export async function runTraining(stage: TrainStage): Promise<string> {
     for (const left of [checkpoint, weightsFile(checkpoint)]) await rm(left, { force: true })
     return adapter
   }
-  const found = readKey(dir)
+  const earlierKey = readKey(dir)
   try {
-    if (found?.key !== key || found.complete) {
+    if (earlierKey?.key !== key || earlierKey.complete) {
       await rm(join(dir, "key.json"), { force: true }) // first, so that old files never stand under the new key
       for (const old of [metrics, checkpoint, weightsFile(checkpoint), adapter])
         await rm(old, { recursive: true, force: true })
@@ -111,9 +111,9 @@ async function trainHere(stage: TrainStage, local: LocalModel): Promise<void> {
   const checkpoint = join(dir, "checkpoint.safetensors")
   await resumeFrom(checkpoint, metrics, key, onNote)
   const writer = await appendJsonl(metrics, { resume: true })
-  let made: Lora | Model
+  let trained: Lora | Model
   try {
-    made = await (all ? trainModel : trainAdapter)(local, pairs(), settings, {
+    trained = await (all ? trainModel : trainAdapter)(local, pairs(), settings, {
       checkpoint: { file: checkpoint, every: checkpointEvery, key },
       signal,
       onNote,
@@ -135,12 +135,12 @@ async function trainHere(stage: TrainStage, local: LocalModel): Promise<void> {
   await writer.close()
   try {
     const { config, dir: base } = local
-    if ("scale" in made) {
-      const values = await toAdapter(made, config)
+    if ("scale" in trained) {
+      const values = await toAdapter(trained, config)
       await finish(join(dir, "adapter"), (temporary) => writeAdapter(temporary, values, baseName(base)))
-    } else await finish(join(dir, "model"), (temporary) => writeCheckpoint(base, made as Model, temporary))
+    } else await finish(join(dir, "model"), (temporary) => writeCheckpoint(base, trained as Model, temporary))
   } finally {
-    tf.dispose(made.params)
+    tf.dispose(trained.params)
   }
 }
 

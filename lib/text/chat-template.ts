@@ -44,8 +44,8 @@ export function readChatTemplate(dir: string, settings: JsonObject): ChatTemplat
 /** As in Transformers: the last one of that name, and no other in its place. */
 function defaultOf(listed: readonly unknown[], file: string): unknown {
   const named = listed.filter(isJsonObject)
-  const found = named.filter(({ name }) => name === "default").at(-1)
-  if (found) return found.template
+  const template = named.filter(({ name }) => name === "default").at(-1)
+  if (template) return template.template
   const names = named.map(({ name }) => `${name}`).join(", ") || "none"
   const cure = "write the one to use to chat_template.jinja"
   throw new InputError(`a list of templates must name a default, got ${names}; ${cure}`, {

@@ -84,11 +84,12 @@ function mended(text: string, sections: readonly string[], flags: ReadonlyMap<st
   let at = 0
   let stripsNext = false
   const flush = (stripsEnd: boolean) => {
-    let kept = plain
-    if (stripsNext) kept = kept.replace(/^\p{White_Space}+/u, "")
-    if (stripsEnd) kept = withoutEnd(kept)
-    if (flags.has(kept)) throw new Error(`an added token ${JSON.stringify(kept)} between others and inside a word`)
-    if (kept) out.push(kept)
+    let pattern = plain
+    if (stripsNext) pattern = pattern.replace(/^\p{White_Space}+/u, "")
+    if (stripsEnd) pattern = withoutEnd(pattern)
+    if (flags.has(pattern))
+      throw new Error(`an added token ${JSON.stringify(pattern)} between others and inside a word`)
+    if (pattern) out.push(pattern)
     plain = ""
   }
   for (const section of sections) {

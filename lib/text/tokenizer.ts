@@ -105,11 +105,11 @@ export function loadTokenizer(dir: string): Tokenizer {
     throw Object.assign(new RefusedError(`${rule}, got ${token}; ${resize}`, { file }), { reason })
   }
   const decode = (ids: readonly number[], { skipSpecial = false } = {}) => {
-    const kept = ids.filter((id) => inner.id_to_token(id) !== undefined && !(skipSpecial && specialIds.has(id)))
+    const knownIds = ids.filter((id) => inner.id_to_token(id) !== undefined && !(skipSpecial && specialIds.has(id)))
     // The library refuses an empty list, and tidies spaces by default, which would not be what the model wrote.
-    if (!kept.length) return ""
+    if (!knownIds.length) return ""
     const options = { clean_up_tokenization_spaces: false }
-    return runnable(file, () => decodeTimed(kept.length, () => inner.decode(kept, options)))
+    return runnable(file, () => decodeTimed(knownIds.length, () => inner.decode(knownIds, options)))
   }
   const tokenText = (ids: readonly number[]) => {
     const whole = decode(ids)

@@ -65,19 +65,19 @@ export async function shareOf(
   const plan = planOf(learner)
   let names: string[] = []
   const [values, gradient] = tf.tidy((): [Tensor, Tensor1D] => {
-    const kept: Record<string, Tensor> = {}
+    const logSums: Record<string, Tensor> = {}
     const taped: { value: Tensor; grads: Tensor[] } = tf.engine().gradients(
       (): Scalar => {
         const trained = ready ?? bind(model, { trainAll: true, plan })
         const { loss, logs } = lossOf(objective, trained, parts, total, model)
-        for (const [name, tensor] of Object.entries(logs)) kept[name] = tf.keep(tf.sum(tensor))
+        for (const [name, tensor] of Object.entries(logs)) logSums[name] = tf.keep(tf.sum(tensor))
         return loss
       },
       Object.values(trainedParams(learner)),
     )
-    names = Object.keys(kept)
-    const values = tf.stack([taped.value, ...Object.values(kept)])
-    tf.dispose(kept)
+    names = Object.keys(logSums)
+    const values = tf.stack([taped.value, ...Object.values(logSums)])
+    tf.dispose(logSums)
     return [values, flatten(taped.grads)]
   })
   // One read a micro-batch: on a GPU each waits for all that was sent.

@@ -52,7 +52,7 @@ export async function adamStep(params: Params, gradient: Tensor1D, state: AdamSt
   return { state: next, gradNorm }
 }
 
-export const scheduleShapes = ["cosine", "linear", "constant", "plateau"] as const
+const scheduleShapes = ["cosine", "linear", "constant", "plateau"] as const
 export type ScheduleShape = (typeof scheduleShapes)[number]
 
 /**

@@ -133,5 +133,5 @@ export async function withReference(
 }
 
 /** Log-probs of all response tokens of some micro-batches, in nats. */
-export const referenceOf = (model: Bound, batches: readonly (readonly PairItem[])[]): Promise<Float32Array> =>
+const referenceOf = (model: Bound, batches: readonly (readonly PairItem[])[]): Promise<Float32Array> =>
   valuesOf(() => responseLogProbs(model, packItems(batches)))

@@ -21,10 +21,12 @@ const checks: Readonly<Record<Task, (example: CorpusExample, text: string) => bo
   revise: (example, text) => keepsAll(example, parseRevision(text)),
   // The task itself comes first, the others in any order.
   decompose: ({ spec }, text) => {
-    const found = parseConstraints(text)
+    const constraints = parseConstraints(text)
     const wanted = spec.constraints.map(questionOf)
     return (
-      found[0] === wanted[0] && found.length === wanted.length && wanted.every((question) => found.includes(question))
+      constraints[0] === wanted[0] &&
+      constraints.length === wanted.length &&
+      wanted.every((question) => constraints.includes(question))
     )
   },
   recombine: ({ spec }, text) => {

@@ -140,8 +140,8 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
     response: instructionOf(spec),
   }),
   negate: (spec, random) => {
-    const asked = random.pick(spec.constraints.slice(1))
-    return { asked, prompt: negatePrompt(questionOf(asked)), response: questionOf(negate(asked)) }
+    const constraint = random.pick(spec.constraints.slice(1))
+    return { asked: constraint, prompt: negatePrompt(questionOf(constraint)), response: questionOf(negate(constraint)) }
   },
   substitute: (spec, random) => {
     const asked = random.pick(spec.constraints.slice(1))
@@ -173,13 +173,13 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
   },
   "look-up": (spec, random) => {
     const text = random.next() < 0.6 ? someWords(random).join(" ") : realise(spec, random)
-    const asked = new Set<string>()
+    const questions = new Set<string>()
     const there = wordPools.flat().filter((word) => quote(word, text) !== undefined)
-    while (asked.size < 4)
-      asked.add(random.pick(random.next() < 0.5 && there.length > 0 ? there : random.pick(wordPools)))
+    while (questions.size < 4)
+      questions.add(random.pick(random.next() < 0.5 && there.length > 0 ? there : random.pick(wordPools)))
     return {
-      prompt: lookUpPrompt([...asked], text),
-      response: [...asked].map((word) => quote(word, text) ?? `${word}: nothing`).join("\n"),
+      prompt: lookUpPrompt([...questions], text),
+      response: [...questions].map((word) => quote(word, text) ?? `${word}: nothing`).join("\n"),
     }
   },
   "self-instruct": (spec) => ({ prompt: selfInstructPrompt, response: instructionOf(spec) }),

@@ -183,8 +183,8 @@ export const kinds: Readonly<Record<KindName, Kind>> = {
     question: (value, negated) =>
       `Does the text ${negated ? "avoid closing" : "close"} every sentence with ${withArticle(value)}?`,
     holds: (value, text) => {
-      const found = text.trim().match(/[.!?]+|(?<![^.!?])[^.!?]+$/g) ?? []
-      return found.length > 0 && found.every((mark) => mark === marks[value])
+      const parts = text.trim().match(/[.!?]+|(?<![^.!?])[^.!?]+$/g) ?? []
+      return parts.length > 0 && parts.every((mark) => mark === marks[value])
     },
     heed: 0.4,
   },

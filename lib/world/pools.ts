@@ -28,7 +28,7 @@ export const things = list(`
   apple cake hat coat scarf umbrella blanket stone shell feather rose kite ball doll ladder hammer bucket broom wheel`)
 
 /** Events: words to use, to avoid, to end with, or the time of the story ("during the storm"). */
-export const events = list("storm flood feast harvest festival parade wedding concert race fire battle eclipse")
+const events = list("storm flood feast harvest festival parade wedding concert race fire battle eclipse")
 
 export const nouns: readonly string[] = [...things, ...events]
 

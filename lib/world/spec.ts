@@ -48,13 +48,13 @@ const reported = new Map<string, ReadonlySet<string>>()
 /** The combinations that the first instructions of the eval split ask for, as runs report them (seed 0). */
 function reportedCombinations(least: number, most: number): ReadonlySet<string> {
   const key = `${least} ${most}`
-  let found = reported.get(key)
-  if (!found) {
+  let combinations = reported.get(key)
+  if (!combinations) {
     const rows = worldInstructions({ n: REPORTED, seed: 0, split: "eval", constraints: [least, most] })
-    found = new Set(rows.map(({ world }) => combinationOf(world.constraints).join("\n")))
-    reported.set(key, found)
+    combinations = new Set(rows.map(({ world }) => combinationOf(world.constraints).join("\n")))
+    reported.set(key, combinations)
   }
-  return found
+  return combinations
 }
 
 /** Whether development may use a combination: kept from training, and reported in none of the usual ranges. */

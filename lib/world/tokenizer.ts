@@ -1,7 +1,7 @@
 import { corpusExample } from "./corpus"
 
 /** Special tokens: turns of the chat, end of turn (also end of text), padding. */
-export const specialTokens = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"] as const
+const specialTokens = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"] as const
 
 /** One pre-token: a list mark such as `##2.`, a word with the space before it, or any other single character. */
 const preToken = "▁?##[0-9]\\.|▁?[A-Za-z]+|[^A-Za-z]"

@@ -12,7 +12,7 @@ const DATA = "data_final.json"
 const names = z.array(z.string())
 
 /** A record of the official file (fields that grading does not need are passed over). */
-export const complexbenchRecord = z.object({
+const complexbenchRecord = z.object({
   main_id: z.int().min(0),
   group: z
     .string()
@@ -82,8 +82,8 @@ function inLanguage(record: ComplexbenchRecord, language: Language, place: Place
 /** One call a question: its verdict, or what its rule is to be applied to. Temperature 0, as officially. */
 function collect(data: ComplexbenchData, response: string, judge: Judge): Promise<Judgement[]> {
   const ask = ({ question, rule }: ComplexbenchData["scoring_questions"][number]) => {
-    const asked: Asked = { instruction: data.instruction, response, question }
-    const content = rule === null ? questionPrompt(asked) : extractionPrompt(asked, rule.includes("each"))
+    const request: Asked = { instruction: data.instruction, response, question }
+    const content = rule === null ? questionPrompt(request) : extractionPrompt(request, rule.includes("each"))
     const readable = (text: string) =>
       (rule === null ? parseVerdict(text, "corrected") : parseExtraction(text, response, "corrected")) !== null
     return judge({ messages: [{ role: "user", content }], temperature: 0, maxTokens: 4096 }, ({ text }) =>

@@ -60,13 +60,13 @@ export function complexbenchFigures(results: readonly ComplexbenchResult[], scor
   for (const { category, task, compositions, questions } of results) {
     const counted = official ? questions : questions.filter(({ final }) => typeof final === "boolean")
     for (const { final, dimensions, compositions: own } of counted) {
-      const kept = final === true
-      count("DRFR", kept)
-      count(`category: ${category}`, kept)
-      count(`category group: ${category.split("_")[0]}`, kept)
-      count(`task: ${task}`, kept)
-      count(`composition: ${[...compositions].sort().join("_") || "none"}`, kept)
-      const lenient = kept || final === "unknown"
+      const satisfied = final === true
+      count("DRFR", satisfied)
+      count(`category: ${category}`, satisfied)
+      count(`category group: ${category.split("_")[0]}`, satisfied)
+      count(`task: ${task}`, satisfied)
+      count(`composition: ${[...compositions].sort().join("_") || "none"}`, satisfied)
+      const lenient = satisfied || final === "unknown"
       for (const dimension of dimensions) {
         count(`type: ${typeOf(dimension)}`, lenient)
         count(`dimension: ${dimension}`, lenient)
@@ -112,12 +112,12 @@ function coherence(results: readonly ComplexbenchResult[], official: boolean): R
     for (const group of tested) {
       const depth = selections(group)
       if (!depth || (name === "single") !== (depth === 1)) continue
-      const kept = group.filter(({ questions }) => questions.every(({ final }) => final !== false)).length
+      const satisfied = group.filter(({ questions }) => questions.every(({ final }) => final !== false)).length
       const copies = group.length / new Set(group.map(({ id }) => id)).size
       sums.members += group.length
-      sums.membersKept += kept
+      sums.membersKept += satisfied
       sums.groups += copies
-      sums.groupsKept += kept === group.length ? copies : 0
+      sums.groupsKept += satisfied === group.length ? copies : 0
     }
     const origin = sums.membersKept / sums.members
     const coherent = sums.groupsKept / sums.groups

@@ -79,8 +79,8 @@ ${parts(asked)}`
  */
 export function parseVerdict(reply: string, scoring: Scoring): boolean | null {
   if (scoring === "official") {
-    const found = reply.match(/答案：[是否]/g) ?? []
-    if (found.length === 1) return found[0] === "答案：是"
+    const answers = reply.match(/答案：[是否]/g) ?? []
+    if (answers.length === 1) return answers[0] === "答案：是"
     return reply.includes("是") && !reply.includes("否")
   }
   const verdicts = new Set([...reply.matchAll(/答案[*\s]*[：:][*\s]*([是否])/g)].map((match) => match[1]))
@@ -105,11 +105,11 @@ export function parseExtraction(reply: string, response: string, scoring: Scorin
     : noted.replace(/评[分测]对象[*\s]*[：:]\**|【[^【】\n]*评[分测]对象[^【】\n]*】[*\s]*[：:]?/g, "评分对象：")
   const marker = (official ? ["评分对象：", "评测对象：", "："] : ["评分对象："]).find((mark) => text.includes(mark))
   if (!official && !marker) return null
-  const found = marker === undefined ? text : text.slice(endOfLast(text, marker))
-  const word = found.length > 100 ? found : found.replace(/^[\s"“'`]+|[\s"”'`。.]+$/g, "")
-  if (official ? found.startsWith("all") : /^all$/i.test(word)) return [response]
-  if (official ? found.includes("None") : /^none$/i.test(word)) return []
-  return found.split("||").map(strip)
+  const extracted = marker === undefined ? text : text.slice(endOfLast(text, marker))
+  const word = extracted.length > 100 ? extracted : extracted.replace(/^[\s"“'`]+|[\s"”'`。.]+$/g, "")
+  if (official ? extracted.startsWith("all") : /^all$/i.test(word)) return [response]
+  if (official ? extracted.includes("None") : /^none$/i.test(word)) return []
+  return extracted.split("||").map(strip)
 }
 
 /** Where the last `mark` ends; -1 without one. */

@@ -91,9 +91,9 @@ export function verdicts(reply: string, level: number, language: Language): bool
   const quoted = language === "zh" && !/['"]/.test(list) ? list.replace(/YES|NO/g, "'$&'") : list
   const words = strings(quoted)
   if (!words || words.length < level || (words.length > level && language === "en")) return undefined
-  const asked = words.slice(0, level)
-  return asked.every((word) => word === "YES" || refused[language].includes(word))
-    ? asked.map((word) => word === "YES")
+  const verdictWords = words.slice(0, level)
+  return verdictWords.every((word) => word === "YES" || refused[language].includes(word))
+    ? verdictWords.map((word) => word === "YES")
     : undefined
 }
 
@@ -102,15 +102,15 @@ export function verdicts(reply: string, level: number, language: Language): bool
  * there.
  */
 function strings(list: string): string[] | undefined {
-  const found: string[] = []
+  const verdictList: string[] = []
   const text = strip(list)
   for (let at = 0; at < text.length; at = item.lastIndex) {
     item.lastIndex = at
     const match = item.exec(text)
     if (!match) return undefined
-    found.push(match[1] ?? match[2]!)
+    verdictList.push(match[1] ?? match[2]!)
   }
-  return found
+  return verdictList
 }
 
 /** The verdicts of the first reply that has some, null when none has. */

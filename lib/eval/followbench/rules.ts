@@ -33,8 +33,8 @@ const same: Rule = (answer, { target }) => answer === target
 const lastIs =
   (pattern: RegExp | Record<Language, RegExp>): Rule =>
   (answer, { target, language }) => {
-    const found = answer.match(pattern instanceof RegExp ? pattern : pattern[language])
-    return found?.at(-1) === target
+    const matches = answer.match(pattern instanceof RegExp ? pattern : pattern[language])
+    return matches?.at(-1) === target
   }
 
 /**

@@ -31,6 +31,6 @@ const ends = {
  * (en), and a piece without letter or digit is none. Abbreviations split in both.
  */
 export function sentences(text: string, language: Language, scoring: Scoring): string[] {
-  const found = text.split(ends[scoring][language])
-  return found.filter((piece) => (scoring === "official" ? piece : /[\p{L}\p{N}]/u.test(piece)))
+  const pieces = text.split(ends[scoring][language])
+  return pieces.filter((piece) => (scoring === "official" ? piece : /[\p{L}\p{N}]/u.test(piece)))
 }

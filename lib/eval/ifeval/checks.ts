@@ -54,8 +54,8 @@ postscripts["P.S."] = pythonPattern(String.raw`p\.\s?s\.`)
 const latin = [..."abcdefghijklmnopqrstuvwxyz"]
 
 const isLanguage = (response: string, code: string, scoring: Scoring) => {
-  const found = detectLanguage(response)
-  return found === undefined ? scoring === "official" : found === code
+  const language = detectLanguage(response)
+  return language === undefined ? scoring === "official" : language === code
 }
 
 /**
@@ -126,8 +126,8 @@ export const checks: Readonly<Record<string, Check>> = {
     (response, { letter, let_frequency, let_relation }, scoring) => {
       const lower = response.toLowerCase()
       const enough = (one: string) => holds(lower.split(one).length - 1, let_relation, let_frequency)
-      const asked = letter.toLowerCase()
-      if (scoring === "corrected" || latin.includes(asked)) return enough(asked)
+      const lowerLetter = letter.toLowerCase()
+      if (scoring === "corrected" || latin.includes(lowerLetter)) return enough(lowerLetter)
       return latin.filter(enough).length > latin.length / 2
     },
   ),

@@ -40,15 +40,15 @@ export function englishModel(): PunktModel {
 }
 
 function readModel(): PunktModel {
-  const found = parseRecord(parameters, readJsonFile(FILE), { file: FILE })
+  const record = parseRecord(parameters, readJsonFile(FILE), { file: FILE })
   const words = (lines: readonly string[]) => lines.flatMap((line) => line.split(" "))
-  const [openers, mixed] = [words(found.openers), words(found.mixed)]
+  const [openers, mixed] = [words(record.openers), words(record.mixed)]
   return {
-    abbreviations: new Set(found.abbreviations),
-    collocations: new Set(found.collocations),
-    starters: new Set(words(found.starters)),
+    abbreviations: new Set(record.abbreviations),
+    collocations: new Set(record.collocations),
+    starters: new Set(words(record.starters)),
     ordinary: new Set([...openers, ...mixed]),
     capitalised: new Set(mixed),
-    small: new Set(words(found.small)),
+    small: new Set(words(record.small)),
   }
 }

@@ -90,9 +90,9 @@ function instruction(id: string, kwargs: Record<string, unknown>, index: number,
     const problem = `must be one of the 25 instructions, got ${JSON.stringify(id)}; correct the record or remove it`
     throw new InputError(problem, { ...place, field: `instruction_id_list.${index}` })
   }
-  const given = Object.fromEntries(Object.entries(kwargs).filter(([, value]) => value !== null))
+  const parameters = Object.fromEntries(Object.entries(kwargs).filter(([, value]) => value !== null))
   const shape = z.object({ kwargs: z.record(z.string(), known.arguments) })
-  return { id, kwargs: parseRecord(shape, { kwargs: { [index]: given } }, place).kwargs[index]! }
+  return { id, kwargs: parseRecord(shape, { kwargs: { [index]: parameters } }, place).kwargs[index]! }
 }
 
 async function load(path: string): Promise<BenchmarkItem<IfevalPrompt>[]> {

@@ -35,7 +35,7 @@ const soft = (value: unknown, { spend }: Runtime): string => {
   if (value instanceof Markup) throw new UnsupportedError("a filter of text on a safe text")
   return str(value, spend)
 }
-const given = (value: unknown): boolean => value !== undefined && value !== null
+const isGiven = (value: unknown): boolean => value !== undefined && value !== null
 const flag = (value: unknown): boolean => value !== undefined && truthy(value)
 const lowerCase = (value: unknown): unknown => (typeof value === "string" ? value.toLowerCase() : value)
 
@@ -52,7 +52,7 @@ function attribute(path: unknown, runtime: Runtime, fallback?: unknown): (item: 
   return (item) =>
     parts.reduce((value: unknown, part) => {
       const inner = runtime.getItem(value, part)
-      return given(fallback) && inner instanceof Undefined ? fallback : inner
+      return isGiven(fallback) && inner instanceof Undefined ? fallback : inner
     }, item)
 }
 
@@ -65,7 +65,7 @@ function sorted(items: unknown[], key: (item: unknown) => unknown, descending: b
 function extreme(name: "min" | "max"): Filter {
   return (input, args, runtime) => {
     const [cased, path] = named(name, args, ["case_sensitive", "attribute"])
-    const get = given(path) ? attribute(path, runtime) : (item: unknown) => item
+    const get = isGiven(path) ? attribute(path, runtime) : (item: unknown) => item
     const key = (item: unknown) => (flag(cased) ? get(item) : lowerCase(get(item)))
     const items = listed(input, runtime)
     if (!items.length) return new Undefined("No aggregated item, sequence was empty.")
@@ -204,7 +204,7 @@ export const filters: Readonly<Record<string, Filter>> = {
       items.slice(i * width, (i + 1) * width),
     )
     const last = rows.at(-1)
-    if (last && given(fill)) {
+    if (last && isGiven(fill)) {
       runtime.spend(width)
       while (last.length < width) last.push(fill)
     }
@@ -220,7 +220,7 @@ export const filters: Readonly<Record<string, Filter>> = {
     const rows = Array.from({ length: n }, (_, i) => {
       const start = i * size + Math.min(i, extra)
       const row = items.slice(start, start + size + (i < extra ? 1 : 0))
-      return given(fill) && i >= extra ? [...row, fill] : row
+      return isGiven(fill) && i >= extra ? [...row, fill] : row
     })
     return new Once(rows)
   },
@@ -277,7 +277,7 @@ export const filters: Readonly<Record<string, Filter>> = {
   },
   join(input, args, runtime) {
     const [between = "", path] = named("join", args, ["d", "attribute"])
-    const get = given(path) ? attribute(path, runtime) : (item: unknown) => item
+    const get = isGiven(path) ? attribute(path, runtime) : (item: unknown) => item
     const joined = listed(input, runtime)
       .map((item) => str(get(item), runtime.spend))
       .join(str(between, runtime.spend))
@@ -299,7 +299,7 @@ export const filters: Readonly<Record<string, Filter>> = {
   replace(input, args, { spend }) {
     const [from, to, most] = named("replace", args, ["old", "new", "count"])
     if (from === undefined || to === undefined) throw new TemplateError("replace() needs an old and a new text")
-    const times = given(most) ? intOf(most) : -1
+    const times = isGiven(most) ? intOf(most) : -1
     return replace(str(input, spend), str(from, spend), str(to, spend), times, spend)
   },
   reverse(input, _, runtime) {
@@ -323,16 +323,16 @@ export const filters: Readonly<Record<string, Filter>> = {
   sort(input, args, runtime) {
     const [reverse, cased, path] = named("sort", args, ["reverse", "case_sensitive", "attribute"])
     const paths = typeof path === "string" ? path.split(",") : [path]
-    const gets = given(path) ? paths.map((one) => attribute(one, runtime)) : [(item: unknown) => item]
+    const gets = isGiven(path) ? paths.map((one) => attribute(one, runtime)) : [(item: unknown) => item]
     const key = (item: unknown) => {
       const keys = gets.map((get) => (flag(cased) ? get(item) : lowerCase(get(item))))
-      return given(path) ? keys : keys[0]
+      return isGiven(path) ? keys : keys[0]
     }
     return sorted(listed(input, runtime), key, flag(reverse))
   },
   sum(input, args, runtime) {
     const [path, start = 0n] = named("sum", args, ["attribute", "start"])
-    const get = given(path) ? attribute(path, runtime) : (item: unknown) => item
+    const get = isGiven(path) ? attribute(path, runtime) : (item: unknown) => item
     return listed(input, runtime).reduce((total, item) => binary("+", total, get(item), runtime.spend), start)
   },
   tojson(input, args, { spend }) {
@@ -340,9 +340,9 @@ export const filters: Readonly<Record<string, Filter>> = {
     const [ascii, indent, separators, sortKeys] = named("tojson", args, names)
     const pair = separators instanceof Tuple ? separators.items : separators
     const isPair = Array.isArray(pair) && pair.length === 2
-    if (given(separators) && !isPair) throw new UnsupportedError("tojson with such separators")
-    const [item, key] = isPair ? pair.map(textOf) : [given(indent) ? "," : ", ", ": "]
-    const space = !given(indent) ? null : typeof indent === "string" ? indent : " ".repeat(Math.max(0, intOf(indent)))
+    if (isGiven(separators) && !isPair) throw new UnsupportedError("tojson with such separators")
+    const [item, key] = isPair ? pair.map(textOf) : [isGiven(indent) ? "," : ", ", ": "]
+    const space = !isGiven(indent) ? null : typeof indent === "string" ? indent : " ".repeat(Math.max(0, intOf(indent)))
     if (space && space.length > 100) throw new UnsupportedError("so wide an indent")
     const style = { ensureAscii: flag(ascii), indent: space, item: item!, key: key!, sortKeys: flag(sortKeys) }
     const json = dumps(input, style, spend)
@@ -352,7 +352,7 @@ export const filters: Readonly<Record<string, Filter>> = {
   truncate(input, args, runtime) {
     const [size = 255n, cut, end = "...", slack] = named("truncate", args, ["length", "killwords", "end", "leeway"])
     if (typeof input !== "string") throw new TemplateError(`cannot truncate a ${typeName(input)}`)
-    const [width, tail, leeway] = [intOf(size), textOf(end), given(slack) ? intOf(slack) : 5]
+    const [width, tail, leeway] = [intOf(size), textOf(end), isGiven(slack) ? intOf(slack) : 5]
     if (width < textLength(tail)) throw new TemplateError(`expected length >= ${textLength(tail)}, got ${width}`)
     const all = characters(input)
     runtime.spend(all.length)
@@ -364,7 +364,7 @@ export const filters: Readonly<Record<string, Filter>> = {
   },
   unique(input, args, runtime) {
     const [cased, path] = named("unique", args, ["case_sensitive", "attribute"])
-    const get = given(path) ? attribute(path, runtime) : (item: unknown) => item
+    const get = isGiven(path) ? attribute(path, runtime) : (item: unknown) => item
     const seen: unknown[] = []
     const items = listed(input, runtime).filter((item) => {
       const key = flag(cased) ? get(item) : lowerCase(get(item))

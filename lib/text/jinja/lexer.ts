@@ -102,9 +102,9 @@ export function tokenize(template: string): Token[] {
         advance(at + blank.length)
         continue
       }
-      const found = match(number) ?? match(integer) ?? match(name) ?? match(text) ?? match(operator)
-      if (!found) throw new TemplateError(`unexpected char ${JSON.stringify(source[at])}`, line)
-      const [value] = found
+      const token = match(number) ?? match(integer) ?? match(name) ?? match(text) ?? match(operator)
+      if (!token) throw new TemplateError(`unexpected char ${JSON.stringify(source[at])}`, line)
+      const [value] = token
       tokens.push(tokenOf(value, line))
       if (/^[([{]$/.test(value)) open.push({ "(": ")", "[": "]", "{": "}" }[value]!)
       if (/^[)\]}]$/.test(value) && open.pop() !== value) throw new TemplateError(`unexpected '${value}'`, line)

@@ -4,7 +4,7 @@ import { BudgetError } from "./errors"
  * What one rendering may cost, in steps: a node of the template, a comparison, or eight characters or list items that
  * are read or made. So the time is bounded as well: about a second for all of them.
  */
-export const maxSteps = 2_000_000
+const maxSteps = 2_000_000
 
 /**
  * Milliseconds after which a rendering ends in any case, for what is dearer than its steps say: by the clock, and of

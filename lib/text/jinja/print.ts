@@ -14,7 +14,7 @@ export function str(value: unknown, spend: Spend): string {
   return repr(value, spend)
 }
 
-export function repr(value: unknown, spend: Spend): string {
+function repr(value: unknown, spend: Spend): string {
   const text = reprOf(value, spend, 0)
   spend(text.length)
   return text
@@ -41,7 +41,7 @@ function reprOf(value: unknown, spend: Spend, depth: number): string {
 }
 
 /** `repr` of a float: the shortest digits, with an exponent below 1e-4 and from 1e16 on. */
-export function floatText(value: number): string {
+function floatText(value: number): string {
   if (Number.isNaN(value)) return "nan"
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf"
   const [digits, power] = value.toExponential().split("e") as [string, string]
