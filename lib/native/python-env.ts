@@ -2,7 +2,7 @@ import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs"
 import { delimiter, join } from "node:path"
 import { writeAtomic } from "../data/files"
-import { ChildError, type Run, run } from "../device/child"
+import { ChildError, run } from "../device/child"
 import { cacheFolder, variable, withVariables } from "../environment"
 import { BackendError } from "../errors"
 
@@ -47,7 +47,6 @@ export const pinnedPackages = (): string[] =>
 export async function makePython(
   { python = "python3", force = false }: { python?: string; force?: boolean },
   log: (line: string) => void,
-  runner: Run = run,
 ): Promise<string> {
   const folder = folderOf()
   if (!force && existsSync(join(folder, doneFile))) {
@@ -59,8 +58,8 @@ export async function makePython(
     log(`python: an environment for scoring and training by PyTorch, in ${folder} (several GB, once)`)
     // A venv holds its own path, so it is made in place; the file that says "complete" comes last.
     rmSync(folder, { recursive: true, force: true })
-    await runner(python, ["-m", "venv", folder])
-    await runner(
+    await run(python, ["-m", "venv", folder])
+    await run(
       join(folder, "bin/python"),
       ["-m", "pip", "install", "--require-hashes", "--no-deps", "-r", requirements],
       { visible: true },

@@ -177,7 +177,8 @@ function failureOf(error: unknown): string {
  * Writes the notebooks as HTML pages with an index; nothing in them comes from the network.
  * @throws InputError without Jupyter
  */
-export async function notebookSite(folder: string, files: readonly string[] = notebookFiles()): Promise<string> {
+export async function notebookSite(folder: string): Promise<string> {
+  const files = notebookFiles()
   await mkdir(folder, { recursive: true })
   const urls = ["require_js_url", "mathjax_url", "mermaid_js_url", "jquery_url", "widget_renderer_url"]
   await jupyter([

@@ -26,7 +26,8 @@ export function withSlides(book: Notebook): Notebook {
  * Writes the notebooks as slides, one file each, into `folder`. The pages load reveal.js and MathJax from the network.
  * @throws InputError without Jupyter and nbconvert
  */
-export async function notebookSlides(folder: string, files: readonly string[] = notebookFiles()): Promise<string[]> {
+export async function notebookSlides(folder: string): Promise<string[]> {
+  const files = notebookFiles()
   const work = mkdtempSync(join(tmpdir(), "musc-slides-"))
   try {
     await mkdir(folder, { recursive: true })

@@ -6,39 +6,38 @@ export interface FrameLike {
   values: readonly (readonly unknown[])[]
 }
 
-export interface FrameOptions {
-  /** Rows shown, at most; the rest is counted. */
-  head?: number
-  /** Significant digits of numbers. */
-  precision?: number
-}
+/** Rows shown, at most; the rest is counted. */
+const MOST_ROWS = 20
+
+/** Significant digits of numbers. */
+const PRECISION = 4
 
 const isNumber = (value: unknown): value is number => typeof value === "number"
 
 /** A cell as text: numbers short, nothing for what is missing, lists and objects as JSON. */
-function cellText(value: unknown, precision: number): string {
+function cellText(value: unknown): string {
   if (value === null || value === undefined || Number.isNaN(value)) return "–"
   if (isNumber(value)) {
     if (Number.isInteger(value)) return `${value}`
-    return Math.abs(value) < 1e-3 ? value.toExponential(1) : `${Number(value.toPrecision(precision))}`
+    return Math.abs(value) < 1e-3 ? value.toExponential(1) : `${Number(value.toPrecision(PRECISION))}`
   }
   const text = typeof value === "object" ? JSON.stringify(value) : `${value}`
   return text.length > 300 ? `${text.slice(0, 300)} …` : text
 }
 
 /** Column names and cells as text, with the row count when some are left out. */
-function frameCells({ columns, values }: FrameLike, { head = 20, precision = 4 }: FrameOptions = {}) {
-  const rows = values.slice(0, head)
+function frameCells({ columns, values }: FrameLike) {
+  const rows = values.slice(0, MOST_ROWS)
   const numeric = columns.map((_, c) => rows.some((row) => isNumber(row[c])) && rows.every((row) => !isText(row[c])))
   const more = values.length > rows.length ? `${values.length} rows, ${rows.length} shown` : ""
-  return { columns, numeric, more, rows: rows.map((row) => columns.map((_, c) => cellText(row[c], precision))) }
+  return { columns, numeric, more, rows: rows.map((row) => columns.map((_, c) => cellText(row[c]))) }
 }
 
 const isText = (value: unknown) => value !== null && value !== undefined && typeof value !== "number"
 
 /** A data frame as an HTML table that needs no style sheet; numbers flush right, also where styles are taken away. */
-export function frameHtml(frame: FrameLike, options: FrameOptions = {}): Html {
-  const { columns, numeric, rows, more } = frameCells(frame, options)
+export function frameHtml(frame: FrameLike): Html {
+  const { columns, numeric, rows, more } = frameCells(frame)
   const side = (c: number) => (numeric[c] ? "right" : "left")
   const style = (c: number, line: string) =>
     `text-align:${side(c)};vertical-align:top;padding:4px 10px;border-bottom:${line};max-width:46em`
@@ -51,8 +50,8 @@ export function frameHtml(frame: FrameLike, options: FrameOptions = {}): Html {
 }
 
 /** A data frame as aligned text. */
-export function frameText(frame: FrameLike, options: FrameOptions = {}): string {
-  const { columns, numeric, rows, more } = frameCells(frame, options)
+export function frameText(frame: FrameLike): string {
+  const { columns, numeric, rows, more } = frameCells(frame)
   const lines = [columns, ...rows].map((row) => row.map((cell) => cell.slice(0, 60).replace(/\s+/g, " ")))
   const widths = columns.map((_, c) => Math.max(...lines.map((line) => line[c]!.length)))
   const padded = (cell: string, c: number) => (numeric[c] ? cell.padStart(widths[c]!) : cell.padEnd(widths[c]!))
