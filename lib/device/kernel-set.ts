@@ -20,7 +20,7 @@ export const kernelSources = inFolder([
 ])
 /** Becomes part of the binding, and loads the kernels that fit the processor. */
 export const fusedLoader = path.join(folder, "load.cc")
-export const fusedSources = [...kernelSources, ...inFolder(["op.h", "simd.h"]), fusedLoader]
+export const fusedSources = [...kernelSources, ...inFolder(["op.h", "rows.h", "simd.h"]), fusedLoader]
 
 /** Instructions that the kernels are compiled for, as load.cc names them: they may be on another processor tomorrow. */
 export const kernelLevels: Readonly<Record<string, readonly string[]>> =

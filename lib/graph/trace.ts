@@ -410,8 +410,8 @@ function partOf(
     const run = (call: number) => {
       const { op, attrs, inputs } = trace.calls[call]!
       const given = inputs.map(nodeOf)
-      // One after another: a thread stays with its input, and nothing is made before its time.
-      if (former && beside > 1) given.push(`^${former}`)
+      // One after another: a thread stays with its input, nothing is made before its time, and each has all its threads.
+      if (former) given.push(`^${former}`)
       former = g.op(op, given, /^Musc/.test(op) ? { ...attrs, beside } : attrs)
       nodes.set(`n${call}`, former)
     }

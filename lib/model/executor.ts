@@ -8,8 +8,6 @@ import { currentDevice, type Device, type Maths } from "../device/device"
 /** What is to be done with a model. */
 export type Work =
   | { kind: "generate" | "score" }
-  /** log-probs of the model that a training starts from: the digits of the first step, so that its margins are 0 */
-  | { kind: "reference" }
   /** `tokens` of the whole training, if known: below a certain work, graphs take longer to be made than they save */
   | { kind: "train"; adapter: boolean; tokens?: number; checkpointing?: boolean }
 
@@ -28,10 +26,10 @@ export interface Plan {
   readonly together: 1 | 2
   /** Gradient checkpointing: the backward pass computes each layer again (Chen et al. 2016). */
   readonly recompute: boolean
-  /** LoRA is added to the matrices once a step, or to each product with them. */
+  /** LoRA is added to matrices of floats once a step, or to each product with them, as to products with frozen ones. */
   readonly lora: "merged" | "beside"
-  /** Products with matrices that are kept as bf16: by their panels, or as products with trained matrices go. */
-  readonly frozen: "panels" | "floats"
+  /** Matrices of a checkpoint in bf16 stay so: see ops/frozen.ts. */
+  readonly frozen: boolean
   readonly precision: Maths
   /** threads that kernels and graphs may use */
   readonly threads: number
@@ -64,6 +62,7 @@ export function plan(device: Device, parameters: number, work: Work): Plan {
   const pays = !train || (train.tokens ?? 0) * parameters >= worthGraphs
   const layers = device.graphs && pays ? "graph" : "eager"
   const several = gainsByBatches(device, parameters) ? 2 : 1
+  const frozen = keepsBf16(device, parameters) && (!train || train.adapter)
   return {
     gradient: train !== null,
     layers,
@@ -72,9 +71,9 @@ export function plan(device: Device, parameters: number, work: Work): Plan {
     microBatches: several,
     together: layers === "graph" ? several : 1,
     recompute: train?.checkpointing ?? false,
-    // A product with a low-rank update beside it is a kernel of its own, for AMX alone.
+    // A product of floats with a low-rank update beside it is a kernel of its own, for AMX alone.
     lora: train?.adapter && device.kernels === "amx" ? "beside" : "merged",
-    frozen: keepsBf16(device, parameters) && (work.kind === "generate" || work.kind === "score") ? "panels" : "floats",
+    frozen,
     precision: device.precision,
     threads: device.threads,
   }
@@ -89,7 +88,7 @@ export function describePlan({ gradient, layers, xla, step, together, recompute,
     `layers ${layers === "graph" ? `by graph${xla ? ", compiled by XLA" : ""}` : "one operation at a time"}`,
   ]
   if (!gradient) parts.push(`decoding ${step === "graph" ? "by graph" : "one operation at a time"}`)
-  if (frozen === "panels") parts.push("products with bf16 matrices as they are packed")
+  if (frozen) parts.push("bf16 matrices as they are")
   if (together > 1) parts.push("two batches side by side")
   if (recompute) parts.push("each layer computed again for its gradient")
   if (lora === "beside") parts.push("LoRA beside the matrices")

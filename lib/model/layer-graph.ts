@@ -86,7 +86,7 @@ function graphOf(inputs: readonly LayersInput[], { config, cache, plan, ...run }
   const projections = layers
     .flatMap(projectionsOf)
     .map(({ weight, lora, factors, bias, constantInput, train }) => [
-      isFrozen(weight) && weight.products,
+      isFrozen(weight),
       lora.map(({ offset }) => offset),
       factors !== undefined,
       bias !== undefined,

@@ -1,7 +1,7 @@
 import type { Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
 import { floatsOf, isFrozen, type Table, type Matrix as Weight } from "../ops/frozen"
-import { effective, loraFactors, type Update } from "../ops/linear"
+import { effective, type LowRank, loraFactors, type Update } from "../ops/linear"
 import { rng } from "../rng"
 import type { Adapter, Matrix } from "./adapter"
 import type { ModelConfig } from "./config"
@@ -83,7 +83,7 @@ const eager: Plan = {
   together: 1,
   recompute: false,
   lora: "merged",
-  frozen: "floats",
+  frozen: false,
   precision: "f32",
   threads: 1,
 }
@@ -96,49 +96,55 @@ export function bind(model: Model, options: BindOptions = {}): Bound {
   const { config, params } = model
   const lora = options.lora ?? null
   const { trainAll = false, plan = eager } = options
-  const inForm = (matrix: Weight): Weight => (isFrozen(matrix) ? { ...matrix, products: plan.frozen } : matrix)
-  const projection = (i: number, name: string, targets: readonly LoraTarget[]): Projection => {
-    const weight = inForm(params[`layers.${i}.${name}`] as Weight)
+  const projection = (i: number, name: ProjectionName): Projection => {
+    const weight = params[`layers.${i}.${name}`] as Weight
     const bias = params[`layers.${i}.${name}Bias`] as Tensor1D | undefined
-    const starts = targets.map((_, at) => targets.slice(0, at).reduce((sum, t) => sum + targetShape(config, t)[1], 0))
-    const updates = targets.flatMap((target, at): Update[] => {
-      const [A, B] = ["A", "B"].map((side) => lora?.params[`layers.${i}.${target}.${side}`] as Tensor2D | undefined)
-      return A && B ? [{ A, B, offset: starts[at]! }] : []
-    })
+    const updates = lora ? updatesOf(lora, config, i, name) : []
     if (!updates.length) return { weight, bias, lora: [], train: trainAll }
     const constantInput = i === 0 && (name === "qk" || name === "v")
     const ready =
-      plan.lora === "beside" || (isFrozen(weight) && plan.frozen === "panels")
+      isFrozen(weight) || plan.lora === "beside"
         ? { weight, lora: updates, factors: loraFactors(weight.shape[1]!, updates, lora!.scale) }
-        : tf.tidy(() => effective(floatsOf(weight), updates, lora!.scale))
+        : effective(weight, updates, lora!.scale)
     return { ...ready, bias, train: false, constantInput }
   }
   const layers = Array.from({ length: config.layers }, (_, i): Layer => {
     const vector = (name: string) => params[`layers.${i}.${name}`] as Tensor1D
     return {
       norm1: vector("norm1"),
-      qk: projection(i, "qk", ["q", "k"]),
-      v: projection(i, "v", ["v"]),
+      qk: projection(i, "qk"),
+      v: projection(i, "v"),
       qkNorm: config.qkNorm ? headNorms(vector("qNorm"), vector("kNorm"), config) : undefined,
-      o: projection(i, "o", ["o"]),
+      o: projection(i, "o"),
       postNorm1: vector("postNorm1"),
       norm2: vector("norm2"),
-      gate: projection(i, "gate", ["gate"]),
-      up: projection(i, "up", ["up"]),
-      down: projection(i, "down", ["down"]),
+      gate: projection(i, "gate"),
+      up: projection(i, "up"),
+      down: projection(i, "down"),
       postNorm2: vector("postNorm2"),
     }
   })
-  const embed = inForm(params.embed as Table)
+  const embed = params.embed as Table
   return {
     config,
     embed,
-    head: params.head ? inForm(params.head as Table) : embed,
+    head: (params.head as Table | undefined) ?? embed,
     norm: params.norm as Tensor1D,
     layers,
     trainAll,
     plan,
   }
+}
+
+/** The updates of a layer's projection, which queries and keys share. */
+function updatesOf(lora: Lora, config: ModelConfig, i: number, name: ProjectionName): Update[] {
+  let offset = 0
+  return (name === "qk" ? (["q", "k"] as const) : [name]).flatMap((target): Update[] => {
+    const at = offset
+    offset += targetShape(config, target)[1]
+    const [A, B] = ["A", "B"].map((side) => lora.params[`layers.${i}.${target}.${side}`] as Tensor2D | undefined)
+    return A && B ? [{ A, B, offset: at }] : []
+  })
 }
 
 /** Norm weights of all heads, queries then keys: [H], [H] -> [N + K, 1, H]. */
@@ -150,36 +156,30 @@ function headNorms(q: Tensor1D, k: Tensor1D, { heads: N, kvHeads: K, headDim: H 
 /** Disposes what `bind` made; the model's own weights and the adapter's stay. */
 export function release(bound: Bound): void {
   for (const layer of bound.layers) {
-    for (const part of projectionsOf(layer)) if (part.lora.length && !part.factors) tf.dispose(part.weight)
-  }
-  releaseParts(bound)
-}
-
-/** Disposes what `bind` made but for the effective matrices. */
-function releaseParts(bound: Bound): void {
-  for (const layer of bound.layers) {
     layer.qkNorm?.dispose()
-    for (const { lora, factors } of projectionsOf(layer)) {
-      tf.dispose(lora.flatMap(({ scaled }) => (scaled ? [scaled.A, scaled.B] : [])))
+    for (const name of projections) {
+      const { weight, lora, factors } = layer[name]
       if (factors) tf.dispose([factors.down, factors.up, factors.scale])
+      else if (lora.length) tf.dispose([weight, ...scaledOf(lora)])
     }
   }
 }
 
+const scaledOf = (lora: readonly LowRank[]) => lora.flatMap(({ scaled }) => (scaled ? [scaled.A, scaled.B] : []))
+
 const projections = ["qk", "v", "o", "gate", "up", "down"] as const
-const projectionsOf = (layer: Layer) => projections.map((name) => layer[name])
+type ProjectionName = (typeof projections)[number]
 
 /** The model with the adapter added into its matrices permanently; a new set of tensors for the changed ones. */
 export function merge(model: Model, lora: Lora): Model {
-  const bound = bind(model, { lora })
   const params: ModelParams = { ...model.params }
-  releaseParts(bound)
-  bound.layers.forEach((layer, i) => {
+  for (let i = 0; i < model.config.layers; i++)
     for (const name of projections) {
-      const part = layer[name]
-      if (part.lora.length) params[`layers.${i}.${name}`] = part.weight
+      const updates = updatesOf(lora, model.config, i, name)
+      if (!updates.length) continue
+      const at = `layers.${i}.${name}`
+      params[at] = tf.tidy(() => effective(floatsOf(params[at] as Weight), updates, lora.scale).weight)
     }
-  })
   return { config: model.config, params }
 }
 

@@ -95,7 +95,7 @@ function tensorPeak(
   const asBf16 = keepsBf16(device, parameters)
   const inTables = (config.tiedHead ? 1 : 2) * V * D
   const weights = parameters - (asBf16 ? (L * linearCount(config) + inTables) / 2 : 0)
-  const { together, lora: placed, recompute } = plan(device, parameters, workOf(stage))
+  const { together, lora: placed, recompute, frozen } = plan(device, parameters, workOf(stage))
   const tokens = (stage.startsWith("train") ? together : 1) * B * T
   if (stage === "load") return weights + (asBf16 ? V * D : 0) // a table is read as floats
   // The output of every layer stays until the whole pass is done.
@@ -111,7 +111,7 @@ function tensorPeak(
     return weights + Math.max(2 * forward + block, 2 * tokens * D + 10 * Math.min(rows, tokens / 2) * words)
   }
   const lora = loraCount(config, rank)
-  const effective = placed === "beside" ? 0 : L * linearCount(config)
+  const effective = placed === "beside" || frozen ? 0 : L * linearCount(config)
   const chunk = Math.max(64, Math.floor(2 ** (gpu ? 26 : 24) / V))
   const head = 3 * Math.min(chunk, tokens / 2) * V
   const saved = blockSaved(config, tokens, seenKeys(T), fused)

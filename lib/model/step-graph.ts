@@ -38,9 +38,9 @@ function build(config: ModelConfig, { precision, threads }: Plan, { forms, froze
   const product = (x: GraphNode, i: number, name: ProjectionName) => {
     const { frozen, lora } = forms[i]![name]
     if (frozen === null) return (precision === "bf16" ? batchMatMul : matMul)(x, weight(i, name)) // MatMul knows no bf16
-    const y = ours("MuscFrozenProduct", [x, g.input(`layers.${i}.${name}`, "int32")], frozen, 0, frozen)
-    if (!lora) return y
-    return add(y, matMul(matMul(x, weight(i, `${name}Down`)), weight(i, `${name}Up`)))
+    const packed = g.input(`layers.${i}.${name}`, "int32")
+    if (!lora) return ours("MuscFrozenProduct", [x, packed], frozen, 0, frozen, 0)
+    return ours("MuscFrozenLora", [x, packed, weight(i, `${name}Down`), weight(i, `${name}Up`)], frozen, 0)
   }
   const project = (x: GraphNode, i: number, name: ProjectionName, biased: boolean) => {
     const y = product(x, i, name)
@@ -78,7 +78,7 @@ function build(config: ModelConfig, { precision, threads }: Plan, { forms, froze
   }
   const last = norm(x, g.input("norm"))
   const logits = frozenTables // [B, V]
-    ? ours("MuscFrozenProduct", [last, g.input("head", "int32")], V, 0, V)
+    ? ours("MuscFrozenProduct", [last, g.input("head", "int32")], V, 0, V, 0)
     : (isWide(config) && !own ? batchMatMul : matMul)(last, g.input("head"), true) // MatMul takes half as long again for few rows
   const cap = config.logitSoftcap
   const bounded = (c: number) => mul(g.op("Tanh", [div(logits, g.number(c))], { T }), g.number(c))

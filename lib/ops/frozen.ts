@@ -1,6 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { kernel } from "./kernel"
+import { kernel, kernelPair } from "./kernel"
 import { gradientMatMul, matMul } from "./matmul"
 
 /**
@@ -15,11 +15,6 @@ export type Frozen = {
   readonly shape: [number, number]
   /** values */
   readonly size: number
-  /**
-   * Products by the panels, or by floats that are made for each and round as products with trained matrices do: a model
-   * that is compared with one under training must give the same digits where both are equal.
-   */
-  readonly products: "panels" | "floats"
 }
 
 /** A matrix ready for products. */
@@ -34,7 +29,7 @@ export const isFrozen = (matrix: Tensor | Frozen): matrix is Frozen => "packed" 
 export function freeze(matrix: Tensor2D, transposed = false): Frozen {
   const [rows, columns] = matrix.shape
   const packed = kernel("MuscFreeze", [Number(transposed)], [matrix])
-  return { packed, shape: transposed ? [columns, rows] : [rows, columns], size: matrix.size, products: "panels" }
+  return { packed, shape: transposed ? [columns, rows] : [rows, columns], size: matrix.size }
 }
 
 /** The matrix [D, O] as floats: a new tensor for one that is frozen. */
@@ -42,27 +37,39 @@ export const floatsOf = (matrix: Matrix): Tensor2D =>
   isFrozen(matrix) ? (kernel("MuscThaw", [matrix.shape[1]], [matrix.packed]) as Tensor2D) : matrix
 
 /** x · matrix. Without a gradient. */
-export function multiply(x: Tensor2D, matrix: Matrix): Tensor2D {
-  if (!isFrozen(matrix)) return matMul(x, matrix)
-  if (matrix.products === "panels") return frozenProduct(x, matrix)
-  const floats = floatsOf(matrix)
-  const y = matMul(x, floats)
-  floats.dispose()
-  return y
-}
+export const multiply = (x: Tensor2D, matrix: Matrix): Tensor2D =>
+  isFrozen(matrix) ? frozenProduct(x, matrix) : matMul(x, matrix)
 
 /** dy · matrixᵀ, for the gradient by x. */
-export function backwards(dy: Tensor2D, matrix: Matrix): Tensor2D {
-  if (!isFrozen(matrix)) return gradientMatMul(dy, matrix, false, true)
-  const floats = floatsOf(matrix)
-  const dx = gradientMatMul(dy, floats, false, true)
-  floats.dispose()
-  return dx
+export const backwards = (dy: Tensor2D, matrix: Matrix): Tensor2D =>
+  isFrozen(matrix) ? frozenProduct(dy, matrix, { turned: true }) : gradientMatMul(dy, matrix, false, true)
+
+interface Columns {
+  /** a multiple of 32 */
+  from?: number
+  n?: number
+  turned?: boolean
 }
 
-/** x [M, D] · columns [from, from + n) of the matrix -> [M, n]; `from` is a multiple of 32. */
-const frozenProduct = (x: Tensor2D, { packed, shape: [, O] }: Frozen, from = 0, n = O): Tensor2D =>
-  kernel("MuscFrozenProduct", [O, from, n], [x, packed]) as Tensor2D
+/** x [M, D] · columns [from, from + n) of the matrix -> [M, n], or `turned` dy [M, n] · those columnsᵀ -> [M, D]. */
+const frozenProduct = (
+  x: Tensor2D,
+  { packed, shape: [, O] }: Frozen,
+  { from = 0, n = O, turned = false }: Columns = {},
+): Tensor2D => kernel("MuscFrozenProduct", [O, from, n, Number(turned)], [x, packed]) as Tensor2D
+
+/**
+ * x · matrix + (x · first) · second and x · first: x [M, D], first [D, R], second [R, O] -> [M, O] and [M, R]; or with
+ * all three transposed, for dy [M, O] instead of x. Without a gradient.
+ */
+export const frozenLowRank = (
+  x: Tensor2D,
+  { packed, shape: [, O] }: Frozen,
+  first: Tensor2D,
+  second: Tensor2D,
+  turned: boolean,
+): [Tensor2D, Tensor2D] =>
+  kernelPair("MuscFrozenLora", [O, Number(turned)], [x, packed, first, second]) as [Tensor2D, Tensor2D]
 
 /**
  * The table of a vocabulary, [V, D]: as it is, or as the matrix [D, V] that hidden states are multiplied by. Its rows
@@ -83,7 +90,7 @@ export const rowsOf = (table: Table, ids: Tensor1D): Tensor2D =>
 /** Rows [from, from + n) of the table, as a table. */
 export function someWords(table: Table, from: number, n: number): Tensor2D | Words {
   if (!isFrozen(table)) return n < table.shape[0] ? tf.slice(table, [from, 0], [n, table.shape[1]]) : table
-  return table.products === "panels" && from % 32 === 0 ? { table, from, n } : floatRows(table, from, n)
+  return from % 32 === 0 ? { table, from, n } : floatRows(table, from, n)
 }
 
 /** Some rows of a frozen table. */
@@ -104,6 +111,10 @@ export const floatTable = (table: Table): Tensor2D => (isFrozen(table) ? floatRo
 
 /** h · wordsᵀ: h [M, D], words [n, D] -> [M, n]. Without a gradient. */
 export function logitsOf(h: Tensor2D, words: Table | Words): Tensor2D {
-  if ("table" in words) return frozenProduct(h, words.table, words.from, words.n)
+  if ("table" in words) return frozenProduct(h, words.table, words)
   return isFrozen(words) ? multiply(h, words) : matMul(h, words, false, true)
 }
+
+/** dy · words, for the gradient by h: dy [M, n], words [n, D] -> [M, D]. Without a gradient. */
+export const backThrough = (dy: Tensor2D, words: Tensor2D | Words): Tensor2D =>
+  "table" in words ? frozenProduct(dy, words.table, { ...words, turned: true }) : gradientMatMul(dy, words)

@@ -1,6 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { floatRows, floatTable, logitsOf, rowsOf, someWords, type Table, tableShape, type Words } from "./frozen"
+import { backThrough, floatTable, logitsOf, rowsOf, someWords, type Table, tableShape, type Words } from "./frozen"
 import { withGradient } from "./gradient"
 import { kernelOutputs, kernelPair, tensorflowOps } from "./kernel"
 import { gradientMatMul } from "./matmul"
@@ -105,11 +105,11 @@ function rowLogProbs(
     for (let at = 0; at < V; at += words) {
       const [newTop, newTotal, newMean] = tf.tidy((): Tensor2D[] => {
         const some = [table, at, Math.min(words, V - at)] as const
-        const rows = wanted ? floatRows(...some) : null
-        const { logits, slope } = cappedLogits(h, rows ?? someWords(...some), softcap)
+        const rows = someWords(...some)
+        const { logits, slope } = cappedLogits(h, rows, softcap)
         const next = onlineSoftmax(logits, { top, total }, wanted)
         const { odds, decay } = next
-        const pull = mean && gradientMatMul(slope ? tf.mul(odds, slope) : odds, rows!)
+        const pull = mean && backThrough(slope ? tf.mul(odds, slope) : odds, rows)
         return [next.top, next.total, ...(pull ? [tf.add(tf.mul(mean!, decay), pull) as Tensor2D] : [])]
       })
       tf.dispose([top, total, mean ?? []])

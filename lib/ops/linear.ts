@@ -1,6 +1,6 @@
 import type { Scalar, Tensor, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { backwards, type Frozen, isFrozen, type Matrix, multiply } from "./frozen"
+import { backwards, frozenLowRank, isFrozen, type Matrix, multiply } from "./frozen"
 import { withGradient } from "./gradient"
 import { kernelOutputs, kernelPair } from "./kernel"
 import { bf16Parts, gradientMatMul, matMul } from "./matmul"
@@ -34,7 +34,7 @@ export interface LoraFactors {
   slices: readonly (readonly [number, number, number])[]
 }
 
-/** Such factors of the updates of a matrix with so many columns. By a kernel for AMX alone. */
+/** Such factors of the updates of a matrix with so many columns. On devices with kernels alone. */
 export function loraFactors(columns: number, updates: readonly Update[], factor: number): LoraFactors {
   const scale = tf.scalar(factor)
   const inputs = updates.flatMap(({ A, B }) => [A, B])
@@ -56,9 +56,7 @@ export function linear(
 ): Tensor2D {
   const { lora = [], factors, trainWeight, constantInput } = options
   if (factors)
-    return isFrozen(weight)
-      ? frozenWithLora(x, weight, factors)
-      : linearWithLora(x, weight, lora, factors, constantInput)
+    return linearWithLora(x, weight, lora, factors, constantInput)
   const inputs: Tensor[] = lora.flatMap(({ A, B }) => [A, B])
   if (!constantInput) inputs.unshift(x)
   if (trainWeight) inputs.push(weight as Tensor2D)
@@ -78,14 +76,10 @@ export function linear(
   )
 }
 
-/** x · weight + (x · down) · up. Without a gradient: for writing with an adapter. */
-const frozenWithLora = (x: Tensor2D, weight: Frozen, { down, up }: LoraFactors): Tensor2D =>
-  tf.tidy(() => tf.add(multiply(x, weight), matMul(matMul(x, down), up)))
-
 /** As `linear` with `lora`, for a weight that does not hold the updates. */
 function linearWithLora(
   x: Tensor2D,
-  weight: Tensor2D,
+  weight: Matrix,
   lora: readonly LowRank[],
   { down, up, scale, slices }: LoraFactors,
   constantInput = false,
@@ -109,17 +103,22 @@ function linearWithLora(
 }
 
 /**
- * x · weight + (x · down) · up, and x · down; or with all three transposed, for dy instead of x. By a kernel for AMX
- * alone.
+ * x · weight + (x · first) · second, and x · first; or with all three transposed, for dy instead of x. For a matrix of
+ * floats by a kernel for AMX alone.
  */
 export const lowRankProduct = (
   x: Tensor2D,
-  weight: Tensor2D,
-  down: Tensor2D,
-  up: Tensor2D,
+  weight: Matrix,
+  first: Tensor2D,
+  second: Tensor2D,
   transposed: boolean,
 ): [Tensor2D, Tensor2D] =>
-  kernelPair("MuscLowRankProduct", [Number(transposed), bf16Parts()], [x, weight, down, up]) as [Tensor2D, Tensor2D]
+  isFrozen(weight)
+    ? frozenLowRank(x, weight, first, second, transposed)
+    : (kernelPair("MuscLowRankProduct", [Number(transposed), bf16Parts()], [x, weight, first, second]) as [
+        Tensor2D,
+        Tensor2D,
+      ])
 
 type LoraGradient = (
   x: Tensor2D,

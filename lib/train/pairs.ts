@@ -111,7 +111,7 @@ export async function withReference(
 ): Promise<PairItem[]> {
   const missing = items.filter((item) => !item.chosenReference || !item.rejectedReference)
   if (!missing.length) return [...items]
-  const plan = planFor(sizeOf(model.params), { kind: "reference" })
+  const plan = planFor(sizeOf(model.params), { kind: "score" })
   const batches = grouped(microBatches<PairItem>(missing, tokensOf, tokenBudget), plan.together > 1)
   const ready = bind(model, { plan })
   const read: Float32Array[] = []

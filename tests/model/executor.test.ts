@@ -48,9 +48,9 @@ const table: Line[] = [
   ["a CPU", "small", "write", "graph", "graph", 2, 2, "merged"],
   ["a CPU", "small", "a short training", "eager", "graph", 2, 1, "merged"],
   ["a CPU", "small", "a long training", "graph", "graph", 2, 2, "merged"],
-  ["a CPU", "large", "a long training", "graph", "graph", 1, 1, "merged"],
-  ["a CPU", "large", "write", "graph", "graph", 1, 1, "merged", "panels"],
-  ["a CPU with AMX", "large", "write", "graph", "graph", 1, 1, "merged", "floats"], // tiles have a packing of their own
+  ["a CPU", "large", "a long training", "graph", "graph", 1, 1, "merged", true],
+  ["a CPU", "large", "write", "graph", "graph", 1, 1, "merged", true],
+  ["a CPU with AMX", "large", "write", "graph", "graph", 1, 1, "merged", false], // tiles have a packing of their own
   ["a CPU without kernels", "small", "write", "graph", "eager", 2, 2, "merged"],
   ["a CPU without kernels", "small", "a long training", "graph", "eager", 2, 2, "merged"],
   ["CUDA", "small", "write", "eager", "eager", 1, 1, "merged"],
@@ -63,7 +63,7 @@ describe("a plan", () => {
   it.each(table)(
     "on %s, of a %s model, for %s: layers %s, step %s, %s micro-batches, %s together, LoRA %s",
     (...line) => {
-      const [device, size, work, layers, step, microBatches, together, lora, frozen = "floats"] = line
+      const [device, size, work, layers, step, microBatches, together, lora, frozen = false] = line
       const wanted: Work = works[work]
       const made = plan(devices[device], sizes[size], wanted)
       expect(made).toEqual({
@@ -87,8 +87,8 @@ describe("a plan", () => {
     expect(keepsBf16(devices["a CPU"], sizes.small)).toBe(false)
     for (const name of ["a CPU with AMX", "a CPU without kernels", "CUDA", "wasm"] as const)
       expect(keepsBf16(devices[name], sizes.large)).toBe(false)
-    const [reference, score] = (["reference", "score"] as const).map((kind) => plan(cpu, sizes.large, { kind }))
-    expect([reference!.frozen, score!.frozen]).toEqual(["floats", "panels"])
+    const trained = ([true, false] as const).map((adapter) => plan(cpu, sizes.large, { kind: "train", adapter }))
+    expect(trained.map(({ frozen }) => frozen)).toEqual([true, false])
   })
 
   it("is said in words", () => {

@@ -52,12 +52,10 @@ describe.skipIf(!backends.includes("tensorflow") || cuda).each(shapes)("a model 
     expect(isFrozen(frozen!.params["layers.0.norm1"]!)).toBe(false)
   })
 
-  it("gives the log-probs of floats: nearly, and as a reference to the last bit", () => {
+  it("gives nearly the log-probs of floats", () => {
     const logProbs = (model: Model, plan: Plan) => values(() => responseLogProbs(bind(model, { plan }), batch))
     const expected = logProbs(floats!, planOf("graph"))
     for (const form of forms) expect(largestGap(logProbs(frozen!, planOf(form)), expected)).toBeLessThan(2e-5)
-    const reference = planFor(1e9, { kind: "reference" })
-    expect(logProbs(frozen!, reference)).toEqual(logProbs(floats!, reference))
   })
 
   it("gives the token signals of floats", async () => {
@@ -91,16 +89,30 @@ describe.skipIf(!backends.includes("tensorflow") || cuda).each(shapes)("a model 
     }
   })
 
-  it("gives the gradients of floats to the last bit", () => {
+  it.each(["eager", "graph"] as const)("gives the gradients of floats (%s)", (layers) => {
     const gradients = (model: Model) =>
       tf.tidy(() => {
         const plan = planFor(1e9, { kind: "train", adapter: true, tokens: 0 })
-        const bound = bind(model, { lora, plan: { ...plan, lora: "merged" } })
+        const bound = bind(model, { lora, plan: { ...plan, layers } })
         const loss = () => tf.sum(tf.cos(responseLogProbs(bound, batch))).asScalar()
         const { value, grads } = tf.engine().gradients(loss, Object.values(lora.params))
-        return [value, ...grads].map((x: Tensor) => x.dataSync())
+        return [value, ...grads].map((x: Tensor) => x.dataSync() as Float32Array)
       })
-    expect(gradients(frozen!)).toEqual(gradients(floats!))
+    const expected = gradients(floats!)
+    for (const [i, made] of gradients(frozen!).entries()) {
+      const largest = Math.max(...expected[i]!.map(Math.abs))
+      expect(largestGap(made, expected[i]!)).toBeLessThan(1e-4 * largest + 1e-6)
+    }
+  })
+
+  it("has the log-probs of an adapter that has learnt nothing, to the last bit", () => {
+    const plan = planFor(1e9, { kind: "train", adapter: true, tokens: 1e6 })
+    const fresh = initLora(config, { rank: 4, alpha: 8, seed: 1 })
+    const logProbs = (given: Parameters<typeof bind>[1]) =>
+      values(() => responseLogProbs(bind(frozen!, given), batch))
+    expect(logProbs({ lora: fresh, plan: { ...plan, gradient: false } })).toEqual(
+      logProbs({ plan: planFor(1e9, { kind: "score" }) }),
+    )
   })
 
   it("is saved and merged as floats are, and trained in all weights only as floats", async () => {

@@ -246,8 +246,15 @@ static void frozen(int64_t M, int64_t D, int64_t O) {
   check("MuscFreeze", {1}, {halves({O, D})});
   check("MuscThaw", {O}, {packed});
   check("MuscFrozenRows", {O}, {packed, ints({M}, ids)});
-  check("MuscFrozenProduct", {O, 0, O}, {floats({M, D}), packed});
-  if (O > 2 * W) check("MuscFrozenProduct", {O, 2 * W, O - 2 * W}, {floats({M, D}), packed});
+  for (int64_t turned : {0, 1}) {
+    const auto x = [&](int64_t n) { return floats({M, turned ? n : D}); };
+    check("MuscFrozenProduct", {O, 0, O, turned}, {x(O), packed});
+    if (O > 2 * W) check("MuscFrozenProduct", {O, 2 * W, O - 2 * W, turned}, {x(O - 2 * W), packed});
+    for (int64_t R : {1, 16, 65}) {
+      const TF_Tensor down = floats({D, R}), up = floats({R, O});
+      check("MuscFrozenLora", {O, turned}, {x(O), packed, turned ? up : down, turned ? down : up});
+    }
+  }
 }
 
 static void decode(int64_t B, int64_t N, int64_t K, int64_t H, int64_t S, int64_t P, int64_t window) {

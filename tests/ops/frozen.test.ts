@@ -1,7 +1,7 @@
 import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
-import { backwards, floatRows, floatsOf, freeze, logitsOf, multiply, rowsOf, someWords } from "../../lib/ops/frozen"
+import { backThrough, backwards, floatRows, floatsOf, freeze, frozenLowRank, logitsOf, multiply, rowsOf, someWords } from "../../lib/ops/frozen"
 import { kernel } from "../../lib/ops/kernel"
 import { backends, cuda, largestGap, randomValues, tensorsLeft } from "../support/tensors"
 
@@ -51,8 +51,39 @@ describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix", () 
         const some = multiply(tf.slice(x, [0, 0], [M, D]) as Tensor2D, frozen)
         expect(some.dataSync()).toEqual(all.dataSync().subarray(0, M * O))
       }
-      const back = backwards(all, { ...frozen, products: "floats" })
-      expect(back.dataSync()).toEqual(backwards(all, frozen).dataSync())
+      const back = backwards(all, frozen)
+      expect(largestGap(back.dataSync(), tf.matMul(all, weight, false, true).dataSync())).toBeLessThan(2e-6 * D * O)
+      for (const M of [0, 1, 5, 13, 97]) {
+        const some = backwards(tf.slice(all, [0, 0], [M, O]) as Tensor2D, frozen)
+        expect(some.dataSync()).toEqual(back.dataSync().subarray(0, M * D))
+      }
+    })
+  })
+
+  it.each([...sizes, [40, 70] as const])("of %i x %i with a low-rank update gives what the sum of both gives", (D, O) => {
+    tf.tidy(() => {
+      const R = 16
+      const [weight, down, up] = [matrix(D, O), input(D, R), input(R, O)]
+      const frozen = freeze(weight)
+      const sum = tf.add(weight, tf.matMul(down, up)) as Tensor2D
+      const x = input(101, D)
+      const [y, through] = frozenLowRank(x, frozen, down, up, false)
+      expect(largestGap(y.dataSync(), tf.matMul(x, sum).dataSync())).toBeLessThan(1e-5 * D)
+      expect(largestGap(through.dataSync(), tf.matMul(x, down).dataSync())).toBeLessThan(2e-6 * D)
+      const [dx, back] = frozenLowRank(y, frozen, up, down, true)
+      const scale = Math.max(...y.dataSync().map(Math.abs))
+      expect(largestGap(dx.dataSync(), tf.matMul(y, sum, false, true).dataSync())).toBeLessThan(1e-5 * O * scale)
+      expect(largestGap(back.dataSync(), tf.matMul(y, up, false, true).dataSync())).toBeLessThan(2e-6 * O * scale)
+      for (const M of [1, 2, 3, 7, 8, 9, 13, 97]) {
+        const rows = (all: Tensor2D) => tf.slice(all, [0, 0], [M, all.shape[1]]) as Tensor2D
+        const [some, someThrough] = frozenLowRank(rows(x), frozen, down, up, false)
+        expect(some.dataSync()).toEqual(rows(y).dataSync())
+        expect(someThrough.dataSync()).toEqual(rows(through).dataSync())
+        expect(frozenLowRank(rows(y), frozen, up, down, true)[0].dataSync()).toEqual(rows(dx).dataSync())
+      }
+      // an update that has learnt nothing changes no digit
+      const nothing = frozenLowRank(x, frozen, down, tf.zeros([R, O]), false)[0]
+      expect(nothing.dataSync()).toEqual(multiply(x, frozen).dataSync())
     })
   })
 
@@ -64,8 +95,10 @@ describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix", () 
       const all = logitsOf(h, frozen)
       const some = logitsOf(h, someWords(frozen, 64, 100))
       expect(some.dataSync()).toEqual((tf.slice(all, [0, 64], [9, 100]) as Tensor2D).dataSync())
-      const floats = logitsOf(h, someWords({ ...frozen, products: "floats" }, 64, 100))
-      expect(largestGap(floats.dataSync(), some.dataSync())).toBeLessThan(1e-5)
+      const words = floatRows(frozen, 64, 100)
+      expect(largestGap(logitsOf(h, words).dataSync(), some.dataSync())).toBeLessThan(1e-5)
+      const back = backThrough(some, someWords(frozen, 64, 100))
+      expect(largestGap(back.dataSync(), tf.matMul(some, words).dataSync())).toBeLessThan(1e-4)
     })
   })
 

@@ -1,24 +1,14 @@
-#include <memory>
-
-#include "op.h"
-#include "simd.h"
+#include "rows.h"
 
 // Products with a matrix [D, O] that is never trained and whose numbers are those of a checkpoint in bf16. It is kept in
 // half the memory of floats, packed once: in panels of 2 W columns, packed [panels, D, W]. An int holds the bf16 of two
 // columns of a panel, column l in the low half and column W + l in the high half, so that one load and two shifts give two
 // vectors. Columns behind the last are zeros.
-//
-// A sum goes from the first number to the last, whatever the number of rows, columns and threads.
 
 namespace {
 
-constexpr int64_t wide = 2 * W;
-/** Numbers of a panel that are widened at once for many rows, and rows that share them: both stay in the caches. */
-constexpr int64_t some = 256, block = 96;
 /** Rows whose sums fit into the registers beside two vectors of a panel. */
 constexpr int few = accumulators / 2 < 8 ? accumulators / 2 : 8;
-
-int64_t panelsOf(int64_t columns) { return (columns + wide - 1) / wide; }
 
 INLINE V lowHalf(I pairs) { return floatOf(pairs << 16); }
 INLINE V highHalf(I pairs) { return floatOf(pairs & ~0xffff); }
@@ -60,32 +50,49 @@ void fewRowsOf(const float* x, const int32_t* packed, int64_t D, float* out, int
   for (; at < columns; at += wide) fewRows<MR, 1>(x, packed + at / wide * D * W, D, out + at, ldo, columns - at);
 }
 
-void widen(const int32_t* packed, int64_t n, float* out) {
-  for (int64_t k = 0; k < n; k++) {
-    const I pairs = load(packed + k * W);
-    store(out + k * wide, lowHalf(pairs));
-    store(out + k * wide + W, highHalf(pairs));
-  }
-}
-
-/** out[M, up to 2 W] = x[M, D] · a panel, for more rows than `few`. */
-void manyRows(const float* x, const int32_t* packed, int64_t M, int64_t D, float* out, int64_t ldo, int64_t columns) {
-  alignas(64) float panel[some * wide], partial[block * wide];
-  const bool whole = columns >= wide;
-  float* sums = whole ? out : partial;
-  const int64_t lds = whole ? ldo : wide;
-  for (int64_t k = 0; k < D; k += some) {
-    const int64_t n = std::min(some, D - k);
-    widen(packed + k * W, n, panel);
-    product(x + k, D, 1, panel, wide, sums, lds, M, wide, n, k > 0);
-  }
-  if (!whole)
-    for (int64_t i = 0; i < M; i++) std::copy_n(partial + i * wide, columns, out + i * ldo);
-}
-
 using FewRows = void (*)(const float*, const int32_t*, int64_t, float*, int64_t, int64_t);
 constexpr FewRows byRows[] = {nullptr,      fewRowsOf<1>, fewRowsOf<2>, fewRowsOf<3>, fewRowsOf<4>,
                               fewRowsOf<5>, fewRowsOf<6>, fewRowsOf<7>, fewRowsOf<8>};
+
+/** For `sumOfProducts`: the columns of the matrix. */
+auto widened(const int32_t* packed, int64_t D) {
+  return [=](int64_t column, int64_t k, int64_t n, float* panel) {
+    const int32_t* from = packed + (column / wide * D + k) * W;
+    for (int64_t i = 0; i < n; i++) {
+      const I pairs = load(from + i * W);
+      store(panel + i * wide, lowHalf(pairs));
+      store(panel + i * wide + W, highHalf(pairs));
+    }
+  };
+}
+
+/** The columns of its transpose [O, D]; `k` is a multiple of 2 W. */
+auto widenedTurned(const int32_t* packed, int64_t D) {
+  return [=](int64_t column, int64_t k, int64_t n, float* panel) {
+    for (int64_t i = 0; i < n; i += wide)
+      for (int64_t j = 0; j < wide; j += W) {
+        const int32_t* from = packed + ((k + i) / wide * D + column + j) * W;
+        I square[W];
+        for (int l = 0; l < W; l++) square[l] = column + j + l < D ? load(from + l * W) : I{};
+        turn(square);
+        for (int l = 0; l < W; l++) {
+          if (i + l < n) store(panel + (i + l) * wide + j, lowHalf(square[l]));
+          if (i + W + l < n) store(panel + (i + W + l) * wide + j, highHalf(square[l]));
+        }
+      }
+  };
+}
+
+/** out [M, n] = x [M, D] · columns of a matrix, by its panels from `packed` on. */
+void multiply(const float* x, const int32_t* packed, int64_t M, int64_t D, int64_t n, float* out) {
+  if (!M || M > few) return sumOfProducts(out, M, n, Product{Rows(x, M, D), widened(packed, D)});
+  constexpr int64_t group = 4;
+  // A panel comes from memory, which takes as long as the sums of some rows.
+  parallel((panelsOf(n) + group - 1) / group, 2 * 8 * D * group * wide, [&](int64_t task) {
+    const int64_t column = task * group * wide;
+    byRows[M](x, packed + column * D / 2, D, out + column, n, std::min(group * wide, n - column));
+  });
+}
 
 /** Whether a tensor can be the panels of so many columns. */
 bool isPacked(const Call::Input& packed, int64_t columns) {
@@ -138,30 +145,56 @@ static void thaw(Call& call) {
 }
 static Op<thaw> thawOp("MuscThaw", {"packed: int32"}, {"weight: float"});
 
-// x [M, D] · columns [from, from + n) of the matrix -> [M, n]. Settings: O, from (of whole panels), n.
+// x [M, D] · columns [from, from + n) of the matrix -> [M, n], or with the setting 1 dy [M, n] · the transpose of those
+// columns -> [M, D]. Settings: O, from (of whole panels), n, whether it is the transpose.
 static void frozenProduct(Call& call) {
   const auto x = call.input(0), packed = call.input(1);
   const int64_t O = call.settings[0], from = call.settings[1], n = call.settings[2];
+  const bool turned = call.settings[3];
   REQUIRE(isPacked(packed, O) && from >= 0 && n >= 0 && from + n <= O && from % wide == 0,
           "frozen product: the panels must be those of so many columns");
   const int64_t D = packed.shape[1], M = x.rows();
-  REQUIRE(x.shape.size() == 2 && x.last() == D, "frozen product: x must be as wide as the matrix is high");
-  float* out = call.output(0, {M, n});
+  REQUIRE(x.shape.size() == 2 && x.last() == (turned ? n : D),
+          "frozen product: x must be as wide as the matrix is high, or its transpose");
+  float* out = call.output(0, {M, turned ? D : n});
   const int32_t* first = packed.ints() + from / wide * D * W;
-  if (!M || !n) return;
-  const int64_t group = M <= few ? 4 : 1, groups = (panelsOf(n) + group - 1) / group;
-  const int64_t blocks = M <= few ? 1 : (M + block - 1) / block;
-  // A panel comes from memory, which takes as long as the sums of some rows.
-  parallel(blocks * groups, 2 * std::max<int64_t>(std::min(M, block), 8) * D * group * wide, [&](int64_t task) {
-    const int64_t column = task % groups * group * wide, row = task / groups * block;
-    const int64_t rows = std::min(block, M - row), columns = std::min(group * wide, n - column);
-    const int32_t* panel = first + column / wide * D * W;
-    float* to = out + row * n + column;
-    if (M <= few) return byRows[M](x.floats(), panel, D, to, n, columns);
-    manyRows(x.floats() + row * D, panel, rows, D, to, n, columns);
-  });
+  if (!turned) return multiply(x.floats(), first, M, D, n, out);
+  sumOfProducts(out, M, D, Product{Rows(x.floats(), M, n), widenedTurned(first, D)});
 }
 static Op<frozenProduct> frozenProductOp("MuscFrozenProduct", {"x: float", "packed: int32"}, {"y: float"});
+
+// x · matrix + (x · first) · second and x · first, for the matrix with an update of low rank: x [M, D], first [D, R], second
+// [R, O] -> [M, O], [M, R]. With the setting 1 all three are transposed: x [M, O], first [R, O], second [D, R] -> [M, D],
+// [M, R]. Settings: O, whether they are transposed.
+static void frozenLora(Call& call) {
+  const auto x = call.input(0), packed = call.input(1), first = call.input(2), second = call.input(3);
+  const int64_t O = call.settings[0];
+  const bool turned = call.settings[1];
+  REQUIRE(isPacked(packed, O), "frozen product: the panels must be those of so many columns");
+  const auto& down = turned ? second : first;
+  const auto& up = turned ? first : second;
+  const int64_t D = packed.shape[1], M = x.rows(), R = down.last();
+  REQUIRE(x.shape.size() == 2 && x.last() == (turned ? O : D) && R > 0 && down.is({D, R}) && up.is({R, O}),
+          "frozen product: x and the update must fit the matrix");
+  float *out = call.output(0, {M, turned ? D : O}), *through = call.output(1, {M, R});
+  if (turned) {
+    const Rows rows(x.floats(), M, O);
+    sumOfProducts(through, M, R, Product{rows, turnedColumnsOf(up.floats(), R, O)});
+    return sumOfProducts(out, M, D, Product{rows, widenedTurned(packed.ints(), D)},
+                         Product{Rows(through, M, R), turnedColumnsOf(down.floats(), D, R)});
+  }
+  if (!M || M > few) {
+    const Rows rows(x.floats(), M, D);
+    sumOfProducts(through, M, R, Product{rows, columnsOf(down.floats(), R)});
+    return sumOfProducts(out, M, O, Product{rows, widened(packed.ints(), D)},
+                         Product{Rows(through, M, R), columnsOf(up.floats(), O)});
+  }
+  product(x.floats(), D, 1, down.floats(), R, through, R, M, R, D, false);
+  multiply(x.floats(), packed.ints(), M, D, O, out);
+  product(through, R, 1, up.floats(), O, out, O, M, O, R, true);
+}
+static Op<frozenLora> frozenLoraOp("MuscFrozenLora", {"x: float", "packed: int32", "first: float", "second: float"},
+                                   {"y: float", "through: float"});
 
 // Columns of the matrix as rows, by number: ids [M] -> [M, D]. Settings: O.
 static void frozenRows(Call& call) {

@@ -140,20 +140,35 @@ static void lowRankGradient(Call& call) {
     updates.push_back({offset, r, o, from, call.output(at, {D, r}), call.output(at + 1, {r, o})});
     from += r, sizeB += r * o;
   }
-  // As above: memory is read once, and sums do not depend on the threads.
-  constexpr int64_t some = 48;
+  // As above: memory is read once, and sums do not depend on the threads. A task makes a part of the sums, of some of its
+  // rows or columns.
+  constexpr int64_t some = 48, slice = 192;
   const int64_t parts = std::clamp<int64_t>(M / 256, 1, 16);
   std::vector<float> sumsA(parts * D * R), sumsB(parts * sizeB);
-  parallel(parts, 2 * M / parts * R * (D + N), [&](int64_t part) {
-    const int64_t end = M * (part + 1) / parts;
+  struct Slice {
+    const Update* update;  // null for the sums of A
+    int64_t at, size;
+    float* sums;
+  };
+  std::vector<Slice> slices;
+  for (int64_t at = 0; at < D; at += slice) slices.push_back({nullptr, at, std::min(slice, D - at), &sumsA[at * R]});
+  float* sumB = sumsB.data();
+  for (const Update& update : updates) {
+    for (int64_t at = 0; at < update.o; at += slice)
+      slices.push_back({&update, at, std::min(slice, update.o - at), sumB + at});
+    sumB += update.r * update.o;
+  }
+  const int64_t count = slices.size();
+  parallel(parts * count, 2 * M / parts * R * slice, [&](int64_t task) {
+    const int64_t part = task / count, end = M * (part + 1) / parts;
+    const auto& [update, at, size, sums] = slices[task % count];
     for (int64_t t = M * part / parts; t < end; t += some) {
-      const int64_t count = std::min(some, end - t);
-      product(x.floats() + t * D, 1, D, g.floats() + t * R, R, &sumsA[part * D * R], R, D, R, count, true);
-      float* sumB = &sumsB[part * sizeB];
-      for (const auto& [offset, r, o, from, dA, dB] : updates) {
-        product(h.floats() + t * R + from, 1, R, dy.floats() + t * N + offset, N, sumB, o, r, o, count, true);
-        sumB += r * o;
-      }
+      const int64_t n = std::min(some, end - t);
+      if (update)
+        product(h.floats() + t * R + update->from, 1, R, dy.floats() + t * N + update->offset + at, N, sums + part * sizeB,
+                update->o, update->r, size, n, true);
+      else
+        product(x.floats() + t * D + at, 1, D, g.floats() + t * R, R, sums + part * D * R, R, size, R, n, true);
     }
   });
   const auto total = [&](const std::vector<float>& sums, int64_t size, int64_t at) {

@@ -137,33 +137,45 @@ bool soon(const Condition& condition) {
 /** Threads that wait for work, as long as the process lives: to start one takes longer than most kernels do. */
 class Pool {
  public:
-  /** `work(thread)` for threads [0, used), 0 being the caller. All by the caller while the others are taken. */
-  static void run(int64_t used, const std::function<void(int64_t)>& work) {
+  /**
+   * `work()` on the caller and on up to `used` - 1 other threads, which share it out among themselves: one that begins
+   * when the caller has ended finds nothing left. On the caller alone while the others are taken.
+   */
+  static void run(int64_t used, const std::function<void()>& work) {
     static Pool* const pool = new Pool;  // never destroyed, for its threads do not end
     const std::unique_lock<std::mutex> taken(pool->taken_, std::try_to_lock);
     if (taken) return pool->share(used, work);
-    for (int64_t thread = 0; thread < used; thread++) work(thread);
+    work();
   }
 
  private:
-  void share(int64_t used, const std::function<void(int64_t)>& work) {
+  void share(int64_t used, const std::function<void()>& work) {
     const int64_t own = std::exchange(ownThreads, 1);  // what shares its work within this does so with nobody
     const int64_t others = std::min(grown(used - 1), used - 1);
-    work_ = &work, running_ = others;
+    work_ = &work, inside_ = 0;
     round_ = (round_ / mostThreads + 1) * mostThreads + others;
     if (sleeping_) {
       const std::lock_guard<std::mutex> lock(mutex_);
       start_.notify_all();
     }
-    for (int64_t thread = others + 1; thread <= used; thread++) attempt(thread % used);
-    while (!soon([&] { return running_ == 0; })) std::this_thread::yield();
+    attempt();
+    inside_ |= closed;
+    while (!soon([&] { return inside_ == closed; })) std::this_thread::yield();
     ownThreads = own;
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
-  void attempt(int64_t thread) {
+  /** Takes part in the work, unless it is over. */
+  bool enter() {
+    int64_t inside = inside_;
+    while (!(inside & closed))
+      if (inside_.compare_exchange_weak(inside, inside + 1)) return true;
+    return false;
+  }
+
+  void attempt() {
     try {
-      (*work_)(thread);
+      (*work_)();
     } catch (...) {
       const std::lock_guard<std::mutex> lock(mutex_);
       error_ = std::current_exception();
@@ -190,20 +202,21 @@ class Pool {
         sleeping_--;
       }
       seen = round_;
-      if (thread > seen % mostThreads) continue;
-      attempt(thread);
-      running_--;
+      if (thread > seen % mostThreads || !enter()) continue;
+      attempt();
+      inside_--;
     }
   }
 
-  static constexpr int64_t mostThreads = 1024;
+  static constexpr int64_t mostThreads = 1024, closed = int64_t{1} << 32;
   std::mutex taken_, mutex_;
   std::condition_variable start_;
   int64_t size_ = 0;
-  const std::function<void(int64_t)>* work_ = nullptr;
+  const std::function<void()>* work_ = nullptr;
   /** Number of the work, times mostThreads, plus how many threads besides the caller take part in it. */
   std::atomic<int64_t> round_{0};
-  std::atomic<int64_t> running_{0}, sleeping_{0};
+  /** Threads besides the caller that are at work, and `closed` from when the caller has ended. */
+  std::atomic<int64_t> inside_{closed}, sleeping_{0};
   std::exception_ptr error_;
 };
 
@@ -212,11 +225,17 @@ template <typename Work>
 void parallel(int64_t n, int64_t cost, const Work& work) {
   const int64_t worth = 1000000;  // takes as long as to wake a thread
   const int64_t used = std::min({ownThreads, n, n * cost / worth});
-  const auto run = [&](int64_t thread) {
-    for (int64_t i = n * thread / used; i < n * (thread + 1) / used; i++) work(i);
-  };
-  if (used > 1) return Pool::run(used, run);
-  for (int64_t i = 0; i < n; i++) work(i);
+  if (used <= 1) {
+    for (int64_t i = 0; i < n; i++) work(i);
+    return;
+  }
+  // A thread takes some at a time, as it comes to them: one that starts late or is held up does less.
+  const int64_t some = std::max<int64_t>(1, n / (8 * used));
+  std::atomic<int64_t> next{0};
+  Pool::run(used, [&] {
+    for (int64_t from; (from = next.fetch_add(some)) < n;)
+      for (int64_t i = from; i < std::min(n, from + some); i++) work(i);
+  });
 }
 
 /** `work(i)` for rows of `width` floats each, several a piece. */

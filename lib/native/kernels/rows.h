@@ -1,0 +1,153 @@
+#pragma once
+#include <array>
+#include <memory>
+#include <utility>
+
+#include "op.h"
+#include "simd.h"
+
+// Products of matrices by panels: 2 W columns of the second matrix are brought into one form, and all rows of the first one
+// are multiplied with them. A sum goes from the first number to the last, whatever the number of rows, columns and threads.
+
+/** Columns of a panel, numbers of each that are prepared at once, and rows that share them: all stay in the caches. */
+constexpr int64_t wide = 2 * W, deep = 256;
+/** Rows whose sums of a panel fit into the registers. */
+constexpr int64_t tall = accumulators / 2;
+constexpr int64_t block = 24 * tall;
+
+inline int64_t panelsOf(int64_t columns) { return (columns + wide - 1) / wide; }
+
+/** C [MR, wide] (+)= the rows of a group, A [n, MR], · a panel [n, wide]. */
+template <int MR>
+void tile(const float* A, const float* panel, int64_t n, float* C, int64_t ldc, bool add) {
+  V sums[MR][2];
+#pragma GCC unroll 12
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; j++) sums[i][j] = add ? load(C + i * ldc + j * W) : V{};
+  for (int64_t k = 0; k < n; k++) {
+    const V left = load(panel + k * wide), right = load(panel + k * wide + W);
+#pragma GCC unroll 12
+    for (int i = 0; i < MR; i++) {
+      const V a = all(A[k * MR + i]);
+      sums[i][0] += a * left;
+      sums[i][1] += a * right;
+    }
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; j++) store(C + i * ldc + j * W, sums[i][j]);
+}
+
+using Tile = void (*)(const float*, const float*, int64_t, float*, int64_t, bool);
+template <int... MR>
+constexpr std::array<Tile, sizeof...(MR) + 1> tilesFor(std::integer_sequence<int, MR...>) {
+  return {nullptr, tile<MR + 1>...};
+}
+/** By rows. */
+constexpr auto tiles = tilesFor(std::make_integer_sequence<int, tall>{});
+
+/** A matrix [M, K] in groups of `tall` rows: number k of all rows of a group stands side by side. */
+class Rows {
+ public:
+  /** Number k of row i is x[i · row + k · column]. */
+  Rows(const float* x, int64_t M, int64_t K, int64_t row, int64_t column) : M_(M), K_(K), numbers_(new float[M * K]) {
+    parallel((M + tall - 1) / tall, 4 * tall * K, [&](int64_t group) {
+      const int64_t first = group * tall, n = std::min(tall, M - first);
+      const float* from = x + first * row;
+      float* out = &numbers_[first * K];
+      for (int64_t k = 0; k < K; k++)
+        for (int64_t i = 0; i < n; i++) out[k * n + i] = from[i * row + k * column];
+    });
+  }
+  Rows(const float* x, int64_t M, int64_t K) : Rows(x, M, K, K, 1) {}
+
+  int64_t length() const { return K_; }
+
+  /** C [to - from, wide] (+)= numbers [k, k + n) of rows [from, to) · a panel [n, wide]. `from` begins a group. */
+  void product(int64_t from, int64_t to, int64_t k, int64_t n, const float* panel, float* C, int64_t ldc, bool add) const {
+    for (int64_t row = from; row < to; row += tall) {
+      const int64_t rows = std::min(tall, M_ - row);
+      tiles[rows](&numbers_[row * K_ + k * rows], panel, n, C + (row - from) * ldc, ldc, add);
+    }
+  }
+
+ private:
+  const int64_t M_, K_;
+  const std::unique_ptr<float[]> numbers_;
+};
+
+/**
+ * out [M, N] = the sum of some products: each has `rows` [M, K] and `fill(column, k, n, panel)`, which writes numbers
+ * [k, k + n) of columns [column, column + wide) of its other factor to a panel [n, wide], zeros behind the last column.
+ */
+template <typename... Products>
+void sumOfProducts(float* out, int64_t M, int64_t N, const Products&... products) {
+  const int64_t depth = (products.rows.length() + ...), panels = panelsOf(N);
+  if (!M || !N || !depth) return void(std::fill_n(out, M * N, 0));
+  // Blocks of rows are alike, so that threads end together, and smaller where one has fewer panels than there are threads.
+  const int64_t wanted = std::min((2 * ownThreads + panels - 1) / panels, (M + 4 * tall - 1) / (4 * tall));
+  const int64_t blocks = std::max((M + block - 1) / block, wanted);
+  const int64_t each = (M + blocks * tall - 1) / (blocks * tall) * tall;
+  parallel(blocks * panels, 2 * std::min(M, each) * depth * wide, [&](int64_t task) {
+    alignas(64) float panel[deep * wide], partial[block * wide];
+    const int64_t column = task % panels * wide, from = task / panels * each, to = std::min(M, from + each);
+    const bool whole = column + wide <= N;
+    float* const sums = whole ? out + from * N + column : partial;
+    const int64_t line = whole ? N : wide;
+    bool begun = false;
+    const auto add = [&](const auto& product) {
+      for (int64_t k = 0; k < product.rows.length(); k += deep) {
+        const int64_t n = std::min(deep, product.rows.length() - k);
+        product.fill(column, k, n, panel);
+        product.rows.product(from, to, k, n, panel, sums, line, std::exchange(begun, true));
+      }
+    };
+    (add(products), ...);
+    if (!whole)
+      for (int64_t i = 0; i < to - from; i++) std::copy_n(partial + i * wide, N - column, out + (from + i) * N + column);
+  });
+}
+
+template <typename Fill>
+struct Product {
+  const Rows& rows;
+  Fill fill;
+};
+template <typename Fill>
+Product(const Rows&, Fill) -> Product<Fill>;
+
+/** For `sumOfProducts`: the columns of a matrix [K, N] of floats. */
+inline auto columnsOf(const float* B, int64_t N) {
+  return [=](int64_t column, int64_t k, int64_t n, float* panel) {
+    const int64_t columns = std::min(wide, N - column);
+    for (int64_t i = 0; i < n; i++) {
+      const float* from = B + (k + i) * N + column;
+      float* to = panel + i * wide;
+      if (columns == wide) {
+        store(to, load(from)), store(to + W, load(from + W));
+        continue;
+      }
+      std::fill_n(to, wide, 0);
+      std::copy_n(from, columns, to);
+    }
+  };
+}
+
+/** The columns of the transpose of a matrix [N, K] of floats. */
+inline auto turnedColumnsOf(const float* B, int64_t N, int64_t K) {
+  return [=](int64_t column, int64_t k, int64_t n, float* panel) {
+    for (int64_t j = 0; j < wide; j += W)
+      for (int64_t i = 0; i < n; i += W) {
+        const int length = std::min<int64_t>(W, n - i);
+        I square[W];
+        for (int l = 0; l < W; l++) {
+          const int64_t at = column + j + l;
+          square[l] = at < N ? bitsOf(load(B + at * K + k + i, length)) : I{};
+        }
+        turn(square);
+        for (int l = 0; l < length; l++) store(panel + (i + l) * wide + j, floatOf(square[l]));
+      }
+  };
+}
