@@ -55,8 +55,7 @@ export function linear(
   options: { trainWeight?: boolean; lora?: readonly LowRank[]; factors?: LoraFactors; constantInput?: boolean } = {},
 ): Tensor2D {
   const { lora = [], factors, trainWeight, constantInput } = options
-  if (factors)
-    return linearWithLora(x, weight, lora, factors, constantInput)
+  if (factors) return linearWithLora(x, weight, lora, factors, constantInput)
   const inputs: Tensor[] = lora.flatMap(({ A, B }) => [A, B])
   if (!constantInput) inputs.unshift(x)
   if (trainWeight) inputs.push(weight as Tensor2D)

@@ -108,8 +108,7 @@ describe.skipIf(!backends.includes("tensorflow") || cuda).each(shapes)("a model 
   it("has the log-probs of an adapter that has learnt nothing, to the last bit", () => {
     const plan = planFor(1e9, { kind: "train", adapter: true, tokens: 1e6 })
     const fresh = initLora(config, { rank: 4, alpha: 8, seed: 1 })
-    const logProbs = (given: Parameters<typeof bind>[1]) =>
-      values(() => responseLogProbs(bind(frozen!, given), batch))
+    const logProbs = (given: Parameters<typeof bind>[1]) => values(() => responseLogProbs(bind(frozen!, given), batch))
     expect(logProbs({ lora: fresh, plan: { ...plan, gradient: false } })).toEqual(
       logProbs({ plan: planFor(1e9, { kind: "score" }) }),
     )

@@ -1,7 +1,18 @@
 import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { beforeAll, describe, expect, it } from "vitest"
 import { tf, useBackend } from "../../lib/device/tf"
-import { backThrough, backwards, floatRows, floatsOf, freeze, frozenLowRank, logitsOf, multiply, rowsOf, someWords } from "../../lib/ops/frozen"
+import {
+  backThrough,
+  backwards,
+  floatRows,
+  floatsOf,
+  freeze,
+  frozenLowRank,
+  logitsOf,
+  multiply,
+  rowsOf,
+  someWords,
+} from "../../lib/ops/frozen"
 import { kernel } from "../../lib/ops/kernel"
 import { backends, cuda, largestGap, randomValues, tensorsLeft } from "../support/tensors"
 
@@ -60,32 +71,35 @@ describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix", () 
     })
   })
 
-  it.each([...sizes, [40, 70] as const])("of %i x %i with a low-rank update gives what the sum of both gives", (D, O) => {
-    tf.tidy(() => {
-      const R = 16
-      const [weight, down, up] = [matrix(D, O), input(D, R), input(R, O)]
-      const frozen = freeze(weight)
-      const sum = tf.add(weight, tf.matMul(down, up)) as Tensor2D
-      const x = input(101, D)
-      const [y, through] = frozenLowRank(x, frozen, down, up, false)
-      expect(largestGap(y.dataSync(), tf.matMul(x, sum).dataSync())).toBeLessThan(1e-5 * D)
-      expect(largestGap(through.dataSync(), tf.matMul(x, down).dataSync())).toBeLessThan(2e-6 * D)
-      const [dx, back] = frozenLowRank(y, frozen, up, down, true)
-      const scale = Math.max(...y.dataSync().map(Math.abs))
-      expect(largestGap(dx.dataSync(), tf.matMul(y, sum, false, true).dataSync())).toBeLessThan(1e-5 * O * scale)
-      expect(largestGap(back.dataSync(), tf.matMul(y, up, false, true).dataSync())).toBeLessThan(2e-6 * O * scale)
-      for (const M of [1, 2, 3, 7, 8, 9, 13, 97]) {
-        const rows = (all: Tensor2D) => tf.slice(all, [0, 0], [M, all.shape[1]]) as Tensor2D
-        const [some, someThrough] = frozenLowRank(rows(x), frozen, down, up, false)
-        expect(some.dataSync()).toEqual(rows(y).dataSync())
-        expect(someThrough.dataSync()).toEqual(rows(through).dataSync())
-        expect(frozenLowRank(rows(y), frozen, up, down, true)[0].dataSync()).toEqual(rows(dx).dataSync())
-      }
-      // an update that has learnt nothing changes no digit
-      const nothing = frozenLowRank(x, frozen, down, tf.zeros([R, O]), false)[0]
-      expect(nothing.dataSync()).toEqual(multiply(x, frozen).dataSync())
-    })
-  })
+  it.each([...sizes, [40, 70] as const])(
+    "of %i x %i with a low-rank update gives what the sum of both gives",
+    (D, O) => {
+      tf.tidy(() => {
+        const R = 16
+        const [weight, down, up] = [matrix(D, O), input(D, R), input(R, O)]
+        const frozen = freeze(weight)
+        const sum = tf.add(weight, tf.matMul(down, up)) as Tensor2D
+        const x = input(101, D)
+        const [y, through] = frozenLowRank(x, frozen, down, up, false)
+        expect(largestGap(y.dataSync(), tf.matMul(x, sum).dataSync())).toBeLessThan(1e-5 * D)
+        expect(largestGap(through.dataSync(), tf.matMul(x, down).dataSync())).toBeLessThan(2e-6 * D)
+        const [dx, back] = frozenLowRank(y, frozen, up, down, true)
+        const scale = Math.max(...y.dataSync().map(Math.abs))
+        expect(largestGap(dx.dataSync(), tf.matMul(y, sum, false, true).dataSync())).toBeLessThan(1e-5 * O * scale)
+        expect(largestGap(back.dataSync(), tf.matMul(y, up, false, true).dataSync())).toBeLessThan(2e-6 * O * scale)
+        for (const M of [1, 2, 3, 7, 8, 9, 13, 97]) {
+          const rows = (all: Tensor2D) => tf.slice(all, [0, 0], [M, all.shape[1]]) as Tensor2D
+          const [some, someThrough] = frozenLowRank(rows(x), frozen, down, up, false)
+          expect(some.dataSync()).toEqual(rows(y).dataSync())
+          expect(someThrough.dataSync()).toEqual(rows(through).dataSync())
+          expect(frozenLowRank(rows(y), frozen, up, down, true)[0].dataSync()).toEqual(rows(dx).dataSync())
+        }
+        // an update that has learnt nothing changes no digit
+        const nothing = frozenLowRank(x, frozen, down, tf.zeros([R, O]), false)[0]
+        expect(nothing.dataSync()).toEqual(multiply(x, frozen).dataSync())
+      })
+    },
+  )
 
   it("gives the logits of some words as those of all", () => {
     tf.tidy(() => {
