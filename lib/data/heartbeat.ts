@@ -16,7 +16,10 @@ parentPort.on("message", ({ file, text, seconds }) => {
     closeSync(held.handle)
     locks.delete(file)
   }
-  if (text === undefined || read(file) !== text) return
+  if (text === undefined) return
+  const found = read(file)
+  if (found === undefined) return
+  if (found !== text) return parentPort.postMessage({ file, text }) // taken before this thread had started
   const handle = openSync(file, "r+")
   const timer = setInterval(() => {
     const now = read(file)

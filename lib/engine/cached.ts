@@ -45,14 +45,23 @@ const cachedCall = z.object({
   problem: z.string().optional(),
   promptTokens: tokens.optional(),
   first: z.array(z.object({ token: z.string(), logprob: z.number().max(1e-3) })).optional(),
+  sum: z.string().optional(),
 })
+type CachedCall = z.infer<typeof cachedCall>
+
+/** Of all else in a line: one that was changed in its place holds no call. Lines of versions before 2026-11-30 have none. */
+function sumOf({ key, text, thoughts, tokens, finish, problem, promptTokens, first }: CachedCall): string {
+  const parts = [key, text, thoughts, tokens, finish, problem, promptTokens, first?.map(Object.values)]
+  return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 16)
+}
 
 /**
  * A Generator that keeps each answer on disk before it hands it on, and never asks for it again: the key is a hash of
  * the engine's `id` and everything in the request, the seed included, which tells attempts apart. Memory holds places,
  * not texts. Equal requests under way share one call. After a failed call no new one is begun, unless the engine
  * refused that one request alone (RefusedError). An answer that could not be read again is handed on but not kept;
- * lines of the file that hold no call are passed over and counted (a torn last one is cut off).
+ * lines of the file that hold no call, or one that was changed, are passed over and counted (a torn last one is cut
+ * off).
  * @throws InputError for a file that cannot be read or written
  */
 export async function cachedGenerator(engine: Generator, { file, id, signal }: CacheOptions): Promise<CachedGenerator> {
@@ -74,7 +83,7 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
   const keep = async (key: string, answer: Completion) => {
     const row = cachedCall.safeParse({ key, ...answer }).data
     if (!row || row.text.length + (row.thoughts?.length ?? 0) > MAX_RECORD_BYTES / 6) return
-    places.set(key, await writer.write(row))
+    places.set(key, await writer.write({ ...row, sum: sumOf(row) }))
   }
 
   const fail = (error: unknown) => {
@@ -103,7 +112,7 @@ export async function cachedGenerator(engine: Generator, { file, id, signal }: C
     const kept = place && (await callAt(reader, place))
     if (kept?.key !== key) return call(key, request)
     totals.cached++
-    const { key: _, ...answer } = kept
+    const { key: _, sum: __, ...answer } = kept
     return answer
   }
 
@@ -148,9 +157,10 @@ function requestKey(id: string, request: GenerateRequest): string {
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex")
 }
 
-function parsed(line: Buffer) {
+function parsed(line: Buffer): CachedCall | undefined {
   try {
-    return cachedCall.safeParse(JSON.parse(line.toString("utf8"))).data
+    const call = cachedCall.safeParse(JSON.parse(line.toString("utf8"))).data
+    return call && (call.sum === undefined || call.sum === sumOf(call)) ? call : undefined
   } catch {
     return undefined
   }

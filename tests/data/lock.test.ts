@@ -97,9 +97,9 @@ describe("the lock of a folder", () => {
     lock.release()
   })
 
-  it("tells its holder when another one took it", async () => {
+  it.each([0, 300])("tells its holder when another one took it after %i ms", async (ms) => {
     const lock = lockFolder(dir, "lock.json", { beat: 0.05, patience: 60 })
-    await sleep(300)
+    await sleep(ms)
     const other = JSON.stringify({ id: "b", pid: 1, host: "elsewhere" })
     writeFileSync(`${file()}.new`, other)
     spawnSync("mv", [`${file()}.new`, file()])

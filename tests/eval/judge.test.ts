@@ -129,6 +129,32 @@ describe("the cache of calls", () => {
     expect(engine.requests).toHaveLength(3)
   })
 
+  it("asks again for a call that was changed in its place, and takes lines of versions that wrote no sum", async () => {
+    const file = cacheFile()
+    const engine = scripted(() => "no")
+    const first = await cachedGenerator(engine, { file, id: "a" })
+    await first.generate(generate("x"))
+    await first.close()
+    const whole = readFileSync(file, "utf8")
+    const { sum, ...older } = JSON.parse(whole)
+    const lines = [
+      { line: whole.replace('"text":"no"', '"text":"ye"'), broken: 1 },
+      { line: whole.replace(/"tokens":\d/, '"tokens":9'), broken: 1 },
+      { line: whole.replace(sum, "0".repeat(sum.length)), broken: 1 },
+      { line: `${JSON.stringify(older)}\n`, broken: 0 },
+    ]
+    for (const { line, broken } of lines) {
+      expect(line).not.toBe(whole)
+      writeFileSync(file, line)
+      const asked = engine.requests.length
+      const cached = await cachedGenerator(engine, { file, id: "a" })
+      expect(cached.broken.lines).toBe(broken)
+      expect((await cached.generate(generate("x"))).text).toBe("no")
+      await cached.close()
+      expect(engine.requests).toHaveLength(asked + broken)
+    }
+  })
+
   it("hands on an answer that it could not read again, but does not keep it", async () => {
     const file = cacheFile()
     const engine = scripted(() => ({ text: "x", tokens: Number.NEGATIVE_INFINITY }))
