@@ -83,9 +83,32 @@ auto widenedTurned(const int32_t* packed, int64_t D) {
   };
 }
 
+/** A panel [n, wide] as it is packed. */
+struct Packed {
+  const int32_t* pairs;
+  __attribute__((always_inline)) void vectors(int64_t k, V& left, V& right) const {
+    const I both = load(pairs + k * W);
+    left = lowHalf(both), right = highHalf(both);
+  }
+};
+
+/** Rows from which on it pays to widen a panel before it is multiplied with. */
+constexpr int64_t many = 2 * tall;
+
 /** out [M, n] = x [M, D] · columns of a matrix, by its panels from `packed` on. */
 void multiply(const float* x, const int32_t* packed, int64_t M, int64_t D, int64_t n, float* out) {
-  if (!M || M > few) return sumOfProducts(out, M, n, Product{Rows(x, M, D), widened(packed, D)});
+  if (!M || M > many) return sumOfProducts(out, M, n, Product{Rows(x, M, D), widened(packed, D)});
+  if (M > few) {
+    const Rows rows(x, M, D);
+    return parallel(panelsOf(n), 2 * M * D * wide, [&](int64_t task) {
+      const int64_t column = task * wide;
+      const Packed panel{packed + task * D * W};
+      if (column + wide <= n) return rows.product(0, M, 0, D, panel, out + column, n, false);
+      float partial[many * wide];
+      rows.product(0, M, 0, D, panel, partial, wide, false);
+      for (int64_t i = 0; i < M; i++) std::copy_n(partial + i * wide, n - column, out + i * n + column);
+    });
+  }
   constexpr int64_t group = 4;
   // A panel comes from memory, which takes as long as the sums of some rows.
   parallel((panelsOf(n) + group - 1) / group, 2 * 8 * D * group * wide, [&](int64_t task) {
@@ -183,7 +206,7 @@ static void frozenLora(Call& call) {
     return sumOfProducts(out, M, D, Product{rows, widenedTurned(packed.ints(), D)},
                          Product{Rows(through, M, R), turnedColumnsOf(down.floats(), D, R)});
   }
-  if (!M || M > few) {
+  if (!M || M > many) {
     const Rows rows(x.floats(), M, D);
     sumOfProducts(through, M, R, Product{rows, columnsOf(down.floats(), R)});
     return sumOfProducts(out, M, O, Product{rows, widened(packed.ints(), D)},

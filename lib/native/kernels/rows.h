@@ -16,17 +16,31 @@ constexpr int64_t tall = accumulators / 2;
 constexpr int64_t block = 24 * tall;
 
 inline int64_t panelsOf(int64_t columns) { return (columns + wide - 1) / wide; }
+/** Rows of a group, of M in all: groups are nearly alike. */
+inline int64_t heightOf(int64_t M) {
+  const int64_t groups = std::max<int64_t>(1, (M + tall - 1) / tall);
+  return std::max<int64_t>(1, (M + groups - 1) / groups);
+}
+
+/** A panel [n, wide] of floats. */
+struct Panel {
+  const float* numbers;
+  __attribute__((always_inline)) void vectors(int64_t k, V& left, V& right) const {
+    left = load(numbers + k * wide), right = load(numbers + k * wide + W);
+  }
+};
 
 /** C [MR, wide] (+)= the rows of a group, A [n, MR], · a panel [n, wide]. */
-template <int MR>
-void tile(const float* A, const float* panel, int64_t n, float* C, int64_t ldc, bool add) {
+template <typename P, int MR>
+void tile(const float* A, const P& panel, int64_t n, float* C, int64_t ldc, bool add) {
   V sums[MR][2];
 #pragma GCC unroll 12
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 2
     for (int j = 0; j < 2; j++) sums[i][j] = add ? load(C + i * ldc + j * W) : V{};
   for (int64_t k = 0; k < n; k++) {
-    const V left = load(panel + k * wide), right = load(panel + k * wide + W);
+    V left, right;
+    panel.vectors(k, left, right);
 #pragma GCC unroll 12
     for (int i = 0; i < MR; i++) {
       const V a = all(A[k * MR + i]);
@@ -40,21 +54,24 @@ void tile(const float* A, const float* panel, int64_t n, float* C, int64_t ldc, 
     for (int j = 0; j < 2; j++) store(C + i * ldc + j * W, sums[i][j]);
 }
 
-using Tile = void (*)(const float*, const float*, int64_t, float*, int64_t, bool);
-template <int... MR>
-constexpr std::array<Tile, sizeof...(MR) + 1> tilesFor(std::integer_sequence<int, MR...>) {
-  return {nullptr, tile<MR + 1>...};
+template <typename P>
+using Tile = void (*)(const float*, const P&, int64_t, float*, int64_t, bool);
+template <typename P, int... MR>
+constexpr std::array<Tile<P>, sizeof...(MR) + 1> tilesFor(std::integer_sequence<int, MR...>) {
+  return {nullptr, tile<P, MR + 1>...};
 }
 /** By rows. */
-constexpr auto tiles = tilesFor(std::make_integer_sequence<int, tall>{});
+template <typename P>
+constexpr auto tiles = tilesFor<P>(std::make_integer_sequence<int, tall>{});
 
-/** A matrix [M, K] in groups of `tall` rows: number k of all rows of a group stands side by side. */
+/** A matrix [M, K] in groups of rows: number k of all rows of a group stands side by side. */
 class Rows {
  public:
   /** Number k of row i is x[i · row + k · column]. */
-  Rows(const float* x, int64_t M, int64_t K, int64_t row, int64_t column) : M_(M), K_(K), numbers_(new float[M * K]) {
-    parallel((M + tall - 1) / tall, 4 * tall * K, [&](int64_t group) {
-      const int64_t first = group * tall, n = std::min(tall, M - first);
+  Rows(const float* x, int64_t M, int64_t K, int64_t row, int64_t column)
+      : M_(M), K_(K), height_(heightOf(M)), numbers_(new float[M * K]) {
+    parallel((M + height_ - 1) / height_, 4 * height_ * K, [&](int64_t group) {
+      const int64_t first = group * height_, n = std::min(height_, M - first);
       const float* from = x + first * row;
       float* out = &numbers_[first * K];
       for (int64_t k = 0; k < K; k++)
@@ -66,15 +83,16 @@ class Rows {
   int64_t length() const { return K_; }
 
   /** C [to - from, wide] (+)= numbers [k, k + n) of rows [from, to) · a panel [n, wide]. `from` begins a group. */
-  void product(int64_t from, int64_t to, int64_t k, int64_t n, const float* panel, float* C, int64_t ldc, bool add) const {
-    for (int64_t row = from; row < to; row += tall) {
-      const int64_t rows = std::min(tall, M_ - row);
-      tiles[rows](&numbers_[row * K_ + k * rows], panel, n, C + (row - from) * ldc, ldc, add);
+  template <typename P>
+  void product(int64_t from, int64_t to, int64_t k, int64_t n, const P& panel, float* C, int64_t ldc, bool add) const {
+    for (int64_t row = from; row < to; row += height_) {
+      const int64_t rows = std::min(height_, M_ - row);
+      tiles<P>[rows](&numbers_[row* K_ + k* rows], panel, n, C + (row - from)* ldc, ldc, add);
     }
   }
 
  private:
-  const int64_t M_, K_;
+  const int64_t M_, K_, height_;
   const std::unique_ptr<float[]> numbers_;
 };
 
@@ -89,9 +107,9 @@ void sumOfProducts(float* out, int64_t M, int64_t N, const Products&... products
   // Blocks of rows are alike, so that threads end together, and smaller where one has fewer panels than there are threads.
   const int64_t wanted = std::min((2 * ownThreads + panels - 1) / panels, (M + 4 * tall - 1) / (4 * tall));
   const int64_t blocks = std::max((M + block - 1) / block, wanted);
-  const int64_t each = (M + blocks * tall - 1) / (blocks * tall) * tall;
+  const int64_t height = heightOf(M), each = (M + blocks * height - 1) / (blocks * height) * height;
   parallel(blocks * panels, 2 * std::min(M, each) * depth * wide, [&](int64_t task) {
-    alignas(64) float panel[deep * wide], partial[block * wide];
+    alignas(64) float panel[deep * wide], partial[(block + tall) * wide];
     const int64_t column = task % panels * wide, from = task / panels * each, to = std::min(M, from + each);
     const bool whole = column + wide <= N;
     float* const sums = whole ? out + from * N + column : partial;
@@ -101,7 +119,7 @@ void sumOfProducts(float* out, int64_t M, int64_t N, const Products&... products
       for (int64_t k = 0; k < product.rows.length(); k += deep) {
         const int64_t n = std::min(deep, product.rows.length() - k);
         product.fill(column, k, n, panel);
-        product.rows.product(from, to, k, n, panel, sums, line, std::exchange(begun, true));
+        product.rows.product(from, to, k, n, Panel{panel}, sums, line, std::exchange(begun, true));
       }
     };
     (add(products), ...);
