@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs"
 import os from "node:os"
 
-/** What this computer is. No other file asks; what it is to a model says device/device.ts. */
+/** What this computer is. No other file asks. `device/device.ts` says what it means for a model. */
 
 export const platform = process.platform
 export const architecture = process.arch
@@ -33,5 +33,5 @@ export function hasAmx(): boolean | undefined {
   return facts ? /amx_bf16/.test(facts) : undefined
 }
 
-/** There is such a file where the driver of an NVIDIA GPU is loaded. */
+/** This file exists where the driver of an NVIDIA GPU is loaded. */
 export const nvidiaDriver = "/proc/driver/nvidia/version"

@@ -49,7 +49,7 @@ const cachedCall = z.object({
 })
 type CachedCall = z.infer<typeof cachedCall>
 
-/** Of all else in a line: one that was changed in its place holds no call. Lines of versions before 2026-11-30 have none. */
+/** A checksum of the call, so that a changed line is not believed. Older caches have none. */
 function sumOf({ key, text, thoughts, tokens, finish, problem, promptTokens, first }: CachedCall): string {
   const parts = [key, text, thoughts, tokens, finish, problem, promptTokens, first?.map(Object.values)]
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 16)

@@ -26,9 +26,9 @@ export interface Plan {
   readonly together: 1 | 2
   /** Gradient checkpointing: the backward pass computes each layer again (Chen et al. 2016). */
   readonly recompute: boolean
-  /** LoRA is added to matrices of floats once a step, or to each product with them, as to products with frozen ones. */
+  /** LoRA is added to float matrices once a step, or to each product. It is always added to products of frozen ones. */
   readonly lora: "merged" | "beside"
-  /** Matrices of a checkpoint in bf16 stay so: see ops/frozen.ts. */
+  /** Matrices of a bf16 checkpoint stay packed: see ops/frozen.ts. */
   readonly frozen: boolean
   readonly precision: Maths
   /** threads that kernels and graphs may use */
@@ -88,7 +88,7 @@ export function describePlan({ gradient, layers, xla, step, together, recompute,
     `layers ${layers === "graph" ? `by graph${xla ? ", compiled by XLA" : ""}` : "one operation at a time"}`,
   ]
   if (!gradient) parts.push(`decoding ${step === "graph" ? "by graph" : "one operation at a time"}`)
-  if (frozen) parts.push("bf16 matrices as they are")
+  if (frozen) parts.push("bf16 matrices kept packed")
   if (together > 1) parts.push("two batches side by side")
   if (recompute) parts.push("each layer computed again for its gradient")
   if (lora === "beside") parts.push("LoRA beside the matrices")

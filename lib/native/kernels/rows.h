@@ -6,8 +6,8 @@
 #include "op.h"
 #include "simd.h"
 
-// Products of matrices by panels: 2 W columns of the second matrix are brought into one form, and all rows of the first one
-// are multiplied with them. A sum goes from the first number to the last, whatever the number of rows, columns and threads.
+// Matrix products by panels. A panel holds 2 W columns of the second matrix as floats; many rows of the first matrix are
+// multiplied with it. Each sum runs from the first number to the last, whatever the number of rows, columns and threads.
 
 /** Columns of a panel, numbers of each that are prepared at once, and rows that share them: all stay in the caches. */
 constexpr int64_t wide = 2 * W, deep = 256;
@@ -64,7 +64,7 @@ constexpr std::array<Tile<P>, sizeof...(MR) + 1> tilesFor(std::integer_sequence<
 template <typename P>
 constexpr auto tiles = tilesFor<P>(std::make_integer_sequence<int, tall>{});
 
-/** A matrix [M, K] in groups of rows: number k of all rows of a group stands side by side. */
+/** A matrix [M, K] in groups of rows. In a group, the k-th numbers of its rows are adjacent. */
 class Rows {
  public:
   /** Number k of row i is x[i · row + k · column]. */
