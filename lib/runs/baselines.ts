@@ -9,7 +9,7 @@ import {
   judgeByPoints,
   selfReward,
 } from "../baselines/self-reward"
-import type { BaselineName, RunConfig } from "../config/config"
+import { type BaselineName, isBaseline, type RunConfig } from "../config/config"
 import type { DecomposedRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { failed, hasPassed, type Outcome, orRefusal, Refused } from "../musc/row"
@@ -96,6 +96,12 @@ export async function finePairs(context: RunContext, seed: number, decomposed: S
 }
 
 type Judge = "yesno" | "points" | "external" | "verifier"
+
+/** Judges whom a run's baselines, and the answers that `fine` trains on, ask for verdicts or points; each once. */
+export function judgesOf(config: RunConfig): Set<Judge> {
+  const baselines = config.methods.filter(isBaseline).map((method) => judgeOf(config, method))
+  return new Set(config.methods.includes("fine") ? [...baselines, "yesno"] : baselines)
+}
 
 function judgeOf({ pointsFrom }: RunConfig, method: BaselineName): Judge {
   if (method === "self-correct") return "yesno"

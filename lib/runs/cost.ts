@@ -1,11 +1,13 @@
-import { isBaseline, type RunConfig } from "../config/config"
+import type { RunConfig } from "../config/config"
 import { sum } from "../data/numbers"
 import type { CorruptedRow, DecomposedRow } from "../data/schema"
 import { estimateTokens, silentJudge } from "../eval/judge"
 import { stages } from "../musc/stages"
+import { judgesOf } from "./baselines"
 import type { Recorder } from "./recorder"
 import { loadBenchmarks } from "./run-benchmarks"
-import { stageOptions } from "./stages"
+import { isWorld, stageOptions } from "./stages"
+import { asksVerifier } from "./verified"
 
 /** How fast a machine is, in tokens a second. */
 export interface Rates {
@@ -69,13 +71,21 @@ export async function costOf(
   const selfWritten = c.instructionsFrom === "self-instruct"
   const edits = kept * Math.max(1, Math.round(c.noiseRatio * assumed.constraints)) * (c.negate + c.substitute)
   const editsPerRow = Math.round(edits / (c.drop + c.negate + c.substitute))
-  const baselines = c.methods.filter((method) => isBaseline(method) || method === "fine")
-  const samples = baselines.length ? c.samples * kept : 0
+  const judges = judgesOf(c)
+  const samples = judges.size ? c.samples * kept : 0
   const trained = c.methods.filter((method) => method !== "base").length
   const pairs = Math.min(kept, c.pairs || kept)
   const answers = evaluated * c.methods.length * c.evalTemperatures.length
-  const judgeElsewhere = !!c.evalJudgeEndpoint
-  const perJudge = prompts.judge + answer + instruction
+  const verdicts = (name: string, answers: number, elsewhere: boolean): Cost => ({
+    ...stage(
+      name,
+      answers * assumed.constraints,
+      prompts.judge + answer + instruction,
+      assumed.verdict,
+      c.judgeMaxTokens,
+    ),
+    elsewhere,
+  })
   const costs: Cost[] = [
     ...(selfWritten ? [stage("self-instruct", written, 5 * instruction, instruction, c.selfInstructMaxTokens)] : []),
     ...(c.stages === "world"
@@ -92,17 +102,28 @@ export async function costOf(
           stage("recombine", 2 * kept, prompts.recombine, assumed.recombine, c.recombineMaxTokens),
         ]),
     stage("respond", 2 * kept, instruction, answer, c.respondMaxTokens),
+    ...(asksVerifier(c) ? [verdicts("verify", 2 * kept, !!c.judgeEndpoint)] : []),
     stage("weigh", kept, 6 * (instruction + answer), 0, 0),
     ...(samples ? [stage("sample", samples, instruction, answer, c.respondMaxTokens)] : []),
-    ...(samples
-      ? [stage("judge for baselines", samples * assumed.constraints, perJudge, assumed.verdict, c.judgeMaxTokens)]
+    ...(judges.has("yesno") ? [verdicts("judge for baselines", samples, false)] : []),
+    ...(judges.has("points")
+      ? [
+          stage(
+            "points for baselines",
+            samples,
+            prompts.judge + answer + instruction,
+            assumed.verdict,
+            c.judgeMaxTokens,
+          ),
+        ]
+      : []),
+    ...(judges.has("external") ? [verdicts("judge for baselines, by a server", samples, true)] : []),
+    ...(c.methods.includes("self-correct")
+      ? [stage("revise", kept, 2 * (instruction + answer), answer, c.respondMaxTokens)]
       : []),
     { ...stage("train", trained, 0, 0, 0), trained: trained * pairs * c.epochs * 2 * (instruction + answer) },
     stage("evaluate: answers", answers, instruction, Math.min(assumed.answer, c.evalMaxTokens), c.evalMaxTokens),
-    {
-      ...stage("evaluate: verdicts", answers * assumed.constraints, perJudge, assumed.verdict, c.judgeMaxTokens),
-      elsewhere: judgeElsewhere,
-    },
+    ...(isWorld(c) ? [] : [verdicts("evaluate: verdicts", answers, !!c.evalJudgeEndpoint)]),
     ...(await benchmarkCosts(c)),
   ]
   const hours = ({ read, written, trained = 0, elsewhere }: Cost) =>
@@ -130,6 +151,7 @@ export async function costOf(
     ),
   ]
   const notes = [
+    ...(isWorld(c) ? ["Exact checks judge the answers of the evaluation: no calls."] : []),
     `Rates assumed, in tokens/s: writing ${count(rates.write)}, reading ${count(rates.read)}, training ${count(rates.train)} ` +
       "(an 8 B model served in batches on one GPU of 80 GB; --rates write,read,train gives those of another machine).",
     `Lengths assumed, in tokens: instruction ${Math.round(instruction)}, answer ${answer}, ${assumed.constraints} constraints, ` +

@@ -1,10 +1,11 @@
-import { type BaselineName, configDefaults, configKeys, isBaseline, isVerified, type RunConfig } from "../config/config"
+import { configDefaults, configKeys, type RunConfig } from "../config/config"
 import type { InstructionRow } from "../data/schema"
 import type { GenerateRequest } from "../engine/engine"
 import { estimateTokens } from "../eval/judge"
 import { respondMessages } from "../musc/respond"
 import { selfInstruct } from "../musc/source"
 import { stages } from "../musc/stages"
+import { judgesOf } from "./baselines"
 import { collect, first } from "./context"
 import { costOf, type Rates } from "./cost"
 import { recorder } from "./recorder"
@@ -20,6 +21,7 @@ import {
   stageOptions,
   worldSource,
 } from "./stages"
+import { asksVerifier } from "./verified"
 
 /** A request as text for people. */
 export function shown({ messages, temperature, maxTokens }: GenerateRequest): string {
@@ -43,7 +45,6 @@ export async function planOf(config: RunConfig, rates?: Rates): Promise<string> 
   const steps = Math.ceil(Math.min(instructions, config.pairs || instructions) / config.batchSize) * config.epochs
   const trained = config.methods.filter((method) => method !== "base").length
   const answers = evaluated * config.methods.length * config.evalTemperatures.length
-  const verifies = config.keepPairs === "verified" || config.methods.some(isVerified)
   const calls = [
     ...(config.instructionsFrom === "self-instruct" ? [["self-instruct", `${written}`, "answers"]] : []),
     ...(config.stages === "world"
@@ -54,7 +55,7 @@ export async function planOf(config: RunConfig, rates?: Rates): Promise<string> 
           ["recombine", `${2 * instructions}`, "answers"],
         ]),
     ["respond", `${2 * instructions}`, "answers"],
-    ...(verifies && !isWorld(config)
+    ...(asksVerifier(config)
       ? [["verify", `${2 * instructions}`, "answers, a verdict on each of their constraints"]]
       : []),
     ["weigh", `${instructions}`, "pairs, each scored under 3 prompts"],
@@ -79,16 +80,14 @@ export async function planOf(config: RunConfig, rates?: Rates): Promise<string> 
 
 /** Calls of the baselines' own stages; `n` instructions. */
 function baselineCalls(config: RunConfig, n: number): string[][] {
-  const has = (...names: (BaselineName | "fine")[]) => names.some((name) => config.methods.includes(name))
-  const byReply = has("self-reward-points") && config.pointsFrom === "reply"
-  const byConstraint = has("self-reward-yesno", "self-correct", "fine") || (has("self-reward-points") && !byReply)
+  const judges = judgesOf(config)
   const answers = config.samples * n
   return [
-    ...(config.methods.some(isBaseline) || has("fine") ? [["sample", `${answers}`, "answers for the baselines"]] : []),
-    ...(byConstraint ? [["judge", `${answers}`, "answers, a verdict on each of their constraints"]] : []),
-    ...(byReply ? [["judge", `${answers}`, "answers, points for each"]] : []),
-    ...(has("self-reward-external") ? [["judge", `${answers}`, `answers, by ${config.judgeModel}`]] : []),
-    ...(has("self-correct") ? [["revise", `${n}`, "answers"]] : []),
+    ...(judges.size ? [["sample", `${answers}`, "answers for the baselines"]] : []),
+    ...(judges.has("yesno") ? [["judge", `${answers}`, "answers, a verdict on each of their constraints"]] : []),
+    ...(judges.has("points") ? [["judge", `${answers}`, "answers, points for each"]] : []),
+    ...(judges.has("external") ? [["judge", `${answers}`, `answers, by ${config.judgeModel}`]] : []),
+    ...(config.methods.includes("self-correct") ? [["revise", `${n}`, "answers"]] : []),
   ]
 }
 

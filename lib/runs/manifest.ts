@@ -55,13 +55,13 @@ export function versions(): Pick<Manifest, "musc" | "node" | "platform" | "packa
   }
 }
 
-/** A command line without the values of options that could hold a secret. */
+/** A command line without the values of options whose name ends like that of a secret, those of `--serve` included. */
 export function withoutSecrets(argv: readonly string[]): string {
+  const secret = /^--[^=]*(key|token|secret|password)(?==|$)/i
   return argv
     .map((arg, i) => {
-      const secret = /key|token|secret|password/i
-      if (secret.test(argv[i - 1] ?? "") && argv[i - 1]!.startsWith("--")) return "[left out]"
-      return arg.startsWith("--") && secret.test(arg.split("=")[0]!) ? arg.replace(/=.*/s, "=[left out]") : arg
+      if (i > 0 && secret.test(argv[i - 1]!) && !argv[i - 1]!.includes("=")) return "[left out]"
+      return secret.test(arg) ? arg.replace(/=.*/s, "=[left out]") : arg
     })
     .join(" ")
     .replace(/:\/\/[^/@\s]+@/g, "://[left out]@")

@@ -1,4 +1,4 @@
-import type { RunConfig } from "../config/config"
+import { isVerified, type RunConfig } from "../config/config"
 import type { InstructionRow, PairRow } from "../data/schema"
 import { hasPassed, type Outcome } from "../musc/row"
 import { verify } from "../musc/verify"
@@ -16,6 +16,10 @@ export function verifierOf({ instructionsFrom, judgeEndpoint, judgeModel }: RunC
   if (isWorld({ instructionsFrom })) return "exact checks"
   return judgeEndpoint ? judgeModel : "the model's own verdicts"
 }
+
+/** Whether anyone has to be asked which answer of a pair keeps more of the constraints; exact checks need nobody. */
+export const asksVerifier = (config: RunConfig): boolean =>
+  !isWorld(config) && (config.keepPairs === "verified" || config.methods.some(isVerified))
 
 /** Stage between respond and weigh: pairs whose chosen answer does not keep more constraints fail, with the reason. */
 export async function verifyStage(context: RunContext, seed: number, answered: StageOutput): Promise<StageOutput> {

@@ -33,3 +33,32 @@ it("plans the released settings without a model: calls, tokens, hours and the ra
     expect(plan).toContain("Rates assumed, in tokens/s: writing 1,500, reading 10,000, training 3,000")
   }
 })
+
+it("counts verdicts where someone is asked for them, and none where exact checks give them", async () => {
+  const stagesOf = async (changes: object) => {
+    const { rows } = await costOf(
+      parseConfig({ ...settings, evalTemperatures: [0], samples: 4, ...changes }),
+      recorder,
+      { kept: 100, evaluated: 10, written: 0 },
+    )
+    return Object.fromEntries(rows.slice(1, -1).map(([stage, calls, , , , , hours]) => [stage, { calls, hours }]))
+  }
+  // two methods answer 10 instructions of 5 constraints each, as assumed
+  expect((await stagesOf({}))["evaluate: verdicts"]).toMatchObject({ calls: "100" })
+  const world = await stagesOf({
+    instructionsFrom: "checkable",
+    stages: "world",
+    methods: ["base", "musc-verified", "self-reward-verifier"],
+  })
+  expect(Object.keys(world)).toEqual(["respond", "weigh", "sample", "train", "evaluate: answers"])
+  const asked = await stagesOf({
+    keepPairs: "verified",
+    judgeEndpoint: "http://127.0.0.1:1/v1",
+    judgeModel: "judge",
+    methods: ["base", "musc", "self-reward-yesno", "self-reward-external", "self-correct"],
+  })
+  expect(asked.verify).toEqual({ calls: "1,000", hours: "judge's" })
+  expect(asked["judge for baselines"]).toMatchObject({ calls: "2,000" })
+  expect(asked["judge for baselines, by a server"]).toEqual({ calls: "2,000", hours: "judge's" })
+  expect(asked.revise).toMatchObject({ calls: "100" })
+})
