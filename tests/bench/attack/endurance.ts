@@ -1,5 +1,6 @@
 import { readdirSync } from "node:fs"
 import { join } from "node:path"
+import { setTimeout } from "node:timers/promises"
 import { startKernel } from "../../support/kernel"
 import { run } from "./child"
 import { Count, type Tally } from "./table"
@@ -93,6 +94,7 @@ async function kernelWork(seconds: number): Promise<Tally> {
       const { stdout, reply } = await kernel.run(`{${loop}}`)
       if (reply.status !== "ok") problem = `${reply.ename}: ${reply.evalue}`
       else samples.push({ done: samples.length + 1, ...JSON.parse(stdout.trim().split("\n").at(-1)!) })
+      await setTimeout(2000) // a reader looks at what came out
     }
   } finally {
     await kernel.stop()
