@@ -82,7 +82,7 @@ export function forward(
       const plain = (input: LayersInput) => run.run(input, places, run.cache)
       const byOne = byGraph ? layersByGraph([input], [places], run) : null
       if (byOne) return byOne
-      return model.plan.recompute ? recomputed(input, plain) : tf.tidy(() => plain(input)) // frees what no gradient needs
+      return model.plan.recompute ? recomputed(input, plain) : plain(input)
     }, first)
   return rmsNorm(last, model.norm, model.config.normEps, model.trainAll)
 }
@@ -131,8 +131,9 @@ const layersOf = (model: Bound, first: number, cache?: LayerCache): LayersRun =>
   config: model.config,
   cache,
   plan: model.plan,
+  // Frees what no gradient needs, layer by layer: a graph of all layers is watched on all of them.
   run: ({ x, layers, contexts }, places, into) =>
-    layers.reduce((x, layer, i) => block(x, layer, model, places, contexts[i]!, into), x),
+    layers.reduce((x, layer, i) => tf.tidy(() => block(x, layer, model, places, contexts[i]!, into)), x),
   contextsAt: (places, options) => contexts(model.config, places, options).slice(first),
 })
 

@@ -14,9 +14,9 @@ import {
 } from "../../lib/model/logprobs"
 import { bind, fromAdapter, release } from "../../lib/model/lora"
 import { floatParams } from "../../lib/model/transformer"
-import { loadModel } from "../../lib/model/weights"
+import { initModel, loadModel } from "../../lib/model/weights"
 import { scoring, training } from "../support/plans"
-import { backends, cuda, fixture, largestGap, randomIds, tensorsLeft } from "../support/tensors"
+import { backends, cuda, fixture, largestGap, randomIds, tensorsLeft, tinyConfig } from "../support/tensors"
 
 beforeAll(async () => {
   await useBackend()
@@ -38,7 +38,35 @@ const watchedCalls = () => vi.spyOn(tf.backend() as unknown as Caller, "executeM
 /** Calls of graphs among those of all operations. */
 const graphCalls = ({ mock }: ReturnType<typeof watchedCalls>) => mock.calls.filter(([op]) => /^MuscGraph/.test(op))
 
+/** Most tensors alive at once, weights not counted, while a model of some layers computes log-probs as a graph. */
+function mostTensors(layers: number): number {
+  const [rope, window] = [tinyConfig().rope[0]!, null]
+  const model = initModel(tinyConfig({ layers, rope: Array(layers).fill(rope), window: Array(layers).fill(window) }), 1)
+  const bound = bind(model, { plan: scoring() })
+  const before = tf.memory().numTensors
+  const engine = tf.engine()
+  const track = engine.trackTensor
+  let most = 0
+  const spy = vi.spyOn(engine, "trackTensor").mockImplementation((tensor, backend) => {
+    track.call(engine, tensor, backend)
+    most = Math.max(most, tf.memory().numTensors - before)
+  })
+  tf.tidy(() => responseLogProbs(bound, batchOf(2, 5, 4)))
+  spy.mockRestore()
+  release(bound)
+  tf.dispose(model.params)
+  return most
+}
+
 describe.runIf(backends[0] === "tensorflow" && !cuda)("layers as graphs", () => {
+  it("are watched in memory that does not grow with their number", () => {
+    const calls = watchedCalls()
+    const [few, many] = [mostTensors(2), mostTensors(14)]
+    expect(graphCalls(calls)).toHaveLength(2)
+    calls.mockRestore()
+    expect(many - few).toBeLessThan(14)
+  })
+
   // gemma3 has norms on queries, keys and behind its blocks, a window of 4 in some layers, GeGLU; qwen2 has biases
   it.each(
     ["llama", "gemma3", "qwen2", "qwen3"].flatMap((name) => [[name, "an adapter"] as const, [name, "all"] as const]),
