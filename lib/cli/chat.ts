@@ -57,12 +57,12 @@ The embedded model handles single turns only, so each line starts a new conversa
 }
 
 async function chat(prompt: readonly string[], options: Options): Promise<void> {
-  const { adapter, temperature, maxTokens, system, ...given } = options
-  const config = readConfig({ ...given, workers: 1 })
+  const { adapter, temperature, maxTokens, system, ...flags } = options
+  const config = readConfig({ ...flags, workers: 1 })
   const show = display()
-  const engineFor = await talker(config, given, adapter, show)
+  const engineFor = await talker(config, flags, adapter, show)
   show.end()
-  const single = !given.endpoint && modelTraits(config.model).turns === 1
+  const single = !flags.endpoint && modelTraits(config.model).turns === 1
   const start: Message[] = system ? [{ role: "system", content: system }] : []
   const answer = (engine: Generator, messages: readonly Message[], turn: number) =>
     replyOf(engine, { messages, temperature, maxTokens, seed: streamKey(config.seed, "chat", turn) })
@@ -86,7 +86,7 @@ async function chat(prompt: readonly string[], options: Options): Promise<void> 
     prompt: "> ",
   })
   if (process.stdin.isTTY)
-    console.log(banner(given.endpoint ? `${given.endpointModel ?? given.endpoint}` : config.model, adapter, single))
+    console.log(banner(flags.endpoint ? `${flags.endpointModel ?? flags.endpoint}` : config.model, adapter, single))
   input.on("SIGINT", () => (answering ? stop.abort() : input.close()))
   input.prompt()
   for await (const line of input) {

@@ -74,8 +74,8 @@ ${settingsHelp([...stageSettings.evaluate, "seed"])}`,
 }
 
 async function evaluateCommand(file: string | undefined, options: Options): Promise<void> {
-  const { out, adapter, force, limit, ...given } = options
-  const config = readConfig({ ...given, limit })
+  const { out, adapter, force, limit, ...flags } = options
+  const config = readConfig({ ...flags, limit })
   const rows = file ? await gradable(file, limit) : worldHoldout(config)
   const server = options.endpoint ? writerOptions(options) : undefined
   if (server && adapter) {

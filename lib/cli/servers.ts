@@ -170,8 +170,9 @@ function settingsOf(flags: ServerFlags): Omit<OpenAIOptions, "model"> {
   const { concurrency, timeout, retries, wait, keyVariable, limitField, leaveOut, field } = flags
   const { thinking, thinkingTokens, thoughtsOpen } = flags
   const template = thinking === undefined ? {} : { enable_thinking: thinking }
-  const given = (field.chat_template_kwargs ?? {}) as object
-  const fields = thinking === undefined ? field : { ...field, chat_template_kwargs: { ...given, ...template } }
+  const templateOptions = (field.chat_template_kwargs ?? {}) as object
+  const fields =
+    thinking === undefined ? field : { ...field, chat_template_kwargs: { ...templateOptions, ...template } }
   return {
     ...{ concurrency, timeout, maxRetries: retries, wait, keyVariable, leaveOut, fields, thinkingTokens, thoughtsOpen },
     limitField: limitField === "none" ? null : limitField,

@@ -117,9 +117,9 @@ ${settingsHelp([...stageSettings[name], "seed"])}`,
 }
 
 async function runCommand(name: RowStageName, file: string, options: Options): Promise<void> {
-  const { limit, out, force, ...given } = options
+  const { limit, out, force, ...flags } = options
   // A server's model takes few-shot prompts, whatever the embedded model takes.
-  const config = readConfig({ ...given, model: given.model ?? (options.endpoint ? options.endpointModel : undefined) })
+  const config = readConfig({ ...flags, model: flags.model ?? (options.endpoint ? options.endpointModel : undefined) })
   const settings = stageOptions(config, config.seed)[name]
   const input = await stageInput(name, file, limit)
   const world = worldStage(name, config, settings)
@@ -130,7 +130,7 @@ async function runCommand(name: RowStageName, file: string, options: Options): P
   const lock = lockFolder(dirname(out), `.${basename(out)}.lock.json`)
   try {
     const output = await stoppable(async (signal, show): Promise<StageOutput> => {
-      const by = world ? undefined : await openStageEngine(name, config, { ...given, out }, { input, signal, show })
+      const by = world ? undefined : await openStageEngine(name, config, { ...flags, out }, { input, signal, show })
       const from = [await sha256File(file), limit ?? 0]
       const finished = await runStageFile({
         ...{ name, input, out, settings, world, force, signal: AbortSignal.any([signal, lock.lost]) },

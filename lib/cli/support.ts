@@ -112,21 +112,21 @@ export const withRecipe = (command: Command): Command =>
  * @throws ConfigError listing every problem.
  */
 export function readConfig(
-  { recipe, set = [], limit, settings, ...given }: SettingOptions,
+  { recipe, set = [], limit, settings, ...flags }: SettingOptions,
   changes: Partial<RunConfig> = {},
 ): RunConfig {
   const sets = parseSets(set)
   const file = fileSettings(recipe)
   const name = file ? file.recipe : recipe
   const known = name && Object.hasOwn(recipes, name) ? recipes[name] : undefined
-  const model = `${sets.model ?? given.model ?? file?.own.model ?? known?.model ?? "world"}`
+  const model = `${sets.model ?? flags.model ?? file?.own.model ?? known?.model ?? "world"}`
   const base = { ...recipeSettings(name ?? (isEmbedded(model) ? "smoke" : file ? null : "paper"), model), ...file?.own }
   const named = Object.fromEntries(
     (["model", "backend", "math", "workers", "instructionsFrom", "repeat"] as const).flatMap((key) =>
-      given[key] === undefined ? [] : [[key, given[key]]],
+      flags[key] === undefined ? [] : [[key, flags[key]]],
     ),
   )
-  const from = `${sets.instructionsFrom ?? given.instructionsFrom ?? file?.own.instructionsFrom ?? "world"}`
+  const from = `${sets.instructionsFrom ?? flags.instructionsFrom ?? file?.own.instructionsFrom ?? "world"}`
   const own = ["world", "self-instruct", "checkable"].includes(from) ? {} : known?.fromFile
   const merged: Record<string, unknown> = { ...base, ...own, ...file?.own, model, ...named, ...settings }
   if (limit !== undefined) {

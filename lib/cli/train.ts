@@ -78,9 +78,9 @@ ${settingsHelp([...stageSettings.train, "seed"])}`,
 }
 
 async function trainCommand(file: string, options: Options): Promise<void> {
-  const { out, method: name, force, log, ...given } = options
+  const { out, method: name, force, log, ...flags } = options
   const torch = torchOptions(options)
-  const config = readConfig(given)
+  const config = readConfig(flags)
   const method = methodNames.find((known) => known === name)
   const settings = method && trainSettings(config, method, config.seed)
   if (!settings) {
@@ -105,10 +105,10 @@ async function trainCommand(file: string, options: Options): Promise<void> {
         await sha256File(file),
         ...(torch ? [torch.dtype] : []),
       )
-      const held = trainingKey(out)
+      const existingKey = trainingKey(out)
       const foreign = existsSync(out) && readdirSync(out).some((entry) => !isLockFile(entry))
-      if (foreign && held !== key && !force) {
-        const rule = `must be empty or hold this training, got a folder with ${held ? "a training with other settings" : "other files"}`
+      if (foreign && existingKey !== key && !force) {
+        const rule = `must be empty or hold this training, got a folder with ${existingKey ? "a training with other settings" : "other files"}`
         throw new InputError(`${rule}; choose another folder, or --force to replace the training in it`, { file: out })
       }
       const tracked = log && (await openTrackers(out, config, log)).training(name, join(out, "metrics.jsonl"))

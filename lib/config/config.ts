@@ -307,29 +307,29 @@ export function parseConfig(named: Readonly<Record<string, unknown>>): RunConfig
   const settings = withCurrentNames(named)
   const model = typeof settings.model === "string" ? settings.model : configDefaults.model
   const most = modelTraits(model).shots ?? 5
-  const given = {
+  const values = {
     ...settings,
     shots: settings.shots ?? Math.min(configDefaults.shots, most),
     findText: settings.findText ?? (most > 0 && configDefaults.findText),
   }
-  const parsed = runConfig.safeParse(given)
-  const problems = parsed.success ? [] : parsed.error.issues.flatMap((issue) => explain(issue, given))
-  const { minConstraints, maxConstraints, drop, negate, substitute } = { ...configDefaults, ...given } as RunConfig
-  if (Number(given.shots) > most)
-    problems.push(`shots: must be at most ${most} for the model ${model}, got ${show(given.shots)}; leave it out`)
+  const parsed = runConfig.safeParse(values)
+  const problems = parsed.success ? [] : parsed.error.issues.flatMap((issue) => explain(issue, values))
+  const { minConstraints, maxConstraints, drop, negate, substitute } = { ...configDefaults, ...values } as RunConfig
+  if (Number(values.shots) > most)
+    problems.push(`shots: must be at most ${most} for the model ${model}, got ${show(values.shots)}; leave it out`)
   if (minConstraints > maxConstraints)
     problems.push(`minConstraints: must be at most maxConstraints (${maxConstraints}), got ${minConstraints}; lower it`)
   if (drop + negate + substitute === 0)
     problems.push("drop, negate, substitute: one must be above 0, got 0 for all; raise one")
   if (parsed.success) problems.push(...ofOtherSources(parsed.data))
-  const { methods, judgeEndpoint, judgeModel } = { ...configDefaults, ...given } as RunConfig
+  const { methods, judgeEndpoint, judgeModel } = { ...configDefaults, ...values } as RunConfig
   if (Array.isArray(methods) && methods.includes("self-reward-external") && !(judgeEndpoint && judgeModel))
     problems.push(
       "judgeEndpoint, judgeModel: self-reward-external needs both, got none or one; set them, or leave it out",
     )
   if (typeof judgeEndpoint === "string" && judgeEndpoint)
     problems.push(...addressProblems(judgeEndpoint, "judgeEndpoint"))
-  const { evalJudgeEndpoint, evalJudgeModel } = { ...configDefaults, ...given } as RunConfig
+  const { evalJudgeEndpoint, evalJudgeModel } = { ...configDefaults, ...values } as RunConfig
   if (Boolean(evalJudgeEndpoint) !== Boolean(evalJudgeModel))
     problems.push(
       "evalJudgeEndpoint, evalJudgeModel: a judge has both, got one; set both (--judge, --judge-model) or none",
@@ -360,7 +360,7 @@ function ofOtherSources({ instructionsFrom, stages }: RunConfig): string[] {
 }
 
 /** One line a problem: field, rule, value received, what the field means. */
-function explain(issue: z.core.$ZodIssue, given: Readonly<Record<string, unknown>>): string[] {
+function explain(issue: z.core.$ZodIssue, values: Readonly<Record<string, unknown>>): string[] {
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key) => {
       const near = nearest(key, configKeys)
@@ -371,7 +371,7 @@ function explain(issue: z.core.$ZodIssue, given: Readonly<Record<string, unknown
   const rule = issue.message
     .replace(/^Invalid (input|option): /, "")
     .replace(/^Too (small|big): expected \w+ to be /, "must be ")
-  return [`${key}: ${rule.replace(/, received .*/, "")}, got ${show(given[key])}; ${meaning(key)}`]
+  return [`${key}: ${rule.replace(/, received .*/, "")}, got ${show(values[key])}; ${meaning(key)}`]
 }
 
 /** What a setting means, as in the help. */

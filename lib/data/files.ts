@@ -120,7 +120,7 @@ async function replace(from: string, to: string): Promise<void> {
       const onFolder = /^(ENOTEMPTY|EEXIST|EPERM)$/.test(code) && (await isFolder(from))
       // Where there is nothing, another process is replacing it as well.
       const byFile = await lstat(to).then(
-        (found) => !found.isDirectory(),
+        (stat) => !stat.isDirectory(),
         () => false,
       )
       if (!onFolder || byFile || tries === 100) throw error
@@ -139,7 +139,7 @@ async function replace(from: string, to: string): Promise<void> {
 
 const isFolder = (path: string) =>
   stat(path).then(
-    (found) => found.isDirectory(),
+    (stat) => stat.isDirectory(),
     () => false,
   )
 const exists = (path: string) =>

@@ -47,12 +47,12 @@ const plain = z.looseObject({
  * @throws InputError naming file and line for a record of no known shape; see readRecords.
  */
 export async function* readInstructions(file: string): AsyncGenerator<InstructionRow> {
-  const seen = new Set<string>()
+  const ids = new Set<string>()
   for await (const { value, place } of readRecords(file)) {
     const row = toInstruction(value, place)
     let { id } = row
-    for (let n = place.line; seen.has(id); n++) id = `${row.id}#${n}`
-    seen.add(id)
+    for (let n = place.line; ids.has(id); n++) id = `${row.id}#${n}`
+    ids.add(id)
     yield { ...row, id }
   }
 }
@@ -60,9 +60,9 @@ export async function* readInstructions(file: string): AsyncGenerator<Instructio
 /** One record of a seed file as a row. A released row with both answers comes out as a whole pair. */
 export function toInstruction(value: unknown, place: Required<Place>): InstructionRow | PairRow {
   if (!isJsonObject(value)) throw new InputError(`a record must be a JSON object, got ${show(value)}; repair it`, place)
-  const { id: given, ...record } = withoutNulls(value)
+  const { id: ownId, ...record } = withoutNulls(value)
   const source = typeof record.source === "string" ? record.source : `${basename(place.file)}:${place.line}`
-  const id = typeof given === "string" || typeof given === "number" ? `${given}` : ""
+  const id = typeof ownId === "string" || typeof ownId === "number" ? `${ownId}` : ""
   const about = { id: id || `${basename(place.file)}-${place.line}`, source }
   if (isReleased(record)) return fromReleased(record, place, about)
   const { instruction, input, system, reason = "no instruction" } = parts(record, place)
@@ -120,8 +120,8 @@ const NULL_IS_ABSENT: ReadonlySet<string> = new Set([
 
 /** A record without the nulls that data sets fill absent fields with; fields that we do not know stay as they are. */
 function withoutNulls(record: Record<string, unknown>): Record<string, unknown> {
-  const held = Object.entries(record).filter(([name, value]) => value !== null || !NULL_IS_ABSENT.has(name))
-  const { calls, ...rest } = Object.fromEntries(held)
+  const entries = Object.entries(record).filter(([name, value]) => value !== null || !NULL_IS_ABSENT.has(name))
+  const { calls, ...rest } = Object.fromEntries(entries)
   if (!isJsonObject(calls)) return { ...rest, ...(calls !== undefined && { calls }) }
   return { ...rest, calls: Object.fromEntries(Object.entries(calls).filter(([, of]) => of !== null)) }
 }

@@ -212,8 +212,8 @@ const said = ({ pid, host }: Holder) => (pid ? `process ${pid} on ${host}` : "an
 
 function remedy({ age }: Holder, wait: number): string {
   if (wait === Number.POSITIVE_INFINITY) return "wait for it to end, or stop it"
-  const seen = `last sign of life ${Math.max(0, Math.round(age))} s ago`
-  return `wait for it to end; if it is gone (${seen}), run again in ${Math.ceil(wait)} s`
+  const lastSign = `last sign of life ${Math.max(0, Math.round(age))} s ago`
+  return `wait for it to end; if it is gone (${lastSign}), run again in ${Math.ceil(wait)} s`
 }
 
 const inUse = (file: string, who: string, todo: string) =>

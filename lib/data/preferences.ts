@@ -49,8 +49,8 @@ const trlRecord = z.looseObject({ prompt: texts.nullish(), chosen: texts, reject
  * @throws InputError with place and field.
  */
 export function fromTrl(value: unknown, place: Place): Preference {
-  const { prompt: given, chosen, rejected } = parseRecord(trlRecord, value, place)
-  const prompt = typeof given === "string" ? (given ? userTurn(given) : []) : (given ?? [])
+  const { prompt: promptValue, chosen, rejected } = parseRecord(trlRecord, value, place)
+  const prompt = typeof promptValue === "string" ? (promptValue ? userTurn(promptValue) : []) : (promptValue ?? [])
   if (typeof chosen === "string" && typeof rejected === "string") {
     if (prompt.length) return { prompt, chosen, rejected }
     const shared = sharedText([...chosen], [...rejected])
@@ -65,7 +65,7 @@ export function fromTrl(value: unknown, place: Place): Preference {
     )
   }
   const head = chosen.slice(0, sharedLength(chosen, rejected))
-  const whole = typeof given === "string" && head.length ? head : [...prompt, ...head]
+  const whole = typeof promptValue === "string" && head.length ? head : [...prompt, ...head]
   const [good, bad] = [chosen.slice(head.length), rejected.slice(head.length)]
   if (!whole.length || good.length !== 1 || bad.length !== 1) {
     const got = `${whole.length} prompt, ${good.length} chosen and ${bad.length} rejected messages`

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs"
 import path from "node:path"
 import { architecture } from "../machine"
 
-/** The C++ of the kernels in fused.ts, which `npx musc native` compiles beside the binding. */
+/** The C++ of our kernels, which `npx musc native` compiles beside the binding. */
 const folder = path.join(__dirname, "../../lib/native/kernels")
 const inFolder = (names: readonly string[]) => names.map((name) => path.join(folder, name))
 

@@ -83,11 +83,11 @@ export class GraphBuilder {
     ]
     backend.binding.addGraphFunction(name, this.graph(), this.inputs, [...outputs], attributes)
     return {
-      run: (given) =>
+      run: (tensors) =>
         backend.executeMultipleOutputs(
           name,
           [],
-          this.inputs.map((input) => given[input]!),
+          this.inputs.map((input) => tensors[input]!),
           outputs.length,
         ),
       dispose: () => backend.binding.removeGraphFunction(name),

@@ -15,7 +15,7 @@ import { dtypes, type GraphAttrs, GraphBuilder, type GraphNode, type GraphType }
  */
 export interface Sizes {
   rows: number
-  asked: number
+  selected: number
   cuts: readonly number[]
 }
 
@@ -53,7 +53,6 @@ interface Graphs {
 export interface Traced {
   /** Number in the input of each tensor that is shared. */
   shared: ReadonlySet<number>
-  /** @throws Error of the file system where no temporary file can be written */
   graphs(inputs: number): Graphs
 }
 
@@ -76,12 +75,12 @@ export function replayed(inputs: readonly unknown[], { shared, graphs }: Traced,
   const taped = withGradient(
     named(by),
     (save) => {
-      const made = value(args, sizes)
-      const rest = made.splice(inputs.length)
-      rows = made.map(({ shape }) => shape[0]!)
+      const outputs = value(args, sizes)
+      const rest = outputs.splice(inputs.length)
+      rows = outputs.map(({ shape }) => shape[0]!)
       save([...rest, ...named(read)])
       tf.dispose(rest)
-      return made.length > 1 ? tf.concat(made) : made[0]!
+      return outputs.length > 1 ? tf.concat(outputs) : outputs[0]!
     },
     (dy, saved) => {
       const dys = rows.length > 1 ? tf.split(dy, rows) : [dy]
@@ -127,7 +126,7 @@ interface Trace {
   constants: Constant[]
   /** Calls that make what `run` gives; the others make the gradient. */
   forward: number
-  made: Ref[]
+  results: Ref[]
   grads: Ref[]
 }
 
@@ -153,14 +152,21 @@ function watch({ input, by, dy, run }: Example): Trace {
   const refs = new Map<object, Ref>(args.map(({ dataId }, i) => [dataId, `a${i}`]))
   refs.set(dy.dataId, "dy")
   const types = Object.fromEntries(args.map(({ dtype }, i) => [`a${i}`, dtype as string]))
-  const seen: Trace = { types: { ...types, dy: "float32" }, calls: [], constants: [], forward: 0, made: [], grads: [] }
+  const record: Trace = {
+    types: { ...types, dy: "float32" },
+    calls: [],
+    constants: [],
+    forward: 0,
+    results: [],
+    grads: [],
+  }
   const refOf = ({ dataId, dtype, shape, size }: Tensor): Ref => {
     const known = refs.get(dataId)
     if (known) return known
     if (size > mostValues) throw new Error(`trace: a constant has at most ${mostValues} values, got ${size}`)
-    const ref = `c${seen.constants.length}`
-    seen.constants.push({ dtype, shape, values: Array.from(backend.readSync(dataId)) })
-    seen.types[ref] = dtype
+    const ref = `c${record.constants.length}`
+    record.constants.push({ dtype, shape, values: Array.from(backend.readSync(dataId)) })
+    record.types[ref] = dtype
     refs.set(dataId, ref)
     return ref
   }
@@ -170,10 +176,10 @@ function watch({ input, by, dy, run }: Example): Trace {
     )
     // The one operation whose type tfjs leaves to be inferred.
     if (op === "ExpandDims") named.T = inputs[0]!.dtype as GraphType
-    const call = seen.calls.push({ op, attrs: named, inputs: inputs.map(refOf) }) - 1
+    const call = record.calls.push({ op, attrs: named, inputs: inputs.map(refOf) }) - 1
     outputs.forEach(({ dataId, dtype }, i) => {
       refs.set(dataId, `n${call}:${i}`)
-      seen.types[`n${call}:${i}`] = dtype
+      record.types[`n${call}:${i}`] = dtype
     })
   }
   const plain = { one: backend.executeSingleOutput, several: backend.executeMultipleOutputs }
@@ -190,18 +196,18 @@ function watch({ input, by, dy, run }: Example): Trace {
   try {
     tf.tidy(() => {
       const value = () => {
-        const made = run()
-        seen.made = made.map(refOf)
-        seen.forward = seen.calls.length
-        return made[0]!
+        const outputs = run()
+        record.results = outputs.map(refOf)
+        record.forward = record.calls.length
+        return outputs[0]!
       }
-      if (by.length) seen.grads = gradients(value, [...by], dy).map((grad) => refOf(grad!))
+      if (by.length) record.grads = gradients(value, [...by], dy).map((grad) => refOf(grad!))
       else value()
     })
   } finally {
     Object.assign(backend, { executeSingleOutput: plain.one, executeMultipleOutputs: plain.several })
   }
-  return seen
+  return record
 }
 
 const typeNamed = (value: unknown): GraphType => {
@@ -214,9 +220,9 @@ const typeNamed = (value: unknown): GraphType => {
 type Ints = (sizes: Sizes) => number[]
 
 /** Numbers that sizes give: M, B, lengths between cuts, and B times those. */
-function sizeExpressions({ rows, asked, cuts }: Sizes): number[] {
+function sizeExpressions({ rows, selected, cuts }: Sizes): number[] {
   const lengths = cuts.flatMap((to, j) => cuts.slice(0, j).map((from) => to - from))
-  return [asked, rows, ...lengths, ...lengths.map((length) => rows * length)]
+  return [selected, rows, ...lengths, ...lengths.map((length) => rows * length)]
 }
 
 /** What gives `values` at `sizes`: the same number, or the smallest multiple of a size expression. */
@@ -238,7 +244,7 @@ function solveForSize(values: readonly number[], sizes: readonly Sizes[]): (size
  * Watches a function at some examples, which should agree in no size, and makes its graphs. The function must do the
  * same at all sizes but for lengths. With `recompute` the gradient keeps nothing but the arguments, and makes the rest
  * again.
- * @throws Error where the function does not; of the file system where no temporary file can be written
+ * @throws Error where the function does not
  */
 export function trace(examples: readonly Example[], { recompute = false, xla = false } = {}): Traced {
   const traces = examples.map(watch)
@@ -292,7 +298,7 @@ export function trace(examples: readonly Example[], { recompute = false, xla = f
         some.flatMap((ref) => (isShared(ref) ? [ref] : each.map((c) => nameIn(ref, c, false))))
       const part = { trace: first, varying, again, isShared, inputs, xla }
       const value = partOf({ ...part, from: 0, to: forward }, (inputs) => [
-        ...inputs.flatMap((nodeOf) => first.made.map(nodeOf)),
+        ...inputs.flatMap((nodeOf) => first.results.map(nodeOf)),
         ...refs.kept.flatMap((ref) => inputs.map((nodeOf) => nodeOf(ref))),
       ])
       const sums = (inputs: readonly NodeOf[], g: GraphBuilder) =>
@@ -409,10 +415,10 @@ function partOf(
     let former: GraphNode | null = null
     const run = (call: number) => {
       const { op, attrs, inputs } = trace.calls[call]!
-      const given = inputs.map(nodeOf)
-      // One after another: a thread stays with its input, nothing is made before its time, and each has all its threads.
-      if (former) given.push(`^${former}`)
-      former = g.op(op, given, /^Musc/.test(op) ? { ...attrs, beside } : attrs)
+      const inputNodes = inputs.map(nodeOf)
+      // One after another: a thread stays with its input, nothing is made early, and each call has all its threads.
+      if (former) inputNodes.push(`^${former}`)
+      former = g.op(op, inputNodes, /^Musc/.test(op) ? { ...attrs, beside } : attrs)
       nodes.set(`n${call}`, former)
     }
     for (let call = from; call < to; call++) run(call)

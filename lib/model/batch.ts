@@ -17,7 +17,7 @@ export function microBatches<Item>(
 
 /**
  * As `microBatches`, but `parts` of them or more: as many as the budget asks for, rounded up to a power of two, so that
- * 2, 4 or 8 processes get equal shares. The largest one is as small as cutting in the order of lengths allows.
+ * they can be computed in pairs. The largest one is as small as cutting in the order of lengths allows.
  */
 export function evenBatches<Item>(
   items: readonly Item[],

@@ -70,14 +70,13 @@ export class KVCache {
   private capacity = 0
 
   /**
-   * `prefix` is what all rows begin with. `apart` leaves it where it is, for a kernel that attends to it for all rows
-   * at once;
-   * else each row begins with a copy. `block`: columns added at a time.
+   * `prefix` is what all rows begin with. Where it is shared, a kernel attends to it for all rows at once; else each
+   * row begins with a copy. `block`: columns added at a time.
    */
   constructor(
     private readonly config: ModelConfig,
     private readonly prefix: Prefix | null = null,
-    private readonly apart = false,
+    private readonly prefixShared = false,
     private readonly block = 64,
   ) {}
 
@@ -87,12 +86,12 @@ export class KVCache {
 
   /** Tokens that stand before a row's first column. */
   get before(): number {
-    return this.apart ? (this.prefix?.length ?? 0) : 0
+    return this.prefixShared ? (this.prefix?.length ?? 0) : 0
   }
 
   /** Buffers by name, for a graph that writes the newest tokens in place. */
   get inputs(): Record<string, Tensor> {
-    const shared = this.apart ? this.prefix?.layers : undefined
+    const shared = this.prefixShared ? this.prefix?.layers : undefined
     const none = tf.zeros([0, this.config.headDim])
     const buffers = this.layers.flatMap(({ k, v }, i) => [
       [`k.${i}`, k],
@@ -105,7 +104,7 @@ export class KVCache {
 
   /** The pass that brings the prompts of rows `rows`, `own` columns of each behind the prefix, padded on the right. */
   filling(rows: readonly number[], own: number): PassCache {
-    const copied = this.apart ? 0 : (this.prefix?.length ?? 0)
+    const copied = this.prefixShared ? 0 : (this.prefix?.length ?? 0)
     this.reserve(Math.max(leastRows, ...rows.map((row) => row + 1)), copied + own, this.block)
     return {
       isFresh: !this.prefix,
@@ -147,9 +146,9 @@ export class KVCache {
 
   /** Keeps only these rows, in this order. */
   select(rows: readonly number[]): void {
-    const kept = tf.tensor1d(Int32Array.from(rows))
-    this.replace((buffer) => tf.gather(buffer, kept))
-    kept.dispose()
+    const indices = tf.tensor1d(Int32Array.from(rows))
+    this.replace((buffer) => tf.gather(buffer, indices))
+    indices.dispose()
     this.lengths.splice(0, this.lengths.length, ...rows.map((row) => this.lengths[row]!))
   }
 
@@ -200,9 +199,9 @@ export class KVCache {
     for (const row of rows)
       for (let g = 0; g < K; g++) for (let t = 0; t < T; t++) at[n++] = columnOf((row * K + g) * this.capacity, t, row)
     const places = tf.tensor1d(at) as Tensor1D
-    const held = this.layers[i]!
+    const layer = this.layers[i]!
     for (const kind of ["k", "v"] as const)
-      held[kind] = tf.keep(writeRows(held[kind], places, tf.reshape(tokens[kind], [-1, H])))
+      layer[kind] = tf.keep(writeRows(layer[kind], places, tf.reshape(tokens[kind], [-1, H])))
     places.dispose()
   }
 

@@ -143,7 +143,9 @@ export function parseConfig(source: unknown, file = "config.json"): ModelConfig 
   const json = textFields(source, file)
   const family = families.find((name) => name === json.model_type)
   if (family === undefined || (multimodal && family !== "gemma3_text")) {
-    const rule = `${multimodal ? "text_config.model_type must be gemma3_text" : `model_type must be one of ${families.join(", ")}`}`
+    const rule = multimodal
+      ? "text_config.model_type must be gemma3_text"
+      : `model_type must be one of ${families.join(", ")}`
     throw new CheckpointError(file, [`${rule}, got ${show(json.model_type)}; use such a model`])
   }
   const problems: string[] = []

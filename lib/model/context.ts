@@ -28,7 +28,7 @@ export interface Context {
   /** First queries of the blocks that attend together, from the first query t0 that attends. */
   starts: readonly number[]
   /** The tokens with which a layer continues after attention, where not with all: [M] each. */
-  asked?: {
+  selected?: {
     tokens: Tensor1D // into B · T
     attended: Tensor1D // into B · (T - t0)
   }
@@ -44,7 +44,7 @@ export interface ContextOptions {
   /** places of the cached keys; those of the queries if not given */
   keys?: Places
   /** places in B · T whose final states are wanted, [M]; all if not given */
-  asked?: Int32Array
+  selected?: Int32Array
   /** first queries of the blocks that attend together; every 128th if not given, every 512th on a GPU */
   starts?: readonly number[]
   /**
@@ -58,16 +58,16 @@ export interface ContextOptions {
  * One context a layer; layers of one kind get the same object, but for the last one where some tokens are asked for.
  */
 export function contexts(config: ModelConfig, queries: Places, options: ContextOptions = {}): Context[] {
-  const { asked } = options
-  const made = new Map<string, Context>()
+  const { selected } = options
+  const byKind = new Map<string, Context>()
   const perLayer = config.rope.map((rope, i) => {
     const window = config.window[i]!
     const key = JSON.stringify([rope, window])
-    const context = made.get(key) ?? contextOf(config, i, queries, options)
-    made.set(key, context)
+    const context = byKind.get(key) ?? contextOf(config, i, queries, options)
+    byKind.set(key, context)
     return context
   })
-  if (asked) perLayer.push(lastLayerContext(perLayer.pop()!, asked, queries))
+  if (selected) perLayer.push(lastLayerContext(perLayer.pop()!, selected, queries))
   return perLayer
 }
 
@@ -109,8 +109,8 @@ function blockedContext(config: ModelConfig, i: number, queries: Places, options
  * Nobody looks at what the last layer makes of a token whose final state is not asked for, so that there it needs to
  * give keys and values alone: of a prompt to be trained on, all but its last token.
  */
-function lastLayerContext(context: Context, asked: Int32Array, { length: T }: Places): Context {
-  const first = asked.reduce((least, at) => Math.min(least, at % T), T - 1)
+function lastLayerContext(context: Context, selected: Int32Array, { length: T }: Places): Context {
+  const first = selected.reduce((least, at) => Math.min(least, at % T), T - 1)
   const attending = (attention: AttentionInputs | Blocks): Pick<Context, "attention" | "starts"> => {
     if ("from" in attention) return { attention: { ...attention, from: tf.scalar(first, "int32") }, starts: [first] }
     const blocks = attention.blocks.filter(({ queries: [from, count] }) => from + count > first)
@@ -118,8 +118,8 @@ function lastLayerContext(context: Context, asked: Int32Array, { length: T }: Pl
   }
   const narrow = attending(context.attention)
   const start = narrow.starts[0]!
-  const attended = asked.map((at) => Math.floor(at / T) * (T - start) + (at % T) - start)
-  return { ...narrow, asked: { tokens: tf.tensor1d(asked), attended: tf.tensor1d(attended) } }
+  const attended = selected.map((at) => Math.floor(at / T) * (T - start) + (at % T) - start)
+  return { ...narrow, selected: { tokens: tf.tensor1d(selected), attended: tf.tensor1d(attended) } }
 }
 
 const hidden = -1e9

@@ -26,8 +26,8 @@ export interface Plan {
   readonly together: 1 | 2
   /** Gradient checkpointing: the backward pass computes each layer again (Chen et al. 2016). */
   readonly recompute: boolean
-  /** LoRA is added to float matrices once a step, or to each product. It is always added to products of frozen ones. */
-  readonly lora: "merged" | "beside"
+  /** LoRA is added to float matrices once a step, or applied to each product; to products of frozen ones always. */
+  readonly lora: "merged" | "separate"
   /** Matrices of a bf16 checkpoint stay packed: see ops/frozen.ts. */
   readonly frozen: boolean
   readonly precision: Maths
@@ -71,8 +71,8 @@ export function plan(device: Device, parameters: number, work: Work): Plan {
     microBatches: several,
     together: layers === "graph" ? several : 1,
     recompute: train?.checkpointing ?? false,
-    // A product of floats with a low-rank update beside it is a kernel of its own, for AMX alone.
-    lora: train?.adapter && device.kernels === "amx" ? "beside" : "merged",
+    // A product of floats plus a low-rank product is one kernel, which exists for AMX alone.
+    lora: train?.adapter && device.kernels === "amx" ? "separate" : "merged",
     frozen,
     precision: device.precision,
     threads: device.threads,
@@ -91,6 +91,6 @@ export function describePlan({ gradient, layers, xla, step, together, recompute,
   if (frozen) parts.push("bf16 matrices kept packed")
   if (together > 1) parts.push("two batches side by side")
   if (recompute) parts.push("each layer computed again for its gradient")
-  if (lora === "beside") parts.push("LoRA beside the matrices")
+  if (lora === "separate") parts.push("LoRA applied separately")
   return parts.join(", ")
 }

@@ -211,23 +211,23 @@ type TokenOf = (r: number, item: GenerateItem, n: number) => number
 async function drawn(make: () => Tensor2D): Promise<TokenOf> {
   let V = 0
   const logits = await valuesOf(() => {
-    const made = make()
-    V = made.shape[1]
-    return made
+    const logits = make()
+    V = logits.shape[1]
+    return logits
   })
   return (r, item, n) => drawToken(logits.subarray(r * V, (r + 1) * V), item, uniformAt(item.seed, n))
 }
 
 /** The same where all rows are greedy, for logits that take longer to be read than to be compared where they are. */
 async function likeliest(make: () => Tensor2D): Promise<TokenOf> {
-  const found = await valuesOf(() => {
+  const bestOfRows = await valuesOf(() => {
     const logits = make()
     return tf.stack([tf.cast(tf.argMax(logits, 1), "float32"), tf.max(logits, 1)])
   })
-  const B = found.length / 2
+  const B = bestOfRows.length / 2
   return (r) => {
-    assertNumber(found[B + r]!)
-    return found[r]!
+    assertNumber(bestOfRows[B + r]!)
+    return bestOfRows[r]!
   }
 }
 
@@ -278,7 +278,7 @@ function prefill(
   return () => {
     const last = Int32Array.from(prompts, ({ length }, b) => b * T + length - P - 1)
     const starts = model.plan.layers === "graph" && filling.isFresh ? evenStarts(queries, last) : undefined
-    const perLayer = contexts(model.config, queries, { keys, asked: last, starts })
+    const perLayer = contexts(model.config, queries, { keys, selected: last, starts })
     return logitsOf(model, forward(model, tf.tensor1d(ids), queries, perLayer, filling))
   }
 }

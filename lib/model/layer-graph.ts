@@ -5,7 +5,7 @@ import { isFrozen } from "../ops/frozen"
 import type { ModelConfig } from "./config"
 import type { Context, ContextOptions, Places } from "./context"
 import type { Plan } from "./executor"
-import type { Layer, LayerCache } from "./layer"
+import { type Layer, type LayerCache, projectionNames } from "./layer"
 
 /**
  * Layers as graphs, with their gradients in training: a quarter of a small model's time goes into calling kernels one
@@ -45,26 +45,25 @@ export function layersByGraph(
   if (!graph) return null
   const sizes = inputs.map(({ contexts }, i): Sizes => {
     const { rows, length } = places[i]!
-    return { rows, asked: askedOf(contexts)?.tokens.size ?? 0, cuts: cutsOf(contexts, length) }
+    return { rows, selected: selectedOf(contexts)?.tokens.size ?? 0, cuts: cutsOf(contexts, length) }
   })
   return tf.tidy(() => {
-    const made = replayed(inputs, graph, sizes)
-    const [[, k, v]] = made as [Tensor[]]
+    const outputs = replayed(inputs, graph, sizes)
+    const [[, k, v]] = outputs as [Tensor[]]
     run.cache?.append(k as Tensor4D, v as Tensor4D)
-    const states = made.map(([y]) => y as Tensor2D)
+    const states = outputs.map(([y]) => y as Tensor2D)
     return states.length > 1 ? (tf.concat(states) as Tensor2D) : states[0]!
   })
 }
 
 /** Only the last layer continues with some tokens alone. */
-const askedOf = (contexts: readonly Context[]) => contexts.at(-1)!.asked
+const selectedOf = (contexts: readonly Context[]) => contexts.at(-1)!.selected
 
 /** First queries of all blocks, from 0 to the row's length, whether or not queries from 0 on attend. */
 const cutsOf = (contexts: readonly Context[], length: number) =>
   [...new Set([0, ...contexts.flatMap(({ starts }) => starts), length])].sort((a, b) => a - b)
 
-/** Projections of a layer, in the order of its inputs. */
-const projectionsOf = ({ qk, v, o, gate, up, down }: Layer) => [qk, v, o, gate, up, down]
+const projectionsOf = (layer: Layer) => projectionNames.map((name) => layer[name])
 
 /** What is trained of a layer: its adapter, or all that it has. */
 function trainedOf(layer: Layer): Tensor[] {
@@ -97,19 +96,19 @@ function graphOf(inputs: readonly LayersInput[], { config, cache, plan, ...run }
   const key = JSON.stringify([config, projections, first, ...kind])
   const known = graphs.get(key)
   if (known !== undefined) return known
-  let made: Traced | null = null
+  let traced: Traced | null = null
   try {
     tf.tidy(() => {
       const examples = [2, 3, 5].map((rows) => exampleOf(inputs[0]!, { config, cache, plan, ...run }, rows))
-      made = trace(examples, { recompute: plan.recompute, xla: plan.xla })
-      made.graphs(inputs.length)
+      traced = trace(examples, { recompute: plan.recompute, xla: plan.xla })
+      traced.graphs(inputs.length)
     })
   } catch (error) {
     traceFailed("layers", error)
-    made = null
+    traced = null
   }
-  graphs.set(key, made)
-  return made
+  graphs.set(key, traced)
+  return traced
 }
 
 /**
@@ -119,9 +118,9 @@ function graphOf(inputs: readonly LayersInput[], { config, cache, plan, ...run }
 type Kind = readonly [window: number | boolean, blocks: number, late: boolean, asked: boolean]
 
 /** Null where a window keeps the first tokens out of sight. */
-function kindOf({ attention, starts, asked }: Context): Kind | null {
+function kindOf({ attention, starts, selected }: Context): Kind | null {
   const whole = "from" in attention || attention.blocks.every(({ keys: [from] }) => from === 0)
-  return whole ? ["from" in attention && attention.window, starts.length, starts[0]! > 0, asked !== undefined] : null
+  return whole ? ["from" in attention && attention.window, starts.length, starts[0]! > 0, selected !== undefined] : null
 }
 
 /** The layers on a tiny batch that is cut as often; batches of 2, 3 and 5 rows agree in no length. */
@@ -138,23 +137,23 @@ function exampleOf(
   const starts = Array.from({ length: cuts }, (_, i) => cut(i))
   const positions = Int32Array.from({ length: rows * length }, (_, i) => i % length)
   const places: Places = { rows, length, positions, segments: new Int32Array(rows * length) }
-  const asked = last.asked && positions.map((_, i) => i).filter((i) => i > first && i % length >= first)
+  const selected = last.selected && positions.map((_, i) => i).filter((i) => i > first && i % length >= first)
   const input: LayersInput = {
     x: tf.ones([rows * length, config.dim]),
     layers,
-    contexts: contextsAt(places, { asked, starts, batchInvariant: !plan.gradient }).slice(0, layers.length),
+    contexts: contextsAt(places, { selected, starts, batchInvariant: !plan.gradient }).slice(0, layers.length),
   }
-  const sizes: Sizes = { rows, asked: asked?.length ?? 0, cuts: cutsOf(input.contexts, length) }
-  const dy = tf.ones([asked?.length ?? rows * length, config.dim])
+  const sizes: Sizes = { rows, selected: selected?.length ?? 0, cuts: cutsOf(input.contexts, length) }
+  const dy = tf.ones([selected?.length ?? rows * length, config.dim])
   const shared = tensorsOf(layers)
   const by = plan.gradient ? [input.x, ...layers.flatMap(trainedOf)] : []
   const watched = (): Tensor[] => {
-    const kept: Tensor[] = []
+    const keysAndValues: Tensor[] = []
     const append = (k: Tensor4D, v: Tensor4D) => {
-      kept.push(k, v)
+      keysAndValues.push(k, v)
       return null
     }
-    return [run(input, places, cache && { append }), ...kept]
+    return [run(input, places, cache && { append }), ...keysAndValues]
   }
   return { sizes, input, shared, by, dy, run: watched }
 }
@@ -164,8 +163,8 @@ function exampleOf(
  * batches. Blocks are the same parts of a row, and one begins where the first asked token is. Smaller ones spare what
  * no query of theirs looks at, larger ones spare operations.
  */
-export function evenStarts({ length: T }: Places, asked: Int32Array): number[] {
-  const first = asked.reduce((least, at) => Math.min(least, at % T), T - 1)
+export function evenStarts({ length: T }: Places, selected: Int32Array): number[] {
+  const first = selected.reduce((least, at) => Math.min(least, at % T), T - 1)
   const parts = (from: number, to: number, n: number) =>
     Array.from({ length: n }, (_, i) => from + Math.round((i * (to - from)) / n))
   const factor = 2 ** Math.max(0, Math.ceil(Math.log2(T / 640)))

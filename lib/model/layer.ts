@@ -29,6 +29,10 @@ export interface Layer {
   postNorm2?: Tensor1D // [D]
 }
 
+/** The projections of a layer, in the order of a graph's inputs. */
+export const projectionNames = ["qk", "v", "o", "gate", "up", "down"] as const
+export type ProjectionName = (typeof projectionNames)[number]
+
 /** Keys and values of all layers of a pass. */
 export interface PassCache {
   /** The pass brings the first tokens of all its rows. */

@@ -135,10 +135,10 @@ export function responseStates(model: Bound, batch: Packed | Together): Tensor2D
 }
 
 function passOf(model: Bound, pack: Packed): Pass {
-  const asked = pack.predictors
+  const selected = pack.predictors
   const { gradient, layers } = model.plan
-  const starts = gradient && layers === "graph" ? evenStarts(pack, asked) : undefined
-  const perLayer = contexts(model.config, pack, { asked, starts, batchInvariant: !gradient })
+  const starts = gradient && layers === "graph" ? evenStarts(pack, selected) : undefined
+  const perLayer = contexts(model.config, pack, { selected, starts, batchInvariant: !gradient })
   return { ids: tf.tensor1d(pack.ids), places: pack, perLayer }
 }
 

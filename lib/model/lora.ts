@@ -3,10 +3,10 @@ import { tf, valuesOf } from "../device/tf"
 import { floatsOf, isFrozen, type Table, type Matrix as Weight } from "../ops/frozen"
 import { effective, type LowRank, loraFactors, type Update } from "../ops/linear"
 import { rng } from "../rng"
-import type { Adapter, Matrix } from "./adapter"
+import { type Adapter, linearShapes, type Matrix } from "./adapter"
 import type { ModelConfig } from "./config"
 import type { Plan } from "./executor"
-import type { Layer, Projection } from "./layer"
+import { type Layer, type Projection, type ProjectionName, projectionNames } from "./layer"
 import type { Bound, Model, ModelParams, Params } from "./transformer"
 
 /** Projections that LoRA can be put on, by their name here, and their Hugging Face name. */
@@ -32,13 +32,9 @@ export interface Lora {
 }
 
 /** [in, out] of a target's matrix. */
-export function targetShape(
-  { dim: D, heads: N, kvHeads: K, headDim: H, ffn: F }: ModelConfig,
-  target: LoraTarget,
-): [number, number] {
-  return (
-    { q: [D, N * H], k: [D, K * H], v: [D, K * H], o: [N * H, D], gate: [D, F], up: [D, F], down: [F, D] } as const
-  )[target] as [number, number]
+export function targetShape(config: ModelConfig, target: LoraTarget): [number, number] {
+  const [outputs, inputs] = linearShapes(config)[loraTargets[target]]
+  return [inputs, outputs]
 }
 
 /**
@@ -103,7 +99,7 @@ export function bind(model: Model, options: BindOptions = {}): Bound {
     if (!updates.length) return { weight, bias, lora: [], train: trainAll }
     const constantInput = i === 0 && (name === "qk" || name === "v")
     const ready =
-      isFrozen(weight) || plan.lora === "beside"
+      isFrozen(weight) || plan.lora === "separate"
         ? { weight, lora: updates, factors: loraFactors(weight.shape[1]!, updates, lora!.scale) }
         : effective(weight, updates, lora!.scale)
     return { ...ready, bias, train: false, constantInput }
@@ -157,7 +153,7 @@ function headNorms(q: Tensor1D, k: Tensor1D, { heads: N, kvHeads: K, headDim: H 
 export function release(bound: Bound): void {
   for (const layer of bound.layers) {
     layer.qkNorm?.dispose()
-    for (const name of projections) {
+    for (const name of projectionNames) {
       const { weight, lora, factors } = layer[name]
       if (factors) tf.dispose([factors.down, factors.up, factors.scale])
       else if (lora.length) tf.dispose([weight, ...scaledOf(lora)])
@@ -167,14 +163,11 @@ export function release(bound: Bound): void {
 
 const scaledOf = (lora: readonly LowRank[]) => lora.flatMap(({ scaled }) => (scaled ? [scaled.A, scaled.B] : []))
 
-const projections = ["qk", "v", "o", "gate", "up", "down"] as const
-type ProjectionName = (typeof projections)[number]
-
 /** The model with the adapter added into its matrices permanently; a new set of tensors for the changed ones. */
 export function merge(model: Model, lora: Lora): Model {
   const params: ModelParams = { ...model.params }
   for (let i = 0; i < model.config.layers; i++)
-    for (const name of projections) {
+    for (const name of projectionNames) {
       const updates = updatesOf(lora, model.config, i, name)
       if (!updates.length) continue
       const at = `layers.${i}.${name}`
@@ -222,6 +215,8 @@ export function fromAdapter(adapter: Adapter): Lora {
       params[`layers.${layer}.${target}.${side}`] = tf.tidy(() => tf.transpose(tf.tensor2d(data, [...shape])))
     }
   }
-  const targets = names.filter(([, name]) => adapter.targets.some((held) => held === name)).map(([target]) => target)
+  const targets = names
+    .filter(([, name]) => adapter.targets.some((adapted) => adapted === name))
+    .map(([target]) => target)
   return { rank: adapter.rank, alpha: adapter.alpha, scale: adapter.scale, targets, params }
 }

@@ -7,7 +7,7 @@ import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
 import { ropeFrequencies } from "./context"
 import type { Plan } from "./executor"
-import type { Layer, Projection } from "./layer"
+import { type Layer, type Projection, type ProjectionName, projectionNames } from "./layer"
 import type { Bound } from "./transformer"
 
 /**
@@ -37,7 +37,8 @@ function build(config: ModelConfig, { precision, threads }: Plan, { forms, froze
   const weight = (i: number, name: string) => g.input(`layers.${i}.${name}`)
   const product = (x: GraphNode, i: number, name: ProjectionName) => {
     const { frozen, lora } = forms[i]![name]
-    if (frozen === null) return (precision === "bf16" ? batchMatMul : matMul)(x, weight(i, name)) // MatMul knows no bf16
+    // MatMul knows no bf16.
+    if (frozen === null) return (precision === "bf16" ? batchMatMul : matMul)(x, weight(i, name))
     const packed = g.input(`layers.${i}.${name}`, "int32")
     if (!lora) return ours("MuscFrozenProduct", [x, packed], frozen, 0, frozen, 0)
     return ours("MuscFrozenLora", [x, packed, weight(i, `${name}Down`), weight(i, `${name}Up`)], frozen, 0)
@@ -77,16 +78,14 @@ function build(config: ModelConfig, { precision, threads }: Plan, { forms, froze
     x = add(y, after(project(ours("MuscGated", parts, gelu), i, "down", config.mlpBias), "postNorm2"))
   }
   const last = norm(x, g.input("norm"))
+  const headProduct = isWide(config) && !own ? batchMatMul : matMul // MatMul takes half as long again for few rows
   const logits = frozenTables // [B, V]
     ? ours("MuscFrozenProduct", [last, g.input("head", "int32")], V, 0, V, 0)
-    : (isWide(config) && !own ? batchMatMul : matMul)(last, g.input("head"), true) // MatMul takes half as long again for few rows
+    : headProduct(last, g.input("head"), true)
   const cap = config.logitSoftcap
   const bounded = (c: number) => mul(g.op("Tanh", [div(logits, g.number(c))], { T }), g.number(c))
   return g.compile([cap ? bounded(cap) : logits], { oneThread: threads === 1 })
 }
-
-const projections = ["qk", "v", "o", "gate", "up", "down"] as const
-type ProjectionName = (typeof projections)[number]
 
 /** How the matrices of a model are kept: columns of one that is frozen, and whether LoRA stands beside it. */
 interface Forms {
@@ -99,7 +98,7 @@ function formsOf({ layers, embed }: Bound): Forms {
     frozen: isFrozen(weight) ? weight.shape[1] : null,
     lora: factors !== undefined,
   })
-  const forms = layers.map((layer) => Object.fromEntries(projections.map((name) => [name, formOf(layer[name])])))
+  const forms = layers.map((layer) => Object.fromEntries(projectionNames.map((name) => [name, formOf(layer[name])])))
   return { forms: forms as Forms["forms"], frozenTables: isFrozen(embed) }
 }
 
@@ -154,7 +153,7 @@ export function stepGraph(model: Bound): StepGraph | null {
 
 function layerInputs(layer: Layer, i: number): Record<string, Tensor> {
   const inputs: Record<string, Tensor> = {}
-  for (const name of projections) {
+  for (const name of projectionNames) {
     const { weight, bias, factors }: Projection = layer[name]
     inputs[`layers.${i}.${name}`] = tensorOf(weight)
     if (factors) {

@@ -148,10 +148,10 @@ function block(
 ): Tensor2D {
   const { config, trainAll } = model
   const norm = (y: Tensor2D, weight?: Tensor) => (weight ? rmsNorm(y, weight, config.normEps, trainAll) : y)
-  const { asked } = context
+  const { selected } = context
   const attended = selfAttention(norm(x, layer.norm1), layer, model, places, context, cache)
-  const attention = project(asked ? lookup(attended, asked.attended) : attended, layer.o)
-  const y = tf.add(asked ? lookup(x, asked.tokens) : x, norm(attention, layer.postNorm1)) as Tensor2D
+  const attention = project(selected ? lookup(attended, selected.attended) : attended, layer.o)
+  const y = tf.add(selected ? lookup(x, selected.tokens) : x, norm(attention, layer.postNorm1)) as Tensor2D
   const z = norm(y, layer.norm2)
   const mlp = project(gatedProjection(z, layer, model), layer.down)
   return tf.add(y, norm(mlp, layer.postNorm2))
@@ -167,10 +167,10 @@ function selfAttention(
   cache?: LayerCache,
 ): Tensor2D {
   const [qk, v] = [project(x, layer.qk), project(x, layer.v)]
-  const given = { qk, v, norm: layer.qkNorm }
+  const projected = { qk, v, norm: layer.qkNorm }
   return "from" in attention
-    ? attendFused(given, model, places, attention, cache)
-    : attendByBlocks(given, model, places, attention, cache)
+    ? attendFused(projected, model, places, attention, cache)
+    : attendByBlocks(projected, model, places, attention, cache)
 }
 
 /** Queries and keys [B T, (N + K) H] and values [B T, K H] as projected. */

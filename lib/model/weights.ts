@@ -72,7 +72,7 @@ function slots(config: ModelConfig): Slot[] {
     const from = `model.layers.${i}`
     const [q, k, v] = [targetShape(config, "q"), targetShape(config, "k"), targetShape(config, "v")]
     const [o, gate, down] = [targetShape(config, "o"), targetShape(config, "gate"), targetShape(config, "down")]
-    const found = [
+    const slots = [
       norm(`${at}.norm1`, `${from}.input_layernorm.weight`, D),
       matrix(`${at}.qk`, from, [
         ["self_attn.q_proj", ...q],
@@ -86,33 +86,33 @@ function slots(config: ModelConfig): Slot[] {
       matrix(`${at}.down`, from, [["mlp.down_proj", ...down]]),
     ]
     if (config.postNorms) {
-      found.push(norm(`${at}.postNorm1`, `${from}.post_attention_layernorm.weight`, D))
-      found.push(norm(`${at}.postNorm2`, `${from}.post_feedforward_layernorm.weight`, D))
+      slots.push(norm(`${at}.postNorm1`, `${from}.post_attention_layernorm.weight`, D))
+      slots.push(norm(`${at}.postNorm2`, `${from}.post_feedforward_layernorm.weight`, D))
     }
     if (config.qkNorm) {
-      found.push(norm(`${at}.qNorm`, `${from}.self_attn.q_norm.weight`, H))
-      found.push(norm(`${at}.kNorm`, `${from}.self_attn.k_norm.weight`, H))
+      slots.push(norm(`${at}.qNorm`, `${from}.self_attn.q_norm.weight`, H))
+      slots.push(norm(`${at}.kNorm`, `${from}.self_attn.k_norm.weight`, H))
     }
     if (config.attentionBias) {
-      found.push(
+      slots.push(
         bias(`${at}.qkBias`, from, [
           ["self_attn.q_proj", N * H],
           ["self_attn.k_proj", K * H],
         ]),
       )
-      found.push(bias(`${at}.vBias`, from, [["self_attn.v_proj", K * H]]))
+      slots.push(bias(`${at}.vBias`, from, [["self_attn.v_proj", K * H]]))
     }
-    if (config.outputBias) found.push(bias(`${at}.oBias`, from, [["self_attn.o_proj", D]]))
+    if (config.outputBias) slots.push(bias(`${at}.oBias`, from, [["self_attn.o_proj", D]]))
     if (config.mlpBias) {
       for (const [name, size] of [
         ["gate", config.ffn],
         ["up", config.ffn],
         ["down", D],
       ] as const) {
-        found.push(bias(`${at}.${name}Bias`, from, [[`mlp.${name}_proj`, size]]))
+        slots.push(bias(`${at}.${name}Bias`, from, [[`mlp.${name}_proj`, size]]))
       }
     }
-    return found
+    return slots
   }
   return [
     table("embed", embeddingName, [V, D]),

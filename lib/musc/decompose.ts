@@ -58,8 +58,10 @@ export function formatConstraints(questions: readonly string[]): string {
  * lines; anything around them is passed over, repeats (but for case and spaces) are dropped.
  */
 export function parseConstraints(text: string): string[] {
-  const seen = new Set<string>()
-  return questionsIn(text).filter((question) => !seen.has(question.toLowerCase()) && seen.add(question.toLowerCase()))
+  const distinct = new Set<string>()
+  return questionsIn(text).filter(
+    (question) => !distinct.has(question.toLowerCase()) && distinct.add(question.toLowerCase()),
+  )
 }
 
 /** The questions of a reply as they stand there, repeated ones too. */

@@ -11,25 +11,25 @@ export type Demonstration = readonly [asked: string, reply: string]
  * Demonstrations as earlier turns of the conversation. Chat models see replies where their own will stand; base models
  * continue with the dialogue, and its next turn ends their reply.
  */
-export function fewShot(demos: readonly Demonstration[], asked: string): Message[] {
+export function fewShot(demos: readonly Demonstration[], prompt: string): Message[] {
   const earlier = demos.flatMap(([content, reply]): Message[] => [
     { role: "user", content },
     { role: "assistant", content: reply },
   ])
-  return [...earlier, { role: "user", content: asked }]
+  return [...earlier, { role: "user", content: prompt }]
 }
 
 /**
  * Examples that a prompt shows: those asked for, else the usual number, or fewer where the model takes fewer.
  * @throws InputError where more are asked for than the model takes
  */
-export function shotsFor({ name, maxShots }: Generator, asked: number | undefined, usual: number): number {
-  if (maxShots === undefined) return asked ?? usual
-  if (asked !== undefined && asked > maxShots)
-    throw new InputError(`must be at most ${maxShots} for the model ${name}, got ${asked}; leave it out`, {
+export function shotsFor({ name, maxShots }: Generator, wanted: number | undefined, usual: number): number {
+  if (maxShots === undefined) return wanted ?? usual
+  if (wanted !== undefined && wanted > maxShots)
+    throw new InputError(`must be at most ${maxShots} for the model ${name}, got ${wanted}; leave it out`, {
       field: "shots",
     })
-  return asked ?? Math.min(usual, maxShots)
+  return wanted ?? Math.min(usual, maxShots)
 }
 
 /** Joins the parts that exist with an empty line between them. */

@@ -46,7 +46,7 @@ export function openReweigher(
   let madeIn = 0
   const file = checkpoint && weightsFile(checkpoint.file)
 
-  async function made(epoch: number): Promise<PairWeights[]> {
+  async function weighAgain(epoch: number): Promise<PairWeights[]> {
     const engine = local.engine(lora)
     const all: PairWeights[] = []
     try {
@@ -69,13 +69,13 @@ export function openReweigher(
     return all
   }
 
-  function kept(epoch: number): PairWeights[] {
-    const held = file && existsSync(file) ? readJsonFile(file) : {}
-    if (held.key !== checkpoint?.key || held.epoch !== epoch) {
+  function readWeights(epoch: number): PairWeights[] {
+    const stored = file && existsSync(file) ? readJsonFile(file) : {}
+    if (stored.key !== checkpoint?.key || stored.epoch !== epoch) {
       const problem = `holds no weights of epoch ${epoch + 1}, in which training stopped; delete the folder to start over`
       throw new CheckpointError(file ?? "checkpoint", [problem])
     }
-    return held.weights as PairWeights[]
+    return stored.weights as PairWeights[]
   }
 
   return {
@@ -83,7 +83,7 @@ export function openReweigher(
       const epoch = Math.floor(step / perEpoch)
       const due = epoch - (epoch % every)
       if (due === madeIn) return
-      weights = step === due * perEpoch ? await made(due) : kept(due)
+      weights = step === due * perEpoch ? await weighAgain(due) : readWeights(due)
       madeIn = due
     },
     item(item, index) {

@@ -28,7 +28,7 @@ export interface Asker {
 
 /** Where all of so many first requests are refused, it is no matter of single rows. */
 const HOPELESS = 3
-const refusals = new WeakMap<object, { asked: number; firstRefused: number }>()
+const refusals = new WeakMap<object, { requests: number; firstRefused: number }>()
 
 /**
  * One call for a row. A request that the engine refuses (too long for it, stopped by a filter) is a call with that
@@ -64,9 +64,9 @@ export class Refused {
  * @throws InputError when an engine refuses its first requests, all of them; what else the engine throws
  */
 export async function orRefusal<T>(engine: object, work: () => Promise<T>): Promise<T | Refused> {
-  const counts = refusals.get(engine) ?? { asked: 0, firstRefused: 0 }
+  const counts = refusals.get(engine) ?? { requests: 0, firstRefused: 0 }
   refusals.set(engine, counts)
-  const among = counts.asked++ < HOPELESS
+  const among = counts.requests++ < HOPELESS
   try {
     return await work()
   } catch (error) {

@@ -85,8 +85,8 @@ export function stageTally(last: StageName = "respond"): {
     add({ failure }) {
       total++
       if (!failure) return
-      const seen = reasons.get(failure.stage) ?? {}
-      reasons.set(failure.stage, { ...seen, [failure.reason]: (seen[failure.reason] ?? 0) + 1 })
+      const counted = reasons.get(failure.stage) ?? {}
+      reasons.set(failure.stage, { ...counted, [failure.reason]: (counted[failure.reason] ?? 0) + 1 })
     },
     counts() {
       const stages = stageName.options.slice(0, stageName.options.indexOf(last) + 1)

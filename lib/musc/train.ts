@@ -127,8 +127,8 @@ export interface TrainControl extends Pick<TrainOptions, "checkpoint" | "signal"
  * those of the weigh stage, which scored the same answers under the same prompt. Weights are made here, of its signals
  * and the settings; those that a row holds count only where it holds no signals. Pairs without either (those of the
  * baselines) can only be weighed uniformly. Failed rows are passed over; what the cut-off takes, or the tokenizer
- * refuses, is counted and told. Pairs wait in a temporary file, so their number is bound by the disk. The processes of
- * `local` share the work, with the same result. The caller disposes the adapter's tensors.
+ * refuses, is counted and told. Pairs wait in a temporary file, so their number is bound by the disk. The
+ * caller disposes the adapter's tensors.
  * @throws InputError without pairs, without the signals of a weighting, or for token weights under a loss that reads
  * none; StoppedError when aborted, after writing the checkpoint.
  */
@@ -311,17 +311,17 @@ function pairText(row: TrainRow, settings: TrainSettings, counts: Pick<PairCount
   const pair = { id: row.id, ...(prompt ? { prompt, chosen, rejected } : preferenceOf(row)) }
   if (settings.kind === "sft") return pair
   const { weighting, firstTokenZero, seed } = settings
-  const { signals, weights: held, tokenWeights } = row
+  const { signals, weights: ownWeights, tokenWeights } = row
   if (tokenWeights && weighting !== "uniform") return { ...pair, weights: tokenWeights, firstTokenZero }
   if (!signals) {
-    const weights = held?.[weighting]
+    const weights = ownWeights?.[weighting]
     if (weights || weighting === "uniform") return { ...pair, weights, firstTokenZero }
     throw new InputError(
       `pair ${row.id} must have signals to be weighed by ${weighting}, got none; run \`musc weigh\` first, or train with uniform weights (--method coarse)`,
     )
   }
   const weights = weightsOf(signals, weighting, { id: row.id, seed, firstTokenZero, rejectedFrom: row.rejected_from })
-  if (held?.[weighting] && differs(held[weighting], weights)) counts.otherWeights++
+  if (ownWeights?.[weighting] && differs(ownWeights[weighting], weights)) counts.otherWeights++
   return { ...pair, weights, reference: { chosen: signals.chosen.logprob, rejected: signals.rejected.logprob } }
 }
 

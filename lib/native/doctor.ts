@@ -102,10 +102,10 @@ async function backends(load: Record<BackendName, Loader>): Promise<Fact[]> {
   const facts: Fact[] = []
   for (const name of backendNames) {
     try {
-      const found = await chooseBackend(name, load)
-      const means = describeDevice(await startBackend(found))
+      const chosen = await chooseBackend(name, load)
+      const means = describeDevice(await startBackend(chosen))
       const speed = await matmulSpeed(name)
-      const value = found.reason.replace(/^backend: \w+ /, "").replace(/ - forced$/, "")
+      const value = chosen.reason.replace(/^backend: \w+ /, "").replace(/ - forced$/, "")
       const said = `${value}, matmul ${speed} GFLOPS${means && `, ${means}`}`
       facts.push({ topic: "backends", name, state: "ok", value: said })
     } catch (error) {

@@ -71,8 +71,8 @@ async function fetchCpu(python: string, run: Run, log: (line: string) => void): 
   }
   const name = Object.keys(wheels)[0]!.replace("==", "-").replace("-cpu", "_cpu")
   const final = path.join(cacheFolder(), name)
-  const held = await cached(final, true, log)
-  if (held) return held
+  const library = await cached(final, true, log)
+  if (library) return library
   log(`TensorFlow: none in ${python}; fetching ${name} (270 MB, once) with its pip`)
   return inTemporary("download", async (folder) => {
     await pip(python, ["download", "--dest", folder, ...pipArguments(wheels, folder)], run)
@@ -92,8 +92,8 @@ async function fetchCuda(python: string, run: Run, log: (line: string) => void):
     )
   }
   const final = path.join(cacheFolder(), `tensorflow_cuda-${pinnedVersion}`)
-  const held = await cached(final, false, log)
-  if (held) return held
+  const library = await cached(final, false, log)
+  if (library) return library
   log(`TensorFlow: fetching ${pinnedVersion} with the CUDA libraries (several GB, once) with pip of ${python}`)
   return inTemporary("cuda", async (folder) => {
     await finish(final, async (target) => {

@@ -48,8 +48,8 @@ export const notebookFiles = (): string[] =>
 export function findNotebook(name: string): string {
   const files = notebookFiles()
   const number = /^\d$/.test(name) ? `0${name}` : name
-  const found = files.find((file) => basename(file).startsWith(`${number}-`) || basename(file, ".ipynb") === name)
-  if (found) return found
+  const notebook = files.find((file) => basename(file).startsWith(`${number}-`) || basename(file, ".ipynb") === name)
+  if (notebook) return notebook
   if (name.endsWith(".ipynb") && existsSync(name)) return resolve(name)
   const known = files.map((file) => basename(file, ".ipynb")).join(", ")
   throw new InputError(`a notebook must be one of ${known}, or a file, got ${name}; choose one`)

@@ -89,10 +89,10 @@ function progressLine(stage: string, total: number): (done: number, tokens?: num
   if (mode() === "publish" || !inNotebook()) return () => {}
   const began = Date.now()
   let shown = 0
-  let made = 0
+  let tokensSoFar = 0
   const bundle = (done: number): Bundle => {
     const seconds = (Date.now() - began) / 1000
-    const pace = paceOf({ unit: "rows", done, total }, { seconds, tokens: made })
+    const pace = paceOf({ unit: "rows", done, total }, { seconds, tokens: tokensSoFar })
     const text = [`${stage}: ${done} of ${total} rows`, pace].filter(Boolean).join(", ")
     const bar = html`<progress value="${done}" max="${total}" style="width:200px;vertical-align:middle"></progress>`
     return { "text/plain": text, "text/html": `${html`<div style="font-size:13px">${bar} ${text}</div>`}` }
@@ -103,7 +103,7 @@ function progressLine(stage: string, total: number): (done: number, tokens?: num
     slot = display(bundle(last))
   }, SETTLING)
   return (done, tokens = 0, end = false) => {
-    made += tokens
+    tokensSoFar += tokens
     last = done
     if (end) clearTimeout(first)
     else if (!slot || Date.now() - shown < PAUSE) return

@@ -136,11 +136,11 @@ export function attend(
    * All that the gradient of a block needs, queries of a group one after another: q, k, v, p [B, K, N/K t, s] and p v.
    */
   const forward = (q: Tensor4D, k: Tensor4D, { queries, keys, mask }: AttentionBlock) => {
-    const asked = grouped(along(q, queries))
+    const someQueries = grouped(along(q, queries))
     const [named, values] = [along(k, keys), along(v, keys)]
-    const scores = heads(tf.matMul(asked, named, false, true))
+    const scores = heads(tf.matMul(someQueries, named, false, true))
     const p = grouped(tf.softmax(tf.add(scores, mask) as Tensor4D))
-    return [asked, named, values, p, tf.matMul(p, values) as Tensor4D] as const
+    return [someQueries, named, values, p, tf.matMul(p, values) as Tensor4D] as const
   }
   if (cached) return tf.tidy(() => joined(blocks.map((block) => heads(forward(qk, cached, block)[4]))))
   return withGradient(

@@ -1,6 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { rowsOf, someWords, type Table, tableShape } from "./frozen"
+import { rowsOf, type Table, tableRows, tableShape } from "./frozen"
 import { blocksOf, cappedLogits } from "./head"
 import { kernel } from "./kernel"
 import { operation } from "./operation"
@@ -8,21 +8,21 @@ import { operation } from "./operation"
 /**
  * Compares the next-token distributions p = softmax(hp · tableᵀ) and q = softmax(hq · tableᵀ), hp and hq [M, D], table
  * [V, D], targets [M] -> [6, M] in nats: log p and log q of the targets, entropies of p and q, KL(p || q), KL(q || p).
- * Words are taken block by block, so that [M, V] is never held: sums go with a running maximum (online softmax, Milakov
+ * Entries are taken block by block, so that [M, V] is never held: sums go with a running maximum (online softmax, Milakov
  * & Gimelshein 2018). Without a gradient.
  */
 export function contrastOf(
   [hp, hq]: readonly [Tensor2D, Tensor2D],
   table: Table,
   targets: Tensor1D,
-  { softcap = null, ...options }: { softcap?: number | null; words?: number; rows?: number } = {},
+  { softcap = null, ...options }: { softcap?: number | null; entries?: number; rows?: number } = {},
 ): Tensor2D {
-  const { words, rows } = { ...blocksOf(tableShape(table)[0]), ...options }
+  const { entries, rows } = { ...blocksOf(tableShape(table)[0]), ...options }
   const [M] = hp.shape
   const parts = Array.from({ length: Math.ceil(M / rows) }, (_, i) =>
     tf.tidy(() => {
       const some = <T extends Tensor>(x: T) => tf.slice(x, i * rows, Math.min(rows, M - i * rows)) as T
-      return contrastOfRows([some(hp), some(hq)], table, some(targets), softcap, words)
+      return contrastOfRows([some(hp), some(hq)], table, some(targets), softcap, entries)
     }),
   )
   const whole = tf.concat(parts, 1)
@@ -30,7 +30,7 @@ export function contrastOf(
   return whole as Tensor2D
 }
 
-/** Sums over the words so far, [m, 1] each, of one distribution; x = logit - top. */
+/** Sums over the entries so far, [m, 1] each, of one distribution; x = logit - top. */
 type Sums = {
   /** largest logit */
   top: Tensor2D
@@ -47,12 +47,12 @@ function contrastOfRows(
   table: Table,
   targets: Tensor1D,
   softcap: number | null,
-  words: number,
+  entries: number,
 ): Tensor2D {
   const [V] = tableShape(table)
   let sums: Tensor2D | null = null
-  for (let at = 0; at < V; at += words) {
-    const block = someWords(table, at, Math.min(words, V - at))
+  for (let at = 0; at < V; at += entries) {
+    const block = tableRows(table, at, Math.min(entries, V - at))
     const former: Tensor2D | null = sums
     sums = tf.tidy(() => added(former, states.map((h) => cappedLogits(h, block, softcap).logits) as Pair))
     former?.dispose()
@@ -89,7 +89,7 @@ function parted(sums: Tensor2D): [Sums, Sums] {
   }) as [Sums, Sums]
 }
 
-/** The sums [m, 8] with those of a block of logits [m, words] added. */
+/** The sums [m, 8] with those of a block of logits [m, entries] added. */
 const added = operation<(before: Tensor2D | null, logits: Pair) => Tensor2D>(({ kernels }) =>
   kernels === "none"
     ? plainAdded

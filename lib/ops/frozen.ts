@@ -88,13 +88,13 @@ export const rowsOf = (table: Table, ids: Tensor1D): Tensor2D =>
     : tf.gather(table, ids)
 
 /** Rows [from, from + n) of the table, as a table. */
-export function someWords(table: Table, from: number, n: number): Tensor2D | Words {
+export function tableRows(table: Table, from: number, n: number): Tensor2D | FrozenRows {
   if (!isFrozen(table)) return n < table.shape[0] ? tf.slice(table, [from, 0], [n, table.shape[1]]) : table
   return from % 32 === 0 ? { table, from, n } : floatRows(table, from, n)
 }
 
 /** Some rows of a frozen table. */
-export interface Words {
+export interface FrozenRows {
   readonly table: Frozen
   readonly from: number
   readonly n: number
@@ -109,12 +109,12 @@ export const floatRows = (table: Table, from: number, n: number): Tensor2D =>
 /** All rows of the table as floats: a new tensor for one that is frozen. */
 export const floatTable = (table: Table): Tensor2D => (isFrozen(table) ? floatRows(table, 0, table.shape[1]) : table)
 
-/** h · wordsᵀ: h [M, D], words [n, D] -> [M, n]. Without a gradient. */
-export function logitsOf(h: Tensor2D, words: Table | Words): Tensor2D {
-  if ("table" in words) return frozenProduct(h, words.table, words)
-  return isFrozen(words) ? multiply(h, words) : matMul(h, words, false, true)
+/** h · rowsᵀ: h [M, D], rows [n, D] -> [M, n]. Without a gradient. */
+export function logitsOf(h: Tensor2D, rows: Table | FrozenRows): Tensor2D {
+  if ("table" in rows) return frozenProduct(h, rows.table, rows)
+  return isFrozen(rows) ? multiply(h, rows) : matMul(h, rows, false, true)
 }
 
-/** dy · words, for the gradient by h: dy [M, n], words [n, D] -> [M, D]. Without a gradient. */
-export const backThrough = (dy: Tensor2D, words: Tensor2D | Words): Tensor2D =>
-  "table" in words ? frozenProduct(dy, words.table, { ...words, turned: true }) : gradientMatMul(dy, words)
+/** dy · rows, for the gradient by h: dy [M, n], rows [n, D] -> [M, D]. Without a gradient. */
+export const backThrough = (dy: Tensor2D, rows: Tensor2D | FrozenRows): Tensor2D =>
+  "table" in rows ? frozenProduct(dy, rows.table, { ...rows, turned: true }) : gradientMatMul(dy, rows)

@@ -1,6 +1,6 @@
 import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { backThrough, floatTable, logitsOf, rowsOf, someWords, type Table, tableShape, type Words } from "./frozen"
+import { backThrough, type FrozenRows, floatTable, logitsOf, rowsOf, type Table, tableRows, tableShape } from "./frozen"
 import { withGradient } from "./gradient"
 import { kernelOutputs, kernelPair, tensorflowOps } from "./kernel"
 import { gradientMatMul } from "./matmul"
@@ -8,17 +8,17 @@ import { operation } from "./operation"
 
 /** Log-probs of tokens, by hidden states and the table of the head. Letters: M tokens, D width, V vocabulary. */
 
-/** Words from which on a vocabulary is taken in blocks. */
+/** Entries from which on a vocabulary is taken in blocks. */
 const wide = 2 ** 13
 
 /**
- * Words and rows of a vocabulary of V taken at once: as many as keep a block of logits in the cache, and many more on a
+ * Entries and rows of a vocabulary of V taken at once: as many as keep a block of logits in the cache, and many more on a
  * GPU, which has no use for small pieces. Fewer rows make the products with the table slower (32 a third, 8 three
- * times). The words are the same for any number of rows, and so are sums over them.
+ * times). The entries are the same for any number of rows, and so are sums over them.
  */
 export const blocksOn = (V: number, gpu: boolean) => {
-  const words = Math.min(V, gpu ? 2 ** 15 : 2 ** 13)
-  return { words, rows: 32 * Math.ceil(2 ** (gpu ? 26 : 21) / words / 32) }
+  const entries = Math.min(V, gpu ? 2 ** 15 : 2 ** 13)
+  return { entries, rows: 32 * Math.ceil(2 ** (gpu ? 26 : 21) / entries / 32) }
 }
 /** Those of this device. */
 export const blocksOf = operation(
@@ -29,7 +29,7 @@ export const blocksOf = operation(
 
 /**
  * log p(target) under logits = h · tableᵀ, as `targetLogProbs`, in memory that does not grow with the vocabulary: the
- * words of a large one are taken block by block, with a running maximum and sum (online softmax, Milakov & Gimelshein
+ * entries of a large one are taken block by block, with a running maximum and sum (online softmax, Milakov & Gimelshein
  * 2018), and so is the gradient by h, which is a mean of the table's rows under p. h [M, D], table [V, D], targets [M]
  * -> [M], in nats.
  */
@@ -42,14 +42,14 @@ export function headLogProbs(
   const { trainTable = false, softcap = null } = options
   const [V] = tableShape(table)
   if (trainTable || (V < wide && !options.block)) return targetLogProbs(h, floatTable(table), targets, options)
-  const { rows, words } = { ...blocksOf(V), ...(options.block && { words: options.block }) }
+  const { rows, entries } = { ...blocksOf(V), ...(options.block && { entries: options.block }) }
   const starts = Array.from({ length: Math.ceil(h.shape[0] / rows) }, (_, i) => i * rows)
   return withGradient(
     [h],
     (save, taped) => {
       const parts = starts.map((at) => {
         const some = <T extends Tensor>(x: T) => tf.slice(x, at, Math.min(rows, h.shape[0] - at)) as T
-        return rowLogProbs(some(h), table, some(targets), softcap, words, taped)
+        return rowLogProbs(some(h), table, some(targets), softcap, entries, taped)
       })
       save(taped ? [tf.concat(parts.map(({ slope }) => slope!))] : [])
       return tf.concat(parts.map(({ logp }) => logp)) as Tensor1D
@@ -58,7 +58,7 @@ export function headLogProbs(
   )
 }
 
-/** A softmax so far, over some words: the largest logit and Σ e^(logit - largest), [M, 1] each. */
+/** A softmax so far, over some entries: the largest logit and Σ e^(logit - largest), [M, 1] each. */
 interface Running {
   top: Tensor2D
   total: Tensor2D
@@ -71,7 +71,7 @@ type OnlineSoftmax = (
   oddsWanted: boolean,
 ) => Running & { decay: Tensor2D; odds: Tensor2D }
 
-/** `former` with a block of words (online softmax). */
+/** `former` with a block of entries (online softmax). */
 const onlineSoftmax = operation<OnlineSoftmax>(({ kernels }) =>
   kernels === "none"
     ? (logits, former) => {
@@ -94,7 +94,7 @@ function rowLogProbs(
   table: Table, // [V, D]
   targets: Tensor1D, // [m]
   softcap: number | null,
-  words: number,
+  entries: number,
   wanted: boolean,
 ): { logp: Tensor1D; slope?: Tensor2D } {
   return tf.tidy(() => {
@@ -102,10 +102,10 @@ function rowLogProbs(
     let top = tf.fill([h.shape[0], 1], -1e30) as Tensor2D // largest logit so far
     let total = tf.zeros([h.shape[0], 1]) as Tensor2D // Σ exp(logit - top)
     let mean = wanted ? (tf.zeros([h.shape[0], D]) as Tensor2D) : null // Σ exp(logit - top) · row of the table
-    for (let at = 0; at < V; at += words) {
+    for (let at = 0; at < V; at += entries) {
       const [newTop, newTotal, newMean] = tf.tidy((): Tensor2D[] => {
-        const some = [table, at, Math.min(words, V - at)] as const
-        const rows = someWords(...some)
+        const some = [table, at, Math.min(entries, V - at)] as const
+        const rows = tableRows(...some)
         const { logits, slope } = cappedLogits(h, rows, softcap)
         const next = onlineSoftmax(logits, { top, total }, wanted)
         const { odds, decay } = next
@@ -163,13 +163,13 @@ export function targetLogProbs(
       if (!keep) save(unit ? [tf.concat(unit)] : [h, targets])
       return tf.concat(logps) as Tensor1D
     },
-    (dy, [saved, kept]) => {
+    (dy, [saved, second]) => {
       if (unit) return [tf.mul(saved!, tf.neg(tf.expandDims(dy, 1)))]
       const parts = starts.map((at) =>
         tf.tidy(() => {
           const hs = rows(saved!, at) as Tensor2D
-          const asked = () => rows(kept!, at) as Tensor1D
-          const slope = (keep ? kept : scoreRows(hs, table, asked(), softcap, true).slope) as Tensor2D
+          const someTargets = () => rows(second!, at) as Tensor1D
+          const slope = (keep ? second : scoreRows(hs, table, someTargets(), softcap, true).slope) as Tensor2D
           // d logits = slope · by, and it takes less to multiply what it is multiplied with.
           const by = tf.neg(tf.expandDims(rows(dy, at), 1))
           const scaled = tf.mul(hs, by) as Tensor2D
@@ -210,10 +210,10 @@ export const rowsAt = <T extends Tensor>(x: T, at: number, chunk: number): T =>
   tf.slice(x, at, Math.min(chunk, x.shape[0]! - at)) as T
 
 /** Logits [M, V] with the soft cap, and the cap's slope (null without one). Without a gradient. */
-export function cappedLogits(h: Tensor2D, words: Table | Words, softcap: number | null) {
-  if (!softcap) return { logits: logitsOf(h, words), slope: null }
+export function cappedLogits(h: Tensor2D, entries: Table | FrozenRows, softcap: number | null) {
+  if (!softcap) return { logits: logitsOf(h, entries), slope: null }
   return tf.tidy(() => {
-    const t = tf.tanh(tf.div(logitsOf(h, words), softcap))
+    const t = tf.tanh(tf.div(logitsOf(h, entries), softcap))
     return { logits: tf.mul(t, softcap) as Tensor2D, slope: tf.sub(1, tf.square(t)) as Tensor2D }
   })
 }

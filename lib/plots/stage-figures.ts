@@ -71,7 +71,7 @@ function unequal(layout: Figure["layout"], bars: readonly [number, number]): Fig
 
 /** What an edit was meant to be, and what the model made of it. */
 export interface EditOutcome {
-  asked: EditKind
+  intended: EditKind
   got: EditResult
 }
 const editResults = ["dropped", "negated", "substituted", "changed otherwise", "not checked", "failed"] as const
@@ -90,7 +90,7 @@ const editColours: Readonly<Record<EditResult, string>> = {
 export function editKinds(edits: readonly EditOutcome[]): Figure {
   const kinds = editKind.options
   const count = (kind: EditKind, result: EditResult) =>
-    edits.filter((edit) => edit.asked === kind && edit.got === result).length
+    edits.filter((edit) => edit.intended === kind && edit.got === result).length
   const data = editResults
     .filter((result) => edits.some(({ got }) => got === result))
     .map((result): Trace => {

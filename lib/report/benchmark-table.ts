@@ -57,17 +57,17 @@ function differenceOf({ differences }: BenchmarkResults, method: string, against
 
 /** A row a benchmark, figure and method: its value, its difference from base, and musc's from it. */
 export function benchmarkLines(benchmarks: readonly BenchmarkResults[]): BenchmarkLine[] {
-  const columns = (name: string, found?: Figure) => ({
-    [name]: found?.value ?? null,
-    [`${name}_low`]: found?.interval[0] ?? null,
-    [`${name}_high`]: found?.interval[1] ?? null,
+  const columns = (name: string, cell?: Figure) => ({
+    [name]: cell?.value ?? null,
+    [`${name}_low`]: cell?.interval[0] ?? null,
+    [`${name}_high`]: cell?.interval[1] ?? null,
   })
   return benchmarks.flatMap((of) =>
     methodsOf([of]).flatMap((method) =>
-      Object.entries(of.methods[method]!).map(([figure, found]) => {
+      Object.entries(of.methods[method]!).map(([figure, cell]) => {
         const [base, musc] = [differenceOf(of, method, "base", figure), differenceOf(of, "musc", method, figure)]
         return {
-          ...{ benchmark: of.benchmark, figure, method, ...columns("value", found) },
+          ...{ benchmark: of.benchmark, figure, method, ...columns("value", cell) },
           ...{ ...columns("minus_base", base), minus_base_p: base?.p ?? null },
           ...{ ...columns("musc_minus", musc), musc_minus_p: musc?.p ?? null },
           ...{ items: of.items, scoring: of.scoring, judge: of.judge ?? "none" },
@@ -82,9 +82,9 @@ const said = (figure: string, value: number | null, sign = "") => {
   const text = rated(figure) ? Math.abs(value).toFixed(2) : (100 * Math.abs(value)).toFixed(1)
   return (value < 0 ? "−" : sign) + text
 }
-const withInterval = (figure: string, found: Figure | undefined, sign = "") =>
-  found
-    ? `${said(figure, found.value, sign)} [${found.interval.map((bound) => said(figure, bound, sign)).join(", ")}]`
+const withInterval = (figure: string, cell: Figure | undefined, sign = "") =>
+  cell
+    ? `${said(figure, cell.value, sign)} [${cell.interval.map((bound) => said(figure, bound, sign)).join(", ")}]`
     : "–"
 
 /** Cells of the table: methods down, headline figures across; and the same of the differences from another method. */

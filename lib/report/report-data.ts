@@ -108,20 +108,20 @@ export function sampler<Row>(purpose: string, size = SHOWN): { add(name: string,
 
 /** What the model made of an edit, as far as the world's own questions allow to tell. */
 export function editOutcome({ kind, before, after }: Edit): EditOutcome {
-  if (after === null) return { asked: kind, got: "dropped" }
+  if (after === null) return { intended: kind, got: "dropped" }
   const [old, now] = [readQuestion(before), readQuestion(after)]
-  if (!old) return { asked: kind, got: "not checked" }
+  if (!old) return { intended: kind, got: "not checked" }
   const sameValue = now?.kind === old.kind && now.value === old.value
-  if (sameValue && now.negated !== old.negated) return { asked: kind, got: "negated" }
+  if (sameValue && now.negated !== old.negated) return { intended: kind, got: "negated" }
   if (now && !sameValue && now.kind === old.kind && now.negated === old.negated)
-    return { asked: kind, got: "substituted" }
-  return { asked: kind, got: "changed otherwise" }
+    return { intended: kind, got: "substituted" }
+  return { intended: kind, got: "changed otherwise" }
 }
 
 /** Reasons of the corrupt stage begin with the kind of the edit that failed. */
 function failedEdit({ stage, reason }: Failure): EditOutcome[] {
   const editKindOfReason = editKind.options.find((kind) => reason.startsWith(`${kind}:`))
-  return stage === "corrupt" && editKindOfReason ? [{ asked: editKindOfReason, got: "failed" }] : []
+  return stage === "corrupt" && editKindOfReason ? [{ intended: editKindOfReason, got: "failed" }] : []
 }
 
 /**

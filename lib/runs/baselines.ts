@@ -141,13 +141,13 @@ function stage<In extends DecomposedRow>(
   context: RunContext,
   name: string,
   input: StageOutput,
-  made: readonly unknown[],
+  identity: readonly unknown[],
   work: (row: In) => Promise<Outcome<DecomposedRow>>,
   engine: Generator = context.engines.base,
 ): Promise<StageOutput> {
   return rowsStage<Outcome<In>, Outcome<DecomposedRow>>(context, {
     name,
-    key: keyOf(name.split("/").at(-1), version, made, input.key),
+    key: keyOf(name.split("/").at(-1), version, identity, input.key),
     total: input.rows,
     engine,
     rows: () => readOutput<Outcome<In>>(input),

@@ -22,8 +22,8 @@ export const benchmarks: readonly Benchmark[] = [
 
 /** @throws InputError for a name that none has. */
 export function benchmarkOf(name: string): Benchmark {
-  const found = benchmarks.find((benchmark) => benchmark.name === name)
-  if (found) return found
+  const benchmark = benchmarks.find((benchmark) => benchmark.name === name)
+  if (benchmark) return benchmark
   const known = benchmarks.map((benchmark) => benchmark.name).join(", ")
   throw new InputError(`must be one of ${known}, got ${name}; choose one`, { field: "benchmark" })
 }

@@ -47,7 +47,7 @@ interface Cost {
 
 export interface CostOptions {
   /** Instructions that go through the stages, and those answered in the evaluation. */
-  kept: number
+  instructions: number
   evaluated: number
   /** Self-instructed ones. */
   written: number
@@ -59,7 +59,7 @@ export interface CostOptions {
 export async function costOf(
   config: RunConfig,
   engine: () => Recorder,
-  { kept, evaluated, written, instruction = assumed.instruction }: CostOptions,
+  { instructions, evaluated, written, instruction = assumed.instruction }: CostOptions,
   rates: Rates = assumedRates,
 ): Promise<{ rows: string[][]; notes: string[] }> {
   const c = config
@@ -69,12 +69,12 @@ export async function costOf(
     ...{ stage, calls, read: calls * read, written: calls * Math.min(reply, limit), most: calls * limit },
   })
   const selfWritten = c.instructionsFrom === "self-instruct"
-  const edits = kept * Math.max(1, Math.round(c.noiseRatio * assumed.constraints)) * (c.negate + c.substitute)
+  const edits = instructions * Math.max(1, Math.round(c.noiseRatio * assumed.constraints)) * (c.negate + c.substitute)
   const editsPerRow = Math.round(edits / (c.drop + c.negate + c.substitute))
   const judges = judgesOf(c)
-  const samples = judges.size ? c.samples * kept : 0
+  const samples = judges.size ? c.samples * instructions : 0
   const trained = c.methods.filter((method) => method !== "base").length
-  const pairs = Math.min(kept, c.pairs || kept)
+  const pairs = Math.min(instructions, c.pairs || instructions)
   const answers = evaluated * c.methods.length * c.evalTemperatures.length
   const verdicts = (name: string, answers: number, elsewhere: boolean): Cost => ({
     ...stage(
@@ -93,17 +93,17 @@ export async function costOf(
       : [
           stage(
             "decompose",
-            kept + evaluated,
+            instructions + evaluated,
             prompts.decompose + instruction,
             assumed.decompose,
             c.decomposeMaxTokens,
           ),
           stage("corrupt", editsPerRow, prompts.corrupt, assumed.question, c.corruptMaxTokens),
-          stage("recombine", 2 * kept, prompts.recombine, assumed.recombine, c.recombineMaxTokens),
+          stage("recombine", 2 * instructions, prompts.recombine, assumed.recombine, c.recombineMaxTokens),
         ]),
-    stage("respond", 2 * kept, instruction, answer, c.respondMaxTokens),
-    ...(asksVerifier(c) ? [verdicts("verify", 2 * kept, !!c.judgeEndpoint)] : []),
-    stage("weigh", kept, 6 * (instruction + answer), 0, 0),
+    stage("respond", 2 * instructions, instruction, answer, c.respondMaxTokens),
+    ...(asksVerifier(c) ? [verdicts("verify", 2 * instructions, !!c.judgeEndpoint)] : []),
+    stage("weigh", instructions, 6 * (instruction + answer), 0, 0),
     ...(samples ? [stage("sample", samples, instruction, answer, c.respondMaxTokens)] : []),
     ...(judges.has("yesno") ? [verdicts("judge for baselines", samples, false)] : []),
     ...(judges.has("points")
@@ -119,7 +119,7 @@ export async function costOf(
       : []),
     ...(judges.has("external") ? [verdicts("judge for baselines, by a server", samples, true)] : []),
     ...(c.methods.includes("self-correct")
-      ? [stage("revise", kept, 2 * (instruction + answer), answer, c.respondMaxTokens)]
+      ? [stage("revise", instructions, 2 * (instruction + answer), answer, c.respondMaxTokens)]
       : []),
     { ...stage("train", trained, 0, 0, 0), trained: trained * pairs * c.epochs * 2 * (instruction + answer) },
     stage("evaluate: answers", answers, instruction, Math.min(assumed.answer, c.evalMaxTokens), c.evalMaxTokens),

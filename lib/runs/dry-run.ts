@@ -35,13 +35,13 @@ export async function planOf(config: RunConfig, rates?: Rates): Promise<string> 
   const options = stageOptions(config, config.seed)
   const engine = recorder()
   const written = selfInstructed(config)
-  const { rows, held } = await drawn(config)
+  const { rows, heldOut } = await drawn(config)
   if (config.instructionsFrom === "self-instruct") await selfInstruct(engine, 0, options.source)
   else if (rows[0] && config.stages === "world")
     await engine.generate({ messages: respondMessages(rows[0].instruction, rows[0].input), ...options.respond })
   else if (rows[0]) await stages.decompose.work(engine, rows[0], options.decompose)
   const instructions = config.instructionsFrom === "self-instruct" ? config.instructions : rows.length
-  const evaluated = Math.min(held, config.evalInstructions)
+  const evaluated = Math.min(heldOut, config.evalInstructions)
   const steps = Math.ceil(Math.min(instructions, config.pairs || instructions) / config.batchSize) * config.epochs
   const trained = config.methods.filter((method) => method !== "base").length
   const answers = evaluated * config.methods.length * config.evalTemperatures.length
@@ -67,7 +67,7 @@ export async function planOf(config: RunConfig, rates?: Rates): Promise<string> 
   const instruction = texts.length
     ? texts.reduce((total, text) => total + estimateTokens(text), 0) / texts.length
     : undefined
-  const cost = await costOf(config, recorder, { kept: instructions, evaluated, written, instruction }, rates)
+  const cost = await costOf(config, recorder, { instructions, evaluated, written, instruction }, rates)
   const changed = configKeys.filter((key) => JSON.stringify(config[key]) !== JSON.stringify(configDefaults[key]))
   const repeats = config.repeat > 1 ? `, ${config.repeat} times` : ""
   return [
@@ -92,11 +92,11 @@ function baselineCalls(config: RunConfig, n: number): string[][] {
 }
 
 /** Rows to train on and the number of those held out, as far as they are known before a model has written any. */
-async function drawn(config: RunConfig): Promise<{ rows: InstructionRow[]; held: number }> {
-  if (isWorld(config)) return { rows: worldSource(config, config.seed), held: config.evalInstructions }
+async function drawn(config: RunConfig): Promise<{ rows: InstructionRow[]; heldOut: number }> {
+  if (isWorld(config)) return { rows: worldSource(config, config.seed), heldOut: config.evalInstructions }
   if (config.instructionsFrom === "self-instruct")
-    return { rows: [], held: selfInstructed(config) - config.instructions }
+    return { rows: [], heldOut: selfInstructed(config) - config.instructions }
   const rows = await collect(sourceRows(config, candidates(config)))
-  const held = await collect(first(config.evalInstructions, heldOutRows(config, candidates(config))))
-  return { rows: rows.filter(({ failure }) => !failure), held: held.length }
+  const heldOut = await collect(first(config.evalInstructions, heldOutRows(config, candidates(config))))
+  return { rows: rows.filter(({ failure }) => !failure), heldOut: heldOut.length }
 }

@@ -118,11 +118,11 @@ export async function runRows<In, Out extends object>(options: RowStage<In, Out>
   } catch (error) {
     throw fileError(error, file, "write")
   }
-  const found = cached === undefined ? undefined : await readFinished(cached, key, onNote)
-  if (cached && found) {
+  const shared = cached === undefined ? undefined : await readFinished(cached, key, onNote)
+  if (cached && shared) {
     await copyFinished(cached, file)
-    await writeState(file, found)
-    return { ...found, file }
+    await writeState(file, shared)
+    return { ...shared, file }
   }
   state = { stage, key, complete: false, rows: 0, failures: {}, bytes: 0, sha256: "" }
   await writeState(file, state)

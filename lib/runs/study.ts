@@ -37,15 +37,15 @@ export async function runStudy({ axis, variants }: Study, options: RunOptions): 
   const dir = resolve(options.dir)
   const { onNote = () => {}, command = "" } = options
   const cache = options.cache === undefined ? join(dirname(dir), ".cache") : options.cache
-  const found: Found[] = []
+  const runs: VariantRun[] = []
   for (const { name, changes, config } of variants) {
     onNote(`${name}: ${said(changes)}`)
     const own = { ...options, dir: join(dir, name), cache, shared: join(dir, ".shared") }
-    found.push({ name, config, ...(await findings(config, own)) })
+    runs.push({ name, config, ...(await findings(config, own)) })
   }
-  const names = methodNamesOf(found)
+  const names = methodNamesOf(runs)
   const merged = new Map<string, Findings["graded"][number]>()
-  for (const [i, { graded }] of found.entries())
+  for (const [i, { graded }] of runs.entries())
     for (const { method, items, ...rest } of graded) {
       const name = names[i]![method]!
       merged.set(`${name}\n${rest.key}`, {
@@ -58,18 +58,18 @@ export async function runStudy({ axis, variants }: Study, options: RunOptions): 
   const bases = Object.fromEntries(
     names.flatMap(({ base, ...own }) => Object.values(own).map((name): [string, string] => [name, base!])),
   )
-  const trained = found.flatMap(({ results }, i) =>
+  const trained = runs.flatMap(({ results }, i) =>
     (results.trained ?? []).map((one) => ({ ...one, method: names[i]![one.method] ?? one.method })),
   )
   const { evalSplit: split } = variants[0]!.config
-  const judges = [...new Set(found.flatMap(({ results }) => results.judged_by ?? []))]
-  const notes = notesOf(found)
+  const judges = [...new Set(runs.flatMap(({ results }) => results.judged_by ?? []))]
+  const notes = notesOf(runs)
   const results = {
     ...resultsOf([...merged.values()], [], { samples, seed }),
     ...{ bases, trained, split },
     ...(notes.length && { notes }),
     ...(judges.length && { judged_by: judges.join("; ") }),
-    ...benchmarksOf(found, names),
+    ...benchmarksOf(runs, names),
   }
   await mkdir(dir, { recursive: true })
   await writeResults(dir, results)
@@ -77,7 +77,7 @@ export async function runStudy({ axis, variants }: Study, options: RunOptions): 
     command,
     ...versions(),
     axis,
-    variants: found.map(({ name, config, results }, i) => ({
+    variants: runs.map(({ name, config, results }, i) => ({
       name,
       changes: variants[i]!.changes,
       model: basename(config.model),
@@ -101,7 +101,7 @@ export async function runStudy({ axis, variants }: Study, options: RunOptions): 
   return results
 }
 
-interface Found extends Findings {
+interface VariantRun extends Findings {
   name: string
   config: RunConfig
 }
@@ -110,12 +110,12 @@ interface Found extends Findings {
  * How each variant's methods are called in the whole. The base model is "base" where all variants answered with the
  * same one, else named by model; a variant's only trained method takes the variant's name.
  */
-function methodNamesOf(found: readonly Found[]): Record<string, string>[] {
-  const baseOf = ({ graded, config }: Found) =>
+function methodNamesOf(runs: readonly VariantRun[]): Record<string, string>[] {
+  const baseOf = ({ graded, config }: VariantRun) =>
     graded.flatMap(({ method, key }) => (method === "base" ? key : [])).join() || config.model
-  const models = new Set(found.map(({ config }) => config.model))
-  const oneBase = new Set(found.map(baseOf)).size === 1
-  return found.map(({ name, config, graded, benchmarks }) => {
+  const models = new Set(runs.map(({ config }) => config.model))
+  const oneBase = new Set(runs.map(baseOf)).size === 1
+  return runs.map(({ name, config, graded, benchmarks }) => {
     const all = new Set([...graded, ...benchmarks.measured].map(({ method }): string => method))
     const trained = [...all].filter((method) => method !== "base")
     const base = oneBase ? "base" : `base ${models.size > 1 ? basename(config.model) : name}`
@@ -127,25 +127,28 @@ function methodNamesOf(found: readonly Found[]): Record<string, string>[] {
 }
 
 /** The table of benchmarks over all runs; base's answers of runs with the same model are the same. */
-function benchmarksOf(found: readonly Found[], names: readonly Record<string, string>[]): Pick<Results, "benchmarks"> {
-  const loaded = new Map(found.flatMap(({ benchmarks }) => benchmarks.loaded.map((one) => [one.benchmark.name, one])))
+function benchmarksOf(
+  runs: readonly VariantRun[],
+  names: readonly Record<string, string>[],
+): Pick<Results, "benchmarks"> {
+  const loaded = new Map(runs.flatMap(({ benchmarks }) => benchmarks.loaded.map((one) => [one.benchmark.name, one])))
   if (!loaded.size) return {}
   const measured = new Map<string, Measured>()
-  for (const [i, { benchmarks }] of found.entries())
+  for (const [i, { benchmarks }] of runs.entries())
     for (const one of benchmarks.measured) {
       const method = names[i]![one.method] ?? one.method
       measured.set(`${one.benchmark}\n${method}\n${one.seed}`, { ...one, method })
     }
-  const { seeds } = found[0]!.benchmarks
-  const judge = found.map(({ benchmarks }) => benchmarks.judge).find((one) => one !== undefined)
+  const { seeds } = runs[0]!.benchmarks
+  const judge = runs.map(({ benchmarks }) => benchmarks.judge).find((one) => one !== undefined)
   const all = { loaded: [...loaded.values()], measured: [...measured.values()], seeds, judge }
-  return { benchmarks: benchmarkTable(found[0]!.config, all) }
+  return { benchmarks: benchmarkTable(runs[0]!.config, all) }
 }
 
 /** The notes of the runs, those that not all of them have with the run's name. */
-function notesOf(found: readonly Found[]): string[] {
-  const all = found.flatMap(({ name, results }) => (results.notes ?? []).map((note) => ({ name, note })))
-  const everywhere = (note: string) => found.every(({ results }) => results.notes?.includes(note))
+function notesOf(runs: readonly VariantRun[]): string[] {
+  const all = runs.flatMap(({ name, results }) => (results.notes ?? []).map((note) => ({ name, note })))
+  const everywhere = (note: string) => runs.every(({ results }) => results.notes?.includes(note))
   return [...new Set(all.map(({ name, note }) => (everywhere(note) ? note : `${name}: ${note}`)))]
 }
 

@@ -60,8 +60,8 @@ export async function trainByJob(job: TrainingJob): Promise<{ adapter: string; m
   const adapter = join(folder, "adapter")
   const metrics = join(folder, "metrics.jsonl")
   const keyFile = join(folder, "key.txt")
-  const held = await readFile(keyFile, "utf8").catch(() => "")
-  if (held.trim() !== key) {
+  const earlierKey = await readFile(keyFile, "utf8").catch(() => "")
+  if (earlierKey.trim() !== key) {
     await rm(folder, { recursive: true, force: true })
     await mkdir(folder, { recursive: true })
     await writeJob(job)

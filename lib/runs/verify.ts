@@ -156,9 +156,9 @@ async function compareResults(verdict: Verdict, config: Record<string, unknown>)
         graded.push({ method, temperature, items })
       }
   const again = resultsOf(graded, [], { samples, seed })
-  const found = resultsSchema.parse(readJsonFile(file))
+  const recorded = resultsSchema.parse(readJsonFile(file))
   for (const part of ["methods", "differences"] as const)
-    if (JSON.stringify(again[part]) !== JSON.stringify(found[part]))
+    if (JSON.stringify(again[part]) !== JSON.stringify(recorded[part]))
       problems.push(`results.json: ${part} do not follow from the graded answers`)
 }
 

@@ -161,14 +161,14 @@ async function save({ file, key }: Checkpoint, params: Params, state: AdamState)
 
 /** Reads the state back into `params`. A checkpoint of another run (`key` differs) is refused. */
 function restore({ file, key }: Checkpoint, params: Params): AdamState {
-  const held = openSafetensors(file)
+  const stored = openSafetensors(file)
   try {
-    if (held.metadata.key !== key || held.metadata.layout !== layout) {
+    if (stored.metadata.key !== key || stored.metadata.layout !== layout) {
       throw new CheckpointError(file, [
         "this training state belongs to a run with other settings or another version; delete it to start over",
       ])
     }
-    const read = (name: string, shape: number[]) => tf.tensor(held.read(name), shape, "float32")
+    const read = (name: string, shape: number[]) => tf.tensor(stored.read(name), shape, "float32")
     for (const [name, old] of Object.entries(params)) {
       params[name] = read(name, old.shape)
       old.dispose()
@@ -176,8 +176,8 @@ function restore({ file, key }: Checkpoint, params: Params): AdamState {
     const size = sizeOf(params)
     const m = read("adam.m", [size]) as AdamState["m"]
     const v = read("adam.v", [size]) as AdamState["v"]
-    return { step: Number(held.metadata.step), m, v }
+    return { step: Number(stored.metadata.step), m, v }
   } finally {
-    held.close()
+    stored.close()
   }
 }

@@ -158,9 +158,9 @@ export function preferenceLoss(pairs: PairScores, options: PreferenceOptions): P
 /** What TDPO puts instead of s, [P] each. */
 function withDivergence(pairs: PairScores, { loss, tdpoAlpha }: PreferenceOptions) {
   const [chosen, rejected] = [pairs.chosenDivergence!, pairs.rejectedDivergence!]
-  const [alpha, held] = loss === "tdpo1" ? [1, chosen] : [tdpoAlpha, constant(chosen)]
+  const [alpha, chosenTerm] = loss === "tdpo1" ? [1, chosen] : [tdpoAlpha, constant(chosen)]
   return {
-    chosen: tf.add(pairs.chosen, tf.mul(held, alpha)) as Tensor1D,
+    chosen: tf.add(pairs.chosen, tf.mul(chosenTerm, alpha)) as Tensor1D,
     rejected: tf.add(pairs.rejected, tf.mul(rejected, alpha)) as Tensor1D,
   }
 }

@@ -30,17 +30,17 @@ const checks: Readonly<Record<Task, (example: CorpusExample, text: string) => bo
     )
   },
   recombine: ({ spec }, text) => {
-    const found = readInstruction(parseInstruction(text))
-    return found !== undefined && sameConstraints(found, spec.constraints)
+    const constraints = readInstruction(parseInstruction(text))
+    return constraints !== undefined && sameConstraints(constraints, spec.constraints)
   },
   negate: ({ response }, text) => parseQuestion(text) === response,
-  substitute: ({ asked }, text) => {
-    const found = readQuestion(parseQuestion(text))
+  substitute: ({ original }, text) => {
+    const constraint = readQuestion(parseQuestion(text))
     return (
-      found !== undefined &&
-      found.kind === asked!.kind &&
-      found.negated === asked!.negated &&
-      found.value !== asked!.value
+      constraint !== undefined &&
+      constraint.kind === original!.kind &&
+      constraint.negated === original!.negated &&
+      constraint.value !== original!.value
     )
   },
   echo: ({ response }, text) => text.trim() === response,

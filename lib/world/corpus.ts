@@ -106,7 +106,7 @@ export interface CorpusExample {
   /** What the instruction asks for; for recombine what the listed questions ask for. */
   spec: WorldSpec
   /** negate, substitute and judge: the constraint in question. */
-  asked?: Constraint
+  original?: Constraint
 }
 
 /**
@@ -141,12 +141,16 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
   }),
   negate: (spec, random) => {
     const constraint = random.pick(spec.constraints.slice(1))
-    return { asked: constraint, prompt: negatePrompt(questionOf(constraint)), response: questionOf(negate(constraint)) }
+    return {
+      original: constraint,
+      prompt: negatePrompt(questionOf(constraint)),
+      response: questionOf(negate(constraint)),
+    }
   },
   substitute: (spec, random) => {
     const asked = random.pick(spec.constraints.slice(1))
     const other = substitute(asked, spec.constraints, random)
-    return { asked, prompt: substitutePrompt(questionOf(asked)), response: questionOf(other) }
+    return { original: asked, prompt: substitutePrompt(questionOf(asked)), response: questionOf(other) }
   },
   judge: (spec, random) => {
     const index = random.int(spec.constraints.length)
@@ -155,7 +159,7 @@ const write: Readonly<Record<Task, (spec: WorldSpec, random: Rng, phase: Phase) 
     const heeds = (k: number) => (k === index ? verdict : k === 0 || random.next() < 0.6)
     const { text } = draft(spec, random, heeds, (answer) => satisfies(asked, answer) === verdict)
     return {
-      asked,
+      original: asked,
       prompt: judgePrompt(questionOf(asked), null, text),
       response: `${evidence(asked, text)}\n${verdict ? "yes" : "no"}`,
     }

@@ -3,7 +3,7 @@
  *
  *     npx tsx tests/bench/memory.ts MODEL [--length 128] [--batch 4] [--rank 8]
  *
- * Prints a table; the figures of tests/model/plan.test.ts were made by it. Linux only (VmHWM of /proc/self/status).
+ * Prints a table; the figures of tests/model/memory.test.ts were made by it. Linux only (VmHWM of /proc/self/status).
  */
 import { execFileSync } from "node:child_process"
 import { readFileSync, statSync } from "node:fs"
@@ -16,7 +16,7 @@ import { planFor } from "../../lib/model/executor"
 import { generate } from "../../lib/model/generate"
 import { contrast, pack } from "../../lib/model/logprobs"
 import { bind, initLora } from "../../lib/model/lora"
-import { type PlanStage, planNeed, planStages, workOf } from "../../lib/model/plan"
+import { type PlanStage, planNeed, planStages, workOf } from "../../lib/model/memory"
 import { parameterCount } from "../../lib/model/weights"
 import { rng } from "../../lib/rng"
 import { train } from "../../lib/train/loop"

@@ -29,7 +29,7 @@ describe.each(backends)("forward, asked for some tokens, on %s", (backend) => {
         const ids = tf.tensor1d(batch.ids)
         const from = (options: ContextOptions) =>
           forward(bind(model, { trainAll: true }), ids, batch, contexts(model.config, batch, options))
-        const some = asked ? from({ asked: batch.predictors }) : lookup(from({}), tf.tensor1d(batch.predictors))
+        const some = asked ? from({ selected: batch.predictors }) : lookup(from({}), tf.tensor1d(batch.predictors))
         expect(some.shape).toEqual([28, model.config.dim])
         return tf.sum(tf.mul(some, tf.reshape(tf.range(0, some.size), some.shape))).asScalar()
       }

@@ -39,12 +39,12 @@ type Line = [
 
 const table: Line[] = [
   ["a CPU with AMX", "small", "write", "graph", "graph", 2, 2, "merged"],
-  ["a CPU with AMX", "small", "a short training", "eager", "graph", 2, 1, "beside"],
-  ["a CPU with AMX", "small", "a long training", "graph", "graph", 2, 2, "beside"],
+  ["a CPU with AMX", "small", "a short training", "eager", "graph", 2, 1, "separate"],
+  ["a CPU with AMX", "small", "a long training", "graph", "graph", 2, 2, "separate"],
   ["a CPU with AMX", "small", "a long training of all weights", "graph", "graph", 2, 2, "merged"],
-  ["a CPU with AMX", "small", "a long training, checkpointed", "graph", "graph", 2, 2, "beside"],
-  ["a CPU with AMX", "large", "a short training", "graph", "graph", 1, 1, "beside"], // 1e9 · 1000 is worth a second
-  ["a CPU with AMX", "large", "a long training", "graph", "graph", 1, 1, "beside"],
+  ["a CPU with AMX", "small", "a long training, checkpointed", "graph", "graph", 2, 2, "separate"],
+  ["a CPU with AMX", "large", "a short training", "graph", "graph", 1, 1, "separate"], // 1e9 · 1000 is worth a second
+  ["a CPU with AMX", "large", "a long training", "graph", "graph", 1, 1, "separate"],
   ["a CPU", "small", "write", "graph", "graph", 2, 2, "merged"],
   ["a CPU", "small", "a short training", "eager", "graph", 2, 1, "merged"],
   ["a CPU", "small", "a long training", "graph", "graph", 2, 2, "merged"],
@@ -93,7 +93,7 @@ describe("a plan", () => {
 
   it("is said in words", () => {
     expect(describePlan(plan(devices["a CPU with AMX"], 1.8e6, works["a long training, checkpointed"]))).toBe(
-      "layers by graph, two batches side by side, each layer computed again for its gradient, LoRA beside the matrices",
+      "layers by graph, two batches side by side, each layer computed again for its gradient, LoRA applied separately",
     )
     expect(describePlan(plan(devices.wasm, 1.8e6, works.write))).toBe(
       "layers one operation at a time, decoding one operation at a time",

@@ -41,10 +41,12 @@ describe.each(backends)("two distributions on %s", (backend) => {
         [V, 5],
         [1000, 1000],
       ]) {
-        const got = tf.tidy(() => contrastOf([hp, hq], table, targets, { softcap, words, rows }).dataSync())
+        const got = tf.tidy(() => contrastOf([hp, hq], table, targets, { softcap, entries: words, rows }).dataSync())
         expect(largestGap(got, plain)).toBeLessThan(4e-5)
       }
-      const same = tf.tidy(() => contrastOf([hp, hp], table, targets, { softcap, words: 7 }).arraySync()) as number[][]
+      const same = tf.tidy(() =>
+        contrastOf([hp, hp], table, targets, { softcap, entries: 7 }).arraySync(),
+      ) as number[][]
       expect(same[4]).toEqual(Array(M).fill(0))
       tf.dispose([hp, hq, table, targets])
     })

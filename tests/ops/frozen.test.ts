@@ -11,7 +11,7 @@ import {
   logitsOf,
   multiply,
   rowsOf,
-  someWords,
+  tableRows,
 } from "../../lib/ops/frozen"
 import { kernel } from "../../lib/ops/kernel"
 import { backends, cuda, largestGap, randomValues, tensorsLeft } from "../support/tensors"
@@ -107,11 +107,11 @@ describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix", () 
       const frozen = freeze(matrix(V, D), true)
       const h = input(9, D)
       const all = logitsOf(h, frozen)
-      const some = logitsOf(h, someWords(frozen, 64, 100))
+      const some = logitsOf(h, tableRows(frozen, 64, 100))
       expect(some.dataSync()).toEqual((tf.slice(all, [0, 64], [9, 100]) as Tensor2D).dataSync())
       const words = floatRows(frozen, 64, 100)
       expect(largestGap(logitsOf(h, words).dataSync(), some.dataSync())).toBeLessThan(1e-5)
-      const back = backThrough(some, someWords(frozen, 64, 100))
+      const back = backThrough(some, tableRows(frozen, 64, 100))
       expect(largestGap(back.dataSync(), tf.matMul(some, words).dataSync())).toBeLessThan(1e-4)
     })
   })

@@ -126,10 +126,10 @@ it("The funnel shows every row of the source: those that passed and those that f
 
 it("Edits are counted by what was asked for and what came of it", () => {
   const figure = editKinds([
-    { asked: "constraint-dropout", got: "dropped" },
-    { asked: "constraint-negate", got: "negated" },
-    { asked: "constraint-negate", got: "substituted" },
-    { asked: "constraint-negate", got: "negated" },
+    { intended: "constraint-dropout", got: "dropped" },
+    { intended: "constraint-negate", got: "negated" },
+    { intended: "constraint-negate", got: "substituted" },
+    { intended: "constraint-negate", got: "negated" },
   ])
   expect(trace(figure, "negated").x).toEqual([0, 2, 0])
   expect(trace(figure, "substituted").x).toEqual([0, 1, 0])

@@ -9,7 +9,7 @@ const settings = { model: "org/name", instructionsFrom: "self-instruct", repeat:
 
 it("counts calls, tokens and hours of each stage at the rates that are given", async () => {
   const config = parseConfig({ ...settings, evalTemperatures: [0], epochs: 2, respondMaxTokens: 300 })
-  const sizes = { kept: 100, evaluated: 10, written: 112, instruction: 50 }
+  const sizes = { instructions: 100, evaluated: 10, written: 112, instruction: 50 }
   const { rows } = await costOf(config, recorder, sizes, { write: 100, read: 1000, train: 10 })
   const row = (name: string) => rows.find(([stage]) => stage === name)!.slice(1)
   // two answers to 100 instructions of 50 tokens, 300 tokens each at most: 200 x 50 / 1000 s + 200 x 300 / 100 s = 610
@@ -39,7 +39,7 @@ it("counts verdicts where someone is asked for them, and none where exact checks
     const { rows } = await costOf(
       parseConfig({ ...settings, evalTemperatures: [0], samples: 4, ...changes }),
       recorder,
-      { kept: 100, evaluated: 10, written: 0 },
+      { instructions: 100, evaluated: 10, written: 0 },
     )
     return Object.fromEntries(rows.slice(1, -1).map(([stage, calls, , , , , hours]) => [stage, { calls, hours }]))
   }

@@ -75,7 +75,7 @@ test("verdicts are balanced, overall and for the commonest kinds", () => {
   // Binomial, n about 480: standard deviation .023.
   expect(Math.abs(share(judged) - 0.5)).toBeLessThan(0.1)
   for (const negated of [false, true]) {
-    expect(Math.abs(share(judged.filter(({ asked }) => asked!.negated === negated)) - 0.5)).toBeLessThan(0.2)
+    expect(Math.abs(share(judged.filter(({ original: asked }) => asked!.negated === negated)) - 0.5)).toBeLessThan(0.2)
   }
 })
 

@@ -106,12 +106,12 @@ function tensorPeak(
     return weights + keys + forward + block + B * V
   }
   if (stage === "weigh") {
-    const { words, rows } = blocksOn(V, gpu)
-    // Of a block of words: logits, those less their maximum and odds under both prompts, four products.
-    return weights + Math.max(2 * forward + block, 2 * tokens * D + 10 * Math.min(rows, tokens / 2) * words)
+    const { entries, rows } = blocksOn(V, gpu)
+    // Of a block of entries: logits, those less their maximum and odds under both prompts, four products.
+    return weights + Math.max(2 * forward + block, 2 * tokens * D + 10 * Math.min(rows, tokens / 2) * entries)
   }
   const lora = loraCount(config, rank)
-  const effective = placed === "beside" || frozen ? 0 : L * linearCount(config)
+  const effective = placed === "separate" || frozen ? 0 : L * linearCount(config)
   const chunk = Math.max(64, Math.floor(2 ** (gpu ? 26 : 24) / V))
   const head = 3 * Math.min(chunk, tokens / 2) * V
   const saved = blockSaved(config, tokens, seenKeys(T), fused)
@@ -134,7 +134,7 @@ const runtime: Record<BackendName, number> = {
   cpu: 120 * MiB,
 }
 
-/** What TensorFlow takes while it is being loaded, most of which it gives back: see fused/load.cc. */
+/** What TensorFlow takes while it is being loaded, most of which it gives back: see native/kernels/load.cc. */
 const starting = 460 * MiB
 
 /** Rows and columns packed for the tiles of AMX, and the holes that they leave in the heap; measured. */

@@ -3,7 +3,7 @@ import type { Device } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
 import { loadConfig, parseConfig } from "../../lib/model/config"
 import { initLora } from "../../lib/model/lora"
-import { type Batch, loraCount, type PlanStage, planNeed, planStages } from "../../lib/model/plan"
+import { type Batch, loraCount, type PlanStage, planNeed, planStages } from "../../lib/model/memory"
 import { loadModel, parameterCount } from "../../lib/model/weights"
 import { fixture } from "../support/tensors"
 
