@@ -114,8 +114,8 @@ export function substitute(
 }
 
 /**
- * `n` instructions of a split with their specs in the extra field `checkable`.
- * `constraints`: fewest and most, the task itself counted in (default 3 to 6).
+ * `n` instructions of a split with their specs in the extra field `checkable`. `constraints`: fewest and most, the task
+ * itself counted in (default 3 to 6).
  * @throws InputError for a split that there is not
  */
 export function checkableInstructions(options: {

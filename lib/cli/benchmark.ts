@@ -157,7 +157,8 @@ function subjectOf({ responses, endpointModel, adapter, model }: Options): strin
 
 function totalsLine([role, totals]: [string, Totals]): string {
   const count = (value = 0) => value.toLocaleString("en")
-  const read = totals.promptTokens ? `${count(totals.promptTokens)} prompt tokens, ` : "" // a model in process tells none
+  // A model in process counts no prompt tokens.
+  const read = totals.promptTokens ? `${count(totals.promptTokens)} prompt tokens, ` : ""
   const { calls, cached, tokens, retries, again, unparsed } = totals
   const parts = [
     `${count(calls)} calls, ${count(cached)} from cache`,

@@ -1,4 +1,4 @@
-/** Fields of protocol buffers, as TensorFlow's graphs and TensorBoard's events are written: number and wire type, value. */
+/** Fields of protocol buffers, as in TensorFlow's graphs and TensorBoard's events: number and wire type, value. */
 
 /** A number from 0. */
 export const varintField = (field: number, value: number): Buffer => Buffer.concat([varint(field * 8), varint(value)])

@@ -196,7 +196,8 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
         return await ask(known.client)
       } catch (error) {
         if (error instanceof RefusedError || signal?.aborted) throw error
-        await Promise.race([now.ended, sleep(2000)]) // a connection is cut a moment before its process is known to be gone
+        // A connection is cut a moment before its process is known to be gone.
+        await Promise.race([now.ended, sleep(2000)])
         throw now.died.signal.aborted ? deadError() : error
       }
     }

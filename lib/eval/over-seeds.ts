@@ -79,9 +79,8 @@ export function studentDraws(df: number, { samples, seed }: BootstrapOptions): F
 
 /**
  * p-values corrected for being many (Holm 1979): the chance that any of them is below .05 without a difference is .05
- * at most.
- * The smallest is multiplied by their number, the next one by one less, and none is below the one before it. NaN stays
- * NaN and does not count.
+ * at most. The smallest is multiplied by their number, the next one by one less, and none is below the one before it.
+ * NaN stays NaN and does not count.
  */
 export function holm(ps: readonly number[]): number[] {
   const order = ps.flatMap((p, i) => (Number.isNaN(p) ? [] : [i])).sort((a, b) => ps[a]! - ps[b]!)

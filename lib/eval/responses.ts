@@ -17,11 +17,10 @@ export interface Answers {
 
 /**
  * Reads answers from JSONL or a JSON array, in the shapes of readAnswerRow. Where a row names its prompt, the prompt
- * decides:
- * an id that belongs to another prompt (such as a row number) is passed over, and an answer to none of the prompts is
- * left out, both counted. A prompt's answer goes to every item with that prompt, unless there are as many answers as
- * such items, which then match in order. Items without an answer are left out of the scores and counted. Thoughts of a
- * model that thinks aloud are no part of its answer.
+ * decides: an id that belongs to another prompt (such as a row number) is passed over, and an answer to none of the
+ * prompts is left out, both counted. A prompt's answer goes to every item with that prompt, unless there are as many
+ * answers as such items, which then match in order. Items without an answer are left out of the scores and counted.
+ * Thoughts of a model that thinks aloud are no part of its answer.
  * @throws InputError naming file, line and field: what breaks the shapes, the wrong number of turns, an item answered
  * in two ways, a record above 4 MiB, not UTF-8, not JSON (such as NaN), no answer to any item.
  */

@@ -80,8 +80,8 @@ function shardsOf(dir: string): string[] {
 /**
  * Brings a model into the cache and returns its folder (a snapshot). Only what is needed to run it: config, tokenizer,
  * chat template, safetensors. Everything that is there already is kept if its hash is right, and fetched again if not;
- * a commit that is whole needs no network at all.
- * Reads HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN (or the token of `hf auth login`) and HF_HUB_OFFLINE.
+ * a commit that is whole needs no network at all. Reads HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN (or the token of
+ * `hf auth login`) and HF_HUB_OFFLINE.
  * @throws InputError: no such model, no access, offline, damaged files, a full disk; CheckpointError for a model that
  * cannot be run here, before its weights are fetched; StoppedError when aborted
  */

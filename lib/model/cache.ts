@@ -60,8 +60,7 @@ export class Prefix implements PassCache {
 /**
  * Keys and values of rows that come and go, one buffer [B K S, H] a layer and kind, written in place: B rows of S
  * columns each, which grow by blocks. A row's tokens stand in its first columns, `lengths[b]` of them, whatever the
- * other rows hold. Not tidied:
- * call `dispose`.
+ * other rows hold. Not tidied: call `dispose`.
  */
 export class KVCache {
   /** Tokens in each row's columns; 0 for a row that is free. */

@@ -38,8 +38,7 @@ export interface Packed extends Places {
 /**
  * Padding of a pack, in tokens, that makes the values of a row the same to the last digit whatever batch it is in:
  * vector units sum and compute remainders of less differently from the rest, and a product of a single row differently
- * from one of several.
- * Our own kernels go by rows.
+ * from one of several. Our own kernels go by rows.
  */
 export const batchInvariantPadding = operation(({ kernels }) => () => ({
   row: kernels === "none" ? 32 : 1,

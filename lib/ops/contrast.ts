@@ -8,8 +8,8 @@ import { operation } from "./operation"
 /**
  * Compares the next-token distributions p = softmax(hp · tableᵀ) and q = softmax(hq · tableᵀ), hp and hq [M, D], table
  * [V, D], targets [M] -> [6, M] in nats: log p and log q of the targets, entropies of p and q, KL(p || q), KL(q || p).
- * Entries are taken block by block, so that [M, V] is never held: sums go with a running maximum (online softmax, Milakov
- * & Gimelshein 2018). Without a gradient.
+ * The vocabulary is taken in blocks of entries, so that [M, V] is never held: sums go with a running maximum (online
+ * softmax, Milakov & Gimelshein 2018). Without a gradient.
  */
 export function contrastOf(
   [hp, hq]: readonly [Tensor2D, Tensor2D],

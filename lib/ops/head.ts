@@ -8,12 +8,12 @@ import { operation } from "./operation"
 
 /** Log-probs of tokens, by hidden states and the table of the head. Letters: M tokens, D width, V vocabulary. */
 
-/** Entries from which on a vocabulary is taken in blocks. */
+/** Size from which on a vocabulary is taken in blocks. */
 const wide = 2 ** 13
 
 /**
- * Entries and rows of a vocabulary of V taken at once: as many as keep a block of logits in the cache, and many more on a
- * GPU, which has no use for small pieces. Fewer rows make the products with the table slower (32 a third, 8 three
+ * Entries of a vocabulary of V, and rows, taken at once: as many as keep a block of logits in the cache, and many more
+ * on a GPU, which has no use for small pieces. Fewer rows make the products with the table slower (32 a third, 8 three
  * times). The entries are the same for any number of rows, and so are sums over them.
  */
 export const blocksOn = (V: number, gpu: boolean) => {

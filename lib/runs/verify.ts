@@ -80,7 +80,8 @@ async function verifyRun(dir: string): Promise<Verdict> {
   const listed = manifest ? await compareFiles(verdict, manifest.files, "manifest.json") : []
   const now = currentOf(data?.config)
   for (const file of filesOfRun(dir)) {
-    const added = manifest && now.file(file) && !listed.includes(file) // a file of one's own does no harm outside the stages
+    // A file of one's own does no harm outside the stages.
+    const added = manifest && now.file(file) && !listed.includes(file)
     if (added) (file.startsWith("seed-") ? problems : notes).push(`${file} is not in manifest.json`)
     if (now.file(file) && /(^|[/.])key\.json$/.test(file)) await compareKey(verdict, file)
   }

@@ -169,7 +169,7 @@ function codeOf(text: string): (at: number) => boolean {
   }
 }
 
-/** The same of places behind `first`, looking no further than they are: a text may be a block of thoughts after another. */
+/** The same of places behind `first`, looking no further: a text may be a block of thoughts after another. */
 function codeFrom(text: string, first: number): (at: number) => boolean {
   let [looked, passed] = [first, 0]
   return (at) => {

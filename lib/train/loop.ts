@@ -17,9 +17,7 @@ import {
   schedule,
 } from "./optim"
 
-/**
- * The one training loop: supervised, DPO and token-weighted DPO are calls of it with another objective.
- */
+/** The one training loop: supervised, DPO and token-weighted DPO are calls of it with another objective. */
 
 /** Where items of each step come from. */
 export interface Batches<Item> {
@@ -94,7 +92,7 @@ export function epochs<Item>(
 /**
  * Trains in place: `lora.params` (or `model.params`) hold the result.
  * @throws StoppedError when `signal` is aborted, after writing the checkpoint; MuscError when the loss is no longer a
- * number ; InputError for TDPO of all weights, which leaves no reference model
+ * number; InputError for TDPO of all weights, which leaves no reference model
  */
 export async function train<O extends Objective>(options: TrainOptions<O>): Promise<void> {
   const { objective, lora, batches, checkpoint, tokenBudget } = options

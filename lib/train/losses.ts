@@ -8,9 +8,7 @@ import { withGradient } from "../ops/gradient"
  * A pair's answers enter through s = Σ_t w_t (log π(y_t) - log π_ref(y_t)); weights all 1 make it DPO.
  */
 
-/**
- * Supervised loss: -Σ_t w_t log π(y_t), with weights [M] that already hold the division (1 / tokens for a mean).
- */
+/** Supervised loss: -Σ_t w_t log π(y_t), with weights [M] that already hold the division (1 / tokens for a mean). */
 export function sftLoss(logProbs: Tensor1D, weights: Tensor1D): Scalar {
   return tf.neg(tf.sum(tf.mul(logProbs, weights))) as Scalar
 }
@@ -100,13 +98,15 @@ export interface PreferenceResult {
 export const ROUNDING = 2 ** -18
 
 /**
- * Token-weighted DPO (the paper's fine-grained loss; musc eq. of the loss) and its relatives.
- * dpo: Rafailov 2023 eq. 7, cDPO: Mitchell 2023; ipo: Azar 2023 eq. 17 (on per-token means, as in TRL); hinge: SLiC,
- * Zhao 2023; simpo: Meng 2024 eq. 6 (its β is `simpoBeta`); orpo: Hong 2024 eq. 6-7 (its λ is `beta`, its SFT term is
- * always there);
- * tdpo1, tdpo2: Zeng 2024 (arXiv 2404.11999), a KL term at each token instead of token weights: with
- * D = Σ_t KL(π_ref || π), s + D (tdpo1) or s + α D (tdpo2, whose chosen D has no gradient) takes the place of s.
- * The released code sums only in its weighted branch and applies plain DPO token by token; here both sum.
+ * Token-weighted DPO (the paper's fine-grained loss) and its relatives. The released code sums over tokens in its
+ * weighted branch alone and applies plain DPO token by token; here both sum.
+ * - dpo: Rafailov 2023 eq. 7; with label smoothing cDPO, Mitchell 2023
+ * - tdpo1, tdpo2: Zeng 2024 (arXiv 2404.11999), a KL term at each token instead of token weights: with
+ *   D = Σ_t KL(π_ref || π), s + D (tdpo1) or s + α D (tdpo2, whose chosen D has no gradient) takes the place of s
+ * - ipo: Azar 2023 eq. 17, on per-token means as in TRL
+ * - hinge: SLiC, Zhao 2023
+ * - simpo: Meng 2024 eq. 6; its β is `simpoBeta`
+ * - orpo: Hong 2024 eq. 6-7; its λ is `beta`, its SFT term is always there
  */
 export function preferenceLoss(pairs: PairScores, options: PreferenceOptions): PreferenceResult {
   const { beta, labelSmoothing: eps } = options

@@ -46,9 +46,9 @@ export interface WorldBuildControl {
  * Makes the embedded model from nothing: a tokenizer of the world's words, then the phases: copy (repeat words),
  * writing (every task but judging), searching (look words up), judging (verdicts, which stand on looking up), able
  * (every task), settling and finishing (the same at falling rates), and careless (answers that ignore constraints;
- * everything else as before), which gives the base model that the method is to cure.
- * Writes a Hugging Face folder with its card to `out`, the able model to `work`/able.
- * The backend must have been chosen. @throws StoppedError when aborted; the same call goes on.
+ * everything else as before), which gives the base model that the method is to cure. Writes a Hugging Face folder with
+ * its card to `out`, the able model to `work`/able. The backend must have been chosen.
+ * @throws StoppedError when aborted; the same call goes on
  */
 export async function buildWorldModel(
   out: string,
