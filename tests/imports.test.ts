@@ -27,6 +27,7 @@ const order = [
   ["plots"],
   ["config"],
   ["report"],
+  ["trackers"],
   ["runs"],
   ["notebook"],
   ["cli"],

@@ -12,7 +12,7 @@ import { aligned, resultsTable } from "../runs/results"
 import { type RunOptions, run } from "../runs/run"
 import { benchmarkText } from "../runs/run-benchmarks"
 import { runStudy, type Study } from "../runs/study"
-import { parseTrackers, type TrackerName, trackerNames } from "../runs/trackers"
+import { parseTrackers, type TrackerName, trackerNames } from "../trackers/trackers"
 import { highlighted } from "./display"
 import {
   type JudgeFlags,

@@ -9,11 +9,11 @@ import { hasPassed, type Outcome } from "../musc/row"
 import { type RowStageName, type StageOptions, stageNamed } from "../musc/stages"
 import { weighRequest } from "../musc/weigh"
 import { lossWarning, stageCountOf } from "../report/losses"
+import type { Tracking } from "../trackers/trackers"
 import type { StepLog } from "../train/loop"
 import type { Engines } from "./engines"
 import type { RunJudge } from "./run-judge"
 import { keyOf, type RowStage, readOutput, runRows, type StageOutput } from "./store"
-import type { Tracking } from "./trackers"
 import { worldStage } from "./worlds"
 
 /** Work done of one stage; `unit` says what is counted. */

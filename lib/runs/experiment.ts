@@ -14,9 +14,16 @@ import type { Engines, OpenGenerator } from "./engines"
 import { exactGrader, type GradedPair, gradePair, graderOf, gradesKey, judgeOptions } from "./graders"
 import { type Brought, broughtBy, notesOf, verifiedNote } from "./notes"
 import { type Graded, meanShares, type PairCount, resultsOf } from "./results"
-import { type BenchmarkFindings, benchmarkTable, loadBenchmarks, type Measured, measureMethod } from "./run-benchmarks"
+import {
+  type BenchmarkFindings,
+  benchmarkTable,
+  type LoadedBenchmark,
+  loadBenchmarks,
+  type Measured,
+  measureMethod,
+} from "./run-benchmarks"
 import { judgedBy } from "./run-judge"
-import { holdoutStage, type Source, sourceStage } from "./source"
+import { holdoutStage, sourceStage } from "./source"
 import { checkMethods, stageOptions, trainSettings } from "./stages"
 import { keyOf, readOutput, type StageOutput } from "./store"
 import { metricsOf, trainedOn } from "./train-stage"
@@ -30,120 +37,165 @@ export interface Findings {
   benchmarks: BenchmarkFindings
 }
 
+/** What the seeds of a run add up to. */
+interface Collected {
+  graded: Findings["graded"]
+  pairs: PairCount[]
+  baselines: NonNullable<Results["baselines"]>
+  trained: NonNullable<Results["trained"]>
+  brought: Brought[]
+  measured: Measured[]
+  /** Folders of the jobs that somebody else is to run. */
+  pending: string[]
+  /** The held-out instructions, which all seeds answer. */
+  holdout?: StageOutput
+}
+
 /**
  * The paper's figure, once for each seed: instructions to pairs, pairs to adapters, adapters to answers and verdicts.
+ * @throws PendingJobError with all jobs that somebody else is to run; else what stages, training and evaluation throw
  */
 export async function experiment(context: RunContext, seeds: readonly number[]): Promise<Findings> {
-  const { config } = context
+  const { config, evalJudge: judge, engines } = context
   checkMethods(config)
-  const graded: Findings["graded"] = []
-  const pairs: PairCount[] = []
-  const baselines: NonNullable<Results["baselines"]> = []
-  const trained: NonNullable<Results["trained"]> = []
-  const own = config.methods.filter(isBaseline)
-  const fine = config.methods.includes("fine")
-  const filtered = config.keepPairs === "verified"
-  const brought: Brought[] = []
-  let holdout: StageOutput | undefined
-  const loaded = await loadBenchmarks(config, !!context.evalJudge)
-  const measured: Measured[] = []
-  const pending: string[] = []
-  const runSeed = async (seed: number) => {
-    const source = await sourceStage(context, seed)
-    tellLosses("source", source.rows, context.onNote)
-    const decomposed = await decomposeStage(context, seed, source)
-    brought.push(await broughtBy(seed, decomposed))
-    const sources = new Map<MethodName, PairSource>()
-    const contrasted = config.methods.filter((method) => method !== "base" && method !== "fine" && !isBaseline(method))
-    if (contrasted.length || !(own.length || fine)) {
-      const { answered, verified, weighed } = await contrastStages(context, seed, decomposed)
-      // Weights are made of the signals, so a longer list of weightings to write down changes no adapter.
-      const all = pairSource(weighed, keyOf((filtered ? verified! : answered).key, stages.weigh.version))
-      const confirmed = verified && (filtered ? all : await onlyVerified(all, verified))
-      for (const method of contrasted) sources.set(method, isVerified(method) ? confirmed! : all)
-      const n = passedOf(weighed)
-      if (!n && contrasted.length) {
-        const got = `none of ${weighed.rows} rows${reasons(weighed)}`
-        throw new InputError(`training needs at least one pair, got ${got}; cure the most frequent reason`, {
-          file: weighed.file,
-        })
-      }
-      context.onNote(`seed ${seed}: ${n} pairs of ${weighed.rows} instructions${reasons(weighed)}`)
-      const counts = confirmed && { n: confirmed.n, of: passedOf(answered), by: verifierOf(config) }
-      if (counts) context.onNote(verifiedNote(seed, counts))
-      pairs.push({
-        ...{ seed, n, graded: await gradePairs(context, `seed-${seed}/pairs`, filtered ? verified! : answered, n) },
-        ...(counts && { verified: counts }),
-      })
-    }
-    for (const method of own) {
-      const { output, unreadable } = await baselinePairs(context, seed, method, decomposed)
-      const n = passedOf(output)
-      context.onNote(`seed ${seed}: ${n} pairs of ${output.rows} instructions for ${method}${reasons(output)}`)
-      const exact = await checkable(output)
-      const pairShares = meanShares(exact ? await gradePairs(context, `seed-${seed}/pairs-${method}`, output, n) : [])
-      baselines.push({ method, seed, n, failures: output.failures, unreadable, ...pairShares })
-      if (n) sources.set(method, pairSource(output, output.key))
-    }
-    if (fine) {
-      const output = await finePairs(context, seed, decomposed)
-      const n = passedOf(output)
-      context.onNote(`seed ${seed}: ${n} pairs of ${output.rows} instructions for fine${reasons(output)}`)
-      if (n) sources.set("fine", pairSource(output, output.key))
-    }
-    const fewest = Math.min(...[...sources.values()].flatMap(({ n }) => n || []))
-    const most = Math.min(
-      config.pairs || Number.POSITIVE_INFINITY,
-      config.equalPairs ? fewest : Number.POSITIVE_INFINITY,
-    )
-    if (config.evalInstructions) holdout ??= await holdoutStage(context, source)
-    // All are trained before one is evaluated: a server is then started once, with all adapters.
-    const evaluated: [MethodName, Adapter | null][] = []
-    for (const method of config.methods) {
-      const source = sources.get(method)?.n ? sources.get(method) : undefined
-      if (!source && method !== "base") {
-        context.onNote(`seed ${seed}: ${method} is left out, as it has no pairs to be trained on`)
-        continue
-      }
-      const training = source && trainMethod(context, seed, method, source, most)
-      const adapter = (await training?.catch(pendingIn(pending))) ?? null
-      const counts = adapter && (await trainedOn(join(context.dir, `seed-${seed}/train/${method}`)))
-      if (counts) {
-        const { pairs, leftOut, refused = 0, shortened } = counts
-        trained.push({ method, seed, pairs, left_out: leftOut + refused, shortened })
-      }
-      evaluated.push([method, adapter])
-    }
-    if (pending.length) return
-    for (const [method, adapter] of evaluated) {
-      const opened = openedLazily(context.engines, adapter?.dir)
-      try {
-        if (holdout) graded.push(...(await evaluateMethod(context, seed, method, { adapter, opened, holdout })))
-        const of = { method, seed, first: seeds[0]!, adapter: adapter?.key, engine: opened.engine }
-        measured.push(...(await measureMethod(context, loaded, measured, of)))
-      } finally {
-        await opened.dispose()
-      }
-    }
-  }
-  for (const seed of seeds) await runSeed(seed).catch(pendingIn(pending))
-  if (pending.length) throw new PendingJobError(pending)
+  const all: Collected = { graded: [], pairs: [], baselines: [], trained: [], brought: [], measured: [], pending: [] }
+  const loaded = await loadBenchmarks(config, !!judge)
+  for (const seed of seeds)
+    await runSeed(context, seed, all, { loaded, first: seeds[0]! }).catch(pendingIn(all.pending))
+  const { graded, pairs, baselines, trained, measured } = all
+  if (all.pending.length) throw new PendingJobError(all.pending)
   const results = resultsOf(graded, pairs, { samples: config.bootstrapSamples, seed: config.seed })
   const verified = pairs.flatMap(({ seed, verified }) => (verified ? verifiedNote(seed, verified) : []))
-  const notes = [...notesOf(config, brought), ...verified]
-  const benchmarks = { loaded, measured, seeds, judge: context.evalJudge?.id }
+  const notes = [...notesOf(config, all.brought), ...verified]
+  const benchmarks = { loaded, measured, seeds, judge: judge?.id }
+  const items = graded.flatMap(({ items }) => items)
   const more = {
-    ...{ trained, split: config.evalSplit, ...(notes.length && { notes }), ...(own.length && { baselines }) },
-    ...(graded.length && {
-      judged_by: judgedBy(
-        graded.flatMap(({ items }) => items),
-        context.engines,
-        context.evalJudge,
-      ),
-    }),
+    ...{ trained, split: config.evalSplit, ...(notes.length && { notes }) },
+    ...(config.methods.some(isBaseline) && { baselines }),
+    ...(graded.length && { judged_by: judgedBy(items, engines, judge) }),
     ...(loaded.length && { benchmarks: benchmarkTable(config, benchmarks) }),
   }
   return { results: { ...results, ...more }, graded, benchmarks }
+}
+
+/** All stages of one seed; what they found is added to `all`. */
+async function runSeed(
+  context: RunContext,
+  seed: number,
+  all: Collected,
+  { loaded, first }: { loaded: readonly LoadedBenchmark[]; first: number },
+): Promise<void> {
+  const { config, engines } = context
+  const source = await sourceStage(context, seed)
+  tellLosses("source", source.rows, context.onNote)
+  const options = stageOptions(config, seed).decompose
+  const decomposed = await methodStage(context, "decompose", { seed, input: source.rows, options })
+  all.brought.push(await broughtBy(seed, decomposed))
+  const sources = await pairSources(context, seed, decomposed, all)
+  if (config.evalInstructions) all.holdout ??= await holdoutStage(context, source)
+  // All are trained before one is evaluated: a server is then started once, with all adapters.
+  const trained = await trainMethods(context, seed, sources, all)
+  if (all.pending.length) return
+  for (const [method, adapter] of trained) {
+    const opened = openedLazily(engines, adapter?.dir)
+    try {
+      const { holdout } = all
+      if (holdout) all.graded.push(...(await evaluateMethod(context, seed, method, { adapter, opened, holdout })))
+      const of = { method, seed, first, adapter: adapter?.key, engine: opened.engine }
+      all.measured.push(...(await measureMethod(context, loaded, all.measured, of)))
+    } finally {
+      await opened.dispose()
+    }
+  }
+}
+
+/** Stages 2 to 5 and those of the baselines: the pairs that each method is trained on. */
+async function pairSources(
+  context: RunContext,
+  seed: number,
+  decomposed: StageOutput,
+  all: Pick<Collected, "pairs" | "baselines">,
+): Promise<Map<MethodName, PairSource>> {
+  const { methods } = context.config
+  const baselines = methods.filter(isBaseline)
+  const fine = methods.includes("fine")
+  const sources = new Map<MethodName, PairSource>()
+  const contrasted = methods.filter((method) => method !== "base" && method !== "fine" && !isBaseline(method))
+  if (contrasted.length || !(baselines.length || fine)) {
+    const { count, sourceOf } = await contrastivePairs(context, seed, decomposed, contrasted.length > 0)
+    all.pairs.push(count)
+    for (const method of contrasted) sources.set(method, sourceOf(method))
+  }
+  const add = (method: MethodName, output: StageOutput) => {
+    const n = passedOf(output)
+    context.onNote(`seed ${seed}: ${n} pairs of ${output.rows} instructions for ${method}${reasons(output)}`)
+    if (n) sources.set(method, pairSource(output, output.key))
+    return n
+  }
+  for (const method of baselines) {
+    const { output, unreadable } = await baselinePairs(context, seed, method, decomposed)
+    const n = add(method, output)
+    const exact = await checkable(output)
+    const pairShares = meanShares(exact ? await gradePairs(context, `seed-${seed}/pairs-${method}`, output, n) : [])
+    all.baselines.push({ method, seed, n, failures: output.failures, unreadable, ...pairShares })
+  }
+  if (fine) add("fine", await finePairs(context, seed, decomposed))
+  return sources
+}
+
+/**
+ * The contrastive pairs of a seed, all of them or those that were verified, as a method asks.
+ * @throws InputError where no pair is left and one is `needed`
+ */
+async function contrastivePairs(context: RunContext, seed: number, decomposed: StageOutput, needed: boolean) {
+  const { config, onNote } = context
+  const { answered, verified, weighed } = await contrastStages(context, seed, decomposed)
+  const kept = config.keepPairs === "verified" ? verified! : answered
+  // Weights are made of the signals, so a longer list of weightings to write down changes no adapter.
+  const pairs = pairSource(weighed, keyOf(kept.key, stages.weigh.version))
+  const confirmed = verified && (verified === kept ? pairs : await onlyVerified(pairs, verified))
+  const n = passedOf(weighed)
+  if (!n && needed) {
+    const got = `none of ${weighed.rows} rows${reasons(weighed)}`
+    throw new InputError(`training needs at least one pair, got ${got}; cure the most frequent reason`, {
+      file: weighed.file,
+    })
+  }
+  onNote(`seed ${seed}: ${n} pairs of ${weighed.rows} instructions${reasons(weighed)}`)
+  const counts = confirmed && { n: confirmed.n, of: passedOf(answered), by: verifierOf(config) }
+  if (counts) onNote(verifiedNote(seed, counts))
+  const graded = await gradePairs(context, `seed-${seed}/pairs`, kept, n)
+  const count: PairCount = { seed, n, graded, ...(counts && { verified: counts }) }
+  return { count, sourceOf: (method: MethodName) => (isVerified(method) ? confirmed! : pairs) }
+}
+
+/** Stage 6 for each method of the settings, with null for the base model; a method without pairs is left out. */
+async function trainMethods(
+  context: RunContext,
+  seed: number,
+  sources: ReadonlyMap<MethodName, PairSource>,
+  all: Pick<Collected, "trained" | "pending">,
+): Promise<[MethodName, Adapter | null][]> {
+  const { config, dir, onNote } = context
+  const fewest = Math.min(...[...sources.values()].flatMap(({ n }) => n || []))
+  const most = Math.min(config.pairs || Number.POSITIVE_INFINITY, config.equalPairs ? fewest : Number.POSITIVE_INFINITY)
+  const methods: [MethodName, Adapter | null][] = []
+  for (const method of config.methods) {
+    const source = sources.get(method)?.n ? sources.get(method) : undefined
+    if (!source && method !== "base") {
+      onNote(`seed ${seed}: ${method} is left out, as it has no pairs to be trained on`)
+      continue
+    }
+    const training = source && trainMethod(context, seed, method, source, most)
+    const adapter = (await training?.catch(pendingIn(all.pending))) ?? null
+    const counts = adapter && (await trainedOn(join(dir, `seed-${seed}/train/${method}`)))
+    if (counts) {
+      const { pairs, leftOut, refused = 0, shortened } = counts
+      all.trained.push({ method, seed, pairs, left_out: leftOut + refused, shortened })
+    }
+    methods.push([method, adapter])
+  }
+  return methods
 }
 
 /** Notes the jobs that somebody else is to run, so that the others are written before the command ends. */
@@ -154,11 +206,6 @@ const pendingIn = (folders: string[]) => (error: unknown) => {
 }
 
 const passedOf = ({ rows, failures }: StageOutput) => rows - sum(Object.values(failures))
-
-function decomposeStage(context: RunContext, seed: number, source: Source): Promise<StageOutput> {
-  const options = stageOptions(context.config, seed).decompose
-  return methodStage(context, "decompose", { seed, input: source.rows, options })
-}
 
 /**
  * Stages 2 to 5. Pairs are verified where a setting or a method asks for it; `keepPairs` leaves only those to be
@@ -180,19 +227,12 @@ async function contrastStages(context: RunContext, seed: number, decomposed: Sta
 
 async function gradePairs(context: RunContext, name: string, pairs: StageOutput, n: number): Promise<GradedPair[]> {
   const { gradedPairs } = context.config
+  const { base, textIdentity } = context.engines
   const options = judgeOptions(context.config)
-  const grade = graderOf(context.engines.base, options)
+  const grade = graderOf(base, options)
   const checked = await rowsStage<PairRow, GradedPair>(context, {
     name,
-    key: keyOf(
-      "pairs",
-      evaluateVersion,
-      pairs.key,
-      context.engines.textIdentity,
-      gradedPairs,
-      options,
-      ...gradesKey(context.config),
-    ),
+    key: keyOf("pairs", evaluateVersion, pairs.key, textIdentity, gradedPairs, options, ...gradesKey(context.config)),
     total: Math.min(n, gradedPairs),
     rows: () => first(gradedPairs, passed<PairRow>(pairs)),
     work: (row) => gradePair(row, grade),

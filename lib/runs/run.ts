@@ -16,6 +16,7 @@ import { planFor } from "../model/executor"
 import { sizeOf } from "../model/transformer"
 import { writeReport } from "../report/report"
 import { writeResults } from "../report/tables"
+import { openTrackers, type TrackerName } from "../trackers/trackers"
 import { planLog, stageClock } from "./clock"
 import { NoRowsError, type Progress, type RunContext } from "./context"
 import { type EngineOptions, openEngines } from "./engines"
@@ -27,7 +28,6 @@ import { openRunJudge } from "./run-judge"
 import { checkServerSignals, serverSignals } from "./scoring-server"
 import { openServed, openWriting } from "./servers"
 import { isWorld } from "./stages"
-import { openTrackers, type TrackerName } from "./trackers"
 
 export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgress" | "onNote">> {
   /** Called with the tokens that each step of generation made. */
@@ -97,69 +97,21 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
       clock.tokens(count)
       options.onTokens?.(count)
     }
-    const backend = await backendOf(config, options.local)
-    onNote(backend)
-    await turn() // a signal that has come is heard before the model is read
-    const thinking = thinkingOf(config)
-    const elsewhere = !!options.serve && !!options.torch
-    const model =
-      options.local ?? describeModel(await modelFolder(config.model, { signal, onProgress }), { thinking, elsewhere })
-    let opened: LocalModel | undefined
-    const open = () => {
-      opened = openLocal(model.dir, { onNote, workers: config.workers, thinking })
-      onPlan("writing and scoring", planFor(sizeOf(opened.model.params), { kind: "generate" }))
-      return opened
-    }
-    await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
     const seeds = Array.from({ length: config.repeat }, (_, i) => config.seed + i)
-    const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))
-    const calls = join(dir, ".text.calls.jsonl")
-    const opening = { file: calls, signal, onNote, onProgress }
-    const writer = options.server && (await openWriting(options.server, opening))
-    const served =
-      options.serve && (await openServed(model, { ...options.serve, log: join(dir, "server.log") }, opening))
-    const text = served?.text ?? (writer && { base: writer.engine, identity: writer.id })
-    const signals = options.serverSignals
-      ? await serverSignals(model, { server: options.server, writer, served, ...opening })
-      : undefined
-    const engines = openEngines(model, options.local ? () => options.local! : open, {
-      ...{ signal, onTokens, onNote, text, signals, torch: options.torch },
-    })
-    const tracking = options.log && (await openTrackers(dir, config, options.log))
-    if (options.shared !== undefined) await mkdir(options.shared, { recursive: true })
-    const evalJudge = await openRunJudge(config, { ...options, dir: options.shared ?? dir, signal, onNote })
-    const context = {
-      config,
-      dir,
-      engines,
-      judge: options.judge,
-      evalJudge,
-      cache,
-      shared: options.shared,
-      tracking,
-      signal,
-      onProgress,
-      onNote,
-      onPlan,
-    }
+    const watching = { dir, signal, onProgress, onNote, onPlan, onTokens }
+    const { backend, context, about, finish, close } = await openRun(config, options, watching)
     const results = await experiment(context, seeds).finally(async () => {
       failing.abort()
-      await writer?.close()
-      await evalJudge?.close()
-      await served?.close()
-      engines.dispose()
-      if (opened) tf.dispose(opened.model.params)
+      await close()
     })
     await writeResults(dir, results.results)
-    await tracking?.results(results.results)
-    const { name, fingerprint } = model
+    await context.tracking?.results(results.results)
     const finished = new Date().toISOString()
-    const written = text && { text: { model: text.base.name, id: text.identity } }
     const manifest = {
-      ...{ backend, model: { name, fingerprint, ...written }, command: options.command ?? "", commit: commit() },
+      ...{ backend, model: about, command: options.command ?? "", commit: commit() },
       ...{ machine: machine(), plans, stages: clock.times(), seeds, started, finished },
     }
-    await (served ?? writer)?.finish()
+    await finish()
     await writeManifest(dir, { ...versions(), ...manifest }, currentOf(config))
     await writeReport(dir)
     return results
@@ -169,6 +121,59 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
   } finally {
     failing.abort()
     lock.release()
+  }
+}
+
+type Watching = Pick<RunContext, "dir" | "onProgress" | "onNote" | "onPlan"> & {
+  signal: AbortSignal
+  onTokens: (count: number) => void
+}
+
+/** Backend, model, servers, judge and trackers of a run. `finish` removes what only an unfinished run needs. */
+async function openRun(config: RunConfig, options: RunOptions, { onTokens, ...watching }: Watching) {
+  const { dir, signal, onProgress, onNote, onPlan } = watching
+  const backend = await backendOf(config, options.local)
+  onNote(backend)
+  await turn() // a signal that has come is heard before the model is read
+  const thinking = thinkingOf(config)
+  const elsewhere = !!options.serve && !!options.torch
+  const model =
+    options.local ?? describeModel(await modelFolder(config.model, { signal, onProgress }), { thinking, elsewhere })
+  let opened: LocalModel | undefined
+  const open = () => {
+    opened = openLocal(model.dir, { onNote, workers: config.workers, thinking })
+    onPlan("writing and scoring", planFor(sizeOf(opened.model.params), { kind: "generate" }))
+    return opened
+  }
+  await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
+  const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))
+  const opening = { file: join(dir, ".text.calls.jsonl"), signal, onNote, onProgress }
+  const writer = options.server && (await openWriting(options.server, opening))
+  const served = options.serve && (await openServed(model, { ...options.serve, log: join(dir, "server.log") }, opening))
+  const text = served?.text ?? (writer && { base: writer.engine, identity: writer.id })
+  const signals = options.serverSignals
+    ? await serverSignals(model, { server: options.server, writer, served, ...opening })
+    : undefined
+  const engines = openEngines(model, options.local ? () => options.local! : open, {
+    ...{ signal, onTokens, onNote, text, signals, torch: options.torch },
+  })
+  const tracking = options.log && (await openTrackers(dir, config, options.log))
+  const { judge, shared } = options
+  if (shared !== undefined) await mkdir(shared, { recursive: true })
+  const evalJudge = await openRunJudge(config, { ...options, dir: shared ?? dir, signal, onNote })
+  const context: RunContext = { ...watching, config, engines, judge, evalJudge, cache, shared, tracking }
+  const { name, fingerprint } = model
+  return {
+    ...{ backend, context },
+    about: { name, fingerprint, ...(text && { text: { model: text.base.name, id: text.identity } }) },
+    finish: async () => (served ?? writer)?.finish(),
+    async close() {
+      await writer?.close()
+      await evalJudge?.close()
+      await served?.close()
+      engines.dispose()
+      if (opened) tf.dispose(opened.model.params)
+    },
   }
 }
 

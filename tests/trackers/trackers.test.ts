@@ -4,8 +4,8 @@ import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
 import { configDefaults } from "../../lib/config/config"
 import type { MetricsLine } from "../../lib/data/results"
-import { maskedCrc, record } from "../../lib/runs/tensorboard"
-import { openTrackers, parseTrackers } from "../../lib/runs/trackers"
+import { maskedCrc, record } from "../../lib/trackers/tensorboard"
+import { openTrackers, parseTrackers } from "../../lib/trackers/trackers"
 
 const root = mkdtempSync(join(tmpdir(), "musc-trackers-"))
 afterAll(() => rmSync(root, { recursive: true }))

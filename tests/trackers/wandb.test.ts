@@ -4,7 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, afterEach, describe, expect, it, vi } from "vitest"
 import { configDefaults } from "../../lib/config/config"
-import { openTrackers } from "../../lib/runs/trackers"
+import { openTrackers } from "../../lib/trackers/trackers"
 
 const root = mkdtempSync(join(tmpdir(), "musc-wandb-"))
 afterAll(() => rmSync(root, { recursive: true }))
