@@ -8,7 +8,7 @@ import { writeRows } from "../ops/table"
 import type { ModelConfig } from "./config"
 import { keepsBf16 } from "./executor"
 import { floatBytes } from "./floats"
-import { targetShape } from "./lora"
+import { type LoraTarget, loraTargets, targetShape } from "./lora"
 import { openCheckpoint, type TensorData, type TensorFile, writeSafetensors } from "./safetensors"
 import type { Model, ModelParams, Params } from "./transformer"
 
@@ -27,100 +27,93 @@ interface Slot {
 
 /** Every parameter that a model of this shape has. */
 function slots(config: ModelConfig): Slot[] {
-  const { vocabSize: V, dim: D, heads: N, kvHeads: K, headDim: H, normOffset } = config
-  const table = (name: string, source: string, shape: number[]): Slot => ({
-    name,
-    kind: "table",
-    sources: [{ name: source, shape }],
-    load: ([x]) => x!,
-    store: (x) => [x],
-  })
-  const norm = (name: string, source: string, size: number): Slot => ({
-    name,
-    sources: [{ name: source, shape: [size] }],
-    load: ([w]) => (normOffset ? tf.add(w!, normOffset) : w!),
-    store: (w) => [normOffset ? tf.sub(w, normOffset) : w],
-  })
-  const matrix = (name: string, layer: string, sources: [string, number, number][]): Slot => ({
-    name,
-    kind: "matrix",
-    sources: sources.map(([source, inputs, outputs]) => ({
-      name: `${layer}.${source}.weight`,
-      shape: [outputs, inputs],
-    })),
-    load: (parts) => tf.transpose(tf.concat(parts, 0)),
-    store: (x) =>
-      tf.split(
-        tf.transpose(x),
-        sources.map(([, , outputs]) => outputs),
-        0,
-      ),
-  })
-  const bias = (name: string, layer: string, sources: [string, number][]): Slot => ({
-    name,
-    sources: sources.map(([source, outputs]) => ({ name: `${layer}.${source}.bias`, shape: [outputs] })),
-    load: (parts) => tf.concat(parts, 0),
-    store: (x) =>
-      tf.split(
-        x,
-        sources.map(([, outputs]) => outputs),
-        0,
-      ),
-  })
-  const layerSlots = (i: number): Slot[] => {
-    const at = `layers.${i}`
-    const from = `model.layers.${i}`
-    const [q, k, v] = [targetShape(config, "q"), targetShape(config, "k"), targetShape(config, "v")]
-    const [o, gate, down] = [targetShape(config, "o"), targetShape(config, "gate"), targetShape(config, "down")]
-    const slots = [
-      norm(`${at}.norm1`, `${from}.input_layernorm.weight`, D),
-      matrix(`${at}.qk`, from, [
-        ["self_attn.q_proj", ...q],
-        ["self_attn.k_proj", ...k],
-      ]),
-      matrix(`${at}.v`, from, [["self_attn.v_proj", ...v]]),
-      matrix(`${at}.o`, from, [["self_attn.o_proj", ...o]]),
-      norm(`${at}.norm2`, `${from}.${config.postNorms ? "pre_feedforward" : "post_attention"}_layernorm.weight`, D),
-      matrix(`${at}.gate`, from, [["mlp.gate_proj", ...gate]]),
-      matrix(`${at}.up`, from, [["mlp.up_proj", ...gate]]),
-      matrix(`${at}.down`, from, [["mlp.down_proj", ...down]]),
-    ]
-    if (config.postNorms) {
-      slots.push(norm(`${at}.postNorm1`, `${from}.post_attention_layernorm.weight`, D))
-      slots.push(norm(`${at}.postNorm2`, `${from}.post_feedforward_layernorm.weight`, D))
-    }
-    if (config.qkNorm) {
-      slots.push(norm(`${at}.qNorm`, `${from}.self_attn.q_norm.weight`, H))
-      slots.push(norm(`${at}.kNorm`, `${from}.self_attn.k_norm.weight`, H))
-    }
-    if (config.attentionBias) {
-      slots.push(
-        bias(`${at}.qkBias`, from, [
-          ["self_attn.q_proj", N * H],
-          ["self_attn.k_proj", K * H],
-        ]),
-      )
-      slots.push(bias(`${at}.vBias`, from, [["self_attn.v_proj", K * H]]))
-    }
-    if (config.outputBias) slots.push(bias(`${at}.oBias`, from, [["self_attn.o_proj", D]]))
-    if (config.mlpBias) {
-      for (const [name, size] of [
-        ["gate", config.ffn],
-        ["up", config.ffn],
-        ["down", D],
-      ] as const) {
-        slots.push(bias(`${at}.${name}Bias`, from, [[`mlp.${name}_proj`, size]]))
-      }
-    }
-    return slots
-  }
+  const { vocabSize: V, dim: D, tiedHead, layers } = config
   return [
-    table("embed", embeddingName, [V, D]),
-    ...(config.tiedHead ? [] : [table("head", headName, [V, D])]),
-    norm("norm", "model.norm.weight", D),
-    ...Array.from({ length: config.layers }, (_, i) => layerSlots(i)).flat(),
+    tableSlot("embed", embeddingName, [V, D]),
+    ...(tiedHead ? [] : [tableSlot("head", headName, [V, D])]),
+    normSlot(config, "norm", "model.norm.weight", D),
+    ...Array.from({ length: layers }, (_, i) => layerSlots(config, i)).flat(),
   ]
 }
+
+function layerSlots(config: ModelConfig, i: number): Slot[] {
+  const { dim: D, heads: N, kvHeads: K, headDim: H, ffn: F, postNorms, qkNorm } = config
+  const { attentionBias, outputBias, mlpBias } = config
+  const norm = (name: string, source: string, size: number) =>
+    normSlot(config, `layers.${i}.${name}`, `model.layers.${i}.${source}.weight`, size)
+  const matrix = (name: string, ...targets: readonly LoraTarget[]) =>
+    matrixSlot(
+      `layers.${i}.${name}`,
+      targets.map((target) => {
+        const [inputs, outputs] = targetShape(config, target)
+        return { name: `model.layers.${i}.${loraTargets[target]}.weight`, shape: [outputs, inputs] }
+      }),
+    )
+  const bias = (name: string, ...sources: readonly (readonly [string, number])[]) =>
+    biasSlot(
+      `layers.${i}.${name}Bias`,
+      sources.map(([source, size]) => ({ name: `model.layers.${i}.${source}.bias`, shape: [size] })),
+    )
+  return [
+    norm("norm1", "input_layernorm", D),
+    matrix("qk", "q", "k"),
+    matrix("v", "v"),
+    matrix("o", "o"),
+    norm("norm2", postNorms ? "pre_feedforward_layernorm" : "post_attention_layernorm", D),
+    matrix("gate", "gate"),
+    matrix("up", "up"),
+    matrix("down", "down"),
+    ...(postNorms
+      ? [norm("postNorm1", "post_attention_layernorm", D), norm("postNorm2", "post_feedforward_layernorm", D)]
+      : []),
+    ...(qkNorm ? [norm("qNorm", "self_attn.q_norm", H), norm("kNorm", "self_attn.k_norm", H)] : []),
+    ...(attentionBias
+      ? [bias("qk", ["self_attn.q_proj", N * H], ["self_attn.k_proj", K * H]), bias("v", ["self_attn.v_proj", K * H])]
+      : []),
+    ...(outputBias ? [bias("o", ["self_attn.o_proj", D])] : []),
+    ...(mlpBias
+      ? [bias("gate", ["mlp.gate_proj", F]), bias("up", ["mlp.up_proj", F]), bias("down", ["mlp.down_proj", D])]
+      : []),
+  ]
+}
+
+const tableSlot = (name: string, source: string, shape: number[]): Slot => ({
+  name,
+  kind: "table",
+  sources: [{ name: source, shape }],
+  load: ([x]) => x!,
+  store: (x) => [x],
+})
+
+const normSlot = ({ normOffset }: ModelConfig, name: string, source: string, size: number): Slot => ({
+  name,
+  sources: [{ name: source, shape: [size] }],
+  load: ([w]) => (normOffset ? tf.add(w!, normOffset) : w!),
+  store: (w) => [normOffset ? tf.sub(w, normOffset) : w],
+})
+
+/** Matrices [out, in] of the checkpoint side by side in one [in, out]. */
+const matrixSlot = (name: string, sources: Slot["sources"]): Slot => ({
+  name,
+  kind: "matrix",
+  sources,
+  load: (parts) => tf.transpose(tf.concat(parts, 0)),
+  store: (x) => partsOf(tf.transpose(x), sources),
+})
+
+const biasSlot = (name: string, sources: Slot["sources"]): Slot => ({
+  name,
+  sources,
+  load: (parts) => tf.concat(parts, 0),
+  store: (x) => partsOf(x, sources),
+})
+
+const partsOf = (x: Tensor, sources: Slot["sources"]): Tensor[] =>
+  tf.split(
+    x,
+    sources.map(({ shape }) => shape[0]!),
+    0,
+  )
 
 /** Number of weights that a model of this shape has. */
 export const parameterCount = (config: ModelConfig): number =>

@@ -103,106 +103,19 @@ const HOPELESS = 10
  * throw. Finished work is kept.
  */
 export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: BenchmarkScores; table: string }> {
-  const { benchmark, dir, scoring, judge, onProgress } = run
-  const { source } = run
+  const { dir, source } = run
   const items = "answers" in source ? run.items.filter(({ id }) => source.answers.has(id)) : run.items
   const lock = lockFolder(dir)
   const signal = AbortSignal.any([lock.lost, ...(run.signal ? [run.signal] : [])])
   try {
-    const stage = <Out extends object>(
-      name: StageName,
-      key: string,
-      { chunk, replay }: { chunk: number; replay: boolean },
-      work: (item: BenchmarkItem, i: number) => Promise<Out>,
-    ): Promise<StageOutput> => {
-      const guarded = keepRefused(stageNames[name], Math.min(HOPELESS, items.length), work)
-      return runRows({
-        ...{ stage: name, file: join(dir, `${name}.jsonl`), key, chunk: () => chunk, replay: () => replay, signal },
-        rows: () => items.map((item, i) => ({ item, i })),
-        work: ({ item, i }) => guarded(item, i),
-        onRow: (done) => onProgress?.({ stage: stageNames[name], unit: "rows", done, total: items.length }),
-      })
-    }
-    const hasAnswers = "answers" in source
     // Finished calls of servers are kept, so all but refused ones come from disk; another scoring shall need no call at
     // all.
-    const again: StageName[] = hasAnswers || source.local ? ["collected"] : ["answers", "collected"]
-    if (scoringOf(dir) === scoring) await forgetRefused(dir, again)
-    const output = await stage(
-      "answers",
-      keyOf(version, benchmark.name, items, hasAnswers ? [...source.answers] : [source.id, source.seed]),
-      hasAnswers
-        ? { chunk: 1000, replay: false }
-        : {
-            chunk: (source.local ? 4 : 1) * source.engine.concurrency,
-            replay: source.local && !source.engine.independent,
-          },
-      (item): Promise<Answered> =>
-        hasAnswers
-          ? Promise.resolve({ id: item.id, responses: source.answers.get(item.id)!, cut: 0 })
-          : answer(item, benchmark.name, source),
-    )
+    const again: StageName[] = "answers" in source || source.local ? ["collected"] : ["answers", "collected"]
+    if (scoringOf(dir) === run.scoring) await forgetRefused(dir, again)
+    const folder = { ...run, items, signal }
+    const output = await answerItems(folder)
     const answers = await collect(readOutput<Answered>(output))
-    let collected: { collected: unknown; failure?: Failure }[] | undefined
-    if (benchmark.judged && judge) {
-      const key = keyOf(version, output.key, judge.id)
-      const limits = { chunk: (judge.independent ? 1 : 4) * judge.concurrency, replay: !judge.independent }
-      const file = await stage("collected", key, limits, async ({ id, ...item }, i) => {
-        const { failure, responses } = answers[i]!
-        return failure
-          ? { id, failure }
-          : { id, collected: await benchmark.collect({ id, ...item }, responses, judge.ask) }
-      })
-      collected = await collect(readOutput<{ collected: unknown; failure?: Failure }>(file))
-    }
-    const lines = items.map(({ id, unit, ...item }, i): (Scored & { failure?: undefined }) | Refused => {
-      const failure = answers[i]!.failure ?? collected?.[i]?.failure
-      if (failure) return { id, unit, failure }
-      const reply = collected?.[i]?.collected ?? null
-      return { id, unit, result: benchmark.score({ id, unit, ...item }, answers[i]!.responses, reply, scoring) }
-    })
-    const rows = lines.filter((line) => !line.failure) as Scored[]
-    const refused = lines.filter((line): line is Refused => !!line.failure)
-    if (!rows.length) {
-      throw new InputError(`${benchmark.name}: must have an item to score, got none; ${refusedNote(refused)}`)
-    }
-    const results = rows.map(({ result }) => result)
-    const figures = withIntervals((some) => benchmark.figures(some, scoring), rows, run.bootstrap)
-    const cut = answers.filter((row) => row.cut).length
-    const problems = answers.flatMap((row) => row.problems ?? [])
-    const scores: BenchmarkScores = {
-      musc: versions().musc,
-      benchmark: benchmark.name,
-      scoring,
-      subject: run.subject,
-      judge: collected ? judge!.name : null,
-      items: rows.length,
-      refused: refused.length,
-      data: { ...run.data },
-      figures: withoutNaN(figures),
-      notes: [
-        ...(run.notes ?? []),
-        ...(refused.length ? [refusedNote(refused)] : []),
-        ...(cut ? [`answers cut off at the token limit, scored as they are: ${cut}`] : []),
-        ...(problems.length
-          ? [`turns without an answer, scored as empty: ${problems.length} (${tally(problems)})`]
-          : []),
-        ...(benchmark.notes?.(results, scoring) ?? []),
-      ],
-      bootstrap: { samples: run.bootstrap.samples, seed: run.bootstrap.seed },
-    }
-    const table = scoresTable(scores, figures)
-    await writeAtomic(
-      join(dir, "items.jsonl"),
-      lines.map((line) => `${JSON.stringify(line)}\n`),
-    )
-    await writeAtomic(join(dir, "table.md"), `${table}\n`)
-    const outputs = ["answers.jsonl", "collected.jsonl", "items.jsonl", "table.md"]
-    scores.files = {}
-    for (const file of outputs.filter((name) => existsSync(join(dir, name))))
-      scores.files[file] = await sha256File(join(dir, file))
-    await writeAtomic(join(dir, "scores.json"), `${JSON.stringify(scores, null, 2)}\n`)
-    return { scores, table }
+    return await writeScores(folder, answers, await collectReplies(folder, answers, output.key))
   } catch (error) {
     if (signal.aborted && !(error instanceof StoppedError)) {
       throw new StoppedError(undefined, { cause: error })
@@ -211,6 +124,119 @@ export async function runBenchmark(run: BenchmarkRun): Promise<{ scores: Benchma
   } finally {
     lock.release()
   }
+}
+
+/** An output of a result folder, a row an item. */
+function itemStage<Out extends object>(
+  { dir, items, signal, onProgress }: BenchmarkRun,
+  name: StageName,
+  { key, chunk, replay }: { key: string; chunk: number; replay: boolean },
+  work: (item: BenchmarkItem, i: number) => Promise<Out>,
+): Promise<StageOutput> {
+  const guarded = keepRefused(stageNames[name], Math.min(HOPELESS, items.length), work)
+  return runRows({
+    ...{ stage: name, file: join(dir, `${name}.jsonl`), key, chunk: () => chunk, replay: () => replay, signal },
+    rows: () => items.map((item, i) => ({ item, i })),
+    work: ({ item, i }) => guarded(item, i),
+    onRow: (done) => onProgress?.({ stage: stageNames[name], unit: "rows", done, total: items.length }),
+  })
+}
+
+function answerItems(run: BenchmarkRun): Promise<StageOutput> {
+  const { benchmark, items, source } = run
+  const keyBy = (by: unknown[]) => keyOf(version, benchmark.name, items, by)
+  if ("answers" in source) {
+    const limits = { key: keyBy([...source.answers]), chunk: 1000, replay: false }
+    const work = async ({ id }: BenchmarkItem): Promise<Answered> => ({
+      id,
+      responses: source.answers.get(id)!,
+      cut: 0,
+    })
+    return itemStage(run, "answers", limits, work)
+  }
+  const { engine, id, seed, local } = source
+  const chunk = (local ? 4 : 1) * engine.concurrency
+  const limits = { key: keyBy([id, seed]), chunk, replay: local && !engine.independent }
+  return itemStage(run, "answers", limits, (item) => answer(item, benchmark.name, source))
+}
+
+/** What the judge says of each answer; undefined where none is asked. */
+async function collectReplies(
+  run: BenchmarkRun,
+  answers: readonly Answered[],
+  answersKey: string,
+): Promise<Collected[] | undefined> {
+  const { benchmark, judge } = run
+  if (!benchmark.judged || !judge) return undefined
+  const { id, concurrency, independent, ask } = judge
+  const chunk = (independent ? 1 : 4) * concurrency
+  const limits = { key: keyOf(version, answersKey, id), chunk, replay: !independent }
+  const output = await itemStage(run, "collected", limits, async (item, i) => {
+    const { failure, responses } = answers[i]!
+    if (failure) return { id: item.id, failure }
+    return { id: item.id, collected: await benchmark.collect(item, responses, ask) }
+  })
+  return collect(readOutput<Collected>(output))
+}
+
+interface Collected {
+  collected?: unknown
+  failure?: Failure
+}
+
+/** Scores what was answered and collected, and writes `items.jsonl`, `table.md` and `scores.json`. */
+async function writeScores(
+  run: BenchmarkRun,
+  answers: readonly Answered[],
+  collected: readonly Collected[] | undefined,
+): Promise<{ scores: BenchmarkScores; table: string }> {
+  const { benchmark, dir, items, scoring, judge } = run
+  const lines = items.map(({ id, unit, ...item }, i): (Scored & { failure?: undefined }) | Refused => {
+    const failure = answers[i]!.failure ?? collected?.[i]?.failure
+    if (failure) return { id, unit, failure }
+    const reply = collected?.[i]?.collected ?? null
+    return { id, unit, result: benchmark.score({ id, unit, ...item }, answers[i]!.responses, reply, scoring) }
+  })
+  const rows = lines.filter((line) => !line.failure) as Scored[]
+  const refused = lines.filter((line): line is Refused => !!line.failure)
+  if (!rows.length) {
+    throw new InputError(`${benchmark.name}: must have an item to score, got none; ${refusedNote(refused)}`)
+  }
+  const figures = withIntervals((some) => benchmark.figures(some, scoring), rows, run.bootstrap)
+  const cut = answers.filter((row) => row.cut).length
+  const problems = answers.flatMap((row) => row.problems ?? [])
+  const results = rows.map(({ result }) => result)
+  const scores: BenchmarkScores = {
+    musc: versions().musc,
+    benchmark: benchmark.name,
+    scoring,
+    subject: run.subject,
+    judge: collected ? judge!.name : null,
+    items: rows.length,
+    refused: refused.length,
+    data: { ...run.data },
+    figures: withoutNaN(figures),
+    notes: [
+      ...(run.notes ?? []),
+      ...(refused.length ? [refusedNote(refused)] : []),
+      ...(cut ? [`answers cut off at the token limit, scored as they are: ${cut}`] : []),
+      ...(problems.length ? [`turns without an answer, scored as empty: ${problems.length} (${tally(problems)})`] : []),
+      ...(benchmark.notes?.(results, scoring) ?? []),
+    ],
+    bootstrap: { samples: run.bootstrap.samples, seed: run.bootstrap.seed },
+  }
+  const table = scoresTable(scores, figures)
+  await writeAtomic(
+    join(dir, "items.jsonl"),
+    lines.map((line) => `${JSON.stringify(line)}\n`),
+  )
+  await writeAtomic(join(dir, "table.md"), `${table}\n`)
+  const outputs = ["answers.jsonl", "collected.jsonl", "items.jsonl", "table.md"]
+  scores.files = {}
+  for (const file of outputs.filter((name) => existsSync(join(dir, name))))
+    scores.files[file] = await sha256File(join(dir, file))
+  await writeAtomic(join(dir, "scores.json"), `${JSON.stringify(scores, null, 2)}\n`)
+  return { scores, table }
 }
 
 /** A line of `items.jsonl` without a result. */
@@ -295,19 +321,11 @@ async function answer(
 /** NaN is not JSON; it becomes null, explicitly. */
 function withoutNaN(figures: Readonly<Record<string, Figure>>): BenchmarkScores["figures"] {
   const finite = (value: number) => (Number.isFinite(value) ? value : null)
-  const entries = Object.entries(figures).map(
-    ([
-      name,
-      {
-        value,
-        interval: [low, high],
-      },
-    ]) => {
-      const interval: [number | null, number | null] = [finite(low), finite(high)]
-      return [name, { value: finite(value), interval }] as const
-    },
-  )
-  return Object.fromEntries(entries)
+  const plain = ({ value, interval: [low, high] }: Figure) => {
+    const interval: [number | null, number | null] = [finite(low), finite(high)]
+    return { value: finite(value), interval }
+  }
+  return Object.fromEntries(Object.entries(figures).map(([name, figure]) => [name, plain(figure)]))
 }
 
 function scoresTable(scores: BenchmarkScores, figures: Readonly<Record<string, Figure>>): string {

@@ -103,40 +103,22 @@ export interface RowStage<In, Out extends object> {
  * @throws StoppedError when aborted; InputError for a disk that is full or read-only.
  */
 export async function runRows<In, Out extends object>(options: RowStage<In, Out>): Promise<StageOutput> {
-  const { stage, file, key, cache, signal, onRow, onNote } = options
-  const keyFile = keyFileOf(file)
+  const { stage, file, key, cache, onNote } = options
   const cached = cache && join(cache, `${stage}-${key.slice(0, 32)}.jsonl`)
-  const finished = await readFinished(file, key, onNote)
+  const finished = (await readFinished(file, key, onNote)) ?? (await takeFinished(file, key, cached, onNote))
   if (finished) return { ...finished, file }
-  let state = readState(file)
-  try {
-    mkdirSync(dirname(file), { recursive: true })
-    if (state?.key !== key || state.complete) {
-      await rm(keyFile, { force: true }) // first, so that old rows never stand under the new key
-      await rm(file, { force: true })
-    }
-  } catch (error) {
-    throw fileError(error, file, "write")
-  }
-  const shared = cached === undefined ? undefined : await readFinished(cached, key, onNote)
-  if (cached && shared) {
-    await copyFinished(cached, file)
-    await writeState(file, shared)
-    return { ...shared, file }
-  }
-  state = { stage, key, complete: false, rows: 0, failures: {}, bytes: 0, sha256: "" }
-  await writeState(file, state)
+  const begun: StageState = { stage, key, complete: false, rows: 0, failures: {}, bytes: 0, sha256: "" }
+  await writeState(file, begun)
   await cutDamage(file, onNote)
   const writer = await appendJsonl(file, { resume: true })
   try {
-    await fill(writer, options, await tallyOf(file))
+    await fill(writer, options, (await tallyOf(file)).rows)
   } catch (error) {
     await writer.close().catch(() => {}) // the first error is the one to tell
     throw error
   }
   await writer.close()
-  const { rows, failures } = await tallyOf(file)
-  state = { ...state, complete: true, rows, failures, ...(await printOf(file)) }
+  const state = { ...begun, complete: true, ...(await tallyOf(file)), ...(await printOf(file)) }
   await writeState(file, state)
   if (cached) {
     await shareFinished(cached, onNote, async () => {
@@ -145,61 +127,98 @@ export async function runRows<In, Out extends object>(options: RowStage<In, Out>
     })
   }
   return { ...state, file }
+}
 
-  async function fill(writer: JsonlWriter, { rows, work, ...stage }: RowStage<In, Out>, { rows: have }: Tally) {
-    const chunk = stage.chunk()
-    const replay = stage.replay()
-    const first = replay ? have - (have % chunk) : have
-    let done = first
-    let written = first
-    let index = 0
-    let pending: In[] = []
-    const flush = async () => {
-      const results = pending.map(async (row) => {
-        const out = await work(row)
-        onRow?.(++done)
-        return out
-      })
-      for (const result of results) result.catch(() => {}) // it is thrown when its turn comes
-      pending = []
-      for (const result of results) {
-        const out = await unlessAborted(result, signal)
-        if (written++ >= have) await writer.write(out)
-      }
+/** Removes an output of another key, and puts the finished one of the cache in its place, if there is one. */
+async function takeFinished(
+  file: string,
+  key: string,
+  cached: string | undefined,
+  onNote?: (line: string) => void,
+): Promise<StageState | undefined> {
+  try {
+    mkdirSync(dirname(file), { recursive: true })
+    const state = readState(file)
+    if (state?.key !== key || state.complete) {
+      await rm(keyFileOf(file), { force: true }) // first, so that old rows never stand under the new key
+      await rm(file, { force: true })
     }
-    onRow?.(first)
-    if (!replay) return slide(writer, { rows, work }, first)
-    for await (const row of rows()) {
-      if (index++ < first) continue
-      if (pending.push(row) === chunk) await flush()
-    }
-    await flush()
+  } catch (error) {
+    throw fileError(error, file, "write")
   }
+  const shared = cached === undefined ? undefined : await readFinished(cached, key, onNote)
+  if (!cached || !shared) return undefined
+  await copyFinished(cached, file)
+  await writeState(file, shared)
+  return shared
+}
 
-  async function slide(writer: JsonlWriter, { rows, work }: Pick<RowStage<In, Out>, "rows" | "work">, first: number) {
-    const chunk = options.chunk()
-    const limit = pLimit(2 * chunk) // some rows read and write while the calls of others are under way
-    const pending: Promise<Out>[] = []
-    let done = first
-    let index = 0
-    const writeNext = async () => writer.write(await unlessAborted(pending.shift()!, signal))
-    const start = async (row: In) => {
+/** Does the rows behind the first `have`, and appends them in input order. */
+async function fill<In, Out extends object>(writer: JsonlWriter, options: RowStage<In, Out>, have: number) {
+  const chunk = options.chunk()
+  return options.replay() ? fillByChunks(writer, options, have, chunk) : fillBySliding(writer, options, have, chunk)
+}
+
+async function fillByChunks<In, Out extends object>(
+  writer: JsonlWriter,
+  { rows, work, signal, onRow }: RowStage<In, Out>,
+  have: number,
+  chunk: number,
+) {
+  const first = have - (have % chunk)
+  let done = first
+  let written = first
+  let index = 0
+  let pending: In[] = []
+  const flush = async () => {
+    const results = pending.map(async (row) => {
       const out = await work(row)
       onRow?.(++done)
       return out
+    })
+    for (const result of results) result.catch(() => {}) // it is thrown when its turn comes
+    pending = []
+    for (const result of results) {
+      const out = await unlessAborted(result, signal)
+      if (written++ >= have) await writer.write(out)
     }
-    try {
-      for await (const row of rows()) {
-        if (index++ < first) continue
-        const result = limit(start, row)
-        result.catch(() => {}) // it is thrown when its turn comes
-        pending.push(result)
-        if (pending.length >= WINDOW * chunk) await writeNext()
-      }
-      while (pending.length) await writeNext()
-    } finally {
-      limit.clearQueue()
+  }
+  onRow?.(first)
+  for await (const row of rows()) {
+    if (index++ < first) continue
+    if (pending.push(row) === chunk) await flush()
+  }
+  await flush()
+}
+
+async function fillBySliding<In, Out extends object>(
+  writer: JsonlWriter,
+  { rows, work, signal, onRow }: RowStage<In, Out>,
+  have: number,
+  chunk: number,
+) {
+  const limit = pLimit(2 * chunk) // some rows read and write while the calls of others are under way
+  const pending: Promise<Out>[] = []
+  let done = have
+  let index = 0
+  const writeNext = async () => writer.write(await unlessAborted(pending.shift()!, signal))
+  const start = async (row: In) => {
+    const out = await work(row)
+    onRow?.(++done)
+    return out
+  }
+  onRow?.(have)
+  try {
+    for await (const row of rows()) {
+      if (index++ < have) continue
+      const result = limit(start, row)
+      result.catch(() => {}) // it is thrown when its turn comes
+      pending.push(result)
+      if (pending.length >= WINDOW * chunk) await writeNext()
     }
+    while (pending.length) await writeNext()
+  } finally {
+    limit.clearQueue()
   }
 }
 
