@@ -112,6 +112,15 @@ describe("imports in lib", () => {
     expect(against.map(({ from, to, typeOnly }) => `${from} -> ${to}${typeOnly ? " (types)" : ""}`)).toEqual([])
   })
 
+  it("go as the table of lib/README.md says, which names every folder", () => {
+    const rows = readFileSync(join(lib, "README.md"), "utf8").matchAll(/^\| [a-z]+ \| ((?:`[\w.]+\/?` ?)+)\|/gm)
+    const layers = [...rows].map(([, cells]) => [...cells!.matchAll(/`([\w.]+)\/?`/g)].map(([, name]) => areaOf(name!)))
+    const areas = [...new Set(files.map(areaOf))]
+    expect(layers.flat().sort()).toEqual(areas.sort())
+    const layerOf = (file: string) => layers.findIndex((layer) => layer.includes(areaOf(file)))
+    expect(imports.filter(({ from, to }) => layerOf(to) > layerOf(from))).toEqual([])
+  })
+
   it("make no cycle, of types neither: the notebook kernel trips on one at run time, and a reader on any", () => {
     const next = (file: string) => imports.filter(({ from, lazy }) => from === file && !lazy).map(({ to }) => to)
     const cycles: string[] = []
