@@ -17,8 +17,8 @@ import { stepProgress } from "../runs/context"
 import { checkMethods, stageSettings, trainSettings } from "../runs/stages"
 import { keyOf } from "../runs/store"
 import { torchScorer } from "../runs/torch-score"
-import { openTrackers, parseTrackers, type TrackerName, trackerNames } from "../trackers/trackers"
 import { metricsOf, runTraining, trainingKey } from "../runs/train-stage"
+import { openTrackers, parseTrackers, type TrackerName, trackerNames } from "../trackers/trackers"
 import {
   openDescription,
   openModel,
