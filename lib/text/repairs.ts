@@ -9,6 +9,7 @@ import { mendParts, type Part } from "./tokenizer-parts"
  */
 
 interface AddedToken {
+  id: number
   content: string
   normalized: boolean
   single_word: boolean
@@ -20,9 +21,10 @@ interface Splitter {
 }
 /** The parts of the library that its types keep private. */
 interface Inner {
-  normalizer: unknown
+  normalizer: ((text: string) => string) | null
   pre_tokenizer: unknown
-  decoder: unknown
+  model: { vocab: (string | undefined)[] }
+  decoder: { added_tokens?: AddedToken[] } | null
   splitter_unnormalized: Splitter
   splitter_normalized: Splitter
   added_tokens: AddedToken[]
@@ -32,17 +34,19 @@ interface Inner {
 /** Mends a tokenizer in place. @throws Error where a part of it is not as expected */
 export function repair(tokenizer: Tokenizer, json: JsonObject): void {
   const inner = tokenizer as unknown as Inner
-  mendParts(json, inner)
+  splitTwice(inner)
+  mendParts(json, inner, beginnings(inner))
+  spellNormalized(inner)
   // A byte-order mark is text like any other.
   for (const part of partsOf(inner.decoder))
     if ("text_decoder" in part) part.text_decoder = new TextDecoder("utf-8", { ignoreBOM: true })
-  splitTwice(inner)
   const flags = new Map([...inner.added_tokens_map].map(([text, token]) => [text, { ...token }]))
   if (![...flags.values()].some(({ single_word, lstrip, rstrip }) => single_word || lstrip || rstrip)) return
   for (const name of ["splitter_unnormalized", "splitter_normalized"] as const) {
     const splitter = inner[name]
     const split = splitter.split.bind(splitter)
-    splitter.split = (text) => mended(text, split(text), flags)
+    const own = new Map([...flags].filter(([, token]) => token.normalized === (name === "splitter_normalized")))
+    splitter.split = (text) => mended(text, split(text), own, flags)
   }
   // What the library does for these flags comes after the split, and would be done twice.
   for (const token of inner.added_tokens) Object.assign(token, { lstrip: false, rstrip: false })
@@ -56,6 +60,38 @@ function splitTwice(inner: Inner): void {
     inner.added_tokens.filter((token) => token.normalized === normalized).map(({ content }) => content)
   inner.splitter_unnormalized = new Splitter(words(false))
   inner.splitter_normalized = new Splitter(words(true))
+}
+
+/** In the original, the text of an added token is what the normalizer makes of it where it is marked normalized. */
+function spellNormalized({ added_tokens: tokens, added_tokens_map, normalizer, model, decoder }: Inner): void {
+  if (normalizer === null) return
+  for (const token of tokens) {
+    const text = token.normalized ? normalizer(token.content) : token.content
+    if (text === token.content) continue
+    model.vocab[token.id] = text
+    added_tokens_map.delete(token.content)
+    if (decoder) decoder.added_tokens = [...tokens, ...(decoder.added_tokens ?? []), { ...token, content: text }]
+  }
+}
+
+/**
+ * Says, at the first call after each split for normalised added tokens, whether what is cut now begins a section: it
+ * does not where an added token stands before it.
+ */
+function beginnings(inner: Inner): () => boolean {
+  let atStart = false
+  const { splitter_normalized: splitter } = inner
+  const split = splitter.split.bind(splitter)
+  splitter.split = (text) => {
+    const sections = split(text)
+    atStart = !inner.added_tokens_map.has(sections[0] ?? "")
+    return sections
+  }
+  return () => {
+    const begins = atStart
+    atStart = false
+    return begins
+  }
 }
 
 function partsOf(root: unknown): Part[] {
@@ -78,7 +114,12 @@ function withoutEnd(text: string): string {
 /**
  * Sections of a text with those added tokens joined to their neighbours that stand inside a word, and blanks stripped.
  */
-function mended(text: string, sections: readonly string[], flags: ReadonlyMap<string, AddedToken>): string[] {
+function mended(
+  text: string,
+  sections: readonly string[],
+  flags: ReadonlyMap<string, AddedToken>,
+  known: ReadonlyMap<string, unknown>,
+): string[] {
   const out: string[] = []
   let plain = ""
   let at = 0
@@ -87,9 +128,8 @@ function mended(text: string, sections: readonly string[], flags: ReadonlyMap<st
     let pattern = plain
     if (stripsNext) pattern = pattern.replace(/^\p{White_Space}+/u, "")
     if (stripsEnd) pattern = withoutEnd(pattern)
-    if (flags.has(pattern))
-      throw new Error(`an added token ${JSON.stringify(pattern)} between others and inside a word`)
-    if (pattern) out.push(pattern)
+    // As an object, a text that looks like an added token is not found among them.
+    if (pattern) out.push(known.has(pattern) ? Object(pattern) : pattern)
     plain = ""
   }
   for (const section of sections) {

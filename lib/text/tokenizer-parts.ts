@@ -63,32 +63,33 @@ const escaped = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
 const lowerCase = (text: string) => Array.from(text, (letter) => letter.toLowerCase()).join("")
 
 /** How the original does these pre-tokenizers, by type; the pattern of Split is the library's own. */
-const preTokenizers: Readonly<Record<string, (config: JsonObject, part: Part) => ((text: string) => string[]) | null>> =
-  {
-    ByteLevel: (_, part) => {
-      part.pattern = gpt2
-      return null
-    },
-    Metaspace: metaspace,
-    Split: ({ pattern, behavior, invert }, part) => {
-      const { String: literal } = pattern as { String?: string }
-      const cut = cutOf(behavior)
-      const regex = literal === undefined ? (part.pattern as RegExp) : new RegExp(escaped(literal), "gu")
-      return (text) => cut(pieces(text, regex, invert === true))
-    },
-    Punctuation: ({ behavior = "Isolated" }) => {
-      const cut = cutOf(behavior)
-      return (text) => cut(pieces(text, new RegExp(`[${mark}]`, "gu")))
-    },
-    Digits:
-      ({ individual_digits }) =>
-      (text) =>
-        cuts[individual_digits ? "Isolated" : "Contiguous"]!(pieces(text, /\p{N}/gu)),
-    Whitespace: () => matches(new RegExp(`[${word}]+|[^${word}${blank}]+`, "gu")),
-    WhitespaceSplit: () => matches(new RegExp(`[^${blank}]+`, "gu")),
-    BertPreTokenizer: () => matches(new RegExp(`[^${blank}${mark}]+|[${mark}]`, "gu")),
-    Sequence: () => null,
-  }
+const preTokenizers: Readonly<
+  Record<string, (config: JsonObject, part: Part, begins: () => boolean) => ((text: string) => string[]) | null>
+> = {
+  ByteLevel: (_, part) => {
+    part.pattern = gpt2
+    return null
+  },
+  Metaspace: metaspace,
+  Split: ({ pattern, behavior, invert }, part) => {
+    const { String: literal } = pattern as { String?: string }
+    const cut = cutOf(behavior)
+    const regex = literal === undefined ? (part.pattern as RegExp) : new RegExp(escaped(literal), "gu")
+    return (text) => cut(pieces(text, regex, invert === true))
+  },
+  Punctuation: ({ behavior = "Isolated" }) => {
+    const cut = cutOf(behavior)
+    return (text) => cut(pieces(text, new RegExp(`[${mark}]`, "gu")))
+  },
+  Digits:
+    ({ individual_digits }) =>
+    (text) =>
+      cuts[individual_digits ? "Isolated" : "Contiguous"]!(pieces(text, /\p{N}/gu)),
+  Whitespace: () => matches(new RegExp(`[${word}]+|[^${word}${blank}]+`, "gu")),
+  WhitespaceSplit: () => matches(new RegExp(`[^${blank}]+`, "gu")),
+  BertPreTokenizer: () => matches(new RegExp(`[^${blank}${mark}]+|[${mark}]`, "gu")),
+  Sequence: () => null,
+}
 
 function cutOf(behavior: unknown): Cut {
   const name = typeof behavior === "string" ? behavior : ""
@@ -96,19 +97,31 @@ function cutOf(behavior: unknown): Cut {
   return cuts[name]!
 }
 
-/** The library's blanks for words, cut before each of them where the original does. */
-function metaspace({ split, replacement = "\u2581" }: JsonObject, part: Part) {
-  if (split === false || typeof replacement !== "string") return null
-  const whole = part.pre_tokenize_text as (text: string, options?: unknown) => string[]
+/**
+ * The library's blanks for words, cut before each of them where the original does. The scheme "first" is for what begins
+ * the text, not for what follows an added token.
+ */
+function metaspace({ split, replacement = "\u2581" }: JsonObject, part: Part, begins: () => boolean) {
+  if (typeof replacement !== "string") return null
+  part.str_rep = replacement
+  const whole = part.pre_tokenize_text as (text: string, options?: { section_index?: number }) => string[]
   const own = whole.bind(part)
-  return (text: string, options?: unknown) =>
-    own(text, options).flatMap((one) => cuts.MergedWithNext!(pieces(one, new RegExp(escaped(replacement), "gu"))))
+  return (text: string, options?: { section_index?: number }) => {
+    const words = own(text, { section_index: begins() ? options?.section_index : 1 })
+    if (split === false) return words
+    return words.flatMap((one) => cuts.MergedWithNext!(pieces(one, new RegExp(escaped(replacement), "gu"))))
+  }
 }
 
 const plain = () => null
-const normalizers: Readonly<Record<string, (config: JsonObject) => ((text: string) => string) | null>> = {
-  ...{ Sequence: plain, NFC: plain, NFD: plain, NFKC: plain, NFKD: plain, StripAccents: plain },
-  ...{ Replace: plain, Prepend: plain },
+/** The text that replaces another has no placeholders such as `$1` in the original. */
+function literally(config: JsonObject, part: Part): null {
+  part.config = { ...config, content: `${config.content ?? ""}`.replaceAll("$", "$$$$") }
+  return null
+}
+const normalizers: Readonly<Record<string, (config: JsonObject, part: Part) => ((text: string) => string) | null>> = {
+  ...{ Sequence: plain, NFC: plain, NFD: plain, NFKC: plain, NFKD: plain, StripAccents: plain, Prepend: plain },
+  Replace: literally,
   Lowercase: () => lowerCase,
   Strip:
     ({ strip_left, strip_right }) =>
@@ -118,29 +131,78 @@ const normalizers: Readonly<Record<string, (config: JsonObject) => ((text: strin
     },
 }
 
+type Decode = (tokens: readonly string[]) => string[]
+const decoders: Readonly<Record<string, (config: JsonObject, part: Part) => Decode | null>> = {
+  ...{ Sequence: plain, ByteLevel: plain, Fuse: plain, Strip: plain, WordPiece: plain, BPEDecoder: plain, CTC: plain },
+  Replace: literally,
+  ByteFallback: () => bytesJoined,
+  // The library always takes the blank before the first word.
+  Metaspace: ({ replacement = "\u2581", prepend_scheme: scheme }) =>
+    scheme === "never" ? (tokens) => tokens.map((token) => token.replaceAll(`${replacement}`, " ")) : null,
+}
+
+/** Bytes in a row become their text, or a mark for each of them where they are none. */
+function bytesJoined(tokens: readonly string[]): string[] {
+  const out: string[] = []
+  let bytes: number[] = []
+  const flush = () => {
+    if (!bytes.length) return
+    try {
+      out.push(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes)))
+    } catch {
+      out.push(...bytes.map(() => "\ufffd"))
+    }
+    bytes = []
+  }
+  for (const token of tokens) {
+    const hex = /^<0x([\da-fA-F]{2})>$/.exec(token)?.[1]
+    if (hex !== undefined) {
+      bytes.push(Number.parseInt(hex, 16))
+      continue
+    }
+    flush()
+    out.push(token)
+  }
+  flush()
+  return out
+}
+
 const models = ["BPE", "WordPiece", "Unigram"]
 
 /** A part of a tokenizer that would give other ids here than in the original. */
 export class UnsupportedPart extends Error {}
 
 /**
- * Gives the parts of a tokenizer the original's behaviour. `json` is what they were made from.
+ * Gives the parts of a tokenizer the original's behaviour. `json` is what they were made from; `begins` says once whether
+ * a piece is the beginning of the whole text.
  * @throws UnsupportedPart naming a part that cannot be run as the original does
  */
-export function mendParts(json: JsonObject, inner: { normalizer: unknown; pre_tokenizer: unknown }): void {
-  const { type = "BPE", dropout, continuing_subword_prefix: prefix } = json.model as JsonObject
+export function mendParts(
+  json: JsonObject,
+  inner: { normalizer: unknown; pre_tokenizer: unknown; decoder: unknown },
+  begins: () => boolean,
+): void {
+  const { type = "BPE", dropout, continuing_subword_prefix: prefix, byte_fallback, vocab } = json.model as JsonObject
   if (!models.includes(`${type}`)) throw new UnsupportedPart(`a model of the type ${show(type)}`)
   if (dropout) throw new UnsupportedPart(`a model with dropout ${show(dropout)}, which draws its ids by chance`)
   if (type === "BPE" && prefix) throw new UnsupportedPart(`a BPE model with the prefix ${show(prefix)}`)
+  if (type === "BPE" && byte_fallback === true && !allBytes.every((token) => Object.hasOwn(vocab as JsonObject, token)))
+    throw new UnsupportedPart("byte_fallback but no token for some of the bytes")
   for (const [config, part] of partsOf(json.normalizer, inner.normalizer)) {
-    const normalize = known("normalizer", normalizers, config)(config)
+    const normalize = known("normalizer", normalizers, config)(config, part)
     if (normalize) part.normalize = normalize
   }
   for (const [config, part] of partsOf(json.pre_tokenizer, inner.pre_tokenizer)) {
-    const cut = known("pre-tokenizer", preTokenizers, config)(config, part)
+    const cut = known("pre-tokenizer", preTokenizers, config)(config, part, begins)
     if (cut) part.pre_tokenize_text = cut
   }
+  for (const [config, part] of partsOf(json.decoder, inner.decoder)) {
+    const decode = known("decoder", decoders, config)(config, part)
+    if (decode) part.decode_chain = decode
+  }
 }
+
+const allBytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, "0")}>`)
 
 function known<Of>(what: string, table: Readonly<Record<string, Of>>, { type }: JsonObject): Of {
   if (typeof type !== "string" || !Object.hasOwn(table, type))
@@ -152,8 +214,8 @@ function known<Of>(what: string, table: Readonly<Record<string, Of>>, { type }: 
 function partsOf(config: unknown, root: unknown): [JsonObject, Part][] {
   if (!isJsonObject(config) || root === null || root === undefined) return []
   const part = root as Part
-  const configs = config.normalizers ?? config.pretokenizers
-  const inner = part.normalizers ?? part.tokenizers
+  const configs = config.normalizers ?? config.pretokenizers ?? config.decoders
+  const inner = part.normalizers ?? part.tokenizers ?? part.decoders
   if (!Array.isArray(configs) || !Array.isArray(inner)) return [[config, part]]
   return [[config, part], ...configs.flatMap((one, i) => partsOf(one, inner[i]))]
 }

@@ -5,6 +5,7 @@ import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-
 import { endable } from "../data/stop-signals"
 import { InputError, RefusedError } from "../errors"
 import { type ChatTemplate, readChatTemplate } from "./chat-template"
+import { withoutPossessive } from "./possessive"
 import { canHang, modelCanHang, repair, timeLimit, withinTime } from "./repairs"
 import { isThoughtMark } from "./thoughts"
 import { UnsupportedPart } from "./tokenizer-parts"
@@ -163,10 +164,18 @@ function construct(json: JsonObject, settings: JsonObject, file: string): Inner 
   const { remove_space: _, do_lowercase_and_remove_accent: __, ...ownSettings } = settings
   const defaults = { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null }
   return runnable(file, () => {
-    const inner = guardOf(file)(0, () => new Inner({ ...defaults, ...json }, ownSettings))
+    const inner = guardOf(file)(0, () => new Inner({ ...defaults, ...json, ...withPlainPatterns(json) }, ownSettings))
     repair(inner, json)
     return inner
   })
+}
+
+/** The parts of a tokenizer with patterns that JavaScript can run as they are meant. @throws UnsupportedPart */
+function withPlainPatterns(json: JsonObject): JsonObject {
+  const plain = (_: string, value: unknown): unknown =>
+    isJsonObject(value) && typeof value.Regex === "string" ? { ...value, Regex: withoutPossessive(value.Regex) } : value
+  const { normalizer = null, pre_tokenizer = null, decoder = null } = json
+  return JSON.parse(JSON.stringify({ normalizer, pre_tokenizer, decoder }, plain)) as JsonObject
 }
 
 /**

@@ -25,7 +25,7 @@ PIECES = ["a", "the", "rain", "It", "'s", "'S", "'ll", "n't", "’s", " ", "  ",
 
 def texts(seed, count):
     r = random.Random(seed)
-    return ["", *PIECES, *("".join(r.choice(PIECES) for _ in range(r.randint(2, 9))) for _ in range(count))]
+    return ["", "<word>word <word>", *PIECES, *("".join(r.choice(PIECES) for _ in range(r.randint(2, 9))) for _ in range(count))]
 
 
 def byte_level(pre, normalizer=None, **model):
@@ -97,6 +97,15 @@ def kinds():
     overlap.add_tokens([AddedToken("<|x|>", special=True), AddedToken("<|x|>_"), AddedToken("x_", normalized=False)])
     yield "added-overlap", overlap
     yield "nfkc", sentence_piece(n.Sequence([n.NFKC(), n.Replace(" ", "▁")]))
+    yield "metaspace-first-added", with_added(sentence_piece(None, pre_tokenizers.Metaspace(prepend_scheme="first")))
+    yield "metaspace-whole-added", with_added(sentence_piece(None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False)), rstrip=True)
+    never = with_added(sentence_piece(None, pre_tokenizers.Metaspace(prepend_scheme="never")))
+    never.decoder = decoders.Metaspace(prepend_scheme="never")
+    yield "metaspace-never", never
+    yield "possessive", byte_level(split(r"[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"))
+    yield "atomic", byte_level(split(r"(?>a|an)[nt]|(?>[\p{L}[_-]]+)x|(?:\s|\x0a)++\S|."))
+    yield "replace-literally", byte_level(gpt2, n.Sequence([n.Replace("a", "$&$1"), n.Replace(Regex(r"\s+"), "$$ ")]))
+    yield "llama2-added", with_added(sentence_piece(n.Sequence([n.Prepend("▁"), n.Replace(" ", "▁")])))
 
 
 def qwen_lower():
@@ -109,6 +118,11 @@ def rows(tokenizer, seed, count):
     for text in texts(seed, count):
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         yield [text, ids, tokenizer.decode(ids, skip_special_tokens=False)]
+    # Ids as a model may write them: half characters, blanks anywhere.
+    r = random.Random(seed)
+    for _ in range(count // 8):
+        ids = [r.randrange(tokenizer.get_vocab_size()) for _ in range(r.randint(1, 6))]
+        yield [None, ids, tokenizer.decode(ids, skip_special_tokens=False)]
 
 
 def main():
