@@ -175,7 +175,7 @@ export function parseConfig(source: unknown, file = "config.json"): ModelConfig 
   const anyBias = family === "qwen2" || family === "mistral" ? false : flag("attention_bias", false)
   const local = localLayers(json, family, layers, problems)
   const window = local.some(Boolean)
-    ? int("sliding_window", 1 << 30, family === "gemma3_text" ? 4096 : undefined)
+    ? int("sliding_window", 1 << 30, family === "gemma3_text" || family === "mistral" ? 4096 : undefined)
     : null
   const rope = readRopes(json, gemma, preset.theta, problems)
   const softcap = (field: string) => {
@@ -280,9 +280,17 @@ export function configJson(config: ModelConfig, dtype: "float32" | "bfloat16" | 
 /** Which layers attend within the sliding window. */
 function localLayers(json: JsonObject, family: Family, layers: number, problems: string[]): boolean[] {
   const all = Array.from({ length: Math.min(layers, 1024) }, (_, i) => i)
-  if (Array.isArray(json.layer_types) && family !== "llama") {
-    const types: unknown[] = json.layer_types
-    const odd = types.find((type) => type !== "full_attention" && type !== "sliding_attention")
+  const { layer_types: types } = json
+  if (types != null && !Array.isArray(types)) problems.push(`layer_types must be a list or null, got ${show(types)}`)
+  // The class of Mistral has one kind of layer, whatever layer_types says.
+  if (family === "mistral") {
+    const kind = json.sliding_window === null ? "full_attention" : "sliding_attention"
+    if (Array.isArray(types) && types.some((type) => type !== kind))
+      problems.push(`layer_types must be ${kind} alone, by sliding_window, in a mistral model, got ${show(types)}`)
+    return all.map(() => json.sliding_window !== null)
+  }
+  if (Array.isArray(types) && family !== "llama") {
+    const odd: unknown = types.find((type) => type !== "full_attention" && type !== "sliding_attention")
     if (odd !== undefined) {
       problems.push(
         `layer_types must be full_attention or sliding_attention, got ${show(odd)}; this layer is not supported`,
@@ -296,7 +304,6 @@ function localLayers(json: JsonObject, family: Family, layers: number, problems:
     const pattern = int("sliding_window_pattern", 1024, 6)
     return all.map((i) => (i + 1) % pattern !== 0)
   }
-  if (family === "mistral") return all.map(() => json.sliding_window != null)
   if ((family === "qwen2" || family === "qwen3") && flag("use_sliding_window", false)) {
     const first = json.max_window_layers === 0 ? 0 : int("max_window_layers", 1024, 28)
     return all.map((i) => i >= first)

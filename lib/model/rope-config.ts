@@ -30,6 +30,10 @@ export function readRopes(
   theta: number,
   problems: string[],
 ): { global: Rope; local: Rope } {
+  for (const field of ["rope_scaling", "rope_parameters"]) {
+    if (json[field] != null && !isJsonObject(json[field]))
+      problems.push(`${field} must be an object or null, got ${show(json[field])}`)
+  }
   const scaling = isJsonObject(json.rope_scaling) ? json.rope_scaling : {}
   const parameters = isJsonObject(json.rope_parameters) ? json.rope_parameters : {}
   const isScaled = Object.keys(scaling).length > 0

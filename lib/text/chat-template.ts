@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, statSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { isJsonObject, type JsonObject } from "../data/json-file"
 import { InputError, RefusedError } from "../errors"
@@ -20,16 +20,23 @@ export interface ChatTemplate {
 
 const maxTemplateBytes = 2 ** 18
 /**
- * `chat_template.jinja`, else `chat_template` of tokenizer_config.json (a text, or a list from which "default" is
- * taken); null if there is neither. A template comes from strangers: its size and what a rendering may cost are
- * bounded, and the template language itself reaches nothing outside.
- * @throws InputError: too large, not Jinja, or a list without a default.
+ * `additional_chat_templates/default.jinja`, else `chat_template.jinja`, else `chat_template` of tokenizer_config.json
+ * (a text, or a list from which "default" is taken); null if there is none. A template comes from strangers: its size
+ * and what a rendering may cost are bounded, and the template language itself reaches nothing outside.
+ * @throws InputError: too large, not Jinja, or several without a default.
  */
 export function readChatTemplate(dir: string, settings: JsonObject): ChatTemplate | null {
-  const jinja = join(dir, "chat_template.jinja")
-  if (existsSync(jinja)) {
+  const folder = join(dir, "additional_chat_templates")
+  const files = existsSync(folder) && statSync(folder).isDirectory() ? readdirSync(folder) : []
+  const more = files.filter((name) => name.endsWith(".jinja")).sort()
+  const jinja = [join(folder, "default.jinja"), join(dir, "chat_template.jinja")].find((file) => existsSync(file))
+  if (jinja) {
     checkSize(statSync(jinja).size, jinja)
     return compile(readFileSync(jinja, "utf8"), jinja)
+  }
+  if (more.length) {
+    const cure = "write the one to use to chat_template.jinja"
+    throw new InputError(`several templates must have a default, got ${more.join(", ")}; ${cure}`, { file: folder })
   }
   const file = join(dir, "tokenizer_config.json")
   const listed = settings.chat_template

@@ -70,11 +70,7 @@ export function loadTokenizer(dir: string): Tokenizer {
     addedIds.add(id)
     if (token.special && !isThoughtMark(token.content)) specialIds.add(id)
   }
-  const specialTexts: Record<string, string> = {}
-  for (const [name, value] of Object.entries({ ...optional("special_tokens_map.json"), ...settings })) {
-    const text = isJsonObject(value) ? value.content : value
-    if (name.endsWith("_token") && typeof text === "string") specialTexts[name] = text
-  }
+  const specialTexts = specialTextsOf(settings, optional("special_tokens_map.json"))
   const special = (name: string): number[] => {
     const text = specialTexts[`${name}_token`]
     const id = text === undefined ? undefined : inner.token_to_id(text)
@@ -140,6 +136,23 @@ export function loadTokenizer(dir: string): Tokenizer {
     decode,
     tokenText,
   }
+}
+
+/**
+ * Special tokens by name, as Transformers has them: in files without `added_tokens_decoder` the older
+ * special_tokens_map.json counts before tokenizer_config.json. Families may name further ones.
+ */
+function specialTextsOf(settings: JsonObject, map: JsonObject): Record<string, string> {
+  const texts: Record<string, string> = {}
+  const { extra_special_tokens: extra, model_specific_special_tokens: specific } = settings
+  const inOrder = "added_tokens_decoder" in settings ? { ...map, ...settings } : { ...settings, ...map }
+  const isNamed = ([name]: [string, unknown]) => name.endsWith("_token")
+  const further = [extra, specific].flatMap((named) => (isJsonObject(named) ? Object.entries(named) : []))
+  for (const [name, value] of [...Object.entries(inOrder).filter(isNamed), ...further]) {
+    const text = isJsonObject(value) ? value.content : value
+    if (typeof text === "string") texts[name] = text
+  }
+  return texts
 }
 
 const resize = "train with model.resize_token_embeddings(len(tokenizer)), or leave the text out"

@@ -144,6 +144,9 @@ describe("config.json", () => {
     const qwen = { ...llama, num_attention_heads: 32, model_type: "qwen2", sliding_window: 8, max_window_layers: 1 }
     expect(parseConfig(qwen)).toMatchObject({ attentionBias: true, outputBias: false, window: [null, null] })
     expect(parseConfig({ ...qwen, use_sliding_window: true }).window).toEqual([null, 8])
+    const mistral = { ...llama, model_type: "mistral", num_attention_heads: 8 }
+    expect(parseConfig(mistral).window).toEqual([4096, 4096])
+    expect(parseConfig({ ...mistral, sliding_window: null }).window).toEqual([null, null])
   })
 
   it.each([
@@ -226,6 +229,17 @@ describe("config.json", () => {
       "layer types of another family",
       { model_type: "qwen3", layer_types: ["full_attention", "linear_attention"] },
       /"linear_attention"/,
+    ],
+    ["a rope that is no object", { rope_scaling: "linear" }, /rope_scaling must be an object or null, got "linear"/],
+    [
+      "layer types that are no list",
+      { model_type: "qwen3", layer_types: "full" },
+      /layer_types must be a list or null/,
+    ],
+    [
+      "layer types that Mistral's class does not heed",
+      { model_type: "mistral", num_attention_heads: 8, layer_types: ["full_attention", "sliding_attention"] },
+      /layer_types must be sliding_attention alone, by sliding_window/,
     ],
     [
       "too few layer types",

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
@@ -63,6 +63,41 @@ describe("chat templates", () => {
       { name: "default", template: "D" },
     ]
     expect(renderChat(using(listed), [user("x")])).toBe("D")
+  })
+
+  it("may lie in a folder of several, of which the default counts", () => {
+    const folder = join(dir, "templates")
+    cpSync(join(fixtures, "models/llama"), folder, { recursive: true })
+    mkdirSync(join(folder, "additional_chat_templates"))
+    const write = (name: string, text: string) => writeFileSync(join(folder, name), text)
+    write("additional_chat_templates/tool_use.jinja", "T")
+    expect(loadTokenizer(folder).chatTemplate?.file).toBe(join(folder, "chat_template.jinja"))
+    rmSync(join(folder, "chat_template.jinja"))
+    write("tokenizer_config.json", JSON.stringify({ chat_template: "S" }))
+    expect(() => loadTokenizer(folder)).toThrow(
+      "additional_chat_templates: several templates must have a default, got tool_use.jinja; write the one to use",
+    )
+    write("additional_chat_templates/default.jinja", "D")
+    expect(renderChat(loadTokenizer(folder), [user("x")])).toBe("D")
+  })
+
+  it("see the special tokens that Transformers has, of either file", () => {
+    const folder = join(dir, "special")
+    cpSync(join(fixtures, "models/llama"), folder, { recursive: true })
+    const write = (name: string, value: object) => writeFileSync(join(folder, name), JSON.stringify(value))
+    const seen = (settings: object) => {
+      write("tokenizer_config.json", settings)
+      return loadTokenizer(folder).specialTexts
+    }
+    write("special_tokens_map.json", { bos_token: { content: "<s>" }, eos_token: "</s>", pad_token: null })
+    // Files without added_tokens_decoder are older than the rule that tokenizer_config.json holds everything.
+    expect(seen({ bos_token: null, eos_token: "<|end|>", pad_token: "<pad>" })).toEqual({
+      ...{ bos_token: "<s>", eos_token: "</s>" },
+    })
+    const extra = { extra_special_tokens: { image_token: "<img>" }, model_specific_special_tokens: { boi: "<boi>" } }
+    expect(seen({ added_tokens_decoder: {}, bos_token: null, eos_token: "<|end|>", ...extra })).toEqual({
+      ...{ eos_token: "<|end|>", image_token: "<img>", boi: "<boi>" },
+    })
   })
 
   it("see a day that never changes", () => {
