@@ -1,13 +1,15 @@
 import { createHash, type Hash } from "node:crypto"
-import { closeSync, openSync, readdirSync, readSync, statSync } from "node:fs"
+import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from "node:fs"
 import { join } from "node:path"
+import { readJsonFile } from "../data/json-file"
 import { endable } from "../data/stop-signals"
 import { currentDevice } from "../device/device"
 import { loadConfig, type ModelConfig } from "../model/config"
 import { modelName } from "../model/merge"
 import { openSafetensors } from "../model/safetensors"
 import { withThinking } from "../text/chat"
-import { loadTokenizer, type Tokenizer } from "../text/tokenizer"
+import { defaultTemplate } from "../text/chat-template"
+import { countsTokenMap, loadTokenizer, type Tokenizer, tokenMap } from "../text/tokenizer"
 
 /** A checkpoint without its weights: all that is needed to drive engines that hold them elsewhere. */
 export interface ModelDescription {
@@ -58,12 +60,15 @@ function fingerprint(dir: string, thinking: boolean | undefined, elsewhere: bool
   if (thinking !== undefined) hash.update(`thinking ${thinking}\n`)
   const { precision } = currentDevice()
   if (precision !== "f32") hash.update(`${precision} maths\n`)
+  const settings = join(dir, "tokenizer_config.json")
   const names = readdirSync(dir).filter((name) =>
     /^(config|generation_config|tokenizer.*)\.json$|\.safetensors$|\.jinja$/.test(name),
   )
+  if (countsTokenMap(existsSync(settings) ? readJsonFile(settings) : {})) names.push(tokenMap)
+  names.push(defaultTemplate)
   const isWeights = (name: string) => name.endsWith(".safetensors")
   const size = names.filter(isWeights).reduce((sum, name) => sum + statSync(join(dir, name)).size, 0)
-  for (const name of names.sort()) {
+  for (const name of names.filter((name) => existsSync(join(dir, name))).sort()) {
     hash.update(`${name}\n`)
     const add = elsewhere && size > WHOLE && isWeights(name) ? addSamples : addWhole
     add(hash, join(dir, name))

@@ -18,6 +18,9 @@ export interface ChatTemplate {
   mentions(variable: string): boolean
 }
 
+/** Where Transformers looks first. */
+export const defaultTemplate = join("additional_chat_templates", "default.jinja")
+
 const maxTemplateBytes = 2 ** 18
 /**
  * `additional_chat_templates/default.jinja`, else `chat_template.jinja`, else `chat_template` of tokenizer_config.json
@@ -29,7 +32,7 @@ export function readChatTemplate(dir: string, settings: JsonObject): ChatTemplat
   const folder = join(dir, "additional_chat_templates")
   const files = existsSync(folder) && statSync(folder).isDirectory() ? readdirSync(folder) : []
   const more = files.filter((name) => name.endsWith(".jinja")).sort()
-  const jinja = [join(folder, "default.jinja"), join(dir, "chat_template.jinja")].find((file) => existsSync(file))
+  const jinja = [join(dir, defaultTemplate), join(dir, "chat_template.jinja")].find((file) => existsSync(file))
   if (jinja) {
     checkSize(statSync(jinja).size, jinja)
     return compile(readFileSync(jinja, "utf8"), jinja)

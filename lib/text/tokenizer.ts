@@ -70,7 +70,7 @@ export function loadTokenizer(dir: string): Tokenizer {
     addedIds.add(id)
     if (token.special && !isThoughtMark(token.content)) specialIds.add(id)
   }
-  const specialTexts = specialTextsOf(settings, optional("special_tokens_map.json"))
+  const specialTexts = specialTextsOf(settings, countsTokenMap(settings) ? optional(tokenMap) : {})
   const special = (name: string): number[] => {
     const text = specialTexts[`${name}_token`]
     const id = text === undefined ? undefined : inner.token_to_id(text)
@@ -138,17 +138,17 @@ export function loadTokenizer(dir: string): Tokenizer {
   }
 }
 
-/**
- * Special tokens by name, as Transformers has them: in files without `added_tokens_decoder` the older
- * special_tokens_map.json counts before tokenizer_config.json. Families may name further ones.
- */
+export const tokenMap = "special_tokens_map.json"
+/** Whether special_tokens_map.json counts, and then before tokenizer_config.json: where that is of an older form. */
+export const countsTokenMap = (settings: JsonObject): boolean => !("added_tokens_decoder" in settings)
+
+/** Special tokens by name, as Transformers has them. Families may name further ones. */
 function specialTextsOf(settings: JsonObject, map: JsonObject): Record<string, string> {
   const texts: Record<string, string> = {}
   const { extra_special_tokens: extra, model_specific_special_tokens: specific } = settings
-  const inOrder = "added_tokens_decoder" in settings ? { ...map, ...settings } : { ...settings, ...map }
-  const isNamed = ([name]: [string, unknown]) => name.endsWith("_token")
-  const further = [extra, specific].flatMap((named) => (isJsonObject(named) ? Object.entries(named) : []))
-  for (const [name, value] of [...Object.entries(inOrder).filter(isNamed), ...further]) {
+  const named = Object.entries({ ...settings, ...map }).filter(([name]) => name.endsWith("_token"))
+  const further = [extra, specific].flatMap((tokens) => (isJsonObject(tokens) ? Object.entries(tokens) : []))
+  for (const [name, value] of [...named, ...further]) {
     const text = isJsonObject(value) ? value.content : value
     if (typeof text === "string") texts[name] = text
   }

@@ -1,9 +1,10 @@
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import type { Message } from "../../lib/data/schema"
 import { tf, useBackend } from "../../lib/device/tf"
+import { describeModel } from "../../lib/engine/description"
 import type { GenerateRequest, ScoreRequest } from "../../lib/engine/engine"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { CUT_IN_THOUGHTS, withoutThoughts } from "../../lib/engine/reply"
@@ -234,6 +235,13 @@ describe("a local model", () => {
     const other = openLocal(copy)
     expect(other.fingerprint).not.toBe(local.fingerprint)
     expect(same.fingerprint).toMatch(/^[0-9a-f]{64}$/)
+    const before = describeModel(copy).fingerprint
+    writeFileSync(join(copy, "special_tokens_map.json"), '{"eos_token": "</s>"}') // an end of text beside the others
+    const after = describeModel(copy).fingerprint
+    expect(after).not.toBe(before)
+    mkdirSync(join(copy, "additional_chat_templates"))
+    writeFileSync(join(copy, "additional_chat_templates/default.jinja"), "{{ messages[0].content }}")
+    expect(describeModel(copy).fingerprint).not.toBe(after)
     tf.dispose([same.model.params, other.model.params])
   })
 })
