@@ -92,7 +92,8 @@ function parts(
     const first = (history || [])[0]?.[0]
     return first === undefined ? { instruction, input } : { instruction: first }
   }
-  const field = CHAT_FIELDS.find((name) => name in record)
+  const present = CHAT_FIELDS.filter((name) => name in record)
+  const field = present.find((name) => (record[name] as { length?: number }).length !== 0) ?? present[0]
   const said = field && record[field]
   if (typeof said === "string") return { instruction: said }
   if (Array.isArray(said)) {

@@ -2,7 +2,7 @@ import { z } from "zod"
 import { InputError } from "../errors"
 import { isJsonObject, type JsonObject, show } from "./json-file"
 import { type Place, parseRecord } from "./jsonl"
-import { fromRanking, fromTokenWeighted, fromTrl, type Preference } from "./preferences"
+import { checkAnswerRole, fromRanking, fromTokenWeighted, fromTrl, type Preference } from "./preferences"
 import { type Message, type PairWeights, textContent } from "./schema"
 
 /** Preference files of other programs, read as they are. */
@@ -25,18 +25,24 @@ const roles: Readonly<Record<string, Message["role"]>> = {
   ...{ system: "system", human: "user", user: "user", gpt: "assistant", assistant: "assistant" },
 }
 
-/** A ranking record with ShareGPT turns, as LLaMA-Factory reads it. @throws InputError with place and field */
+/**
+ * A ranking record with ShareGPT turns, as LLaMA-Factory reads it: a system message among the turns counts before
+ * `system`. @throws InputError with place and field
+ */
 function fromShareGptRanking(value: unknown, place: Place): Preference {
   const { conversations, chosen, rejected, system } = parseRecord(sharegptRanking, value, place)
-  const prompt = conversations.map(({ from, value: content }, i): Message => {
-    const role = roles[from]
-    if (!role) {
-      const known = Object.keys(roles).join(", ")
-      throw new InputError(`conversations.${i}.from must be one of ${known}, got ${from}; repair it`, place)
-    }
-    return { role, content }
-  })
-  const head: Message[] = system ? [{ role: "system", content: system }] : []
+  const roleOf = (from: string, field: string) => {
+    const role = Object.hasOwn(roles, from) ? roles[from] : undefined
+    if (role) return role
+    const known = Object.keys(roles).join(", ")
+    throw new InputError(`must be one of ${known}, got ${from}; repair it`, { ...place, field })
+  }
+  const prompt = conversations.map(
+    ({ from, value: content }, i): Message => ({ role: roleOf(from, `conversations.${i}.from`), content }),
+  )
+  for (const [field, { from }] of Object.entries({ chosen, rejected }))
+    checkAnswerRole(roleOf(from, `${field}.from`), { ...place, field: `${field}.from` })
+  const head: Message[] = system && prompt[0]!.role !== "system" ? [{ role: "system", content: system }] : []
   return { prompt: [...head, ...prompt], chosen: chosen.value, rejected: rejected.value }
 }
 
@@ -101,11 +107,11 @@ export function toFilePair(value: object, place: Place & { record: number }): Fi
       return { id, ...pair, tokenWeights: weights }
     }
     case "ShareGPT ranking":
-      return { id, ...fromShareGptRanking(value, place) }
+      return { id, ...asked(fromShareGptRanking(value, place), place) }
     case "Alpaca ranking":
       return { id, ...fromRanking(value, place) }
     case "TRL preference":
-      return { id, ...fromTrl(value, place) }
+      return { id, ...asked(fromTrl(value, place), place) }
     default: {
       const fields = Object.keys(value).slice(0, 8).join(", ") || "no field"
       const other = otherForms.find((one) => one.fields.every((field) => field in value))
@@ -116,6 +122,14 @@ export function toFilePair(value: object, place: Place & { record: number }): Fi
       )
     }
   }
+}
+
+/** A pair whose prompt ends in what is to be answered: an answer that continues another would be a turn of its own here. */
+function asked(pair: Preference, place: Place): Preference {
+  const role = pair.prompt.at(-1)?.role
+  if (role === "user") return pair
+  const remedy = "give prompts that end in the user's turn"
+  throw new InputError(`a prompt must end in a user message, got ${role}; ${remedy}`, { ...place, field: "prompt" })
 }
 
 export function objectOf(value: unknown, place: Place): JsonObject {

@@ -74,7 +74,14 @@ export function fromTrl(value: unknown, place: Place): Preference {
       place,
     )
   }
+  checkAnswerRole(good[0]!.role, { ...place, field: "chosen" })
+  checkAnswerRole(bad[0]!.role, { ...place, field: "rejected" })
   return { prompt: whole, chosen: good[0]!.content, rejected: bad[0]!.content }
+}
+
+/** @throws InputError for an answer that is another's turn */
+export function checkAnswerRole(role: Message["role"], place: Place & { field: string }): void {
+  if (role !== "assistant") throw new InputError(`an answer must be the assistant's, got ${role}; repair it`, place)
 }
 
 const userTurn = (content: string): Message[] => [{ role: "user", content }]

@@ -19,12 +19,18 @@ interface Marks {
 }
 
 // Qwen3, DeepSeek-R1, GLM, SmolLM3, … and, under other names, EXAONE Deep, Reflection, Reka Flash, Seed-OSS, LongCat
-const names = ["think", "thinking", "thought", "thoughts", "reasoning", "seed:think", "longcat_think"]
+const names = [
+  ...["think", "thinking", "thought", "thoughts", "reasoning", "reason", "reflection", "scratchpad", "inner_thoughts"],
+  ...["inner_monologue", "chain_of_thought", "cot", "seed:think", "longcat_think"],
+]
+const words = "(?:think|thinking|thought|thoughts|reasoning)"
 const paired: readonly Marks[] = [
-  ...names.map((name) => ({ open: `<${name}>`, close: `</${name}>` })),
+  ...names.map((name) => ({ open: `<${name}(?:\\s[^<>]*)?>`, close: `</${name}\\s*>` })),
+  { open: `<\\|${words}\\|>`, close: `<\\|/${words}\\|>` },
+  { open: `<\\|(?:begin|start)_of_${words}\\|>`, close: `<\\|end_of_${words}\\|>` },
+  { open: `<\\|${words}_(?:begin|start)\\|>`, close: `<\\|${words}_end\\|>` },
   { open: "\\[THINK\\]", close: "\\[/THINK\\]" }, // Magistral
   { open: "◁think▷", close: "◁/think▷" }, // Kimi-VL
-  { open: "<\\|begin_of_thought\\|>", close: "<\\|end_of_thought\\|>" }, // OpenThinker, Sky-T1
   { open: "<\\|START_THINKING\\|>", close: "<\\|END_THINKING\\|>" }, // Command A Reasoning
   { open: "<\\|channel>thought", close: "<channel\\|>" }, // Gemma
   { open: "<unused94>thought", close: "<unused95>" }, // MedGemma
@@ -35,6 +41,10 @@ const paired: readonly Marks[] = [
     close: "<\\|channel\\|>final[^<]*(?:<\\|constrain\\|>[^<]*)?<\\|message\\|>",
   },
 ]
+
+/** Any tag of the first kind: some models close their thoughts by another name. */
+const anyName = `(?:${names.join("|")})`
+const anyMark = new RegExp(`(?<open><${anyName}(?:\\s[^<>]*)?>)|</${anyName}\\s*>`, "gi")
 
 const starts = paired.map(({ open, close }) => ({
   open: new RegExp(`^\\s*${open}`, "i"),
@@ -57,6 +67,8 @@ const wrappers = [
   ["<|START_RESPONSE|>", "<|END_RESPONSE|>"],
   ["<answer>", "</answer>"], // Hunyuan, R1-Zero and its like
   ["<response>", "</response>"], // Granite 3.3, ERNIE 4.5
+  ["<output>", "</output>"], // Reflection
+  ["<final_answer>", "</final_answer>"],
   ["", "<|return|>"],
   ["", "<|end|>"],
 ] as const
@@ -70,8 +82,9 @@ const wrappers = [
 export function splitThoughts(text: string): SplitReply {
   let rest = text
   let thoughts = ""
+  const closing = closingOf()
   for (;;) {
-    const block = leading(rest)
+    const block = leading(rest, closing)
     if (block === undefined) break
     if (block < 0) return { answer: "", thoughts: text, unfinished: true }
     thoughts += rest.slice(0, block)
@@ -89,20 +102,55 @@ export function splitThoughts(text: string): SplitReply {
 }
 
 /** Where the block at the beginning ends; -1 for one that does not, undefined for none. */
-function leading(text: string): number | undefined {
+function leading(text: string, closing: Closing): number | undefined {
   for (const { open, marks } of starts) {
     const begin = open.exec(text)
     if (!begin) continue
-    return closingOf(text, begin[0].length, marks)
+    const end = closing(text, begin[0].length, marks)
+    return end < 0 && begin[0].endsWith(">") ? closing(text, begin[0].length, anyMark) : end
   }
   return [...worded, finalHead].map((form) => form.exec(text)?.[0].length).find((end) => end !== undefined)
 }
 
+type Closing = (text: string, from: number, marks: RegExp) => number
+
 /**
- * Where a block ends whose inside begins at `from`; -1 for nowhere. Thoughts may quote their closing tag, or speak of
- * it before one on a line of its own.
+ * Where a block ends whose inside begins at `from`; -1 for nowhere. Blocks may lie in each other. What the rest of a text
+ * has not is not looked for again in what follows, as each block would be read to the end of the text.
  */
-function closingOf(text: string, from: number, marks: RegExp): number {
+function closingOf(): Closing {
+  let isEven = true
+  const without = new Set<RegExp>()
+  return (text, from, marks) => {
+    if (without.has(marks)) return -1
+    const outer = isEven ? outerClosing(text, from, marks) : -1
+    if (outer > 0) return outer
+    if (outer < 0) isEven = false
+    const end = innerClosing(text, from, marks)
+    if (end < 0) without.add(marks)
+    return end
+  }
+}
+
+/** The tag that closes the outermost of blocks within each other; 0 for a block without others, -1 for none. */
+function outerClosing(text: string, from: number, marks: RegExp): number {
+  let depth = 0
+  let isNested = false
+  marks.lastIndex = from
+  for (let mark = marks.exec(text); mark; mark = marks.exec(text)) {
+    if (isQuoted(text, mark.index)) continue
+    if (mark.groups?.open !== undefined) {
+      depth++
+      isNested = true
+    } else if (depth) depth--
+    // An answer may speak of the tag, within a line.
+    else return !isNested || /[^\S\n]/.test(text[mark.index - 1]!) ? 0 : marks.lastIndex
+  }
+  return -1
+}
+
+/** The first closing tag. Thoughts may quote it, or speak of it before one on a line of its own. */
+function innerClosing(text: string, from: number, marks: RegExp): number {
   let quoted = -1
   let end = -1
   let inCode = (_: number) => false

@@ -88,6 +88,11 @@ describe("seed records", () => {
       { instruction: "Do it." },
     ],
     [
+      "an empty list of turns beside another that is filled",
+      { conversations: [], messages: [{ role: "user", content: "Do it." }] },
+      { instruction: "Do it." },
+    ],
+    [
       "fields that a data set filled with null",
       {
         ...{ instruction: null, input: null, conversations: null, id: null, source: null, failure: null, calls: null },

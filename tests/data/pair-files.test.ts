@@ -88,7 +88,41 @@ describe("a preference file of another program", () => {
   it("with an unknown speaker is refused with its place", async () => {
     const answers = { chosen: { from: "gpt", value: "a" }, rejected: { from: "gpt", value: "b" } }
     await expect(pairsOf([{ conversations: [{ from: "tool", value: "q" }], ...answers }])).rejects.toThrow(
-      /conversations\.0\.from must be one of .*, got tool/,
+      /conversations\.0\.from: must be one of .*, got tool/,
     )
+    const conversations = [{ from: "human", value: "q" }]
+    await expect(pairsOf([{ conversations, ...answers, rejected: { from: "human", value: "b" } }])).rejects.toThrow(
+      /rejected\.from: an answer must be the assistant's, got user/,
+    )
+  })
+
+  it("with a system message among ShareGPT turns and beside them has that among them, as in LLaMA-Factory", async () => {
+    const conversations = [
+      { from: "system", value: "s" },
+      { from: "human", value: "q" },
+    ]
+    const answers = { chosen: { from: "gpt", value: "a" }, rejected: { from: "gpt", value: "b" } }
+    const [pair] = await pairsOf([{ system: "t", conversations, ...answers }])
+    expect(pair!.prompt).toEqual([{ role: "system", content: "s" }, user("q")])
+  })
+
+  it.each([
+    ["assistant", { prompt: [user("q"), assistant("It")], chosen: [assistant("a")], rejected: [assistant("b")] }],
+    ["system", { prompt: [{ role: "system", content: "s" }], chosen: [assistant("a")], rejected: [assistant("b")] }],
+    [
+      "assistant",
+      {
+        conversations: [{ from: "gpt", value: "It" }],
+        chosen: { from: "gpt", value: "a" },
+        rejected: { from: "gpt", value: "b" },
+      },
+    ],
+  ])("whose prompt ends in a message of the %s is refused: there is nothing to answer", async (role, record) => {
+    await expect(pairsOf([record])).rejects.toThrow(`prompt: a prompt must end in a user message, got ${role};`)
+  })
+
+  it("whose answers are turns of the user is refused", async () => {
+    const record = { prompt: [user("q")], chosen: [user("a")], rejected: [assistant("b")] }
+    await expect(pairsOf([record])).rejects.toThrow(/chosen: an answer must be the assistant's, got user/)
   })
 })

@@ -44,6 +44,15 @@ const thinks: [string, string, string][] = [
   ["a closing tag in code of the answer", "<think>plan</think>\n```\n</think>\n```", "```\n</think>\n```"],
   ["an indented answer", "<think>plan</think>\n\n    if x:\n        y", "    if x:\n        y"],
   ["an answer that mentions the tag", "<think>plan</think>\n\nEnd it by </think>.", "End it by </think>."],
+  ["blocks in each other on a line", "<think>a<think>b</think>c</think>hello there", "hello there"],
+  ["an opening tag spoken of inside", "<think>Use <think> first</think>\n\nEnd it by </think>.", "End it by </think>."],
+  ["a second opening tag", "<think>\n<think>\nplan\n</think>\n\nhello there", "hello there"],
+  ["a closing tag of another name", "<thinking>plan</think>\nhello there", "hello there"],
+  ["blanks and attributes in tags", '<think type="long" >plan</think >hello there', "hello there"],
+  ["Reflection", "<thinking>plan</thinking>\n<output>\nhello there\n</output>", "hello there\n"],
+  ["scratchpads", "<scratchpad>plan</scratchpad>\nhello there", "hello there"],
+  ["tokens with a slash", "<|thinking|>plan<|/thinking|>hello there", "hello there"],
+  ["tokens of beginning and end", "<|reasoning_start|>plan<|reasoning_end|>hello there", "hello there"],
   ["thoughts that quote a verdict", "<think>\nThe rules say NO.\n</think>\n\nYes.", "Yes."],
 ]
 
@@ -93,7 +102,10 @@ describe("thoughts", () => {
 
   it("take time that grows with the text, not faster", () => {
     const began = performance.now()
-    for (const piece of ["<think>", "</think>", "\n<think>\n", "`</think>`", "\n```\n<think>\n```\n"]) {
+    for (const piece of [
+      ...["<think>", "</think>", "\n<think>\n", "`</think>`", "\n```\n<think>\n```\n", "<think><think>a</think>"],
+      ...["<think></thought>", "<think>a</think>", "<think><think></think></think>"],
+    ]) {
       splitThoughts(piece.repeat(20_000))
       splitThoughts(`x${piece.repeat(20_000)}`)
     }
