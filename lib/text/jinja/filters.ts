@@ -6,12 +6,14 @@ import { dumps, padded, type Spend, str } from "./print"
 import {
   type CallArgs,
   characters,
+  checkHashable,
   compareValues,
   DictView,
   equal,
   iterateOrFail,
   lengthOf,
   Markup,
+  Namespace,
   Once,
   Tuple,
   textLength,
@@ -193,6 +195,7 @@ export const filters: Readonly<Record<string, Filter>> = {
   },
   attr(input, args, { spend }) {
     const name = textOf(named("attr", args, ["name"])[0])
+    if (input instanceof Namespace && input.values.has(name)) return input.values.get(name)
     return method(input, name, spend) ?? new Undefined(`the value has no attribute '${name}'`)
   },
   batch(input, args, runtime) {
@@ -304,7 +307,7 @@ export const filters: Readonly<Record<string, Filter>> = {
   },
   reverse(input, _, runtime) {
     if (typeof input === "string") return characters(input).reverse().join("")
-    if (input instanceof Once || input instanceof Undefined) throw new TemplateError("argument must be iterable")
+    if (input instanceof Once) throw new TemplateError("argument must be iterable")
     return new Once(listed(input, runtime).reverse())
   },
   round(input, args) {
@@ -333,6 +336,7 @@ export const filters: Readonly<Record<string, Filter>> = {
   sum(input, args, runtime) {
     const [path, start = 0n] = named("sum", args, ["attribute", "start"])
     const get = isGiven(path) ? attribute(path, runtime) : (item: unknown) => item
+    if (typeof start === "string") throw new TemplateError("sum() can't sum strings [use ''.join(seq) instead]")
     return listed(input, runtime).reduce((total, item) => binary("+", total, get(item), runtime.spend), start)
   },
   tojson(input, args, { spend }) {
@@ -368,6 +372,7 @@ export const filters: Readonly<Record<string, Filter>> = {
     const seen: unknown[] = []
     const items = listed(input, runtime).filter((item) => {
       const key = flag(cased) ? get(item) : lowerCase(get(item))
+      checkHashable(key)
       if (seen.some((one) => equal(one, key))) return false
       seen.push(key)
       return true

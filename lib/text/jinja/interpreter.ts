@@ -168,15 +168,20 @@ export class Interpreter implements Runtime {
       ? (inner: unknown) => this.deeper(() => this.captured(() => this.forLoop(node, inner, scope, depth + 1)))
       : null
     const state = { at: 0 }
+    // As in jinja2, the other branch runs too where no round came to its end.
+    let isComplete = false
     const loop = loopOver(items, state, depth, recurse)
     for (const item of items) {
       charge(1)
       const inner = new Scope(scope)
       inner.set("loop", loop)
       this.assign(node.target, item, inner)
-      if (this.run(node.body, inner) === "break") break
+      const control = this.run(node.body, inner)
+      if (control === "break") break
+      isComplete ||= control === null
       state.at++
     }
+    if (!isComplete) this.run(node.empty, new Scope(scope))
   }
 
   private *charged(items: Iterable<unknown>): Generator<unknown> {
@@ -312,9 +317,11 @@ export class Interpreter implements Runtime {
       const isKey = typeof key === "string" || typeof key === "bigint" || key === null || typeof key === "boolean"
       if (isKey && object.has(dictKey(key))) return object.get(dictKey(key))
     } else {
+      if (object instanceof Markup) throw new UnsupportedError("characters of a safe text")
       const item = indexed(object, key)
       if (item !== undefined) return item
     }
+    if (object instanceof Namespace && typeof key === "string") return this.getAttr(object, key)
     if (typeof key === "string") {
       const bound = method(object, key, this.spend)
       if (bound) return bound
@@ -343,7 +350,9 @@ export class Interpreter implements Runtime {
         const bounds = node.index.parts.map((part) => (part ? this.value(part, scope) : null))
         if (object instanceof Undefined) return object.fail()
         const part = sliced(object, bounds, this.spend)
-        return part === undefined ? new Undefined(`'${typeName(object)} object' cannot be sliced`) : part
+        if (object instanceof Markup) throw new UnsupportedError("a slice of a safe text")
+        if (part === undefined) throw new TemplateError(`'${typeName(object)}' object cannot be sliced`)
+        return part
       }
       case "slice":
         throw new UnsupportedError("a slice among several subscripts")

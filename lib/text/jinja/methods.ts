@@ -70,8 +70,7 @@ export const lineEnds = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/g
 function split(text: string, separator: unknown, limit: number, fromRight: boolean): string[] {
   const most = limit < 0 ? Number.POSITIVE_INFINITY : limit
   if (separator !== undefined && separator !== null) {
-    const between = textOf(separator)
-    if (!between) throw new TemplateError("empty separator")
+    const between = separatorOf(separator)
     const parts = text.split(between)
     if (parts.length - 1 <= most) return parts
     const rest = parts.length - most
@@ -271,12 +270,12 @@ const textMethods: Record<string, Method<string>> = {
     return suffix && text.endsWith(suffix) ? text.slice(0, -suffix.length) : text
   },
   partition(text, args) {
-    const between = textOf(placed("partition", args, ["sep"])[0])
+    const between = separatorOf(placed("partition", args, ["sep"])[0])
     const at = text.indexOf(between)
     return new Tuple(at < 0 ? [text, "", ""] : [text.slice(0, at), between, text.slice(at + between.length)])
   },
   rpartition(text, args) {
-    const between = textOf(placed("rpartition", args, ["sep"])[0])
+    const between = separatorOf(placed("rpartition", args, ["sep"])[0])
     const at = text.lastIndexOf(between)
     return new Tuple(at < 0 ? ["", "", text] : [text.slice(0, at), between, text.slice(at + between.length)])
   },
@@ -304,6 +303,12 @@ const textMethods: Record<string, Method<string>> = {
   islower: without((text) => /\p{Lowercase}/u.test(text) && !/\p{Uppercase}|\p{Lt}/u.test(text)),
 }
 
+function separatorOf(value: unknown): string {
+  const between = textOf(value)
+  if (!between) throw new TemplateError("empty separator")
+  return between
+}
+
 function foundOrFail(at: number): bigint {
   if (at < 0) throw new TemplateError("substring not found")
   return BigInt(at)
@@ -318,7 +323,11 @@ function justify(text: string, args: CallArgs, spend: Spend, side: "left" | "rig
 }
 
 const listMethods: Record<string, Method<readonly unknown[]>> = {
-  count: (list, args) => BigInt(list.filter((item) => equal(item, placed("count", args, ["value"])[0])).length),
+  count(list, args) {
+    const given = placed("count", args, ["value"])
+    if (!given.length) throw new TemplateError("count() takes exactly one argument (0 given)")
+    return BigInt(list.filter((item) => equal(item, given[0])).length)
+  },
   index(list, args) {
     const [wanted, start, stop] = placed("index", args, ["value", "start", "stop"])
     if (start !== undefined || stop !== undefined) throw new UnsupportedError("index of a list with bounds")
@@ -347,6 +356,7 @@ const otherMethods: Record<string, string> = {
   int: "as_integer_ratio bit_count bit_length conjugate denominator from_bytes imag is_integer numerator real to_bytes",
   float: "as_integer_ratio conjugate fromhex hex imag is_integer real",
   tuple: "",
+  Range: "count index start step stop",
 }
 
 /** The method of a value, undefined where Python has none of that name. */

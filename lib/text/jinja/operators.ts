@@ -94,7 +94,7 @@ function arithmetic(operator: string, a: Numeric, b: Numeric, spend: Spend): Num
   if (y === 0) throw new TemplateError("division by zero")
   if (operator === "/") return x / y
   const rest = x % y
-  const mod = rest !== 0 && rest < 0 !== y < 0 ? rest + y : rest
+  const mod = rest === 0 ? (y < 0 ? -0 : 0) : rest < 0 !== y < 0 ? rest + y : rest
   return operator === "%" ? mod : Math.floor((x - mod) / y + 0.5)
 }
 

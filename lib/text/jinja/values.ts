@@ -172,8 +172,14 @@ export function iterateOrFail(value: unknown): Iterable<unknown> {
 /** A key as a dict holds it. Python takes 1, 1.0 and true for one key, so only texts, ints and None are allowed. */
 export function dictKey(value: unknown): unknown {
   if (typeof value === "string" || typeof value === "bigint" || value === null) return value
-  if (Array.isArray(value) || value instanceof Map) throw new TemplateError(`unhashable type: '${typeName(value)}'`)
+  checkHashable(value)
   throw new UnsupportedError(`a dict key of type ${typeName(value)}`)
+}
+
+/** @throws TemplateError for what Python takes for no key of a dict and no member of a set */
+export function checkHashable(value: unknown): void {
+  if (Array.isArray(value) || value instanceof Map) throw new TemplateError(`unhashable type: '${typeName(value)}'`)
+  if (value instanceof Tuple) value.items.forEach(checkHashable)
 }
 
 export function equal(a: unknown, b: unknown): boolean {
