@@ -37,24 +37,25 @@ export function readReply(value: unknown, { topLogprobs = 0, thoughtsOpen = fals
   const choice: unknown = Array.isArray(value.choices) ? value.choices[0] : undefined
   if (!isFields(choice)) throw new ReplyError(noChoice)
   const reason = `${choice.finish_reason ?? "stop"}`.toLowerCase()
-  if (/^(error|abort|aborted)$/.test(reason)) throw new ReplyError(`the server gave up within the reply (${reason})`)
+  if (gaveUp.test(reason)) throw new ReplyError(`the server gave up within the reply (${reason})`)
   const message = isFields(choice.message) ? choice.message : { content: choice.text }
   if (!isFields(choice.message) && typeof choice.text !== "string") throw new ReplyError(noChoice)
   const content = contentOf(message.content)
   const details = Array.isArray(message.reasoning_details) ? message.reasoning_details.map(detailText).join("") : ""
-  const thoughts = [message.reasoning_content, message.reasoning, message.thinking, details].map(textOf).find(Boolean)
+  const told = [message.reasoning_content, message.reasoning, message.thinking].map(partText)
+  const thoughts = [...told, details].map(textOf).find(Boolean)
   const spoken = withoutEndMarks(content.text)
   const opened = thoughtsOpen && spoken.trim() && !splitThoughts(spoken).thoughts
   const text = opened ? `<think>${spoken}` : spoken
   const usage = isFields(value.usage) ? value.usage : {}
-  const finish = /^(length|max_tokens|model_length)$/.test(reason) ? "length" : "stop"
+  const finish = cutOff.test(reason) ? "length" : "stop"
   const allThoughts = `${thoughts ?? ""}${content.thoughts}`
-  const refusal = textOf(message.refusal) ?? content.refusal
+  const refusal = textOf(message.refusal) ?? content.refusal ?? (reason === "refusal" ? textOf(text) : undefined)
   const problem = problemOf({ text, reason, refusal, message, thoughts: allThoughts, finish, usage })
   const promptTokens = count(usage.prompt_tokens)
   const first = topLogprobs ? firstOf(choice.logprobs, text) : undefined
   return {
-    text: problem === problems.refusal ? refusal! : text,
+    text: problem === problems.refusal ? (refusal ?? text) : text,
     tokens: count(usage.completion_tokens) ?? 0,
     finish,
     ...(allThoughts && { thoughts: allThoughts }),
@@ -63,6 +64,14 @@ export function readReply(value: unknown, { topLogprobs = 0, thoughtsOpen = fals
     ...(first && { first }),
   }
 }
+
+/** Reasons of a reply's end, of different servers: it was cut off, the server gave up, or stopped it. */
+const cutOff =
+  /^(?:length|max_(?:output_|completion_)?tokens|max_length|model_length|limit|(?:model_)?context_(?:window|length)_exceeded)$/
+const gaveUp =
+  /^(?:error|abort(?:ed)?|cancel(?:l?ed)?|time_?out|interrupted|overloaded|network_error|insufficient_system_resource)$/
+const filtered =
+  /^(?:content_?filter(?:ed)?|safety|recitation|blocklist|prohibited_content|spii|sensitive|guardrail_intervened)$/
 
 const noChoice = "a reply must hold one choice with a message, got none"
 
@@ -77,7 +86,8 @@ function problemOf(reply: {
   usage: Fields
 }): string | undefined {
   const { text, reason, refusal, message, thoughts, finish, usage } = reply
-  if (reason === "content_filter" || reason === "safety") return problems.filter
+  if (filtered.test(reason)) return problems.filter
+  if (reason === "refusal") return problems.refusal
   if (text.trim()) return undefined
   if (refusal) return problems.refusal
   const calls = message.tool_calls ?? message.function_call
@@ -107,8 +117,11 @@ function contentOf(content: unknown): { text: string; thoughts: string; refusal?
 }
 
 /** The text of a part of thoughts, which may be a list itself. */
-const partText = (value: unknown): string =>
-  typeof value === "string" ? value : Array.isArray(value) ? value.map((part) => contentOf([part]).text).join("") : ""
+const partText = (value: unknown): string => {
+  if (typeof value === "string") return value
+  if (Array.isArray(value)) return value.map(partText).join("")
+  return isFields(value) ? partText(value.text ?? value.content ?? value.thinking) : ""
+}
 
 /** The text of one of OpenRouter's `reasoning_details`, where it is not hidden. */
 const detailText = (detail: unknown): string =>

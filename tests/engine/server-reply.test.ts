@@ -31,7 +31,10 @@ describe("a reply of a server", () => {
     ["two of them", says("fine</s><|endoftext|>\n")],
   ])("is read as it is meant: %s", (_, value) => expect(read(value)).toEqual(fine))
 
-  it.each(["length", "max_tokens", "MAX_TOKENS", "model_length"])("was cut off where it says %s", (finish_reason) =>
+  it.each([
+    ...["length", "max_tokens", "MAX_TOKENS", "model_length", "max_output_tokens", "max_length"],
+    ...["model_context_window_exceeded"],
+  ])("was cut off where it says %s", (finish_reason) =>
     expect(read(reply({ content: "fi" }, { finish_reason })).finish).toBe("length"),
   )
 
@@ -44,6 +47,10 @@ describe("a reply of a server", () => {
     ],
     ["stopped by the server's content filter", reply({ content: "" }, { finish_reason: "content_filter" })],
     ["stopped by the server's content filter", reply({ content: "half of" }, { finish_reason: "content_filter" })],
+    ["stopped by the server's content filter", reply({ content: "half of" }, { finish_reason: "RECITATION" })],
+    ["stopped by the server's content filter", reply({ content: "" }, { finish_reason: "prohibited_content" })],
+    ["refused by the model", reply({ content: "I can't." }, { finish_reason: "refusal" })],
+    ["refused by the model", reply({ content: null }, { finish_reason: "refusal" })],
     ["a reply without content", says(null)],
     ["a reply without content", reply({ role: "assistant" })],
     ["cut off inside its thoughts", reply({ content: null, reasoning_content: "hm" }, { finish_reason: "length" })],
@@ -68,6 +75,8 @@ describe("a reply of a server", () => {
         { type: "text", text: "Blue." },
       ]),
     ],
+    ["a list of thoughts", reply({ content: "Blue.", reasoning: [{ type: "text", text: "hm, " }, "comma"] })],
+    ["an object of thoughts", reply({ content: "Blue.", reasoning_content: { content: "hm, comma" } })],
     ["details", reply({ content: "Blue.", reasoning_details: [{ type: "reasoning.text", text: "hm, comma" }] })],
     [
       "hidden parts",
@@ -108,6 +117,8 @@ describe("a reply of a server", () => {
     says([{ type: "image_url", image_url: {} }]),
     reply({ content: "fi" }, { finish_reason: "error" }),
     reply({ content: "fi" }, { finish_reason: "abort" }),
+    reply({ content: "fi" }, { finish_reason: "cancelled" }),
+    reply({ content: "fi" }, { finish_reason: "insufficient_system_resource" }),
     { error: { message: "model overloaded", code: 502 } },
     { error: "busy" },
   ])("is none: %j", (value) => expect(() => readReply(value)).toThrow(ReplyError))

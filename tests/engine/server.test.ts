@@ -353,6 +353,8 @@ describe("an address", () => {
     "https://h/v1?session=abc",
     "https://h/sk-abcdef0123456789/v1",
     "https://h/v1#sk-abcdef0123456789",
+    "https://h/ghp_abcdef0123456789/v1",
+    "https://h/eyJhbGciOiJIUzI1NiJ9.eyJabcdefIn0.x/v1",
   ])("with a secret is refused with the way to do it, and not repeated: %s", (text) => {
     const error = (() => {
       try {
@@ -373,10 +375,18 @@ describe("an address", () => {
     (text) => expect(() => serverAddress(text)).toThrow(/must be an address such as/),
   )
 
-  it.each(["ftp://user:password@h/v1", "ftp:user:password@h", "user:password@h/v1"])(
-    "that is none is not repeated with its password: %s",
-    (text) => expect(() => serverAddress(text)).toThrow(/^(?!.*password@).*must be an address such as.*\[…\]@h/),
+  it.each([
+    ...["ftp://user:password@h/v1", "ftp:user:password@h", "user:password@h/v1", "ftp://user:password/x@h/v1"],
+    ...["h/v1?key=password", "localhost:8000/v1?key=password", "h/v1#password", "h/sk-password0123/v1"],
+  ])("that is none is not repeated with its secret: %s", (text) =>
+    expect(() => serverAddress(text)).toThrow(/^(?!.*password).*must be an address such as/),
   )
+
+  it.each([
+    "https://router.huggingface.co/hf-inference/v1",
+    "https://h/sk-learn-serving/v1",
+    "https://h/v1beta/openai",
+  ])("with a path of words is fine: %s", (text) => expect(serverAddress(text).href).toBe(text))
 
   it("of an API version is fine, and so are several servers, each named once", () => {
     expect(serverAddress("https://h/openai/v1/?api-version=preview").search).toBe("?api-version=preview")
