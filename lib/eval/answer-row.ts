@@ -14,13 +14,13 @@ const content = z.union([
   z.array(z.union([z.string(), z.looseObject({ text: z.string().optional() })])).transform(joined),
 ])
 const message = z
-  .looseObject({ role: z.string().optional(), content: content.nullish(), reasoning_content: text, reasoning: text })
+  .looseObject({ role: z.string().nullish(), content: content.nullish(), reasoning_content: text, reasoning: text })
   .transform(({ role, content, reasoning_content, reasoning }) => ({
     role,
     content: content && (reasoning_content || reasoning) ? behindThoughts(content) : content,
   }))
 const choices = z
-  .array(z.looseObject({ turns: z.array(z.string()).optional(), message: message.optional(), text }))
+  .array(z.looseObject({ turns: z.array(z.string()).nullish(), message: message.nullish(), text }))
   .min(1)
 const labels = {
   ...{ id: name, key: name, question_id: name, main_id: name, idx: name, custom_id: name },
@@ -31,17 +31,20 @@ const labels = {
 const inner = z.looseObject({ choices: choices.nullish() })
 const reply = inner.extend({ body: inner.nullish().describe("one with an error has no choices") })
 
-/** A row of answers made elsewhere, in any of the shapes that the official scripts, lm-eval and servers write. */
+/**
+ * A row of answers made elsewhere, in any of the shapes that the official scripts, lm-eval and servers write. Data
+ * frames fill with null what a row has not.
+ */
 const answerRow = z.looseObject({
   ...labels,
   response: z.union([z.string(), reply], "must be a text or a server's reply").nullish().describe("null: not answered"),
   ...{ output: text, generated: text, completion: text },
-  turns: z.array(z.string()).optional().describe("answers to the turns of a conversation"),
-  messages: z.array(message).optional().describe("a conversation with its answers"),
-  choices: choices.optional(),
-  doc: z.looseObject(labels).optional().describe("lm-eval: the record that was asked"),
-  resps: z.array(z.array(z.unknown())).optional(),
-  filtered_resps: z.array(z.unknown()).optional(),
+  turns: z.array(z.string()).nullish().describe("answers to the turns of a conversation"),
+  messages: z.array(message).nullish().describe("a conversation with its answers"),
+  choices: choices.nullish(),
+  doc: z.looseObject(labels).nullish().describe("lm-eval: the record that was asked"),
+  resps: z.array(z.array(z.unknown())).nullish(),
+  filtered_resps: z.array(z.unknown()).nullish(),
 })
 type Row = z.output<typeof answerRow>
 
@@ -69,9 +72,16 @@ export function readAnswerRow(value: unknown, place: Place): AnswerRow {
   const row = parseRecord(answerRow, value, place)
   const of = row.doc ?? row
   const ids = [of.custom_id, of.key, of.question_id, of.main_id, of.idx, of.id].filter((id) => typeof id === "string")
-  const question = row.messages?.find(({ role }) => role === "user")?.content
-  const { prompt = question, prompt_new, instruction, input } = of
-  const prompts = [prompt, prompt_new, instruction, instruction && input ? `${instruction}\n\n${input}` : undefined]
+  const asked = z.array(message).safeParse(of.prompt).data ?? row.messages
+  const question = asked?.find(({ role }) => role === "user")?.content
+  const { prompt, prompt_new, instruction, input } = of
+  const prompts = [
+    prompt,
+    question,
+    prompt_new,
+    instruction,
+    instruction && input ? `${instruction}\n\n${input}` : undefined,
+  ]
     .filter((one): one is string => typeof one === "string" && one !== "")
     .map(promptKey)
   if (!ids.length && !prompts.length) {
@@ -91,9 +101,9 @@ function turnsOf(row: Row, place: Place): readonly string[] | undefined {
   const logged = row.filtered_resps?.[0] ?? row.resps?.[0]?.[0]
   const plain = typeof row.response === "object" && row.response !== null ? undefined : row.response
   const candidates = [plain, row.output, row.generated, row.completion, choice?.message?.content, choice?.text, logged]
-  const answer = candidates.find((one) => one !== undefined)
+  const answer = candidates.find((one) => one !== undefined && one !== null)
   if (typeof answer === "string") return [answer]
-  if (answer === null || choice || wrapped) return undefined
+  if (answer === undefined && (candidates.includes(null) || choice || wrapped)) return undefined
   throw new InputError("an answer must be a text, got none; add it", { ...place, field: "response" })
 }
 

@@ -138,6 +138,21 @@ describe("answers made elsewhere", () => {
     await expect(read('{"id":"1","response":NaN}')).rejects.toThrow("got none that does (1 answers are null)")
   })
 
+  it("are read beside fields that a data frame filled with null", async () => {
+    const nulls = { response: null, turns: null, messages: null, choices: null, doc: null, resps: null, prompt: null }
+    const { answers } = await read(
+      { ...nulls, id: 1, output: "a" },
+      { ...nulls, messages: [{ role: "user", content: "two?" }, { role: "assistant", content: "b" }, { role: null }] },
+      { ...nulls, id: 4, choices: [{ turns: null, message: null, text: null }, {}], turns: ["c", "d"] },
+    )
+    expect(answers).toEqual({ 1: ["a"], 2: ["b"], 3: ["b"], 4: ["c", "d"] })
+  })
+
+  it("are found by a prompt of messages", async () => {
+    const { answers } = await read({ prompt: [{ role: "user", content: "one?" }], completion: "a" })
+    expect(answers).toEqual({ 1: ["a"] })
+  })
+
   it("find an item whose input is part of its prompt", async () => {
     const some = [item("a", "Translate.\n\nHello")]
     writeFileSync(file, JSON.stringify({ id: "a", instruction: "Translate.", input: "Hello", output: "Hallo" }))
