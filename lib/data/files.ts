@@ -206,8 +206,11 @@ export interface FilePrint {
   sha256: string
 }
 
-/** Size and sha256 of a file. @throws InputError naming a file that cannot be read */
+/** Size and sha256 of a file. @throws InputError naming a file that cannot be read, or has no end, such as a device */
 export async function printOf(file: string): Promise<FilePrint> {
+  const stats = statSync(file, { throwIfNoEntry: false })
+  if (stats && !stats.isFile() && !stats.isDirectory())
+    throw new InputError("must be a regular file, got a pipe or device; write it to a file first", { file })
   const hash = createHash("sha256")
   let bytes = 0
   try {

@@ -4,8 +4,8 @@ import { InputError } from "../errors"
 const secretName = /key|token|secret|sig|pass|pwd|auth|cred|code|jwt|bearer|session/i
 const secretValue = /(?:^|[^a-z])(?:sk|pk|hf|gsk|xai|key|api)[-_][\w-]{8,}|AIza[\w-]{10,}|[\w+/=-]{24,}/i
 /** Tokens as services make them, with a digit; a path has words of its own, such as hf-inference. */
-const secretPath =
-  /(?:^|[^a-z])(?:sk|pk|hf|gsk|xai|ghp|glpat|nvapi|pplx)[-_](?=[\w-]*\d)[\w-]{8,}|AIza[\w-]{10,}|AKIA[A-Z\d]{12}|eyJ[\w-]{8,}\.eyJ/i
+export const secretText =
+  /(?<![a-z])(?:sk|pk|hf|gsk|xai|ghp|glpat|nvapi|pplx)[-_](?=[\w-]*\d)[\w-]{8,}|AIza[\w-]{10,}|AKIA[A-Z\d]{12}|eyJ[\w-]{8,}\.eyJ/i
 
 /**
  * The address of a server. Addresses are written into settings, keys and reports, so one that holds a secret is
@@ -18,7 +18,7 @@ export function serverAddress(text: string, field?: string): URL {
     const got = text
       .replace(/^.*@/s, "[…]@")
       .replace(/[?#].*$/s, "?[…]")
-      .replace(secretPath, "[…]")
+      .replace(secretText, "[…]")
       .slice(0, 100)
     throw new InputError(`must be an address such as http://127.0.0.1:8000/v1, got ${got || "nothing"}; correct it`, {
       field,
@@ -44,7 +44,7 @@ function secretIn(url: URL): string | undefined {
     if (secretName.test(name) || secretValue.test(value)) return `its query (${name})`
   }
   if (secretValue.test(decoded(url.hash))) return "its fragment"
-  return secretPath.test(decoded(url.pathname)) ? "its path" : undefined
+  return secretText.test(decoded(url.pathname)) ? "its path" : undefined
 }
 
 function decoded(text: string): string {

@@ -1,10 +1,11 @@
-import { mkdirSync, readdirSync, statSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs"
 import { basename, dirname, join, resolve } from "node:path"
 import { copyFinished, finish, removeTemporaries, writeAtomic } from "../data/files"
 import { jsonText } from "../data/json"
 import { readJsonFile } from "../data/json-file"
 import { tf, valuesOf } from "../device/tf"
 import { CheckpointError, InputError } from "../errors"
+import { defaultTemplate } from "../text/chat-template"
 import { type Adapter, linearNames, readAdapter } from "./adapter"
 import { loadConfig } from "./config"
 import type { FloatDtype } from "./floats"
@@ -159,6 +160,8 @@ export async function writeCheckpoint(modelDir: string, model: Model, out: strin
 async function writeCompanions(modelDir: string, out: string, changes: Record<string, unknown>): Promise<void> {
   for (const name of readdirSync(modelDir))
     if (companions.test(name)) await copyFinished(join(modelDir, name), join(out, name))
+  const template = join(modelDir, defaultTemplate)
+  if (existsSync(template)) await copyFinished(template, join(out, "chat_template.jinja"))
   const json = readJsonFile(join(modelDir, "config.json"))
   await writeAtomic(join(out, "config.json"), `${jsonText({ ...json, ...changes })}\n`)
 }

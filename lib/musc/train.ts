@@ -312,6 +312,10 @@ function pairText(row: TrainRow, settings: TrainSettings, counts: Pick<PairCount
   if (settings.kind === "sft") return pair
   const { weighting, firstTokenZero, seed } = settings
   const { signals, weights: ownWeights, tokenWeights } = row
+  if (settings.weighEvery && (prompt || (row.noised_instruction === undefined && row.rejected_from !== "clean"))) {
+    const rule = `pair ${row.id} must have a noised instruction, with which weighEvery ${settings.weighEvery} weighs it again`
+    throw new InputError(`${rule}, got none; train on rows of \`musc weigh\`, or leave out weighEvery (musc-dynamic)`)
+  }
   if (tokenWeights && weighting !== "uniform") return { ...pair, weights: tokenWeights, firstTokenZero }
   if (!signals) {
     const weights = ownWeights?.[weighting]

@@ -3,6 +3,7 @@ import { join, relative } from "node:path"
 import { type Current, currentOf } from "../config/current"
 import { isTemporary, removeTemporaries, sha256File, writeAtomic } from "../data/files"
 import { isLockFile } from "../data/lock"
+import { secretText } from "../engine/address"
 import { architecture, platform } from "../machine"
 
 /** What a stage took: `done` rows or steps, tokens written by the model. */
@@ -55,16 +56,27 @@ export function versions(): Pick<Manifest, "musc" | "node" | "platform" | "packa
   }
 }
 
-/** A command line without the values of options whose name ends like that of a secret, those of `--serve` included. */
+/** Names of options and variables that hold a secret: --api-key, HF_TOKEN. */
+const secretName =
+  /(?:^|[-_])(?:(?:api[-_]?)?keys?|token|secret|passw(?:or)?d|passphrase|credentials?|auth(?:orization)?)$/i
+
+/**
+ * The words of a command line without its secrets, those of `--serve` included: the values of options and variables
+ * whose name says so, what services make as keys, and what stands behind Bearer.
+ */
 export function withoutSecrets(argv: readonly string[]): string {
-  const secret = /^--[^=]*(key|token|secret|password)(?==|$)/i
+  const isSecret = (name: string | undefined) => name !== undefined && secretName.test(name)
   return argv
-    .map((arg, i) => {
-      if (i > 0 && secret.test(argv[i - 1]!) && !argv[i - 1]!.includes("=")) return "[left out]"
-      return secret.test(arg) ? arg.replace(/=.*/s, "=[left out]") : arg
+    .map((word, i) => {
+      const [, option] = /^'?--?([\w-]+)$/.exec(argv[i - 1] ?? "") ?? []
+      if (i > 0 && isSecret(option)) return "[left out]"
+      const [, mark, name] = /^('?(?:--?)?([\w-]+)=)/.exec(word) ?? []
+      return isSecret(name) ? `${mark}[left out]` : word
     })
     .join(" ")
-    .replace(/:\/\/[^/@\s]+@/g, "://[left out]@")
+    .replace(/(:\/\/)[^/@\s]+@/g, "$1[left out]@")
+    .replace(/\b(Bearer|Basic) [^\s'"]+/g, "$1 [left out]")
+    .replace(new RegExp(secretText, "gi"), "[left out]")
 }
 
 /**

@@ -1,10 +1,10 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { existsSync, lstatSync, readdirSync, readFileSync, statSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { z } from "zod"
 import { currentOf } from "../config/current"
 import { damageOf, sha256File } from "../data/files"
 import { readJsonFile, show } from "../data/json-file"
-import { readJsonl } from "../data/jsonl"
+import { parseRecord, readJsonl } from "../data/jsonl"
 import { evalItem, results as resultsSchema } from "../data/results"
 import { InputError, MuscError } from "../errors"
 import { reportPage } from "../report/report"
@@ -48,7 +48,20 @@ export async function verify(dir: string): Promise<Verdict[]> {
 /** A verdict without a finding. */
 const newVerdict = (folder: string): Verdict => ({ folder, files: 0, problems: [], notes: [] })
 
+const isFile = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFile() ?? false
+
 const hashes = z.record(z.string(), z.string())
+
+/** A part of the check; a file that cannot be read is a finding, and the other parts go on. */
+async function findingIn<T>({ problems }: Verdict, part: () => T | Promise<T>): Promise<T | undefined> {
+  try {
+    return await part()
+  } catch (error) {
+    if (!(error instanceof MuscError)) throw error
+    if (!problems.includes(error.message)) problems.push(error.message)
+    return undefined
+  }
+}
 
 /** Compares files with their hashes, by path in the folder. */
 async function compareFiles(verdict: Verdict, list: unknown, record: string): Promise<string[]> {
@@ -60,7 +73,7 @@ async function compareFiles(verdict: Verdict, list: unknown, record: string): Pr
   for (const [file, hash] of Object.entries(files)) {
     const path = join(verdict.folder, file)
     if (/^[/\\]|^\w:|(^|[/\\])\.\.([/\\]|$)/.test(file)) verdict.problems.push(`${record} names ${show(file)}, outside`)
-    else if (!existsSync(path)) verdict.problems.push(`${file} is missing`)
+    else if (!isFile(path)) verdict.problems.push(`${file} is missing`)
     else if ((await sha256File(path)) !== hash) verdict.problems.push(`${file} is not the one of ${record}`)
     verdict.files++
   }
@@ -75,15 +88,16 @@ async function verifyRun(dir: string): Promise<Verdict> {
     problems.push(error.message)
     return undefined
   })
-  const manifest = existsSync(join(dir, "manifest.json")) ? readJsonFile(join(dir, "manifest.json")) : undefined
-  if (!manifest) problems.push("manifest.json is missing: the run has not finished")
+  const hasManifest = existsSync(join(dir, "manifest.json"))
+  const manifest = hasManifest ? await findingIn(verdict, () => readJsonFile(join(dir, "manifest.json"))) : undefined
+  if (!hasManifest) problems.push("manifest.json is missing: the run has not finished")
   const listed = manifest ? await compareFiles(verdict, manifest.files, "manifest.json") : []
   const now = currentOf(data?.config)
   for (const file of filesOfRun(dir)) {
     // A file of one's own does no harm outside the stages.
     const added = manifest && now.file(file) && !listed.includes(file)
     if (added) (file.startsWith("seed-") ? problems : notes).push(`${file} is not in manifest.json`)
-    if (now.file(file) && /(^|[/.])key\.json$/.test(file)) await compareKey(verdict, file)
+    if (now.file(file) && /(^|[/.])key\.json$/.test(file)) await findingIn(verdict, () => compareKey(verdict, file))
   }
   if (!manifest || !data) return verdict
   if (manifest.musc !== versions().musc) {
@@ -92,8 +106,10 @@ async function verifyRun(dir: string): Promise<Verdict> {
     )
     return verdict
   }
-  await compareResults(verdict, data.config ?? {})
-  const page = existsSync(join(dir, "report.html")) ? readFileSync(join(dir, "report.html"), "utf8") : undefined
+  await findingIn(verdict, () => compareResults(verdict, data.config ?? {}))
+  const report = join(dir, "report.html")
+  if (lstatSync(report, { throwIfNoEntry: false }) && !isFile(report)) problems.push("report.html is no file")
+  const page = isFile(report) ? readFileSync(report, "utf8") : undefined
   // A copy may lie under another name, which stands in the page.
   const name =
     /<title>MuSC run (.*?)<\/title>/.exec(page ?? "")?.[1]?.replace(/&(amp|lt|gt|quot|#39);/g, unescaped) ?? ""
@@ -157,7 +173,7 @@ async function compareResults(verdict: Verdict, config: Record<string, unknown>)
         graded.push({ method, temperature, items })
       }
   const again = resultsOf(graded, [], { samples, seed })
-  const recorded = resultsSchema.parse(readJsonFile(file))
+  const recorded = parseRecord(resultsSchema, readJsonFile(file), { file })
   for (const part of ["methods", "differences"] as const)
     if (JSON.stringify(again[part]) !== JSON.stringify(recorded[part]))
       problems.push(`results.json: ${part} do not follow from the graded answers`)
@@ -167,7 +183,8 @@ async function verifyBenchmark(dir: string): Promise<Verdict> {
   const verdict = newVerdict(dir)
   const scores = readJsonFile(join(dir, "scores.json"))
   await compareFiles(verdict, scores.files, "scores.json")
-  for (const file of readdirSync(dir).filter((name) => name.endsWith(".key.json"))) await compareKey(verdict, file)
+  for (const file of readdirSync(dir).filter((name) => name.endsWith(".key.json")))
+    await findingIn(verdict, () => compareKey(verdict, file))
   return verdict
 }
 

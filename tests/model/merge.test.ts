@@ -1,4 +1,4 @@
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
@@ -101,6 +101,16 @@ describe("a merged checkpoint", () => {
     const held = openSafetensors(join(out, "model.safetensors"))
     expect(new Set([...held.tensors.values()].map(({ dtype }) => dtype))).toEqual(new Set(["BF16"]))
     held.close()
+  })
+
+  it("keeps the template that counts, which may lie in a folder of its own", async () => {
+    const base = folder()
+    cpSync(fixture("llama"), base, { recursive: true })
+    mkdirSync(join(base, "additional_chat_templates"))
+    writeFileSync(join(base, "additional_chat_templates/default.jinja"), "{{ messages[0].content }}")
+    const out = folder()
+    await mergeAdapter(base, join(fixture("llama"), "adapter"), out, { force: true })
+    expect(readFileSync(join(out, "chat_template.jinja"), "utf8")).toBe("{{ messages[0].content }}")
   })
 
   it("scales by alpha / √rank where the adapter is rank-stabilised", async () => {

@@ -93,6 +93,16 @@ describe("dynamic weights", () => {
       /weighEvery must be below the epochs, 3, .* got 3; lower it/,
     )
   })
+
+  it("are refused before the first step for pairs that have no noised instruction", async () => {
+    const [row] = await weighedPairs()
+    const foreign = { ...row!, prompt: [{ role: "user" as const, content: "Hi" }] }
+    const { noised_instruction: _, ...bare } = row!
+    for (const rows of [[foreign], [bare as typeof row & object]])
+      await expect(trained(rows as (typeof row & object)[], { weighEvery: 1 })).rejects.toThrow(
+        /must have a noised instruction, with which weighEvery 1 weighs it again, got none/,
+      )
+  })
 })
 
 describe("fine only", () => {

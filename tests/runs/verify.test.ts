@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
@@ -61,6 +61,36 @@ describe("the check of a run", () => {
     expect(verdict!.files).toBeGreaterThan(20)
     expect(verdictText(verdict!)).toMatch(/files are as recorded$/)
     expect(await problemsAfter(() => {})).toBe("")
+  })
+
+  it("goes on behind a file that cannot be read, and finds what else there is", async () => {
+    const found = await problemsAfter((dir) => {
+      writeFileSync(join(dir, "seed-0/decompose.key.json"), "[]")
+      writeFileSync(join(dir, "seed-0/corrupt.jsonl"), "")
+      writeFileSync(join(dir, answers), "\0\0")
+    })
+    for (const line of [
+      "decompose.key.json: must hold a JSON object",
+      "seed-0/corrupt.jsonl has 0 bytes instead of",
+      `${answers} is not the one of manifest.json`,
+      `${answers}, line 1: must be JSON`,
+    ])
+      expect(found).toContain(line)
+  })
+
+  it("takes no device or broken link for a file", async () => {
+    const found = await problemsAfter((dir) => {
+      for (const [name, to] of [
+        ["results.csv", "/dev/zero"],
+        ["report.html", "/dev/zero"],
+        ["results.md", "/nowhere"],
+      ] as const) {
+        rmSync(join(dir, name))
+        symlinkSync(to, join(dir, name))
+      }
+    })
+    for (const line of ["results.csv is missing", "results.md is missing", "report.html is no file"])
+      expect(found).toContain(line)
   })
 
   it("finds verdicts that were turned round, by manifest, key file, results and report", async () => {
