@@ -91,8 +91,8 @@ async function kernelWork(seconds: number): Promise<Tally> {
     if (first.reply.status !== "ok") problem = first.reply.evalue
     const end = Date.now() + 1000 * seconds
     while (!problem && Date.now() < end) {
-      const { stdout, reply } = await kernel.run(`{${loop}}`)
-      if (reply.status !== "ok") problem = `${reply.ename}: ${reply.evalue}`
+      const { stdout, stderr, reply } = await kernel.run(`{${loop}}`)
+      if (reply.status !== "ok") problem = `${reply.ename}: ${reply.evalue}; ${stderr.slice(-500)}`
       else samples.push({ done: samples.length + 1, ...JSON.parse(stdout.trim().split("\n").at(-1)!) })
       await setTimeout(2000) // a reader looks at what came out
     }
