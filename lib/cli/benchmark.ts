@@ -1,4 +1,4 @@
-import { basename, dirname, extname, join } from "node:path"
+import { basename, extname, join } from "node:path"
 import { type Command, Option } from "commander"
 import { InputError } from "../errors"
 import type { Benchmark, Scoring } from "../eval/benchmark"
@@ -9,7 +9,7 @@ import { benchmarkPlan, firstItems, withMaxTokens } from "../runs/benchmark-plan
 import { benchmarkOf, benchmarks, checkData, download, sourceText } from "../runs/benchmarks"
 import { type EngineOptions, openEngines, type Totals } from "./engines"
 import { withJudge, withServer } from "./servers"
-import { countOption, stoppable } from "./support"
+import { adapterName, countOption, stoppable } from "./support"
 
 interface Options extends EngineOptions {
   data?: string
@@ -151,7 +151,7 @@ function checkEngines({ name, judged }: Benchmark, options: Options): void {
 /** What is measured, as results call it. */
 function subjectOf({ responses, endpointModel, adapter, model }: Options): string {
   if (responses) return basename(responses, extname(responses))
-  if (adapter) return basename(basename(adapter) === "adapter" ? dirname(adapter) : adapter)
+  if (adapter) return adapterName(adapter)
   return endpointModel ?? basename(model!)
 }
 

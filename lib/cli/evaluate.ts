@@ -21,6 +21,7 @@ import { openAdapter } from "../runs/train-stage"
 import type { Display } from "./display"
 import { type JudgeFlags, judgeServerOptions, type ServerFlags, withJudge, withServer, writerOptions } from "./servers"
 import {
+  adapterName,
   countOption,
   openModel,
   readConfig,
@@ -85,7 +86,7 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
   if (options.judgeModel !== undefined && !options.judge)
     throw new InputError("names the model of --judge, got no --judge; add it", { field: "--judge-model" })
   const judgeServer = options.judge ? judgeServerOptions(options) : undefined
-  const method = options.name ?? server?.model ?? (adapter ? nameOf(adapter) : "base")
+  const method = options.name ?? server?.model ?? (adapter ? adapterName(adapter) : "base")
   const work = config.evalTemperatures.flatMap((temperature) => rows.map((row) => ({ row, temperature })))
   const lock = lockFolder(dirname(out), `.${basename(out)}.lock.json`)
   try {
@@ -170,11 +171,6 @@ function problemsOf(items: readonly EvalItem[]): [string, number][] {
 }
 
 const settingsOf = (config: RunConfig) => [config.seed, config.evalMaxTokens, judgeOptions(config)]
-
-/** `adapters/musc/adapter` and `adapters/musc` are both called musc. */
-function nameOf(adapter: string): string {
-  return basename(basename(adapter) === "adapter" ? dirname(adapter) : adapter)
-}
 
 /** Rows that can be graded: with constraints, or of the embedded world. */
 async function gradable(file: string, limit = Number.POSITIVE_INFINITY): Promise<InstructionRow[]> {

@@ -10,6 +10,7 @@ import { describePlan, plan as planOf } from "../model/executor"
 import { type Batch, loraCount, planNeed, planStages, workOf } from "../model/memory"
 import { parameterCount } from "../model/weights"
 import { modelFolder } from "../runs/model"
+import { aligned } from "../runs/results"
 import { countOption, stoppable } from "./support"
 
 interface Options {
@@ -90,19 +91,13 @@ async function plan({ model, json, ...shape }: Options): Promise<void> {
     ["", ...planStages],
     ...rows.map(({ needs, ...place }) => [place.name, ...needs.map((need) => cell(need, place))]),
   ]
-  const widths = table[0]!.map((_, i) => Math.max(...table.map((row) => row[i]!.length)))
   const count = (n: number) => (n < 1e9 ? `${(n / 1e6).toFixed(1)} M` : `${(n / 1e9).toFixed(2)} G`)
   console.log(
     [
       `${model}: ${count(parameters)} parameters, LoRA of rank ${work.rank} ${count(loraCount(config, work.rank))}; ` +
         `${work.batch} rows of ${work.length} tokens`,
       "",
-      ...table.map((row) =>
-        row
-          .map((text, i) => text.padEnd(widths[i]!))
-          .join("  ")
-          .trimEnd(),
-      ),
+      aligned(table),
       "",
       ...planStages.slice(1).map((stage) => {
         const device = supposedDevice(places[0]!)

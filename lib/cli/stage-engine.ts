@@ -9,7 +9,7 @@ import { openScoring } from "../runs/scoring-server"
 import { openServed, openWriting } from "../runs/servers"
 import { pairsOf, type StageInput } from "../runs/stage-file"
 import { keyOf } from "../runs/store"
-import { torchScorer } from "../runs/torch-score"
+import { torchFingerprint, torchScorer } from "../runs/torch-score"
 import type { Display } from "./display"
 import { type ServedFlags, servedOptions, writerOptions } from "./servers"
 import { openDescription, openModel, type TorchFlags, torchOptions } from "./support"
@@ -55,8 +55,7 @@ export async function openStageEngine(
       },
     }
     const engine = scoredByJob(torchScorer(description, torch), job)
-    const exact = torch.dtype === "float32"
-    const identity = exact ? description.fingerprint : `${description.fingerprint} ${torch.dtype}`
+    const identity = torchFingerprint(description.fingerprint, torch)
     return { ...closed, engine: engine as unknown as Scorer, identity, close: engine.dispose }
   }
   if ((flags.endpoint || flags.serve !== undefined) && scores) checkServerWeightings(config.weightings)

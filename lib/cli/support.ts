@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs"
-import { basename } from "node:path"
+import { basename, dirname } from "node:path"
 import { type Command, InvalidArgumentError, Option } from "commander"
 import {
   type ConfigKey,
@@ -197,6 +197,9 @@ export function settingsHelp(keys: readonly ConfigKey[] = configKeys): string {
     .map(([head, text]) => `${head.padEnd(width)}  ${text}`)
     .join("\n")}`
 }
+
+/** `adapters/musc/adapter` and `adapters/musc` are both called musc. */
+export const adapterName = (dir: string): string => basename(basename(dir) === "adapter" ? dirname(dir) : dir)
 
 /** A count given as an option. */
 export function countOption(text: string): number {

@@ -11,8 +11,6 @@ export interface CardFacts {
   isAdapter: boolean
   base: string
   licence: string
-  /** run folder that the adapter comes from, if it does */
-  run?: string
   /** musc version */
   version: string
 }

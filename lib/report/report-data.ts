@@ -144,29 +144,31 @@ export async function readRun(dir: string): Promise<RunData> {
     .map(Number)
     .filter(now.seed)
     .sort((a, b) => a - b)
-  const data: RunData = {
-    name: basename(resolve(dir)),
-    config,
-    manifest,
+  const collector = rowCollector()
+  for (const seed of seeds)
+    for (const stage of stageName.options)
+      for await (const row of readStage(join(dir, `seed-${seed}`, `${stage}.jsonl`), stage))
+        collector.add(stage, row, seed)
+  const { logs, items } = await readOutcomes(dir, seeds, now)
+  for (const item of items) collector.browse(answerSample(item))
+  return {
+    ...{ name: basename(resolve(dir)), config, manifest, seeds, logs, items },
     results: resultsFile && parseRecord(results, resultsFile, { file: join(dir, "results.json") }),
-    seeds,
-    stages: [],
-    edits: [],
-    corrupted: [],
-    pairs: [],
-    weighed: [],
-    weights: {},
-    classes: {},
-    logs: [],
-    items: [],
-    samples: [],
+    ...collector.data(),
   }
+}
+
+type RowData = Pick<RunData, "stages" | "edits" | "corrupted" | "pairs" | "weighed" | "weights" | "classes" | "samples">
+
+/** Counts the rows of a run's stages, and keeps a few of them to show. */
+function rowCollector() {
   const tally = new Map<StageName, StageCount>()
-  const samples = {
-    corrupt: sampler<Seeded<CorruptedRow>>("corrupt"),
-    respond: sampler<Seeded<PairRow>>("respond"),
-    weigh: sampler<Seeded<WeighedRow>>("weigh"),
-  }
+  const edits: EditOutcome[] = []
+  const weights: RunData["weights"] = {}
+  const classes: RunData["classes"] = {}
+  const corrupted = sampler<Seeded<CorruptedRow>>("corrupt")
+  const pairs = sampler<Seeded<PairRow>>("respond")
+  const weighed = sampler<Seeded<WeighedRow>>("weigh")
   const browsed = new Map<string, ReturnType<typeof sampler<Sample>>>()
   const browse = (sample: Sample) => {
     const list = browsed.get(sample.stage) ?? sampler<Sample>("browse", MOST_SAMPLES)
@@ -175,41 +177,39 @@ export async function readRun(dir: string): Promise<RunData> {
   }
   const onRow: { [Stage in StageName]?: (row: z.output<(typeof schemas)[Stage]>, seed: number) => void } = {
     corrupt(row, seed) {
-      data.edits.push(...row.edits.map(editOutcome))
-      samples.corrupt.add(`${seed} ${row.id}`, { ...row, seed })
+      edits.push(...row.edits.map(editOutcome))
+      corrupted.add(`${seed} ${row.id}`, { ...row, seed })
     },
     respond(row, seed) {
-      samples.respond.add(`${seed} ${row.id}`, { ...row, seed })
+      pairs.add(`${seed} ${row.id}`, { ...row, seed })
       browse(pairSample(row, seed))
     },
     weigh(row, seed) {
-      for (const [name, weights] of Object.entries(row.weights)) {
-        data.weights[name] ??= noWeights()
-        countWeights(data.weights[name], weights)
-        data.classes[name] ??= noClassWeights()
-        addClassWeights(data.classes[name], row, weights)
+      for (const [name, own] of Object.entries(row.weights)) {
+        weights[name] ??= noWeights()
+        countWeights(weights[name], own)
+        classes[name] ??= noClassWeights()
+        addClassWeights(classes[name], row, own)
       }
-      samples.weigh.add(`${seed} ${row.id}`, { ...row, seed })
+      weighed.add(`${seed} ${row.id}`, { ...row, seed })
     },
   }
-  const readOf = async <Stage extends StageName>(stage: Stage, seed: number) => {
-    for await (const row of readStage(join(dir, `seed-${seed}`, `${stage}.jsonl`), stage)) {
+  return {
+    browse,
+    add<Stage extends StageName>(stage: Stage, row: StageRow<Stage>, seed: number) {
       count(tally, stage, row.failure)
       if (row.failure?.stage === stage) {
-        data.edits.push(...failedEdit(row.failure))
+        edits.push(...failedEdit(row.failure))
         browse(failedSample(row as unknown as InstructionRow & { failure: Failure }, seed))
       }
       if (!row.failure) onRow[stage]?.(row as z.output<(typeof schemas)[Stage]>, seed)
-    }
+    },
+    data: (): RowData => ({
+      ...{ stages: [...tally.values()], edits, weights, classes },
+      ...{ corrupted: corrupted.rows(), pairs: pairs.rows(), weighed: weighed.rows() },
+      samples: [...browsed.values()].flatMap((list) => list.rows()),
+    }),
   }
-  for (const seed of seeds) {
-    for (const stage of stageName.options) await readOf(stage, seed)
-  }
-  Object.assign(data, await readOutcomes(dir, seeds, now))
-  for (const item of data.items) browse(answerSample(item))
-  data.samples = [...browsed.values()].flatMap((list) => list.rows())
-  const [corrupted, pairs, weighed] = [samples.corrupt.rows(), samples.respond.rows(), samples.weigh.rows()]
-  return { ...data, stages: [...tally.values()], corrupted, pairs, weighed }
 }
 
 /** Training logs and graded answers of a run folder, of the methods and temperatures that it is configured for now. */

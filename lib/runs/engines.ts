@@ -6,7 +6,7 @@ import type { Generator, SignalScorer } from "../engine/engine"
 import { type LocalEngine, type LocalModel, type LocalOptions, openLocal } from "../engine/local"
 import type { TorchOptions } from "../engine/torch"
 import { modelTraits } from "../model/traits"
-import { torchScorer } from "./torch-score"
+import { torchFingerprint, torchScorer } from "./torch-score"
 import { openAdapter, runTraining, type TrainStage } from "./train-stage"
 
 /** A generator that holds something until it is disposed: weights, a connection. */
@@ -111,7 +111,7 @@ export function openEngines(
   return {
     name: model.name,
     get fingerprint() {
-      const by = torch && torch.dtype !== "float32" ? `${model.fingerprint} ${torch.dtype}` : model.fingerprint
+      const by = torch ? torchFingerprint(model.fingerprint, torch) : model.fingerprint
       return signals ? `${by} signals of ${signals.identity}` : by
     },
     get textIdentity() {

@@ -27,6 +27,10 @@ const numbers = z.array(z.number())
 const answer = tokenSignals.omit({ tokens: true }).extend({ logprob: numbers })
 const signalLine = z.object({ row: z.int().min(0), chosen: answer, rejected: answer })
 
+/** What decides the signals of such a job, as part of their keys: the model, and the type that it is computed in. */
+export const torchFingerprint = (fingerprint: string, { dtype }: TorchOptions): string =>
+  dtype === "float32" ? fingerprint : `${fingerprint} ${dtype}`
+
 /** A scorer whose work is done by Python jobs, all rows at once. */
 export function torchScorer(model: ModelDescription, torch: TorchOptions): SignalScorer {
   return {
