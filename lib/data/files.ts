@@ -3,6 +3,7 @@ import {
   accessSync,
   constants,
   createReadStream,
+  existsSync,
   linkSync,
   readdirSync,
   renameSync,
@@ -226,6 +227,13 @@ export async function printOf(file: string): Promise<FilePrint> {
 
 /** sha256 of a file's bytes. @throws InputError naming a file that cannot be read */
 export const sha256File = async (file: string): Promise<string> => (await printOf(file)).sha256
+
+/** sha256 of those files of a folder that are there, by name. @throws InputError naming a file that cannot be read */
+export async function hashesOf(dir: string, names: readonly string[]): Promise<Record<string, string>> {
+  const hashes: Record<string, string> = {}
+  for (const name of names) if (existsSync(join(dir, name))) hashes[name] = await sha256File(join(dir, name))
+  return hashes
+}
 
 /** How a file differs from what it should hold, in words; undefined where it does not. */
 export async function damageOf(file: string, wanted: FilePrint): Promise<string | undefined> {

@@ -248,28 +248,11 @@ function solveForSize(values: readonly number[], sizes: readonly Sizes[]): (size
  */
 export function trace(examples: readonly Example[], { recompute = false, xla = false } = {}): Traced {
   const traces = examples.map(watch)
-  const [first, ...others] = traces as [Trace, ...Trace[]]
-  const same = ({ constants, ...rest }: Trace) =>
-    JSON.stringify([rest, constants.map(({ dtype, shape }) => [dtype, shape])])
-  if (others.some((other) => same(other) !== same(first))) throw new Error("trace: must be alike at all sizes")
-  const sizes = examples.map((example) => example.sizes)
-  const shown = sizes.map(sizeExpressions)
-  const columns = shown[0]!.map((_, i) => shown.map((row) => row[i]).join())
-  if (new Set(columns).size < columns.length) throw new Error("trace: examples must tell all lengths apart")
-  const varying = new Map<Ref, Ints>()
-  first.constants.forEach(({ dtype, values }, c) => {
-    const all = traces.map(({ constants }) => constants[c]!.values)
-    if (all.every((some) => some.join() === values.join())) return
-    if (dtype !== "int32") throw new Error("trace: numbers other than sizes must be arguments")
-    const entries = values.map((_, i) =>
-      solveForSize(
-        all.map((some) => some[i]!),
-        sizes,
-      ),
-    )
-    varying.set(`c${c}`, (at) => entries.map((entry) => entry(at)))
-  })
-
+  const varying = varyingConstants(
+    traces,
+    examples.map(({ sizes }) => sizes),
+  )
+  const first = traces[0]!
   const { forward, calls } = first
   const late = new Set([...calls.slice(forward).flatMap(({ inputs }) => inputs), ...first.grads])
   const again = recompute ? new Set(calls.slice(0, forward).keys()) : madeAgain(first, late)
@@ -313,6 +296,34 @@ export function trace(examples: readonly Example[], { recompute = false, xla = f
       return graphs
     },
   }
+}
+
+/**
+ * Constants that are not the same at all sizes, as functions of the sizes.
+ * @throws Error where traces differ in more than lengths
+ */
+function varyingConstants(traces: readonly Trace[], sizes: readonly Sizes[]): Map<Ref, Ints> {
+  const [first, ...others] = traces as [Trace, ...Trace[]]
+  const same = ({ constants, ...rest }: Trace) =>
+    JSON.stringify([rest, constants.map(({ dtype, shape }) => [dtype, shape])])
+  if (others.some((other) => same(other) !== same(first))) throw new Error("trace: must be alike at all sizes")
+  const shown = sizes.map(sizeExpressions)
+  const columns = shown[0]!.map((_, i) => shown.map((row) => row[i]).join())
+  if (new Set(columns).size < columns.length) throw new Error("trace: examples must tell all lengths apart")
+  const varying = new Map<Ref, Ints>()
+  first.constants.forEach(({ dtype, values }, c) => {
+    const all = traces.map(({ constants }) => constants[c]!.values)
+    if (all.every((some) => some.join() === values.join())) return
+    if (dtype !== "int32") throw new Error("trace: numbers other than sizes must be arguments")
+    const entries = values.map((_, i) =>
+      solveForSize(
+        all.map((some) => some[i]!),
+        sizes,
+      ),
+    )
+    varying.set(`c${c}`, (at) => entries.map((entry) => entry(at)))
+  })
+  return varying
 }
 
 /**

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
-import { sha256File, writeAtomic } from "../data/files"
+import { hashesOf, writeAtomic } from "../data/files"
 import { readJsonFile } from "../data/json-file"
 import { lockFolder } from "../data/lock"
 import type { Message } from "../data/schema"
@@ -231,10 +231,7 @@ async function writeScores(
     lines.map((line) => `${JSON.stringify(line)}\n`),
   )
   await writeAtomic(join(dir, "table.md"), `${table}\n`)
-  const outputs = ["answers.jsonl", "collected.jsonl", "items.jsonl", "table.md"]
-  scores.files = {}
-  for (const file of outputs.filter((name) => existsSync(join(dir, name))))
-    scores.files[file] = await sha256File(join(dir, file))
+  scores.files = await hashesOf(dir, ["answers.jsonl", "collected.jsonl", "items.jsonl", "table.md"])
   await writeAtomic(join(dir, "scores.json"), `${JSON.stringify(scores, null, 2)}\n`)
   return { scores, table }
 }

@@ -126,38 +126,40 @@ export async function costOf(
     ...(isWorld(c) ? [] : [verdicts("evaluate: verdicts", answers, !!c.evalJudgeEndpoint)]),
     ...(await benchmarkCosts(c)),
   ]
-  const hours = ({ read, written, trained = 0, elsewhere }: Cost) =>
-    elsewhere ? 0 : (read / rates.read + written / rates.write + trained / rates.train) / 3600
-  const all = costs.map((cost) => ({
-    ...cost,
-    ...{ calls: cost.calls * c.repeat, read: cost.read * c.repeat, written: cost.written * c.repeat },
-    ...{ most: cost.most * c.repeat, trained: (cost.trained ?? 0) * c.repeat },
-  }))
-  const total = (pick: (cost: (typeof all)[number]) => number) => all.reduce((sum, cost) => sum + pick(cost), 0)
-  const count = (value: number) => Math.round(value).toLocaleString("en")
-  const line = (name: string, one: Omit<(typeof all)[number], "stage">, time: string) => [
-    ...[name, count(one.calls), count(one.read), count(one.written), count(one.most), count(one.trained), time],
-  ]
-  const rows = [
-    ["stage", "calls", "tokens read", "tokens written", "at most", "tokens trained", "hours"],
-    ...all.map((cost) => line(cost.stage, cost, cost.elsewhere ? "judge's" : hours(cost).toFixed(2))),
-    line(
-      "all",
-      {
-        ...{ calls: total(({ calls }) => calls), read: total(({ read }) => read), most: total(({ most }) => most) },
-        ...{ written: total(({ written }) => written), trained: total(({ trained }) => trained) },
-      },
-      total(hours).toFixed(1),
-    ),
-  ]
   const notes = [
     ...(isWorld(c) ? ["Exact checks judge the answers of the evaluation: no calls."] : []),
-    `Rates assumed, in tokens/s: writing ${count(rates.write)}, reading ${count(rates.read)}, training ${count(rates.train)} ` +
-      "(an 8 B model served in batches on one GPU of 80 GB; --rates write,read,train gives those of another machine).",
-    `Lengths assumed, in tokens: instruction ${Math.round(instruction)}, answer ${answer}, ${assumed.constraints} constraints, ` +
-      `verdict ${assumed.verdict}; prompts are counted with their examples, which a server that shares prefixes reads once.`,
+    `Rates assumed, in tokens/s: writing ${count(rates.write)}, reading ${count(rates.read)}, ` +
+      `training ${count(rates.train)} (an 8 B model served in batches on one GPU of 80 GB; ` +
+      "--rates write,read,train gives those of another machine).",
+    `Lengths assumed, in tokens: instruction ${Math.round(instruction)}, answer ${answer}, ` +
+      `${assumed.constraints} constraints, verdict ${assumed.verdict}; prompts are counted with their examples, ` +
+      "which a server that shares prefixes reads once.",
   ]
-  return { rows, notes }
+  return { rows: costTable(costs, c.repeat, rates), notes }
+}
+
+const count = (value: number) => Math.round(value).toLocaleString("en")
+
+/** Costs of all repetitions as cells, a row a stage and one for all. */
+function costTable(costs: readonly Cost[], repeat: number, rates: Rates): string[][] {
+  const hours = ({ read, written, trained = 0, elsewhere }: Cost) =>
+    elsewhere ? 0 : (repeat * (read / rates.read + written / rates.write + trained / rates.train)) / 3600
+  const columns: readonly ((cost: Cost) => number)[] = [
+    ({ calls }) => repeat * calls,
+    ({ read }) => repeat * read,
+    ({ written }) => repeat * written,
+    ({ most }) => repeat * most,
+    ({ trained = 0 }) => repeat * trained,
+  ]
+  return [
+    ["stage", "calls", "tokens read", "tokens written", "at most", "tokens trained", "hours"],
+    ...costs.map((cost) => [
+      cost.stage,
+      ...columns.map((column) => count(column(cost))),
+      cost.elsewhere ? "judge's" : hours(cost).toFixed(2),
+    ]),
+    ["all", ...columns.map((column) => count(sum(costs.map(column)))), sum(costs.map(hours)).toFixed(1)],
+  ]
 }
 
 /** Tokens of each stage's prompt without the instruction that is put in, measured on prompts as they are sent. */

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { join, relative } from "node:path"
 import { type Current, currentOf } from "../config/current"
-import { isTemporary, removeTemporaries, sha256File, writeAtomic } from "../data/files"
+import { hashesOf, isTemporary, removeTemporaries, writeAtomic } from "../data/files"
 import { isLockFile } from "../data/lock"
 import { secretText } from "../engine/address"
 import { architecture, platform } from "../machine"
@@ -85,8 +85,7 @@ export function withoutSecrets(argv: readonly string[]): string {
  * seeds and temperatures that the run's settings no longer name.
  */
 export async function writeManifest(dir: string, manifest: Manifest, now: Current = currentOf()): Promise<void> {
-  const files: Record<string, string> = {}
-  for (const file of filesOfRun(dir).filter(now.file)) files[file] = await sha256File(join(dir, file))
+  const files = await hashesOf(dir, filesOfRun(dir).filter(now.file))
   await writeAtomic(join(dir, "manifest.json"), `${JSON.stringify({ ...manifest, files }, null, 2)}\n`)
 }
 

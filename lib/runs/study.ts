@@ -1,8 +1,7 @@
-import { existsSync } from "node:fs"
 import { mkdir } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
 import type { RunConfig } from "../config/config"
-import { sha256File, writeAtomic } from "../data/files"
+import { hashesOf, writeAtomic } from "../data/files"
 import type { Results } from "../data/results"
 import type { StudyRecord } from "../report/study-record"
 import { writeStudyReport } from "../report/study-report"
@@ -44,35 +43,10 @@ export async function runStudy({ axis, variants }: Study, options: RunOptions): 
     runs.push({ name, config, ...(await findings(config, own)) })
   }
   const names = methodNamesOf(runs)
-  const merged = new Map<string, Findings["graded"][number]>()
-  for (const [i, { graded }] of runs.entries())
-    for (const { method, items, ...rest } of graded) {
-      const name = names[i]![method]!
-      merged.set(`${name}\n${rest.key}`, {
-        ...rest,
-        method: name,
-        items: items.map((item) => ({ ...item, method: name })),
-      })
-    }
-  const { bootstrapSamples: samples, seed } = variants[0]!.config
-  const bases = Object.fromEntries(
-    names.flatMap(({ base, ...own }) => Object.values(own).map((name): [string, string] => [name, base!])),
-  )
-  const trained = runs.flatMap(({ results }, i) =>
-    (results.trained ?? []).map((one) => ({ ...one, method: names[i]![one.method] ?? one.method })),
-  )
-  const { evalSplit: split } = variants[0]!.config
-  const judges = [...new Set(runs.flatMap(({ results }) => results.judged_by ?? []))]
-  const notes = notesOf(runs)
-  const results = {
-    ...resultsOf([...merged.values()], [], { samples, seed }),
-    ...{ bases, trained, split },
-    ...(notes.length && { notes }),
-    ...(judges.length && { judged_by: judges.join("; ") }),
-    ...benchmarksOf(runs, names),
-  }
+  const results = mergedResults(runs, names)
   await mkdir(dir, { recursive: true })
   await writeResults(dir, results)
+  const tables = ["results.json", "results.csv", "results.md", "benchmarks.csv", "benchmarks.md"]
   const record: StudyRecord = {
     command,
     ...versions(),
@@ -84,21 +58,41 @@ export async function runStudy({ axis, variants }: Study, options: RunOptions): 
       methods: names[i]!,
       pairs: results.pairs,
     })),
+    files: await hashesOf(dir, [...tables, ...variants.map(({ name }) => `${name}/manifest.json`)]),
   }
-  const files = [
-    "results.json",
-    "results.csv",
-    "results.md",
-    "benchmarks.csv",
-    "benchmarks.md",
-    ...variants.map(({ name }) => `${name}/manifest.json`),
-  ]
-  record.files = {}
-  for (const file of files.filter((name) => existsSync(join(dir, name))))
-    record.files[file] = await sha256File(join(dir, file))
   await writeAtomic(join(dir, "study.json"), `${JSON.stringify(record, null, 2)}\n`)
   await writeStudyReport(dir)
   return results
+}
+
+/** The results of all runs as those of one, with methods called by `names`. */
+function mergedResults(runs: readonly VariantRun[], names: readonly Record<string, string>[]): Results {
+  const merged = new Map<string, Findings["graded"][number]>()
+  for (const [i, { graded }] of runs.entries())
+    for (const { method, items, ...rest } of graded) {
+      const name = names[i]![method]!
+      merged.set(`${name}\n${rest.key}`, {
+        ...rest,
+        method: name,
+        items: items.map((item) => ({ ...item, method: name })),
+      })
+    }
+  const bases = Object.fromEntries(
+    names.flatMap(({ base, ...own }) => Object.values(own).map((name): [string, string] => [name, base!])),
+  )
+  const trained = runs.flatMap(({ results }, i) =>
+    (results.trained ?? []).map((one) => ({ ...one, method: names[i]![one.method] ?? one.method })),
+  )
+  const { bootstrapSamples: samples, seed, evalSplit: split } = runs[0]!.config
+  const judges = [...new Set(runs.flatMap(({ results }) => results.judged_by ?? []))]
+  const notes = notesOf(runs)
+  return {
+    ...resultsOf([...merged.values()], [], { samples, seed }),
+    ...{ bases, trained, split },
+    ...(notes.length && { notes }),
+    ...(judges.length && { judged_by: judges.join("; ") }),
+    ...benchmarksOf(runs, names),
+  }
 }
 
 interface VariantRun extends Findings {

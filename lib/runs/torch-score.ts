@@ -50,6 +50,59 @@ async function prepare(
   requests: Iterable<ScoreRequest> | AsyncIterable<ScoreRequest>,
   { folder, signal, onDone }: { folder: string; signal?: AbortSignal; onDone?: (rows: number) => void },
 ): Promise<PreparedScorer> {
+  const { places, refusals, ids, starts } = await encodedRequests(tokenizer, requests, signal)
+  const rows = places.size
+  const key = keyOf("score", 1, fingerprint, torch.dtype, torch.rowsPerPass, [...places.keys()])
+  const keyFile = join(folder, "key.txt")
+  if ((await readFile(keyFile, "utf8").catch(() => "")).trim() !== key) {
+    await rm(folder, { recursive: true, force: true })
+    await mkdir(folder, { recursive: true })
+    await writeSafetensors(join(folder, "requests.safetensors"), [
+      { name: "ids", dtype: "I32", shape: [ids.length], data: ids },
+      { name: "starts", dtype: "I32", shape: [starts.length], data: starts },
+    ])
+    const settings = { model: resolve(dir), dtype: torch.dtype, rows_per_pass: torch.rowsPerPass }
+    await writeAtomic(join(folder, "settings.json"), `${JSON.stringify(settings, null, 2)}\n`)
+    await writeAtomic(keyFile, `${key}\n`)
+  }
+  if (!finishedShards(folder)) {
+    const onPoll = () => onDone?.(shardFiles(folder).reduce((n, file) => n + lineCount(file), 0))
+    await runJob({ folder, script: "score.py", command: torch.command, signal, onPoll })
+  }
+  const shards = finishedShards(folder)
+  if (!shards) throw new InputError("the job ended without its signals; look into log.txt there", { file: folder })
+  const index = indexOf(shards, rows)
+  return {
+    async score(request) {
+      const name = keyOf(request)
+      const refusal = refusals.get(name)
+      if (refusal) throw refusal
+      const place = places.get(name)
+      if (place === undefined) throw new InputError("this pair was not among those of the job; start the stage anew")
+      const { chosen, rejected } = index.read(place)
+      const { responses } = encodeChats(tokenizer, request.clean, request.responses)
+      return [chosen, rejected].map((signals, i) => withTokens(tokenizer.tokenText(responses[i]!), signals, folder))
+    },
+    dispose: () => index.close(),
+  }
+}
+
+/** The texts of an answer's tokens and its signals. @throws InputError where these are not as many */
+function withTokens(tokens: string[], signals: z.output<typeof answer>, folder: string): TokenSignals {
+  const wrong = Object.entries(signals).find(([, values]) => values.length !== tokens.length)
+  if (!wrong) return { tokens, ...signals }
+  const got = `${wrong[1].length} of ${wrong[0]}`
+  throw new InputError(`must have a number for each of ${tokens.length} tokens, got ${got}; delete the folder`, {
+    file: folder,
+  })
+}
+
+/** Requests as one list of ids: of each its three prompts, then its two answers; `starts` says where each begins. */
+async function encodedRequests(
+  tokenizer: Tokenizer,
+  requests: Iterable<ScoreRequest> | AsyncIterable<ScoreRequest>,
+  signal?: AbortSignal,
+) {
   const places = new Map<string, number>()
   const refusals = new Map<string, RefusedError>()
   let ids = new Int32Array(1 << 16)
@@ -80,51 +133,7 @@ async function prepare(
     for (const response of under[0]!.responses) push(response)
   }
   starts.push(at)
-  const rows = places.size
-  const key = keyOf("score", 1, fingerprint, torch.dtype, torch.rowsPerPass, [...places.keys()])
-  const keyFile = join(folder, "key.txt")
-  if ((await readFile(keyFile, "utf8").catch(() => "")).trim() !== key) {
-    await rm(folder, { recursive: true, force: true })
-    await mkdir(folder, { recursive: true })
-    await writeSafetensors(join(folder, "requests.safetensors"), [
-      { name: "ids", dtype: "I32", shape: [at], data: ids.subarray(0, at) },
-      { name: "starts", dtype: "I32", shape: [starts.length], data: Int32Array.from(starts) },
-    ])
-    const settings = { model: resolve(dir), dtype: torch.dtype, rows_per_pass: torch.rowsPerPass }
-    await writeAtomic(join(folder, "settings.json"), `${JSON.stringify(settings, null, 2)}\n`)
-    await writeAtomic(keyFile, `${key}\n`)
-  }
-  if (!finishedShards(folder)) {
-    const onPoll = () => onDone?.(shardFiles(folder).reduce((n, file) => n + lineCount(file), 0))
-    await runJob({ folder, script: "score.py", command: torch.command, signal, onPoll })
-  }
-  const shards = finishedShards(folder)
-  if (!shards) throw new InputError("the job ended without its signals; look into log.txt there", { file: folder })
-  const index = indexOf(shards, rows)
-  return {
-    async score(request) {
-      const name = keyOf(request)
-      const refusal = refusals.get(name)
-      if (refusal) throw refusal
-      const place = places.get(name)
-      if (place === undefined) throw new InputError("this pair was not among those of the job; start the stage anew")
-      const { chosen, rejected } = index.read(place)
-      const { responses } = encodeChats(tokenizer, request.clean, request.responses)
-      return [chosen, rejected].map((signals, i): TokenSignals => {
-        const tokens = tokenizer.tokenText(responses[i]!)
-        const wrong = Object.entries(signals).find(([, values]) => values.length !== tokens.length)
-        if (wrong) {
-          const got = `${wrong[1].length} of ${wrong[0]}`
-          throw new InputError(
-            `must have a number for each of ${tokens.length} tokens, got ${got}; delete the folder`,
-            { file: folder },
-          )
-        }
-        return { tokens, ...signals }
-      })
-    },
-    dispose: () => index.close(),
-  }
+  return { places, refusals, ids: ids.subarray(0, at), starts: Int32Array.from(starts) }
 }
 
 /** A pair as ids under each of its prompts, or why tokenizer or template refuse it. */
