@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { basename, join } from "node:path"
 import { publint } from "publint"
 import { afterAll, expect, it } from "vitest"
-import { fusedSources } from "../lib/device/kernel-set"
+import { kernelFiles } from "../lib/device/kernel-set"
 import * as library from "../lib/index"
 import * as notebook from "../lib/notebook/index"
 import packageJson from "../package.json"
@@ -27,7 +27,7 @@ it("npm run pack makes a package that publint has nothing against, with all publ
   expect(messages).toEqual([])
 
   // Kernels are compiled on the user's machine.
-  const sources = fusedSources.map((file) => basename(file)).sort()
+  const sources = kernelFiles.map((file) => basename(file)).sort()
   expect(readdirSync(join(folder, "lib", "native", "kernels")).sort()).toEqual(sources)
 
   const script = "console.log(JSON.stringify(Object.keys(require(process.argv[1])).sort()))"

@@ -8,6 +8,7 @@ import { readInstructions } from "../data/formats"
 import { lockFolder } from "../data/lock"
 import type { EvalItem } from "../data/results"
 import type { InstructionRow } from "../data/schema"
+import type { OpenAIOptions } from "../engine/openai"
 import { InputError } from "../errors"
 import { evaluate, evaluateVersion } from "../musc/evaluate"
 import { collect } from "../runs/context"
@@ -75,7 +76,7 @@ ${settingsHelp([...stageSettings.evaluate, "seed"])}`,
 }
 
 async function evaluateCommand(file: string | undefined, options: Options): Promise<void> {
-  const { out, adapter, force, limit, ...flags } = options
+  const { out, adapter, force: _, limit, ...flags } = options
   const config = readConfig({ ...flags, limit })
   const rows = file ? await gradable(file, limit) : worldHoldout(config)
   const server = options.endpoint ? writerOptions(options) : undefined
@@ -87,66 +88,94 @@ async function evaluateCommand(file: string | undefined, options: Options): Prom
     throw new InputError("names the model of --judge, got no --judge; add it", { field: "--judge-model" })
   const judgeServer = options.judge ? judgeServerOptions(options) : undefined
   const method = options.name ?? server?.model ?? (adapter ? adapterName(adapter) : "base")
-  const work = config.evalTemperatures.flatMap((temperature) => rows.map((row) => ({ row, temperature })))
   const lock = lockFolder(dirname(out), `.${basename(out)}.lock.json`)
   try {
-    const { output, judge } = await stoppable(async (signal, show) => {
-      const opening = (kind: string) => ({
-        ...{ file: join(dirname(out), `.${basename(out)}.${kind}.jsonl`), signal, onNote: show.note },
-      })
-      const writer = server && (await openWriting(server, opening("calls")))
-      const judge = judgeServer && (await openWriting(judgeServer, { ...opening("judge.calls"), role: "judge" }))
-      const { base, engine, id, weights } = writer
-        ? { base: writer.engine, engine: writer.engine, id: writer.id, weights: "server" }
-        : await localEngines(config, adapter, { signal, show })
-      const key = keyOf(
-        "evaluate",
-        evaluateVersion,
-        settingsOf(config),
-        method,
-        id,
-        weights,
-        work,
-        ...(judge ? [judge.id] : []),
-        ...checksKey(),
-        ...(file ? [verdictVersion] : []),
-      )
-      if (existsSync(out) && readState(out)?.key !== key && !force) {
-        const rule = "must be a new file or one of this evaluation, got one made with other settings"
-        throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: out })
-      }
-      const grade = graderOf(judge?.engine ?? base, judgeOptions(config))
-      const { seed, evalMaxTokens: maxTokens } = config
-      const finished = await runRows({
-        ...{ stage: "evaluate", file: out, key, signal: AbortSignal.any([signal, lock.lost]) },
-        rows: () => work,
-        work: ({ row, temperature }) => evaluate(engine, row, grade, { method, seed, temperature, maxTokens }),
-        chunk: () => engine.concurrency,
-        replay: () => !engine.independent,
-        onNote: show.note,
-        onRow: (done) => show.progress({ stage: method, unit: "rows", done, total: work.length }),
-      }).finally(() => Promise.all([writer?.close(), judge?.close()]))
-      await writer?.finish()
-      await judge?.finish()
-      return { output: finished, judge }
-    })
+    const { output, judge } = await stoppable((signal, show) =>
+      gradedAnswers(
+        { file, rows, method, config, options, server, judgeServer },
+        AbortSignal.any([signal, lock.lost]),
+        show,
+      ),
+    )
     const items = await collect(readOutput<EvalItem>(output))
-    const graded = config.evalTemperatures.map((temperature) => ({
-      method,
-      temperature,
-      items: items.filter((item) => item.temperature === temperature),
-    }))
-    const judging = {
-      ...{ name: basename(config.model), base: { name: server?.model ?? "" } },
-      ...{ textIdentity: server ? "server" : "", answerIdentity: "" },
-    }
-    const results = resultsOf(graded, [], { samples: config.bootstrapSamples, seed: config.seed })
-    console.log(resultsTable({ ...results, judged_by: judgedBy(items, judging, judge) }))
-    for (const [problem, n] of problemsOf(items)) console.log(`${n} without an answer, ${problem}`)
+    printResults(items, { method, config, serverModel: server?.model, judge })
     console.log(`answers: ${out}`)
   } finally {
     lock.release()
   }
+}
+
+interface Evaluation {
+  /** File of the rows; without one they are the world's. */
+  file: string | undefined
+  rows: readonly InstructionRow[]
+  method: string
+  config: RunConfig
+  options: Options
+  server?: OpenAIOptions
+  judgeServer?: OpenAIOptions
+}
+
+/** Answers and grades all rows at all temperatures, or finds it done. */
+async function gradedAnswers(
+  { file, rows, method, config, options, server, judgeServer }: Evaluation,
+  signal: AbortSignal,
+  show: Display,
+) {
+  const { out, adapter, force } = options
+  const opening = (kind: string) => ({
+    ...{ file: join(dirname(out), `.${basename(out)}.${kind}.jsonl`), signal, onNote: show.note },
+  })
+  const writer = server && (await openWriting(server, opening("calls")))
+  const judge = judgeServer && (await openWriting(judgeServer, { ...opening("judge.calls"), role: "judge" }))
+  const { base, engine, id, weights } = writer
+    ? { base: writer.engine, engine: writer.engine, id: writer.id, weights: "server" }
+    : await localEngines(config, adapter, { signal, show })
+  const work = config.evalTemperatures.flatMap((temperature) => rows.map((row) => ({ row, temperature })))
+  const { seed, evalMaxTokens: maxTokens } = config
+  const identity = [[seed, maxTokens, judgeOptions(config)], method, id, weights, work, ...(judge ? [judge.id] : [])]
+  const versions = [...checksKey(), ...(file ? [verdictVersion] : [])]
+  const key = keyOf("evaluate", evaluateVersion, ...identity, ...versions)
+  if (existsSync(out) && readState(out)?.key !== key && !force) {
+    const rule = "must be a new file or one of this evaluation, got one made with other settings"
+    throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: out })
+  }
+  const grade = graderOf(judge?.engine ?? base, judgeOptions(config))
+  const output = await runRows({
+    ...{ stage: "evaluate", file: out, key, signal },
+    rows: () => work,
+    work: ({ row, temperature }) => evaluate(engine, row, grade, { method, seed, temperature, maxTokens }),
+    chunk: () => engine.concurrency,
+    replay: () => !engine.independent,
+    onNote: show.note,
+    onRow: (done) => show.progress({ stage: method, unit: "rows", done, total: work.length }),
+  }).finally(() => Promise.all([writer?.close(), judge?.close()]))
+  await writer?.finish()
+  await judge?.finish()
+  return { output, judge }
+}
+
+function printResults(
+  items: EvalItem[],
+  {
+    method,
+    config,
+    serverModel,
+    judge,
+  }: { method: string; config: RunConfig; serverModel?: string; judge?: { id: string } },
+): void {
+  const graded = config.evalTemperatures.map((temperature) => ({
+    method,
+    temperature,
+    items: items.filter((item) => item.temperature === temperature),
+  }))
+  const judging = {
+    ...{ name: basename(config.model), base: { name: serverModel ?? "" } },
+    ...{ textIdentity: serverModel ? "server" : "", answerIdentity: "" },
+  }
+  const results = resultsOf(graded, [], { samples: config.bootstrapSamples, seed: config.seed })
+  console.log(resultsTable({ ...results, judged_by: judgedBy(items, judging, judge) }))
+  for (const [problem, n] of problemsOf(items)) console.log(`${n} without an answer, ${problem}`)
 }
 
 /** The engines of a model in this process: without the adapter, which judges, and with it, which answers. */
@@ -169,8 +198,6 @@ function problemsOf(items: readonly EvalItem[]): [string, number][] {
   for (const { problem } of items) if (problem) counts.set(problem, (counts.get(problem) ?? 0) + 1)
   return [...counts]
 }
-
-const settingsOf = (config: RunConfig) => [config.seed, config.evalMaxTokens, judgeOptions(config)]
 
 /** Rows that can be graded: with constraints, or of the embedded world. */
 async function gradable(file: string, limit = Number.POSITIVE_INFINITY): Promise<InstructionRow[]> {

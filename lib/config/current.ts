@@ -10,6 +10,7 @@ export interface Current {
   file(path: string): boolean
 }
 
+/** What settings name; all of it where they say nothing. */
 export function currentOf({
   seed: first,
   repeat = 1,

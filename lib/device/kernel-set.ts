@@ -19,8 +19,8 @@ export const kernelSources = inFolder([
   "product.cc",
 ])
 /** Becomes part of the binding, and loads the kernels that fit the processor. */
-export const fusedLoader = path.join(folder, "load.cc")
-export const fusedSources = [...kernelSources, ...inFolder(["op.h", "rows.h", "simd.h"]), fusedLoader]
+export const kernelLoader = path.join(folder, "load.cc")
+export const kernelFiles = [...kernelSources, ...inFolder(["op.h", "rows.h", "simd.h"]), kernelLoader]
 
 /** Instructions that the kernels are compiled for, as load.cc names them: they may be on another processor tomorrow. */
 export const kernelLevels: Readonly<Record<string, readonly string[]>> =
@@ -39,13 +39,14 @@ let set: string | undefined
 export function kernelSet(): string {
   if (set) return set
   const hash = createHash("sha256").update(JSON.stringify(kernelLevels))
-  for (const file of fusedSources) hash.update(readFileSync(file))
+  for (const file of kernelFiles) hash.update(readFileSync(file))
   set = hash.digest("hex").slice(0, 12)
   return set
 }
 
+/** File of the kernels for a level, in the folder of the binding. */
 export const kernelLibrary = (level: string): string => `libfused-${kernelSet()}-${level}.so`
 
 /** Whether the kernels in the folder of a binding are those of this version; false where that cannot be told. */
 export const hasKernels = (binding: string): boolean =>
-  existsSync(fusedLoader) && existsSync(path.join(binding, kernelLibrary("plain")))
+  existsSync(kernelLoader) && existsSync(path.join(binding, kernelLibrary("plain")))

@@ -47,6 +47,7 @@ export interface CompiledGraph {
   dispose(): void
 }
 
+/** A graph under construction: each method adds a node and gives its name. */
 export class GraphBuilder {
   private readonly nodes: Buffer[] = []
   private readonly inputs: string[] = []

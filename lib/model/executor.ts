@@ -57,6 +57,7 @@ export const keepsBf16 = ({ kernels }: Device, parameters: number): boolean =>
 /** Parameters times tokens from which a training wins back the second that its graphs take to be made. */
 const worthGraphs = 1.8e11
 
+/** The plan for work on a device with a model of so many parameters. Depends on nothing else. */
 export function plan(device: Device, parameters: number, work: Work): Plan {
   const train = work.kind === "train" ? work : null
   const pays = !train || (train.tokens ?? 0) * parameters >= worthGraphs

@@ -103,6 +103,7 @@ export interface Together extends Pick<Packed, "targets" | "owners" | "responses
   packs: readonly Packed[]
 }
 
+/** Several packs as one batch: responses of all, counted through. */
 export function together(packs: readonly Packed[]): Together {
   let responses = 0
   const owners = packs.map((pack) => {

@@ -174,7 +174,7 @@ const asEmbedding = (name: string, multimodal?: boolean): string =>
 
 const weightName = new RegExp(`^model\\.(layers\\.\\d+\\.(?:${linearNames.join("|")}))\\.weight$`)
 
-/** A tensor of the base with what the adapter adds to it: both are [out, in] in the files, so nothing is turned. */
+/** A tensor of the base with what the adapter adds to it: both are [out, in] in the files, so nothing is transposed. */
 async function mergedTensor(checkpoint: TensorFile, name: string, { tensors, scale }: Adapter): Promise<Float32Array> {
   const base = checkpoint.read(name)
   const pair = tensors.get(weightName.exec(textName(name))?.[1] ?? "")

@@ -141,8 +141,8 @@ export function stepGraph(model: Bound): StepGraph | null {
         columns: tf.tensor1d(columns),
       }
       for (const [kind, turns] of frequencies.entries()) {
-        passing[`cos.${kind}`] = turned(positions, turns, Math.cos)
-        passing[`sin.${kind}`] = turned(positions, turns, Math.sin)
+        passing[`cos.${kind}`] = rotation(positions, turns, Math.cos)
+        passing[`sin.${kind}`] = rotation(positions, turns, Math.sin)
       }
       const [logits] = graph.run({ ...fixed, ...passing, ...cache.inputs })
       tf.dispose(passing)
@@ -169,7 +169,7 @@ function layerInputs(layer: Layer, i: number): Record<string, Tensor> {
 }
 
 /** `f` of position · frequency: [B, H / 2]. */
-function turned(positions: Int32Array, frequencies: readonly number[], f: (angle: number) => number): Tensor {
+function rotation(positions: Int32Array, frequencies: readonly number[], f: (angle: number) => number): Tensor {
   const half = frequencies.length
   const out = new Float32Array(positions.length * half)
   positions.forEach((position, b) => {

@@ -37,6 +37,7 @@ interface ReweighOptions extends Pick<TrainOptions, "checkpoint"> {
  */
 export const weightsFile = (checkpoint: string): string => `${checkpoint}.weights.json`
 
+/** Weighs by the policy every so many epochs; the weights of the epoch under way stand beside the checkpoint. */
 export function openReweigher(
   local: LocalModel,
   lora: Lora,

@@ -116,6 +116,7 @@ export const sourceVersion = 4
 /** A stage of the table without the types of its rows, for code that treats all alike. */
 export type AnyRowStage = Stage<InstructionRow, InstructionRow, object, Generator & SignalScorer>
 
+/** A stage by its name, see AnyRowStage. */
 export const stageNamed = (name: RowStageName): AnyRowStage => stages[name] as unknown as AnyRowStage
 
 /** A weighed row with numbers to 7 significant digits, all that 32-bit floats hold: a third of the file. */

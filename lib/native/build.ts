@@ -3,13 +3,13 @@ import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSy
 import path from "node:path"
 import { finish, removeTemporaries } from "../data/files"
 import { ChildError, type Run, run as runChild } from "../device/child"
-import { fusedLoader, kernelSet } from "../device/kernel-set"
+import { kernelLoader, kernelSet } from "../device/kernel-set"
 import { notInstalled, packageFolder } from "../device/packages"
 import { bindingFile } from "../device/tf"
 import { variable } from "../environment"
 import { BackendError } from "../errors"
 import { architecture, isLinux, platform } from "../machine"
-import { compileFused } from "./kernels-build"
+import { compileKernels } from "./kernels-build"
 import { findLibrary, type Library, type LibraryWish, libraryFiles } from "./libtensorflow"
 
 export interface NativeOptions extends LibraryWish {
@@ -173,12 +173,12 @@ async function compile(
       guard,
       ...sources(source),
       `-DMUSC_KERNELS="${kernelSet()}"`,
-      fusedLoader,
+      kernelLoader,
       "-o",
       path.join(folder, path.basename(bindingFile)),
       ...libraries,
     ])
-    await compileFused(compiler, common, folder, run, log)
+    await compileKernels(compiler, common, folder, run, log)
   } catch (cause) {
     if (!(cause instanceof ChildError)) throw cause
     throw new BackendError(

@@ -10,7 +10,7 @@ const flags = ["-O3", "-fno-math-errno", "-Wno-psabi"]
  * Compiles the kernels, a library for each kind of processor. What a compiler cannot make is left out, and the kernels
  * of TensorFlow do the work there, as they do on a GPU.
  */
-export async function compileFused(
+export async function compileKernels(
   compiler: string,
   common: readonly string[],
   into: string,

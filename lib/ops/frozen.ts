@@ -42,21 +42,21 @@ export const multiply = (x: Tensor2D, matrix: Matrix): Tensor2D =>
 
 /** dy · matrixᵀ, for the gradient by x. */
 export const backwards = (dy: Tensor2D, matrix: Matrix): Tensor2D =>
-  isFrozen(matrix) ? frozenProduct(dy, matrix, { turned: true }) : gradientMatMul(dy, matrix, false, true)
+  isFrozen(matrix) ? frozenProduct(dy, matrix, { transposed: true }) : gradientMatMul(dy, matrix, false, true)
 
 interface Columns {
   /** a multiple of 32 */
   from?: number
   n?: number
-  turned?: boolean
+  transposed?: boolean
 }
 
-/** x [M, D] · columns [from, from + n) of the matrix -> [M, n], or `turned` dy [M, n] · those columnsᵀ -> [M, D]. */
+/** x [M, D] · columns [from, from + n) of the matrix -> [M, n], or `transposed` dy [M, n] · those columnsᵀ -> [M, D]. */
 const frozenProduct = (
   x: Tensor2D,
   { packed, shape: [, O] }: Frozen,
-  { from = 0, n = O, turned = false }: Columns = {},
-): Tensor2D => kernel("MuscFrozenProduct", [O, from, n, Number(turned)], [x, packed]) as Tensor2D
+  { from = 0, n = O, transposed = false }: Columns = {},
+): Tensor2D => kernel("MuscFrozenProduct", [O, from, n, Number(transposed)], [x, packed]) as Tensor2D
 
 /**
  * x · matrix + (x · first) · second and x · first: x [M, D], first [D, R], second [R, O] -> [M, O] and [M, R]; or with
@@ -67,9 +67,9 @@ export const frozenLowRank = (
   { packed, shape: [, O] }: Frozen,
   first: Tensor2D,
   second: Tensor2D,
-  turned: boolean,
+  transposed: boolean,
 ): [Tensor2D, Tensor2D] =>
-  kernelPair("MuscFrozenLora", [O, Number(turned)], [x, packed, first, second]) as [Tensor2D, Tensor2D]
+  kernelPair("MuscFrozenLora", [O, Number(transposed)], [x, packed, first, second]) as [Tensor2D, Tensor2D]
 
 /**
  * The table of a vocabulary, [V, D]: as it is, or as the matrix [D, V] that hidden states are multiplied by. Its rows
@@ -117,4 +117,4 @@ export function logitsOf(h: Tensor2D, rows: Table | FrozenRows): Tensor2D {
 
 /** dy · rows, for the gradient by h: dy [M, n], rows [n, D] -> [M, D]. Without a gradient. */
 export const backThrough = (dy: Tensor2D, rows: Tensor2D | FrozenRows): Tensor2D =>
-  "table" in rows ? frozenProduct(dy, rows.table, { ...rows, turned: true }) : gradientMatMul(dy, rows)
+  "table" in rows ? frozenProduct(dy, rows.table, { ...rows, transposed: true }) : gradientMatMul(dy, rows)

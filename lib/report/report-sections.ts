@@ -170,6 +170,15 @@ ${figureBlock(benchmarkFigure(panels))}
 ${benchmarkNotes(benchmarks, seeds.length).map((note) => html`<p class="note">${note}</p>`)}`
 }
 
+const shareText = (share: number | null) => (share === null ? "not graded" : withSign(share))
+
+/** Why rows failed, the most frequent reasons first. */
+const reasonsText = (reasons: Readonly<Record<string, number>>): string =>
+  Object.entries(reasons)
+    .sort(([, a], [, b]) => b - a)
+    .map(([reason, n]) => `${reason} (${n.toLocaleString("en")})`)
+    .join("; ") || "–"
+
 /** How many rows passed each stage, and why others failed. */
 export function stageSection({ stages, results, seeds }: RunData): Html | undefined {
   if (!stages.length) return undefined
@@ -177,12 +186,8 @@ export function stageSection({ stages, results, seeds }: RunData): Html | undefi
     stage,
     rows.toLocaleString("en"),
     passed.toLocaleString("en"),
-    Object.entries(reasons)
-      .sort(([, a], [, b]) => b - a)
-      .map(([reason, n]) => `${reason} (${n.toLocaleString("en")})`)
-      .join("; ") || "–",
+    reasonsText(reasons),
   ])
-  const shareText = (share: number | null) => (share === null ? "not graded" : withSign(share))
   const pairs = results?.pairs.map((entry) => [
     entry.seed,
     entry.n.toLocaleString("en"),
@@ -202,7 +207,6 @@ ${
 /** Pairs of the baselines, and why other instructions gave none. */
 function baselineTable(results: Results | undefined): Part {
   if (!results?.baselines?.length) return null
-  const shareText = (share: number | null) => (share === null ? "not graded" : withSign(share))
   const rows = results.baselines.map(({ method, seed, n, failures, unreadable, chosen_csr, rejected_csr }) => [
     method,
     seed,
@@ -210,10 +214,7 @@ function baselineTable(results: Results | undefined): Part {
     shareText(chosen_csr),
     shareText(rejected_csr),
     unreadable.toLocaleString("en"),
-    Object.entries(failures)
-      .sort(([, a], [, b]) => b - a)
-      .map(([reason, count]) => `${reason} (${count.toLocaleString("en")})`)
-      .join("; ") || "–",
+    reasonsText(failures),
   ])
   const head = ["baseline", "seed", "pairs", "kept by chosen", "by rejected", "unreadable", "no pair, by reason"]
   return html`<h3>Pairs of the baselines</h3>${table(head, rows, [1, 2, 3, 4, 5])}`

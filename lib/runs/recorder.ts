@@ -7,6 +7,7 @@ export interface Recorder extends Scorer {
   readonly scored: ScoreRequest[]
 }
 
+/** A new recorder. Texts are empty, signals too. */
 export function recorder(): Recorder {
   const requests: GenerateRequest[] = []
   const scored: ScoreRequest[] = []

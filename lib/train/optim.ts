@@ -22,6 +22,7 @@ export interface AdamOptions {
 
 export const adamDefaults: AdamOptions = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }
 
+/** Moments of zero for these parameters. The caller disposes them. */
 export function adamInit(params: Params): AdamState {
   const size = sizeOf(params)
   return { step: 0, m: tf.zeros([size]), v: tf.zeros([size]) }

@@ -7,7 +7,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { ChildError, run } from "../../lib/device/child"
-import { fusedSources, kernelLevels, kernelSources } from "../../lib/device/kernel-set"
+import { kernelFiles, kernelLevels, kernelSources } from "../../lib/device/kernel-set"
 import { nativeBuild } from "../../lib/native/build"
 
 const root = join(__dirname, "../..")
@@ -35,7 +35,7 @@ async function main(): Promise<void> {
   }))
   writeFileSync(join(root, "compile_commands.json"), `${JSON.stringify(commands, null, 2)}\n`)
 
-  const format = await run("clang-format", ["--dry-run", "--Werror", ...fusedSources]).catch((error) => {
+  const format = await run("clang-format", ["--dry-run", "--Werror", ...kernelFiles]).catch((error) => {
     if (error instanceof ChildError && error.missing) return null
     throw error
   })
