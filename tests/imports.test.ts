@@ -112,11 +112,14 @@ describe("imports in lib", () => {
     expect(against.map(({ from, to, typeOnly }) => `${from} -> ${to}${typeOnly ? " (types)" : ""}`)).toEqual([])
   })
 
-  it("go as the table of lib/README.md says, which names every folder", () => {
+  it("go as the table of lib/README.md says; it and CONTRIBUTING.md name every folder", () => {
     const rows = readFileSync(join(lib, "README.md"), "utf8").matchAll(/^\| [a-z]+ \| ((?:`[\w.]+\/?` ?)+)\|/gm)
     const layers = [...rows].map(([, cells]) => [...cells!.matchAll(/`([\w.]+)\/?`/g)].map(([, name]) => areaOf(name!)))
     const areas = [...new Set(files.map(areaOf))]
     expect(layers.flat().sort()).toEqual(areas.sort())
+    const tree = readFileSync(join(lib, "../.github/CONTRIBUTING.md"), "utf8")
+    const lines = [...tree.matchAll(/^ {2}((?:[\w.]+\/? )+)/gm)].flatMap(([, names]) => names!.trim().split(" "))
+    expect(areas.filter((area) => !lines.some((name) => areaOf(name) === area))).toEqual([])
     const layerOf = (file: string) => layers.findIndex((layer) => layer.includes(areaOf(file)))
     expect(imports.filter(({ from, to }) => layerOf(to) > layerOf(from))).toEqual([])
   })
