@@ -314,22 +314,26 @@ export function parseConfig(named: Readonly<Record<string, unknown>>): RunConfig
   }
   const parsed = runConfig.safeParse(values)
   const problems = parsed.success ? [] : parsed.error.issues.flatMap((issue) => explain(issue, values))
-  const { minConstraints, maxConstraints, drop, negate, substitute } = { ...configDefaults, ...values } as RunConfig
+  const all = { ...configDefaults, ...values } as RunConfig
+  const { minConstraints, maxConstraints, drop, negate, substitute, instructionsFrom, stages } = all
   if (Number(values.shots) > most)
     problems.push(`shots: must be at most ${most} for the model ${model}, got ${show(values.shots)}; leave it out`)
   if (minConstraints > maxConstraints)
     problems.push(`minConstraints: must be at most maxConstraints (${maxConstraints}), got ${minConstraints}; lower it`)
   if (drop + negate + substitute === 0)
     problems.push("drop, negate, substitute: one must be above 0, got 0 for all; raise one")
-  if (parsed.success) problems.push(...ofOtherSources(parsed.data))
-  const { methods, judgeEndpoint, judgeModel } = { ...configDefaults, ...values } as RunConfig
+  if (stages === "world" && instructionsFrom === "self-instruct")
+    problems.push(
+      "stages: world needs instructions that a world knows, got self-instruct; " +
+        "set instructionsFrom=checkable or stages=model",
+    )
+  const { methods, judgeEndpoint, judgeModel, evalJudgeEndpoint, evalJudgeModel } = all
   if (Array.isArray(methods) && methods.includes("self-reward-external") && !(judgeEndpoint && judgeModel))
     problems.push(
       "judgeEndpoint, judgeModel: self-reward-external needs both, got none or one; set them, or leave it out",
     )
   if (typeof judgeEndpoint === "string" && judgeEndpoint)
     problems.push(...addressProblems(judgeEndpoint, "judgeEndpoint"))
-  const { evalJudgeEndpoint, evalJudgeModel } = { ...configDefaults, ...values } as RunConfig
   if (Boolean(evalJudgeEndpoint) !== Boolean(evalJudgeModel))
     problems.push(
       "evalJudgeEndpoint, evalJudgeModel: a judge has both, got one; set both (--judge, --judge-model) or none",
@@ -347,16 +351,6 @@ function addressProblems(list: string, field: ConfigKey): string[] {
   } catch (error) {
     return [(error as Error).message]
   }
-}
-
-/** Settings that the instructions which a run starts from have no use for. */
-function ofOtherSources({ instructionsFrom, stages }: RunConfig): string[] {
-  const problems: string[] = []
-  if (stages === "world" && instructionsFrom === "self-instruct")
-    problems.push(
-      "stages: world needs instructions that a world knows, got self-instruct; set instructionsFrom=checkable or stages=model",
-    )
-  return problems
 }
 
 /** One line a problem: field, rule, value received, what the field means. */

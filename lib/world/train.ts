@@ -1,4 +1,4 @@
-import type { ModelConfig } from "../model/config"
+import { type ModelConfig, parseConfig } from "../model/config"
 import { planFor } from "../model/executor"
 import type { Sequence } from "../model/logprobs"
 import { type Model, sizeOf } from "../model/transformer"
@@ -17,31 +17,13 @@ export type WorldSize = keyof typeof worldSizes
 
 /** Shape of the embedded model, a Llama. `vocabSize` is the world tokenizer's. */
 export function worldConfig(vocabSize: number, eosId: number, padId: number, size: WorldSize = "world"): ModelConfig {
-  const { layers, headDim } = worldSizes[size]
-  return {
-    family: "llama",
-    vocabSize,
-    ...worldSizes[size],
-    normEps: 1e-5,
-    normOffset: 0,
-    tiedHead: true,
-    attentionBias: false,
-    outputBias: false,
-    mlpBias: false,
-    qkNorm: false,
-    activation: "silu",
-    embedScale: 1,
-    queryScale: headDim ** -0.5,
-    postNorms: false,
-    rope: Array.from({ length: layers }, () => ({ theta: 10000, scaling: { type: "none" as const } })),
-    window: Array.from({ length: layers }, () => null),
-    logitSoftcap: null,
-    attentionSoftcap: null,
-    maxPositions: 512,
-    eosIds: [eosId],
-    bosId: null,
-    padId,
-  }
+  const { dim, layers, heads, kvHeads, headDim, ffn } = worldSizes[size]
+  return parseConfig({
+    ...{ model_type: "llama", vocab_size: vocabSize, hidden_size: dim, num_hidden_layers: layers },
+    ...{ num_attention_heads: heads, num_key_value_heads: kvHeads, head_dim: headDim, intermediate_size: ffn },
+    ...{ rms_norm_eps: 1e-5, rope_theta: 10000, max_position_embeddings: 512, tie_word_embeddings: true },
+    ...{ eos_token_id: eosId, pad_token_id: padId },
+  })
 }
 
 /** Settings of one phase of the embedded model's training. */
