@@ -36,7 +36,7 @@ export function readReply(value: unknown, { topLogprobs = 0, thoughtsOpen = fals
   if (value.error) throw new ReplyError(`the server reports an error: ${wordsOf(value)}`, statusIn(value.error))
   const choice: unknown = Array.isArray(value.choices) ? value.choices[0] : undefined
   if (!isFields(choice)) throw new ReplyError(noChoice)
-  const reason = `${choice.finish_reason ?? "stop"}`.toLowerCase()
+  const reason = typeof choice.finish_reason === "string" ? choice.finish_reason.toLowerCase() : "stop"
   if (gaveUp.test(reason)) throw new ReplyError(`the server gave up within the reply (${reason})`)
   const message = isFields(choice.message) ? choice.message : { content: choice.text }
   if (!isFields(choice.message) && typeof choice.text !== "string") throw new ReplyError(noChoice)
@@ -105,13 +105,13 @@ function contentOf(content: unknown): { text: string; thoughts: string; refusal?
   if (!Array.isArray(content)) throw new ReplyError(`a message must hold a text, got ${kindOf(content)}`)
   const parts = { text: "", thoughts: "", refusal: undefined as string | undefined }
   for (const part of content as unknown[]) {
-    const { type = "text" } = isFields(part) ? part : {}
+    const type = isFields(part) && typeof part.type === "string" ? part.type : "text"
     if (typeof part === "string") parts.text += part
     else if (!isFields(part)) throw new ReplyError(`a part of a message must be a text, got ${kindOf(part)}`)
-    else if (/thinking|reasoning/.test(`${type}`)) parts.thoughts += partText(part.thinking ?? part.text)
+    else if (/thinking|reasoning/.test(type)) parts.thoughts += partText(part.thinking ?? part.text)
     else if (type === "refusal") parts.refusal = textOf(part.refusal)
     else if (typeof part.text === "string") parts.text += part.text
-    else throw new ReplyError(`a part of a message must be a text, got one of type ${`${type}`.slice(0, 40)}`)
+    else throw new ReplyError(`a part of a message must be a text, got one of type ${type.slice(0, 40)}`)
   }
   return parts
 }

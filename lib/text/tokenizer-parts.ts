@@ -210,6 +210,14 @@ function known<Of>(what: string, table: Readonly<Record<string, Of>>, { type }: 
   return table[type]!
 }
 
+/** @throws UnsupportedPart for a pattern that the library would pass over */
+export function checkPattern({ type, pattern }: JsonObject): void {
+  if (type !== "Split" && type !== "Replace") return
+  const { String: text, Regex: regex } = isJsonObject(pattern) ? pattern : {}
+  if (typeof text !== "string" && typeof regex !== "string")
+    throw new UnsupportedPart(`a ${type} whose pattern is neither a text nor an expression: ${show(pattern)}`)
+}
+
 /** Every part of a tree with the JSON that it was made from. */
 function partsOf(config: unknown, root: unknown): [JsonObject, Part][] {
   if (!isJsonObject(config) || root === null || root === undefined) return []

@@ -8,7 +8,7 @@ import { type ChatTemplate, readChatTemplate } from "./chat-template"
 import { withoutPossessive } from "./possessive"
 import { canHang, modelCanHang, repair, timeLimit, withinTime } from "./repairs"
 import { isThoughtMark } from "./thoughts"
-import { UnsupportedPart } from "./tokenizer-parts"
+import { checkPattern, UnsupportedPart } from "./tokenizer-parts"
 
 /** Text <-> ids of one model folder. */
 export interface Tokenizer {
@@ -185,8 +185,11 @@ function construct(json: JsonObject, settings: JsonObject, file: string): Inner 
 
 /** The parts of a tokenizer with patterns that JavaScript can run as they are meant. @throws UnsupportedPart */
 function withPlainPatterns(json: JsonObject): JsonObject {
-  const plain = (_: string, value: unknown): unknown =>
-    isJsonObject(value) && typeof value.Regex === "string" ? { ...value, Regex: withoutPossessive(value.Regex) } : value
+  const plain = (_: string, value: unknown): unknown => {
+    if (!isJsonObject(value)) return value
+    checkPattern(value)
+    return typeof value.Regex === "string" ? { ...value, Regex: withoutPossessive(value.Regex) } : value
+  }
   const { normalizer = null, pre_tokenizer = null, decoder = null } = json
   return JSON.parse(JSON.stringify({ normalizer, pre_tokenizer, decoder }, plain)) as JsonObject
 }

@@ -26,6 +26,11 @@ describe("a reply of a server", () => {
       "the old form",
       { choices: [{ text: "fine", finish_reason: "stop" }], usage: { prompt_tokens: 5, completion_tokens: 7 } },
     ],
+    [
+      "a reason that is no text",
+      JSON.parse(JSON.stringify(reply({ content: "fine" }, { finish_reason: { toString: 1 } }))),
+    ],
+    ["a type that is no text", says([{ type: { toString: 1 }, text: "fine" }])],
     ["no reason of its end", reply({ content: "fine" }, { finish_reason: null })],
     ["an end-of-turn token in the text", says("fine<|im_end|>")],
     ["two of them", says("fine</s><|endoftext|>\n")],

@@ -65,6 +65,10 @@ describe("a tokenizer that would give other ids here", () => {
       "the anchor \\G in a pattern",
       { pre_tokenizer: { type: "Split", pattern: { Regex: "\\Ga" }, behavior: "Isolated", invert: false } },
     ],
+    [
+      "a Split whose pattern is neither a text nor an expression: {}",
+      { pre_tokenizer: { type: "Split", pattern: {}, behavior: "Isolated", invert: false } },
+    ],
     ["a model with dropout 0.1", { model: { ...model, dropout: 0.1 } }],
     ['a BPE model with the prefix "##"', { model: { ...model, continuing_subword_prefix: "##" } }],
   ])("is refused by name: %s", (name, change) => {
