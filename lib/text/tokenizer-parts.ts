@@ -141,6 +141,8 @@ const decoders: Readonly<Record<string, (config: JsonObject, part: Part) => Deco
     scheme === "never" ? (tokens) => tokens.map((token) => token.replaceAll(`${replacement}`, " ")) : null,
 }
 
+const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+
 /** Bytes in a row become their text, or a mark for each of them where they are none. */
 function bytesJoined(tokens: readonly string[]): string[] {
   const out: string[] = []
@@ -148,7 +150,7 @@ function bytesJoined(tokens: readonly string[]): string[] {
   const flush = () => {
     if (!bytes.length) return
     try {
-      out.push(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes)))
+      out.push(strictUtf8.decode(Uint8Array.from(bytes)))
     } catch {
       out.push(...bytes.map(() => "\ufffd"))
     }

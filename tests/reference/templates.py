@@ -80,7 +80,7 @@ raise_exception('no') ; raise_exception() ; s() ; missing() ; n.x ; n.x.y ; s.no
 b' ;  '\xZ' ; "{{ }}" ; "{% raw %}" ; 'a' == "a" ; 'İ'.lower() ; 'ŉ'.upper() ; 'ﬁx'.capitalize() ; 'ß'.capitalize() ; 'ß'|title ; 'aǆ ǆa'.title() ; '1a a1'.title() ; 'ab'.upper is callable
 s.casefold() ; s.encode() ; 'a\tb'.expandtabs() ; '{}'.format(1) ; n.bit_length() ; f.is_integer() ; d.pop('k') ; s.translate({}) ; l|groupby('x') ; s|wordwrap(3) ; '²'.isdigit() ; '½'.isalnum() ; {1.0: 1} ; {true: 1} ; 's' is sameas 's'
 n[1:] ; nil[:2] ; d[::-1] ; d.items()[1:] ; missing[1:] ; range(3).step ; range(9, 1, -2).start ; namespace(a=1)['a'] ; namespace(a=1)['b'] ; namespace(a=1)|attr('a') ; ('<b>'|safe)[0] ; ('<b>'|safe)[1:] ; rows|unique|list ; [[1]]|unique|list ; [(1, 2), (1, 2)]|unique|list
-l.count() ; m.count('b') ; 'ab'.partition('') ; 'ab'.rpartition('') ; m|sum(start='') ; missing|reverse|list ; 5.0 % -2.5 ; -5.0 % 2.5 ; big % -2.5
+l.count() ; m.count('b') ; 'ab'.partition('') ; 'ab'.rpartition('') ; m|sum(start='') ; missing|reverse|list ; 123456789012345678901234567890|round(2, 'floor') ; 7|round(1, 'ceil') ; 5.0 % -2.5 ; -5.0 % 2.5 ; big % -2.5
 loop is defined ; self is defined ; varargs is defined ; caller is defined ; messages|length ; messages[0].role ; messages[-1]['content'] ; messages[0].content.split('x') ; add_generation_prompt ; bos_token ; tools is none ; documents is none ; tools ; tools is not none ; tools|length ; not tools ; (tools or [])|length ; enable_thinking is defined
 """
 

@@ -57,14 +57,12 @@ const thinks: [string, string, string][] = [
 ]
 
 describe("thoughts", () => {
-  for (const [name, text, answer] of thinks) {
-    it(`are no part of the answer: ${name}`, () => {
-      const split = splitThoughts(text)
-      expect(split.answer).toBe(answer)
-      expect(split.thoughts).not.toBe("")
-      expect(split.unfinished).toBe(false)
-    })
-  }
+  it.each(thinks)("are no part of the answer: %s", (_, text, answer) => {
+    const split = splitThoughts(text)
+    expect(split.answer).toBe(answer)
+    expect(split.thoughts).not.toBe("")
+    expect(split.unfinished).toBe(false)
+  })
 
   it.each([
     "<think>\nplan, pl",

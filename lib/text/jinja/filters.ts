@@ -318,6 +318,7 @@ export const filters: Readonly<Record<string, Filter>> = {
       throw new TemplateError(`cannot round a ${typeName(input)}`)
     if (how !== "common" && how !== "ceil" && how !== "floor")
       throw new TemplateError("method must be common, ceil or floor")
+    if (how !== "common" && typeof input === "bigint" && digits >= 0) return Number(input)
     if (how !== "common") return Math[how](Number(input) * 10 ** digits) / 10 ** digits
     if (typeof input === "number") return roundHalfEven(input, digits)
     if (digits < 0) throw new UnsupportedError("rounding to tens")
