@@ -4,8 +4,8 @@ import { type Command, Option } from "commander"
 import { writeAtomic } from "../data/files"
 import { readRecords } from "../data/json-array"
 import { isJsonObject, readJsonFile } from "../data/json-file"
-import { parseRecord } from "../data/jsonl"
-import { objectOf, pairForm, toFilePair } from "../data/pair-files"
+import { objectOf, parseRecord } from "../data/jsonl"
+import { pairForm, toFilePair } from "../data/pair-files"
 import {
   datasetInfo,
   jsonArray,

@@ -2,8 +2,8 @@ import { basename } from "node:path"
 import { z } from "zod"
 import { InputError } from "../errors"
 import { readRecords } from "./json-array"
-import { isJsonObject, show } from "./json-file"
-import { type Place, parseRecord } from "./jsonl"
+import { isJsonObject } from "./json-file"
+import { objectOf, type Place, parseRecord } from "./jsonl"
 import { fromReleased, isReleased } from "./released"
 import { type InstructionRow, instructionRow, type PairRow, textContent, weighedRow } from "./schema"
 
@@ -59,8 +59,7 @@ export async function* readInstructions(file: string): AsyncGenerator<Instructio
 
 /** One record of a seed file as a row. A released row with both answers comes out as a whole pair. */
 export function toInstruction(value: unknown, place: Required<Place>): InstructionRow | PairRow {
-  if (!isJsonObject(value)) throw new InputError(`a record must be a JSON object, got ${show(value)}; repair it`, place)
-  const { id: ownId, ...record } = withoutNulls(value)
+  const { id: ownId, ...record } = withoutNulls(objectOf(value, place))
   const source = typeof record.source === "string" ? record.source : `${basename(place.file)}:${place.line}`
   const id = typeof ownId === "string" || typeof ownId === "number" ? `${ownId}` : ""
   const about = { id: id || `${basename(place.file)}-${place.line}`, source }

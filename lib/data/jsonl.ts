@@ -4,7 +4,7 @@ import type { z } from "zod"
 import { InputError } from "../errors"
 import { fileError } from "./files"
 import { parseRecordJson } from "./json"
-import { isJsonObject, show } from "./json-file"
+import { isJsonObject, type JsonObject, show } from "./json-file"
 
 export interface ReadOptions {
   /** Longest line read, in bytes. */
@@ -130,6 +130,12 @@ function otherKind(text: string, { file, line }: Place): string | undefined {
   if (/^\{(?:\s*$|\s*"[^"]*"\s*:?\s*[[{]?\s*$)/.test(text))
     return "write one record a line, or all records as one array"
   return undefined
+}
+
+/** A record that is an object. @throws InputError with the place for anything else */
+export function objectOf(value: unknown, place: Place): JsonObject {
+  if (isJsonObject(value)) return value
+  throw new InputError(`a record must be a JSON object, got ${show(value)}; repair it`, place)
 }
 
 /** @throws InputError with the place, the field, what was expected, and how many more fields are wrong. */

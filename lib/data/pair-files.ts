@@ -1,6 +1,6 @@
 import { z } from "zod"
 import { InputError } from "../errors"
-import { isJsonObject, type JsonObject, show } from "./json-file"
+import type { JsonObject } from "./json-file"
 import { type Place, parseRecord } from "./jsonl"
 import { checkAnswerRole, fromRanking, fromTokenWeighted, fromTrl, type Preference } from "./preferences"
 import { type Message, type PairWeights, textContent } from "./schema"
@@ -130,9 +130,4 @@ function asked(pair: Preference, place: Place): Preference {
   if (role === "user") return pair
   const remedy = "give prompts that end in the user's turn"
   throw new InputError(`a prompt must end in a user message, got ${role}; ${remedy}`, { ...place, field: "prompt" })
-}
-
-export function objectOf(value: unknown, place: Place): JsonObject {
-  if (isJsonObject(value)) return value
-  throw new InputError(`a record must be a JSON object, got ${show(value)}; repair it`, place)
 }

@@ -10,6 +10,7 @@ import type { Lora } from "../model/lora"
 import { type TrainSettings, trainAdapter } from "../musc/train"
 import { trainingCurves } from "../plots/curves"
 import type { Figure } from "../plots/theme"
+import { metricsOf } from "../runs/train-stage"
 import type { StepLog } from "../train/loop"
 import { liveFigure } from "./figure"
 import { interruptible } from "./interrupt"
@@ -45,11 +46,7 @@ export class Trainer {
 
   /** The log as figures of several trainings want it. */
   asLog() {
-    return {
-      method: this.name,
-      seed: this.settings.seed,
-      lines: this.log.map(({ gradNorm, ...step }) => ({ ...step, grad_norm: gradNorm })),
-    }
+    return { method: this.name, seed: this.settings.seed, lines: this.log.map(metricsOf) }
   }
 
   /** Trains, or resumes. @throws StoppedError when interrupted; nothing is lost then */

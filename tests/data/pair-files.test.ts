@@ -3,7 +3,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
 import { readRecords } from "../../lib/data/json-array"
-import { type FilePair, objectOf, toFilePair } from "../../lib/data/pair-files"
+import { objectOf } from "../../lib/data/jsonl"
+import { type FilePair, toFilePair } from "../../lib/data/pair-files"
 
 const pairsOf = (records: readonly object[]): Promise<FilePair[]> => pairsIn(JSON.stringify(records))
 const pairsIn = async (text: string): Promise<FilePair[]> => {
