@@ -175,7 +175,8 @@ async function exportWeights(from: string, { out, model, weighting = "kl" }: Opt
   tell(out, records.length, failed)
   if (zeroed)
     console.log(
-      `note: in ${zeroed} pairs the first tokens get weight 0: the file has one weight for both answers, and theirs differ`,
+      `note: in ${zeroed} pairs the first tokens get weight 0: the file has one weight for both answers, ` +
+        "and theirs differ",
     )
 }
 

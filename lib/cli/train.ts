@@ -108,7 +108,8 @@ async function trainCommand(file: string, options: Options): Promise<void> {
       const existingKey = trainingKey(out)
       const foreign = existsSync(out) && readdirSync(out).some((entry) => !isLockFile(entry))
       if (foreign && existingKey !== key && !force) {
-        const rule = `must be empty or hold this training, got a folder with ${existingKey ? "a training with other settings" : "other files"}`
+        const got = existingKey ? "a training with other settings" : "other files"
+        const rule = `must be empty or hold this training, got a folder with ${got}`
         throw new InputError(`${rule}; choose another folder, or --force to replace the training in it`, { file: out })
       }
       const tracked = log && (await openTrackers(out, config, log)).training(name, join(out, "metrics.jsonl"))

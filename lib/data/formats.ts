@@ -103,10 +103,9 @@ function parts(
     const { data: system } = textContent.safeParse(turns.find(({ role }) => role === "system")?.content)
     return { instruction: text.data, system }
   }
-  throw new InputError(
-    `a record must have instruction, conversations, messages or prompt, got ${Object.keys(record).slice(0, 8).join(", ") || "no field"}; rename the field`,
-    place,
-  )
+  const got = Object.keys(record).slice(0, 8).join(", ") || "no field"
+  const rule = "a record must have instruction, conversations, messages or prompt"
+  throw new InputError(`${rule}, got ${got}; rename the field`, place)
 }
 
 const hasContent = (content: unknown) => content !== null && content !== undefined && content !== ""

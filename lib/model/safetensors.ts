@@ -96,7 +96,8 @@ export function openCheckpoint(dir: string): TensorFile {
   if (!existsSync(indexFile)) {
     const bin = ["pytorch_model.bin", "pytorch_model.bin.index.json"].find((name) => existsSync(join(dir, name)))
     const got = bin
-      ? `got only ${bin}, a Python pickle; save it again with transformers: AutoModelForCausalLM.from_pretrained(dir).save_pretrained(dir)`
+      ? `got only ${bin}, a Python pickle; save it again with transformers: ` +
+        "AutoModelForCausalLM.from_pretrained(dir).save_pretrained(dir)"
       : "got neither; give a Hugging Face model folder"
     throw new CheckpointError(dir, [`must hold model.safetensors or model.safetensors.index.json, ${got}`])
   }

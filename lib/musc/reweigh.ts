@@ -73,8 +73,8 @@ export function openReweigher(
   function readWeights(epoch: number): PairWeights[] {
     const stored = file && existsSync(file) ? readJsonFile(file) : {}
     if (stored.key !== checkpoint?.key || stored.epoch !== epoch) {
-      const problem = `holds no weights of epoch ${epoch + 1}, in which training stopped; delete the folder to start over`
-      throw new CheckpointError(file ?? "checkpoint", [problem])
+      const problem = `holds no weights of epoch ${epoch + 1}, in which training stopped`
+      throw new CheckpointError(file ?? "checkpoint", [`${problem}; delete the folder to start over`])
     }
     return stored.weights as PairWeights[]
   }

@@ -321,7 +321,8 @@ function pairText(row: TrainRow, settings: TrainSettings, counts: Pick<PairCount
     const weights = ownWeights?.[weighting]
     if (weights || weighting === "uniform") return { ...pair, weights, firstTokenZero }
     throw new InputError(
-      `pair ${row.id} must have signals to be weighed by ${weighting}, got none; run \`musc weigh\` first, or train with uniform weights (--method coarse)`,
+      `pair ${row.id} must have signals to be weighed by ${weighting}, got none; run \`musc weigh\` first, ` +
+        "or train with uniform weights (--method coarse)",
     )
   }
   const weights = weightsOf(signals, weighting, { id: row.id, seed, firstTokenZero, rejectedFrom: row.rejected_from })

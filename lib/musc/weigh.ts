@@ -220,7 +220,8 @@ export function weightsOf(
 /** Signals that are made of whole distributions, which a server does not give: it leaves them empty. */
 const distributionSignals: readonly (keyof OwnSignals)[] = ["entropy", "kl", "klReverse"]
 export const distributionsFrom =
-  "these take the distribution over the whole vocabulary, which no server gives: weigh with the model in this process, or by --torch"
+  "these take the distribution over the whole vocabulary, which no server gives: " +
+  "weigh with the model in this process, or by --torch"
 
 /** Whether a weighting needs whole distributions, and not just the log-probs that servers give. */
 export const needsDistributions = (name: WeightingName): boolean =>

@@ -271,7 +271,8 @@ async function cuda(run: Run, driver: string): Promise<Fact[]> {
     const cure =
       name === "libcuda.so.1"
         ? "install the NVIDIA driver's libraries"
-        : "`npx musc native --cuda` fetches it, or `pip install tensorflow[and-cuda]` into the active Python and `npx musc native --force`"
+        : "`npx musc native --cuda` fetches it, or `pip install tensorflow[and-cuda]` into the active Python " +
+          "and `npx musc native --force`"
     const remedy = present ? cure : undefined
     facts.push(
       location

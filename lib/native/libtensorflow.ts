@@ -88,7 +88,8 @@ async function fetchCuda(python: string, run: Run, log: (line: string) => void):
   const wheels = pinnedWheels(true)
   if (!wheels) {
     throw new BackendError(
-      `native: CUDA libraries are pinned for x64, got ${architecture}; install tensorflow[and-cuda] in a Python and name it with --python`,
+      `native: CUDA libraries are pinned for x64, got ${architecture}; ` +
+        "install tensorflow[and-cuda] in a Python and name it with --python",
     )
   }
   const final = path.join(cacheFolder(), `tensorflow_cuda-${pinnedVersion}`)
@@ -192,7 +193,8 @@ export async function findPython({ python }: LibraryWish, run: Run): Promise<str
   }
   throw new BackendError(
     `native: needs Python 3.8 or later to get TensorFlow's library, got none${python ? ` at "${python}"` : ""}; ` +
-      "install it (Debian, Ubuntu: `apt-get install python3 python3-pip`; Fedora: `dnf install python3-pip`) or name one with --python",
+      "install it (Debian, Ubuntu: `apt-get install python3 python3-pip`; Fedora: `dnf install python3-pip`) " +
+      "or name one with --python",
   )
 }
 

@@ -73,17 +73,19 @@ export function modelCardOf({ repo, dir, isAdapter, base, licence, version }: Ca
   const parts = [
     `---\n${front.join("\n")}\n---`,
     `# ${repo}`,
-    `${isAdapter ? "A LoRA adapter for" : "A checkpoint made from"} ${plain(base)}, trained by MuSC (multi-granularity self-contrastive training, ` +
+    `${isAdapter ? "A LoRA adapter for" : "A checkpoint made from"} ${plain(base)}, ` +
+      "trained by MuSC (multi-granularity self-contrastive training, " +
       "[arXiv:2502.11541](https://arxiv.org/abs/2502.11541)) to follow instructions with many constraints.",
     "## Method",
-    "The model decomposes instructions into constraints, corrupts some of them, and answers both versions. It then learns by DPO to prefer the " +
-      "answer to the clean instruction, with a weight for each token. No stronger model is involved.",
+    "The model decomposes instructions into constraints, corrupts some of them, and answers both versions. " +
+      "It then learns by DPO to prefer the answer to the clean instruction, with a weight for each token. No stronger model is involved.",
     ...(from ? [`Method \`${from.method}\`, seed ${from.seed}.`] : []),
     ...(settings.length ? ["## Data and settings", `| setting | value |\n| --- | --- |\n${settings.join("\n")}`] : []),
     ...(table
       ? [
           "## Results",
-          `On held-out instructions, with 95 % bootstrap intervals. CSR: share of constraints kept. ISR: share of answers that keep all.\n\n${table.trim()}`,
+          "On held-out instructions, with 95 % bootstrap intervals. CSR: share of constraints kept. " +
+            `ISR: share of answers that keep all.\n\n${table.trim()}`,
         ]
       : ["## Results", "The run did not evaluate this model."]),
     "## Licence",

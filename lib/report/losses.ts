@@ -56,5 +56,6 @@ export function lossWarning({ stage, rows, passed, reasons }: StageCount): strin
     .filter(([name]) => name !== HELD_OUT)
     .sort(([, a], [, b]) => b - a)[0]!
   const most = n === lost ? reason : `${reason} (${n} of ${lost})`
-  return `${stage}: ${lost} of ${reached} rows failed; most frequent reason: ${most}; remedy: ${remedyOf(stage, reason)}`
+  const remedy = remedyOf(stage, reason)
+  return `${stage}: ${lost} of ${reached} rows failed; most frequent reason: ${most}; remedy: ${remedy}`
 }

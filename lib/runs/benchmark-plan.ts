@@ -43,13 +43,16 @@ export async function benchmarkPlan(
   const tokensOf = (messages: readonly Message[]) => sum(messages.map(({ content }) => estimateTokens(content)))
   const count = (value: number) => value.toLocaleString("en")
   const turns = items.flatMap((item) => item.turns.map((text) => ({ text, most: item.maxTokens })))
+  const promptTokens = count(sum(turns.map(({ text }) => estimateTokens(text))))
+  const judgeTokens = count(sum(requests.map(({ messages }) => tokensOf(messages))))
+  const replyTokens = count(sum(requests.map(({ maxTokens }) => maxTokens)))
   const answering = answers
     ? `answers: ${count(answered.length)} of ${count(items.length)} items, made elsewhere`
-    : `answers: ${count(turns.length)} calls, about ${count(sum(turns.map(({ text }) => estimateTokens(text))))} tokens of ` +
-      `prompts, at most ${count(sum(turns.map(({ most }) => most)))} tokens of answers`
+    : `answers: ${count(turns.length)} calls, about ${promptTokens} tokens of prompts, ` +
+      `at most ${count(sum(turns.map(({ most }) => most)))} tokens of answers`
   const judging = benchmark.judged
-    ? `judge: ${count(requests.length)} calls, about ${count(sum(requests.map(({ messages }) => tokensOf(messages))))} tokens ` +
-      `of prompts${answers ? "" : " without the answers"}, at most ${count(sum(requests.map(({ maxTokens }) => maxTokens)))} of replies`
+    ? `judge: ${count(requests.length)} calls, about ${judgeTokens} tokens of prompts` +
+      `${answers ? "" : " without the answers"}, at most ${replyTokens} of replies`
     : "judge: none needed"
   const prompts = (answers ? [] : turns.slice(0, 2).map(({ text }) => `--- a prompt to answer\n${text}`)).concat(
     requests.slice(0, 3).map(({ messages, temperature, maxTokens }) => {

@@ -10,7 +10,6 @@ import { collect, first } from "./context"
 import { costOf, type Rates } from "./cost"
 import { recorder } from "./recorder"
 import { aligned } from "./results"
-
 import {
   candidates,
   checkMethods,
@@ -70,10 +69,12 @@ export async function planOf(config: RunConfig, rates?: Rates): Promise<string> 
   const cost = await costOf(config, recorder, { instructions, evaluated, written, instruction }, rates)
   const changed = configKeys.filter((key) => JSON.stringify(config[key]) !== JSON.stringify(configDefaults[key]))
   const repeats = config.repeat > 1 ? `, ${config.repeat} times` : ""
+  const differing = changed.map((key) => `  ${key}: ${JSON.stringify(config[key])}`).join("\n") || "  none"
+  const all = config.repeat > 1 ? `all ${config.repeat} repetitions` : "all of it"
   return [
-    `settings that differ from the defaults:\n${changed.map((key) => `  ${key}: ${JSON.stringify(config[key])}`).join("\n") || "  none"}`,
+    `settings that differ from the defaults:\n${differing}`,
     `at most${repeats}:\n${aligned([["stage", "number", "of"], ...calls])}`,
-    `tokens and hours, all ${config.repeat > 1 ? `${config.repeat} repetitions` : "of it"}:\n${aligned(cost.rows)}\n${cost.notes.join("\n")}`,
+    `tokens and hours, ${all}:\n${aligned(cost.rows)}\n${cost.notes.join("\n")}`,
     `first prompt:\n${engine.requests[0] ? shown(engine.requests[0]) : "(no instruction)"}`,
   ].join("\n\n")
 }

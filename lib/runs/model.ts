@@ -22,7 +22,8 @@ export async function modelFolder(
     return cachedModel(hub) ?? pullModel(hub, { ...options, onProgress })
   }
   throw new InputError(
-    `a model must be a folder with config.json, org/name on the hub, or one that comes with musc, got ${name}; check the path`,
+    "a model must be a folder with config.json, org/name on the hub, or one that comes with musc, " +
+      `got ${name}; check the path`,
     { field: "model" },
   )
 }

@@ -62,7 +62,8 @@ export async function runStageFile(stage: StageFile): Promise<StageOutput> {
   const { work } = stageNamed(name)
   const state = readState(out)
   if (existsSync(out) && state?.key !== key && !force) {
-    const rule = `must be a new file or one made with these settings, got one ${state ? "made with other settings" : "that this command did not write"}`
+    const got = state ? "one made with other settings" : "one that this command did not write"
+    const rule = `must be a new file or one made with these settings, got ${got}`
     throw new InputError(`${rule}; choose another name, or --force to replace it`, { file: out })
   }
   return runRows<Outcome<InstructionRow>, Outcome<InstructionRow>>({

@@ -66,8 +66,8 @@ export function encodePairs(
     const answer = (side: "chosen" | "rejected", ids: readonly number[]) => {
       const fitted = (values: readonly number[] | undefined, what: string) => {
         if (values && values.length !== ids.length) {
-          const counts = `${what} must have one number a token of the ${side} answer, ${ids.length}, got ${values.length}`
-          throw new InputError(`pair ${id}: ${counts}; run the weigh stage again with this model`)
+          const rule = `${what} must have one number a token of the ${side} answer, ${ids.length}`
+          throw new InputError(`pair ${id}: ${rule}, got ${values.length}; run the weigh stage again with this model`)
         }
         return values?.slice(0, room)
       }
