@@ -4,6 +4,9 @@ import { parseJson } from "./json"
 
 export type JsonObject = { [key: string]: unknown }
 
+/** Largest file that is read whole, in bytes. */
+const maxBytes = 2 ** 28
+
 /** True for a JSON object (not an array, not null). */
 export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value)
@@ -12,9 +15,9 @@ export function isJsonObject(value: unknown): value is JsonObject {
 /**
  * A JSON file whose top level is an object, with NaN and Infinity as Python writes them. `missing` says what a caller
  * should do about a file that is not there.
- * @throws InputError naming the file: absent, larger than `maxBytes`, not JSON, nested too deeply, not an object.
+ * @throws InputError naming the file: absent, larger than 256 MiB, not JSON, nested too deeply, not an object.
  */
-export function readJsonFile(file: string, { missing = "check the path", maxBytes = 256 * 2 ** 20 } = {}): JsonObject {
+export function readJsonFile(file: string, { missing = "check the path" } = {}): JsonObject {
   const stat = statSync(file, { throwIfNoEntry: false })
   if (!stat?.isFile()) throw new InputError(`a file must be here, got none; ${missing}`, { file })
   if (stat.size > maxBytes) {

@@ -158,12 +158,8 @@ function innermost(issue: z.core.$ZodIssue): z.core.$ZodIssue {
   return deepest?.path.length ? { ...deepest, path: [...issue.path, ...deepest.path] } : issue
 }
 
-export interface AppendOptions {
-  /** Keeps what is in the file and first cuts off a torn last line; otherwise the file must not be there yet. */
-  resume?: boolean
-  /** Rows after which the disk is told to keep them (fsync), 1 to 1000. It is also told on close. */
-  syncEvery?: number
-}
+/** Rows after which the disk is told to keep them (fsync). It is also told on close. */
+const syncEvery = 100
 
 /** Adds rows to a JSONL file. */
 export interface JsonlWriter {
@@ -178,13 +174,11 @@ export interface JsonlWriter {
 
 /**
  * Opens a JSONL file for appending: one write a row, so a crash tears the last line at most. A power cut can lose the
- * rows since the last sync (every `syncEvery` rows and on close). After a failed write all further ones fail too.
+ * rows since the last sync (every 100 rows and on close). After a failed write all further ones fail too. With `resume`
+ * what is in the file stays, but for a torn last line; otherwise the file must not be there yet.
  * @throws InputError naming the file: disk full, read-only, no permission, already there (without `resume`).
  */
-export async function appendJsonl(
-  file: string,
-  { resume = false, syncEvery = 100 }: AppendOptions = {},
-): Promise<JsonlWriter> {
+export async function appendJsonl(file: string, { resume = false } = {}): Promise<JsonlWriter> {
   const handle = await open(file, resume ? "a+" : "ax").catch((error) => {
     throw fileError(error, file, "write")
   })

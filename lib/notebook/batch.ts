@@ -116,9 +116,10 @@ export interface BatchOptions {
   /** File that the executed notebook goes to; by default over the notebook itself. */
   out?: string
   mode?: Mode
-  /** Seconds that a cell may take. */
-  timeout?: number
 }
+
+/** Seconds that a cell may take. */
+const longestCell = 600
 
 /** Outcome of an execution. */
 export interface Executed {
@@ -135,7 +136,7 @@ export interface Executed {
  * @throws InputError without Jupyter; MuscError for a cell that fails, with what it said
  */
 export async function executeNotebook(source: string, options: BatchOptions = {}): Promise<Executed> {
-  const { params = {}, mode = "publish", timeout = 600, out = source } = options
+  const { params = {}, mode = "publish", out = source } = options
   const began = Date.now()
   if (!out.endsWith(".ipynb")) throw new InputError("an executed notebook must end in .ipynb; rename it", { file: out })
   const book = readNotebook(source)
@@ -149,7 +150,7 @@ export async function executeNotebook(source: string, options: BatchOptions = {}
     await writeFile(work, JSON.stringify(withParameters(book, params)))
     setVariable("JUPYTER_PATH", [folder, variable("JUPYTER_PATH")].filter(Boolean).join(delimiter))
     setVariable("MUSC_NOTEBOOK", mode)
-    await jupyter(["execute", work, "--inplace", `--kernel_name=${kernelName}`, `--timeout=${timeout}`]).catch(
+    await jupyter(["execute", work, "--inplace", `--kernel_name=${kernelName}`, `--timeout=${longestCell}`]).catch(
       (error) => {
         throw error instanceof MuscError
           ? error

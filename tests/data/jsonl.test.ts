@@ -106,10 +106,10 @@ describe("JSON that is nested 20,000 levels deep", () => {
 describe("appending JSONL", () => {
   it("writes rows in the order of the calls", async () => {
     const file = path()
-    const writer = await appendJsonl(file, { syncEvery: 3 })
-    await Promise.all(Array.from({ length: 50 }, (_, a) => writer.write({ a })))
+    const writer = await appendJsonl(file)
+    await Promise.all(Array.from({ length: 250 }, (_, a) => writer.write({ a })))
     await writer.close()
-    expect((await collect(readJsonl(file, row))).map(({ a }) => a)).toEqual(Array.from({ length: 50 }, (_, a) => a))
+    expect((await collect(readJsonl(file, row))).map(({ a }) => a)).toEqual(Array.from({ length: 250 }, (_, a) => a))
   })
 
   it("has a row in the file when write resolves", async () => {
