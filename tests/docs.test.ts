@@ -4,6 +4,7 @@ import { dirname, join } from "node:path"
 import { Command } from "commander"
 import ts from "typescript"
 import { afterEach, describe, expect, it, vi } from "vitest"
+import { readConfig } from "../lib/cli/support"
 import { recipes } from "../lib/config/recipes"
 import { readJsonFile } from "../lib/data/json-file"
 import type { Results } from "../lib/data/results"
@@ -56,29 +57,50 @@ function commandsOf(page: string): string[] {
     .filter((line) => /^(srun )?npx musc |^npm run /.test(line))
 }
 
+/** Checks that a command line names a command, its options, a recipe and settings that there are. */
+async function checkCommand(line: string): Promise<void> {
+  const words = [...line.matchAll(/"[^"]*"|\S+/g)].map((word) => word[0])
+  const [name = "", ...rest] = words.slice(words.indexOf("musc") + 1)
+  const command = await commandOf(name, rest)
+  const options = new Set(command.options.flatMap(({ long, short }) => [long, short]))
+  for (const word of rest) if (/^--?[a-z]/.test(word)) expect([...options, "--help"], line).toContain(word)
+  if (name === "run" && !/\.yaml|^-/.test(rest[0] ?? "")) expect(Object.keys(recipes), line).toContain(rest[0])
+  const set = rest.filter((_, i) => rest[i - 1] === "--set")
+  // Of another model, since the embedded one has fewer choices.
+  if (set.length) expect(() => readConfig({ model: "org/name", set }), line).not.toThrow()
+}
+
 describe("the commands of the docs", () => {
-  it.each(pages)("exist, with their options: %s", async (page) => {
+  it.each(pages)("exist, with their options and settings: %s", async (page) => {
     for (const line of commandsOf(page)) {
-      const words = [...line.matchAll(/"[^"]*"|\S+/g)].map((word) => word[0])
-      if (words[0] === "npm") {
-        expect(Object.keys(packageJson.scripts), line).toContain(words[2])
-        continue
-      }
-      const [name = "", ...rest] = words.slice(words.indexOf("musc") + 1)
-      const command = await commandOf(name, rest)
-      const options = new Set(command.options.flatMap(({ long, short }) => [long, short]))
-      for (const word of rest) if (/^--?[a-z]/.test(word)) expect([...options, "--help"], line).toContain(word)
-      if (name === "run" && !/\.yaml|^-/.test(rest[0] ?? "")) expect(Object.keys(recipes), line).toContain(rest[0])
+      if (line.startsWith("npm run")) expect(Object.keys(packageJson.scripts), line).toContain(line.split(" ")[2])
+      else await checkCommand(line)
     }
+  })
+
+  const commandFiles = readdirSync("lib/cli").map((file) => file.replace(/\.ts$/, ""))
+  const entries = [...textOf("lib/cli/main.ts").matchAll(/\bname: "(\w+)"/g)].map((match) => match[1]!)
+  it.each(entries)("exist, with their options and settings, in the help of musc %s", async (name) => {
+    expect([...commandFiles, ...stageNames]).toContain(name)
+    const command = await commandOf(name, [])
+    const texts = [command, ...command.commands].map((one) => {
+      let text = ""
+      one.configureOutput({ writeOut: (part) => (text += part) }).outputHelp()
+      return text
+    })
+    const lines = texts.flatMap((text) => [...text.matchAll(/^ {2}(?:\S+ \| |\w+=\S+ )?(musc .*)$/gm)])
+    for (const line of lines.flatMap((match) => match[1]!.replace(/\s{2,}\S.*$/, "").split(" && ")))
+      await checkCommand(line)
   })
 })
 
+const stageNames = ["decompose", "corrupt", "recombine", "respond", "weigh"]
+
 /** A command as the command line knows it, or its subcommand. */
 async function commandOf(name: string, rest: readonly string[]): Promise<Command> {
-  const stages = ["decompose", "corrupt", "recombine", "respond", "weigh"]
   const program = new Command()
-  const module = await import(`../lib/cli/${stages.includes(name) ? "stages" : name}.ts`)
-  const entry = stages.includes(name) ? module[`${name}Command`] : module
+  const module = await import(`../lib/cli/${stageNames.includes(name) ? "stages" : name}.ts`)
+  const entry = stageNames.includes(name) ? module[`${name}Command`] : module
   entry.register(program)
   const command = program.commands.find((one) => one.name() === name)!
   return command.commands.find((one) => one.name() === rest[0]) ?? command

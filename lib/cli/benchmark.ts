@@ -9,7 +9,7 @@ import { benchmarkPlan, firstItems, withMaxTokens } from "../runs/benchmark-plan
 import { benchmarkOf, benchmarks, checkData, download, sourceText } from "../runs/benchmarks"
 import { type EngineOptions, openEngines, type Totals } from "./engines"
 import { withJudge, withServer } from "./servers"
-import { adapterName, countOption, stoppable } from "./support"
+import { adapterName, columns, countOption, naturalOption, stoppable } from "./support"
 
 interface Options extends EngineOptions {
   data?: string
@@ -58,13 +58,13 @@ export function register(program: Command): void {
     .option("--json", "print the scores as JSON")
     .option("--tries <n>", "attempts per question while the reply cannot be parsed", countOption, judgeDefaults.tries)
     .option("--samples <n>", "bootstrap resamples", countOption, 1000)
-    .option("--seed <n>", "seed of sampling and bootstrap", countOption, 1)
+    .option("--seed <n>", "seed of sampling and bootstrap", naturalOption, 1)
   withJudge(withServer(command, "that answers")).addHelpText("after", help).action(evalCommand)
 }
 
 const help = `
 Benchmarks:
-${benchmarks.map(({ name, about }) => `  ${name.padEnd(17)} ${about}`).join("\n")}
+${columns(benchmarks.map(({ name, about }) => [name, about]))}
 
 Examples:
   musc benchmark world --model world
@@ -83,7 +83,7 @@ async function evalCommand(name: string, options: Options): Promise<void> {
     return
   }
   if (!options.data && benchmark.source.files.length) {
-    const rule = "must name the benchmark's official data, got nothing; fetch it by --download <folder>, or yourself"
+    const rule = "must name the benchmark's official data, got nothing; download it as follows, or fetch it yourself"
     throw new InputError(`${rule}:\n${sourceText(benchmark)}`, { field: "--data" })
   }
   const { warnings, data } = options.data ? await checkData(benchmark, options.data) : { warnings: [], data: {} }

@@ -14,7 +14,7 @@ import { modelFolder } from "../runs/model"
 import { openAdapter } from "../runs/train-stage"
 import { type Display, display } from "./display"
 import { type ServerFlags, withServer, writerOptions } from "./servers"
-import { openModel, readConfig, type SettingOptions, withSettings } from "./support"
+import { countOption, openModel, readConfig, type SettingOptions, withSettings } from "./support"
 
 interface Options extends SettingOptions, ServerFlags {
   adapter?: string
@@ -37,7 +37,7 @@ export function register(program: Command): void {
     )
     .option("--adapter <folder>", "PEFT adapter, e.g. runs/smoke/seed-0/train/musc/adapter")
     .option("--temperature <t>", "sampling temperature; 0 is greedy", temperature, 0.5)
-    .option("--max-tokens <n>", "maximum tokens of an answer", Number, 512)
+    .option("--max-tokens <n>", "maximum tokens of an answer", countOption, 512)
     .option("--system <text>", "system message")
   withServer(withSettings(command), "to chat with instead of a local model")
     .addHelpText(
@@ -74,6 +74,7 @@ async function chat(prompt: readonly string[], options: Options): Promise<void> 
     if (problem) throw new InputError(`no answer: ${problem}; try again, or raise --max-tokens`)
     console.log(text.trim())
     if (finish === "length") console.error("cut off at --max-tokens")
+    else if (!text.trim()) console.error(emptyAnswer(single))
     return
   }
   let messages = [...start]
@@ -103,7 +104,7 @@ async function chat(prompt: readonly string[], options: Options): Promise<void> 
       try {
         const { text, finish, problem } = await answer(engine, messages, turn++)
         const note = problem ? `[no answer: ${problem}]` : finish === "length" ? "[cut off at --max-tokens]" : ""
-        console.log([text.trim(), note].filter((part) => part).join(" "))
+        console.log([text.trim(), note].filter((part) => part).join(" ") || `[${emptyAnswer(single)}]`)
         messages.push({ role: "assistant", content: text })
       } catch (error) {
         const refused = error instanceof RefusedError
@@ -147,6 +148,11 @@ async function talker(
 const banner = (model: string, adapter: string | undefined, single: boolean) =>
   `${model}${adapter ? ` with the adapter ${adapter}` : ""}. /help lists commands, /quit ends.` +
   (single ? "\nIt handles single turns only, so each line starts a new conversation." : "")
+
+/** Said instead of an empty line. */
+const emptyAnswer = (embedded: boolean) =>
+  "the model gave an empty answer" +
+  (embedded ? "; it knows short stories of its world only, see `musc world instructions -n 3`" : "")
 
 function temperature(text: string): number {
   const value = Number(text)

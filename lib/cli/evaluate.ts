@@ -205,7 +205,7 @@ async function gradable(file: string, limit = Number.POSITIVE_INFINITY): Promise
   for await (const row of readInstructions(file)) {
     if (row.failure) continue
     if (!row.world && !row.constraints) {
-      throw new InputError("must hold constraints to grade, got none; run musc decompose on the file first", {
+      throw new InputError("must hold constraints to grade, got none; run `musc decompose` on the file first", {
         file: `${file}, row ${row.id}`,
         field: "constraints",
       })

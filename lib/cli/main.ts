@@ -116,7 +116,7 @@ function createProgram(args: readonly string[]): Command {
 
 /** A help text whose examples begin with `npx`; the notes beside them keep their column. */
 const withNpx = (text: string) =>
-  text.replace(/^( {2}| {2}.*\| )musc /gm, "$1npx musc ").replace(/^(?= {45,}\S)/gm, "    ")
+  text.replace(/(?<=^ {2}|^ {2}.*(?:\||&&) |^ {2}\w+=\S+ )musc /gm, "npx musc ").replace(/^(?= {45,}\S)/gm, "    ")
 
 /** Control characters spelt out: a message may quote a file that would otherwise speak to the terminal. */
 const printable = (text: string) =>

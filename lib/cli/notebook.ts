@@ -1,5 +1,5 @@
 import { basename } from "node:path"
-import { type Command, InvalidArgumentError } from "commander"
+import { type Command, InvalidArgumentError, Option } from "commander"
 import { MuscError } from "../errors"
 import { type BatchOptions, executeNotebook, findNotebook, notebookFiles, notebookSite } from "../notebook/batch"
 import { installKernel, kernelName } from "../notebook/install"
@@ -11,7 +11,7 @@ export function register(program: Command): void {
     .description("Run the notebooks, install their kernel, export them as HTML pages or slides.")
   command
     .command("kernel")
-    .description("install the kernel `musc` into the active Jupyter")
+    .description("Install the kernel `musc` into the active Jupyter.")
     .option("--user", "for the user, so that VS Code finds it without its Python extension")
     .action(async ({ user }: { user?: boolean }) => {
       const folder = await installKernel(user)
@@ -20,9 +20,13 @@ export function register(program: Command): void {
     })
   command
     .command("run")
-    .description("run a notebook with parameters")
+    .description("Run a notebook, with other parameters if you like.")
     .argument("<notebook>", "number (04), name or file")
-    .option("--param <name=value>", "value of a parameter; may be repeated", pairOption, {})
+    .addOption(
+      new Option("--param <name=value>", "value of a parameter; may be repeated")
+        .argParser(pairOption)
+        .default({}, "those of the notebook"),
+    )
     .option("-o, --out <file>", "file of the executed notebook (default: in place)")
     .option("--live", "with interactive figures instead of pictures")
     .addHelpText(
@@ -36,18 +40,18 @@ export function register(program: Command): void {
     )
   command
     .command("all")
-    .description("run every notebook; fails on an error or when a key number leaves its range")
+    .description("Run every notebook; fails on an error or when a key number leaves its range.")
     .action(async () => {
       for (const file of notebookFiles()) await execute(file, {})
     })
   command
     .command("html")
-    .description("export the notebooks as HTML pages that work offline")
+    .description("Export the notebooks as HTML pages that work offline.")
     .option("-o, --out <folder>", "folder of the pages", "dist/notebooks")
     .action(async ({ out }: { out: string }) => console.log(await notebookSite(out)))
   command
     .command("slides")
-    .description("export the notebooks as slides (reveal.js and MathJax load from the network)")
+    .description("Export the notebooks as slides (reveal.js and MathJax load from the network).")
     .option("-o, --out <folder>", "folder of the slides", "dist/slides")
     .action(async ({ out }: { out: string }) => console.log((await notebookSlides(out)).join("\n")))
 }

@@ -25,6 +25,7 @@ import {
   writerOptions,
 } from "./servers"
 import {
+  columns,
   commandLine,
   countOption,
   readConfig,
@@ -185,14 +186,12 @@ async function start(recipe: string, config: RunConfig, flags: Options, study?: 
 
 const help = `
 Recipes:
-${Object.entries(recipes)
-  .map(([name, { summary }]) => `  ${name.padEnd(16)} ${summary}`)
-  .join("\n")}
+${columns(Object.entries(recipes).map(([name, { summary }]) => [name, summary]))}
 
 Examples:
   musc run smoke                                   the whole method, minutes on a laptop
   musc run smoke --limit 50 --out runs/try         a first look
-  musc run smoke --set weighting=kl --set lr=5e-4  same pairs: only training and evaluation run again
+  musc run smoke --set lr=1e-3                     same pairs: only training and evaluation run again
   musc run smoke --log tensorboard                 then: tensorboard --logdir runs/smoke/tensorboard
   musc run smoke --log wandb                       offline, by wandb's Python client; then: wandb sync runs/smoke/wandb/offline-run-*
   musc run paper --model models/qwen --instructions chats.json --dry-run

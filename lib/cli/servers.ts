@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError } from "commander"
+import { type Command, InvalidArgumentError, Option } from "commander"
 import { parse as parseYaml } from "yaml"
 import { serverAddresses } from "../engine/address"
 import type { OpenAIOptions } from "../engine/openai"
@@ -6,7 +6,7 @@ import type { ServeOptions } from "../engine/serve"
 import { type OptionalField, optionalFields } from "../engine/server-problem"
 import { InputError } from "../errors"
 import type { Progress } from "../runs/context"
-import { countOption } from "./support"
+import { countOption, naturalOption } from "./support"
 
 /** What a command line says of a server that writes, as `withServer` reads it. */
 export interface ServerFlags {
@@ -101,13 +101,19 @@ function withServerSettings(command: Command): Command {
       "request field for the token limit, e.g. max_completion_tokens; none omits it",
       "max_tokens",
     )
-    .option(
-      "--leave-out <fields>",
-      `request fields to omit because the server rejects them: ${optionalFields.join(", ")}`,
-      fieldList,
-      [],
+    .addOption(
+      new Option(
+        "--leave-out <fields>",
+        `request fields to omit because the server rejects them: ${optionalFields.join(", ")}`,
+      )
+        .argParser(fieldList)
+        .default([], "none"),
     )
-    .option("--field <key=value>", "extra request field, e.g. top_k=-1; may be repeated", fieldOption, {})
+    .addOption(
+      new Option("--field <key=value>", "extra request field, e.g. top_k=-1; may be repeated")
+        .argParser(fieldOption)
+        .default({}, "none"),
+    )
     .option("--thinking <on|off>", "thinking on or off, for models whose chat template can switch it", onOff)
     .option("--thinking-tokens <n>", "extra tokens for thinking, on top of each limit", naturalOption, 0)
     .option("--thoughts-open", "the chat template opens the thinking block, so replies start inside it")
@@ -184,12 +190,6 @@ const addresses = (field: string) => (text: string) =>
   serverAddresses(text, field)
     .map(({ href }) => href)
     .join(",")
-
-function naturalOption(text: string): number {
-  const value = Number(text)
-  if (text.trim() && Number.isInteger(value) && value >= 0) return value
-  throw new InvalidArgumentError(`must be a whole number from 0, got ${text}`)
-}
 
 function onOff(text: string): boolean {
   if (text === "on" || text === "off") return text === "on"

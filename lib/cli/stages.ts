@@ -31,7 +31,7 @@ interface StageHelp {
   description: string
   input: string
   output: string
-  /** A value of the stage's first setting, for the example. */
+  /** A setting of the stage, for the example. */
   example: string
 }
 
@@ -46,33 +46,33 @@ const help: Readonly<Record<RowStageName, StageHelp>> = {
     input:
       "seed file: JSONL or a JSON array with `instruction` (and `input`), ShareGPT `conversations`, chat `messages`, TRL `prompt`",
     output: "the rows with `constraints`; constraint 0 is the task itself",
-    example: "2",
+    example: "shots=2",
   },
   corrupt: {
     description: "Corrupt some constraints: drop, negate or replace them.",
     input: "rows of `musc decompose`",
     output: "the rows with `noised_constraints` and `edits`",
-    example: "2",
+    example: "noiseRatio=0.5",
   },
   recombine: {
     description: "Write both constraint lists, clean and noised, as instructions.",
     input: "rows of `musc corrupt`",
     output: "the rows with `clean_instruction` and `noised_instruction`",
-    example: "2",
+    example: "shots=2",
   },
   respond: {
     description:
       "Answer both instructions. The answer to the clean one is chosen, the answer to the noised one is rejected.",
     input: "rows of `musc recombine`",
     output: "the rows with `chosen` and `rejected`",
-    example: "0.7",
+    example: "respondTemperature=0.7",
   },
   weigh: {
     description:
       "Score both answers under the clean, the noised and the empty prompt, and compute token weights. Needs a local model, or a server with log-probs.",
     input: "rows of `musc respond`, or the authors' released rows",
     output: "the rows with `signals` (nats, one a token) and `weights` by weighting",
-    example: "uniform,kl",
+    example: "weightings=uniform,kl",
   },
 }
 
@@ -109,7 +109,7 @@ Out: ${output}
 
 Examples:
   musc ${name} in.jsonl -o out.jsonl
-  musc ${name} in.jsonl -o out.jsonl --model models/qwen --set ${stageSettings[name][0]}=${example}
+  musc ${name} in.jsonl -o out.jsonl --model models/qwen --set ${example}
   musc ${name} in.jsonl -o out.jsonl --limit 20 --dry-run
 ${settingsHelp([...stageSettings[name], "seed"])}`,
     )

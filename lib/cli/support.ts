@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs"
 import { basename, dirname } from "node:path"
-import { type Command, InvalidArgumentError, Option } from "commander"
+import { type Command, Help, InvalidArgumentError, Option } from "commander"
 import {
   type ConfigKey,
   configDefaults,
@@ -191,11 +191,16 @@ function recipeSettings(recipe: string | null, model: string): Record<string, un
 /** Settings with their defaults and meanings, for help texts. */
 export function settingsHelp(keys: readonly ConfigKey[] = configKeys): string {
   const shown = (value: unknown) => (Array.isArray(value) ? value.join(",") : `${value}`)
-  const lines = keys.map((key) => [`  ${key}=${shown(configDefaults[key])}`, meaning(key)] as const)
-  const width = Math.min(40, Math.max(...lines.map(([head]) => head.length)))
-  return `\nSettings (--set key=value) and their defaults; recipes change some:\n${lines
-    .map(([head, text]) => `${head.padEnd(width)}  ${text}`)
-    .join("\n")}`
+  const lines = keys.map((key) => [`${key}=${shown(configDefaults[key])}`, meaning(key)] as const)
+  return `\nSettings (--set key=value) and their defaults; recipes change some:\n${columns(lines)}`
+}
+
+/** Two columns for a help text, the second wrapped to the terminal as the options above it are. */
+export function columns(lines: readonly (readonly [head: string, text: string])[]): string {
+  const help = new Help()
+  help.prepareContext({ helpWidth: process.stdout.columns })
+  const width = Math.max(...lines.map(([head]) => head.length))
+  return lines.map(([head, text]) => help.formatItem(head, width, text, help)).join("\n")
 }
 
 /** `adapters/musc/adapter` and `adapters/musc` are both called musc. */
@@ -206,6 +211,13 @@ export function countOption(text: string): number {
   const value = Number(text)
   if (Number.isInteger(value) && value > 0) return value
   throw new InvalidArgumentError(`must be a whole number from 1, got ${text}`)
+}
+
+/** A count given as an option that may be 0. */
+export function naturalOption(text: string): number {
+  const value = Number(text)
+  if (text.trim() && Number.isInteger(value) && value >= 0) return value
+  throw new InvalidArgumentError(`must be a whole number from 0, got ${text}`)
 }
 
 /** Chooses the backend and opens the model of the settings. */

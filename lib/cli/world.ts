@@ -8,7 +8,7 @@ import type { WorldBuildOptions } from "../world/card"
 import { corpusExample, type Phase, phases } from "../world/corpus"
 import { isSplit, worldInstructions } from "../world/spec"
 import { type WorldSize, worldSizes } from "../world/train"
-import { commandLine, countOption, stoppable } from "./support"
+import { commandLine, countOption, naturalOption, stoppable } from "./support"
 
 export function register(program: Command): void {
   const world = program
@@ -18,28 +18,27 @@ export function register(program: Command): void {
   world
     .command("sample")
     .description("Print examples of every task that the embedded model is trained on.")
-    .option("-n, --number <n>", "examples", "8")
+    .option("-n, --number <n>", "examples", countOption, 8)
     .option("--phase <phase>", `${phases.join(", ")}: as named in the model card`, "able")
-    .option("--seed <n>", "random seed", "1")
-    .action(({ number, phase, seed }: { number: string; phase: string; seed: string }) => {
+    .option("--seed <n>", "random seed", naturalOption, 1)
+    .action(({ number, phase, seed }: { number: number; phase: string; seed: number }) => {
       const known = phases.find((name) => name === phase)
       if (!known) throw new InputError(`--phase must be one of ${phases.join(", ")}, got ${phase}`)
-      for (let i = 0; i < Number(number); i++) console.log(sample(i, Number(seed), known))
+      for (let i = 0; i < number; i++) console.log(sample(i, seed, known))
     })
   world
     .command("instructions")
     .description("Print instructions as JSONL, each with its constraints in the field `world`.")
-    .option("-n, --number <n>", "instructions", "600")
+    .option("-n, --number <n>", "instructions", countOption, 600)
     .option(
       "--split <split>",
       "train, eval or development; the last two are disjoint and never used for training",
       "train",
     )
-    .option("--seed <n>", "random seed", "0")
-    .action(({ number, split, seed }: { number: string; split: string; seed: string }) => {
+    .option("--seed <n>", "random seed", naturalOption, 0)
+    .action(({ number, split, seed }: { number: number; split: string; seed: number }) => {
       if (!isSplit(split)) throw new InputError(`--split must be train, eval or development, got ${split}`)
-      for (const row of worldInstructions({ n: Number(number), seed: Number(seed), split }))
-        console.log(JSON.stringify(row))
+      for (const row of worldInstructions({ n: number, seed, split })) console.log(JSON.stringify(row))
     })
   world
     .command("train")
@@ -50,9 +49,9 @@ export function register(program: Command): void {
     .addOption(new Option("--size <size>", "which embedded model").choices(Object.keys(worldSizes)).default("world"))
     .option("--out <folder>", "model folder to write (default: data/models/world or world-small)")
     .option("--work <folder>", "checkpoints and the intermediate model (default: runs/world or world-small)")
-    .option("--able-steps <n>", "steps of the able phase", `${worldBuildDefaults.able.steps}`)
-    .option("--careless-steps <n>", "steps of the careless phase", `${worldBuildDefaults.careless.steps}`)
-    .option("--seed <n>", "random seed", `${worldBuildDefaults.seed}`)
+    .option("--able-steps <n>", "steps of the able phase", naturalOption, worldBuildDefaults.able.steps)
+    .option("--careless-steps <n>", "steps of the careless phase", naturalOption, worldBuildDefaults.careless.steps)
+    .option("--seed <n>", "random seed", naturalOption, worldBuildDefaults.seed)
     .option("--backend <name>", "tensorflow, webgpu, wasm or cpu")
     .option("--workers <n>", "worker processes; does not change the result (default: one per core)", countOption)
     .addHelpText(
@@ -74,9 +73,9 @@ interface TrainFlags {
   size: WorldSize
   out?: string
   work?: string
-  ableSteps: string
-  carelessSteps: string
-  seed: string
+  ableSteps: number
+  carelessSteps: number
+  seed: number
   backend?: string
   workers?: number
 }
@@ -88,9 +87,9 @@ async function train(flags: TrainFlags): Promise<void> {
   const options: WorldBuildOptions = {
     ...worldBuildDefaults,
     size: flags.size,
-    able: { ...able, steps: whole(flags.ableSteps, "--able-steps") },
-    careless: { ...careless, steps: whole(flags.carelessSteps, "--careless-steps") },
-    seed: whole(flags.seed, "--seed"),
+    able: { ...able, steps: flags.ableSteps },
+    careless: { ...careless, steps: flags.carelessSteps },
+    seed: flags.seed,
   }
   await stoppable(async (signal, show) => {
     show.note((await useBackend(flags.backend)).reason)
@@ -106,10 +105,4 @@ async function train(flags: TrainFlags): Promise<void> {
     })
   })
   console.log(`wrote ${join(out, "README.md")} and the model beside it`)
-}
-
-function whole(text: string, flag: string): number {
-  const n = Number(text)
-  if (!Number.isInteger(n) || n < 0) throw new InputError(`${flag} must be a whole number from 0, got ${text}`)
-  return n
 }

@@ -175,7 +175,7 @@ export const runConfig = z.strictObject({
     .string()
     .default("")
     .describe(
-      "OpenAI-compatible judge of the evaluation and the benchmarks; empty: exact checks where there are any, else the untrained model itself",
+      "OpenAI-compatible judge of the evaluation and the benchmarks, for what exact checks cannot judge; empty: the untrained model judges",
     ),
   evalJudgeModel: z.string().default("").describe("model of that server"),
   evalJudgeTries: count(1, 10).default(3).describe("attempts per benchmark question while the reply cannot be parsed"),
@@ -353,12 +353,25 @@ function addressProblems(list: string, field: ConfigKey): string[] {
   }
 }
 
+/** Options that are easily taken for settings, and what to write instead. */
+const otherwise: Readonly<Record<string, string>> = {
+  ...{ limit: "set instructions and evalInstructions, or give the option --limit" },
+  ...{ out: "give the option --out", log: "give the option --log", torch: "give the option --torch" },
+  ...{ endpoint: "give the option --endpoint", serve: "give the option --serve" },
+  ...{ judge: "set evalJudgeEndpoint, or give the option --judge", data: "set benchmarkData" },
+}
+
 /** One line a problem: field, rule, value received, what the field means. */
 function explain(issue: z.core.$ZodIssue, values: Readonly<Record<string, unknown>>): string[] {
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key) => {
       const near = nearest(key, configKeys)
-      return `${key}: there is no such setting; ${near ? `did you mean ${near}?` : "see musc run --help"}`
+      const remedy = Object.hasOwn(otherwise, key)
+        ? otherwise[key]
+        : near
+          ? `did you mean ${near}?`
+          : "see musc run --help"
+      return `${key}: there is no such setting; ${remedy}`
     })
   }
   const key = issue.path[0] as ConfigKey

@@ -68,7 +68,7 @@ export function lockFolder(dir: string, name = "lock.json", { beat, patience } =
     sweep(file, id)
     const lost = new AbortController()
     const onLost = () =>
-      lost.abort(new StoppedError(`${file}: another process took this lock while this one gave no sign of life`))
+      lost.abort(new StoppedError(`${file}: another process took this lock while this one did not respond`))
     keepBeating(file, { text, seconds: beat, onLost })
     const release = () => {
       if (!ours.delete(file)) return

@@ -160,7 +160,7 @@ export class WorkerPool {
       // A process may be within a text or a template that takes long; what it holds is made again.
       setTimeout(() => {
         if (!this.workers.some(({ jobs }) => [...jobs.values()].some((job) => job.session === session))) return
-        this.failure = new MuscError("the workers were ended, as they did not stop in time; open the model again")
+        this.failure = new MuscError("the workers did not stop in time and were killed; open the model again")
         this.end()
       }, stopLimit).unref()
     }

@@ -205,7 +205,7 @@ async function trainOn(
       const refused = counts.refused ? `none, as ${counts.refused} were refused: ${counts.refusal}` : undefined
       const reason = counts.leftOut
         ? `none of ${counts.leftOut}, as every prompt reaches the cut-off of ${settings.cutoff} tokens; raise cutoff`
-        : (refused ?? "none; look for the reasons in the stages before")
+        : (refused ?? "none; see why rows failed in the earlier stages")
       throw new InputError(`training needs at least one pair, got ${reason}`)
     }
     await onPairs?.(counts)

@@ -48,7 +48,7 @@ const curvePanel = (of: Quantity[], heading: string, title: string, more = {}): 
  * and over neighbouring steps. Panels without any number are left out.
  */
 export function trainingCurves(logs: readonly TrainingLog[], options: CurveOptions = {}): Figure {
-  return curves("Training", logs, options, [
+  return curves("Training curves", logs, options, [
     curvePanel(["loss"], "loss", "loss (nats)", { rangemode: "tozero" }),
     curvePanel(
       ["chosen_reward", "rejected_reward"],

@@ -97,10 +97,11 @@ function tokenSpan(
   return html`<span class="token" title="${title}" data-w="${all}" style="${style}">${shown}${below}</span>`
 }
 
-/** Heavy tokens by elements: underlined, and bold. */
+/** Heavy tokens by elements: underlined, and bold. Colours of the page for added text are not for them. */
 function marked(text: Part, weight: number): Part {
   if (weight < 1.25) return text
-  return weight < 1.75 ? html`<ins>${text}</ins>` : html`<b><ins>${text}</ins></b>`
+  const underlined = html`<ins style="color:inherit;background:none">${text}</ins>`
+  return weight < 1.75 ? underlined : html`<b>${underlined}</b>`
 }
 
 /** What the shades mean, with sample weights of both answers. */

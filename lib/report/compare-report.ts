@@ -1,6 +1,7 @@
 import { mkdir } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
 import { fileError, writeAtomic } from "../data/files"
+import { isJsonObject } from "../data/json-file"
 import { percent } from "../data/numbers"
 import type { EvalItem } from "../data/results"
 import { differenceOf, scoreOf } from "../eval/score"
@@ -21,7 +22,8 @@ const said = (value: unknown): string =>
 function differingFacts(a: RunData, b: RunData): [string, string, string][] {
   const of = ({ config = {}, manifest = {} }: RunData): Record<string, unknown> => {
     const { model, commit, machine, musc, backend } = manifest
-    return { ...config, "model used": model, commit, machine, "musc version": musc, "backend used": backend }
+    const weights = isJsonObject(model) ? model.fingerprint : model
+    return { ...config, "hash of the model": weights, commit, machine, "musc version": musc, "backend used": backend }
   }
   const [left, right] = [of(a), of(b)]
   return [...new Set([...Object.keys(left), ...Object.keys(right)])]

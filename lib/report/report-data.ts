@@ -133,9 +133,12 @@ export async function readRun(dir: string): Promise<RunData> {
   const names = existsSync(dir) ? await readdir(dir) : []
   const folders = names.flatMap((name) => /^seed-(-?\d+)$/.exec(name)?.[1] ?? [])
   if (!folders.length && !names.includes("config.json"))
-    throw new InputError("must be the folder of a run, got one without config.json and seed-<n>; check the path", {
-      file: dir,
-    })
+    throw new InputError(
+      `must be the folder of a run, got ${existsSync(dir) ? "one without config.json and seed-<n>" : "no such folder"}; check the path`,
+      {
+        file: dir,
+      },
+    )
   const [config, manifest] = [object("config.json"), object("manifest.json")]
   // The manifest is written last and removed first: without it, results are those of an earlier run in this folder.
   const resultsFile = manifest && object("results.json")

@@ -37,8 +37,8 @@ export function sourceText({ name, source: { home, files, licence } }: Benchmark
       `    SHA-256 ${sha256 ?? "not known"}`,
     ].join("\n"),
   )
-  const fetched = `musc benchmark ${name} --download benchmarks/${name}`
-  return `${name}: official data from ${home} (licence ${licence})\n${lines.join("\n")}\nto fetch it: ${fetched}`
+  const fetched = `npx musc benchmark ${name} --download benchmarks/${name}`
+  return `${name}: official data from ${home} (licence ${licence})\n${lines.join("\n")}\nto download it: ${fetched}`
 }
 
 /**
@@ -83,7 +83,9 @@ export async function download({ source: { files } }: Benchmark, dir: string): P
     const bytes = await fetchBytes(url)
     const hash = createHash("sha256").update(bytes).digest("hex")
     if (sha256 && hash !== sha256) {
-      throw new MuscError(`${url}: must have SHA-256 ${sha256}, got ${hash}; the file has changed: look at it yourself`)
+      throw new MuscError(
+        `${url}: must have SHA-256 ${sha256}, got ${hash}; it has changed: check it, then pass it with --data`,
+      )
     }
     await mkdir(dirname(file), { recursive: true })
     await writeAtomic(file, bytes)

@@ -93,7 +93,7 @@ export async function costOf(
       : [
           stage(
             "decompose",
-            instructions + evaluated,
+            instructions + (isWorld(c) ? 0 : evaluated),
             prompts.decompose + instruction,
             assumed.decompose,
             c.decomposeMaxTokens,

@@ -85,7 +85,7 @@ function dataOf({ name, source }: Benchmark, { benchmarkData, benchmarks }: RunC
     return benchmarkData
   const got = benchmarkData ? `no folder ${folders[0]}` : "nothing"
   const target = folders[0] ?? `benchmarks/${name}`
-  const fetch = `fetch it by musc benchmark ${name} --download ${target}, and name the folder above by --data`
+  const fetch = `run \`npx musc benchmark ${name} --download ${target}\` and pass the folder above with --data`
   throw new ConfigError([`benchmarkData: must hold the official data of ${name}, got ${got}; ${fetch}`])
 }
 

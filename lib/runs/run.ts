@@ -88,7 +88,6 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
     sweep(dir)
     const clock = stageClock(dir)
     const { plans, add: onPlan } = planLog(dir, onNote)
-    await rm(join(dir, "manifest.json"), { force: true })
     const onProgress = (progress: Progress) => {
       clock.progress(progress)
       options.onProgress?.(progress)
@@ -145,7 +144,6 @@ async function openRun(config: RunConfig, options: RunOptions, { onTokens, ...wa
     onPlan("writing and scoring", planFor(sizeOf(opened.model.params), { kind: "generate" }))
     return opened
   }
-  await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
   const cache = options.cache === null ? undefined : (options.cache ?? join(dirname(dir), ".cache"))
   const opening = { file: join(dir, ".text.calls.jsonl"), signal, onNote, onProgress }
   const writer = options.server && (await openWriting(options.server, opening))
@@ -161,6 +159,9 @@ async function openRun(config: RunConfig, options: RunOptions, { onTokens, ...wa
   const { judge, shared } = options
   if (shared !== undefined) await mkdir(shared, { recursive: true })
   const evalJudge = await openRunJudge(config, { ...options, dir: shared ?? dir, signal, onNote })
+  // Only now, so that a wrong model or a server or judge that is down leaves a finished run as it is.
+  await rm(join(dir, "manifest.json"), { force: true })
+  await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
   const context: RunContext = { ...watching, config, engines, judge, evalJudge, cache, shared, tracking }
   const { name, fingerprint } = model
   return {

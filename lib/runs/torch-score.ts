@@ -70,7 +70,7 @@ async function prepare(
     await runJob({ folder, script: "score.py", command: torch.command, signal, onPoll })
   }
   const shards = finishedShards(folder)
-  if (!shards) throw new InputError("the job ended without its signals; look into log.txt there", { file: folder })
+  if (!shards) throw new InputError("the job ended without its signals; see log.txt there", { file: folder })
   const index = indexOf(shards, rows)
   return {
     async score(request) {
@@ -78,7 +78,7 @@ async function prepare(
       const refusal = refusals.get(name)
       if (refusal) throw refusal
       const place = places.get(name)
-      if (place === undefined) throw new InputError("this pair was not among those of the job; start the stage anew")
+      if (place === undefined) throw new InputError("this pair is not one of the job; start the stage again")
       const { chosen, rejected } = index.read(place)
       const { responses } = encodeChats(tokenizer, request.clean, request.responses)
       return [chosen, rejected].map((signals, i) => withTokens(tokenizer.tokenText(responses[i]!), signals, folder))

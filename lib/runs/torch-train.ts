@@ -106,7 +106,7 @@ async function writeJob(job: TrainingJob) {
   const loss = lossOf(settings)
   const items = await withReferences(pairs(), model, settings, scorer, job)
   if (!items.length) {
-    throw new InputError("training needs at least one pair, got none; look for the reasons in the stages before")
+    throw new InputError("training needs at least one pair, got none; see why rows failed in the earlier stages")
   }
   const { rank, alpha, seed, batchSize } = settings
   const order = orderOf(items, settings)

@@ -31,6 +31,21 @@ describe("the command line", () => {
     expect(stderr).toMatch(/lrr: there is no such setting; did you mean lr\?/)
     expect(stderr).toMatch(/rank: .*got 0; rank of the LoRA/)
     expect(existsSync(join(dir, "never"))).toBe(false)
+    const option = musc("run", "smoke", "--set", "limit=3", "--out", "never")
+    expect(option.stderr).toMatch(/limit: there is no such setting; set instructions and evalInstructions/)
+    const number = musc("world", "instructions", "-n", "two")
+    expect([number.status, number.stdout]).toEqual([1, ""])
+    expect(number.stderr).toMatch(/argument 'two' is invalid/)
+  })
+
+  it("begins every example with npx where npx started it", () => {
+    for (const name of ["run", "evaluate", "chat", "pull", "doctor"]) {
+      const env = { ...process.env, npm_command: "exec" }
+      const { stdout } = spawnSync(process.execPath, [bin, name, "--help"], { env, encoding: "utf8" })
+      const examples = stdout.match(/^Examples:\n(.*\n)+?\n/m)![0]
+      expect(examples).toContain(`npx musc ${name}`)
+      expect(examples).not.toMatch(/(?<!npx )\bmusc [a-z]+ /)
+    }
   })
 
   it("names file, line and remedy for a bad seed file, and opens no model for it", () => {
@@ -52,6 +67,9 @@ describe("the command line", () => {
     })
     expect(line.stdout).toMatch(/^ {2}\/help[\s\S]*\/hlp: unknown command/)
     expect(line.stdout.trim().split("\n").at(-1)).toBe(one.stdout.trim())
+    const empty = musc("chat", "Was ist das?", "--temperature", "0")
+    expect([empty.status, empty.stdout]).toEqual([0, "\n"])
+    expect(empty.stderr).toMatch(/the model gave an empty answer; it knows short stories of its world only/)
     const wrong = musc("chat", "Hello", "--adapter", "nowhere")
     expect([wrong.status, wrong.stdout]).toEqual([1, ""])
     expect(wrong.stderr).toMatch(/^InputError: nowhere\/adapter_config\.json/) // and no line about a backend before it

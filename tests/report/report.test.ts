@@ -138,7 +138,7 @@ describe("the report of a run that was stopped", () => {
     writeMadeRun(dir, madeRun, "source")
     appendFileSync(join(dir, "seed-0", "source.jsonl"), '{"id": 7, "instruction": "x"}\n')
     await expect(writeReport(dir)).rejects.toThrow(/source\.jsonl, line 41, id: /)
-    await expect(writeReport(join(root, "nowhere"))).rejects.toThrow("must be the folder of a run")
+    await expect(writeReport(join(root, "nowhere"))).rejects.toThrow("must be the folder of a run, got no such folder")
   })
 })
 

@@ -23,6 +23,12 @@ it("counts calls, tokens and hours of each stage at the rates that are given", a
   expect(Number(row("decompose")[1]!.replaceAll(",", "")) / 110).toBeGreaterThan(300)
 })
 
+it("decomposes no held-out instructions of the world, whose constraints are known", async () => {
+  const plan = await planOf(parseConfig({ ...recipeOf("smoke").config, instructions: 7, evalInstructions: 5 }))
+  const lines = plan.split("\n").filter((line) => /^decompose/.test(line))
+  expect(lines.map((line) => line.split(/\s+/)[1])).toEqual(["7", "7"])
+})
+
 it("plans the released settings without a model: calls, tokens, hours and the rates they rest on", async () => {
   for (const name of ["llama-3-8b", "qwen2-7b"]) {
     const { config, model, fromFile } = recipeOf(name)

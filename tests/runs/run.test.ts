@@ -123,6 +123,18 @@ describe("a run", () => {
     return { calls: local.calls, changed: changed.filter((name) => before[name] !== after[name]) }
   }
 
+  it("leaves a finished run as it is when the model or a server is not there", async () => {
+    const dir = newFolder()
+    cpSync(whole, dir, { recursive: true })
+    const finished = ["manifest.json", "config.json", "results.json"]
+    const texts = () => finished.map((name) => readFileSync(join(dir, name), "utf8"))
+    const before = texts()
+    await expect(start(dir, { model: "nowhere" }, { local: undefined })).rejects.toThrow(/got nowhere/)
+    const server = { model: "M", baseURL: "http://127.0.0.1:9/v1", maxRetries: 0 }
+    await expect(start(dir, { lr: 2e-3 }, { server })).rejects.toThrow()
+    expect(texts()).toEqual(before)
+  })
+
   it("repeats only training and evaluation when the loss changes", async () => {
     const { calls, changed } = await repeated({ beta: 0.5 })
     expect(calls).toEqual({ respond: 2 * 3 }) // two trained methods answer three instructions
