@@ -2,7 +2,7 @@
  * The public names of musc. From instructions to pairs:
  *
  *     await useBackend()
- *     const local = openLocal("data/models/world")
+ *     const local = openLocal("world")
  *     const engine = local.engine()
  *     const pairs: PairRow[] = []
  *     for await (const row of makePairs(engine, readInstructions("seeds.jsonl"))) if (!row.failure) pairs.push(row)

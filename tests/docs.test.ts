@@ -106,6 +106,28 @@ async function commandOf(name: string, rest: readonly string[]): Promise<Command
   return command.commands.find((one) => one.name() === rest[0]) ?? command
 }
 
+it("every public name has a doc comment", () => {
+  const statementsOf = (file: string) =>
+    ts.createSourceFile(file, textOf(file), ts.ScriptTarget.ES2022, true).statements
+  const undocumented: string[] = []
+  for (const entry of statementsOf("lib/index.ts")) {
+    if (!ts.isExportDeclaration(entry) || !entry.exportClause || !ts.isNamedExports(entry.exportClause)) continue
+    const file = join("lib", `${(entry.moduleSpecifier as ts.StringLiteral).text}.ts`)
+    const declared = new Map<string, ts.Statement>()
+    for (const statement of statementsOf(file)) {
+      if (ts.isVariableStatement(statement))
+        for (const { name } of statement.declarationList.declarations) declared.set(name.getText(), statement)
+      else if ("name" in statement && statement.name) declared.set((statement.name as ts.Identifier).text, statement)
+    }
+    for (const { propertyName, name } of entry.exportClause.elements) {
+      const own = (propertyName ?? name).getText()
+      const statement = declared.get(own) // undefined for what the file itself takes from another one
+      if (statement && !ts.getJSDocCommentsAndTags(statement).length) undocumented.push(`${file}: ${own}`)
+    }
+  }
+  expect(undocumented).toEqual([])
+})
+
 it.each(pages)("links of %s lead to files of the project", (page) => {
   const links = [...textOf(page).matchAll(/\]\(([^)#\s]+)/g)].map((link) => link[1]!)
   for (const link of links.filter((one) => !/^\w+:/.test(one))) {

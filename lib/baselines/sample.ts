@@ -6,8 +6,10 @@ import { ask, failed, type Outcome, problemOf, withCalls } from "../musc/row"
 
 /** An instruction with several different answers of the model; `input` is null where the instruction holds the text. */
 export const sampledRow = decomposedRow.extend({ answers: z.array(z.string().min(1)).min(2) })
+/** A row of `sample`: a decomposed instruction with two or more answers. */
 export type SampledRow = z.infer<typeof sampledRow>
 
+/** How answers are sampled for the baselines. */
 export interface SampleOptions {
   /** Run seed, any integer. */
   seed: number
@@ -21,6 +23,7 @@ export interface SampleOptions {
   keepCut: boolean
 }
 
+/** The paper's: four answers at temperature .5. */
 export const sampleDefaults: SampleOptions = { seed: 0, samples: 4, temperature: 0.5, maxTokens: 1024, keepCut: false }
 
 /**

@@ -4,6 +4,7 @@ import { ask, failed, type Outcome, problemOf, withCalls } from "../musc/row"
 import { parseRevision, revisePrompt } from "./revise"
 import type { BaselinePair, JudgedRow } from "./self-reward"
 
+/** How an answer is revised by Self-Correct. */
 export interface CorrectOptions {
   /** Run seed, any integer. */
   seed: number

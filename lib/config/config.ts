@@ -275,6 +275,10 @@ export const runConfig = z.strictObject({
     .default(2000)
     .describe("bootstrap resamples for confidence intervals; 1,000 to 10,000"),
 })
+/**
+ * All settings of a run, checked and with defaults filled in. `npx musc run --help` lists them with unit and usual
+ * range.
+ */
 export type RunConfig = z.output<typeof runConfig>
 export type ConfigKey = keyof RunConfig
 

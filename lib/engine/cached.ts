@@ -27,6 +27,7 @@ export interface CallTotals {
   promptTokens: number
 }
 
+/** A generator that keeps its finished calls in a file and does not repeat them. */
 export interface CachedGenerator extends Generator {
   readonly totals: Readonly<CallTotals>
   /** Lines of the file that hold no call and were passed over when it was opened, and the first of them (from 1). */

@@ -40,6 +40,7 @@ export interface LocalOptions {
   signal?: AbortSignal
 }
 
+/** An engine in this process: generates text and scores tokens. Call `dispose` when it is no longer needed. */
 export type LocalEngine = Scorer & {
   /** Decoding steps of this process so far, and rows that they were of, for measurements. */
   readonly totals: Readonly<{ steps: number; rows: number }>

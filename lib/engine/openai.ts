@@ -10,6 +10,7 @@ import { givenUp, HttpError, jsonOf, type OptionalField, optionalFields, Problem
 import { readReply } from "./server-reply"
 import { Servers } from "./servers"
 
+/** How an OpenAI-compatible server is reached and asked. */
 export interface OpenAIOptions {
   /** Model name as the server knows it. */
   model: string

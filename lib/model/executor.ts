@@ -11,6 +11,7 @@ export type Work =
   /** `tokens` of the whole training, if known: below a certain work, graphs take longer to be made than they save */
   | { kind: "train"; adapter: boolean; tokens?: number; checkpointing?: boolean }
 
+/** How a model is run for one kind of work on one device. */
 export interface Plan {
   /** A gradient is taken: layers keep, or compute again, what it needs. */
   readonly gradient: boolean

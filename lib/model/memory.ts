@@ -22,6 +22,7 @@ export interface Batch {
   tokenizerBytes: number
 }
 
+/** Work that `planNeed` estimates memory for. */
 export const planStages = ["load", "generate", "weigh", "train", "train, checkpointed"] as const
 export type PlanStage = (typeof planStages)[number]
 

@@ -45,6 +45,7 @@ const dtypeNames: Record<FloatDtype, string> = { F32: "float32", F16: "float16",
 const companions =
   /^(generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|processor_config|preprocessor_config|musc)\.json$|^(merges\.txt|tokenizer\.model|chat_template\.jinja)$/
 
+/** How an adapter is merged into its base model. */
 export interface MergeOptions {
   /** type of all weights; by default each keeps its own */
   dtype?: FloatDtype

@@ -5,6 +5,7 @@ import { negateDemos, substituteDemos } from "./demos"
 import { bare, blocks, type Demonstration, fewShot, fields, shotsFor } from "./prompt"
 import { ask, failed, type Outcome, problemOf, sameWords, withCalls } from "./row"
 
+/** How constraints are corrupted. */
 export interface CorruptOptions {
   /** Run seed, any integer. */
   seed: number
@@ -26,6 +27,7 @@ export interface CorruptOptions {
   attempts: number
 }
 
+/** The paper's: three constraints in ten, dropped, negated or substituted with probabilities .5, .25, .25. */
 export const corruptDefaults: CorruptOptions = {
   seed: 0,
   ratio: 0.3,

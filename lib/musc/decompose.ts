@@ -4,6 +4,7 @@ import { type DecomposeDemo, decomposeDemos } from "./demos"
 import { blocks, type Demonstration, fewShot, fields, shotsFor } from "./prompt"
 import { ask, CUT, failed, type Outcome, withCalls } from "./row"
 
+/** How an instruction is decomposed. */
 export interface DecomposeOptions {
   /** Run seed, any integer. */
   seed: number
@@ -21,6 +22,7 @@ export interface DecomposeOptions {
   findText?: boolean
 }
 
+/** The paper's: five examples, temperature .1. */
 export const decomposeDefaults: DecomposeOptions = {
   seed: 0,
   shots: 5,

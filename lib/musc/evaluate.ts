@@ -5,6 +5,7 @@ import type { Grader } from "../eval/grader"
 import { respondMessages } from "./respond"
 import { ask } from "./row"
 
+/** How held-out instructions are answered and graded. */
 export interface EvaluateOptions {
   /** Name of what is evaluated: base, sft, coarse, musc, … */
   method: string

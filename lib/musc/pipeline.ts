@@ -6,6 +6,7 @@ import { type RowStageName, type StageOptions, stageNamed, textStages } from "./
 
 type TextStageName = (typeof textStages)[number]
 
+/** Options of each stage by its name, and how many rows are worked on at once. */
 export type PairOptions = { [Name in TextStageName]?: Partial<StageOptions[Name]> } & {
   /** Rows in each stage at once, 1 to a few hundred; what the engine asks for if not given. */
   concurrency?: number

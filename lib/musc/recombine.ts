@@ -5,6 +5,7 @@ import { decomposeDemos } from "./demos"
 import { bare, blocks, type Demonstration, fewShot, shotsFor } from "./prompt"
 import { ask, failed, type Outcome, problemOf, sameWords, withCalls } from "./row"
 
+/** How constraint lists are written as instructions. */
 export interface RecombineOptions {
   /** Run seed, any integer. */
   seed: number
@@ -16,6 +17,7 @@ export interface RecombineOptions {
   maxTokens: number
 }
 
+/** The paper's: two examples, temperature .1. */
 export const recombineDefaults: RecombineOptions = { seed: 0, shots: 2, temperature: 0.1, maxTokens: 1024 }
 
 /** User message that asks for one instruction out of a list of constraints. */

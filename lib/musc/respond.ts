@@ -4,6 +4,7 @@ import type { Generator } from "../engine/engine"
 import { blocks } from "./prompt"
 import { ask, failed, type Outcome, problemOf, withCalls } from "./row"
 
+/** How both instructions are answered. */
 export interface RespondOptions {
   /** Run seed, any integer. */
   seed: number
@@ -15,6 +16,7 @@ export interface RespondOptions {
   keepCut: boolean
 }
 
+/** The paper's: temperature .5. */
 export const respondDefaults: RespondOptions = { seed: 0, temperature: 0.5, maxTokens: 1024, keepCut: false }
 
 /** The chat that asks for an answer: one user turn, the instruction and then the text that it is about. */

@@ -10,6 +10,7 @@ import type { Rows } from "./run-stage"
 /** Reason of rows that are kept for evaluation. */
 export const HELD_OUT = "held out for evaluation"
 
+/** How the model writes instructions of its own. */
 export interface SelfInstructOptions {
   /** Run seed, any integer. */
   seed: number
@@ -23,6 +24,7 @@ export interface SelfInstructOptions {
   plainDemos: number
 }
 
+/** The paper's: temperature .5. */
 export const selfInstructDefaults: SelfInstructOptions = {
   seed: 0,
   temperature: 0.5,

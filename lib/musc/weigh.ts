@@ -157,11 +157,13 @@ export const weightings = {
     normalise(minus(logprob, logprobOther).map((gap) => Math.exp(Math.min(1.5, Math.max(-0.5, gap))))),
 } satisfies Record<string, Weighting>
 
+/** Name of a token weighting. */
 export type WeightingName = keyof typeof weightings
 
 /** The weighting of every entry (recipes, command line, library) unless another is named: the best of the ablation. */
 export const defaultWeighting: WeightingName = "kl"
 
+/** Which token weights are computed. */
 export interface WeighOptions {
   /** Run seed, any integer; for `random` alone. */
   seed: number
@@ -171,6 +173,7 @@ export interface WeighOptions {
   firstTokenZero: boolean
 }
 
+/** Uniform weights, contrast and KL. */
 export const weighDefaults: WeighOptions = {
   seed: 0,
   weightings: ["uniform", "contrast", defaultWeighting],

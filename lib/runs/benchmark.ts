@@ -32,6 +32,7 @@ export type AnswerSource =
       local: boolean
     }
 
+/** A benchmark to run: its items, who answers, who judges, and where results go. */
 export interface BenchmarkRun {
   benchmark: Benchmark
   items: readonly BenchmarkItem[]
@@ -69,6 +70,7 @@ export const benchmarkScores = z.looseObject({
   notes: z.array(z.string()),
   bootstrap: z.object({ samples: z.int(), seed: z.int() }),
 })
+/** What `scores.json` of a benchmark holds. */
 export type BenchmarkScores = z.infer<typeof benchmarkScores>
 
 interface Answered {

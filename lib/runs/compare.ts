@@ -13,6 +13,7 @@ const itemRow = z.object({
   failure: z.unknown().optional().describe("why the item has no result"),
 })
 
+/** Two benchmark results on the items that both have: figures of each, and differences with paired intervals. */
 export interface Comparison {
   benchmark: string
   scoring: string

@@ -29,6 +29,7 @@ import { checkServerSignals, serverSignals } from "./scoring-server"
 import { openServed, openWriting } from "./servers"
 import { isWorld } from "./stages"
 
+/** Where a run goes, who writes, scores and judges, and who is told of its progress. */
 export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgress" | "onNote">> {
   /** Called with the tokens that each step of generation made. */
   onTokens?: (count: number) => void

@@ -43,6 +43,7 @@ export interface PairScores {
   rejectedDivergence?: Tensor1D
 }
 
+/** Names of the preference losses. */
 export const preferenceLosses = ["dpo", "tdpo1", "tdpo2", "ipo", "hinge", "simpo", "orpo"] as const
 export type PreferenceLoss = (typeof preferenceLosses)[number]
 
@@ -52,6 +53,7 @@ export const needsDivergence = (loss: PreferenceLoss): boolean => loss === "tdpo
 /** Whether a loss reads token weights. SimPO and ORPO compare the mean log-probs of whole answers. */
 export const readsWeights = (loss: PreferenceLoss): boolean => loss !== "simpo" && loss !== "orpo"
 
+/** A preference loss and its constants. */
 export interface PreferenceOptions {
   loss: PreferenceLoss
   /** β: how strongly the reference holds; .1 in the paper. ORPO's λ. SimPO has its own */
@@ -70,6 +72,7 @@ export interface PreferenceOptions {
   tdpoAlpha: number
 }
 
+/** DPO with the paper's β of .1. */
 export const preferenceDefaults: PreferenceOptions = {
   loss: "dpo",
   beta: 0.1,
