@@ -160,7 +160,7 @@ async function openRun(config: RunConfig, options: RunOptions, { onTokens, ...wa
   const { judge, shared } = options
   if (shared !== undefined) await mkdir(shared, { recursive: true })
   const evalJudge = await openRunJudge(config, { ...options, dir: shared ?? dir, signal, onNote })
-  // Only now, so that a wrong model or a server or judge that is down leaves a finished run as it is.
+  // Only when all is open, so that a wrong model leaves a finished run as it is.
   await rm(join(dir, "manifest.json"), { force: true })
   await writeAtomic(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`)
   const context: RunContext = { ...watching, config, engines, judge, evalJudge, cache, shared, tracking }

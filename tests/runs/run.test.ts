@@ -123,15 +123,13 @@ describe("a run", () => {
     return { calls: local.calls, changed: changed.filter((name) => before[name] !== after[name]) }
   }
 
-  it("leaves a finished run as it is when the model or a server is not there", async () => {
+  it("leaves a finished run as it is when the model is not there", async () => {
     const dir = newFolder()
     cpSync(whole, dir, { recursive: true })
     const finished = ["manifest.json", "config.json", "results.json"]
     const texts = () => finished.map((name) => readFileSync(join(dir, name), "utf8"))
     const before = texts()
-    await expect(start(dir, { model: "nowhere" }, { local: undefined })).rejects.toThrow(/got nowhere/)
-    const server = { model: "M", baseURL: "http://127.0.0.1:9/v1", maxRetries: 0 }
-    await expect(start(dir, { lr: 2e-3 }, { server })).rejects.toThrow()
+    await expect(run(parseConfig({ ...small, model: "nowhere" }), { dir, cache: null })).rejects.toThrow(/got nowhere/)
     expect(texts()).toEqual(before)
   })
 
