@@ -1,5 +1,5 @@
-// The kernel `musc`: tslab, started in the project, with the faults mended that would lose work. Called by Jupyter with the
-// path of a connection file; notebooks import from "musc" and "musc/notebook", as users of the package do.
+// The kernel `musc`: tslab, started in the project, with the faults mended that would lose work. Called by Jupyter with
+// the path of a connection file; notebooks import from "musc" and "musc/notebook", as users of the package do.
 const { existsSync } = require("node:fs")
 const Module = require("node:module")
 const { dirname, join } = require("node:path")
@@ -25,8 +25,8 @@ function keepAllOutput({ Publisher }) {
 }
 
 /**
- * Cells are checked by strict rules, without which the types of lib/ mean something else. The files of lib/ are translated
- * without being checked: the project's own compiler does that, and a notebook starts in a third of the time.
+ * Cells are checked by strict rules, without which the types of lib/ mean something else. The files of lib/ are
+ * translated without being checked: the project's own compiler does that, and a notebook starts in a third of the time.
  */
 function compileFast() {
   const file = require.resolve("@tslab/typescript-for-tslab", {
@@ -92,8 +92,8 @@ function writeEntriesOut(ts, context, file) {
 }
 
 /**
- * tslab writes names of earlier cells as `exports.name`. It passes over those in `{ name }`, and takes the first name in
- * `const { name: other } = …` for one where an earlier cell made the object; here both are written out for it.
+ * tslab writes names of earlier cells as `exports.name`. It passes over those in `{ name }`, and takes the first name
+ * in `const { name: other } = …` for one where an earlier cell made the object; here both are written out for it.
  */
 function writeNamesOut(ts, checker, context, file) {
   const { factory } = ts
@@ -163,8 +163,8 @@ function nameErrors({ JupyterHandlerImpl }) {
 }
 
 /**
- * An interrupt goes to the work that can stop by itself and keep its state (see interrupt.ts); only without any does tslab
- * give up the cell.
+ * An interrupt goes to the work that can stop by itself and keep its state (see interrupt.ts); only without any does
+ * tslab give up the cell.
  */
 function stopCleanly() {
   const giveUp = process.listeners("SIGINT")

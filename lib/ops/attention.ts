@@ -29,7 +29,8 @@ export interface AttentionInputs {
 }
 
 /**
- * Queries and keys [B T, (N + K) H] rotated by their positions (Su 2021, Hugging Face's halves), queries scaled as well.
+ * Queries and keys [B T, (N + K) H] rotated by their positions (Su 2021, Hugging Face's halves), queries scaled as
+ * well.
  */
 export function fusedRotate(qk: Tensor2D, { cos, sin, queryScale }: AttentionInputs, N: number): Tensor2D {
   return withGradient(

@@ -115,8 +115,8 @@ function leading(text: string, closing: Closing): number | undefined {
 type Closing = (text: string, from: number, marks: RegExp) => number
 
 /**
- * Where a block ends whose inside begins at `from`; -1 for nowhere. Blocks may lie in each other. What the rest of a text
- * has not is not looked for again in what follows, as each block would be read to the end of the text.
+ * Where a block ends whose inside begins at `from`; -1 for nowhere. Blocks may lie in each other. What the rest of a
+ * text has not is not looked for again in what follows, as each block would be read to the end of the text.
  */
 function closingOf(): Closing {
   let isEven = true

@@ -98,8 +98,8 @@ function cutOf(behavior: unknown): Cut {
 }
 
 /**
- * The library's blanks for words, cut before each of them where the original does. The scheme "first" is for what begins
- * the text, not for what follows an added token.
+ * The library's blanks for words, cut before each of them where the original does. The scheme "first" is for what
+ * begins the text, not for what follows an added token.
  */
 function metaspace({ split, replacement = "\u2581" }: JsonObject, part: Part, begins: () => boolean) {
   if (typeof replacement !== "string") return null
@@ -175,8 +175,8 @@ const models = ["BPE", "WordPiece", "Unigram"]
 export class UnsupportedPart extends Error {}
 
 /**
- * Gives the parts of a tokenizer the original's behaviour. `json` is what they were made from; `begins` says once whether
- * a piece is the beginning of the whole text.
+ * Gives the parts of a tokenizer the original's behaviour. `json` is what they were made from; `begins` says once
+ * whether a piece is the beginning of the whole text.
  * @throws UnsupportedPart naming a part that cannot be run as the original does
  */
 export function mendParts(

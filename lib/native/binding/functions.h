@@ -1,6 +1,7 @@
 #pragma once
-// One more function for the binding: a graph of operations becomes an operation of the eager context, which is called by its name
-// like any other. Its inputs and outputs are ordinary tensors of that context, so nothing is copied, on a CPU or on a GPU.
+// One more function for the binding: a graph of operations becomes an operation of the eager context, which is called
+// by its name like any other. Its inputs and outputs are ordinary tensors of that context, so nothing is copied, on a
+// CPU or on a GPU.
 #include <node_api.h>
 
 #include <memory>
@@ -42,7 +43,8 @@ inline std::vector<TF_Output> outputs(napi_env env, napi_value list, TF_Graph* g
 template <typename T>
 using Owned = std::unique_ptr<T, void (*)(T*)>;
 
-/** addGraphFunction(name, graph, inputs, outputs, attributes): attributes are names and values (AttrValue) one after another. */
+/** addGraphFunction(name, graph, inputs, outputs, attributes): attributes are names and values (AttrValue) one after
+ * another. */
 inline napi_value add(napi_env env, napi_callback_info info) {
   size_t count = 5;
   napi_value args[5];
@@ -63,8 +65,8 @@ inline napi_value add(napi_env env, napi_callback_info info) {
   if (failed()) return nullptr;
   const auto in = outputs(env, args[2], graph.get()), out = outputs(env, args[3], graph.get());
   const Owned<TF_Function> function(
-      TF_GraphToFunction(graph.get(), text(env, args[0]).c_str(), 0, -1, nullptr, in.size(), in.data(), out.size(), out.data(),
-                         nullptr, nullptr, "", status.get()),
+      TF_GraphToFunction(graph.get(), text(env, args[0]).c_str(), 0, -1, nullptr, in.size(), in.data(), out.size(),
+                         out.data(), nullptr, nullptr, "", status.get()),
       TF_DeleteFunction);
   if (failed()) return nullptr;
   uint32_t attributes = 0;

@@ -6,13 +6,14 @@
 #include <initializer_list>
 #include <string>
 
+#include "functions.h"
 #include "tensorflow/c/c_api.h"
 #include "tensorflow/c/eager/c_api.h"
-#include "functions.h"
 
 // A signal handler runs on the stack of the thread that it interrupts, and matrix products that oneDNN compiles do not
-// survive that: SIGUSR2 and a profiler's SIGPROF were seen to corrupt the heap (see data/log.md). So signals are blocked in
-// every thread that computes, while it does; other threads take them, or they wait for the end of the operation.
+// survive that: SIGUSR2 and a profiler's SIGPROF were seen to corrupt the heap (see data/log.md). So signals are
+// blocked in every thread that computes, while it does; other threads take them, or they wait for the end of the
+// operation.
 class SignalsBlocked {
  public:
   SignalsBlocked() {
@@ -38,8 +39,8 @@ struct Guarded<function> {
 };
 
 // Graphs run on threads of their own, as many as there are cores. To wake one takes a fifth of a small model's decoding
-// step, and where a process has one thread for its kernels, others use the other cores. So there graphs run on the calling
-// thread.
+// step, and where a process has one thread for its kernels, others use the other cores. So there graphs run on the
+// calling thread.
 template <typename... Rest>
 void sessionRun(TF_Session* session, std::nullptr_t, Rest... rest) {
   static const char bytes[] = "\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";  // RunOptions: inter_op_thread_pool: -1

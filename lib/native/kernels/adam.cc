@@ -24,8 +24,9 @@ static void norm(Call& call) {
 }
 static Op<norm> normOp("MuscNorm", {"x: float"}, {"norm: float"});
 
-// A step of Adam in place: p, m and v [P] are changed where they lie, and nobody else may hold them. g [P]; rates: what g is
-// multiplied by, 1 - beta1, 1 - beta2, learning rate, epsilon, and what p is multiplied by first, for the decay of weights.
+// A step of Adam in place: p, m and v [P] are changed where they lie, and nobody else may hold them. g [P]; rates: what
+// g is multiplied by, 1 - beta1, 1 - beta2, learning rate, epsilon, and what p is multiplied by first, for the decay of
+// weights.
 static void adam(Call& call) {
   const auto p = call.input(0), m = call.input(1), v = call.input(2), g = call.input(3), rates = call.input(4);
   REQUIRE(m.size == p.size && v.size == p.size && g.size == p.size && rates.size == 6,

@@ -1,12 +1,12 @@
 #include "op.h"
 #include "simd.h"
 
-// softmax(q kᵀ) v over the keys that each query may see, without ever holding the scores of all queries (Dao 2022). Queries
-// carry the factor of q kᵀ already.
+// softmax(q kᵀ) v over the keys that each query may see, without ever holding the scores of all queries (Dao 2022).
+// Queries carry the factor of q kᵀ already.
 //
 // q [B T, ≥ N H], heads in the first columns; k and v [B S, ≥ K H], heads in the last columns, or [B, K, S, H] as in a
-// cache. Places of queries [2, B, T] and keys [2, B, S]: positions, then segments. A query sees keys of its segment and of
-// segment 0, which padding (-1) does not see, up to its own position and back to a window. Queries begin at `from`.
+// cache. Places of queries [2, B, T] and keys [2, B, S]: positions, then segments. A query sees keys of its segment and
+// of segment 0, which padding (-1) does not see, up to its own position and back to a window. Queries begin at `from`.
 // Settings: N, K, window (0 for none).
 
 struct Heads {
@@ -54,7 +54,8 @@ struct Attention {
     if (queries.shape.size() != 3 || keys.shape.size() != 3 || queries.shape[0] != 2 || keys.shape[0] != 2 ||
         queries.shape[1] != keys.shape[1] || from.size != 1)
       return false;
-    const int64_t B = queries.shape[1], T = queries.shape[2], S = keys.shape[2], N = call.settings[0], K = call.settings[1];
+    const int64_t B = queries.shape[1], T = queries.shape[2], S = keys.shape[2], N = call.settings[0],
+                  K = call.settings[1];
     if (N < 1 || K < 1 || N % K || *from.ints() < 0 || *from.ints() > T) return false;
     const bool cached = v.shape.size() == 4;
     const int64_t H = cached ? v.last() : v.last() / K;
@@ -123,7 +124,8 @@ static void attention(Call& call) {
   float* out = call.output(0, {a.B * T, a.N * H});
   float* sums = call.output(1, {a.B, a.N, T});
   std::vector<float> transposed(a.B * a.K * H * a.padded);
-  parallel(a.B * a.K, 4 * H * a.S, [&](int64_t i) { a.transpose(a.k, i / a.K, i % a.K, &transposed[i * H * a.padded]); });
+  parallel(a.B * a.K, 4 * H * a.S,
+           [&](int64_t i) { a.transpose(a.k, i / a.K, i % a.K, &transposed[i * H * a.padded]); });
   parallel(a.B * tiles, 2 * a.tileSize * a.N * H * a.S, [&](int64_t i) {
     const Attention::Tile tile = a.tile(i / tiles, i % tiles);
     const int64_t b = tile.b, width = tile.high - tile.low, first = tile.first - a.t0;
@@ -153,8 +155,8 @@ static void attention(Call& call) {
       }
       const float* values = a.v.at(b, g) + tile.low * a.v.row;
       const int64_t known = std::min(width, a.S - tile.low);
-      product(p.data(), width, 1, values, a.v.row, out + (b * T + first) * a.N * H + n * H, a.N * H, tile.count, H, known,
-              false);
+      product(p.data(), width, 1, values, a.v.row, out + (b * T + first) * a.N * H + n * H, a.N * H, tile.count, H,
+              known, false);
     }
   });
 }
@@ -162,8 +164,8 @@ static Op<attention> attentionOp("MuscAttention",
                                  {"q: float", "k: float", "v: float", "queries: int32", "keys: int32", "from: int32"},
                                  {"out: float", "sums: float"});
 
-// Gradients by qk [B T, (N + K) H] and v [B T, K H], of dy [B (T - from), N H]. With P = exp(scores - sums) and dP = dy vᵀ:
-// dS = P (dP - Σ dy out), dq = dS k, dk = dSᵀ q, dv = Pᵀ dy.
+// Gradients by qk [B T, (N + K) H] and v [B T, K H], of dy [B (T - from), N H]. With P = exp(scores - sums) and dP = dy
+// vᵀ: dS = P (dP - Σ dy out), dq = dS k, dk = dSᵀ q, dv = Pᵀ dy.
 class AttentionGradient {
  public:
   AttentionGradient(const Attention& a, const float* dy, const float* out, const float* sums, float* dqk, float* dv)
@@ -205,7 +207,9 @@ class AttentionGradient {
   int64_t b0 = 0, rows = 0, now = 0;  // rows of the batch, and tiles of each, that are at work
 
   /** Where scores of a tile are, of row b0 + i and head j of a group. */
-  int64_t scoresAt(int64_t i, int64_t j, int64_t tile) const { return ((i * a.G + j) * chunk + tile) * a.tileSize * wide; }
+  int64_t scoresAt(int64_t i, int64_t j, int64_t tile) const {
+    return ((i * a.G + j) * chunk + tile) * a.tileSize * wide;
+  }
 
   void prepare(int64_t i, int64_t g) {
     const int64_t b = b0 + i, at = (i * a.K + g) * H * wide;
@@ -222,7 +226,8 @@ class AttentionGradient {
   void queries(int64_t g, int64_t j, int64_t i, int64_t number) {
     const Attention::Tile& tile = seen[i * now + number];
     const int64_t b = b0 + i, n = g * a.G + j, width = tile.high - tile.low, first = b * T + tile.first - a.t0;
-    const int64_t next = std::min(wide, (tile.high + piece - 1) / piece * piece), at = (i * a.K + g) * H * wide + tile.low;
+    const int64_t next = std::min(wide, (tile.high + piece - 1) / piece * piece),
+                  at = (i * a.K + g) * H * wide + tile.low;
     float *p = &P[scoresAt(i, j, number)], *ds = &dS[scoresAt(i, j, number)];
     const float *d = dy + (first * a.N + n) * H, *o = out + (first * a.N + n) * H;
     const float* q = a.q.at(b, n) + tile.first * C;
@@ -243,8 +248,8 @@ class AttentionGradient {
         store(slope + s, x * (load(slope + s) - mean));
       }
     }
-    product(ds + tile.low, wide, 1, a.k.at(b, g) + tile.low * C, C, dqk + (b * a.T + tile.first) * C + n * H, C, tile.count,
-            H, std::min(width, a.S - tile.low), false);
+    product(ds + tile.low, wide, 1, a.k.at(b, g) + tile.low * C, C, dqk + (b * a.T + tile.first) * C + n * H, C,
+            tile.count, H, std::min(width, a.S - tile.low), false);
   }
 
   /** Adds what the queries at work give to dk and dv of the keys from s on. */
@@ -267,12 +272,12 @@ class AttentionGradient {
 static void attentionGradient(Call& call) {
   const auto dy = call.input(0), qk = call.input(1), v = call.input(2), places = call.input(3), from = call.input(4),
              out = call.input(5), sums = call.input(6);
-  REQUIRE(
-      Attention::fits(call, qk, qk, v, places, places, from) && v.shape.size() == 2 &&
-          qk.last() == (call.settings[0] + call.settings[1]) * v.last() / call.settings[1] && dy.size == out.size &&
-          dy.size == places.shape[1] * (places.shape[2] - *from.ints()) * call.settings[0] * v.last() / call.settings[1] &&
-          sums.size == places.shape[1] * call.settings[0] * (places.shape[2] - *from.ints()),
-      "attention's gradient: shapes must agree; see attention.cc");
+  REQUIRE(Attention::fits(call, qk, qk, v, places, places, from) && v.shape.size() == 2 &&
+              qk.last() == (call.settings[0] + call.settings[1]) * v.last() / call.settings[1] && dy.size == out.size &&
+              dy.size ==
+                  places.shape[1] * (places.shape[2] - *from.ints()) * call.settings[0] * v.last() / call.settings[1] &&
+              sums.size == places.shape[1] * call.settings[0] * (places.shape[2] - *from.ints()),
+          "attention's gradient: shapes must agree; see attention.cc");
   const Attention a(call, qk, qk, v, places, places, from);
   float *dqk = call.output(0, qk.shape), *dv = call.output(1, v.shape);
   if (!a.B || !a.tiles()) {  // nobody attends

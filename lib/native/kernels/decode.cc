@@ -1,16 +1,17 @@
 #include "op.h"
 #include "simd.h"
 
-// One new token a row against a cache. Turns q and k by the token's position, writes k and v into their column of the cache,
-// in place, and attends: softmax(q kᵀ) v over what all rows begin with, if anything, and then over the row's own columns.
+// One new token a row against a cache. Turns q and k by the token's position, writes k and v into their column of the
+// cache, in place, and attends: softmax(q kᵀ) v over what all rows begin with, if anything, and then over the row's own
+// columns.
 //
-// qk [B, (N + K) H], v [B, K H], cos and sin [B, H / 2], scale of q; cached keys and values [B K S, H], all of whose rows
-// but the new ones are kept; columns [B] of the new tokens, -1 for a row that is idle; shared keys [K H, P'], transposed, P'
-// being whole vectors, and shared values [K P, H], both empty for none -> out [B, N H], zeros for idle rows. Settings: N, K,
-// window (0 for none).
+// qk [B, (N + K) H], v [B, K H], cos and sin [B, H / 2], scale of q; cached keys and values [B K S, H], all of whose
+// rows but the new ones are kept; columns [B] of the new tokens, -1 for a row that is idle; shared keys [K H, P'],
+// transposed, P' being whole vectors, and shared values [K P, H], both empty for none -> out [B, N H], zeros for idle
+// rows. Settings: N, K, window (0 for none).
 //
-// A row gets the same digits whatever stands beside it, and whether its first keys are shared or its own: sums go by the
-// same lanes and in the same order.
+// A row gets the same digits whatever stands beside it, and whether its first keys are shared or its own: sums go by
+// the same lanes and in the same order.
 
 namespace {
 
@@ -127,8 +128,8 @@ static void decode(Call& call) {
   const auto add = [&](int64_t b) {
     const int64_t before = d.shared(b), from = d.ownFrom(b);
     for (int64_t g = 0; g < K; g++)
-      product(d.line(b, g * G) + before, d.width, 1, d.values + ((b * K + g) * d.S + from) * H, H, out + (b * N + g * G) * H,
-              H, G, H, d.own(b), before > 0);
+      product(d.line(b, g * G) + before, d.width, 1, d.values + ((b * K + g) * d.S + from) * H, H,
+              out + (b * N + g * G) * H, H, G, H, d.own(b), before > 0);
   };
   const auto idle = [&](int64_t b) {
     if (d.columns[b] >= 0) return false;
@@ -175,7 +176,8 @@ static void decode(Call& call) {
       std::vector<float> sums(some * G * H), shares(some * G * d.P);
       int64_t lines = 0;
       for (int64_t b = i / K * some; b < end; b++)
-        for (int64_t j = 0; d.columns[b] >= 0 && j < G; j++) std::copy_n(d.line(b, g * G + j), d.P, &shares[lines++ * d.P]);
+        for (int64_t j = 0; d.columns[b] >= 0 && j < G; j++)
+          std::copy_n(d.line(b, g * G + j), d.P, &shares[lines++ * d.P]);
       product(shares.data(), d.P, 1, values, H, sums.data(), H, lines, H, d.P, false);
       lines = 0;
       for (int64_t b = i / K * some; b < end; b++)

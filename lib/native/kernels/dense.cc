@@ -1,8 +1,8 @@
 #ifndef __AVX512F__
 #include "rows.h"
 
-// Products of matrices of floats, for processors whose vectors have fewer than 16 of them: there TensorFlow's own give a row
-// other digits beside other rows (on AVX2, where 1, 2 or 3 rows are left over behind sixes).
+// Products of matrices of floats, for processors whose vectors have fewer than 16 of them: there TensorFlow's own give
+// a row other digits beside other rows (on AVX2, where 1, 2 or 3 rows are left over behind sixes).
 
 // a · b, either one transposed first -> [M, N]. Settings: whether a and b are, and a number that only tiles know.
 static void denseProduct(Call& call) {

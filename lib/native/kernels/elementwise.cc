@@ -27,8 +27,8 @@ static void rmsNorm(Call& call) {
 }
 static Op<rmsNorm> rmsNormOp("MuscRmsNorm", {"x: float", "weight: float", "eps: float"}, {"y: float", "scale: float"});
 
-// With g = dy · weight and u = x · scale: dx = scale (g - u mean(g u)), dweight = Σ dy u. Settings: whether the weight is
-// trained.
+// With g = dy · weight and u = x · scale: dx = scale (g - u mean(g u)), dweight = Σ dy u. Settings: whether the weight
+// is trained.
 static void rmsNormGradient(Call& call) {
   const auto dy = call.input(0), x = call.input(1), weight = call.input(2), scale = call.input(3);
   const int64_t D = weight.last(), P = weight.rows();
@@ -103,8 +103,8 @@ static void gatedGradient(Call& call) {
 static Op<gatedGradient> gatedGradientOp("MuscGatedGradient", {"dy: float", "gate: float", "up: float"},
                                          {"dgate: float", "dup: float"});
 
-// Turns each head's halves by its token's angles. x [M, heads · H], cos and sin [M, H / 2]; the first heads are also scaled.
-// Settings: how many those are, and 1 to turn back (which is the gradient).
+// Turns each head's halves by its token's angles. x [M, heads · H], cos and sin [M, H / 2]; the first heads are also
+// scaled. Settings: how many those are, and 1 to turn back (which is the gradient).
 static void rotate(Call& call) {
   const auto x = call.input(0), cos = call.input(1), sin = call.input(2), scale = call.input(3);
   const int64_t half = cos.last(), M = cos.rows(), scaled = call.settings[0];
@@ -129,8 +129,8 @@ static void rotate(Call& call) {
 }
 static Op<rotate> rotateOp("MuscRotate", {"x: float", "cos: float", "sin: float", "scale: float"}, {"y: float"});
 
-// log softmax(logits)[target] of each row, and its slope softmax(logits) - onehot(target) (of the opposite sign) if it is
-// wanted. logits [M, V], targets [M]. Settings: whether the slope is wanted.
+// log softmax(logits)[target] of each row, and its slope softmax(logits) - onehot(target) (of the opposite sign) if it
+// is wanted. logits [M, V], targets [M]. Settings: whether the slope is wanted.
 static void targetLogProb(Call& call) {
   const auto logits = call.input(0), targets = call.input(1);
   const int64_t V_ = logits.last(), M = targets.size;
@@ -170,9 +170,9 @@ static void targetLogProb(Call& call) {
 static Op<targetLogProb> targetLogProbOp("MuscTargetLogProb", {"logits: float", "targets: int32"},
                                          {"logp: float", "slope: float"});
 
-// Sums over a block of words of two distributions that are compared, added to those of the blocks before: for p and then q
-// the largest logit, and with x = logit - largest Σ e^x, Σ e^x x and Σ e^x x' (x' of the other one). p and q [M, n], former
-// [M, 8] or empty -> sums [M, 8].
+// Sums over a block of words of two distributions that are compared, added to those of the blocks before: for p and
+// then q the largest logit, and with x = logit - largest Σ e^x, Σ e^x x and Σ e^x x' (x' of the other one). p and q [M,
+// n], former [M, 8] or empty -> sums [M, 8].
 static void contrast(Call& call) {
   const auto p = call.input(0), q = call.input(1), former = call.input(2);
   const int64_t n_ = p.last(), M = p.rows();
@@ -219,9 +219,9 @@ static void contrast(Call& call) {
 }
 static Op<contrast> contrastOp("MuscContrast", {"p: float", "q: float", "former: float"}, {"sums: float"});
 
-// Online softmax (Milakov & Gimelshein 2018) over a block of words. logits [M, n], largest logit and Σ e^(logit - largest)
-// of the blocks before [M, 1] each -> the same with this block, what the sums before must be multiplied by [M, 1], and, if
-// they are wanted, e^(logit - largest) [M, n]. Settings: whether they are.
+// Online softmax (Milakov & Gimelshein 2018) over a block of words. logits [M, n], largest logit and Σ e^(logit -
+// largest) of the blocks before [M, 1] each -> the same with this block, what the sums before must be multiplied by [M,
+// 1], and, if they are wanted, e^(logit - largest) [M, n]. Settings: whether they are.
 static void onlineSoftmax(Call& call) {
   const auto logits = call.input(0), top = call.input(1), total = call.input(2);
   const int64_t n_ = logits.last(), M = logits.rows();

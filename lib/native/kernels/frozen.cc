@@ -1,9 +1,9 @@
 #include "rows.h"
 
-// Products with a matrix [D, O] that is never trained and whose numbers are those of a checkpoint in bf16. It is kept in
-// half the memory of floats, packed once: in panels of 2 W columns, packed [panels, D, W]. An int holds the bf16 of two
-// columns of a panel, column l in the low half and column W + l in the high half, so that one load and two shifts give two
-// vectors. Columns behind the last are zeros.
+// Products with a matrix [D, O] that is never trained and whose numbers are those of a checkpoint in bf16. It is kept
+// in half the memory of floats, packed once: in panels of 2 W columns, packed [panels, D, W]. An int holds the bf16 of
+// two columns of a panel, column l in the low half and column W + l in the high half, so that one load and two shifts
+// give two vectors. Columns behind the last are zeros.
 
 namespace {
 
@@ -124,7 +124,8 @@ bool isPacked(const Call::Input& packed, int64_t columns) {
 
 }  // namespace
 
-// Packs a matrix [D, O], or with the setting 1 the transpose of one [O, D], whose numbers are all of bf16 -> [panels, D, W].
+// Packs a matrix [D, O], or with the setting 1 the transpose of one [O, D], whose numbers are all of bf16 -> [panels,
+// D, W].
 static void freeze(Call& call) {
   const auto weight = call.input(0);
   const bool turned = call.settings[0];
@@ -186,9 +187,9 @@ static void frozenProduct(Call& call) {
 }
 static Op<frozenProduct> frozenProductOp("MuscFrozenProduct", {"x: float", "packed: int32"}, {"y: float"});
 
-// x · matrix + (x · first) · second and x · first, for the matrix with an update of low rank: x [M, D], first [D, R], second
-// [R, O] -> [M, O], [M, R]. With the setting 1 all three are transposed: x [M, O], first [R, O], second [D, R] -> [M, D],
-// [M, R]. Settings: O, whether they are transposed.
+// x · matrix + (x · first) · second and x · first, for the matrix with an update of low rank: x [M, D], first [D, R],
+// second [R, O] -> [M, O], [M, R]. With the setting 1 all three are transposed: x [M, O], first [R, O], second [D, R]
+// -> [M, D], [M, R]. Settings: O, whether they are transposed.
 static void frozenLora(Call& call) {
   const auto x = call.input(0), packed = call.input(1), first = call.input(2), second = call.input(3);
   const int64_t O = call.settings[0];

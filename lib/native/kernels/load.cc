@@ -12,8 +12,8 @@
 
 #include <string>
 
-// Loads the kernels beside this library that fit the processor, or those that MUSC_FUSED names; without any (MUSC_FUSED=0),
-// TensorFlow's own do the work.
+// Loads the kernels beside this library that fit the processor, or those that MUSC_FUSED names; without any
+// (MUSC_FUSED=0), TensorFlow's own do the work.
 
 #if defined(__x86_64__)
 /** Whether the processor has tiles, and the system lets this process use them: Linux wants to be asked. */
@@ -42,8 +42,8 @@ static std::string level() {
 }
 
 // To start, the loader and the initialisers read half of TensorFlow's 500 MB: names of symbols, relocations, code that
-// registers operations. It stays in the memory of the process though nobody looks at it again, so it is given back; what is
-// needed once more comes from the file, which the system keeps for all processes.
+// registers operations. It stays in the memory of the process though nobody looks at it again, so it is given back;
+// what is needed once more comes from the file, which the system keeps for all processes.
 static int giveBack(dl_phdr_info* library, size_t, void*) {
   if (std::string(library->dlpi_name).find("libtensorflow") == std::string::npos) return 0;
   const uintptr_t page = sysconf(_SC_PAGESIZE);

@@ -19,8 +19,8 @@ static void loraGradient(Call& call) {
   for (int64_t j = 0; j < r; j++)
     for (int64_t o = 0; o < O; o++) turnedB[o * R + j] = B.floats()[j * O + o];
 
-  // Memory is read once: some tokens are used for all products while they are in the cache. Sums of parts are added in their
-  // order, so that they do not depend on the threads.
+  // Memory is read once: some tokens are used for all products while they are in the cache. Sums of parts are added in
+  // their order, so that they do not depend on the threads.
   constexpr int64_t some = 48;
   const int64_t parts = std::clamp<int64_t>(M / 256, 1, 16);
   std::vector<float> sumsA(parts * D * R), sumsB(parts * R * O);
@@ -55,17 +55,19 @@ static void loraGradient(Call& call) {
 static Op<loraGradient> loraGradientOp("MuscLoraGradient", {"x: float", "dy: float", "a: float", "b: float"},
                                        {"da: float", "db: float"});
 
-// W + (scale A) B for updates of some columns of W, and scale A and scale B of each. weight [D, O], then A [D, r] and B [r,
-// o] of each update, one after another. Settings: the first column of each.
+// W + (scale A) B for updates of some columns of W, and scale A and scale B of each. weight [D, O], then A [D, r] and B
+// [r, o] of each update, one after another. Settings: the first column of each.
 static void effective(Call& call) {
   const auto weight = call.input(0), scale = call.input(1);
-  REQUIRE(weight.shape.size() == 2 && scale.size == 1 && call.inputs() == static_cast<int>(2 + 2 * call.settings.size()),
-          "effective: needs a matrix, a number, and A and B for each first column");
+  REQUIRE(
+      weight.shape.size() == 2 && scale.size == 1 && call.inputs() == static_cast<int>(2 + 2 * call.settings.size()),
+      "effective: needs a matrix, a number, and A and B for each first column");
   const int64_t D = weight.shape[0], O = weight.last();
   for (size_t i = 0; i < call.settings.size(); i++) {
     const auto A = call.input(2 + 2 * i), B = call.input(3 + 2 * i);
-    REQUIRE(A.is({D, A.last()}) && B.is({A.last(), B.last()}) && call.settings[i] >= 0 && call.settings[i] + B.last() <= O,
-            "effective: A and B must fit the matrix");
+    REQUIRE(
+        A.is({D, A.last()}) && B.is({A.last(), B.last()}) && call.settings[i] >= 0 && call.settings[i] + B.last() <= O,
+        "effective: A and B must fit the matrix");
   }
   float* out = call.output(0, weight.shape);
   std::vector<Call::Input> given;
@@ -88,9 +90,9 @@ static void effective(Call& call) {
 static Op<effective> effectiveOp("MuscEffective", {"weight: float", "scale: float", "updates: N * float"},
                                  {"effective: float", "scaled: N * float"});
 
-// Updates of some columns of a matrix [D, N] as one of low rank: down [D, R] of all scale A, side by side and then zeros up
-// to whole vectors, and up [R, N] of all B, each at its own rows and columns. A [D, r] and B [r, o] of each, one after
-// another. Settings: N, then the first column of each.
+// Updates of some columns of a matrix [D, N] as one of low rank: down [D, R] of all scale A, side by side and then
+// zeros up to whole vectors, and up [R, N] of all B, each at its own rows and columns. A [D, r] and B [r, o] of each,
+// one after another. Settings: N, then the first column of each.
 static void lowRank(Call& call) {
   const auto scale = call.input(0);
   std::vector<Call::Input> given;
@@ -98,8 +100,9 @@ static void lowRank(Call& call) {
   REQUIRE(scale.size == 1 && !given.empty() && given.size() == 2 * (call.settings.size() - 1),
           "low rank: needs A and B for each first column");
   for (size_t i = 0; i < given.size(); i += 2)
-    REQUIRE(given[i].is({given[0].shape[0], given[i].last()}) && given[i + 1].is({given[i].last(), given[i + 1].last()}) &&
-                call.settings[1 + i / 2] >= 0 && call.settings[1 + i / 2] + given[i + 1].last() <= call.settings[0],
+    REQUIRE(given[i].is({given[0].shape[0], given[i].last()}) &&
+                given[i + 1].is({given[i].last(), given[i + 1].last()}) && call.settings[1 + i / 2] >= 0 &&
+                call.settings[1 + i / 2] + given[i + 1].last() <= call.settings[0],
             "low rank: A and B must fit the matrix");
   const int64_t D = given[0].shape[0], N = call.settings[0];
   int64_t R = 0;
@@ -119,8 +122,8 @@ static void lowRank(Call& call) {
 }
 static Op<lowRank> lowRankOp("MuscLowRank", {"scale: float", "updates: N * float"}, {"down: float", "up: float"});
 
-// Gradients of each A and B of such updates, dA = scale xᵀ g and dB = hᵀ dy for h = x down and g = dy upᵀ. x [M, D], dy [M,
-// N], h [M, R], g [M, R]. Settings: the first column, r and o of each.
+// Gradients of each A and B of such updates, dA = scale xᵀ g and dB = hᵀ dy for h = x down and g = dy upᵀ. x [M, D], dy
+// [M, N], h [M, R], g [M, R]. Settings: the first column, r and o of each.
 static void lowRankGradient(Call& call) {
   const auto x = call.input(0), dy = call.input(1), h = call.input(2), g = call.input(3), scale = call.input(4);
   const int64_t D = x.last(), M = x.rows(), N = dy.last(), R = h.last();
@@ -135,13 +138,14 @@ static void lowRankGradient(Call& call) {
   int64_t from = 0, sizeB = 0;
   for (size_t i = 0; i < call.settings.size(); i += 3) {
     const int64_t offset = call.settings[i], r = call.settings[i + 1], o = call.settings[i + 2];
-    REQUIRE(r > 0 && o > 0 && offset >= 0 && offset + o <= N && from + r <= R, "low rank's gradient: updates must fit dy");
+    REQUIRE(r > 0 && o > 0 && offset >= 0 && offset + o <= N && from + r <= R,
+            "low rank's gradient: updates must fit dy");
     const int at = 2 * updates.size();
     updates.push_back({offset, r, o, from, call.output(at, {D, r}), call.output(at + 1, {r, o})});
     from += r, sizeB += r * o;
   }
-  // As above: memory is read once, and sums do not depend on the threads. A task makes a part of the sums, of some of its
-  // rows or columns.
+  // As above: memory is read once, and sums do not depend on the threads. A task makes a part of the sums, of some of
+  // its rows or columns.
   constexpr int64_t some = 48, slice = 192;
   const int64_t parts = std::clamp<int64_t>(M / 256, 1, 16);
   std::vector<float> sumsA(parts * D * R), sumsB(parts * sizeB);
@@ -165,8 +169,8 @@ static void lowRankGradient(Call& call) {
     for (int64_t t = M * part / parts; t < end; t += some) {
       const int64_t n = std::min(some, end - t);
       if (update)
-        product(h.floats() + t * R + update->from, 1, R, dy.floats() + t * N + update->offset + at, N, sums + part * sizeB,
-                update->o, update->r, size, n, true);
+        product(h.floats() + t * R + update->from, 1, R, dy.floats() + t * N + update->offset + at, N,
+                sums + part * sizeB, update->o, update->r, size, n, true);
       else
         product(x.floats() + t * D + at, 1, D, g.floats() + t * R, R, sums + part * D * R, R, size, R, n, true);
     }

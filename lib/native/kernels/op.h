@@ -78,7 +78,8 @@ class Call {
   /** An output of the shape of an input, and where nobody else needs it any more the same memory. */
   float* outputOver(int i, int input, const std::vector<int64_t>& shape) {
     int forwarded = -1;
-    return data(TF_ForwardInputOrAllocateOutput(context_, &input, 1, i, shape.data(), shape.size(), &forwarded, status_));
+    return data(
+        TF_ForwardInputOrAllocateOutput(context_, &input, 1, i, shape.data(), shape.size(), &forwarded, status_));
   }
 
   void fail(const char* message) {
@@ -112,12 +113,12 @@ inline int64_t threads() {
   return granted;
 }
 
-/** Threads that the kernel which runs on this one may use: its part of all, where a graph computes several things side by
- * side. */
+/** Threads that the kernel which runs on this one may use: its part of all, where a graph computes several things side
+ * by side. */
 inline thread_local int64_t ownThreads = 1;
 
-/** Whether a condition comes true soon. It is looked at again and again for .1 ms, as long as a sleeping thread takes to
- * wake. */
+/** Whether a condition comes true soon. It is looked at again and again for .1 ms, as long as a sleeping thread takes
+ * to wake. */
 template <typename Condition>
 bool soon(const Condition& condition) {
   const auto start = std::chrono::steady_clock::now();
@@ -220,7 +221,8 @@ class Pool {
   std::exception_ptr error_;
 };
 
-/** `work(i)` for i in [0, n), by all threads where it is worth waking them; `cost` of one in floating-point operations. */
+/** `work(i)` for i in [0, n), by all threads where it is worth waking them; `cost` of one in floating-point operations.
+ */
 template <typename Work>
 void parallel(int64_t n, int64_t cost, const Work& work) {
   const int64_t worth = 1000000;  // takes as long as to wake a thread
@@ -247,7 +249,8 @@ void parallelRows(int64_t rows, int64_t width, const Work& work) {
   });
 }
 
-/** Makes an operation known, with its kernel on the CPU. Inputs and outputs as in "x: float", or "xs: N * float" for many.
+/** Makes an operation known, with its kernel on the CPU. Inputs and outputs as in "x: float", or "xs: N * float" for
+ * many.
  */
 template <void (*compute)(Call&)>
 class Op {

@@ -6,10 +6,11 @@
 #include "op.h"
 #include "simd.h"
 
-// Products of matrices by the tiles of AMX, which multiply numbers of 8 binary digits (bf16) and add them up in f32, many
-// times faster than vectors do in f32. A float is the sum of three bf16, x = x1 + x2 + x3, and of the nine products of two
-// such sums the six that matter to an f32 are added (Henry, Tang & Heinecke 2019): what comes out is nearer to the true
-// product than what f32 gives. Three are enough where the right matrix is of bf16, as checkpoints are.
+// Products of matrices by the tiles of AMX, which multiply numbers of 8 binary digits (bf16) and add them up in f32,
+// many times faster than vectors do in f32. A float is the sum of three bf16, x = x1 + x2 + x3, and of the nine
+// products of two such sums the six that matter to an f32 are added (Henry, Tang & Heinecke 2019): what comes out is
+// nearer to the true product than what f32 gives. Three are enough where the right matrix is of bf16, as checkpoints
+// are.
 //
 // A sum goes by the same steps whatever the number of rows, columns and threads.
 
@@ -91,8 +92,8 @@ INLINE void soon(const float* p) {
 }
 
 /**
- * Packs the tile of lines from `i` on and numbers [k, end), each part a tile: rows of a left matrix as they are, columns of
- * a right one by pairs of k.
+ * Packs the tile of lines from `i` on and numbers [k, end), each part a tile: rows of a left matrix as they are,
+ * columns of a right one by pairs of k.
  */
 template <int parts, bool right>
 void packTile(const Lines& x, int64_t i, int64_t k, int64_t end, Bf16* out) {
@@ -132,7 +133,8 @@ void pack(const Lines& x, int64_t from, int64_t to, int64_t k, int64_t end, Bf16
  * As `pack` for a right matrix, but only the first parts, if they are all there is; else false. Tiles are `one` numbers
  * apart. A matrix that is used for few rows comes from memory at its full speed only if it is asked for ahead.
  */
-bool packExact(const Lines& x, int64_t from, int64_t to, int64_t k, int64_t end, Bf16* out, int64_t stride, int64_t one) {
+bool packExact(const Lines& x, int64_t from, int64_t to, int64_t k, int64_t end, Bf16* out, int64_t stride,
+               int64_t one) {
   constexpr int64_t ahead = 4;
   const int64_t tiles = ceil(end - k, depth);
   const auto inexact = [](V a, V b) {
@@ -169,7 +171,8 @@ bool packExact(const Lines& x, int64_t from, int64_t to, int64_t k, int64_t end,
       none &= !inexact(a, b);
       Pairs pairs[1][lines];
       split<1, false>(a, b, pairs, 0);
-      *reinterpret_cast<Pairs*>(out + (panel - from) * stride + pair / lines * one + pair % lines * depth) = pairs[0][0];
+      *reinterpret_cast<Pairs*>(out + (panel - from) * stride + pair / lines * one + pair % lines * depth) =
+          pairs[0][0];
     }
     if (!none) return false;
   }
@@ -196,8 +199,8 @@ struct Panels {
 };
 
 /**
- * C [32, 32], or its first 16 rows, (+)= the sum of `count` tiles' products, in the right matrix of which the first `exact`
- * tiles have one part only.
+ * C [32, 32], or its first 16 rows, (+)= the sum of `count` tiles' products, in the right matrix of which the first
+ * `exact` tiles have one part only.
  */
 template <int parts, bool tall>
 void square(Panels a, Panels b, int64_t exact, int64_t count, float* c, int64_t row, bool add) {
@@ -349,12 +352,13 @@ class Product {
   /** Tiles [t, t + count) of two panels of the left matrix, those of what goes through the update behind its own. */
   void packRows(int64_t row, int64_t t, int64_t count, Bf16* packed) {
     const int64_t own = ownTiles(t, count);
-    pack<parts, false>(left, 2 * row, 2 * row + 2, t * depth, std::min(left.length, (t + own) * depth), packed, count * one);
+    pack<parts, false>(left, 2 * row, 2 * row + 2, t * depth, std::min(left.length, (t + own) * depth), packed,
+                       count * one);
     if (!update) return;
     const Target& h = update->through;
     for (int64_t column = 0; own && column * side < h.columns; column++)
-      squareAt<parts>({packed, count * one}, {&down[column * pair(tiles) + t * one], tiles * one}, 0, own, h, row * side,
-                      column * side, t > 0);
+      squareAt<parts>({packed, count * one}, {&down[column * pair(tiles) + t * one], tiles * one}, 0, own, h,
+                      row * side, column * side, t > 0);
     const Lines through{h.data, h.rows, h.columns, h.row, 1};
     const int64_t k = (t + own - tiles) * depth, end = std::min(h.columns, k + (count - own) * depth);
     if (own < count) pack<parts, false>(through, 2 * row, 2 * row + 2, k, end, packed + own * one, count * one);
@@ -408,8 +412,8 @@ Lines some(const Lines& x, int64_t from, int64_t to) {
 }
 
 /**
- * Each thread takes some of the rows or some of the columns, whichever are more, and packs all that it needs: what another
- * core has packed comes slower than from memory.
+ * Each thread takes some of the rows or some of the columns, whichever are more, and packs all that it needs: what
+ * another core has packed comes slower than from memory.
  */
 template <int parts>
 void multiply(const Lines& left, const Lines& right, const Target& out, const LowRank* update, const Gate* gate) {
@@ -433,8 +437,8 @@ void multiply(const Lines& left, const Lines& right, const Target& out, const Lo
   });
 }
 
-void multiplied(int64_t parts, const Lines& left, const Lines& right, const Target& out, const LowRank* update = nullptr,
-                const Gate* gate = nullptr) {
+void multiplied(int64_t parts, const Lines& left, const Lines& right, const Target& out,
+                const LowRank* update = nullptr, const Gate* gate = nullptr) {
   if (!out.rows || !out.columns) return;
   if (parts == 1)
     multiply<1>(left, right, out, update, gate);
@@ -451,17 +455,18 @@ Lines columnsOf(const Call::Input& x, bool turned) { return rowsOf(x, !turned); 
 
 }  // namespace
 
-// a · b, either turned first: a [M, K], b [K, N] -> [M, N]. Settings: whether a, whether b is turned; parts of a number, 3
-// or 1.
+// a · b, either turned first: a [M, K], b [K, N] -> [M, N]. Settings: whether a, whether b is turned; parts of a
+// number, 3 or 1.
 static void product(Call& call) {
   const auto a = call.input(0), b = call.input(1);
   const Lines left = rowsOf(a, call.settings[0]), right = columnsOf(b, call.settings[1]);
   REQUIRE(left.length == right.length, "product: matrices must agree in what is summed over");
   const Target out{call.output(0, {left.count, right.count}), left.count, right.count, right.count};
   if (!left.length) return void(std::fill_n(out.data, out.rows * out.columns, 0));
-  // The columns of a matrix are packed faster as the right one: aᵀ b, if that has more rows than columns, is (bᵀ a)ᵀ. Of a
-  // result that no cache holds, such as a large table's gradient, a second one would cost more.
-  const bool turned = call.settings[0] && !call.settings[1] && out.rows > out.columns && out.rows * out.columns <= 1 << 20;
+  // The columns of a matrix are packed faster as the right one: aᵀ b, if that has more rows than columns, is (bᵀ a)ᵀ.
+  // Of a result that no cache holds, such as a large table's gradient, a second one would cost more.
+  const bool turned =
+      call.settings[0] && !call.settings[1] && out.rows > out.columns && out.rows * out.columns <= 1 << 20;
   if (!turned) return multiplied(call.settings[2], left, right, out);
   const auto other = room<float>(out.rows * out.columns);
   multiplied(call.settings[2], rowsOf(b, true), columnsOf(a, false), {other.get(), out.columns, out.rows, out.rows});
@@ -473,22 +478,23 @@ static void product(Call& call) {
 }
 static Op<product> productOp("MuscProduct", {"a: float", "b: float"}, {"y: float"});
 
-// x · weight + (x · down) · up, and x · down: x [M, K], weight [K, N], down [K, R], up [R, N] -> [M, N], [M, R]. Settings:
-// whether weight, down and up are turned first; parts of a number, 3 or 1.
+// x · weight + (x · down) · up, and x · down: x [M, K], weight [K, N], down [K, R], up [R, N] -> [M, N], [M, R].
+// Settings: whether weight, down and up are turned first; parts of a number, 3 or 1.
 static void lowRankProduct(Call& call) {
   const auto x = call.input(0), weight = call.input(1), down = call.input(2), up = call.input(3);
   const bool turned = call.settings[0];
   const Lines left = rowsOf(x, false), right = columnsOf(weight, turned);
   const LowRank columns{columnsOf(down, turned), columnsOf(up, turned), {}};
   const int64_t M = left.count, N = right.count, R = columns.down.count;
-  REQUIRE(
-      left.length == right.length && left.length == columns.down.length && R == columns.up.length && N == columns.up.count,
-      "low-rank product: matrices must agree in what is summed over");
+  REQUIRE(left.length == right.length && left.length == columns.down.length && R == columns.up.length &&
+              N == columns.up.count,
+          "low-rank product: matrices must agree in what is summed over");
   const Target out{call.output(0, {M, N}), M, N, N}, through{call.output(1, {M, R}), M, R, R};
   const LowRank update{columns.down, columns.up, through};
   multiplied(call.settings[1], left, right, out, &update);
 }
-static Op<lowRankProduct> lowRankProductOp("MuscLowRankProduct", {"x: float", "weight: float", "down: float", "up: float"},
+static Op<lowRankProduct> lowRankProductOp("MuscLowRankProduct",
+                                           {"x: float", "weight: float", "down: float", "up: float"},
                                            {"y: float", "through: float"});
 
 // act(x · gate) · (x · up): x [M, D], gate and up [D, F] -> [M, F]. Settings: 1 for tanh-gelu, 0 for silu; parts of a

@@ -6,8 +6,9 @@
 #include "op.h"
 #include "simd.h"
 
-// Matrix products by panels. A panel holds 2 W columns of the second matrix as floats; many rows of the first matrix are
-// multiplied with it. Each sum runs from the first number to the last, whatever the number of rows, columns and threads.
+// Matrix products by panels. A panel holds 2 W columns of the second matrix as floats; many rows of the first matrix
+// are multiplied with it. Each sum runs from the first number to the last, whatever the number of rows, columns and
+// threads.
 
 /** Columns of a panel, numbers of each that are prepared at once, and rows that share them: all stay in the caches. */
 constexpr int64_t wide = 2 * W, deep = 256;
@@ -104,7 +105,8 @@ template <typename... Products>
 void sumOfProducts(float* out, int64_t M, int64_t N, const Products&... products) {
   const int64_t depth = (products.rows.length() + ...), panels = panelsOf(N);
   if (!M || !N || !depth) return void(std::fill_n(out, M * N, 0));
-  // Blocks of rows are alike, so that threads end together, and smaller where one has fewer panels than there are threads.
+  // Blocks of rows are alike, so that threads end together, and smaller where one has fewer panels than there are
+  // threads.
   const int64_t wanted = std::min((2 * ownThreads + panels - 1) / panels, (M + 4 * tall - 1) / (4 * tall));
   const int64_t blocks = std::max((M + block - 1) / block, wanted);
   const int64_t height = heightOf(M), each = (M + blocks * height - 1) / (blocks * height) * height;
@@ -124,7 +126,8 @@ void sumOfProducts(float* out, int64_t M, int64_t N, const Products&... products
     };
     (add(products), ...);
     if (!whole)
-      for (int64_t i = 0; i < to - from; i++) std::copy_n(partial + i * wide, N - column, out + (from + i) * N + column);
+      for (int64_t i = 0; i < to - from; i++)
+        std::copy_n(partial + i * wide, N - column, out + (from + i) * N + column);
   });
 }
 

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <limits>
 
-// Vectors of as many floats as the processor has in a register. Sums go by the same lanes whatever stands beside a row, so
-// that its last digit does not depend on the batch.
+// Vectors of as many floats as the processor has in a register. Sums go by the same lanes whatever stands beside a row,
+// so that its last digit does not depend on the batch.
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -70,8 +70,8 @@ INLINE float most(V v) {
 }
 
 /**
- * `f(at, n)` for pieces of [0, size): whole vectors, then the rest. It stands in one place, for a compiler may round the
- * same expression otherwise in another (by multiplying and adding at once).
+ * `f(at, n)` for pieces of [0, size): whole vectors, then the rest. It stands in one place, for a compiler may round
+ * the same expression otherwise in another (by multiplying and adding at once).
  */
 template <typename F>
 INLINE void sweep(int64_t size, const F& f) {
@@ -110,8 +110,8 @@ INLINE V tanh(V x) { return 1 - 2 / (exp(2 * x) + 1); }
 
 /** C[MR, NV · W] (+)= A · B with the sums in registers. */
 template <int MR, int NV>
-INLINE void tile(const float* A, int64_t row, int64_t column, const float* B, int64_t ldb, float* C, int64_t ldc, int64_t k,
-                 bool add) {
+INLINE void tile(const float* A, int64_t row, int64_t column, const float* B, int64_t ldb, float* C, int64_t ldc,
+                 int64_t k, bool add) {
   V sums[MR][NV];
 #pragma GCC unroll 24
   for (int i = 0; i < MR; i++)
