@@ -55,8 +55,12 @@ function compileFast() {
     return builder
   }
   const createWatchCompilerHost = (roots, options, system, _, ...rest) => {
-    // tslab fails when a folder changes while a file has: it knows one timer. Changed files are seen all the same.
-    system.watchDirectory = () => ({ close: () => {} })
+    // tslab knows one timer, and fails when a folder or a package, as by `npm install`, changes while a cell has. Changed
+    // files of lib/ are seen all the same, other packages by a new kernel.
+    const { watchFile } = system
+    const unwatched = { close: () => {} }
+    system.watchDirectory = () => unwatched
+    system.watchFile = (path, ...rest) => (/[\\/]package\.json$/.test(path) ? unwatched : watchFile(path, ...rest))
     const paths = Object.fromEntries(Object.entries(entries).map(([name, path]) => [name, [path]]))
     const own = { ...options, strict: true, baseUrl: root, paths }
     return ts.createWatchCompilerHost(roots, own, system, createProgram, ...rest)

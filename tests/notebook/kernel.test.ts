@@ -1,3 +1,4 @@
+import { statSync, utimesSync } from "node:fs"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { rng } from "../../lib/rng"
 import { type Kernel, startKernel } from "../support/kernel"
@@ -78,6 +79,17 @@ console.log(same === InputError, typeof rng, typeof keyNumbers, typeof hasPassed
     expect(stdout).toBe("")
     expect(reply.status).toBe("error")
     await wait(250) // tslab passes over what comes right after an error
+  })
+
+  // `npm install` and `npx musc native` do so. Files are looked at every two seconds.
+  it("goes on where a package's description is written anew", async () => {
+    const description = require.resolve("zod/package.json")
+    const { atime, mtime } = statSync(description)
+    utimesSync(description, new Date(), new Date())
+    await wait(6000)
+    utimesSync(description, atime, mtime)
+    for (const n of [1, 2])
+      expect(await kernel.run(`console.log(${n})`)).toMatchObject({ stdout: `${n}\n`, reply: { status: "ok" } })
   })
 
   it("names the error in its reply", async () => {
