@@ -365,7 +365,9 @@ describe("bad input", () => {
     const start = ["benchmark", "infobench", "--data", data]
     await expect(musc(...start)).rejects.toThrow(/--responses: answers must come from/)
     await expect(musc(...start, "--responses", responses)).rejects.toThrow(/--judge: infobench needs a judge/)
-    await expect(musc("benchmark", "infobench")).rejects.toThrow(/--download <folder>[\s\S]*SHA-256 66a2ee8d/)
+    await expect(musc("benchmark", "infobench")).rejects.toThrow(
+      /SHA-256 66a2ee8d[\s\S]*to download it: npx musc benchmark infobench --download benchmarks\/infobench$/,
+    )
     await expect(musc("benchmark", "infobench", "--data", place("none"))).rejects.toThrow(
       /none: must be a file or folder/,
     )
