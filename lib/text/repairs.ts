@@ -190,7 +190,17 @@ export function canHang(part: unknown): boolean {
   return typeof type !== "string" || !plain.has(type)
 }
 
-/** The same of the model: WordPiece takes the square of a word's length, or more. */
+/** How many times as long a normalizer may make a text, by replacements that feed one another. */
+export function growthOf(part: unknown): number {
+  if (!isJsonObject(part)) return 1
+  const { type, content, pattern, normalizers } = part
+  if (type === "Sequence" && Array.isArray(normalizers)) return normalizers.reduce((n, one) => n * growthOf(one), 1)
+  if (type !== "Replace" || typeof content !== "string") return 1
+  const from = isJsonObject(pattern) && typeof pattern.String === "string" ? pattern.String.length : 1
+  return Math.max(1, content.length / Math.max(1, from))
+}
+
+/** Whether a model may take far more time than a text is long: WordPiece takes the square of a word's length, or more. */
 export function modelCanHang(model: JsonObject): boolean {
   const { type, max_input_chars_per_word: longest = 100 } = model
   if (type === "WordPiece") return typeof longest !== "number" || !(longest <= 200)

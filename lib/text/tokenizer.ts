@@ -6,7 +6,7 @@ import { endable } from "../data/stop-signals"
 import { InputError, RefusedError } from "../errors"
 import { type ChatTemplate, readChatTemplate } from "./chat-template"
 import { withoutPossessive } from "./possessive"
-import { canHang, modelCanHang, repair, timeLimit, withinTime } from "./repairs"
+import { canHang, growthOf, modelCanHang, repair, timeLimit, withinTime } from "./repairs"
 import { isThoughtMark } from "./thoughts"
 import { checkPattern, UnsupportedPart } from "./tokenizer-parts"
 
@@ -169,6 +169,9 @@ function beyondNote(file: string, beyond: readonly (readonly [string, number])[]
   return `${file}: the embedding has ${rows} rows and none for ${some.join(", ")}${more}; a row that holds one fails`
 }
 
+/** Normalizers of published tokenizers make a text at most a few times as long. */
+const mostGrowth = 4096
+
 function construct(json: JsonObject, settings: JsonObject, file: string): Inner {
   if (!isJsonObject(json.model))
     throw new InputError(`must be an object, got ${show(json.model)}; ${missing}`, { file, field: "model" })
@@ -177,6 +180,9 @@ function construct(json: JsonObject, settings: JsonObject, file: string): Inner 
   const { remove_space: _, do_lowercase_and_remove_accent: __, ...ownSettings } = settings
   const defaults = { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null }
   return runnable(file, () => {
+    // Strings of hundreds of megabytes take seconds that no time limit can end.
+    const growth = growthOf(json.normalizer)
+    if (growth > mostGrowth) throw new Error(`replacements that may make a text ${growth.toPrecision(2)} times as long`)
     const inner = guardOf(file)(0, () => new Inner({ ...defaults, ...json, ...withPlainPatterns(json) }, ownSettings))
     repair(inner, json)
     return inner
