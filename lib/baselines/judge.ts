@@ -14,10 +14,12 @@ export function judgePrompt(
   answer: string,
   instruction: string | null = null,
 ): string {
-  return blocks(
+  const task =
     instruction === null
-      ? "Judge the answer by the question. Quote what decides it in the answer, or write nothing, then write yes or no on a line of its own."
-      : "Judge the answer to the instruction by the question alone. Quote what decides it in the answer, or write nothing, then write yes or no on a line of its own.",
+      ? "Judge the answer by the question."
+      : "Judge the answer to the instruction by the question alone."
+  return blocks(
+    `${task} Quote what decides it in the answer, or write nothing, then write yes or no on a line of its own.`,
     fields({ Instruction: instruction }),
     instruction !== null && fields({ Text: input }),
     fields({ Question: question }),

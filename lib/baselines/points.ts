@@ -18,7 +18,8 @@ export function pointsPrompt(instruction: string, answer: string): string {
     `Read the instruction and the answer. The answer gets one point for each of these statements that is true:\n${statements
       .map((statement, i) => `${i + 1}. ${statement}`)
       .join("\n")}`,
-    "Say in a sentence what the answer keeps and what it misses, then write the sum of its points on a line of its own, as Score: and a number from 0 to 5.",
+    "Say in a sentence what the answer keeps and what it misses, then write the sum of its points on a line of its own, " +
+      "as Score: and a number from 0 to 5.",
     fields({ Instruction: instruction }),
     fields({ Answer: answer }),
   )

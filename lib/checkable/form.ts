@@ -263,7 +263,8 @@ export const formKinds: Readonly<Record<FormKind, Kind>> = {
         : [`Use at least ${what}`, `Leave at least ${what}`]
     },
     question: (value, negated) =>
-      `Does the answer have ${negated ? "fewer than" : "at least"} ${some(value)} ${value === "1" ? "placeholder" : "placeholders"} in square brackets?`,
+      `Does the answer have ${negated ? "fewer than" : "at least"} ${some(value)} ` +
+      `${value === "1" ? "placeholder" : "placeholders"} in square brackets?`,
     label: (_, negated) => (negated ? "few [placeholders]" : "n [placeholders]"),
     holds: (value, text) =>
       follows("detectable_content:number_placeholders", { num_placeholders: Number(value) }, text),
@@ -282,7 +283,8 @@ export const formKinds: Readonly<Record<FormKind, Kind>> = {
         : [`Highlight at least ${what}`, `Mark at least ${what}`]
     },
     question: (value, negated) =>
-      `Does the answer highlight ${negated ? "fewer than" : "at least"} ${some(value)} ${value === "1" ? "phrase" : "phrases"} with asterisks?`,
+      `Does the answer highlight ${negated ? "fewer than" : "at least"} ${some(value)} ` +
+      `${value === "1" ? "phrase" : "phrases"} with asterisks?`,
     label: (_, negated) => (negated ? "few *highlights*" : "n *highlights*"),
     holds: (value, text) =>
       follows("detectable_format:number_highlighted_sections", { num_highlights: Number(value) }, text),

@@ -35,7 +35,8 @@ export function register(program: Command): void {
     .option("--download <folder>", "download the official data into a folder, verify its SHA-256, and stop")
     .option(
       "--responses <file>",
-      "answers from elsewhere, as JSONL or a JSON array: id or prompt, and response, output, choices, … (official files, lm-eval's sample logs)",
+      "answers from elsewhere, as JSONL or a JSON array: id or prompt, and response, output, choices, … " +
+        "(official files, lm-eval's sample logs)",
     )
     .option("--model <folder>", "model folder or embedded model that answers")
     .option("--adapter <folder>", "PEFT adapter for the answers")

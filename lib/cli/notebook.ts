@@ -60,7 +60,8 @@ async function execute(source: string, options: BatchOptions): Promise<void> {
   const { file, seconds, drifts } = await executeNotebook(source, options)
   if (drifts.length)
     throw new MuscError(
-      `${file}: a key number is outside its range\n  ${drifts.join("\n  ")}\ncheck the notebook; if the change is right, correct \`ranges\` in its metadata`,
+      `${file}: a key number is outside its range\n  ${drifts.join("\n  ")}\n` +
+        "check the notebook; if the change is right, correct `ranges` in its metadata",
     )
   console.log(`${basename(file)}: ${seconds.toFixed(0)} s`)
 }

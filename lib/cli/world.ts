@@ -43,8 +43,8 @@ export function register(program: Command): void {
   world
     .command("train")
     .description(
-      "Train the embedded model from scratch: tokenizer, eight training phases from copying words to careless answers, evaluation, model card. " +
-        "One to two hours on two cores; the same command resumes a stopped training.",
+      "Train the embedded model from scratch: tokenizer, eight training phases from copying words to careless answers, " +
+        "evaluation, model card. One to two hours on two cores; the same command resumes a stopped training.",
     )
     .addOption(new Option("--size <size>", "which embedded model").choices(Object.keys(worldSizes)).default("world"))
     .option("--out <folder>", "model folder to write (default: data/models/world or world-small)")

@@ -73,8 +73,8 @@ export const runConfig = z.strictObject({
   workers: count(0, 256)
     .default(0)
     .describe(
-      "worker processes that generate and score, each with its own copy of the model; 0: one per core for models below .5 GB if half of the " +
-        "free memory can hold them, otherwise 1; does not change results",
+      "worker processes that generate and score, each with its own copy of the model; " +
+        "0: one per core for models below .5 GB if half of the free memory can hold them, otherwise 1; does not change results",
     ),
   instructionsFrom: z
     .string()
@@ -88,7 +88,8 @@ export const runConfig = z.strictObject({
     .enum(["model", "world"])
     .default("model")
     .describe(
-      "who decomposes, corrupts and recombines: the model, or exact rules (world; only for instructionsFrom world and checkable), for models too weak for it; " +
+      "who decomposes, corrupts and recombines: the model, or exact rules " +
+        "(world; only for instructionsFrom world and checkable), for models too weak for it; " +
         "answers and token signals always come from the model",
     ),
   instructions: count(1).default(1000).describe("maximum number of training instructions; 600 to 10,000"),
@@ -145,8 +146,8 @@ export const runConfig = z.strictObject({
     .enum(["all", "verified"])
     .default("all")
     .describe(
-      "verified keeps only pairs whose chosen answer keeps more constraints than the rejected one; checked by exact rules (world, checkable), " +
-        "else by judgeEndpoint, else by the model itself",
+      "verified keeps only pairs whose chosen answer keeps more constraints than the rejected one; " +
+        "checked by exact rules (world, checkable), else by judgeEndpoint, else by the model itself",
     ),
   weightings: distinct(z.enum(weightingNames))
     .min(1)
@@ -185,8 +186,9 @@ export const runConfig = z.strictObject({
     .min(1)
     .default(["base", "sft", "coarse", "musc"])
     .describe(
-      "methods to compare: base, sft (on chosen answers), coarse (plain DPO), tdpo1, tdpo2 (coarse with that loss), musc, musc-<weighting>, " +
-        "musc-dynamic (weights recomputed each epoch), fine (token weights on the pairs of self-reward-yesno: clean against empty prompt), " +
+      "methods to compare: base, sft (on chosen answers), coarse (plain DPO), tdpo1, tdpo2 (coarse with that loss), " +
+        "musc, musc-<weighting>, musc-dynamic (weights recomputed each epoch), " +
+        "fine (token weights on the pairs of self-reward-yesno: clean against empty prompt), " +
         "coarse-verified and musc-verified (verified pairs only, see keepPairs), " +
         "self-correct, self-reward-yesno, -points, -external (judged by a server), -verifier (judged by exact checks)",
     ),

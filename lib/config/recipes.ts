@@ -120,7 +120,8 @@ export const recipes: Readonly<Record<string, Recipe>> = {
   },
   checkable: {
     summary:
-      "your chat model (--model) on plain English instructions whose constraints are checked by rules; rules also decompose, corrupt and recombine",
+      "your chat model (--model) on plain English instructions whose constraints are checked by rules; " +
+      "rules also decompose, corrupt and recombine",
     config: {
       instructionsFrom: "checkable",
       stages: "world",

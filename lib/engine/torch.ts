@@ -61,14 +61,18 @@ export interface Job {
 }
 
 /** What a cluster runs: the script beside it, by the launcher of its choice. */
-const runScript = (script: string, python: string | undefined) => `#!/usr/bin/env bash
+function runScript(script: string, python: string | undefined): string {
+  const programs = python && join(python, "bin")
+  const path = programs ? `\nif [ -d '${programs}' ]; then PATH='${programs}':"$PATH"; fi # npx musc python` : ""
+  return `#!/usr/bin/env bash
 # ${script === "train.py" ? "Trains the adapter" : "Scores the answers"} of this folder. Run it where the GPUs are; run again, it goes on.
 # LAUNCH chooses processes and machines, for example LAUNCH="accelerate launch --config_file fsdp2.yaml".
 set -euo pipefail
 cd "$(dirname "$0")"
-export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false${python ? `\nif [ -d '${join(python, "bin")}' ]; then PATH='${join(python, "bin")}':"$PATH"; fi # npx musc python` : ""}
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false${path}
 exec \${LAUNCH:-torchrun --standalone --nproc_per_node auto} ${script} .
 `
+}
 
 /** Writes the script and `run.sh` into a job folder whose data is there. */
 async function completeJob(folder: string, script: Job["script"]): Promise<void> {

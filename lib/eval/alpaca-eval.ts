@@ -52,8 +52,11 @@ export function modelFirst(instruction: string): boolean {
 export function alpacaRequest({ instruction, output }: AlpacaData, response: string): JudgeRequest {
   const [m, M] = modelFirst(instruction) ? [response, output] : [output, response]
   const system =
-    "You compare answers of language models to the same instruction, and pick the one that people would find better. Your choices make up a ranking of the models."
-  const content = `Two language models, known as m and M, were given the same instruction. Decide which of them answered it better from a human reader's point of view: how good the answer is, and how well it fits what was asked. The order in which the answers are shown means nothing.
+    "You compare answers of language models to the same instruction, and pick the one that people would find better. " +
+    "Your choices make up a ranking of the models."
+  const content = `Two language models, known as m and M, were given the same instruction. \
+Decide which of them answered it better from a human reader's point of view: how good the answer is, \
+and how well it fits what was asked. The order in which the answers are shown means nothing.
 
 # Instruction
 

@@ -45,9 +45,11 @@ interface Result {
 /** The judge's rules in our own words; the official script's take their place where it is available. */
 const ourRules = `Answer the questions about the generated text (and the input, if there is one) with YES or NO.
 
-- YES: the generated text fulfils the condition of the question entirely. A small inaccuracy already excludes YES: when a question asks whether every sentence has some property and one sentence lacks it, the answer is NO.
+- YES: the generated text fulfils the condition of the question entirely. A small inaccuracy already excludes YES: \
+when a question asks whether every sentence has some property and one sentence lacks it, the answer is NO.
 
-- NO: the generated text does not fulfil the condition, or holds nothing by which the question could be answered: when a question asks about the second sentence and there is only one, the answer is NO.`
+- NO: the generated text does not fulfil the condition, or holds nothing by which the question could be answered: \
+when a question asks about the second sentence and there is only one, the answer is NO.`
 
 const script = "evaluation.py"
 

@@ -104,7 +104,8 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
     missing.length && `without an answer and left out: ${missing.length} of ${items.length} items (${some(missing)})`,
     unanswered && `answers that are null, which counts as none: ${unanswered}`,
     disagreeing.length &&
-      `answers left out since their id belongs to another prompt, and their prompt to no item: ${disagreeing.length}, the first on line ${disagreeing[0]}`,
+      "answers left out since their id belongs to another prompt, and their prompt to no item: " +
+        `${disagreeing.length}, the first on line ${disagreeing[0]}`,
     otherId.length &&
       `answers matched by prompt, as their id belongs to another prompt or to none: ${otherId.length}, the first on line ${otherId[0]}`,
     repeated && `answers that stand there twice, alike: ${repeated}`,

@@ -11,7 +11,7 @@ import { dtypes, type GraphAttrs, GraphBuilder, type GraphNode, type GraphType }
  */
 
 /**
- * What may differ from call to call: rows, tokens asked for, and places along a row, ascending, from 0 to its length.
+ * What may differ from call to call: rows, selected tokens, and places along a row, ascending, from 0 to its length.
  */
 export interface Sizes {
   rows: number

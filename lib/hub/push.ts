@@ -4,14 +4,17 @@ import { join } from "node:path"
 import { createRepo, HubApiError, modelInfo, uploadFiles } from "@huggingface/hub"
 import { show } from "../data/json-file"
 import { InputError } from "../errors"
+import { companions } from "../model/merge"
 import { refusal } from "./download"
 import { hubEndpoint, hubToken } from "./hub"
 
 /** Pushes a folder to a Hugging Face hub: an adapter or a checkpoint, with its card. */
 
 /** What belongs to an adapter or a checkpoint; nothing else of a folder leaves the machine. */
-const wanted =
-  /^(adapter_config|config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|musc|model\.safetensors\.index)\.json$|\.safetensors$|^(merges\.txt|tokenizer\.model|chat_template\.jinja)$/
+const wanted: readonly string[] = [
+  ...["adapter_config.json", "config.json", "model.safetensors.index.json"],
+  ...companions,
+]
 
 export interface PushFile {
   name: string
@@ -20,7 +23,9 @@ export interface PushFile {
 
 /** The files of a folder that a push takes. @throws InputError for a folder that is neither adapter nor checkpoint */
 export async function pushFiles(dir: string): Promise<PushFile[]> {
-  const names = (await readdir(dir).catch(() => [])).filter((name) => wanted.test(name)).sort()
+  const names = (await readdir(dir).catch(() => []))
+    .filter((name) => wanted.includes(name) || name.endsWith(".safetensors"))
+    .sort()
   const isAdapter = names.includes("adapter_config.json") && names.includes("adapter_model.safetensors")
   const isModel = names.includes("config.json") && names.some((name) => name.endsWith(".safetensors"))
   if (!isAdapter && !isModel)

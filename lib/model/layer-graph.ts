@@ -113,9 +113,9 @@ function graphOf(inputs: readonly LayersInput[], { config, cache, plan, ...run }
 
 /**
  * What of a context decides which kernels a layer calls: its window, its blocks, whether late ones alone attend, and
- * are asked.
+ * whether only selected tokens continue.
  */
-type Kind = readonly [window: number | boolean, blocks: number, late: boolean, asked: boolean]
+type Kind = readonly [window: number | boolean, blocks: number, late: boolean, selected: boolean]
 
 /** Null where a window keeps the first tokens out of sight. */
 function kindOf({ attention, starts, selected }: Context): Kind | null {
@@ -160,7 +160,7 @@ function exampleOf(
 
 /**
  * First queries of blocks that attend together, for graphs: few numbers of blocks, so that few graphs serve all
- * batches. Blocks are the same parts of a row, and one begins where the first asked token is. Smaller ones spare what
+ * batches. Blocks are the same parts of a row, and one begins at the first selected token. Smaller ones spare what
  * no query of theirs looks at, larger ones spare operations.
  */
 export function evenStarts({ length: T }: Places, selected: Int32Array): number[] {

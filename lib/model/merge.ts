@@ -41,9 +41,12 @@ export function baseMismatch(adapterDir: string, modelDir: string): string | und
 /** How transformers names the types in config.json. */
 const dtypeNames: Record<FloatDtype, string> = { F32: "float32", F16: "float16", BF16: "bfloat16" }
 
-/** What belongs to a checkpoint beside its weights and config.json. */
-const companions =
-  /^(generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|processor_config|preprocessor_config|musc)\.json$|^(merges\.txt|tokenizer\.model|chat_template\.jinja)$/
+/** What goes with the weights and config.json of a checkpoint. */
+export const companions: readonly string[] = [
+  ...["generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"],
+  ...["added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "musc.json"],
+]
+const copied: readonly string[] = [...companions, "processor_config.json", "preprocessor_config.json"]
 
 /** How an adapter is merged into its base model. */
 export interface MergeOptions {
@@ -160,7 +163,7 @@ export async function writeCheckpoint(modelDir: string, model: Model, out: strin
 /** Copies what belongs to a checkpoint beside its weights, and writes its config.json with `changes`, last. */
 async function writeCompanions(modelDir: string, out: string, changes: Record<string, unknown>): Promise<void> {
   for (const name of readdirSync(modelDir))
-    if (companions.test(name)) await copyFinished(join(modelDir, name), join(out, name))
+    if (copied.includes(name)) await copyFinished(join(modelDir, name), join(out, name))
   const template = join(modelDir, defaultTemplate)
   if (existsSync(template)) await copyFinished(template, join(out, "chat_template.jinja"))
   const json = readJsonFile(join(modelDir, "config.json"))

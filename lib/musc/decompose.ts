@@ -36,7 +36,8 @@ export function decomposePrompt(row: { instruction: string; input: string | null
     ? `Instruction: ${blocks(row.instruction, row.input)}`
     : fields({ Instruction: row.instruction, Text: row.input })
   return blocks(
-    "Split the instruction into its constraints. Write each as a yes/no question about the answer, one a line, starting with ##1. for the task itself.",
+    "Split the instruction into its constraints. Write each as a yes/no question about the answer, one a line, " +
+      "starting with ##1. for the task itself.",
     findText && "Then repeat the text that the instruction works on, after Text:, or write none.",
     `${question}\nQuestions:`,
   )

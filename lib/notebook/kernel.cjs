@@ -55,8 +55,8 @@ function compileFast() {
     return builder
   }
   const createWatchCompilerHost = (roots, options, system, _, ...rest) => {
-    // tslab knows one timer, and fails when a folder or a package, as by `npm install`, changes while a cell has. Changed
-    // files of lib/ are seen all the same, other packages by a new kernel.
+    // TypeScript needs a second timer when a folder or a package.json changes, as after `npm install`. tslab has one, and
+    // fails. So neither is watched. Changed files of lib/ still count; other packages need a new kernel.
     const { watchFile } = system
     const unwatched = { close: () => {} }
     system.watchDirectory = () => unwatched

@@ -116,8 +116,8 @@ function recordView(row: object): View | undefined {
 
 /** A record's head (its instruction) and the parts below it. */
 function htmlView(row: { id?: string; instruction?: string }, ...parts: readonly Part[]): View {
-  const head = html`<div style="color:#52606d;font-size:12px">${row.id ?? ""}</div>${row.instruction && html`<div style="white-space:pre-wrap">${row.instruction}</div>`}`
-  const body = html`${head}${parts}`
+  const instruction = row.instruction && html`<div style="white-space:pre-wrap">${row.instruction}</div>`
+  const body = html`<div style="color:#52606d;font-size:12px">${row.id ?? ""}</div>${instruction}${parts}`
   return { html: body, text: textOf(body) }
 }
 

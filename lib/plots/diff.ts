@@ -1,5 +1,5 @@
 import type { CorruptedRow, Edit } from "../data/schema"
-import { type Html, html, type Part } from "./html"
+import { besideCell, type Html, html, type Part } from "./html"
 
 /** A run of words that both texts share, or that stands in the old or in the new one only. */
 export interface DiffPart {
@@ -141,13 +141,22 @@ export function answersHtml(answers: readonly { name: string; text: string; verd
   const judged = answers.some(({ verdicts }) => verdicts.some(({ satisfied }) => satisfied !== undefined))
   return html`<table style="width:100%;border-collapse:collapse;table-layout:fixed"><tr>${answers.map(
     ({ name, text, verdicts }) =>
-      html`<td style="width:${share}%;vertical-align:top;text-align:left;border:0;padding:4px 14px 4px 0"><b>${name}</b><small>${allSatisfied(verdicts)}</small><div class="text" style="white-space:pre-wrap">${text}</div></td>`,
+      besideCell(
+        share,
+        html`<b>${name}</b><small>${allSatisfied(verdicts)}</small><div class="text" style="white-space:pre-wrap">${text}</div>`,
+      ),
   )}</tr></table>
 ${judged ? verdictTable(answers) : html`<ul>${answers[0]?.verdicts.map(({ question }) => html`<li>${question}</li>`)}</ul>`}`
 }
 
-const verdictTable = (answers: readonly { name: string; verdicts: readonly Verdict[] }[]): Html =>
-  html`<table><thead><tr><th style="text-align:left">constraint</th>${answers.map(({ name }) => html`<th class="mark" style="width:110px;text-align:center">${name}</th>`)}</tr></thead><tbody>${answers[0]?.verdicts.map(
-    ({ question }, i) =>
-      html`<tr><td style="text-align:left">${question}</td>${answers.map(({ verdicts }) => html`<td class="mark" style="text-align:center">${signs.get(verdicts[i]?.satisfied)}</td>`)}</tr>\n`,
-  )}</tbody></table>`
+function verdictTable(answers: readonly { name: string; verdicts: readonly Verdict[] }[]): Html {
+  const heads = answers.map(({ name }) => html`<th class="mark" style="width:110px;text-align:center">${name}</th>`)
+  const marks = (i: number) =>
+    answers.map(
+      ({ verdicts }) => html`<td class="mark" style="text-align:center">${signs.get(verdicts[i]?.satisfied)}</td>`,
+    )
+  const rows = answers[0]?.verdicts.map(
+    ({ question }, i) => html`<tr><td style="text-align:left">${question}</td>${marks(i)}</tr>\n`,
+  )
+  return html`<table><thead><tr><th style="text-align:left">constraint</th>${heads}</tr></thead><tbody>${rows}</tbody></table>`
+}

@@ -1,7 +1,7 @@
 import type { TokenSignals, WeighedRow } from "../data/schema"
 import { InputError } from "../errors"
 import { MAX_WEIGHT } from "../musc/weigh"
-import { dataBlock, type Html, html, type Part } from "./html"
+import { besideCell, dataBlock, type Html, html, type Part } from "./html"
 import { answerRgb } from "./theme"
 
 type Answer = "chosen" | "rejected"
@@ -72,9 +72,15 @@ export function pairMap(
       const title = [JSON.stringify(token), `weight: ${named}`, ...signalLines(signals, t)].join("\n")
       return tokenSpan(token, weights, answer, title, { numbers, elements })
     })
-    return html`<td style="width:50%;vertical-align:top;text-align:left;border:0;padding:4px 14px 4px 0"><b>${answer}</b><div class="tokens" data-answer="${answer}" style="line-height:${numbers ? 1.3 : 1.9}">${tokens}${left > 0 && html` <i>… ${left} more tokens</i>`}</div></td>`
+    const more = left > 0 && html` <i>… ${left} more tokens</i>`
+    const height = numbers ? 1.3 : 1.9
+    return besideCell(
+      50,
+      html`<b>${answer}</b><div class="tokens" data-answer="${answer}" style="line-height:${height}">${tokens}${more}</div>`,
+    )
   }
-  return html`<table class="pair" style="width:100%;border-collapse:collapse;table-layout:fixed"><tr>${side("chosen")}${side("rejected")}</tr></table>
+  const style = "width:100%;border-collapse:collapse;table-layout:fixed"
+  return html`<table class="pair" style="${style}"><tr>${side("chosen")}${side("rejected")}</tr></table>
 `
 }
 

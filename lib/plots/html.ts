@@ -111,3 +111,7 @@ ${code.map((text) => new Html(`<script>${text}</script>\n`))}</body>
 </html>
 `.text
 }
+
+/** A cell of two or more that stand beside each other, `share` percent wide. */
+export const besideCell = (share: number, content: Part): Html =>
+  html`<td style="width:${share}%;vertical-align:top;text-align:left;border:0;padding:4px 14px 4px 0">${content}</td>`

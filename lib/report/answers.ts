@@ -12,6 +12,9 @@ export const markdownTable = (rows: readonly (readonly string[])[]) =>
     .map((row) => `| ${row.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |\n`)
     .join("")
 
+/** A cell whose characters mean nothing in Markdown: kinds are called "n *highlights*" and "<<title>>". */
+export const literal = (cell: string): string => cell.replace(/[*_<>`[\]]/g, "\\$&").replace(/\s+/g, " ")
+
 /**
  * Lengths of answers, and shares of those that were cut off and that repeat themselves, a row a method and temperature.
  */
@@ -65,7 +68,7 @@ export function pairLines({ pairs }: Results): string[] {
 /** The same as Markdown, to stand below the table of rates. */
 export function belowTable(results: Results): string {
   const notes = [...(results.notes ?? []), ...pairLines(results)].map((note) => `- ${note}\n`).join("")
-  return [notes, markdownTable(answerRows(results)), markdownTable(kindRows(results))]
+  return [notes, markdownTable(answerRows(results)), markdownTable(kindRows(results).map((row) => row.map(literal)))]
     .filter((part) => part)
     .map((part) => `\n${part}`)
     .join("")

@@ -1,7 +1,7 @@
 import type { BenchmarkResults, Results } from "../data/results"
 import { holm } from "../eval/over-seeds"
 import { orderMethods } from "../plots/theme"
-import { markdownTable } from "./answers"
+import { literal, markdownTable } from "./answers"
 
 /** The one table of a run's benchmarks, methods by benchmarks, and what is written of it. */
 
@@ -131,8 +131,7 @@ export function benchmarkNotes(benchmarks: readonly BenchmarkResults[], seeds: n
 /** The table and its differences in Markdown. */
 export function benchmarkMarkdown({ benchmarks = [], seeds }: Pick<Results, "benchmarks" | "seeds">): string {
   const { head, values, differences } = benchmarkCells(benchmarks)
-  const plain = (cell: string) => cell.replaceAll("*", "\\*").replace(/\s+/g, " ")
-  const table = (rows: readonly (readonly string[])[]) => markdownTable([head, ...rows].map((row) => row.map(plain)))
+  const table = (rows: readonly (readonly string[])[]) => markdownTable([head, ...rows].map((row) => row.map(literal)))
   const gaps = differences.map(({ against, rows }) => `Difference from ${against}:\n\n${table(rows)}`)
   const notes = benchmarkNotes(benchmarks, seeds.length).map((note) => `- ${note.replace(/^\*/, "\\*")}\n`)
   return [table(values), ...gaps, notes.join("")].join("\n")

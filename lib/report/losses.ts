@@ -15,8 +15,9 @@ const remedies: readonly (readonly [RegExp, string])[] = [
   [/^decompose: .* in the seed file/, "give each row two questions or more, of which the first is the task, or none"],
   [
     /^decompose: fewer than 2 constraints/,
-    "look at the raw replies (field calls of the rows); a small model needs few-shot examples (shots=5); one trained without them needs none " +
-      '(shots=0, or `{ "shots": 0 }` in musc.json of its folder); instructions need 2 constraints or more',
+    "look at the raw replies (field calls of the rows); a small model needs few-shot examples (shots=5); " +
+      'one trained without them needs none (shots=0, or `{ "shots": 0 }` in musc.json of its folder); ' +
+      "instructions need 2 constraints or more",
   ],
   [/^corrupt: .*(unchanged|empty)/, "raise corruptAttempts or corruptTemperature, or set drop=1 negate=0 substitute=0"],
   [/^recombine: clean equals noised/, "raise noiseRatio, or use a stronger model, as this one misses the change"],

@@ -43,7 +43,9 @@ export function summary(data: Pick<RunData, "results" | "stages">): string {
     const rows = `${last.passed.toLocaleString("en")} of ${many(stages[0]!.rows, "row")} passed`
     return `No results yet: the last stage with an output is ${last.stage}, which ${rows}.`
   }
-  const own = `${method} keeps every constraint in ${withSign(score.isr)} of its answers (95 % interval ${range(score.isr_interval)} %) at temperature ${warmth(temperature)}`
+  const own =
+    `${method} keeps every constraint in ${withSign(score.isr)} of its answers ` +
+    `(95 % interval ${range(score.isr_interval)} %) at temperature ${warmth(temperature)}`
   const base = results.methods.base?.[temperature]
   const gain = results.differences.find(
     (d) => d.method === method && d.against === "base" && d.temperature === temperature,
@@ -88,10 +90,11 @@ export function resultSection({ results }: Pick<RunData, "results">): Html | und
       if (!score) return []
       const gain = differenceBetween(results, method, results.bases?.[method] ?? "base", temperature)
       const line = lines.find((one) => one.method === method && `T${one.temperature}` === temperature)
-      const change = (name: "csr" | "isr") =>
-        gain
-          ? html`${points(gain[name])}${isClear(line, `${name}_minus_base`) ? "*" : ""} <small>(${pointsRange(gain[`${name}_interval`])})</small>`
-          : "–"
+      const change = (name: "csr" | "isr") => {
+        if (!gain) return "–"
+        const star = isClear(line, `${name}_minus_base`) ? "*" : ""
+        return html`${points(gain[name])}${star} <small>(${pointsRange(gain[`${name}_interval`])})</small>`
+      }
       const name = method === "musc" ? html`<b>musc</b>` : method
       const counts = [
         ...(pairs ? [line?.pairs ?? "–"] : []),
@@ -114,9 +117,13 @@ from 0 after Holm’s correction for their column. ${methods
     .map((method) => html`<b>${method}</b>: ${meanings[method]}. `)}</p>
 ${(results.notes ?? []).map((note) => html`<p class="note">${note}</p>`)}
 ${methods.length > 5 && figureBlock(methodComparison(results))}
-${methods.length <= 8 && figureBlock(resultBars(results), "Numbers in the bars are percent. Overlapping intervals do not settle whether two methods differ; the paired differences above do.")}
+${methods.length <= 8 && figureBlock(resultBars(results), barsNote)}
 ${answerTable(results)}${otherDifferences(results)}${seedTable(results)}`
 }
+
+const barsNote =
+  "Numbers in the bars are percent. Overlapping intervals do not settle whether two methods differ; " +
+  "the paired differences above do."
 
 /** Lengths of answers, cut and repeated ones. */
 function answerTable(results: Results): Part {
@@ -194,7 +201,8 @@ export function stageSection({ stages, results, seeds }: RunData): Html | undefi
     shareText(entry.chosen_csr),
     shareText(entry.rejected_csr),
   ])
-  return html`${figureBlock(stageFunnel(stages), `${seeds.length > 1 ? `Rows of all ${seeds.length} seeds. ` : ""}A row that fails stays in the files, with the reason.`)}
+  const note = `${seeds.length > 1 ? `Rows of all ${seeds.length} seeds. ` : ""}A row that fails stays in the files, with the reason.`
+  return html`${figureBlock(stageFunnel(stages), note)}
 ${table(["stage", "rows in", "passed", "failed, by reason"], rows, [1, 2])}
 ${
   pairs?.length
@@ -226,7 +234,10 @@ const card = (row: { seed: number; id: string }, ...body: readonly Part[]): Html
 /** What was done to constraints, as counts and in examples. */
 export function editSection({ edits, corrupted }: RunData): Html | undefined {
   if (!edits.length) return undefined
-  return html`${figureBlock(editKinds(edits), "The model writes negated and substituted questions. The embedded world recognises its own questions and says what the new one really asks; other questions are not checked.")}
+  const note =
+    "The model writes negated and substituted questions. The embedded world recognises its own questions and says " +
+    "what the new one really asks; other questions are not checked."
+  return html`${figureBlock(editKinds(edits), note)}
 ${corrupted.map((row) => card(row, html`<div class="text">${clip(row.instruction)}</div>`, editsHtml(row)))}`
 }
 
@@ -264,14 +275,19 @@ export function weightSection({ weighed, weights, classes }: RunData, first: str
   const names = [...shared].sort((a, b) => Number(b === first) - Number(a === first))
   if (!names.length) return undefined
   const uniform = all.length > 1 && weights.uniform ? " The uniform weighting (1 for every token) is not drawn." : ""
-  return html`<p>Each token’s term in the loss is multiplied by its weight: 1 as in plain DPO, at most 2; a token of weight 0 does not count.</p>
+  const meaning = "1 as in plain DPO, at most 2; a token of weight 0 does not count."
+  return html`<p>Each token’s term in the loss is multiplied by its weight: ${meaning}</p>
 ${mapControls(names)}${mapLegend()}
 ${weighed.map((row: Seeded<(typeof weighed)[number]>) =>
   card(row, diffHtml(clip(row.clean_instruction), clip(row.noised_instruction)), pairMap(row, { weightings: names })),
 )}
 ${figureBlock(weightDistribution(weights), `All tokens of all pairs, the end-of-turn token included.${uniform}`)}
-${all.some((name) => name !== "uniform") && figureBlock(weightsByClass(classes), "Tokens are grouped by their word: in the clean instruction only, in the noised one only, in both, or in neither. A weighting that finds the corrupted constraints gives more weight to words of one instruction only.")}`
+${all.some((name) => name !== "uniform") && figureBlock(weightsByClass(classes), classesNote)}`
 }
+
+const classesNote =
+  "Tokens are grouped by their word: in the clean instruction only, in the noised one only, in both, or in neither. " +
+  "A weighting that finds the corrupted constraints gives more weight to words of one instruction only."
 
 /** Loss, rewards, margin and accuracy, with a word on rewards that fall. */
 export function trainingSection({ logs }: RunData): Html | undefined {
@@ -297,8 +313,12 @@ export function kindSection({
     head &&
     html`<details><summary>Table by kind (constraints kept, %)</summary>${table(head, rows, head.map((_, i) => i).slice(1))}</details>`
   const hasKinds = cold.some(({ constraints }) => constraints.some(({ kind }) => kind))
-  return html`${hasKinds && figureBlock(satisfactionByKind(items), "Kinds are sorted by how often the first method keeps them. The grey line spans the methods.")}${kinds}
-${figureBlock(satisfactionByCount(items), "Wilson intervals over answers, which treat the seeds’ answers to one instruction as independent. Points are shifted sideways so that none is hidden.")}`
+  const kindsNote = "Kinds are sorted by how often the first method keeps them. The grey line spans the methods."
+  const countsNote =
+    "Wilson intervals over answers, which treat the seeds’ answers to one instruction as independent. " +
+    "Points are shifted sideways so that none is hidden."
+  return html`${hasKinds && figureBlock(satisfactionByKind(items), kindsNote)}${kinds}
+${figureBlock(satisfactionByCount(items), countsNote)}`
 }
 
 /** Whether an answer keeps all constraints whose verdict could be read; null without any. */

@@ -66,13 +66,14 @@ function reproduce({ config, manifest }: RunData): Html {
     .slice(0, 300)
     .map(([file, hash]) => [html`<code>${file}</code>`, html`<code>${said(hash)}</code>`])
   const command = said(manifest?.command)
+  const settings = JSON.stringify(config ?? null, null, 2).slice(0, 50_000)
   return html`${
     command &&
     html`<p>The same command with the same model gives the same rows: every random number depends only on seed, stage and row.
 Run in the same folder, it resumes where it stopped.</p><pre>${npx(command)}</pre>`
   }
 <p>To rewrite this page alone, with the folder that holds it:</p><pre>npx musc report FOLDER</pre>
-${config && html`<details><summary>All settings (config.json)</summary><pre>${JSON.stringify(config, null, 2).slice(0, 50_000)}</pre></details>`}
+${config && html`<details><summary>All settings (config.json)</summary><pre>${settings}</pre></details>`}
 ${hashes.length > 0 && html`<details><summary>Files and their hashes</summary>${table(["file", ""], hashes)}</details>`}`
 }
 
@@ -103,10 +104,10 @@ export function reportPage(data: RunData): string {
     ["reproduce", "How to reproduce", reproduce(data)],
   ]
   const there = sections.filter(([, , body]) => body)
-  const missing = sections.filter(([, , body]) => !body).map(([, title]) => title)
+  const missing = sections.filter(([, , body]) => !body).map(([, title]) => title.toLowerCase())
   const notYet: Part =
     missing.length > 0 &&
-    html`<p class="note">${!data.manifest && "The run has not finished. "}No data for: ${missing.map((title) => title.toLowerCase()).join(", ")}.</p>`
+    html`<p class="note">${!data.manifest && "The run has not finished. "}No data for: ${missing.join(", ")}.</p>`
   const body = html`<h1>MuSC run ${data.name}</h1>
 <p class="lead">${summary(data)}</p>
 ${warnings(data)}${notYet}<nav>${there.map(([id, title]) => html`<a href="#${id}">${title}</a>`)}</nav>

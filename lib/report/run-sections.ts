@@ -46,9 +46,12 @@ export function timeSection(data: Pick<RunData, "manifest">): Html | undefined {
   ])
   const total = times.reduce((sum, [, { seconds }]) => sum + seconds, 0)
   return html`${table(["stage", "timed", "time", "rate", "tokens written", "tokens/s"], rows, [1, 2, 3, 4, 5])}
-<p class="note">${number(total)} s in all. A training is timed from the end of its first step. Stages whose results were already in this folder or
-in the cache are not listed.</p>`
+<p class="note">${number(total)} s in all. ${timesNote}</p>`
 }
+
+const timesNote =
+  "A training is timed from the end of its first step. " +
+  "Stages whose results were already in this folder or\nin the cache are not listed."
 
 /** Learning rate and gradient norm. */
 export function optimizerSection({ logs }: Pick<RunData, "logs">): Html | undefined {
@@ -81,6 +84,9 @@ export function lengthSection({ items, samples }: Pick<RunData, "items" | "sampl
     quantiles[2].toFixed(0),
     `${quantiles[0].toFixed(0)} to ${quantiles[4].toFixed(0)}`,
   ])
-  return html`<p>DPO tends to make answers longer when chosen answers are longer than rejected ones. Check a gain that comes with much longer answers.</p>${figureBlock(lengthBoxes(groups), `Answers at temperature ${temperature}. Boxes: quartiles and median; whiskers: 5th to 95th percentile; dashed line: mean.`)}
+  const bias = "DPO tends to make answers longer when chosen answers are longer than rejected ones."
+  const boxes = "Boxes: quartiles and median; whiskers: 5th to 95th percentile; dashed line: mean."
+  const figure = figureBlock(lengthBoxes(groups), `Answers at temperature ${temperature}. ${boxes}`)
+  return html`<p>${bias} Check a gain that comes with much longer answers.</p>${figure}
 ${table(["", "answers", "mean words", "median", "5 to 95 %"], rows, [1, 2, 3, 4])}`
 }

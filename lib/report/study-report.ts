@@ -120,12 +120,12 @@ export async function writeStudyReport(dir: string): Promise<string> {
     const at = `temperature ${temperature.slice(1)}`
     return curves.length ? figureBlock(satisfactionOver(study.axis!, at, curves, { log: study.axis === "pairs" })) : []
   })
+  const fewNote =
+    "To stay readable, the figures show only the last variant of each model. The reports of the runs show the others."
   const over = figures.length && study.axis ? html`<p>${study.axis}: ${meaning(study.axis)}.</p>${figures}` : undefined
   const few = shownOf(study)
   const shown = <Row extends { method: string }>(rows: readonly Row[]) => rows.filter(({ method }) => few.has(method))
-  const some =
-    few.size < Object.keys(results.methods).length &&
-    html`<p class="note">To stay readable, the figures show only the last variant of each model. The reports of the runs show the others.</p>`
+  const some = few.size < Object.keys(results.methods).length && html`<p class="note">${fewNote}</p>`
   const all: [string, string, Html | undefined][] = [
     ["results", "Results", resultSection({ results })],
     ["benchmarks", "Benchmarks", benchmarkSection({ results })],

@@ -76,16 +76,12 @@ export async function costOf(
   const trained = c.methods.filter((method) => method !== "base").length
   const pairs = Math.min(instructions, c.pairs || instructions)
   const answers = evaluated * c.methods.length * c.evalTemperatures.length
-  const verdicts = (name: string, answers: number, elsewhere: boolean): Cost => ({
-    ...stage(
-      name,
-      answers * assumed.constraints,
-      prompts.judge + answer + instruction,
-      assumed.verdict,
-      c.judgeMaxTokens,
-    ),
+  const judged = (name: string, calls: number, elsewhere: boolean): Cost => ({
+    ...stage(name, calls, prompts.judge + answer + instruction, assumed.verdict, c.judgeMaxTokens),
     elsewhere,
   })
+  const verdicts = (name: string, answers: number, elsewhere: boolean) =>
+    judged(name, answers * assumed.constraints, elsewhere)
   const costs: Cost[] = [
     ...(selfWritten ? [stage("self-instruct", written, 5 * instruction, instruction, c.selfInstructMaxTokens)] : []),
     ...(c.stages === "world"
@@ -106,17 +102,7 @@ export async function costOf(
     stage("weigh", instructions, 6 * (instruction + answer), 0, 0),
     ...(samples ? [stage("sample", samples, instruction, answer, c.respondMaxTokens)] : []),
     ...(judges.has("yesno") ? [verdicts("judge for baselines", samples, false)] : []),
-    ...(judges.has("points")
-      ? [
-          stage(
-            "points for baselines",
-            samples,
-            prompts.judge + answer + instruction,
-            assumed.verdict,
-            c.judgeMaxTokens,
-          ),
-        ]
-      : []),
+    ...(judges.has("points") ? [judged("points for baselines", samples, false)] : []),
     ...(judges.has("external") ? [verdicts("judge for baselines, by a server", samples, true)] : []),
     ...(c.methods.includes("self-correct")
       ? [stage("revise", instructions, 2 * (instruction + answer), answer, c.respondMaxTokens)]

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest"
 import type { Difference, Results, Score } from "../../lib/data/results"
 import { frameOf } from "../../lib/plots/frame"
+import { belowTable } from "../../lib/report/answers"
 import { differenceBetween, resultFrame, resultLines, tableNote, toCsv, toMarkdown } from "../../lib/report/tables"
 
 const score = (isr: number): Score => ({
@@ -96,4 +97,11 @@ describe("the table of results", () => {
     const [, row] = toCsv({ columns: ["a", "b", "c", "d", "e", "f", "g"], values }).split("\n")
     expect(row).toBe("'=1+2,'+x,'-x,'@x,'\tx,'＝1+2,x=1,-0.5")
   })
+})
+
+it("shows names of kinds in Markdown as they are", () => {
+  const kinds = { base: { T0: { "n *highlights*": { kept: 1, n: 2 }, "<<title>> [x]": { kept: 1, n: 4 } } } }
+  const table = belowTable({ methods: { base: { T0: {} } }, pairs: [], kinds } as unknown as Results)
+  expect(table).toContain("| n \\*highlights\\* | 50.0 | 2 |")
+  expect(table).toContain("| \\<\\<title\\>\\> \\[x\\] | 25.0 | 4 |")
 })
