@@ -131,7 +131,12 @@ export function benchmarkNotes(benchmarks: readonly BenchmarkResults[], seeds: n
 /** The table and its differences in Markdown. */
 export function benchmarkMarkdown({ benchmarks = [], seeds }: Pick<Results, "benchmarks" | "seeds">): string {
   const { head, values, differences } = benchmarkCells(benchmarks)
-  const table = (rows: readonly (readonly string[])[]) => markdownTable([head, ...rows].map((row) => row.map(literal)))
+  // Names of methods come from a user's variants; figures are ours, and keep their brackets.
+  const plain = ([method, ...figures]: readonly string[]) => [
+    literal(method!),
+    ...figures.map((figure) => figure.replaceAll("*", "\\*")),
+  ]
+  const table = (rows: readonly (readonly string[])[]) => markdownTable([head, ...rows].map(plain))
   const gaps = differences.map(({ against, rows }) => `Difference from ${against}:\n\n${table(rows)}`)
   const notes = benchmarkNotes(benchmarks, seeds.length).map((note) => `- ${note.replace(/^\*/, "\\*")}\n`)
   return [table(values), ...gaps, notes.join("")].join("\n")
