@@ -4,6 +4,7 @@ import { breathe, endable, turn } from "../data/stop-signals"
 import { currentDevice } from "../device/device"
 import { tf, valuesOf } from "../device/tf"
 import { BackendError, RefusedError } from "../errors"
+import type { ModelConfig } from "../model/config"
 import { planFor } from "../model/executor"
 import type { Generated } from "../model/generate"
 import { batchInvariantPadding, contrast, pack, responseLogProbs, type Sequence } from "../model/logprobs"
@@ -32,7 +33,7 @@ export interface LocalModel extends ModelDescription {
 }
 
 export interface LocalOptions {
-  /** answers under way at once; by default 128 for small models, 16 for large ones */
+  /** answers under way at once; by default 16 to 128, as many as the model's keys and values allow (`usualSlots`) */
   batchSize?: number
   /** called with the tokens that each step made */
   onTokens?: (count: number) => void
@@ -47,8 +48,17 @@ export type LocalEngine = Scorer & {
   dispose(): void
 }
 
-/** Parameters above which fewer answers are made together. */
-const large = 100e6
+/** Bytes that keys and values of all answers under way may take, and tokens of an answer with its prompt. */
+const [cacheBytes, usualTokens] = [2 ** 30, 512]
+
+/** Answers under way at once: more of them share each read of the weights, until their keys and values fill memory. */
+export function usualSlots({ layers, kvHeads, headDim }: ModelConfig): number {
+  const answer = usualTokens * layers * 2 * kvHeads * headDim * Float32Array.BYTES_PER_ELEMENT
+  return Math.min(128, Math.max(16, 8 * Math.floor(cacheBytes / answer / 8)))
+}
+
+/** Texts that are scored as one batch, of models above 100 M parameters and below. */
+const scoredTogether = (size: number) => (size > 100e6 ? 4 : 32)
 
 export interface OpenOptions {
   onLoad?: (done: number, total: number) => void
@@ -112,16 +122,13 @@ function localEngine(
   options: LocalOptions,
 ): LocalEngine {
   const bound = bind(model, { lora, plan: planFor(size, { kind: "generate" }) })
-  const maxBatch = options.batchSize ?? (size > large ? 16 : 128)
+  const slots = options.batchSize ?? usualSlots(model.config)
   // The adapter is read when processes start; a clone stays what it is until then.
   const adapterCopy = pool && lora && { ...lora, params: cloned(lora.params) }
-  const helpers = pool?.open(
-    async () => ({ lora: adapterCopy && (await sentLora(adapterCopy)), batchSize: maxBatch }),
-    {
-      ...options,
-      slots: maxBatch,
-    },
-  )
+  const helpers = pool?.open(async () => ({ lora: adapterCopy && (await sentLora(adapterCopy)), batchSize: slots }), {
+    ...options,
+    slots,
+  })
   let asked = 0
   const outside = () => pool?.worth(asked * size) ?? false
   const lanes = () => (outside() ? pool!.size : 1)
@@ -129,7 +136,7 @@ function localEngine(
   const prefixes = new Prefixes(bound)
   const eosIds = chatStop(tokenizer).ids
   const writer = new ContinuousWriter(bound, prefixes, {
-    ...{ slots: maxBatch, eosIds, onTokens: options.onTokens },
+    ...{ slots, eosIds, onTokens: options.onTokens },
     // Read again each time: in notebooks it is that of the cell under way.
     get signal() {
       return options.signal
@@ -145,11 +152,15 @@ function localEngine(
         requests.map((request) => encoded.get(request) ?? encodeScored(tokenizer, request)),
       )
     },
-    { maxBatch: Math.max(1, maxBatch >> 2), lanes, order: rowLength },
+    {
+      maxBatch: options.batchSize ? Math.max(1, options.batchSize >> 2) : scoredTogether(size),
+      lanes,
+      order: rowLength,
+    },
   )
   return {
     name,
-    concurrency: 4 * maxBatch * (pool?.size ?? 1),
+    concurrency: 4 * slots * (pool?.size ?? 1),
     maxShots,
     independent: !currentDevice().gpu,
     totals: writer.totals,

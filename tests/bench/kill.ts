@@ -4,14 +4,15 @@
  *
  *     npx tsx tests/bench/kill.ts [--kills 20] [--dir runs/kill] [arguments of `musc run`, default: smoke]
  */
+
 import { type ChildProcess, spawn } from "node:child_process"
 import { readdirSync, readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
-import { parseArgs } from "node:util"
 import { openSafetensors } from "../../lib/model/safetensors"
 import { rng } from "../../lib/rng"
+import { argumentsOf } from "./arguments"
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = argumentsOf(__filename, {
   options: { kills: { type: "string", default: "20" }, dir: { type: "string", default: "runs/kill" } },
   allowPositionals: true,
 })

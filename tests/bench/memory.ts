@@ -5,10 +5,10 @@
  *
  * Prints a table; the figures of tests/model/memory.test.ts were made by it. Linux only (VmHWM of /proc/self/status).
  */
+
 import { execFileSync } from "node:child_process"
 import { readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
-import { parseArgs } from "node:util"
 import { tf, useBackend } from "../../lib/device/tf"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { loadConfig } from "../../lib/model/config"
@@ -21,8 +21,9 @@ import { parameterCount } from "../../lib/model/weights"
 import { rng } from "../../lib/rng"
 import { train } from "../../lib/train/loop"
 import { preferenceDefaults } from "../../lib/train/losses"
+import { argumentsOf } from "./arguments"
 
-const { values: given, positionals } = parseArgs({
+const { values: given, positionals } = argumentsOf(__filename, {
   allowPositionals: true,
   options: {
     length: { type: "string", default: "128" },

@@ -6,12 +6,12 @@ import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { parseArgs } from "node:util"
 import { z } from "zod"
 import { readJsonl } from "../../lib/data/jsonl"
 import type { EvalItem } from "../../lib/data/results"
 import type { WeighedRow } from "../../lib/data/schema"
 import { wordsOf } from "../../lib/engine/torch"
+import { argumentsOf } from "./arguments"
 
 /**
  * Runs against a real server of the embedded model:
@@ -29,7 +29,7 @@ import { wordsOf } from "../../lib/engine/torch"
  * --greedy sets every temperature to 0, for servers without seeds. Ends with exit code 1 when anything differs.
  */
 
-const { values: given, positionals } = parseArgs({
+const { values: given, positionals } = argumentsOf(__filename, {
   allowPositionals: true,
   options: {
     model: { type: "string", default: join(__dirname, "../../data/models/world") },

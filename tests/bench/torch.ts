@@ -1,7 +1,6 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { parseArgs } from "node:util"
 import { parseConfig } from "../../lib/config/config"
 import { readJsonl } from "../../lib/data/jsonl"
 import type { MetricsLine } from "../../lib/data/results"
@@ -16,6 +15,7 @@ import { trainSettings } from "../../lib/runs/stages"
 import { torchScorer } from "../../lib/runs/torch-score"
 import { runTraining } from "../../lib/runs/train-stage"
 import { killAtStep } from "../support/kill-job"
+import { argumentsOf } from "./arguments"
 
 /**
  * Training by Python jobs against training in this process, on the pairs of a run. Says of each way the largest
@@ -26,7 +26,7 @@ import { killAtStep } from "../support/kill-job"
  * RUN is a run folder with seed-0/respond.jsonl; with --model its pairs are scored and learned by that model.
  */
 
-const { values: given, positionals } = parseArgs({
+const { values: given, positionals } = argumentsOf(__filename, {
   allowPositionals: true,
   options: {
     model: { type: "string" },

@@ -6,11 +6,11 @@ import type { Message } from "../../lib/data/schema"
 import { tf, useBackend } from "../../lib/device/tf"
 import { describeModel } from "../../lib/engine/description"
 import type { GenerateRequest, ScoreRequest } from "../../lib/engine/engine"
-import { type LocalModel, openLocal } from "../../lib/engine/local"
+import { type LocalModel, openLocal, usualSlots } from "../../lib/engine/local"
 import { CUT_IN_THOUGHTS, withoutThoughts } from "../../lib/engine/reply"
 import { StoppedError } from "../../lib/errors"
 import { readAdapter } from "../../lib/model/adapter"
-import { loadConfig } from "../../lib/model/config"
+import { loadConfig, type ModelConfig } from "../../lib/model/config"
 import { generate } from "../../lib/model/generate"
 import { contrast, pack, responseLogProbs } from "../../lib/model/logprobs"
 import { bind, fromAdapter, type Lora, release } from "../../lib/model/lora"
@@ -289,5 +289,16 @@ describe("a folder whose template opens thoughts", () => {
     expect(withoutThoughts(await one!.generate(request(1)))).toMatchObject({ text: "", problem: CUT_IN_THOUGHTS })
     for (const engine of [one!, other!]) engine.dispose()
     for (const model of [thinking!, plain!]) tf.dispose(model.model.params)
+  })
+})
+
+describe("answers under way at once", () => {
+  const of = (layers: number, kvHeads: number, headDim: number) =>
+    usualSlots({ layers, kvHeads, headDim } as ModelConfig)
+  it("are as many as 1 GiB of keys and values holds, from 16 to 128", () => {
+    expect(of(30, 3, 64)).toBe(40) // SmolLM2-135M: 45 KiB a token
+    expect(of(24, 2, 64)).toBe(80) // Qwen2.5-0.5B: 24 KiB
+    expect(of(32, 8, 128)).toBe(16) // Llama 3 8B: 256 KiB
+    expect(of(4, 2, 32)).toBe(128) // a small one
   })
 })

@@ -12,13 +12,14 @@
  *
  * Full disks need the right to mount. The exit code is 1 when anything was lost.
  */
+
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { parseArgs } from "node:util"
 import { writeAtomic } from "../../../lib/data/files"
 import { commit, machine } from "../../../lib/runs/origin"
 import { hubServer } from "../../support/hub-server"
+import { argumentsOf } from "../arguments"
 import { servedCases } from "./cases"
 import { lastLine, musc } from "./child"
 import { fullDisks } from "./disks"
@@ -32,7 +33,7 @@ import { type Tally, type Tried, tableOf } from "./table"
 import { hostileTexts } from "./texts"
 import { worksOf } from "./works"
 
-const { values } = parseArgs({
+const { values } = argumentsOf(__filename, {
   options: {
     full: { type: "boolean", default: false },
     only: { type: "string" },
