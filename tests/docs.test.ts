@@ -167,7 +167,7 @@ it("the page on environment variables names every one that the library reads", (
   const kernels = readdirSync("lib/native/kernels").flatMap((file) =>
     [...textOf(join("lib/native/kernels", file)).matchAll(/getenv\("(\w+)/g)].map((match) => match[1]!),
   )
-  expect(kernels).toContain("MUSC_FUSED")
+  expect(kernels).toContain("MUSC_KERNELS")
   const usual = ["PATH", "JUPYTER_PATH", "npm_command"]
   const read = [...Object.keys(variables), ...kernels].filter((name) => !usual.includes(name))
   expect(read.filter((name) => !page.includes(`\`${name}\``))).toEqual([])

@@ -45,7 +45,7 @@ export function kernelSet(): string {
 }
 
 /** File of the kernels for a level, in the folder of the binding. */
-export const kernelLibrary = (level: string): string => `libfused-${kernelSet()}-${level}.so`
+export const kernelLibrary = (level: string): string => `libmusc-kernels-${kernelSet()}-${level}.so`
 
 /** Whether the kernels in the folder of a binding are those of this version; false where that cannot be told. */
 export const hasKernels = (binding: string): boolean =>

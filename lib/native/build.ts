@@ -172,7 +172,7 @@ async function compile(
       "-include",
       guard,
       ...sources(source),
-      `-DMUSC_KERNELS="${kernelSet()}"`,
+      `-DMUSC_KERNEL_SET="${kernelSet()}"`,
       kernelLoader,
       "-o",
       path.join(folder, path.basename(bindingFile)),

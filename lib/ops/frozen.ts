@@ -28,13 +28,13 @@ export const isFrozen = (matrix: Tensor | Frozen): matrix is Frozen => "packed" 
  */
 export function freeze(matrix: Tensor2D, transposed = false): Frozen {
   const [rows, columns] = matrix.shape
-  const packed = kernel("MuscFreeze", [Number(transposed)], [matrix])
+  const packed = kernel("MuscPack", [Number(transposed)], [matrix])
   return { packed, shape: transposed ? [columns, rows] : [rows, columns], size: matrix.size }
 }
 
 /** The matrix [D, O] as floats: a new tensor for one that is frozen. */
 export const floatsOf = (matrix: Matrix): Tensor2D =>
-  isFrozen(matrix) ? (kernel("MuscThaw", [matrix.shape[1]], [matrix.packed]) as Tensor2D) : matrix
+  isFrozen(matrix) ? (kernel("MuscUnpack", [matrix.shape[1]], [matrix.packed]) as Tensor2D) : matrix
 
 /** x · matrix. Without a gradient. */
 export const multiply = (x: Tensor2D, matrix: Matrix): Tensor2D =>

@@ -1,6 +1,7 @@
-// Runs every kernel of lib/native/kernels at odd sizes, with as much of TensorFlow's C interface as they need: built with
-// AddressSanitizer and UndefinedBehaviorSanitizer, so that a read or write outside of a tensor, or a division by zero, ends
-// it. Each call is repeated with one input at a time made too small or too large, which a kernel must refuse or survive.
+// Runs every kernel of lib/native/kernels at odd sizes, with as much of TensorFlow's C interface as they need: built
+// with AddressSanitizer and UndefinedBehaviorSanitizer, so that a read or write outside of a tensor, or a division by
+// zero, ends it. Each call is repeated with one input at a time made too small or too large, which a kernel must refuse
+// or survive.
 #include "tensorflow/c/kernels.h"
 
 #include <algorithm>
@@ -80,7 +81,8 @@ TF_Tensor* TF_ForwardInputOrAllocateOutput(TF_OpKernelContext* context, const in
   static bool forwards = false;
   const TF_Tensor& input = context->inputs.at(candidates[0]);
   const std::vector<int64_t> shape(dims, dims + rank);
-  if ((forwards = !forwards) && input.shape == shape) {  // every other time, as TensorFlow does where nobody else needs it
+  if ((forwards = !forwards) &&
+      input.shape == shape) {  // every other time, as TensorFlow does where nobody else needs it
     *forwarded = candidates[0];
     return new TF_Tensor(context->outputs[i] = input);
   }
@@ -111,7 +113,9 @@ void TF_OpKernelConstruction_GetAttrInt64List(TF_OpKernelConstruction* c, const 
                                               TF_Status*) {
   std::copy_n(c->settings.begin(), length, values);
 }
-void TF_OpKernelConstruction_GetAttrInt64(TF_OpKernelConstruction*, const char*, int64_t* value, TF_Status*) { *value = 1; }
+void TF_OpKernelConstruction_GetAttrInt64(TF_OpKernelConstruction*, const char*, int64_t* value, TF_Status*) {
+  *value = 1;
+}
 void TF_OpKernelConstruction_Failure(TF_OpKernelConstruction*, TF_Status*) {}
 }
 
@@ -227,8 +231,9 @@ static void attention(int64_t B, int64_t T, int64_t N, int64_t K, int64_t H, int
   const std::vector<int64_t> settings{N, K, window};
   check("MuscAttention", settings, {qk, qk, v, at, at, first});
   check("MuscAttention", settings, {qk, floats({B, K, T, H}), floats({B, K, T, H}), at, at, first});
-  check("MuscAttentionGradient", settings,
-        {floats({B * (T - from), N * H}), qk, v, at, first, floats({B * (T - from), N * H}), positive({B, N, T - from})});
+  check(
+      "MuscAttentionGradient", settings,
+      {floats({B * (T - from), N * H}), qk, v, at, first, floats({B * (T - from), N * H}), positive({B, N, T - from})});
 }
 
 static void frozen(int64_t M, int64_t D, int64_t O) {
@@ -242,9 +247,9 @@ static void frozen(int64_t M, int64_t D, int64_t O) {
   const TF_Tensor packed = halves({(O + 2 * W - 1) / (2 * W), D, W});
   std::vector<int32_t> ids(M);
   for (int64_t i = 0; i < M; i++) ids[i] = i % O;
-  check("MuscFreeze", {0}, {halves({D, O})});
-  check("MuscFreeze", {1}, {halves({O, D})});
-  check("MuscThaw", {O}, {packed});
+  check("MuscPack", {0}, {halves({D, O})});
+  check("MuscPack", {1}, {halves({O, D})});
+  check("MuscUnpack", {O}, {packed});
   check("MuscFrozenRows", {O}, {packed, ints({M}, ids)});
   for (int64_t turned : {0, 1}) {
     const auto x = [&](int64_t n) { return floats({M, turned ? n : D}); };
@@ -261,9 +266,10 @@ static void decode(int64_t B, int64_t N, int64_t K, int64_t H, int64_t S, int64_
   std::vector<int32_t> columns(B);
   for (int64_t b = 0; b < B; b++) columns[b] = b % 3 == 1 ? -1 : b % S;
   const int64_t padded = (P + 15) / 16 * 16;
-  check("MuscDecode", {N, K, window},
-        {floats({B, (N + K) * H}), floats({B, K * H}), floats({B, H / 2}), floats({B, H / 2}), number(.5f),
-         floats({B * K * S, H}), floats({B * K * S, H}), ints({B}, columns), floats({K, H, padded}), floats({K, P, H})});
+  check(
+      "MuscDecode", {N, K, window},
+      {floats({B, (N + K) * H}), floats({B, K * H}), floats({B, H / 2}), floats({B, H / 2}), number(.5f),
+       floats({B * K * S, H}), floats({B * K * S, H}), ints({B}, columns), floats({K, H, padded}), floats({K, P, H})});
 }
 
 int main() {
@@ -297,7 +303,8 @@ int main() {
         for (int64_t parts : {1, 3}) {
           for (int64_t turned : {0, 1, 2, 3}) {
             const bool a = turned & 1, b = turned & 2;
-            check("MuscProduct", {a, b, parts}, {a ? floats({K, M}) : floats({M, K}), b ? floats({D, K}) : floats({K, D})});
+            check("MuscProduct", {a, b, parts},
+                  {a ? floats({K, M}) : floats({M, K}), b ? floats({D, K}) : floats({K, D})});
           }
           if (K && D) check("MuscGatedProduct", {1, parts}, {floats({M, K}), floats({K, D}), floats({K, D})});
           if (K && D)

@@ -312,7 +312,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("kernels of our own", () =
   const levels = [/avx512vl/.test(instructions) && "x86-64-v4", /avx2/.test(instructions) && "x86-64-v3", "plain", "0"]
   it.each(levels.filter((level) => level !== false))("compiled for %s, or without any, train alike", (level) => {
     const usual = elsewhere({})
-    const other = elsewhere({ MUSC_FUSED: level })
+    const other = elsewhere({ MUSC_KERNELS: level })
     expect(other.present).toBe(level !== "0")
     expect(Math.abs(other.loss / usual.loss - 1)).toBeLessThan(1e-5)
     expect(Math.abs(other.norm / usual.norm - 1)).toBeLessThan(1e-4)

@@ -20,7 +20,7 @@ struct Decode {
   const float *keys, *values, *sharedKeys, *sharedValues;
   const int32_t* columns;
   int64_t width;  // of a line of scores
-  std::vector<float> turned, scores;
+  std::vector<float> rotated, scores;
 
   /** Position of the first key that a row sees, and keys of the shared ones and of its own. */
   int64_t first(int64_t b) const { return window ? std::max<int64_t>(0, P + columns[b] - window + 1) : 0; }
@@ -76,14 +76,14 @@ static void decode(Call& call) {
   }
   if (longest < 0) return void(std::fill_n(out, B * N * H, 0.f));
   d.width = d.padded + longest + 1 + 2 * W;
-  d.turned.resize(B * N * H);
+  d.rotated.resize(B * N * H);
   d.scores.resize(B * N * d.width);
 
-  const auto turn = [&](int64_t b) {
+  const auto rotate = [&](int64_t b) {
     std::vector<float> key(H);
     for (int64_t h = 0; h < N + K; h++) {
       const float* x = qk.floats() + (b * (N + K) + h) * H;
-      float* to = h < N ? &d.turned[(b * N + h) * H] : key.data();
+      float* to = h < N ? &d.rotated[(b * N + h) * H] : key.data();
       const float factor = h < N ? *scale.floats() : 1;
       sweep(half, [&](int64_t j, int n) {
         const V c = load(cos.floats() + b * half + j, n) * factor, s = load(sin.floats() + b * half + j, n) * factor;
@@ -102,7 +102,7 @@ static void decode(Call& call) {
     const int64_t before = d.shared(b), from = d.ownFrom(b), own = d.own(b), count = before + own;
     for (int64_t g = 0; g < K; g++) {
       const float* k = d.keys + ((b * K + g) * d.S + from) * H;
-      const float* q = &d.turned[(b * N + g * G) * H];
+      const float* q = &d.rotated[(b * N + g * G) * H];
       for (int64_t s = 0; s < own; s++)
         for (int64_t j = 0; j < G; j++) {
           V total = {};
@@ -139,11 +139,11 @@ static void decode(Call& call) {
   const int64_t ownCost = 4 * N * H * (longest + 1);
   if (!d.P) {
     return parallel(B, ownCost, [&](int64_t b) {
-      if (!idle(b)) turn(b), attend(b), add(b);
+      if (!idle(b)) rotate(b), attend(b), add(b);
     });
   }
   parallel(B, 8 * N * H, [&](int64_t b) {
-    if (!idle(b)) turn(b);
+    if (!idle(b)) rotate(b);
   });
   // All rows' queries while some of the shared keys are in the first cache.
   const int64_t blocks = d.padded / W;
@@ -154,7 +154,7 @@ static void decode(Call& call) {
       const int64_t low = std::max(from, skipped), high = std::min(from + W, d.P);
       if (d.columns[b] < 0 || low >= high) continue;
       for (int64_t n = g * G; n < (g + 1) * G; n++) {
-        const V found = sharedScores(&d.turned[(b * N + n) * H], d.sharedKeys + g * H * d.padded + from, d.padded, H);
+        const V found = sharedScores(&d.rotated[(b * N + n) * H], d.sharedKeys + g * H * d.padded + from, d.padded, H);
         float lanes[W];
         store(lanes, found);
         std::copy_n(lanes + low - from, high - low, d.line(b, n) + low - skipped);

@@ -104,7 +104,7 @@ static Op<gatedGradient> gatedGradientOp("MuscGatedGradient", {"dy: float", "gat
                                          {"dgate: float", "dup: float"});
 
 // Turns each head's halves by its token's angles. x [M, heads · H], cos and sin [M, H / 2]; the first heads are also
-// scaled. Settings: how many those are, and 1 to turn back (which is the gradient).
+// scaled. Settings: how many those are, and 1 to rotate back (which is the gradient).
 static void rotate(Call& call) {
   const auto x = call.input(0), cos = call.input(1), sin = call.input(2), scale = call.input(3);
   const int64_t half = cos.last(), M = cos.rows(), scaled = call.settings[0];

@@ -67,14 +67,14 @@ auto widened(const int32_t* packed, int64_t D) {
 }
 
 /** The columns of its transpose [O, D]; `k` is a multiple of 2 W. */
-auto widenedTurned(const int32_t* packed, int64_t D) {
+auto widenedTransposed(const int32_t* packed, int64_t D) {
   return [=](int64_t column, int64_t k, int64_t n, float* panel) {
     for (int64_t i = 0; i < n; i += wide)
       for (int64_t j = 0; j < wide; j += W) {
         const int32_t* from = packed + ((k + i) / wide * D + column + j) * W;
         I square[W];
         for (int l = 0; l < W; l++) square[l] = column + j + l < D ? load(from + l * W) : I{};
-        turn(square);
+        transpose(square);
         for (int l = 0; l < W; l++) {
           if (i + l < n) store(panel + (i + l) * wide + j, lowHalf(square[l]));
           if (i + W + l < n) store(panel + (i + W + l) * wide + j, highHalf(square[l]));
@@ -126,11 +126,11 @@ bool isPacked(const Call::Input& packed, int64_t columns) {
 
 // Packs a matrix [D, O], or with the setting 1 the transpose of one [O, D], whose numbers are all of bf16 -> [panels,
 // D, W].
-static void freeze(Call& call) {
+static void pack(Call& call) {
   const auto weight = call.input(0);
-  const bool turned = call.settings[0];
-  REQUIRE(weight.shape.size() == 2, "freeze: needs a matrix");
-  const int64_t D = weight.shape[turned ? 1 : 0], O = weight.shape[turned ? 0 : 1], panels = panelsOf(O);
+  const bool transposed = call.settings[0];
+  REQUIRE(weight.shape.size() == 2, "pack: needs a matrix");
+  const int64_t D = weight.shape[transposed ? 1 : 0], O = weight.shape[transposed ? 0 : 1], panels = panelsOf(O);
   int32_t* out = call.outputInts(0, {panels, D, W});
   std::atomic<bool> exact{true};
   parallel(panels, 4 * D * wide, [&](int64_t panel) {
@@ -138,22 +138,22 @@ static void freeze(Call& call) {
       for (int64_t l = 0; l < W; l++) {
         const auto bits = [&](int64_t column) -> uint32_t {
           uint32_t word = 0;
-          if (column < O) std::memcpy(&word, weight.floats() + (turned ? column * D + k : k * O + column), 4);
+          if (column < O) std::memcpy(&word, weight.floats() + (transposed ? column * D + k : k * O + column), 4);
           if (word & 0xffff) exact = false;
           return word;
         };
         out[(panel * D + k) * W + l] = bits(panel * wide + l) >> 16 | (bits(panel * wide + W + l) & ~0xffffu);
       }
   });
-  REQUIRE(exact, "freeze: the matrix has numbers that bf16 does not hold");
+  REQUIRE(exact, "pack: the matrix has numbers that bf16 does not hold");
 }
-static Op<freeze> freezeOp("MuscFreeze", {"weight: float"}, {"packed: int32"});
+static Op<pack> packOp("MuscPack", {"weight: float"}, {"packed: int32"});
 
 // The packed matrix as floats [D, O]. Settings: O.
-static void thaw(Call& call) {
+static void unpack(Call& call) {
   const auto packed = call.input(0);
   const int64_t O = call.settings[0];
-  REQUIRE(isPacked(packed, O), "thaw: the panels must be those of so many columns");
+  REQUIRE(isPacked(packed, O), "unpack: the panels must be those of so many columns");
   const int64_t D = packed.shape[1], panels = packed.shape[0];
   float* out = call.output(0, {D, O});
   constexpr int64_t lines = 16;
@@ -167,23 +167,23 @@ static void thaw(Call& call) {
       }
   });
 }
-static Op<thaw> thawOp("MuscThaw", {"packed: int32"}, {"weight: float"});
+static Op<unpack> unpackOp("MuscUnpack", {"packed: int32"}, {"weight: float"});
 
 // x [M, D] · columns [from, from + n) of the matrix -> [M, n], or with the setting 1 dy [M, n] · the transpose of those
 // columns -> [M, D]. Settings: O, from (of whole panels), n, whether it is the transpose.
 static void frozenProduct(Call& call) {
   const auto x = call.input(0), packed = call.input(1);
   const int64_t O = call.settings[0], from = call.settings[1], n = call.settings[2];
-  const bool turned = call.settings[3];
+  const bool transposed = call.settings[3];
   REQUIRE(isPacked(packed, O) && from >= 0 && n >= 0 && from + n <= O && from % wide == 0,
           "frozen product: the panels must be those of so many columns");
   const int64_t D = packed.shape[1], M = x.rows();
-  REQUIRE(x.shape.size() == 2 && x.last() == (turned ? n : D),
+  REQUIRE(x.shape.size() == 2 && x.last() == (transposed ? n : D),
           "frozen product: x must be as wide as the matrix is high, or its transpose");
-  float* out = call.output(0, {M, turned ? D : n});
+  float* out = call.output(0, {M, transposed ? D : n});
   const int32_t* first = packed.ints() + from / wide * D * W;
-  if (!turned) return multiply(x.floats(), first, M, D, n, out);
-  sumOfProducts(out, M, D, Product{Rows(x.floats(), M, n), widenedTurned(first, D)});
+  if (!transposed) return multiply(x.floats(), first, M, D, n, out);
+  sumOfProducts(out, M, D, Product{Rows(x.floats(), M, n), widenedTransposed(first, D)});
 }
 static Op<frozenProduct> frozenProductOp("MuscFrozenProduct", {"x: float", "packed: int32"}, {"y: float"});
 
@@ -193,18 +193,18 @@ static Op<frozenProduct> frozenProductOp("MuscFrozenProduct", {"x: float", "pack
 static void frozenLora(Call& call) {
   const auto x = call.input(0), packed = call.input(1), first = call.input(2), second = call.input(3);
   const int64_t O = call.settings[0];
-  const bool turned = call.settings[1];
+  const bool transposed = call.settings[1];
   REQUIRE(isPacked(packed, O), "frozen product: the panels must be those of so many columns");
-  const auto& down = turned ? second : first;
-  const auto& up = turned ? first : second;
+  const auto& down = transposed ? second : first;
+  const auto& up = transposed ? first : second;
   const int64_t D = packed.shape[1], M = x.rows(), R = down.last();
-  REQUIRE(x.shape.size() == 2 && x.last() == (turned ? O : D) && R > 0 && down.is({D, R}) && up.is({R, O}),
+  REQUIRE(x.shape.size() == 2 && x.last() == (transposed ? O : D) && R > 0 && down.is({D, R}) && up.is({R, O}),
           "frozen product: x and the update must fit the matrix");
-  float *out = call.output(0, {M, turned ? D : O}), *through = call.output(1, {M, R});
-  if (turned) {
+  float *out = call.output(0, {M, transposed ? D : O}), *through = call.output(1, {M, R});
+  if (transposed) {
     const Rows rows(x.floats(), M, O);
     sumOfProducts(through, M, R, Product{rows, turnedColumnsOf(up.floats(), R, O)});
-    return sumOfProducts(out, M, D, Product{rows, widenedTurned(packed.ints(), D)},
+    return sumOfProducts(out, M, D, Product{rows, widenedTransposed(packed.ints(), D)},
                          Product{Rows(through, M, R), turnedColumnsOf(down.floats(), D, R)});
   }
   if (!M || M > many) {

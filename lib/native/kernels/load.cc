@@ -12,8 +12,8 @@
 
 #include <string>
 
-// Loads the kernels beside this library that fit the processor, or those that MUSC_FUSED names; without any
-// (MUSC_FUSED=0), TensorFlow's own do the work.
+// Loads the kernels beside this library that fit the processor, or those that MUSC_KERNELS names; without any
+// (MUSC_KERNELS=0), TensorFlow's own do the work.
 
 #if defined(__x86_64__)
 /** Whether the processor has tiles, and the system lets this process use them: Linux wants to be asked. */
@@ -27,8 +27,8 @@ static bool hasTiles() {
 #endif
 
 static std::string level() {
-  const char* wished = std::getenv("MUSC_FUSED");
-  if (wished && std::string(wished) != "amx") return wished;  // tiles only where they can be had
+  const char* named = std::getenv("MUSC_KERNELS");
+  if (named && std::string(named) != "amx") return named;  // tiles only where they can be had
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const auto has512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -61,6 +61,7 @@ __attribute__((constructor)) static void load() {
   if (!dladdr(reinterpret_cast<void*>(&load), &here)) return;
   const std::string file = here.dli_fname, fitting = level();
   if (fitting != "0")
-    dlopen((file.substr(0, file.rfind('/') + 1) + "libfused-" MUSC_KERNELS "-" + fitting + ".so").c_str(), RTLD_NOW);
+    dlopen((file.substr(0, file.rfind('/') + 1) + "libmusc-kernels-" MUSC_KERNEL_SET "-" + fitting + ".so").c_str(),
+           RTLD_NOW);
   dl_iterate_phdr(&giveBack, nullptr);
 }

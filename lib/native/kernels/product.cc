@@ -446,17 +446,17 @@ void multiplied(int64_t parts, const Lines& left, const Lines& right, const Targ
     multiply<3>(left, right, out, update, gate);
 }
 
-/** Rows of a matrix, or of what it is when turned. */
-Lines rowsOf(const Call::Input& x, bool turned) {
+/** Rows of a matrix, or of what it is when transposed. */
+Lines rowsOf(const Call::Input& x, bool transposed) {
   const int64_t columns = x.last(), rows = x.shape[0];
-  return turned ? Lines{x.floats(), columns, rows, 1, columns} : Lines{x.floats(), rows, columns, columns, 1};
+  return transposed ? Lines{x.floats(), columns, rows, 1, columns} : Lines{x.floats(), rows, columns, columns, 1};
 }
-Lines columnsOf(const Call::Input& x, bool turned) { return rowsOf(x, !turned); }
+Lines columnsOf(const Call::Input& x, bool transposed) { return rowsOf(x, !transposed); }
 
 }  // namespace
 
-// a · b, either turned first: a [M, K], b [K, N] -> [M, N]. Settings: whether a, whether b is turned; parts of a
-// number, 3 or 1.
+// a · b, either transposed first: a [M, K], b [K, N] -> [M, N]. Settings: whether a, whether b is transposed; parts of
+// a number, 3 or 1.
 static void product(Call& call) {
   const auto a = call.input(0), b = call.input(1);
   const Lines left = rowsOf(a, call.settings[0]), right = columnsOf(b, call.settings[1]);
@@ -465,9 +465,9 @@ static void product(Call& call) {
   if (!left.length) return void(std::fill_n(out.data, out.rows * out.columns, 0));
   // The columns of a matrix are packed faster as the right one: aᵀ b, if that has more rows than columns, is (bᵀ a)ᵀ.
   // Of a result that no cache holds, such as a large table's gradient, a second one would cost more.
-  const bool turned =
+  const bool transposed =
       call.settings[0] && !call.settings[1] && out.rows > out.columns && out.rows * out.columns <= 1 << 20;
-  if (!turned) return multiplied(call.settings[2], left, right, out);
+  if (!transposed) return multiplied(call.settings[2], left, right, out);
   const auto other = room<float>(out.rows * out.columns);
   multiplied(call.settings[2], rowsOf(b, true), columnsOf(a, false), {other.get(), out.columns, out.rows, out.rows});
   parallel(ceil(out.rows, side), side * out.columns, [&](int64_t piece) {
@@ -479,12 +479,12 @@ static void product(Call& call) {
 static Op<product> productOp("MuscProduct", {"a: float", "b: float"}, {"y: float"});
 
 // x · weight + (x · down) · up, and x · down: x [M, K], weight [K, N], down [K, R], up [R, N] -> [M, N], [M, R].
-// Settings: whether weight, down and up are turned first; parts of a number, 3 or 1.
+// Settings: whether weight, down and up are transposed first; parts of a number, 3 or 1.
 static void lowRankProduct(Call& call) {
   const auto x = call.input(0), weight = call.input(1), down = call.input(2), up = call.input(3);
-  const bool turned = call.settings[0];
-  const Lines left = rowsOf(x, false), right = columnsOf(weight, turned);
-  const LowRank columns{columnsOf(down, turned), columnsOf(up, turned), {}};
+  const bool transposed = call.settings[0];
+  const Lines left = rowsOf(x, false), right = columnsOf(weight, transposed);
+  const LowRank columns{columnsOf(down, transposed), columnsOf(up, transposed), {}};
   const int64_t M = left.count, N = right.count, R = columns.down.count;
   REQUIRE(left.length == right.length && left.length == columns.down.length && R == columns.up.length &&
               N == columns.up.count,

@@ -167,7 +167,7 @@ inline auto turnedColumnsOf(const float* B, int64_t N, int64_t K) {
           const int64_t at = column + j + l;
           square[l] = at < N ? bitsOf(load(B + at * K + k + i, length)) : I{};
         }
-        turn(square);
+        transpose(square);
         for (int l = 0; l < length; l++) store(panel + (i + l) * wide + j, floatOf(square[l]));
       }
   };

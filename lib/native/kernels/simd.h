@@ -164,9 +164,9 @@ static void columns(const float* A, int64_t row, int64_t column, const float* B,
   }
 }
 
-/** Turns a square of vectors: lane j of vector i becomes lane i of vector j. */
+/** Transposes a square of vectors: lane j of vector i becomes lane i of vector j. */
 template <int H = W / 2>
-INLINE void turn(I* rows) {
+INLINE void transpose(I* rows) {
   I low, high;  // lanes without the bit H from one vector, those with it from the other
   for (int j = 0; j < W; j++) low[j] = j & H ? W + j - H : j, high[j] = j & H ? W + j : j + H;
 #pragma GCC unroll 16
@@ -176,5 +176,5 @@ INLINE void turn(I* rows) {
     rows[i] = __builtin_shuffle(one, other, low);
     rows[i + H] = __builtin_shuffle(one, other, high);
   }
-  if constexpr (H > 1) turn<H / 2>(rows);
+  if constexpr (H > 1) transpose<H / 2>(rows);
 }

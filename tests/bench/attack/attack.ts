@@ -8,6 +8,7 @@
  *                                          endurance, signals
  *     npm run attack -- --cases FOLDER     plays the chat servers that lie in a folder; see cases.ts
  *     npm run attack -- --full --only signals --works train,job   some of the work that signals stop; see works.ts
+ *     npm run attack -- --full --only endurance --works kernel    training, generation or kernel
  *     npm run attack -- --full --record    keeps the table as data/results/attack.json and .md
  *
  * Full disks need the right to mount. The exit code is 1 when anything was lost.
@@ -87,7 +88,8 @@ async function main(): Promise<void> {
       ],
       servers: async () => [await chatServers(), await hubs(modelFiles())],
       texts: async () => [await hostileTexts(root, run, budget(0.15))],
-      endurance: () => endurance(full ? 3000 : 100, full ? 10_000 : 300, full ? budget(0.5) : 120),
+      endurance: () =>
+        endurance(full ? 3000 : 100, full ? 10_000 : 300, full ? budget(0.5) : 120, values.works?.split(",")),
       disks: () =>
         fullDisks(
           root,
