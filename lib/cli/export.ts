@@ -16,22 +16,20 @@ import {
   toTrl,
 } from "../data/preferences"
 import { pairRow, weighedRow } from "../data/schema"
-import { useBackend } from "../device/tf"
 import { describeModel } from "../engine/description"
 import { InputError } from "../errors"
 import { readAdapter, writeAdapter } from "../model/adapter"
-import { mergeAdapter } from "../model/merge"
+import type { FloatDtype } from "../model/floats"
 import { preferenceOf } from "../musc/respond"
 import { type WeightingName, weightings } from "../musc/weigh"
 import { modelFolder } from "../runs/model"
 import { encodePrompt } from "../text/chat"
-import { stoppable } from "./support"
+import { merge } from "./merge"
 
 const targets = {
   pairs: ["trl", "llama-factory"],
   weights: ["musc-tdpo"],
   adapter: ["peft"],
-  merged: ["hf", "gguf-ready"],
 } as const
 type Kind = keyof typeof targets
 
@@ -41,37 +39,34 @@ interface Options {
   model?: string
   base?: string
   weighting?: WeightingName
-  dtype?: "bf16" | "f32" | "f16"
+  dtype?: Lowercase<FloatDtype>
+}
+
+/** What each kind reads beside --out and --to. */
+const reads: Readonly<Record<Kind, readonly (keyof Options)[]>> = {
+  pairs: [],
+  weights: ["model", "weighting"],
+  adapter: ["base"],
 }
 
 export function register(program: Command): void {
   program
     .command("export")
-    .description("Write pairs, token weights, an adapter or a merged model for other programs.")
-    .argument("<kind>", "pairs, weights, adapter or merged")
-    .argument(
-      "<from>",
-      "rows of `musc respond` or `musc weigh` (pairs, weights), or an adapter's folder (adapter, merged)",
+    .description(
+      "Write pairs, token weights or an adapter for other programs. `musc merge` writes a whole model, adapter included.",
     )
-    .requiredOption("-o, --out <path>", "new file (pairs, weights) or folder (adapter, merged)")
-    .option(
-      "--to <form>",
-      "trl (default) or llama-factory for pairs, musc-tdpo for weights, peft for adapter, hf (default) or gguf-ready for merged",
-    )
-    .option("--model <model>", "weights, merged: the model that weighed the pairs, or the adapter's base model")
+    .argument("<kind>", "pairs, weights or adapter")
+    .argument("<from>", "rows of `musc respond` or `musc weigh` (pairs, weights), or an adapter's folder (adapter)")
+    .requiredOption("-o, --out <path>", "new file (pairs, weights) or folder (adapter)")
+    .option("--to <form>", "trl (default) or llama-factory for pairs, musc-tdpo for weights, peft for adapter")
+    .option("--model <model>", "weights: the model that weighed the pairs")
     .option("--base <name>", "adapter: name or path of the base model for AutoPeftModel, e.g. Qwen/Qwen2.5-7B-Instruct")
     .addOption(
-      new Option("--weighting <name>", "weights: the weighting to write")
-        .choices(Object.keys(weightings))
-        .default("kl"),
+      new Option("--weighting <name>", "weights: the weighting to write (default: kl)").choices(
+        Object.keys(weightings),
+      ),
     )
-    .addOption(
-      new Option("--dtype <type>", "merged: type of the weights (default: as in the model)").choices([
-        "bf16",
-        "f32",
-        "f16",
-      ]),
-    )
+    .addOption(new Option("--dtype <type>", "of the former kind merged").choices(["bf16", "f32", "f16"]).hideHelp())
     .addHelpText(
       "after",
       `
@@ -80,7 +75,6 @@ Examples:
   musc export pairs weighed.jsonl --to llama-factory -o data/musc.json   with the entry for dataset_info.json
   musc export weights weighed.jsonl --model world --weighting kl -o tdpo.json   the authors' token-weighted file
   musc export adapter runs/mine/seed-0/train/musc/adapter --base Qwen/Qwen2.5-7B-Instruct -o adapter
-  musc export merged runs/mine/seed-0/train/musc/adapter --model Qwen/Qwen2.5-7B-Instruct --to gguf-ready -o merged
 
 In the other direction, \`musc train FILE\` reads TRL, Alpaca and ShareGPT ranking files and the token-weighted file.`,
     )
@@ -88,6 +82,7 @@ In the other direction, \`musc train FILE\` reads TRL, Alpaca and ShareGPT ranki
 }
 
 async function exportCommand(kind: string, from: string, options: Options): Promise<void> {
+  if (kind === "merged") return mergeInstead(from, options)
   const known = (Object.keys(targets) as Kind[]).find((name) => name === kind)
   if (!known)
     throw new InputError(`must be one of ${Object.keys(targets).join(", ")}, got ${kind}; choose one`, {
@@ -98,6 +93,12 @@ async function exportCommand(kind: string, from: string, options: Options): Prom
   if (!forms.includes(to)) {
     throw new InputError(`must be one of ${forms.join(", ")} for ${known}, got ${to}; choose one`, { field: "--to" })
   }
+  const unread = (["model", "base", "weighting", "dtype"] as const).find(
+    (name) => options[name] !== undefined && !reads[known].includes(name),
+  )
+  if (unread) {
+    throw new InputError(`has no effect on ${known}, got ${options[unread]}; leave it out`, { field: `--${unread}` })
+  }
   if (existsSync(options.out)) {
     throw new InputError("must be a new file or folder, got one that exists; choose another name", {
       file: options.out,
@@ -107,7 +108,16 @@ async function exportCommand(kind: string, from: string, options: Options): Prom
   if (known === "pairs") await exportPairs(from, to, options.out)
   if (known === "weights") await exportWeights(from, options)
   if (known === "adapter") await exportAdapter(from, options)
-  if (known === "merged") await exportMerged(from, to, options)
+}
+
+/** What `merged` did as a kind of export is a command of its own. */
+async function mergeInstead(adapter: string, { model, out, to, ...options }: Options): Promise<void> {
+  console.error("note: `musc export merged` is now called `musc merge`, whose --adapter names the folder")
+  if (to !== undefined && !["hf", "gguf-ready"].includes(to))
+    throw new InputError(`must be hf or gguf-ready for merged, got ${to}; leave it out`, { field: "--to" })
+  if (!model)
+    throw new InputError("must name the adapter's base model, got nothing; give --model", { field: "--model" })
+  await merge({ ...options, model, adapter, out })
 }
 
 /** The pairs of a file, ours or another program's; failed rows are counted. */
@@ -188,22 +198,6 @@ async function exportAdapter(from: string, { out, base }: Options): Promise<void
   }
   await writeAdapter(out, adapter, named)
   console.log(`${out}: PEFT adapter of ${named}`)
-}
-
-async function exportMerged(from: string, to: string, { out, model, dtype }: Options): Promise<void> {
-  if (!model)
-    throw new InputError("must name the adapter's base model, got nothing; give --model", { field: "--model" })
-  await stoppable(async (signal, show) => {
-    const folder = await modelFolder(model, { signal, onProgress: show.progress })
-    show.note((await useBackend()).reason)
-    await mergeAdapter(folder, from, out, {
-      dtype: dtype?.toUpperCase() as "BF16" | "F32" | "F16" | undefined,
-      onNote: show.note,
-      onTensor: (done, total) => show.progress({ stage: "merge", unit: "tensors", done, total }),
-    })
-  })
-  console.log(out)
-  if (to === "gguf-ready") console.log(`next, with llama.cpp: python convert_hf_to_gguf.py ${out} --outtype auto`)
 }
 
 const tell = (out: string, pairs: number, failed: number) =>

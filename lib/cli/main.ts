@@ -48,7 +48,7 @@ const entries: readonly Entry[] = [
   },
   {
     name: "export",
-    summary: "write pairs, weights, adapters and models for other programs",
+    summary: "write pairs, weights and adapters for other programs",
     load: () => require("./export"),
   },
   { name: "plan", summary: "estimate how much memory a model needs", load: () => require("./plan") },

@@ -37,12 +37,14 @@ Examples:
   musc merge --model Qwen/Qwen2.5-0.5B-Instruct --adapter adapters/musc/adapter --out merged --dtype bf16
   musc chat --model merged
 
+A GGUF file for llama.cpp: \`python convert_hf_to_gguf.py merged --outtype auto\`, with its converter.
 bf16 has 8 bits of precision, so small updates can be lost in rounding. f32 keeps them, at twice the size.`,
     )
     .action(merge)
 }
 
-async function merge({ model, adapter, out, dtype, backend, force }: Options): Promise<void> {
+/** Merges, and prints where. */
+export async function merge({ model, adapter, out, dtype, backend, force }: Options): Promise<void> {
   await stoppable(async (signal, show) => {
     const folder = await modelFolder(model, { signal, onProgress: show.progress })
     show.note((await useBackend(backend)).reason)
