@@ -68,45 +68,96 @@ interface Running {
   ended: Promise<void>
 }
 
-/**
- * Texts of a server that this process starts and stops. It is started by the first text that is asked for, and again
- * with all adapters that are known by then when one is wanted that it lacks.
- * @throws InputError for a command without {model} and {port}; from `generate`: MuscError with the last lines of its
- * log where it ends or does not answer in time
- */
-export function servedText(model: ModelDescription, options: ServeOptions): ServedText {
-  const { command, log, client = {}, signal, onNote } = options
+/** The words of a command that starts a server. @throws InputError for one without {model} and {port} */
+function serverWords(command: string): string[] {
   const words = wordsOf(command)
   const missing = ["{model}", "{port}"].filter((part) => !words.some((word) => word.includes(part)))
-  if (!words.length || missing.length) {
-    const rule = `must be a command with {model} and {port}, got ${command || "nothing"}`
-    throw new InputError(`${rule}; add ${missing.join(" and ")}`, { field: "--serve" })
-  }
-  const program = engineIn(words) ?? basename(words[0]!)
-  const onRetry = client.onRetry ?? toldOnce((problem) => onNote?.(`${program}: retrying after: ${problem}`))
-  const fields = { leaveOut: client.leaveOut, fields: client.fields, limitField: client.limitField }
-  const known = new Set<string>()
-  let tail = ""
-  let starting: Promise<Running> | undefined
+  if (words.length && !missing.length) return words
+  const rule = `must be a command with {model} and {port}, got ${command || "nothing"}`
+  throw new InputError(`${rule}; add ${missing.join(" and ")}`, { field: "--serve" })
+}
 
-  const start = async (): Promise<Running> => {
+/** The process of a server: started when it is wanted, with the adapters that are known by then; stopped by `pause`. */
+class OwnServer {
+  /** what it is called in messages */
+  readonly program: string
+  /** folders that the next start brings */
+  readonly adapters = new Set<string>()
+  private readonly words: string[]
+  private tail = ""
+  private starting: Promise<Running> | undefined
+
+  constructor(
+    private readonly dir: string,
+    private readonly options: ServeOptions,
+  ) {
+    this.words = serverWords(options.command)
+    this.program = engineIn(this.words) ?? basename(this.words[0]!)
+  }
+
+  /** The server, started if it does not run, and again where it lacks `adapter`. */
+  async running(adapter?: string): Promise<Running> {
+    const current = await this.starting?.catch(() => undefined)
+    if (current?.died.signal.aborted) {
+      this.starting = undefined
+      throw this.dead()
+    }
+    if (current && adapter && !current.adapters.has(adapter)) await this.pause()
+    this.starting ??= this.start()
+    try {
+      return await this.starting
+    } catch (error) {
+      this.starting = undefined
+      throw error
+    }
+  }
+
+  async pause(): Promise<void> {
+    const running = await this.starting?.catch(() => undefined)
+    this.starting = undefined
+    if (running) await end(running)
+  }
+
+  /** Says that it ended by itself, with the last lines of its log. */
+  dead(): MuscError {
+    return new MuscError(`${this.program}: the server ended; see its log, ${this.options.log}${this.lastLines()}`)
+  }
+
+  private lastLines(): string {
+    const lines = this.tail.trim().split("\n").slice(-12).join("\n")
+    return lines && `. Its last lines:\n${lines}`
+  }
+
+  private async start(): Promise<Running> {
     const port = await freePort()
-    const adapters = new Set(known)
-    const own = words.map((word) => word.replaceAll("{model}", model.dir).replaceAll("{port}", `${port}`))
+    const adapters = new Set(this.adapters)
+    const { child, died, ended } = this.spawned(port, adapters)
+    const url = `http://127.0.0.1:${port}/v1`
+    try {
+      const models = await this.listed(url, died.signal)
+      return { child, url, adapters, models, died, ended }
+    } catch (error) {
+      await end({ child, ended })
+      throw error
+    }
+  }
+
+  private spawned(port: number, adapters: ReadonlySet<string>): Pick<Running, "child" | "died" | "ended"> {
+    const { log, onNote } = this.options
+    const own = this.words.map((word) => word.replaceAll("{model}", this.dir).replaceAll("{port}", `${port}`))
     const modules = [...adapters].map((dir) => `${nameOf(dir)}=${resolve(dir)}`)
     const args = modules.length ? [...own.slice(1), "--lora-modules", ...modules] : own.slice(1)
     mkdirSync(dirname(log), { recursive: true })
     const file = createWriteStream(log, { flags: "a" })
-    onNote?.(
-      `server: starting ${program}${modules.length ? ` with ${modules.length} adapters` : ""}; its log is ${log}`,
-    )
+    const brings = modules.length ? ` with ${modules.length} adapters` : ""
+    onNote?.(`server: starting ${this.program}${brings}; its log is ${log}`)
     const child = spawn(own[0]!, args, {
       env: withPython(),
       stdio: ["ignore", "pipe", "pipe"],
       detached: true, // a group of its own, so that all of its processes can be ended
     })
     const keep = (chunk: Buffer) => {
-      tail = (tail + chunk).slice(-4000)
+      this.tail = (this.tail + chunk).slice(-4000)
       file.write(chunk)
     }
     child.stdout.on("data", keep)
@@ -114,7 +165,7 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
     const died = new AbortController()
     const ended = new Promise<void>((done) => {
       child.on("error", (error) => {
-        tail += error.message
+        this.tail += error.message
         died.abort()
         done()
       })
@@ -125,29 +176,23 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
       })
     })
     process.once("exit", () => kill(child, "SIGKILL"))
-    const url = `http://127.0.0.1:${port}/v1`
-    try {
-      const models = await listed(url, died.signal)
-      return { child, url, adapters, models, died, ended }
-    } catch (error) {
-      await end({ child, ended })
-      throw error
-    }
+    return { child, died, ended }
   }
 
   /** Asks for the list of models until it comes. */
-  const listed = async (url: string, died: AbortSignal): Promise<string[]> => {
-    const limit = options.startTimeout ?? 1800
+  private async listed(url: string, died: AbortSignal): Promise<string[]> {
+    const { startTimeout: limit = 1800, client, signal, log, onProgress } = this.options
     const began = Date.now()
     const connection = openConnection({ ...client, baseURL: url, timeout: 10 })
     for (;;) {
       if (signal?.aborted) throw new StoppedError()
-      if (died.aborted) throw deadError()
+      if (died.aborted) throw this.dead()
       const seconds = (Date.now() - began) / 1000
       if (seconds > limit) {
-        throw new MuscError(`${program}: must answer within ${limit} s, got nothing; see its log, ${log}${lastLines()}`)
+        const problem = `${this.program}: must answer within ${limit} s, got nothing; see its log, ${log}`
+        throw new MuscError(`${problem}${this.lastLines()}`)
       }
-      options.onProgress?.(Math.round(seconds), limit)
+      onProgress?.(Math.round(seconds), limit)
       try {
         const reply = jsonOf(await connection.send(new URL(`${url}/models`))) as { data?: { id?: unknown }[] }
         const ids = (reply.data ?? []).flatMap(({ id }) => (typeof id === "string" ? [id] : []))
@@ -156,37 +201,25 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
       await sleep(500, undefined, { signal: died }).catch(() => {})
     }
   }
+}
 
-  const lastLines = () => (tail.trim() ? `. Its last lines:\n${tail.trim().split("\n").slice(-12).join("\n")}` : "")
-  const deadError = () => new MuscError(`${program}: the server ended; see its log, ${log}${lastLines()}`)
-
-  const pause = async () => {
-    const running = await starting?.catch(() => undefined)
-    starting = undefined
-    if (running) await end(running)
-  }
-
-  const running = async (adapter?: string): Promise<Running> => {
-    const current = await starting?.catch(() => undefined)
-    if (current?.died.signal.aborted) {
-      starting = undefined
-      throw deadError()
-    }
-    if (current && adapter && !current.adapters.has(adapter)) await pause()
-    starting ??= start()
-    try {
-      return await starting
-    } catch (error) {
-      starting = undefined
-      throw error
-    }
-  }
+/**
+ * Texts of a server that this process starts and stops. It is started by the first text that is asked for, and again
+ * with all adapters that are known by then when one is wanted that it lacks.
+ * @throws InputError for a command without {model} and {port}; from `generate`: MuscError with the last lines of its
+ * log where it ends or does not answer in time
+ */
+export function servedText(model: ModelDescription, options: ServeOptions): ServedText {
+  const { client = {}, signal, onNote } = options
+  const server = new OwnServer(model.dir, options)
+  const { program } = server
+  const onRetry = client.onRetry ?? toldOnce((problem) => onNote?.(`${program}: retrying after: ${problem}`))
 
   /** Asks the server by a client that is made once a start. */
-  const asking = <Client>(make: (asked: OpenAIOptions) => Client, adapter?: string) => {
+  const asking = <Client>(make: (options: OpenAIOptions) => Client, adapter?: string) => {
     let known: { of: Running; client: Client } | undefined
     return async <T>(ask: (client: Client) => Promise<T>): Promise<T> => {
-      const now = await running(adapter)
+      const now = await server.running(adapter)
       if (known?.of !== now) {
         const name = adapter ? nameOf(adapter) : (now.models.find((id) => !id.startsWith("musc-")) ?? now.models[0]!)
         const stop = signal ? AbortSignal.any([signal, now.died.signal]) : now.died.signal
@@ -198,22 +231,20 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
         if (error instanceof RefusedError || signal?.aborted) throw error
         // A connection is cut a moment before its process is known to be gone.
         await Promise.race([now.ended, sleep(2000)])
-        throw now.died.signal.aborted ? deadError() : error
+        throw now.died.signal.aborted ? server.dead() : error
       }
     }
   }
   const concurrency = client.concurrency ?? 64
   const engineOf = (adapter?: string): Generator => {
-    const scoringEngine = asking(
-      (options) => serverAs(options, { id: options.model, owned_by: program }).engine,
-      adapter,
-    )
+    const answered = asking((options) => serverAs(options, { id: options.model, owned_by: program }).engine, adapter)
     return {
       ...{ name: model.name, independent: true, concurrency },
-      generate: (request) => scoringEngine((engine) => engine.generate(request)),
+      generate: (request) => answered((engine) => engine.generate(request)),
     }
   }
   const scored = asking((options) => serverScorer({ ...options, tokenizer: model.tokenizer }))
+  const fields = { leaveOut: client.leaveOut, fields: client.fields, limitField: client.limitField }
 
   return {
     base: engineOf(),
@@ -222,17 +253,13 @@ export function servedText(model: ModelDescription, options: ServeOptions): Serv
       const hash = createHash("sha256").update(JSON.stringify([model.fingerprint, program, fields]))
       return `${model.name} served by ${program} ${hash.digest("hex").slice(0, 16)}`
     },
-    addAdapter: (dir) => {
-      known.add(dir)
-    },
+    addAdapter: (dir) => void server.adapters.add(dir),
     async withAdapter(dir) {
-      known.add(dir)
+      server.adapters.add(dir)
       return { ...engineOf(dir), dispose() {} }
     },
-    pause,
-    dispose() {
-      void pause()
-    },
+    pause: () => server.pause(),
+    dispose: () => void server.pause(),
   }
 }
 
