@@ -61,7 +61,8 @@ function decoded(text: string): string {
  */
 export function serverAddresses(list: string, field?: string): URL[] {
   const urls = list.split(",").map((text) => serverAddress(text.trim(), field))
-  const twice = urls.find(({ href }, i) => urls.findIndex((other) => other.href === href) < i)
+  const plain = urls.map(({ href }) => href.replace(/\/+(?=$|\?)/, ""))
+  const twice = urls.find((_, i) => plain.indexOf(plain[i]!) < i)
   if (twice) throw new InputError(`must name each server once, got ${twice.href} twice; leave one out`, { field })
   return urls
 }

@@ -127,7 +127,7 @@ export function serverCaller(options: OpenAIOptions): ServerCaller {
         if (signal?.aborted) throw new StoppedError()
         const problem = new Problem(error, connection.redact)
         const where = shownAddress(server.url)
-        const fatal = problem.fatal(where, model, connection.keyVariable)
+        const fatal = problem.fatal(where, model, connection.keyVariable, connection.keyed)
         if (fatal) throw fatal
         if (problem.outOfReach) servers.unreachable(server)
         if (problem.outOfReach && servers.anyReady) {
@@ -184,6 +184,8 @@ function bodyOf(options: OpenAIOptions) {
 export interface Connection {
   urls: URL[]
   keyVariable: string
+  /** Whether that variable holds a key. */
+  keyed: boolean
   /** Sends a body by POST, or asks by GET. @throws HttpError for a status other than 200, ServerError */
   send(url: URL, body?: string): Promise<HttpReply>
   /** A text without the key. */
@@ -233,7 +235,7 @@ export function openConnection(options: Omit<OpenAIOptions, "model">): Connectio
       active.delete(controller)
     }
   }
-  return { urls, keyVariable, send, redact }
+  return { urls, keyVariable, keyed: !!key, send, redact }
 }
 
 /** The key, and how it looks in base64 with and without its scheme, as servers may echo it. */

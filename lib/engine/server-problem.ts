@@ -58,7 +58,7 @@ export class Problem {
   }
 
   /** The error to end with where asking again cannot help. */
-  fatal(where: string, model: string, keyVariable: string): Error | undefined {
+  fatal(where: string, model: string, keyVariable: string, keyed = true): Error | undefined {
     const { error, status, text } = this
     if (error instanceof ServerError && error.kind === "setup") return new InputError(`${where} ${text}`)
     if (!(error instanceof ServerError || error instanceof ReplyError || error instanceof HttpError))
@@ -68,14 +68,27 @@ export class Problem {
     if (status === undefined || status < 400 || status >= 500 || [408, 409, 425, 429].includes(status)) return undefined
     if (/flagged|moderation|content.?(policy|filter|management)/i.test(text))
       return refused(`${where}: request rejected by a content filter: ${text}`, text)
-    if (status === 401 || status === 403)
-      return new InputError(`${where}: key rejected: ${text}; set the right key`, { field: keyVariable })
+    if (status === 401 || status === 403) {
+      return keyed
+        ? new InputError(`${where}: key rejected: ${text}; set the right key`, { field: keyVariable })
+        : noKey(where, text, keyVariable)
+    }
     if (status === 402) return new InputError(`${where}: payment required: ${text}; add credit, then run again`)
-    if (status === 404 || status === 405)
-      return new InputError(`${where}: model ${model} not found: ${text}; check address and model`)
+    if (status === 404 || status === 405) {
+      const remedy = /\/v\d/.test(where)
+        ? "check address and model"
+        : "most addresses end in /v1: add it, or check both"
+      return new InputError(`${where}: no such address, or no model ${model} there: ${text}; ${remedy}`)
+    }
     return refused(`${where}: request for model ${model} rejected: ${text}; ${remedyFor(text)}`, text)
   }
 }
+
+/** The error where a server wants a key and none is set. */
+export const noKey = (where: string, text: string, keyVariable: string): InputError =>
+  new InputError(`must hold the key of ${where}, got nothing, and the server says: ${text}; set it`, {
+    field: keyVariable,
+  })
 
 const refused = (message: string, reason: string) => Object.assign(new RefusedError(message), { reason })
 

@@ -2,11 +2,11 @@ import { createHash } from "node:crypto"
 import { basename } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { z } from "zod"
-import { MuscError, StoppedError } from "../errors"
+import { InputError, MuscError, StoppedError } from "../errors"
 import { below, shownAddress } from "./address"
 import type { Generator } from "./engine"
 import { type OpenAIOptions, openaiGenerator, openConnection } from "./openai"
-import { HttpError, jsonOf } from "./server-problem"
+import { HttpError, jsonOf, Problem } from "./server-problem"
 import { ReplyError } from "./server-reply"
 
 /** What `/v1/models` says of a model; each server says some of it. */
@@ -45,7 +45,8 @@ export interface OpenServer {
 
 /**
  * Asks the servers for their models, and opens a Generator that sends every sampling field which they know.
- * @throws as `openaiGenerator`; MuscError when no server answers, or two of several serve different models
+ * @throws as `openaiGenerator`; InputError where one wants another key; MuscError when no server answers, or two of
+ * several serve different models
  */
 export async function openServer(options: OpenAIOptions): Promise<OpenServer> {
   return serverAs(options, await listedModels(options))
@@ -89,7 +90,7 @@ async function listedModels(options: OpenAIOptions): Promise<ListedModel | undef
     try {
       models.push(await listedAt(url, connection, options))
     } catch (error) {
-      if (error instanceof StoppedError || connection.urls.length === 1) throw error
+      if (error instanceof StoppedError || error instanceof InputError || connection.urls.length === 1) throw error
       errors.push(error) // the others can answer in its place
     }
   }
@@ -106,7 +107,7 @@ async function listedModels(options: OpenAIOptions): Promise<ListedModel | undef
 
 async function listedAt(
   url: URL,
-  { send, redact }: ReturnType<typeof openConnection>,
+  { send, redact, keyVariable, keyed }: ReturnType<typeof openConnection>,
   { model, maxRetries = 5, wait = 0, signal, onRetry }: OpenAIOptions,
 ): Promise<ListedModel | undefined> {
   const began = Date.now()
@@ -119,6 +120,8 @@ async function listedAt(
     } catch (error) {
       if (signal?.aborted) throw new StoppedError()
       const status = error instanceof HttpError ? error.reply.status : 0
+      // The first answer is hours away where a server only judges; a key may be barred from the list alone (403).
+      if (status === 401) throw new Problem(error, redact).fatal(shownAddress(url), model, keyVariable, keyed)
       const noList = status >= 300 && ![408, 425, 429, 502, 503, 504].includes(status)
       if (noList || error instanceof ReplyError) return undefined
       const problem = redact(error instanceof Error ? error.message : `${error}`)

@@ -259,6 +259,27 @@ describe("a refused request says what helps", () => {
     expect(seen).toHaveLength(1)
   })
 
+  it("as a key where none is set, also when it is first asked what it serves", async () => {
+    const { baseURL } = await refusing(401, { error: { message: "You didn't provide an API key." } })
+    vi.stubEnv("JUDGE_KEY", "")
+    const wanted = /^JUDGE_KEY: must hold the key of .*\/v1, got nothing, and the server says: .*provide an API key/
+    expect((await errorOf(baseURL, { keyVariable: "JUDGE_KEY" })).message).toMatch(wanted)
+    await expect(openServer({ ...once, baseURL, keyVariable: "JUDGE_KEY" })).rejects.toThrow(wanted)
+    await expect(openServer({ ...once, baseURL })).rejects.toThrow(/^OPENAI_API_KEY: .*key rejected: 401/)
+    const { baseURL: barred } = await serve((response, { method }) =>
+      method === "GET" ? json(response, { error: "missing scope" }, 403) : json(response, reply()),
+    )
+    expect((await (await openServer({ ...once, baseURL: barred })).engine.generate(ask)).text).toBe("fine")
+  })
+
+  it("as the end of the address where that may be missing", async () => {
+    const { baseURL, seen } = await refusing(404, { detail: "Not Found" })
+    const origin = baseURL.replace("/v1", "")
+    expect((await errorOf(origin)).message).toMatch(/no such address, or no model m there: .*end in \/v1: add it/)
+    expect((await errorOf(`${baseURL}/`)).message).toMatch(/no model m there: .*; check address and model$/)
+    expect(seen.map(({ url }) => url)).toEqual(["/chat/completions", "/v1/chat/completions"])
+  })
+
   it("and a quota that is used up is not asked again", async () => {
     const { baseURL, seen } = await refusing(429, {
       error: { message: "You exceeded your current quota", code: "insufficient_quota" },
@@ -392,6 +413,7 @@ describe("an address", () => {
     expect(serverAddress("https://h/openai/v1/?api-version=preview").search).toBe("?api-version=preview")
     expect(serverAddresses("http://a/v1, http://b/v1").map(({ host }) => host)).toEqual(["a", "b"])
     expect(() => serverAddresses("http://a/v1,http://a/v1")).toThrow(/twice/)
+    expect(() => serverAddresses("http://a/v1/,http://a/v1")).toThrow(/twice/)
     expect(() => serverAddresses("http://a/v1,")).toThrow(/got nothing/)
   })
 })
