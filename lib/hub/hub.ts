@@ -2,7 +2,15 @@ import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { mkdir, readlink, rm, stat, statfs, symlink } from "node:fs/promises"
 import { basename, dirname, join, relative, resolve } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { getHFHubCachePath, getRepoFolderName, HUB_URL, HubApiError, listFiles, modelInfo } from "@huggingface/hub"
+import {
+  getHFHubCachePath,
+  getRepoFolderName,
+  HUB_URL,
+  HubApiError,
+  type ListFileEntry,
+  listFiles,
+  modelInfo,
+} from "@huggingface/hub"
 import { copyFinished, fileError, writeAtomic } from "../data/files"
 import { isJsonObject, readJsonFile, show } from "../data/json-file"
 import { lockFolder } from "../data/lock"
@@ -62,7 +70,7 @@ function isWhole(dir: string): boolean {
 const single = "model.safetensors"
 const index = "model.safetensors.index.json"
 const small =
-  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|model\.safetensors\.index)\.json$|^chat_template\.jinja$/
+  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|model\.safetensors\.index)\.json$|^chat_template\.jinja$|^additional_chat_templates\/.*\.jinja$/
 
 /**
  * Names of the weight files that the index of a folder lists. @throws InputError for a name that is no file of the
@@ -145,7 +153,7 @@ export async function pullModel(name: HubName, options: PullOptions = {}): Promi
 /** The hub, or the mirror that HF_ENDPOINT names. */
 export const hubEndpoint = (): string => variable("HF_ENDPOINT") ?? HUB_URL
 
-/** The commit that a revision stands for, and the top-level files of it. */
+/** The commit that a revision stands for, and its files: those at the top and further chat templates. */
 async function describe({ repo, revision }: HubName, { signal, pause = 0.5 }: PullOptions) {
   const endpoint = hubEndpoint()
   const where = `${repo}@${revision}`
@@ -182,9 +190,17 @@ async function describe({ repo, revision }: HubName, { signal, pause = 0.5 }: Pu
     if (!isCommit(sha)) throw new InputError(`must be a commit, got ${show(sha)}; check HF_ENDPOINT`, { file: where })
     const files = new Map<string, RemoteFile>()
     let seen = 0
-    for await (const { type, path, size, oid, lfs } of listFiles({ repo, revision: sha, ...access })) {
+    const listed = async function* () {
+      const folder: ListFileEntry[] = []
+      for await (const entry of listFiles({ repo, revision: sha, ...access })) {
+        if (entry.type === "directory" && entry.path === templateFolder) folder.push(entry)
+        yield entry
+      }
+      for (const { path } of folder) yield* listFiles({ repo, revision: sha, path, ...access })
+    }
+    for await (const { type, path, size, oid, lfs } of listed()) {
       if (++seen > maxFiles) throw new InputError(`must have at most ${maxFiles} files, got more`, { file: where })
-      if (type !== "file" || !/^[\w-][\w.-]{0,200}$/.test(path)) continue
+      if (type !== "file" || !topFile.test(path.replace(`${templateFolder}/`, ""))) continue
       const held = { hash: lfs?.oid ?? oid ?? "", size: lfs?.size ?? size }
       const sound = (lfs ? /^[0-9a-f]{64}$/ : /^[0-9a-f]{40}$/).test(held.hash) && Number.isSafeInteger(held.size)
       if (!sound || held.size < 0) {
@@ -209,6 +225,8 @@ async function describe({ repo, revision }: HubName, { signal, pause = 0.5 }: Pu
   }
 }
 
+const templateFolder = "additional_chat_templates"
+const topFile = /^[\w-][\w.-]{0,200}$/
 const maxFiles = 10_000
 const maxPages = 200
 const MiB = 2 ** 20
@@ -246,7 +264,7 @@ async function soundModel(name: HubName, { onNote }: PullOptions): Promise<strin
   const dir = cachedModel(name)
   if (!dir) return undefined
   let sound = true
-  for (const file of readdirSync(dir)) {
+  for (const file of readdirSync(dir, { recursive: true, encoding: "utf8" })) {
     const blob = basename(await readlink(join(dir, file)).catch(() => ""))
     if (!/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(blob)) continue
     const path = join(storeOf(name.repo), "blobs", blob)

@@ -4,8 +4,10 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
+  realpathSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -65,6 +67,29 @@ const told = async (work: Promise<unknown>): Promise<string> => {
   )
   return `${error.name}: ${error.message}`
 }
+
+it("brings further chat templates, of which Transformers takes the default one first, and checks them again", async () => {
+  const more = {
+    "additional_chat_templates/default.jinja": Buffer.from("D{{ messages[0].content }}"),
+    "additional_chat_templates/tool_use.jinja": Buffer.from("T"),
+    "additional_chat_templates/deeper/x.jinja": Buffer.from("not of the folder itself"),
+    "assets/picture.jinja": Buffer.from("not needed"),
+  }
+  await serve({}, { ...files, ...more })
+  const dir = await pull()
+  expect(readdirSync(dir, { recursive: true }).sort()).toEqual(
+    [
+      ...[...needed, "model.safetensors", "additional_chat_templates"],
+      ...["additional_chat_templates/default.jinja", "additional_chat_templates/tool_use.jinja"],
+    ].sort(),
+  )
+  expect(readFileSync(join(dir, "additional_chat_templates/default.jinja"), "utf8")).toMatch(/^D/)
+  writeFileSync(realpathSync(join(dir, "additional_chat_templates/tool_use.jinja")), "X")
+  const notes: string[] = []
+  await pull("main", { onNote: (note: string) => notes.push(note) })
+  expect(notes.join()).toMatch(/tool_use\.jinja has other content than its hash says/)
+  expect(readFileSync(join(dir, "additional_chat_templates/tool_use.jinja"), "utf8")).toBe("T")
+})
 
 describe("a model name of the hub", () => {
   it.each([

@@ -38,8 +38,12 @@ export async function hubServer(repo: string, files: Record<string, Buffer>, fau
   const isLarge = (file: Buffer) => file.length > 1000
   const sha = (kind: string, ...parts: (string | Buffer)[]) =>
     parts.reduce((hash, part) => hash.update(part), createHash(kind)).digest("hex")
-  const listing = () =>
-    Object.entries(files).map(([path, file]) => ({
+  const entries = (below: string) =>
+    Object.entries(files).filter(([path]) => path.startsWith(below) && !path.slice(below.length).includes("/"))
+  const folders = () => new Set(Object.keys(files).flatMap((path) => /^(.+)\/[^/]+$/.exec(path)?.[1] ?? []))
+  const listing = (folder = "") => [
+    ...(folder ? [] : [...folders()].map((path) => ({ type: "directory", path, size: 0, oid: commit }))),
+    ...entries(folder && `${folder}/`).map(([path, file]) => ({
       type: "file",
       path,
       size: faults.sizes?.[path] ?? file.length,
@@ -47,7 +51,8 @@ export async function hubServer(repo: string, files: Record<string, Buffer>, fau
       ...(isLarge(file) && {
         lfs: { oid: sha("sha256", file), size: faults.sizes?.[path] ?? file.length, pointerSize: 130 },
       }),
-    }))
+    })),
+  ]
 
   const send = (name: string, request: IncomingMessage, response: ServerResponse) => {
     const whole = Buffer.from(files[name]!)
@@ -97,7 +102,8 @@ export async function hubServer(repo: string, files: Record<string, Buffer>, fau
         }))
         return json(page, { link: `<${url}${path}?cursor=${requests.length}>; rel="next"` })
       }
-      if (path === `/api/models/${repo}/tree/${commit}`) return json(faults.listing ?? listing())
+      const [, tree, folder] = path.split(/^\/api\/models\/.+\/tree\/([^/]+)\/?/)
+      if (tree === commit && path.startsWith(`/api/models/${repo}/`)) return json(faults.listing ?? listing(folder))
       const name = path.split(`/${repo}/resolve/${commit}/`)[1]
       if (!name || !files[name]) return refuse(404, "Repository not found")
       if (isLarge(files[name]!)) return response.writeHead(302, { location: `${storeUrl}/${name}` }).end()
