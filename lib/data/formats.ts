@@ -6,6 +6,7 @@ import { isJsonObject } from "./json-file"
 import { objectOf, type Place, parseRecord } from "./jsonl"
 import { fromReleased, isReleased } from "./released"
 import { type InstructionRow, instructionRow, type PairRow, textContent, weighedRow } from "./schema"
+import { transcript } from "./transcript"
 
 /**
  * ShareGPT (`conversations` of from/value) and chat lists (`messages` or `prompt` of role/content). Data sets fill
@@ -38,8 +39,8 @@ const plain = z.looseObject({
 /**
  * The instructions of a seed file, JSON array or JSONL, each record in any of the known shapes: `instruction` and
  * perhaps `input` (plain, Alpaca, InFoBench, our own rows), ShareGPT `conversations` or `messages` (first user turn),
- * `prompt` (text or messages, as in TRL files), released MuSC rows. Of a record with earlier turns the first one is
- * taken: later ones cannot be understood alone. A system message is kept as `system`, but no stage reads it.
+ * `prompt` (text, transcript or messages, as in TRL files), released MuSC rows. Of a record with earlier turns the first
+ * one is taken: later ones cannot be understood alone. A system message is kept as `system`, but no stage reads it.
  * `constraints`, or `decomposed_questions` as in InFoBench, are yes/no questions of which the first is the task itself.
  * Fields that we do not know stay in the row. Rows without an id get file name and line; a repeated id gets the line
  * added, because ids address random streams. A record whose instruction is empty, or holds an image, comes out as a
@@ -94,7 +95,7 @@ function parts(
   const present = CHAT_FIELDS.filter((name) => name in record)
   const field = present.find((name) => (record[name] as { length?: number }).length !== 0) ?? present[0]
   const said = field && record[field]
-  if (typeof said === "string") return { instruction: said }
+  if (typeof said === "string") return { instruction: transcript(said)?.[0]?.content || said }
   if (Array.isArray(said)) {
     const turns = parseRecord(chat, said, { ...place })
     const question = turns.find(({ role, content }) => (role === "human" || role === "user") && hasContent(content))

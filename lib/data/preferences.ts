@@ -2,6 +2,7 @@ import { z } from "zod"
 import { InputError } from "../errors"
 import { type Place, parseRecord } from "./jsonl"
 import { type Message, message, type PairWeights, textContent } from "./schema"
+import { transcript } from "./transcript"
 
 /** A preference pair in its simplest form: what other programs take and give. */
 export interface Preference {
@@ -34,6 +35,12 @@ function onlyTurn(prompt: readonly Message[]): string {
   )
 }
 
+/** Fields that hold the prompt in some data sets; TRL does not read them, and would take it from the answers. */
+const otherPrompts = [
+  ...(["question", "query", "input", "context", "problem", "post", "article", "text", "user"] as const),
+  ...(["messages", "conversation", "history", "dialog", "dialogue"] as const),
+]
+
 const texts = z.union([z.string(), messages.min(1)])
 const trlRecord = z.looseObject({ prompt: texts.nullish(), chosen: texts, rejected: texts })
 
@@ -43,16 +50,30 @@ const trlRecord = z.looseObject({ prompt: texts.nullish(), chosen: texts, reject
  * in UltraFeedback, whose chats repeat it. Turns that both answers share behind a prompt belong to the prompt, which
  * gives the same tokens. Content may be a list of text parts.
  *
- * Two things differ. A prompt of one string becomes one user turn, as this library always applies the chat template.
+ * Three things differ. A prompt of one string becomes one user turn, as this library always applies the chat template,
+ * and a transcript as in HH-RLHF its turns. A prompt of another name is refused, where TRL would look for one in the
+ * answers.
  * And where a text prompt is repeated by neither chat, or a chat prompt goes with answers of text, TRL loses the
  * prompt; here it is kept.
  * @throws InputError with place and field.
  */
 export function fromTrl(value: unknown, place: Place): Preference {
-  const { prompt: promptValue, chosen, rejected } = parseRecord(trlRecord, value, place)
-  const prompt = typeof promptValue === "string" ? (promptValue ? userTurn(promptValue) : []) : (promptValue ?? [])
+  const record = parseRecord(trlRecord, value, place)
+  const { prompt: promptValue } = record
+  const prompt =
+    typeof promptValue === "string"
+      ? (transcript(promptValue) ?? (promptValue ? userTurn(promptValue) : []))
+      : (promptValue ?? [])
+  let { chosen, rejected } = record
+  if (!prompt.length && typeof chosen === "string" && typeof rejected === "string") {
+    const [good, bad] = [transcript(chosen), transcript(rejected)]
+    if (good && bad) [chosen, rejected] = [good, bad]
+  }
   if (typeof chosen === "string" && typeof rejected === "string") {
     if (prompt.length) return { prompt, chosen, rejected }
+    const other = otherPrompts.find((field) => record[field])
+    if (other)
+      throw new InputError(`prompt must be given, got ${other} instead; rename that field`, { ...place, field: other })
     const shared = sharedText([...chosen], [...rejected])
     if (!shared.trim())
       throw new InputError("prompt must be given, or shared by both answers, got neither; add it", place)

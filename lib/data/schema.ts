@@ -18,7 +18,8 @@ export const textContent = z.unknown().transform((content, context): string => {
   if (typeof content === "string") return content
   const texts = (Array.isArray(content) ? content : [null]).map((part) => {
     const text: unknown = typeof part === "string" ? part : part?.text
-    return typeof text === "string" ? text : undefined
+    const isThought = typeof part?.type === "string" && /thinking|reasoning/.test(part.type)
+    return typeof text === "string" && !isThought ? text : undefined
   })
   if (!texts.includes(undefined)) return texts.join("")
   const got = Array.isArray(content)

@@ -8,11 +8,9 @@ const name = z
   .transform(String)
   .nullish()
 const text = z.string().nullish()
-/** A message's content: a text, or parts of which those with a text count. */
-const content = z.union([
-  z.string(),
-  z.array(z.union([z.string(), z.looseObject({ text: z.string().optional() })])).transform(joined),
-])
+/** A message's content: a text, or parts of which those with a text count, thoughts aside. */
+const part = z.looseObject({ type: z.string().nullish(), text: z.string().nullish() })
+const content = z.union([z.string(), z.array(z.union([z.string(), part])).transform(joined)])
 const message = z
   .looseObject({ role: z.string().nullish(), content: content.nullish(), reasoning_content: text, reasoning: text })
   .transform(({ role, content, reasoning_content, reasoning }) => ({
@@ -27,8 +25,9 @@ const labels = {
   ...{ prompt: z.unknown().optional(), prompt_new: text, instruction: text, input: text },
 }
 
-/** What a reply of an OpenAI-compatible server holds, where a batch file wraps it. */
-const inner = z.looseObject({ choices: choices.nullish() })
+/** What a reply of an OpenAI-compatible server holds, where a batch file wraps it: of chats, or of its Responses. */
+const output = z.array(z.looseObject({ type: z.string().nullish(), content: content.nullish() }))
+const inner = z.looseObject({ choices: choices.nullish(), output: output.nullish() })
 const reply = inner.extend({ body: inner.nullish().describe("one with an error has no choices") })
 
 /**
@@ -43,6 +42,7 @@ const answerRow = z.looseObject({
   messages: z.array(message).nullish().describe("a conversation with its answers"),
   choices: choices.nullish(),
   doc: z.looseObject(labels).nullish().describe("lm-eval: the record that was asked"),
+  result: z.looseObject({ message: message.nullish() }).nullish().describe("a batch of Anthropic's server"),
   resps: z.array(z.array(z.unknown())).nullish(),
   filtered_resps: z.array(z.unknown()).nullish(),
 })
@@ -63,21 +63,25 @@ export const promptKey = (prompt: string) => prompt.replace(/\r\n?/g, "\n").trim
 
 /**
  * Reads a row. Ids: custom_id, key, question_id, main_id, idx, id (which in a server's batch is its own). Prompts:
- * prompt, prompt_new, instruction (alone and with input), or the first user message. Answers: response, output,
- * generated, completion, turns, messages, choices with turns, message.content or text; the same inside of a server's
- * batch reply; `resps` and `doc` of lm-eval's sample logs, whose doc_id is a row number and no id.
- * @throws InputError naming file, line and field: neither id nor prompt, no answer field, wrong types
+ * prompt, prompt_new, instruction (alone and with input), or the user message. Answers: response, output,
+ * generated, completion, turns, messages that end in the assistant's, choices with turns, message.content or text; the
+ * same inside of a server's batch reply, of OpenAI or Anthropic; `resps` and `doc` of lm-eval's sample logs, whose
+ * doc_id is a row number and no id.
+ * @throws InputError naming file, line and field: neither id nor prompt, no answer or two, wrong types
  */
 export function readAnswerRow(value: unknown, place: Place): AnswerRow {
   const row = parseRecord(answerRow, value, place)
   const of = row.doc ?? row
   const ids = [of.custom_id, of.key, of.question_id, of.main_id, of.idx, of.id].filter((id) => typeof id === "string")
   const asked = z.array(message).safeParse(of.prompt).data ?? row.messages
-  const question = asked?.find(({ role }) => role === "user")?.content
+  const questions = asked?.filter(({ role }) => role === "user").map(({ content }) => content) ?? []
+  // What stands before the question may be examples, unless the answers to all turns are here.
+  const isWhole = asked === row.messages && answersIn(row.messages ?? [])
   const { prompt, prompt_new, instruction, input } = of
   const prompts = [
     prompt,
-    question,
+    questions[0],
+    isWhole ? undefined : questions.at(-1),
     prompt_new,
     instruction,
     instruction && input ? `${instruction}\n\n${input}` : undefined,
@@ -96,17 +100,45 @@ function turnsOf(row: Row, place: Place): readonly string[] | undefined {
   const wrapped = typeof row.response === "object" ? row.response : undefined
   const choice = (row.choices ?? wrapped?.choices ?? wrapped?.body?.choices)?.[0]
   if (choice?.turns) return choice.turns
-  const said = row.messages?.filter(({ role }) => role === "assistant").map((one) => one.content)
-  if (said?.length && said.every((one) => typeof one === "string")) return said
-  const logged = row.filtered_resps?.[0] ?? row.resps?.[0]?.[0]
   const plain = typeof row.response === "object" && row.response !== null ? undefined : row.response
-  const candidates = [plain, row.output, row.generated, row.completion, choice?.message?.content, choice?.text, logged]
+  const fields = { response: plain, output: row.output, generated: row.generated, completion: row.completion }
+  const said = answersIn(row.messages ?? [])
+  checkOne({ ...fields, messages: said?.at(-1) }, place)
+  if (said) return said
+  const logged = row.filtered_resps?.[0] ?? row.resps?.[0]?.[0]
+  const spoken = (wrapped?.output ?? wrapped?.body?.output)?.filter(({ type }) => type === "message")
+  const parts = spoken?.length ? spoken.map((one) => one.content ?? "").join("") : undefined
+  const replies = [choice?.message?.content, choice?.text, parts, row.result?.message?.content]
+  const candidates = [...Object.values(fields), ...replies, logged]
   const answer = candidates.find((one) => one !== undefined && one !== null)
   if (typeof answer === "string") return [answer]
-  if (answer === undefined && (candidates.includes(null) || choice || wrapped)) return undefined
+  if (answer === undefined && (candidates.includes(null) || choice || wrapped || row.result)) return undefined
   throw new InputError("an answer must be a text, got none; add it", { ...place, field: "response" })
 }
 
-function joined(parts: readonly (string | { text?: string })[]): string {
-  return parts.map((part) => (typeof part === "string" ? part : (part.text ?? ""))).join("")
+/**
+ * The assistant's turns of a conversation that ends in one; undefined for others: their turns of the assistant are
+ * history, or examples, and the answer stands elsewhere.
+ */
+function answersIn(messages: NonNullable<Row["messages"]>): string[] | undefined {
+  const turns = messages.filter(({ role }) => role)
+  const said = turns.filter(({ role }) => role === "assistant").map((one) => one.content)
+  const isWhole = said.length && turns.at(-1)!.role === "assistant"
+  return isWhole && said.every((one) => typeof one === "string") ? (said as string[]) : undefined
+}
+
+/** @throws InputError for a row that holds two answers, such as a reference beside the model's: which one is meant? */
+function checkOne(fields: Record<string, string | null | undefined>, place: Place): void {
+  const given = Object.entries(fields).filter(([, answer]) => typeof answer === "string")
+  const other = given.find(([, answer]) => answer !== given[0]![1])
+  if (!other) return
+  const got = `another in ${other[0]} than in ${given[0]![0]}`
+  throw new InputError(`an answer must be given once, got ${got}; remove one`, { ...place, field: other[0] })
+}
+
+function joined(parts: readonly (string | z.output<typeof part>)[]): string {
+  const isThought = (type: string) => /thinking|reasoning/.test(type)
+  return parts
+    .map((one) => (typeof one === "string" ? one : isThought(one.type ?? "") ? "" : (one.text ?? "")))
+    .join("")
 }

@@ -49,8 +49,6 @@ export interface ModelConfig {
   window: readonly (number | null)[]
   /** logits become c · tanh(logits / c) */
   logitSoftcap: number | null
-  /** the same on q·k before the softmax */
-  attentionSoftcap: number | null
   maxPositions: number
   eosIds: readonly number[]
   bosId: number | null
@@ -120,6 +118,7 @@ const mustBe: Record<string, readonly unknown[]> = {
   logits_scaling: [1],
   no_rope_layers: [],
   attention_chunk_size: [],
+  attn_logit_softcapping: [], // Gemma 2's; the class of Gemma 3 has the field and does not use it
 }
 
 /**
@@ -207,7 +206,6 @@ export function parseConfig(source: unknown, file = "config.json"): ModelConfig 
     rope: local.map((isLocal) => (isLocal && gemma ? rope.local : rope.global)),
     window: local.map((isLocal) => (isLocal ? window : null)),
     logitSoftcap: softcap("final_logit_softcapping"),
-    attentionSoftcap: softcap("attn_logit_softcapping"),
     maxPositions: int("max_position_embeddings", 1 << 30, preset.maxPositions),
     eosIds: tokenIds(json, "eos_token_id", problems),
     bosId: tokenIds(json, "bos_token_id", problems)[0] ?? null,
@@ -311,8 +309,9 @@ function localLayers(json: JsonObject, family: Family, layers: number, problems:
   return all.map(() => false)
 }
 
+/** The class of Gemma 3 reads `hidden_activation` alone, the others `hidden_act`. */
 function activation(json: JsonObject, gemma: boolean, problems: string[]): "silu" | "gelu_tanh" {
-  const field = gemma && json.hidden_activation != null ? "hidden_activation" : "hidden_act"
+  const field = gemma ? "hidden_activation" : "hidden_act"
   const name = json[field] ?? (gemma ? "gelu_pytorch_tanh" : "silu")
   if (name === "silu" || name === "swish") return "silu"
   if (name !== "gelu_pytorch_tanh" && name !== "gelu_new") {

@@ -40,6 +40,15 @@ export function readRopes(
   const byLayerType = "full_attention" in parameters || "sliding_attention" in parameters
   const { number } = fieldReader(json, problems)
   const topTheta = number("rope_theta", theta)
+  // Transformers lets a field beside the rope fields win over theirs, where its class knows one.
+  const beside = json.original_max_position_embeddings
+  for (const [field, inside] of Object.entries({ rope_scaling: scaling, rope_parameters: parameters })) {
+    const { original_max_position_embeddings: original } = inside
+    if (beside != null && original != null && beside !== original)
+      problems.push(
+        `original_max_position_embeddings must be the same in ${field} and beside it, got ${show(original)} and ${show(beside)}`,
+      )
+  }
   const cure = "save config.json again with transformers"
   if (!gemma) {
     if (byLayerType && !isScaled)

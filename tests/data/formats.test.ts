@@ -51,6 +51,11 @@ describe("seed records", () => {
       },
       { instruction: "Do it.", input: null, system: "s" },
     ],
+    [
+      "a transcript as in HH-RLHF",
+      { prompt: "\n\nHuman: Do it.\n\nAssistant: ok\n\nHuman: And then?\n\nAssistant:" },
+      { instruction: "Do it." },
+    ],
     ["LMSYS", { conversation: [{ role: "user", content: "Do it." }] }, { instruction: "Do it." }],
     [
       "Alpaca with earlier turns, of which the first can be understood alone",

@@ -120,6 +120,24 @@ describe("TRL files", () => {
       { prompt: "a", chosen: answer("x"), rejected: answer("z") },
       { prompt: say("a"), chosen: "x", rejected: "z" },
     ],
+    [
+      "transcripts as in HH-RLHF",
+      {
+        chosen: "\n\nHuman: a\n\nAssistant: b\n\nHuman: c?\nd\n\nAssistant: I say yes",
+        rejected: "\n\nHuman: a\n\nAssistant: b\n\nHuman: c?\nd\n\nAssistant: I say no",
+      },
+      { prompt: say("a", "b", "c?\nd"), chosen: "I say yes", rejected: "I say no" },
+    ],
+    [
+      "a prompt that is a transcript",
+      { prompt: "\n\nHuman: a\n\nAssistant:", chosen: " x", rejected: " y" },
+      { prompt: say("a"), chosen: " x", rejected: " y" },
+    ],
+    [
+      "texts about humans",
+      { prompt: "Human: a word?", chosen: "x", rejected: "y" },
+      { prompt: say("Human: a word?"), chosen: "x", rejected: "y" },
+    ],
   ])("are read with %s", (_, record, expected) => {
     expect(fromTrl(record, place)).toEqual(expected)
   })
@@ -140,6 +158,21 @@ describe("TRL files", () => {
   it.each([
     [{ prompt: "p", chosen: "x" }, /line 2, rejected: /],
     [{ prompt: "p", chosen: "x", rejected: [user("y")] }, /both be texts or both be message lists/],
+    // TRL takes "The " for the prompt of these two.
+    [{ question: "q?", chosen: "The x", rejected: "The y" }, /line 2, question: prompt must be given, got question/],
+    [{ input: "q?", chosen: "The x", rejected: "The y" }, /line 2, input: .*rename that field/],
+    [
+      { chosen: "\n\nHuman: a\n\nAssistant: b", rejected: "\n\nHuman: a\n\nAssistant: c\n\nHuman: d\n\nAssistant: e" },
+      /1 prompt, 1 chosen and 3 rejected messages/,
+    ],
+    [
+      {
+        prompt: "p",
+        chosen: [{ role: "assistant", content: [{ type: "reasoning", text: "hm" }] }],
+        rejected: answer("y"),
+      },
+      /a list with reasoning/,
+    ],
     [{ chosen: "x", rejected: "y" }, /prompt must be given, or shared by both answers/],
     [
       { prompt: [user("p")], chosen: [user("a"), user("b")], rejected: [user("c")] },

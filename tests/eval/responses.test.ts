@@ -90,6 +90,66 @@ describe("answers made elsewhere", () => {
         },
         "a",
       ],
+      [
+        "a batch of Responses, whose thoughts are items of their own",
+        {
+          custom_id: "1",
+          response: {
+            body: {
+              output: [
+                { type: "reasoning", content: [{ type: "reasoning_text", text: "hm" }] },
+                { type: "message", role: "assistant", content: [{ type: "output_text", text: "a" }] },
+              ],
+            },
+          },
+        },
+        "a",
+      ],
+      [
+        "a batch of Anthropic's server, whose thoughts are parts",
+        {
+          custom_id: "1",
+          result: {
+            type: "succeeded",
+            message: {
+              role: "assistant",
+              content: [
+                { type: "thinking", thinking: "hm" },
+                { type: "text", text: "a" },
+              ],
+            },
+          },
+        },
+        "a",
+      ],
+      [
+        "parts with thoughts as text",
+        {
+          id: 1,
+          choices: [
+            {
+              message: {
+                content: [
+                  { type: "reasoning", text: "hm" },
+                  { type: "text", text: "a" },
+                ],
+              },
+            },
+          ],
+        },
+        "a",
+      ],
+      [
+        "a chat up to the question, with an example before it and the answer beside",
+        {
+          id: 1,
+          messages: ["example?", "not this", "one?"].map((content, i) => ({
+            ...{ role: i % 2 ? "assistant" : "user", content },
+          })),
+          response: "a",
+        },
+        "a",
+      ],
       ["a row number beside the key", { id: 3, key: 1, prompt: "one?", response: "a" }, "a"],
       ["a byte-order mark", '\uFEFF{"id":1,"response":"a"}\r', "a"],
       ["NaN among the figures of a log", '{"doc":{"key":1,"prompt":"one?"},"resps":[["a"]],"acc":NaN}', "a"],
@@ -131,10 +191,11 @@ describe("answers made elsewhere", () => {
       { id: "1", response: "a" },
       { custom_id: "2", response: { status_code: 400, body: { error: { message: "no" } } } },
       { custom_id: "3", response: null, error: { message: "expired" } },
+      { custom_id: "3", result: { type: "errored", error: { type: "overloaded_error" } } },
       '{"id":"4","response":NaN}',
     )
     expect(answers).toEqual({ 1: ["a"] })
-    expect(notes).toContain("answers that are null, which counts as none: 3")
+    expect(notes).toContain("answers that are null, which counts as none: 4")
     await expect(read('{"id":"1","response":NaN}')).rejects.toThrow("got none that does (1 answers are null)")
   })
 
@@ -181,6 +242,20 @@ describe("answers made elsewhere", () => {
     const { answers, notes } = await read(log, { ...log, filter: "other" })
     expect(answers).toEqual({ 1: ["a"] })
     expect(notes).toContain("answers that stand there twice, alike: 1")
+  })
+
+  it("that differ within a row are refused: one may be a reference", async () => {
+    await expect(read({ id: "1", output: "a reference", response: "a" })).rejects.toThrow(
+      /line 1, output: an answer must be given once, got another in output than in response; remove one/,
+    )
+    const messages = [
+      { role: "user", content: "one?" },
+      { role: "assistant", content: "a" },
+    ]
+    await expect(read({ messages, generated: "b" })).rejects.toThrow(
+      /line 1, messages: .*in messages than in generated/,
+    )
+    expect((await read({ messages, generated: "a" })).answers).toEqual({ 1: ["a"] })
   })
 
   it("are scored without the thoughts of a model that thinks aloud", async () => {

@@ -206,6 +206,22 @@ describe("config.json", () => {
       /rope_scaling.low_freq_factor must be/,
     ],
     ["another activation", { hidden_act: "relu" }, /hidden_act must be silu or gelu_pytorch_tanh, got "relu"/],
+    [
+      "two lengths of the original model",
+      {
+        original_max_position_embeddings: 4096,
+        rope_scaling: {
+          ...{ rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4 },
+          original_max_position_embeddings: 8192,
+        },
+      },
+      /original_max_position_embeddings must be the same in rope_scaling and beside it, got 8192 and 4096/,
+    ],
+    [
+      "a cap that Gemma 3's class does not apply",
+      { ...gemma, attn_logit_softcapping: 50 },
+      /attn_logit_softcapping must be absent, got 50/,
+    ],
     ["a Gemma 2 field", { final_logit_softcapping: 30 }, /final_logit_softcapping must be absent in a llama model/],
     [
       "heads that do not divide",
@@ -253,6 +269,11 @@ describe("config.json", () => {
     ],
   ])("with %s is refused", (_, change, message) => {
     expect(() => parseConfig({ ...llama, ...change }, "config.json")).toThrow(message)
+  })
+
+  it("of Gemma 3 has the activation of its own field, as its class reads no other", () => {
+    // modeling_gemma3.py of transformers 5.23: ACT2FN[config.hidden_activation], by default gelu_pytorch_tanh.
+    expect(parseConfig({ ...gemma, hidden_activation: undefined, hidden_act: "silu" }).activation).toBe("gelu_tanh")
   })
 
   it("has all its problems reported together", () => {

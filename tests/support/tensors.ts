@@ -41,7 +41,6 @@ export function tinyConfig(changes: Partial<ModelConfig> = {}): ModelConfig {
     rope: [plain, plain],
     window: [null, null],
     logitSoftcap: null,
-    attentionSoftcap: null,
     maxPositions: 256,
     eosIds: [1],
     bosId: null,
