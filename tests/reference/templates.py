@@ -102,6 +102,34 @@ for call in ["strip()", "split()", "title()", "capitalize()", "swapcase()", "upp
              "strip('\\n x')", "center(6, '.')", "split('\\n')", "replace('', '.')", "isascii()", "isdecimal()", "rsplit(none, 1)"]:
     BLOCKS.append("{% for x in texts %}[{{ x." + call + " }}]{% endfor %}")
 BLOCKS += ["{{ texts }}", "{% for x in texts %}{{ [x] }}{% endfor %}", "{% for x in texts %}{{ x[::-1] }}{{ x[1:] }}{{ x < 'b' }}{% endfor %}"]
+BLOCKS += [
+    # A name that a frame stores is its own from the start, wherever it is read.
+    "{% for i in l %}{{ s }}{% endfor %}{% set s = 'late' %}{{ s }}", "{% for i in l %}{% set q = s %}{{ q }}{% endfor %}{% set s = 'late' %}",
+    "{{ s }}{% for i in l %}{{ s }}{% endfor %}{% set s = 'late' %}", "{% macro f() %}{{ s }}{% endmacro %}{{ f() }}{% set s = 'late' %}{{ f() }}",
+    "{% if no %}{% set s = 1 %}{% endif %}{{ s }}", "{% if no %}{% set s = 1 %}{% endif %}{% for i in [1] %}{{ s }}{% endfor %}", "{% for i in l %}{% if no %}{% set s = i %}{% endif %}{{ s }}{% endfor %}",
+    "{% for i in l %}{{ s }}{% set s = i %}{{ s }}{% endfor %}{{ s }}", "{% for i in l %}{% for j in [1] %}{{ s }}{% endfor %}{% set s = i %}{% endfor %}",
+    "{% with %}{{ s }}{% set s = 1 %}{% endwith %}{{ s }}", "{% set q %}{{ s }}{% set s = 1 %}{{ s }}{% endset %}{{ q }}{{ s }}", "{% filter upper %}{{ s }}{% set s = 'x' %}{% endfilter %}{{ s }}",
+    "{% macro f() %}{{ s }}{% set s = 1 %}{{ s }}{% endmacro %}{{ f() }}{{ s }}", "{% if yes %}{% macro f() %}x{% endmacro %}{% endif %}{{ f() }}",
+    "{% for i in [1] %}{{ f is defined }}{% endfor %}{% macro f() %}x{% endmacro %}{{ f() }}", "{% for i in [1] %}{{ n }}{% endfor %}{% if no %}{% set n = 1 %}{% endif %}",
+    "{% for i in [1] %}{{ n }}{% endfor %}{% set n, z = 1, 2 %}", "{% for i in [1] %}{{ bos_token }}{% endfor %}{% set bos_token %}b{% endset %}{{ bos_token }}", "{% for i in [1] %}{{ range(2)|list }}{% endfor %}{% set range = 1 %}",
+    "{% if yes %}{{ s }}{% set s = 'x' %}{% elif no %}{% set s = 'y' %}{% else %}{% set s = 'z' %}{% endif %}{{ s }}",
+    "{% set ns = namespace() %}{% for i in l %}{% macro f() %}{{ i }}{% endmacro %}{% if loop.first %}{% set ns.f = f %}{% endif %}{{ ns.f() }}{% endfor %}",
+    # A loop takes its items one by one.
+    "{% set ns = namespace(n=0) %}{% for i in l if ns.n < 2 %}{% set ns.n = ns.n + 1 %}{{ i }}{% endfor %}", "{% set ns = namespace(n=0) %}{% for i in l if ns.n < 2 %}{% set ns.n = ns.n + 1 %}{{ i }}{{ loop.last }}{% endfor %}",
+    "{% set ns = namespace(n=0) %}{% for i in l if ns.n < 2 %}{% set ns.n = ns.n + 1 %}{{ loop.length }}{{ i }}{% endfor %}", "{% set g = l|map('string') %}{% for i in g %}{{ i }}{% break %}{% endfor %}{{ g|list }}",
+    "{% set g = l|map('string') %}{{ g|first }}{{ g|list }}", "{% set g = l|map('string') %}{{ '1' in g }}{{ g|list }}", "{% for i in l|map('string') %}{{ loop.nextitem }}{{ loop.previtem }}{{ loop.revindex }}{% endfor %}",
+    # Ends of loops from within blocks.
+    "{% for i in l %}{% set q %}a{% break %}{% endset %}{{ i }}{% endfor %}{{ q }}", "{% for i in l %}{% filter upper %}a{% if i == 1 %}{% continue %}{% endif %}{% endfilter %}{{ i }}{% endfor %}",
+    "{% for i in l %}{% for j in e %}{% else %}{% break %}{% endfor %}{{ i }}{% endfor %}", "{% for i in l %}{% for j in e recursive %}{% else %}{% break %}{% endfor %}{{ i }}{% endfor %}",
+    "{% for i in l %}{% generation %}{% break %}{% endgeneration %}{% endfor %}", "{% for i in l %}{% macro f() %}{% break %}{% endmacro %}{% endfor %}", "{% for i in l %}{% with %}{{ i }}{% break %}{% endwith %}{% endfor %}",
+    # What macros take.
+    "{% generation %}{{ varargs }}{{ kwargs }}{{ caller is defined }}{% endgeneration %}", "{% macro f() %}{% generation %}{{ varargs }}{% endgeneration %}{{ varargs }}{% endmacro %}{{ f(1) }}",
+    "{% macro f() %}{% macro g() %}{{ varargs }}{% endmacro %}{{ g(2) }}{% endmacro %}{{ f(1) }}", "{% macro f() %}{% set varargs = 5 %}{{ varargs }}{% endmacro %}{{ f(1) }}", "{% macro f() %}{% set varargs = varargs %}{{ varargs }}{% endmacro %}{{ f(1) }}",
+    "{% macro f(kwargs) %}{{ kwargs }}{% endmacro %}{{ f(1) }}{{ f(x=1) }}", "{% macro f(a, caller=none) %}{{ a }}{% if caller %}{{ caller() }}{% endif %}{% endmacro %}{% call f(1) %}in{% endcall %}{{ f(2) }}", "{% macro f(caller) %}{{ caller() }}{% endmacro %}{{ f(1) }}",
+    "{% macro f(a=b, b=2) %}{{ a }}{{ b }}{% endmacro %}{{ f() }}{{ f(b=3) }}", "{% macro f(a=s) %}{{ a }}{% set s = 1 %}{% endmacro %}{{ f() }}", "{% macro f() %}{{ caller(1) }}{% endmacro %}{% call(x) f() %}{{ x }}{{ s }}{% set s = 2 %}{% endcall %}{{ s }}",
+    "{% for i in l %}{% set loop = 1 %}{% endfor %}", "{% for i in l %}{% with loop = 5 %}{{ loop }}{% endwith %}{% endfor %}", "{% for i in l %}{% for j in [1] %}{{ loop.index }}{% else %}{{ loop.index }}{% endfor %}{% endfor %}", "{% for i in l if loop %}{{ i }}{% endfor %}", "{% for i in l %}{% for j in m if loop.first %}{{ j }}{% endfor %}{% endfor %}",
+    "{% set x | replace('a', q) %}{% set q = 'b' %}aa{% endset %}{{ x }}", "{% filter replace('a', q) %}{% set q = 'b' %}aa{% endfilter %}",
+]
 
 CHATS = {
     "chatml": "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",

@@ -49,6 +49,11 @@ describe("a template of a stranger", () => {
     ["a long text read as a number", "{{ ('9' * 1000000)|int }}{{ ('9' * 1000000 ~ 'x')|float }}"],
     ["growing sums", `{% set ns = namespace(n=3) %}${nested(6, "{% set ns.n = ns.n + ns.n %}")}`],
     ["many sigmas", "{{ ('aΣ' * 200000).title()|length }}{{ ('aΣ' * 200000).swapcase()|length }}"],
+    [
+      "names in many branches",
+      Array.from({ length: 6000 }, (_, i) => `{% if n %}{% set v${i} = 1 %}{% endif %}`).join(""),
+    ],
+    ["a long body within many loops", nested(150, "{{ a }}{{ b }}".repeat(15_000))],
     ["steps that are dear", `{% set l = range(90000)|list %}${nested(4, "{% set m = l|map('string')|list %}")}`],
   ])("ends within seconds with a reason: %s", (_, source) => {
     const start = process.cpuUsage()

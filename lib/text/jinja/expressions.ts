@@ -11,8 +11,6 @@ const comparisons = new Set(["==", "!=", ">", ">=", "<", "<="])
 export class ExpressionParser {
   protected at = 0
   private depth = 0
-  /** names read since the innermost macro began */
-  protected names = new Set<string>()
 
   constructor(private readonly tokens: readonly Token[]) {}
 
@@ -146,7 +144,6 @@ export class ExpressionParser {
     if (token.type === "name") {
       if (/^(true|True|false|False)$/.test(token.value)) return { kind: "const", value: /^t/i.test(token.value) }
       if (/^(none|None)$/.test(token.value)) return { kind: "const", value: null }
-      this.names.add(token.value)
       return { kind: "name", name: token.value }
     }
     if (token.type === "string") {

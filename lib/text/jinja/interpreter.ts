@@ -1,13 +1,14 @@
 import { BudgetError, TemplateError, UnsupportedError } from "./errors"
 import { filters, lackedFilters, type Runtime } from "./filters"
 import { builtins } from "./globals"
-import { loopOver } from "./loop"
+import { LoopItems } from "./loop"
 import { charge, chargeItems, metered } from "./meter"
 import { method } from "./methods"
 import type { Args, Expr, MacroBody, Statement, Target } from "./nodes"
 import { binary, unary } from "./operators"
 import { str } from "./print"
 import { indexed, sliced } from "./subscript"
+import type { Frames, Symbols } from "./symbols"
 import { tests } from "./tests"
 import {
   type CallArgs,
@@ -30,19 +31,60 @@ import {
 /** Calls of macros and recursive loops within each other. */
 const maxCalls = 100
 
+/** What a Python function of jinja2's compiler holds in its variables, by level and name. */
+type Variables = Map<string, unknown>
+
+/** A frame while it is rendered. Those that jinja2 makes one Python function of share their variables. */
 class Scope {
-  private readonly names = new Map<string, unknown>()
-  constructor(private readonly outer: Scope | null) {}
+  constructor(
+    private readonly symbols: Symbols,
+    private readonly outer: Scope | null,
+    private readonly variables: Variables,
+    private readonly context: ReadonlyMap<string, unknown>,
+  ) {}
+
+  /** A frame within this one, in the same function or (a macro, a recursive loop) in one of its own. */
+  inner(symbols: Symbols, variables = this.variables): Scope {
+    return new Scope(symbols, this, variables, this.context)
+  }
+  /** Gives the names their first values. Parameters are the caller's. */
+  enter(): this {
+    chargeItems(this.symbols.loads.size)
+    for (const [name, load] of this.symbols.loads) {
+      if (load === "resolve") this.write(name, this.context.get(name))
+      else if (load === "alias") this.write(name, this.outer!.read(name))
+      else if (load === "nothing") this.write(name, undefined)
+    }
+    return this
+  }
+  leave(): void {
+    for (const name of this.symbols.loads.keys()) this.write(name, undefined)
+  }
+  private write(name: string, value: unknown): void {
+    this.variables.set(this.symbols.key(name), value)
+  }
+  private holder(name: string): Scope {
+    for (let scope: Scope | null = this; scope; scope = scope.outer) if (scope.symbols.loads.has(name)) return scope
+    throw new TemplateError(`'${name}' is read where jinja2 knows no variable of that name`)
+  }
+  /** undefined for what has no value */
+  private read(name: string): unknown {
+    const holder = this.holder(name)
+    return holder.variables.get(holder.symbols.key(name))
+  }
+  has(name: string): boolean {
+    return this.read(name) !== undefined
+  }
   get(name: string): unknown {
-    for (let scope: Scope | null = this; scope; scope = scope.outer)
-      if (scope.names.has(name)) return scope.names.get(name)
-    return new Undefined(`'${name}' is undefined`)
+    const value = this.read(name)
+    return value === undefined ? new Undefined(`'${name}' is undefined`) : value
   }
   set(name: string, value: unknown): void {
-    this.names.set(name, value)
+    this.write(name, value)
   }
 }
 
+type For = Statement & { kind: "for" }
 type Control = "break" | "continue" | null
 
 /** Renders one template once. */
@@ -50,17 +92,23 @@ export class Interpreter implements Runtime {
   private calls = 0
   private out: string[] = []
 
+  constructor(private readonly frames: Frames) {}
+
   /**
    * @throws TemplateError of the template, BudgetError beyond its budget of steps, UnsupportedError for what jinja2
    * alone can do.
    */
   render(body: readonly Statement[], variables: ReadonlyMap<string, unknown>): string {
-    const scope = new Scope(null)
-    for (const [name, value] of [...builtins(this), ...variables]) scope.set(name, value)
-    return metered(() => this.captured(() => this.run(body, new Scope(scope))))
+    const context = new Map([...builtins(this), ...variables])
+    const scope = new Scope(this.symbols(body), null, new Map(), context)
+    return metered(() => this.captured(() => this.run(body, scope.enter())))
   }
 
   readonly spend = chargeItems
+
+  private symbols(node: object): Symbols {
+    return this.frames.get(node)!
+  }
 
   private captured(work: () => void): string {
     const outer = this.out
@@ -110,15 +158,21 @@ export class Interpreter implements Runtime {
         for (const { test, body } of node.branches) if (truthy(this.value(test, scope))) return this.run(body, scope)
         return this.run(node.otherwise, scope)
       }
-      case "for":
-        this.forLoop(node, this.value(node.list, scope), scope, 0)
+      case "for": {
+        if (!node.recursive) return this.forLoop(node, this.value(node.list, scope), scope)
+        this.write(this.recursiveLoop(node, this.value(node.list, scope), scope, 0))
         return null
+      }
       case "set":
+        this.checkNamespaces(node.target, scope)
         this.assign(node.target, this.value(node.value, scope), scope)
         return null
       case "setBlock": {
-        const text = this.captured(() => this.run(node.body, new Scope(scope)))
-        this.assign(node.target, node.filter ? this.filtered(node.filter, text, scope) : text, scope)
+        const inner = scope.inner(this.symbols(node)).enter()
+        const { text, control } = this.block(node.body, inner)
+        if (control) return control
+        this.assign(node.target, node.filter ? this.filtered(node.filter, text, inner) : text, scope)
+        inner.leave()
         return null
       }
       case "macro":
@@ -127,61 +181,84 @@ export class Interpreter implements Runtime {
       case "callBlock": {
         const { call } = node
         if (call.kind !== "call") throw new TemplateError("expected call")
+        const caller = this.macro(node.caller, scope)
+        const callee = this.value(call.callee, scope)
         const args = this.args(call.args, scope)
-        args.keyword.set("caller", this.macro(node.caller, scope))
-        this.write(str(this.call(this.value(call.callee, scope), args), this.spend))
+        args.keyword.set("caller", caller)
+        this.write(str(this.call(callee, args), this.spend))
         return null
       }
       case "filterBlock": {
-        const text = this.captured(() => this.run(node.body, new Scope(scope)))
-        this.write(str(this.filtered(node.filter, text, scope), this.spend))
+        const inner = scope.inner(this.symbols(node)).enter()
+        const { text, control } = this.block(node.body, inner)
+        if (control) return control
+        this.write(str(this.filtered(node.filter, text, inner), this.spend))
+        inner.leave()
         return null
       }
       case "with": {
-        const inner = new Scope(scope)
-        const values = node.bindings.map(([target, value]) => [target, this.value(value, scope)] as const)
-        for (const [target, value] of values) this.assign(target, value, inner)
-        return this.run(node.body, inner)
+        const inner = scope.inner(this.symbols(node)).enter()
+        for (const [target, value] of node.bindings) this.assign(target, this.value(value, scope), inner)
+        const control = this.run(node.body, inner)
+        inner.leave()
+        return control
       }
       case "generation":
-        this.run(node.body, new Scope(scope))
+        this.write(str(this.call(this.macro(node.caller, scope), { positional: [], keyword: new Map() }), this.spend))
         return null
       default:
         return node.kind
     }
   }
 
-  private forLoop(node: Statement & { kind: "for" }, list: unknown, scope: Scope, depth: number): void {
-    let items = [...this.charged(iterateOrFail(list))]
-    if (node.test) {
-      items = items.filter((item) => {
-        const inner = new Scope(scope)
-        this.assign(node.target, item, inner)
-        return truthy(this.value(node.test!, inner))
-      })
-    }
-    if (!items.length) {
-      this.run(node.empty, new Scope(scope))
-      return
-    }
+  /** The text of a body, of which nothing is left where a loop control ends it. */
+  private block(body: readonly Statement[], scope: Scope): { text: string; control: Control } {
+    let control: Control = null
+    const text = this.captured(() => {
+      control = this.run(body, scope)
+    })
+    return { text, control }
+  }
+
+  /** The text of a recursive loop, which is a function of its own. */
+  private recursiveLoop(node: For, list: unknown, scope: Scope, depth: number): string {
+    return this.captured(() => this.forLoop(node, list, scope, new Map(), depth))
+  }
+
+  private forLoop(node: For, list: unknown, scope: Scope, variables?: Variables, depth = 0): Control {
     const recurse = node.recursive
-      ? (inner: unknown) => this.deeper(() => this.captured(() => this.forLoop(node, inner, scope, depth + 1)))
+      ? (inner: unknown) => this.deeper(() => this.recursiveLoop(node, inner, scope, depth + 1))
       : null
-    const state = { at: 0 }
+    const all = iterateOrFail(list)
+    const items = new LoopItems(node.test ? this.passing(node, node.test, all, scope) : all)
+    const loop = items.variable(depth, recurse)
+    const symbols = this.symbols(node)
+    const inner = scope.inner(symbols, variables)
     // As in jinja2, the other branch runs too where no round came to its end.
     let isComplete = false
-    const loop = loopOver(items, state, depth, recurse)
-    for (const item of items) {
+    for (let next = items.next(); next; next = items.next()) {
       charge(1)
-      const inner = new Scope(scope)
-      inner.set("loop", loop)
-      this.assign(node.target, item, inner)
-      const control = this.run(node.body, inner)
+      this.assign(node.target, next.item, inner)
+      if (symbols.loads.get("loop") === "parameter") inner.set("loop", loop)
+      const control = this.run(node.body, inner.enter())
       if (control === "break") break
       isComplete ||= control === null
-      state.at++
     }
-    if (!isComplete) this.run(node.empty, new Scope(scope))
+    inner.leave()
+    if (isComplete || !node.empty.length) return null
+    const otherwise = scope.inner(this.symbols(node.empty), variables).enter()
+    const control = this.run(node.empty, otherwise)
+    otherwise.leave()
+    return control
+  }
+
+  /** The items for which the test of a loop holds, tried when the loop comes to them. */
+  private *passing(node: For, test: Expr, list: Iterable<unknown>, scope: Scope): Generator<unknown> {
+    const inner = scope.inner(this.symbols(test), new Map()).enter()
+    for (const item of this.charged(list)) {
+      this.assign(node.target, item, inner)
+      if (truthy(this.value(test, inner))) yield item
+    }
   }
 
   private *charged(items: Iterable<unknown>): Generator<unknown> {
@@ -189,6 +266,12 @@ export class Interpreter implements Runtime {
       charge(1)
       yield item
     }
+  }
+
+  private checkNamespaces(target: Target, scope: Scope): void {
+    if (target.kind === "targets") for (const item of target.items) this.checkNamespaces(item, scope)
+    else if (target.kind === "namespace" && !(scope.get(target.name) instanceof Namespace))
+      throw new TemplateError("cannot assign attribute on non-namespace object")
   }
 
   private assign(target: Target, value: unknown, scope: Scope): void {
@@ -212,21 +295,20 @@ export class Interpreter implements Runtime {
     })
   }
 
-  private macro({ name, parameters, body, takes }: MacroBody, scope: Scope): Callable {
+  private macro(macro: MacroBody, scope: Scope): Callable {
+    const { name, parameters, body, takes } = macro
     const call = ({ positional, keyword }: CallArgs) =>
       this.deeper(() => {
-        const inner = new Scope(scope)
+        const inner = scope.inner(this.symbols(macro), new Map())
         const rest = new Map(keyword)
-        const given = parameters.map((parameter, i) => {
-          if (i < positional.length) return positional[i]
-          const value = rest.get(parameter.name)
-          rest.delete(parameter.name)
-          return value
+        parameters.forEach((parameter, i) => {
+          const value = i < positional.length ? positional[i] : rest.get(parameter.name)
+          if (i >= positional.length) rest.delete(parameter.name)
+          inner.set(parameter.name, value)
         })
-        const caller = rest.get("caller")
-        if (takes.caller) {
+        if (takes.caller && !parameters.some((parameter) => parameter.name === "caller")) {
+          inner.set("caller", rest.get("caller") ?? new Undefined("No caller defined"))
           rest.delete("caller")
-          inner.set("caller", caller ?? new Undefined("No caller defined"))
         }
         if (takes.kwargs) inner.set("kwargs", rest)
         else if (rest.size)
@@ -234,12 +316,12 @@ export class Interpreter implements Runtime {
         if (takes.varargs) inner.set("varargs", new Tuple(positional.slice(parameters.length)))
         else if (positional.length > parameters.length)
           throw new TemplateError(`macro '${name}' takes not more than ${parameters.length} argument(s)`)
-        parameters.forEach((parameter, i) => {
+        inner.enter()
+        for (const parameter of parameters) {
+          if (inner.has(parameter.name)) continue
           const missing = new Undefined(`parameter '${parameter.name}' was not provided`)
-          const value = given[i] ?? (given[i] === null ? null : undefined)
-          const fallback = () => (parameter.fallback ? this.value(parameter.fallback, inner) : missing)
-          inner.set(parameter.name, value === undefined ? fallback() : value)
-        })
+          inner.set(parameter.name, parameter.fallback ? this.value(parameter.fallback, inner) : missing)
+        }
         return this.captured(() => this.run(body, inner))
       })
     return new Callable(name, call, { name })

@@ -1,41 +1,75 @@
 import { TemplateError } from "./errors"
-import { Callable, equal, Loop, Undefined } from "./values"
+import { Callable, equal, Loop, lengthOf, Undefined } from "./values"
 
-/** The loop variable of a loop over `items`, of which `state.at` is the present one. */
-export function loopOver(
-  items: readonly unknown[],
-  state: { at: number },
-  depth: number,
-  recurse: ((list: unknown) => unknown) | null,
-): Loop {
-  let seen: readonly unknown[] | null = null
-  const { length } = items
-  const int = (n: number) => BigInt(n)
-  const fields: Record<string, () => unknown> = {
-    index: () => int(state.at + 1),
-    index0: () => int(state.at),
-    revindex: () => int(length - state.at),
-    revindex0: () => int(length - state.at - 1),
-    first: () => state.at === 0,
-    last: () => state.at === length - 1,
-    length: () => int(length),
-    depth: () => int(depth + 1),
-    depth0: () => int(depth),
-    previtem: () => (state.at ? items[state.at - 1] : new Undefined("there is no previous item")),
-    nextitem: () => (state.at < length - 1 ? items[state.at + 1] : new Undefined("there is no next item")),
-    cycle: () =>
-      new Callable("cycle", ({ positional }) => {
-        if (!positional.length) throw new TemplateError("no items for cycling given")
-        return positional[state.at % positional.length]
-      }),
-    changed: () =>
-      new Callable("changed", ({ positional }) => {
-        const same = seen !== null && equal([...seen], positional)
-        seen = positional
-        return !same
-      }),
+/** The items of a loop one by one, with what `loop` knows of them. As in jinja2, no item is taken before its time. */
+export class LoopItems {
+  private readonly iterator: Iterator<unknown>
+  private count: number | null
+  private at = -1
+  private before: unknown
+  private current: unknown
+  /** items that were looked at before their time */
+  private ahead: unknown[] = []
+
+  constructor(items: Iterable<unknown>) {
+    this.iterator = items[Symbol.iterator]()
+    this.count = lengthOf(items)
   }
-  const read = (name: string) =>
-    Object.hasOwn(fields, name) ? fields[name]!() : new Undefined(`'LoopContext object' has no attribute '${name}'`)
-  return new Loop(read, recurse)
+
+  /** The next item, which may be any value; null behind the last one. */
+  next(): { item: unknown } | null {
+    if (!this.peek()) return null
+    this.before = this.current
+    this.current = this.ahead.shift()
+    this.at++
+    return { item: this.current }
+  }
+
+  private peek(): boolean {
+    if (this.ahead.length) return true
+    const { value, done } = this.iterator.next()
+    if (done) return false
+    this.ahead.push(value)
+    return true
+  }
+
+  private length(): number {
+    if (this.count !== null) return this.count
+    for (let next = this.iterator.next(); !next.done; next = this.iterator.next()) this.ahead.push(next.value)
+    this.count = this.at + 1 + this.ahead.length
+    return this.count
+  }
+
+  /** The loop variable. */
+  variable(depth: number, recurse: ((list: unknown) => unknown) | null): Loop {
+    let seen: readonly unknown[] | null = null
+    const int = (n: number) => BigInt(n)
+    const fields: Record<string, () => unknown> = {
+      index: () => int(this.at + 1),
+      index0: () => int(this.at),
+      revindex: () => int(this.length() - this.at),
+      revindex0: () => int(this.length() - this.at - 1),
+      first: () => this.at === 0,
+      last: () => !this.peek(),
+      length: () => int(this.length()),
+      depth: () => int(depth + 1),
+      depth0: () => int(depth),
+      previtem: () => (this.at ? this.before : new Undefined("there is no previous item")),
+      nextitem: () => (this.peek() ? this.ahead[0] : new Undefined("there is no next item")),
+      cycle: () =>
+        new Callable("cycle", ({ positional }) => {
+          if (!positional.length) throw new TemplateError("no items for cycling given")
+          return positional[this.at % positional.length]
+        }),
+      changed: () =>
+        new Callable("changed", ({ positional }) => {
+          const same = seen !== null && equal([...seen], positional)
+          seen = positional
+          return !same
+        }),
+    }
+    const read = (name: string) =>
+      Object.hasOwn(fields, name) ? fields[name]!() : new Undefined(`'LoopContext object' has no attribute '${name}'`)
+    return new Loop(read, recurse)
+  }
 }

@@ -38,7 +38,7 @@ export interface Signature {
 export interface MacroBody extends Signature {
   name: string
   body: Statement[]
-  /** names that the body reads, so that surplus arguments are refused where it does not */
+  /** names that the body reads (found by `framesOf`), so that surplus arguments are refused where it does not */
   takes: { varargs: boolean; kwargs: boolean; caller: boolean }
 }
 
@@ -61,5 +61,5 @@ export type Statement =
   | { kind: "callBlock"; call: Expr; caller: MacroBody }
   | { kind: "filterBlock"; filter: Expr; body: Statement[] }
   | { kind: "with"; bindings: [Target, Expr][]; body: Statement[] }
-  | { kind: "generation"; body: Statement[] }
+  | { kind: "generation"; caller: MacroBody }
   | { kind: "break" | "continue" }

@@ -68,7 +68,8 @@ class Parser extends ExpressionParser {
     if (tag === "call") return this.callBlock()
     if (tag === "filter") return { kind: "filterBlock", filter: this.filters(null, true), body: this.body("endfilter") }
     if (tag === "with") return this.withBlock()
-    if (tag === "generation") return { kind: "generation", body: this.apart(() => this.body("endgeneration")) }
+    // In Transformers its body is a macro without arguments.
+    if (tag === "generation") return { kind: "generation", caller: this.macro("caller", "endgeneration", []) }
     if (tag === "break" || tag === "continue") {
       if (!this.loops) throw new TemplateError(`'${tag}' outside a loop`, line)
       return { kind: tag }
@@ -101,7 +102,8 @@ class Parser extends ExpressionParser {
     if (this.next().value === "else") {
       this.skip("operator", ":")
       this.blockEnd()
-      empty = this.statements(["endfor"])
+      const otherwise = () => this.statements(["endfor"])
+      empty = recursive ? this.apart(otherwise) : otherwise()
       this.at++
     }
     return { kind: "for", target, list, test, recursive, body, empty }
@@ -129,14 +131,8 @@ class Parser extends ExpressionParser {
   }
 
   private macro(name: string, end: string, parameters = this.parameters()): MacroBody {
-    const outer = this.names
-    this.names = new Set()
     const body = this.apart(() => this.body(end))
-    const own = this.names
-    this.names = outer
-    for (const read of own) outer.add(read)
-    const takes = { varargs: own.has("varargs"), kwargs: own.has("kwargs"), caller: own.has("caller") }
-    return { name, parameters, body, takes }
+    return { name, parameters, body, takes: { varargs: false, kwargs: false, caller: false } }
   }
 
   private parameters(): MacroBody["parameters"] {

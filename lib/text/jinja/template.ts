@@ -1,6 +1,7 @@
 import { TemplateError } from "./errors"
 import { Interpreter } from "./interpreter"
 import { parse } from "./parser"
+import { framesOf } from "./symbols"
 import { fromJson } from "./values"
 
 /** A compiled template: the text for variables, which are JSON values. */
@@ -13,9 +14,10 @@ export type Render = (variables: Readonly<Record<string, unknown>>) => string
  */
 export function compileTemplate(source: string): Render {
   const body = withinStack(() => parse(source))
+  const frames = withinStack(() => framesOf(body))
   return (variables) => {
     const values = Object.entries(variables).map(([name, value]) => [name, fromJson(value)] as const)
-    return withinStack(() => new Interpreter().render(body, new Map(values)))
+    return withinStack(() => new Interpreter(frames).render(body, new Map(values)))
   }
 }
 

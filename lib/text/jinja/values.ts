@@ -43,8 +43,9 @@ export class Once {
   constructor(source: Iterable<unknown>) {
     this.source = source[Symbol.iterator]()
   }
+  /** Whoever stops half-way leaves the rest to the next one. */
   [Symbol.iterator](): Iterator<unknown> {
-    return this.source
+    return { next: () => this.source.next() }
   }
 }
 
