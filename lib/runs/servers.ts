@@ -8,7 +8,7 @@ import { type CachedGenerator, cachedGenerator } from "../engine/cached"
 import type { ModelDescription } from "../engine/description"
 import type { OpenAIOptions } from "../engine/openai"
 import { type ServedText, type ServeOptions, servedText } from "../engine/serve"
-import { listedModel, type OpenServer, openServer, serverAs } from "../engine/server"
+import { type ListedModel, listedModel, type OpenServer, openServer, serverAs } from "../engine/server"
 import { toldOnce } from "../engine/server-problem"
 import { InputError, StoppedError } from "../errors"
 
@@ -16,6 +16,8 @@ import { InputError, StoppedError } from "../errors"
 export interface WritingServer {
   engine: CachedGenerator
   id: string
+  /** What the server says of its model, if it lists it. */
+  listed?: ListedModel
   /** Requests that were sent again. */
   readonly retries: number
   close(): Promise<void>
@@ -44,13 +46,14 @@ export async function openWriting(
     retries++
     tell(problem)
   }
-  const { engine, id } = await openKnown({ ...options, signal, onRetry }, { file, signal, onNote, role })
+  const { engine, id, listed } = await openKnown({ ...options, signal, onRetry }, { file, signal, onNote, role })
   const cached = await cachedGenerator(engine, { file, id, signal })
   const { lines, first } = cached.broken
   if (lines) onNote(`${file}: ${lines} lines hold no call and are passed over, the first is line ${first}`)
   return {
     engine: cached,
     id,
+    listed,
     get retries() {
       return retries
     },
@@ -99,7 +102,8 @@ async function openKnown(options: OpenAIOptions, { file, onNote, role }: Opening
     await writeAtomic(remembered, `${JSON.stringify({ model: options.model, listed })}\n`)
     return server
   } catch (error) {
-    if (!same || error instanceof StoppedError || error instanceof InputError) throw error
+    const keyWanted = error instanceof InputError && error.field === (options.keyVariable ?? "OPENAI_API_KEY")
+    if (!same || error instanceof StoppedError || (error instanceof InputError && !keyWanted)) throw error
     onNote(`${role}: ${(error as Error).message}; going on with what is finished, until it is needed`)
     return serverAs(options, same.listed ?? undefined)
   }
