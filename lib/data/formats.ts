@@ -26,10 +26,18 @@ const chat = z.array(turn)
 
 const CHAT_FIELDS = ["conversations", "messages", "conversation", "prompt"] as const
 
-/** Alpaca, InFoBench and our own plain lines: an instruction, and perhaps a text. */
+/**
+ * Alpaca, InFoBench and our own plain lines: an instruction, and perhaps a text, which Dolly has in `context` and
+ * Self-Instruct in the first of `instances`.
+ */
 const plain = z.looseObject({
   instruction: z.string(),
   input: z.string().nullish(),
+  context: z.string().nullish().catch(null),
+  instances: z
+    .array(z.looseObject({ input: z.string().nullish() }))
+    .nullish()
+    .catch(null),
   history: z
     .array(z.tuple([z.string(), z.unknown()]).rest(z.unknown()))
     .or(z.literal(""))
@@ -38,13 +46,13 @@ const plain = z.looseObject({
 
 /**
  * The instructions of a seed file, JSON array or JSONL, each record in any of the known shapes: `instruction` and
- * perhaps `input` (plain, Alpaca, InFoBench, our own rows), ShareGPT `conversations` or `messages` (first user turn),
- * `prompt` (text, transcript or messages, as in TRL files), released MuSC rows. Of a record with earlier turns the first
- * one is taken: later ones cannot be understood alone. A system message is kept as `system`, but no stage reads it.
- * `constraints`, or `decomposed_questions` as in InFoBench, are yes/no questions of which the first is the task itself.
- * Fields that we do not know stay in the row. Rows without an id get file name and line; a repeated id gets the line
- * added, because ids address random streams. A record whose instruction is empty, or holds an image, comes out as a
- * failed row that reads "(none)".
+ * perhaps `input` (plain, Alpaca, InFoBench, our own rows; also Dolly and Self-Instruct), ShareGPT `conversations` or
+ * `messages` (first user turn), `prompt` (text, transcript or messages, as in TRL files), released MuSC rows. Of a
+ * record with earlier turns the first one is taken: later ones cannot be understood alone. A system message is kept as
+ * `system`, but no stage reads it. `constraints`, or `decomposed_questions` as in InFoBench, are yes/no questions of
+ * which the first is the task itself. Fields that we do not know stay in the row. Rows without an id get file name and
+ * line; a repeated id gets the line added, because ids address random streams. A record whose instruction is empty, or
+ * holds an image, comes out as a failed row that reads "(none)".
  * @throws InputError naming file and line for a record of no known shape; see readRecords.
  */
 export async function* readInstructions(file: string): AsyncGenerator<InstructionRow> {
@@ -88,9 +96,10 @@ function parts(
   place: Place,
 ): { instruction: string; input?: string | null; system?: string; reason?: string } {
   if ("instruction" in record) {
-    const { instruction, input, history } = parseRecord(plain, record, place)
+    const { instruction, input, context, instances, history } = parseRecord(plain, record, place)
     const first = (history || [])[0]?.[0]
-    return first === undefined ? { instruction, input } : { instruction: first }
+    const text = input || context || instances?.[0]?.input
+    return first === undefined ? { instruction, input: text === "<noinput>" ? null : text } : { instruction: first }
   }
   const present = CHAT_FIELDS.filter((name) => name in record)
   const field = present.find((name) => (record[name] as { length?: number }).length !== 0) ?? present[0]

@@ -20,8 +20,8 @@ interface Marks {
 
 // Qwen3, DeepSeek-R1, GLM, SmolLM3, … and, under other names, EXAONE Deep, Reflection, Reka Flash, Seed-OSS, LongCat
 const names = [
-  ...["think", "thinking", "thought", "thoughts", "reasoning", "reason", "reflection", "scratchpad", "inner_thoughts"],
-  ...["inner_monologue", "chain_of_thought", "cot", "seed:think", "longcat_think"],
+  ...["think", "thinking", "thought", "thoughts", "reasoning", "reason", "reflection", "scratchpad", "scratch_pad"],
+  ...["inner_thoughts", "inner_monologue", "chain_of_thought", "cot", "seed:think", "longcat_think"],
 ]
 const words = "(?:think|thinking|thought|thoughts|reasoning)"
 const paired: readonly Marks[] = [
@@ -35,6 +35,8 @@ const paired: readonly Marks[] = [
   { open: "<\\|channel>thought", close: "<channel\\|>" }, // Gemma
   { open: "<unused94>thought", close: "<unused95>" }, // MedGemma
   { open: "<\\|inner_prefix\\|>", close: "<\\|inner_suffix\\|>" }, // Apertus
+  { open: "<start_working_out>", close: "<end_working_out>" }, // models trained by GRPO in Unsloth's notebooks
+  { open: "<\\|im_start\\|>think", close: "<\\|im_start\\|>answer" }, // s1
   // gpt-oss: everything before the final channel, with its special tokens or without
   {
     open: "(?:<\\|start\\|>assistant)?<\\|channel\\|>(?:analysis|commentary)",
@@ -55,7 +57,7 @@ const starts = paired.map(({ open, close }) => ({
  */
 const worded = [
   /^analysis[\s\S]*?assistantfinal/, // gpt-oss without special tokens
-  /^\s*here(?:'s| is) my thought process:[\s\S]*?\bhere(?:'s| is) my response:/i, // Granite 3.2
+  /^\s*here(?:['’]s| is) my thought process:[\s\S]*?\bhere(?:['’]s| is) my response:/i, // Granite 3.2
   /^\s*## Thinking\s*\n[\s\S]*?\n## Final Response\s*\n/, // HuatuoGPT-o1
 ]
 /** The head of gpt-oss's final channel where no thoughts come before it. */
@@ -67,7 +69,8 @@ const wrappers = [
   ["<|START_RESPONSE|>", "<|END_RESPONSE|>"],
   ["<answer>", "</answer>"], // Hunyuan, R1-Zero and its like
   ["<response>", "</response>"], // Granite 3.3, ERNIE 4.5
-  ["<output>", "</output>"], // Reflection
+  ["<output>", "</output>"], // Reflection, Marco-o1
+  ["<solution>", "</solution>"],
   ["<final_answer>", "</final_answer>"],
   ["", "<|return|>"],
   ["", "<|end|>"],
@@ -234,12 +237,15 @@ export const behindThoughts = (text: string): string => unwrapped(text)
 function unwrapped(text: string): string {
   let answer = withoutBlankLines(text)
   for (const [open, close] of wrappers) {
-    if (open && answer.startsWith(open)) answer = withoutBlankLines(answer.slice(open.length))
+    if (open && isSame(answer.slice(0, open.length), open)) answer = withoutBlankLines(answer.slice(open.length))
     const end = answer.trimEnd()
-    if (end.endsWith(close)) answer = end.slice(0, -close.length)
+    if (isSame(end.slice(-close.length), close)) answer = end.slice(0, -close.length)
   }
   return answer
 }
+
+/** Some models write their tags with capitals. */
+const isSame = (text: string, tag: string) => text.toLowerCase() === tag.toLowerCase()
 
 /** Without blank lines at the beginning; an indent of the first line with text stays. */
 const withoutBlankLines = (text: string) => text.replace(/^(?:[^\S\n]*\n)+|^[^\S\n]+/, "")

@@ -52,6 +52,22 @@ describe("seed records", () => {
       { instruction: "Do it.", input: null, system: "s" },
     ],
     [
+      "Dolly, whose text is the context",
+      { instruction: "Who?", context: "Some text.", response: "x", category: "qa" },
+      { instruction: "Who?", input: "Some text." },
+    ],
+    ["a context that is no text", { instruction: "Who?", context: [1] }, { instruction: "Who?", input: null }],
+    [
+      "Self-Instruct, whose texts are in its instances",
+      { instruction: "Sum up.", instances: [{ input: "Some text.", output: "x" }, { input: "Another." }] },
+      { instruction: "Sum up.", input: "Some text." },
+    ],
+    [
+      "Self-Instruct without a text",
+      { instruction: "Say a word.", instances: [{ input: "<noinput>", output: "x" }] },
+      { instruction: "Say a word.", input: null },
+    ],
+    [
       "a transcript as in HH-RLHF",
       { prompt: "\n\nHuman: Do it.\n\nAssistant: ok\n\nHuman: And then?\n\nAssistant:" },
       { instruction: "Do it." },

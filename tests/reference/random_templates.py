@@ -41,12 +41,12 @@ class Maker:
             return self.pick(self.name(), self.name(), self.text(), str(self.rng.randrange(-2, 8)), "true", "none", "l", "messages", "message.content", "message['role']", "loop.index", "1.5")
         inner = lambda: self.expression(depth - 1)  # noqa: E731
         kind = self.rng.randrange(22)
-        if kind < 6:
+        if kind < 6 or self.rng.random() < 0.4:
             return self.expression(0)
         if kind == 6:
-            return f"({inner()} {self.pick('+', '~', '-', '*', '//', '%', '/')} {inner()})"
+            return f"({inner()} {self.pick('~', '~', '~', '~', '+', '-', '*', '//', '%')} {inner()})"
         if kind == 7:
-            return f"({inner()} {self.pick('==', '!=', '<', '>=', 'in', 'not in')} {inner()})"
+            return f"({inner()} {self.pick('==', '!=', '==', '!=', '<', 'in')} {inner()})"
         if kind == 8:
             return f"({inner()} {self.pick('and', 'or')} {inner()})"
         if kind == 9:
@@ -142,7 +142,8 @@ class Maker:
         return text
 
     def template(self):
-        start = self.pick("", "", "{% set ns = namespace(a=1) %}", "{%- set ns = namespace(a=messages|length, b='') -%}\n", "{% macro f(x, y='q') %}<{{ x }}{{ y }}>{% endmacro %}")
+        start = self.pick("", "{% set ns = namespace(a=1, b=l) %}", "{%- set ns = namespace(a=messages|length, b='') -%}\n")
+        start += self.pick("", "{% macro f(x, y='q') %}<{{ x }}{{ y }}>{% endmacro %}", "{% macro f() %}{{ varargs }}{{ kwargs }}{% if caller %}{{ caller(1) }}{% endif %}{% endmacro %}\n")
         return start + "".join(self.statement(3) for _ in range(self.rng.randrange(2, 7)))
 
     def conversation(self):
@@ -158,17 +159,14 @@ def main():
     seed, count, out = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
     rng = random.Random(seed)
     rows = []
-    while len(rows) < count:
+    for _ in range(count):
         maker = Maker(rng)
         template = maker.template()
         base = {name: VALUES[name] for name in rng.sample(["s", "t", "n", "l", "m", "d"], 4)}
         variables = {**base, "messages": maker.conversation(), "tools": None, "documents": None, "add_generation_prompt": rng.random() < 0.5, **SPECIAL}
         if rng.random() < 0.5:
             variables["x"] = rng.choice(["given", 5, ["u", "v"], {"role": "r"}])
-        row = {"template": template, "variables": variables, **render(template, variables)}
-        # Most random templates fail; a few of those are enough.
-        if "text" in row or rng.random() < 0.1:
-            rows.append(row)
+        rows.append({"template": template, "variables": variables, **render(template, variables)})
     out.write_text(json.dumps({"transformers": transformers.__version__, "context": {}, "rows": rows}))
     print(out, len(rows), "rows,", sum("error" in row for row in rows), "errors of the template")
 

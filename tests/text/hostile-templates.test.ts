@@ -54,6 +54,11 @@ describe("a template of a stranger", () => {
       Array.from({ length: 6000 }, (_, i) => `{% if n %}{% set v${i} = 1 %}{% endif %}`).join(""),
     ],
     ["a long body within many loops", nested(150, "{{ a }}{{ b }}".repeat(15_000))],
+    ["the length of a filtered loop", "{% for i in range(99999) if true %}{{ loop.length }}{% endfor %}"],
+    [
+      "many names in many rounds",
+      `{% for i in range(90000) %}${Array.from({ length: 3000 }, (_, i) => `{% set v${i} = 1 %}`).join("")}{% endfor %}`,
+    ],
     ["steps that are dear", `{% set l = range(90000)|list %}${nested(4, "{% set m = l|map('string')|list %}")}`],
   ])("ends within seconds with a reason: %s", (_, source) => {
     const start = process.cpuUsage()

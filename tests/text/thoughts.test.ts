@@ -53,6 +53,19 @@ const thinks: [string, string, string][] = [
   ["scratchpads", "<scratchpad>plan</scratchpad>\nhello there", "hello there"],
   ["tokens with a slash", "<|thinking|>plan<|/thinking|>hello there", "hello there"],
   ["tokens of beginning and end", "<|reasoning_start|>plan<|reasoning_end|>hello there", "hello there"],
+  ["Marco-o1", "<Thought>\nplan\n</Thought>\n\n<Output>\nhello there\n</Output>", "hello there\n"],
+  ["s1", "<|im_start|>think\nplan\n<|im_start|>answer\nhello there", "hello there"],
+  [
+    "models of Unsloth's notebooks",
+    "<start_working_out>plan<end_working_out>\n<SOLUTION>\nhello there\n</SOLUTION>",
+    "hello there\n",
+  ],
+  ["Hermes", "<scratch_pad>plan</scratch_pad>\nhello there", "hello there"],
+  [
+    "Granite 3.2 with curly quotes",
+    "Here’s my thought process: plan\n\nHere’s my response: hello there",
+    "hello there",
+  ],
   ["thoughts that quote a verdict", "<think>\nThe rules say NO.\n</think>\n\nYes.", "Yes."],
 ]
 

@@ -8,8 +8,9 @@ export class LoopItems {
   private at = -1
   private before: unknown
   private current: unknown
-  /** items that were looked at before their time */
-  private ahead: unknown[] = []
+  /** items that were looked at before their time, from `first` on */
+  private readonly ahead: unknown[] = []
+  private first = 0
 
   constructor(items: Iterable<unknown>) {
     this.iterator = items[Symbol.iterator]()
@@ -20,13 +21,15 @@ export class LoopItems {
   next(): { item: unknown } | null {
     if (!this.peek()) return null
     this.before = this.current
-    this.current = this.ahead.shift()
+    this.current = this.ahead[this.first++]
     this.at++
     return { item: this.current }
   }
 
   private peek(): boolean {
-    if (this.ahead.length) return true
+    if (this.first < this.ahead.length) return true
+    this.ahead.length = 0
+    this.first = 0
     const { value, done } = this.iterator.next()
     if (done) return false
     this.ahead.push(value)
@@ -36,7 +39,7 @@ export class LoopItems {
   private length(): number {
     if (this.count !== null) return this.count
     for (let next = this.iterator.next(); !next.done; next = this.iterator.next()) this.ahead.push(next.value)
-    this.count = this.at + 1 + this.ahead.length
+    this.count = this.at + 1 + this.ahead.length - this.first
     return this.count
   }
 
@@ -55,7 +58,7 @@ export class LoopItems {
       depth: () => int(depth + 1),
       depth0: () => int(depth),
       previtem: () => (this.at ? this.before : new Undefined("there is no previous item")),
-      nextitem: () => (this.peek() ? this.ahead[0] : new Undefined("there is no next item")),
+      nextitem: () => (this.peek() ? this.ahead[this.first] : new Undefined("there is no next item")),
       cycle: () =>
         new Callable("cycle", ({ positional }) => {
           if (!positional.length) throw new TemplateError("no items for cycling given")
