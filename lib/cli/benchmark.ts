@@ -73,7 +73,7 @@ Examples:
   musc benchmark infobench --data InfoBench.json --responses answers.jsonl --judge http://127.0.0.1:8000/v1 --judge-model M
   musc benchmark infobench --data InfoBench.json --model my-model --adapter my-adapter --judge-self --dry-run
 
-In the result folder: answers.jsonl, collected.jsonl (what the judge said), items.jsonl (an item's result a line),
+In the result folder: answers.jsonl, collected.jsonl (what the judge said), items.jsonl (one item's result per line),
 scores.json, table.md; judge.calls.jsonl and answers.calls.jsonl keep every finished call of a server.
 \`musc compare A B\` compares two result folders. API keys are read from the environment and sent only to the server.`
 

@@ -45,8 +45,9 @@ export function register(program: Command): void {
   const command = program
     .command("evaluate")
     .description(
-      "Answer instructions with a model and grade the answers, constraint by constraint: by exact checks for the embedded world, " +
-        "otherwise by a judge's yes/no verdicts, or without one by the model's own (unreadable verdicts are counted and left out).",
+      "Answer instructions with a model and grade each answer, constraint by constraint. Exact checks grade the embedded world. " +
+        "For other instructions a judge (--judge) answers yes or no, or without one the model itself; unreadable verdicts are " +
+        "counted and left out.",
     )
     .argument(
       "[instructions]",
@@ -68,7 +69,7 @@ Examples:
   musc evaluate questions.jsonl -o graded.jsonl --adapter adapters/musc/adapter --judge http://127.0.0.1:8000/v1 --judge-model J
   musc decompose mine.jsonl -o questions.jsonl && musc evaluate questions.jsonl -o graded.jsonl
 
-Out, a line an answer: id, seed, method, temperature, instruction, answer, constraints [{question, kind, satisfied}].
+Out, one line per answer: id, seed, method, temperature, instruction, answer, constraints [{question, kind, satisfied}].
 CSR is the share of constraints kept, ISR the share of answers that keep all, with 95 % bootstrap intervals.
 ${settingsHelp([...stageSettings.evaluate, "seed"])}`,
     )

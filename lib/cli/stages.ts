@@ -72,7 +72,7 @@ const help: Readonly<Record<RowStageName, StageHelp>> = {
       "Score both answers under the clean, the noised and the empty prompt, and compute token weights. " +
       "Needs a local model, or a server with log-probs.",
     input: "rows of `musc respond`, or the authors' released rows",
-    output: "the rows with `signals` (nats, one a token) and `weights` by weighting",
+    output: "the rows with `signals` (nats, one per token) and `weights` by weighting",
     example: "weightings=uniform,kl",
   },
 }

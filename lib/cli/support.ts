@@ -11,14 +11,14 @@ import {
   thinkingOf,
 } from "../config/config"
 import { recipeOf, recipes } from "../config/recipes"
-import { parseSets, readSettings } from "../config/settings"
+import { parseSets, readSettings, settingLine } from "../config/settings"
 import { onStopSignal, turn } from "../data/stop-signals"
 import { backendNames, useBackend } from "../device/tf"
 import { describeModel, type ModelDescription } from "../engine/description"
 import { type LocalModel, openLocal } from "../engine/local"
 import { type TorchOptions, torchDefaults } from "../engine/torch"
 import { variable } from "../environment"
-import { InputError, StoppedError } from "../errors"
+import { ConfigError, InputError, StoppedError } from "../errors"
 import { describePlan, planFor } from "../model/executor"
 import { sizeOf } from "../model/transformer"
 import { isEmbedded, modelFolder } from "../runs/model"
@@ -134,12 +134,31 @@ export function readConfig(
       Math.min(limit, Number(merged[key] ?? configDefaults[key]))
     Object.assign(merged, { instructions: most("instructions"), evalInstructions: most("evalInstructions") })
   }
-  const config = parseConfig({ ...merged, ...sets, ...changes })
+  const elsewhere = { ...named, ...settings, ...sets, ...changes }
+  const config = locating(file && recipe, Object.keys(file?.own ?? {}), Object.keys(elsewhere), () =>
+    parseConfig({ ...merged, ...sets, ...changes }),
+  )
   if (config.instructionsFrom === "checkable" && isEmbedded(config.model)) {
     const rule = "must be a chat model, as the checkable instructions are plain English"
     throw new InputError(`${rule}, got the embedded ${config.model}; give --model`, { field: "model" })
   }
   return config
+}
+
+/** What `read` gives; problems with settings of a file name the file and the line, where nothing else set them since. */
+function locating<T>(file: string | undefined, own: string[], elsewhere: string[], read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    if (!file || !(error instanceof ConfigError)) throw error
+    const located = error.problems.map((problem) => {
+      const key = /^[\w-]+/.exec(problem)?.[0] ?? ""
+      if (!own.includes(key) || elsewhere.includes(key)) return problem
+      const line = settingLine(file, key)
+      return `${file}, ${line ? `line ${line}, ` : ""}${problem}`
+    })
+    throw new ConfigError(located)
+  }
 }
 
 /** The runs that a recipe is made of, for each of some models; undefined for a recipe that is one run. */

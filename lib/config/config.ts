@@ -259,7 +259,7 @@ export const runConfig = z.strictObject({
     .describe("held-out split: test for reported results, development for choosing settings"),
   evalTemperatures: distinct(temperature).min(1).default([0, 0.5]).describe("sampling temperatures of the evaluation"),
   evalMaxTokens: tokens.default(1024).describe("maximum tokens of an answer"),
-  gradedPairs: count(0).default(500).describe("maximum number of graded pairs"),
+  gradedPairs: count(0).default(500).describe("maximum number of training pairs whose two answers are graded, for the report"),
   benchmarks: distinct(z.string().min(1))
     .default([])
     .describe("benchmarks to run on every method, such as ifeval, followbench; musc benchmark --help lists them"),
@@ -367,11 +367,30 @@ const otherwise: Readonly<Record<string, string>> = {
   ...{ judge: "set evalJudgeEndpoint, or give the option --judge", data: "set benchmarkData" },
 }
 
+/** Settings by the names that Transformers, PEFT, TRL and LLaMA-Factory have for them, without case and underscores. */
+const namesElsewhere: Readonly<Record<string, ConfigKey>> = {
+  ...{ learningrate: "lr", learnrate: "lr", sftlearningrate: "sftLr", warmupratio: "warmup", savesteps: "checkpointEvery" },
+  ...{ numtrainepochs: "epochs", numepochs: "epochs", perdevicetrainbatchsize: "batchSize" },
+  ...{ lorar: "rank", lorarank: "rank", loraalpha: "alpha", losstype: "loss", maxlength: "cutoff", cutofflen: "cutoff" },
+  ...{ modelnameorpath: "model", rpoalpha: "sftWeight", prefbeta: "beta", randomseed: "seed" },
+}
+
+/** The setting that a wrong name stands for most likely. */
+function intended(key: string): string | undefined {
+  const plain = key.replaceAll(/[_-]/g, "").toLowerCase()
+  const near = nearest(plain, [...configKeys, ...Object.keys(namesElsewhere)])
+  return near && Object.hasOwn(namesElsewhere, near) ? namesElsewhere[near] : near
+}
+
+/** Words for zod's short ones. */
+const kinds: Readonly<Record<string, string>> = { int: "a whole number", array: "a list", boolean: "true or false" }
+const bounds: Readonly<Record<string, string>> = { ">": "above ", ">=": "at least ", "<": "below ", "<=": "at most " }
+
 /** One line a problem: field, rule, value received, what the field means. */
 function explain(issue: z.core.$ZodIssue, values: Readonly<Record<string, unknown>>): string[] {
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key) => {
-      const near = nearest(key, configKeys)
+      const near = intended(key)
       const remedy = Object.hasOwn(otherwise, key)
         ? otherwise[key]
         : near
@@ -383,8 +402,12 @@ function explain(issue: z.core.$ZodIssue, values: Readonly<Record<string, unknow
   const key = issue.path[0] as ConfigKey
   const rule = issue.message
     .replace(/^Invalid (input|option): /, "")
-    .replace(/^Too (small|big): expected \w+ to be /, "must be ")
-  return [`${key}: ${rule.replace(/, received .*/, "")}, got ${show(values[key])}; ${meaning(key)}`]
+    .replace(/^Too (small|big): expected \w+ to (be|have) /, "must $2 ")
+    .replace(/, received .*/, "")
+    .replace(/^expected one of /, "must be one of ")
+    .replace(/^expected (int|array|\w+)/, (_, kind: string) => `must be ${kinds[kind] ?? `a ${kind}`}`)
+    .replace(/([<>]=?)(?=\d)/, (sign) => bounds[sign]!)
+  return [`${key}: ${rule}, got ${show(values[key])}; ${meaning(key)}`]
 }
 
 /** What a setting means, as in the help. */

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs"
-import { parse as parseYaml } from "yaml"
+import { parse as parseYaml, type YAMLParseError } from "yaml"
 import { fileError } from "../data/files"
 import { show } from "../data/json-file"
 import { ConfigError, InputError } from "../errors"
@@ -59,11 +59,22 @@ export function readSettings(file: string): Record<string, unknown> {
   try {
     value = parseYaml(text)
   } catch (cause) {
-    const got = (cause as Error).message.split("\n")[0]
-    throw new InputError(`must be YAML or JSON, got ${got}; repair it`, { file }, { cause })
+    const { message, linePos } = cause as YAMLParseError
+    const got = message.split("\n")[0]!.replace(/ at line \d+, column \d+:?$/, "")
+    const rule = `must be YAML or JSON, got an error: ${got}; check indentation, colons and quotes here and in the next line`
+    throw new InputError(rule, { file, line: linePos?.[0].line }, { cause })
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value))
-    throw new InputError(`must hold settings as key: value lines, got ${show(value)}; repair it`, { file })
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    const got = value === null ? "an empty file" : show(value)
+    throw new InputError(`must hold settings as key: value lines, such as lr: 1e-4, got ${got}; correct it`, { file })
+  }
   for (const key of Object.keys(value)) currentName(key)
   return withCurrentNames(value as Record<string, unknown>)
+}
+
+/** Line of a setting in its file, from 1; undefined where it is not found. */
+export function settingLine(file: string, key: string): number | undefined {
+  const lines = readFileSync(file, "utf8").split("\n")
+  const at = lines.findIndex((line) => /^\W*([\w-]+)["']?\s*:/.exec(line)?.[1] === key)
+  return at < 0 ? undefined : at + 1
 }

@@ -45,7 +45,7 @@ export async function* readLines(
     parts.push(bytes)
     size += bytes.length
     if (size > maxLineBytes) {
-      const problem = `a line must have at most ${maxLineBytes} bytes, got more; write one record a line`
+      const problem = `a line must have at most ${maxLineBytes} bytes, got more; write one record per line`
       throw new InputError(problem, { file, line })
     }
   }
@@ -128,7 +128,7 @@ function otherKind(text: string, { file, line }: Place): string | undefined {
   if (/\.(csv|tsv|txt)$/i.test(file))
     return "write it as JSON lines, e.g. by pandas: to_json(file, orient='records', lines=True)"
   if (/^\{(?:\s*$|\s*"[^"]*"\s*:?\s*[[{]?\s*$)/.test(text))
-    return "write one record a line, or all records as one array"
+    return "write one record per line, or all records as one array"
   return undefined
 }
 

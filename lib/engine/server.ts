@@ -128,8 +128,8 @@ async function listedAt(
       const pause = Math.min(8, 0.5 * 2 ** Math.min(9, tries - 1))
       const setup = (error as { kind?: string }).kind === "setup"
       if (setup || (tries > maxRetries && (Date.now() - began) / 1000 + pause > wait)) {
-        const rule = `${shownAddress(url)}: must say which models it serves, got ${problem}`
-        throw new MuscError(`${rule}; check address and server${setup ? "" : ", or give it time by --wait (wait)"}`)
+        const remedy = `check address and server${setup ? "" : ", or give it time with --wait (wait)"}`
+        throw new MuscError(`${shownAddress(url)}: could not list its models: ${problem}; ${remedy}`)
       }
       onRetry?.(problem, pause)
       await sleep(pause * 1000, undefined, { signal }).catch(() => {})

@@ -1,4 +1,4 @@
-import { groupBy } from "../data/numbers"
+import { groupBy, signed } from "../data/numbers"
 import { type BootstrapOptions, type Interval, percentiles, resamples } from "./bootstrap"
 
 /** One item's result; items of one unit are resampled together. */
@@ -96,8 +96,8 @@ export function pick<Value>(units: readonly (readonly Value[])[], drawn: Int32Ar
   return values
 }
 
-const rounded = (value: number, sign = "") =>
-  Number.isNaN(value) ? "–" : `${sign && value >= 0 ? sign : ""}${value.toFixed(3)}`
+const rounded = (value: number, plus = "") =>
+  Number.isNaN(value) ? "–" : signed(value, 3, plus).replace("−", "-")
 const between = ([low, high]: Interval, sign = "") =>
   Number.isNaN(low) ? "–" : `[${rounded(low, sign)}, ${rounded(high, sign)}]`
 

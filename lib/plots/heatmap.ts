@@ -1,3 +1,4 @@
+import { signed } from "../data/numbers"
 import type { TokenSignals, WeighedRow } from "../data/schema"
 import { InputError } from "../errors"
 import { MAX_WEIGHT } from "../musc/weigh"
@@ -22,8 +23,7 @@ export function tokenStyle(weight: number, answer: Answer): string {
 }
 
 /** A number of nats with its sign, short. */
-const nats = (value: number): string =>
-  `${value < 0 ? "−" : ""}${Math.abs(value).toFixed(Math.abs(value) < 0.1 ? 3 : 2)}`
+const nats = (value: number): string => signed(value, Math.abs(value) < 0.1 ? 3 : 2, "")
 
 /** Every signal of token `t`, a few a line, in nats. */
 function signalLines(s: TokenSignals, t: number): string[] {

@@ -1,3 +1,4 @@
+import { signed } from "../data/numbers"
 import type { BenchmarkResults, Results } from "../data/results"
 import { holm } from "../eval/over-seeds"
 import { orderMethods } from "../plots/theme"
@@ -79,8 +80,7 @@ export function benchmarkLines(benchmarks: readonly BenchmarkResults[]): Benchma
 
 const said = (figure: string, value: number | null, sign = "") => {
   if (value === null) return "–"
-  const text = rated(figure) ? Math.abs(value).toFixed(2) : (100 * Math.abs(value)).toFixed(1)
-  return (value < 0 ? "−" : sign) + text
+  return rated(figure) ? signed(value, 2, sign) : signed(100 * value, 1, sign)
 }
 const withInterval = (figure: string, cell: Figure | undefined, sign = "") =>
   cell

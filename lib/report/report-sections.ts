@@ -295,9 +295,9 @@ export function trainingSection({ logs }: RunData): Html | undefined {
   const preference = logs.some(({ lines }) => lines.some(({ margin }) => margin !== undefined))
   const note = html`<p class="note"><b>Why both rewards may fall.</b> A reward is β Σ w (log π − log π<sub>ref</sub>) over the
 tokens of an answer. The loss depends only on the margin, chosen minus rejected. The two answers share many words, so lowering the
-rejected one also lowers the chosen one, and probability moves to other answers. This does no harm as long as margin and
-accuracy grow. If the chosen reward keeps falling by several nats, use a smaller learning rate, fewer epochs, or an SFT term on the
-chosen answer. The dashed line is ln 2, the loss before the first step.</p>`
+rejected one also lowers the chosen one. A little of this is normal. If the chosen reward keeps falling by several nats, the
+probability may go to answers that nobody preferred: use a smaller learning rate, fewer epochs, or an SFT term on the chosen answer.
+The dashed line is ln 2, the loss before the first step.</p>`
   return html`${figureBlock(trainingCurves(logs))}${preference && note}`
 }
 

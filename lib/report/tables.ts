@@ -1,7 +1,7 @@
 import { join } from "node:path"
 import type { DataFrame } from "danfojs-node"
 import { writeAtomic } from "../data/files"
-import { mean, percent } from "../data/numbers"
+import { mean, percent, signed } from "../data/numbers"
 import type { Results } from "../data/results"
 import { notInstalled, packageFolder } from "../device/packages"
 import { InputError } from "../errors"
@@ -173,7 +173,7 @@ export function toMarkdown(frame: Frame): string {
 const anyAbove0 = (frame: Frame, name: string) =>
   rowsOf(frame).some((row) => Number(row[frame.columns.indexOf(name)]) > 0)
 /** A difference of shares in percentage points, with its sign. */
-export const points = (share: number) => `${share < 0 ? "−" : "+"}${percent(Math.abs(share))}`
+export const points = (share: number) => signed(100 * share, 1)
 
 /** `isr_minus_base` as "ISR − base", `musc_minus_isr` as "musc − this, ISR". */
 function titles(name: string): string {

@@ -1,7 +1,7 @@
 /**
  * The notebooks in JupyterLab, as a reader meets them. Needs an active Jupyter (jupyterlab, nbconvert) and Chromium:
  *
- *     npm run notebooks:check -- [folder for screenshots]
+ *     npm run notebooks:check -- [folder for screenshots] [parts, such as 00,untrusted,site]
  *
  * Runs 00, 04 and 05 by "Run all", hovers over figures, interrupts 05 while it trains and lets it go on, opens saved
  * notebooks untrusted, and opens the HTML pages without network, also with scripts taken away.
@@ -27,12 +27,19 @@ function check(what: string, held: boolean, got: unknown = ""): void {
   if (!held) failed++
 }
 
-async function until<T>(what: string, look: () => Promise<T | false | undefined>, seconds = 600): Promise<T> {
+/** Waits for something. The limit is long, since a busy machine may be slow and nothing else depends on it. */
+async function until<T>(what: string, look: () => Promise<T | false | undefined>, seconds = 3600): Promise<T> {
   for (const end = Date.now() + seconds * 1000; Date.now() < end; await wait(300)) {
     const found = await look()
     if (found) return found
   }
   throw new Error(`${what}: not within ${seconds} s`)
+}
+
+/** One part of the check, if it is wanted. Its failure is told, and the parts after it go on. */
+async function part(name: string, what: () => Promise<void>): Promise<void> {
+  if (only && !only.includes(name)) return
+  await what().catch((error: Error) => check(name, false, error.message))
 }
 
 const freePort = () =>
@@ -64,8 +71,10 @@ async function startLab(): Promise<{ url: string; lab: ChildProcess }> {
         (answer) => answer.ok,
         () => false,
       ),
-    120,
-  )
+  ).catch((error: Error) => {
+    lab.kill("SIGTERM")
+    throw error
+  })
   return { url, lab }
 }
 
@@ -87,12 +96,11 @@ declare const window: { jupyterapp: Lab }
 async function open(browser: Browser, url: string, name: string): Promise<Page> {
   const page = await browser.newPage({ viewport: { width: 1280, height: 1000 } })
   page.on("dialog", (dialog) => void dialog.accept())
-  await page.goto(`${url}/lab/tree/${name}?reset`)
-  await page.waitForSelector(".jp-Notebook .jp-Cell", { timeout: 120_000 })
+  await page.goto(`${url}/lab/tree/${name}?reset`, { timeout: 3_600_000 })
+  await page.waitForSelector(".jp-Notebook .jp-Cell", { timeout: 3_600_000 })
   await until(
     `kernel of ${name}`,
     () => page.evaluate(() => !!window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session?.kernel),
-    120,
   )
   await page.evaluate(() => void window.jupyterapp.commands.execute("application:toggle-left-area"))
   const news = page.getByRole("button", { name: "No", exact: true })
@@ -278,9 +286,27 @@ async function checkSite(browser: Browser): Promise<void> {
   await context.close()
 }
 
+/** "Run all" of a notebook, its figures, and the notebook as saved, untrusted. */
+async function checkLive(browser: Browser, url: string, number: string, figures: number): Promise<void> {
+  const page = await runAll(browser, url, number, figures)
+  if (number === "04") {
+    const title = await page.locator("span[title*='KL(']").first().getAttribute("title")
+    check(
+      "04: tokens tell weight and signals",
+      /weight: kl .*log p: clean/s.test(title ?? ""),
+      JSON.stringify(title).slice(0, 120),
+    )
+  }
+  await shoot(page, number)
+  await page.evaluate(() => window.jupyterapp.shell.currentWidget.context.save())
+  const name = basename(findNotebook(number))
+  await page.close()
+  copyFileSync(join(work, name), join(work, `saved-${name}`))
+  await checkUntrusted(browser, url, join(work, `saved-${name}`), `${number}-live.ipynb`)
+}
+
 async function main(): Promise<void> {
   mkdirSync(shots, { recursive: true })
-  const wanted = (part: string) => !only || only.includes(part)
   const { url, lab } = await startLab()
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
@@ -291,27 +317,10 @@ async function main(): Promise<void> {
       ["00", 1],
       ["04", 2],
       ["05", 3],
-    ] as const) {
-      if (!wanted(number)) continue
-      const page = await runAll(browser, url, number, figures)
-      if (number === "04") {
-        const title = await page.locator("span[title*='KL(']").first().getAttribute("title")
-        check(
-          "04: tokens tell weight and signals",
-          /weight: kl .*log p: clean/s.test(title ?? ""),
-          JSON.stringify(title).slice(0, 120),
-        )
-      }
-      await shoot(page, number)
-      await page.evaluate(() => window.jupyterapp.shell.currentWidget.context.save())
-      const name = basename(findNotebook(number))
-      await page.close()
-      copyFileSync(join(work, name), join(work, `saved-${name}`))
-      await checkUntrusted(browser, url, join(work, `saved-${name}`), `${number}-live.ipynb`)
-    }
-    if (wanted("untrusted"))
-      for (const file of notebookFiles()) await checkUntrusted(browser, url, file, basename(file))
-    if (wanted("site")) await checkSite(browser)
+    ] as const)
+      await part(number, () => checkLive(browser, url, number, figures))
+    for (const file of notebookFiles()) await part("untrusted", () => checkUntrusted(browser, url, file, basename(file)))
+    await part("site", () => checkSite(browser))
   } finally {
     await browser.close()
     lab.kill("SIGTERM")

@@ -125,7 +125,14 @@ describe("the command line", () => {
       status: 1,
       stderr: expect.stringMatching(/^InputError: mine\.yaml, recipe: .*got smoky; did you mean smoke\?/),
     })
-    expect(settings("lr: 1e-4\nshots: 5\n").stderr).toContain("shots: must be at most 0 for the model world")
+    expect(settings("lr: 1e-4\nshots: 5\n").stderr).toContain("line 2, shots: must be at most 0 for the model world")
+  })
+
+  it("names file and line of a wrong setting, and not where the command line set it since", () => {
+    const text = "recipe: smoke\nlr: fast\n'rank': many\n"
+    const { stderr } = musc("run", file("mine.yaml", text), "--dry-run", "--set", "rank=few")
+    expect(stderr).toContain('  - mine.yaml, line 2, lr: must be a number, got "fast"')
+    expect(stderr).toContain('  - rank: must be a number, got "few"')
   })
 
   it("shows the prompts of a stage and counts its calls", () => {

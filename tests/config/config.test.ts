@@ -44,6 +44,24 @@ describe("settings", () => {
     expect(problemsOf({ zzzzzz: 1 })[0]).toMatch(/see musc run --help/)
   })
 
+  it("know the names that other trainers have for a setting", () => {
+    const others = ["learning_rate", "learningRate", "num_train_epochs", "per_device_train_batch_size", "lora_r", "batch_size"]
+    const means = others.map((name) => /did you mean (\w+)\?/.exec(problemsOf({ [name]: 1 })[0]!)?.[1])
+    expect(means).toEqual(["lr", "lr", "epochs", "batchSize", "rank", "batchSize"])
+  })
+
+  it("say in words what a value must be", () => {
+    const problems = problemsOf({ lr: "fast", epochs: -1, rank: 1.5, equalPairs: "maybe", methods: 3, loss: "dpp" })
+    expect(problems.map((line) => line.split("; ")[0])).toEqual([
+      "methods: must be a list, got 3",
+      'equalPairs: must be true or false, got "maybe"',
+      expect.stringMatching(/^loss: must be one of "dpo".*, got "dpp"$/),
+      "rank: must be a whole number, got 1.5",
+      'lr: must be a number, got "fast"',
+      "epochs: must be above 0, got -1",
+    ])
+  })
+
   it("are all described, and all recipes are made of them", () => {
     for (const { config, otherModels, variants = {} } of Object.values(recipes)) {
       const all = [
@@ -139,8 +157,10 @@ describe("settings files", () => {
     expect(() => readSettings(join(dir, "none.yaml"))).toThrow(
       /none\.yaml: could not read: no such file or folder \(ENOENT\)/,
     )
-    expect(() => readSettings(file("c.yaml", "a: [1"))).toThrow(/c\.yaml: must be YAML or JSON/)
+    expect(() => readSettings(file("c.yaml", "a: [1"))).toThrow(/c\.yaml, line 1: must be YAML or JSON/)
+    expect(() => readSettings(file("c.yaml", "recipe: smoke\nlr: 'a\n"))).toThrow(/c\.yaml, line \d: must be YAML/)
     expect(() => readSettings(file("d.yaml", "- 1"))).toThrow(/d\.yaml: must hold settings/)
+    expect(() => readSettings(file("e.yaml", "# none\n"))).toThrow(/e\.yaml: must hold settings.*got an empty file/)
   })
 })
 

@@ -516,7 +516,7 @@ describe("what decides the answers of a server", () => {
     await expect(openServer({ ...once, baseURL: `${a.baseURL},${b.baseURL}` })).rejects.toThrow(/got one and two/)
     expect((await openServer({ ...once, baseURL: `http://127.0.0.1:9/v1,${b.baseURL}` })).listed?.root).toBe("two")
     await expect(openServer({ ...once, baseURL: "http://127.0.0.1:9/v1" })).rejects.toThrow(
-      /which models it serves.*refused/,
+      /could not list its models: the connection was refused.*give it time with --wait/,
     )
   })
 })
