@@ -259,7 +259,9 @@ export const runConfig = z.strictObject({
     .describe("held-out split: test for reported results, development for choosing settings"),
   evalTemperatures: distinct(temperature).min(1).default([0, 0.5]).describe("sampling temperatures of the evaluation"),
   evalMaxTokens: tokens.default(1024).describe("maximum tokens of an answer"),
-  gradedPairs: count(0).default(500).describe("maximum number of training pairs whose two answers are graded, for the report"),
+  gradedPairs: count(0)
+    .default(500)
+    .describe("maximum number of training pairs whose two answers are graded, for the report"),
   benchmarks: distinct(z.string().min(1))
     .default([])
     .describe("benchmarks to run on every method, such as ifeval, followbench; musc benchmark --help lists them"),
@@ -369,9 +371,22 @@ const otherwise: Readonly<Record<string, string>> = {
 
 /** Settings by the names that Transformers, PEFT, TRL and LLaMA-Factory have for them, without case and underscores. */
 const namesElsewhere: Readonly<Record<string, ConfigKey>> = {
-  ...{ learningrate: "lr", learnrate: "lr", sftlearningrate: "sftLr", warmupratio: "warmup", savesteps: "checkpointEvery" },
+  ...{
+    learningrate: "lr",
+    learnrate: "lr",
+    sftlearningrate: "sftLr",
+    warmupratio: "warmup",
+    savesteps: "checkpointEvery",
+  },
   ...{ numtrainepochs: "epochs", numepochs: "epochs", perdevicetrainbatchsize: "batchSize" },
-  ...{ lorar: "rank", lorarank: "rank", loraalpha: "alpha", losstype: "loss", maxlength: "cutoff", cutofflen: "cutoff" },
+  ...{
+    lorar: "rank",
+    lorarank: "rank",
+    loraalpha: "alpha",
+    losstype: "loss",
+    maxlength: "cutoff",
+    cutofflen: "cutoff",
+  },
   ...{ modelnameorpath: "model", rpoalpha: "sftWeight", prefbeta: "beta", randomseed: "seed" },
 }
 

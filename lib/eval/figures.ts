@@ -96,8 +96,7 @@ export function pick<Value>(units: readonly (readonly Value[])[], drawn: Int32Ar
   return values
 }
 
-const rounded = (value: number, plus = "") =>
-  Number.isNaN(value) ? "–" : signed(value, 3, plus).replace("−", "-")
+const rounded = (value: number, plus = "") => (Number.isNaN(value) ? "–" : signed(value, 3, plus).replace("−", "-"))
 const between = ([low, high]: Interval, sign = "") =>
   Number.isNaN(low) ? "–" : `[${rounded(low, sign)}, ${rounded(high, sign)}]`
 

@@ -120,6 +120,8 @@ export interface BatchOptions {
 
 /** Seconds that a cell may take. */
 const longestCell = 600
+/** Seconds that a kernel has to start; on a busy machine it needs minutes. */
+const longestStart = 600
 
 /** Outcome of an execution. */
 export interface Executed {
@@ -150,13 +152,12 @@ export async function executeNotebook(source: string, options: BatchOptions = {}
     await writeFile(work, JSON.stringify(withParameters(book, params)))
     setVariable("JUPYTER_PATH", [folder, variable("JUPYTER_PATH")].filter(Boolean).join(delimiter))
     setVariable("MUSC_NOTEBOOK", mode)
-    await jupyter(["execute", work, "--inplace", `--kernel_name=${kernelName}`, `--timeout=${longestCell}`]).catch(
-      (error) => {
-        throw error instanceof MuscError
-          ? error
-          : new MuscError(`${source}: every cell must run, got\n${failureOf(error)}`)
-      },
-    )
+    const limits = [`--timeout=${longestCell}`, `--startup_timeout=${longestStart}`]
+    await jupyter(["execute", work, "--inplace", `--kernel_name=${kernelName}`, ...limits]).catch((error) => {
+      throw error instanceof MuscError
+        ? error
+        : new MuscError(`${source}: every cell must run, got\n${failureOf(error)}`)
+    })
     const done = tidied(readNotebook(work))
     await writeAtomic(out, `${JSON.stringify(done, null, 1)}\n`)
     const numbers = numbersOf(done)

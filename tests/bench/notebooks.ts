@@ -64,13 +64,11 @@ async function startLab(): Promise<{ url: string; lab: ChildProcess }> {
   const env = { ...process.env, ...own, JUPYTER_PATH: join(work, ".data"), MUSC_NOTEBOOK: "live" }
   const lab = spawn("jupyter", options, { env, stdio: "ignore" })
   const url = `http://127.0.0.1:${port}`
-  await until(
-    "JupyterLab",
-    () =>
-      fetch(`${url}/api/status`).then(
-        (answer) => answer.ok,
-        () => false,
-      ),
+  await until("JupyterLab", () =>
+    fetch(`${url}/api/status`).then(
+      (answer) => answer.ok,
+      () => false,
+    ),
   ).catch((error: Error) => {
     lab.kill("SIGTERM")
     throw error
@@ -98,9 +96,8 @@ async function open(browser: Browser, url: string, name: string): Promise<Page> 
   page.on("dialog", (dialog) => void dialog.accept())
   await page.goto(`${url}/lab/tree/${name}?reset`, { timeout: 3_600_000 })
   await page.waitForSelector(".jp-Notebook .jp-Cell", { timeout: 3_600_000 })
-  await until(
-    `kernel of ${name}`,
-    () => page.evaluate(() => !!window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session?.kernel),
+  await until(`kernel of ${name}`, () =>
+    page.evaluate(() => !!window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session?.kernel),
   )
   await page.evaluate(() => void window.jupyterapp.commands.execute("application:toggle-left-area"))
   const news = page.getByRole("button", { name: "No", exact: true })
@@ -319,7 +316,8 @@ async function main(): Promise<void> {
       ["05", 3],
     ] as const)
       await part(number, () => checkLive(browser, url, number, figures))
-    for (const file of notebookFiles()) await part("untrusted", () => checkUntrusted(browser, url, file, basename(file)))
+    for (const file of notebookFiles())
+      await part("untrusted", () => checkUntrusted(browser, url, file, basename(file)))
     await part("site", () => checkSite(browser))
   } finally {
     await browser.close()

@@ -45,7 +45,14 @@ describe("settings", () => {
   })
 
   it("know the names that other trainers have for a setting", () => {
-    const others = ["learning_rate", "learningRate", "num_train_epochs", "per_device_train_batch_size", "lora_r", "batch_size"]
+    const others = [
+      "learning_rate",
+      "learningRate",
+      "num_train_epochs",
+      "per_device_train_batch_size",
+      "lora_r",
+      "batch_size",
+    ]
     const means = others.map((name) => /did you mean (\w+)\?/.exec(problemsOf({ [name]: 1 })[0]!)?.[1])
     expect(means).toEqual(["lr", "lr", "epochs", "batchSize", "rank", "batchSize"])
   })
