@@ -74,7 +74,6 @@ export function weightsByClass(totals: Readonly<Record<string, ClassWeights>>): 
       return {
         type: "scatter",
         mode: "markers",
-        orientation: "h",
         name: plain(name),
         legendgroup: name,
         showlegend: i === 0,
@@ -94,7 +93,5 @@ export function weightsByClass(totals: Readonly<Record<string, ClassWeights>>): 
     x: axis("mean weight of a token", { rangemode: "tozero" }),
     y: axis("", { type: "category", ticks: "", showticklabels: i === 0, ...order }),
   }))
-  const height = Math.max(220, tokenClasses.length * (8 * names.length + 10))
-  const layout = gridLayout("Token weights by class of token", panels, 2, height, { legend: legendRows(names) })
-  return { data, layout: { ...layout, scattermode: "group" } } // below each other, so that no marker hides another
+  return { data, layout: gridLayout("Token weights by class of token", panels, 2, 220, { legend: legendRows(names) }) }
 }

@@ -221,27 +221,22 @@ function guardOf(file: string): <T>(characters: number, work: () => T) => T {
     const sum = thisTurn()
     sum.characters += characters
     const limit = characters ? timeLimit(sum.characters) : loadLimit
-    const left = Math.max(1, Math.ceil(limit - sum.spent))
-    for (let patience = 1; ; patience *= 4) {
+    for (;;) {
+      const left = Math.max(1, Math.ceil(limit - sum.spent))
       const began = process.cpuUsage()
-      let counts = true
       try {
-        return endable(() => withinTime(left * patience, work))
+        return endable(() => withinTime(left, work))
       } catch (cause) {
         if ((cause as { code?: string }).code !== "ERR_SCRIPT_EXECUTION_TIMEOUT") throw cause
-        // A machine that is busy or was suspended says nothing about the tokenizer: processor time decides. The work
-        // begins anew, so it gets longer; what was spent in vain does not count.
-        if (processorTime(began) < left / 2) {
-          counts = false
-          continue
-        }
+        // A machine that is busy or was suspended says nothing about the tokenizer: processor time decides.
+        if (processorTime(began) < left / 2) continue
         const got = `more for ${sum.characters} characters`
         const remedy = "its patterns may never end; use a tokenizer that you trust"
         const rule = `tokenising must take at most ${limit} ms here, got ${got}; ${remedy}`
         failure = new InputError(rule, { file }, { cause })
         throw failure
       } finally {
-        if (counts) sum.spent += processorTime(began)
+        sum.spent += processorTime(began)
       }
     }
   }

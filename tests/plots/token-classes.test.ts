@@ -1,6 +1,5 @@
 import { describe, expect, it } from "vitest"
 import type { WeighedRow } from "../../lib/data/schema"
-import { figureSvg } from "../../lib/plots/picture"
 import { addClassWeights, classesOf, noClassWeights, weightsByClass } from "../../lib/plots/token-classes"
 
 const row = {
@@ -42,15 +41,5 @@ describe("token classes", () => {
       ["kl", [0.5, 0.5, 2], ["end of turn", "punctuation", "word of the clean instruction alone"]],
       ["kl", [0.5, 1.25], ["end of turn", "word of the noised instruction alone"]],
     ])
-  })
-
-  it("are drawn with a place of its own for each weighting, where their means are the same too", async () => {
-    const totals = noClassWeights()
-    totals.chosen.punctuation = { n: 2, sum: 2 }
-    const svg = await figureSvg(weightsByClass({ kl: totals, contrast: totals, pmi: totals }), { width: 800 })
-    const places = [...svg.matchAll(/class="point" transform="translate\(([\d.]+),([\d.]+)\)"/g)]
-    const heights = places.map(([, , y]) => Number(y)).sort((a, b) => a - b)
-    expect(heights).toHaveLength(3)
-    expect(Math.min(heights[1]! - heights[0]!, heights[2]! - heights[1]!)).toBeGreaterThan(5)
   })
 })
