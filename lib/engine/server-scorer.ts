@@ -2,10 +2,10 @@ import type { TokenSignals } from "../data/schema"
 import { InputError, RefusedError } from "../errors"
 import { encodeChats } from "../text/chat"
 import type { Tokenizer } from "../text/tokenizer"
-import { below } from "./address"
+import { below, shownAddress } from "./address"
 import type { ScoreRequest, SignalScorer } from "./engine"
 import { type OpenAIOptions, serverCaller } from "./openai"
-import { jsonOf } from "./server-problem"
+import { HttpError, jsonOf } from "./server-problem"
 import { ReplyError } from "./server-reply"
 
 /** How servers give the log-probs of a prompt: vLLM's and SGLang's field, or the old `echo`. */
@@ -29,11 +29,32 @@ export interface ServerScorerOptions extends OpenAIOptions {
 export function serverScorer({ tokenizer, ...options }: ServerScorerOptions): SignalScorer {
   const caller = serverCaller(options)
   let way: Way = "prompt_logprobs"
+  const sameTokens = tokenCheck(tokenizer)
+  const cannot = (server: URL, got: string) => {
+    const rule = `${shownAddress(server)} must return log-probs of the prompt (prompt_logprobs or echo), got ${got}`
+    return new InputError(`${rule}; serve with vLLM, weigh in this process, or by --torch`)
+  }
 
   const askBy = (by: Way, ids: readonly number[]) =>
     caller.call(0, async (server, send) => {
+      const url = below(server, "completions")
       const sent = { model: options.model, prompt: ids, temperature: 0, ...options.fields, ...ways[by] }
-      return logProbsIn(jsonOf(await send(below(server, "completions"), JSON.stringify(sent))), ids)
+      const reply = await send(url, JSON.stringify(sent)).catch((error: unknown) => {
+        // No such path, or the model is not known: its name is in the words then.
+        const status = error instanceof HttpError ? error.reply.status : 0
+        const named = error instanceof HttpError && error.words.includes(options.model)
+        if ([404, 405, 501].includes(status) && !named) throw cannot(url, (error as Error).message)
+        throw error
+      })
+      const value = jsonOf(reply)
+      const other = sameTokens(value, ids)
+      if (other) {
+        const rule = `${shownAddress(server)} must serve the model whose tokenizer is used (--model), got other tokens`
+        throw new InputError(`${rule}: ${other}; serve that model, weigh in this process, or by --torch`)
+      }
+      const values = logProbsIn(value, ids)
+      if (values || by === "prompt_logprobs") return values
+      throw cannot(server, "none")
     })
 
   /** log p of each id given those before it; that of the first is unknown. */
@@ -44,17 +65,12 @@ export function serverScorer({ tokenizer, ...options }: ServerScorerOptions): Si
       throw error
     })
     if (values) return values
-    if (by === "prompt_logprobs") {
-      const echoed = await askBy("echo", ids)
-      if (echoed) {
-        way = "echo"
-        return echoed
-      }
-    }
-    throw new InputError(
-      `${options.baseURL} must return log-probs of the prompt (prompt_logprobs or echo), got none; serve with vLLM, weigh in this ` +
-        "process, or by --torch",
-    )
+    const echoed = await askBy("echo", ids).catch((error: unknown) => {
+      if (!(error instanceof RefusedError) || !/echo|log_?probs/i.test(error.message)) throw error
+      throw new InputError(`${error.message}; serve with vLLM, weigh in this process, or by --torch`)
+    })
+    way = "echo"
+    return echoed!
   }
 
   const score = async (request: ScoreRequest): Promise<TokenSignals[]> => {
@@ -73,6 +89,33 @@ export function serverScorer({ tokenizer, ...options }: ServerScorerOptions): Si
     }))
   }
   return { concurrency: caller.concurrency, independent: true, score }
+}
+
+/** Tokens that are compared with those of a server before it is believed to read ids as we do. */
+const COMPARED = 8
+
+/**
+ * Compares the texts that a server's replies tell of their ids with those of a tokenizer, words alone, as servers show
+ * blanks and parts of characters in many ways. Gives the first that differ, where more than half of some do.
+ */
+function tokenCheck({ decode }: Tokenizer): (reply: unknown, ids: readonly number[]) => string | undefined {
+  let left = COMPARED
+  const differing: string[] = []
+  const word = /^[\p{L}\p{N}]+$/u
+  return (reply, ids) => {
+    if (left <= 0) return undefined
+    const choice = (reply as { choices?: Record<string, unknown>[] } | null)?.choices?.[0]
+    const told = choice?.prompt_logprobs as (Record<string, { decoded_token?: unknown }> | null)[] | null | undefined
+    const echoed = (choice?.logprobs as { tokens?: unknown[] } | null | undefined)?.tokens
+    for (const [i, id] of ids.entries()) {
+      const theirs = Array.isArray(told) ? told[i]?.[id]?.decoded_token : echoed?.[i]
+      const ours = decode([id]).trim()
+      if (left <= 0 || typeof theirs !== "string" || !word.test(ours)) continue
+      left--
+      if (theirs.trim() !== ours) differing.push(`id ${id} is ${JSON.stringify(theirs)} there and "${ours}" here`)
+    }
+    return differing.length > COMPARED / 2 ? differing.slice(0, 2).join(", ") : undefined
+  }
 }
 
 /**

@@ -9,6 +9,7 @@ import { openServer } from "../engine/server"
 import { toldOnce } from "../engine/server-problem"
 import { serverScorer } from "../engine/server-scorer"
 import { InputError } from "../errors"
+import { modelName } from "../model/merge"
 import { checkServerWeightings, distributionsFrom, needsDistributions } from "../musc/weigh"
 import { loadTokenizer } from "../text/tokenizer"
 import type { RunContext } from "./context"
@@ -30,18 +31,23 @@ export async function openScoring(
     const rule = "must name the folder of the served model, whose tokenizer and chat template are needed, got nothing"
     throw new InputError(`${rule}; add it`, { field: "--model" })
   }
-  const { id } = await openServer({ ...server, signal })
+  const { id, listed } = await openServer({ ...server, signal })
   const dir = await modelFolder(model, { signal, onProgress })
-  return scoringBy(server, id, { dir, tokenizer: loadTokenizer(dir) }, { signal, onNote })
+  return scoringBy(server, { id, listed }, { dir, tokenizer: loadTokenizer(dir) }, { signal, onNote })
 }
 
 /** The same for a server and a model that are known already. */
 export async function scoringBy(
   server: OpenAIOptions,
-  id: string,
+  { id, listed }: Pick<WritingServer, "id" | "listed">,
   { dir, tokenizer }: Pick<ModelDescription, "dir" | "tokenizer">,
   { signal, onNote }: Pick<RunContext, "signal" | "onNote">,
 ) {
+  const last = (name: string) => modelName(name).split("/").at(-1)!.toLowerCase()
+  if (listed?.root && last(listed.root) !== last(dir)) {
+    const served = `the server says that it serves ${listed.root}, and --model is ${modelName(dir)}`
+    onNote(`note: ${served}: signals are right only if both are the same checkpoint`)
+  }
   const onRetry = toldOnce((problem) => onNote(`signals: retrying after: ${problem}`))
   const files = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map((name) => join(dir, name))
   const hashes = await Promise.all(files.filter((file) => existsSync(file)).map(sha256File))
@@ -64,7 +70,7 @@ export async function serverSignals(
   },
 ): Promise<{ engine: SignalScorer; identity: string }> {
   if (served) return { engine: served.text.scorer, identity: keyOf("server scorer", served.id) }
-  return scoringBy(server!, writer!.id, model, opening)
+  return scoringBy(server!, writer!, model, opening)
 }
 
 /** @throws InputError without a server, and for weightings of the settings or of a method that log-probs cannot make */

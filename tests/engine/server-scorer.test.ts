@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { useBackend } from "../../lib/device/tf"
 import { type LocalModel, openLocal } from "../../lib/engine/local"
 import { serverScorer } from "../../lib/engine/server-scorer"
+import { RefusedError } from "../../lib/errors"
 import { checkServerWeightings, weightsOf } from "../../lib/musc/weigh"
 import { scoringBy } from "../../lib/runs/scoring-server"
 import { responseLogProbs } from "../support/log-probs"
@@ -11,7 +12,9 @@ import { fixture } from "../support/tensors"
 
 let local: LocalModel
 let url = ""
-let way: "prompt_logprobs" | "echo" | "none" | "null" = "prompt_logprobs"
+let way: "prompt_logprobs" | "echo" | "none" | "null" | "chat" | "refused" = "prompt_logprobs"
+/** Tokens as the server tells them, where it does. */
+let told: ((id: number) => string) | undefined
 /** Calls that fail before the server answers. */
 let failing = 0
 /** Answers as vLLM does (a record of ids for each place) or as older servers do (`echo`). */
@@ -27,21 +30,26 @@ const server = createServer((request, response) => {
       return response.end(JSON.stringify({ error: { message: "engine is busy" } }))
     }
     const { prompt, prompt_logprobs, echo } = JSON.parse(text)
+    if (way === "chat" || way === "refused") {
+      response.statusCode = way === "chat" ? 404 : 400
+      const message = way === "chat" ? "Not Found" : "echo with logprobs is not supported for this model"
+      return response.end(JSON.stringify({ error: { message } }))
+    }
     const values = [null, ...(await responseLogProbs(local, prompt.slice(0, 1), prompt.slice(1)))]
     if (way === "echo" && prompt_logprobs !== undefined) {
       response.statusCode = 400
       return response.end(JSON.stringify({ error: { message: "unknown field prompt_logprobs" } }))
     }
-    const told: (Record<number, object> | null)[] = values.map((logprob, i) =>
-      i ? { 5000: { logprob: -1 }, [prompt[i]]: { logprob, rank: 1 } } : null,
+    const places: (Record<number, object> | null)[] = values.map((logprob, i) =>
+      i ? { 5000: { logprob: -1 }, [prompt[i]]: { logprob, rank: 1, decoded_token: told?.(prompt[i]) } } : null,
     )
-    if (way === "null") told[2] = { [prompt[2]]: { logprob: null, rank: 1 } }
+    if (way === "null") places[2] = { [prompt[2]]: { logprob: null, rank: 1 } }
     const choice =
       way === "none"
         ? { text: "" }
         : echo
-          ? { text: "", logprobs: { token_logprobs: values } }
-          : { text: "", prompt_logprobs: told }
+          ? { text: "", logprobs: { token_logprobs: values, tokens: told && prompt.map(told) } }
+          : { text: "", prompt_logprobs: places }
     response.end(JSON.stringify({ choices: [choice] }))
   })
 })
@@ -95,7 +103,7 @@ describe("log-probs of a server", () => {
     const notes: string[] = []
     const model = { dir: fixture("llama"), tokenizer: local.tokenizer }
     const server = { model: "m", baseURL: url, maxRetries: 4 }
-    const { engine } = await scoringBy(server, "m", model, { onNote: (line) => notes.push(line) })
+    const { engine } = await scoringBy(server, { id: "m" }, model, { onNote: (line) => notes.push(line) })
     expect((await engine.score(request)).map(({ logprob }) => logprob.length > 0)).toEqual([true, true])
     expect(notes).toEqual(["signals: retrying after: 500 engine is busy"])
   })
@@ -105,6 +113,39 @@ describe("log-probs of a server", () => {
     await expect(scorer().score(request)).rejects.toThrow(/id 3 of a prompt must have a log-prob, got null/)
     way = "none"
     await expect(scorer().score(request)).rejects.toThrow(/must return log-probs of the prompt .*--torch/)
+    way = "chat" // it has no other path, and not a wrong model
+    await expect(scorer().score(request)).rejects.toThrow(
+      /\/completions must return log-probs .*got 404 Not Found; .*--torch/,
+    )
+    way = "refused" // that is no row's fault
+    const error = await scorer()
+      .score(request)
+      .catch((caught: unknown) => caught)
+    expect(error).not.toBeInstanceOf(RefusedError)
+    expect(error).toMatchObject({ message: expect.stringMatching(/echo with logprobs is not supported.*--torch/) })
+  })
+
+  it.each(["prompt_logprobs", "echo"] as const)("are refused of a model with other tokens: %s", async (by) => {
+    way = by
+    told = (id) => `other${id}`
+    await expect(scorer().score(request)).rejects.toThrow(/must serve the model .*--model.*got other tokens: id \d+ is/)
+    told = (id) => ` ${local.tokenizer.decode([id])}` // blanks do not count
+    await expect(scorer().score(request)).resolves.toHaveLength(2)
+    told = undefined
+  })
+
+  it("come with a note where the server names another checkpoint", async () => {
+    way = "prompt_logprobs"
+    const notes: string[] = []
+    const model = { dir: fixture("llama"), tokenizer: local.tokenizer }
+    const server = { model: "m", baseURL: url }
+    for (const root of ["org/Other-7B", "/models/llama", undefined]) {
+      const listed = { id: "m", root }
+      await scoringBy(server, { id: "m", listed }, model, { onNote: (line) => notes.push(line) })
+    }
+    expect(notes).toEqual([
+      expect.stringMatching(/^note: the server says that it serves org\/Other-7B, and --model is llama/),
+    ])
   })
 
   it("do not do for the weightings that need distributions, which is said before anything is asked", () => {
