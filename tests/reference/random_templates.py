@@ -25,7 +25,7 @@ class Maker:
     def __init__(self, rng):
         self.rng = rng
         self.loops = 0
-        self.macros = 0
+        self.known = False
 
     def pick(self, *options):
         return self.rng.choice(options)
@@ -38,10 +38,11 @@ class Maker:
 
     def expression(self, depth=2):
         if depth <= 0:
-            return self.pick(self.name(), self.name(), self.text(), str(self.rng.randrange(-2, 8)), "true", "none", "l", "messages", "message.content", "message['role']", "loop.index", "1.5")
+            inside = ["message.content", "message['role']", "loop.index", "loop.first", "message"] if self.loops else ["messages"]
+            return self.pick(self.name(), "x", "s", "y", self.text(), str(self.rng.randrange(-2, 8)), "true", "none", "l", "messages", "1.5", *inside)
         inner = lambda: self.expression(depth - 1)  # noqa: E731
-        kind = self.rng.randrange(22)
-        if kind < 6 or self.rng.random() < 0.4:
+        kind = self.rng.choice([*range(22), 8, 9, 13, 18])
+        if kind < 6 or self.rng.random() < 0.55:
             return self.expression(0)
         if kind == 6:
             return f"({inner()} {self.pick('~', '~', '~', '~', '+', '-', '*', '//', '%')} {inner()})"
@@ -56,15 +57,17 @@ class Maker:
         if kind == 11:
             return "{'a': " + inner() + ", 'role': " + inner() + "}"
         if kind < 15:
-            name = self.pick("length", "upper", "trim", "list", "first", "last", "tojson", "string", "join('-')", "int", "float", "title", "capitalize", "reverse", "sort", "unique", "default('z')", "default(x, true)", "e", "replace('a', x)", "map('string')|list", "map('upper')|join", "select|list", "select('string')|list", "rejectattr('role', 'eq', 'user')|list", "selectattr('content')|list", "map(attribute='role')|join(',')", "batch(2)|list", "items|list", "dictsort", "min", "max", "sum", "abs", "round", "wordcount", "indent(2)", "groupby('role')|list", "tojson(indent=2)", "truncate(3)", "trim('a')", "attr('role')", "map('default', 'q')|list", "slice(2)|list", "center(7)", "format(1)", "lower", "safe", "urlencode", "xmlattr", "striptags", "wordwrap(2)", "random", "pprint", "forceescape", "filesizeformat")
+            name = self.pick("length", "upper", "trim", "string", "string", "tojson", "default('z')", "list", "e", "string|upper", "string|length", "string|trim", "string|title", "list", "first", "last", "tojson", "string", "join('-')", "int", "float", "title", "capitalize", "reverse", "sort", "unique", "default('z')", "default(x, true)", "e", "replace('a', x)", "map('string')|list", "map('upper')|join", "select|list", "select('string')|list", "rejectattr('role', 'eq', 'user')|list", "selectattr('content')|list", "map(attribute='role')|join(',')", "batch(2)|list", "items|list", "dictsort", "min", "max", "sum", "abs", "round", "wordcount", "indent(2)", "groupby('role')|list", "tojson(indent=2)", "truncate(3)", "trim('a')", "attr('role')", "map('default', 'q')|list", "slice(2)|list", "center(7)", "format(1)", "lower", "safe", "urlencode", "xmlattr", "striptags", "wordwrap(2)", "random", "pprint", "forceescape", "filesizeformat")
             return f"{inner()}|{name}"
         if kind < 17:
             call = self.pick("upper()", "strip()", "split()", "split('\\n')", "strip('\\n')", "startswith('a')", "replace('a', 'b')", "items()", "keys()|list", "get('role')", "get('k', x)", "title()", "lstrip('\\n')", "rsplit('a', 1)", "split('</think>')[-1]", "splitlines()", "count('a')", "index('a')", "find('a')", "endswith(('a', 'b'))", "join(l)", "values()|list", "format(1)", "isdigit()", "removeprefix('a')", "zfill(3)", "partition('a')")
-            return f"{inner()}.{call}"
+            return f"({inner()}|string).{call}"
         if kind == 17:
             return f"{inner()}[{self.pick('0', '-1', '1:', '::-1', ':2', inner(), 'none', ':-1')}]"
         if kind == 18:
             return f"({inner()} is {self.pick('', 'not ')}{self.pick('defined', 'none', 'string', 'mapping', 'iterable', 'odd', 'true', 'number', 'sequence', 'callable', 'undefined', 'in l', 'eq 1', 'divisibleby 2', 'integer', 'float', 'boolean', 'false', 'even', 'upper', 'sameas none')})"
+        if kind in (19, 20) and not self.loops and not self.known:
+            return self.pick("x is defined", "s ~ x", "messages|length", "x|default(s)", "range(3)|list", "dict(a=1)")
         if kind == 19:
             return self.pick(f"f({inner()})", "caller()", f"f({inner()}, x={inner()})", f"caller({inner()})", "f()", f"f(y={inner()})", "kwargs", "varargs|length", "f.name", "f(*l)", "f(**d)", "f(**{'x': 1})")
         if kind == 20:
@@ -143,7 +146,8 @@ class Maker:
 
     def template(self):
         start = self.pick("", "{% set ns = namespace(a=1, b=l) %}", "{%- set ns = namespace(a=messages|length, b='') -%}\n")
-        start += self.pick("", "{% macro f(x, y='q') %}<{{ x }}{{ y }}>{% endmacro %}", "{% macro f() %}{{ varargs }}{{ kwargs }}{% if caller %}{{ caller(1) }}{% endif %}{% endmacro %}\n")
+        self.known = start != ""
+        start += self.pick("" if not self.known else "{% macro f() %}{{ caller is defined }}{{ varargs }}{% endmacro %}", "{% macro f(x, y='q') %}<{{ x }}{{ y }}>{% endmacro %}", "{% macro f() %}{{ varargs }}{{ kwargs }}{% if caller %}{{ caller(1) }}{% endif %}{% endmacro %}\n")
         return start + "".join(self.statement(3) for _ in range(self.rng.randrange(2, 7)))
 
     def conversation(self):

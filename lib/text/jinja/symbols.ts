@@ -41,7 +41,7 @@ export class Symbols {
   private hasStored(name: string): boolean {
     return this.stores.has(name) || (this.before?.hasStored(name) ?? false)
   }
-  private knows(name: string): boolean {
+  knows(name: string): boolean {
     return this.hasOwn(name) || (this.parent?.knows(name) ?? false)
   }
   load(name: string): void {
@@ -105,8 +105,15 @@ export function framesOf(body: readonly Statement[]): Frames {
         open(node, extended ? ["loop", ...names] : names, node.body)
         open(node.empty, [], node.empty)
         if (node.test) open(node.test, names, [], node.test)
-      } else if (node.kind === "setBlock") open(node, [], node.body)
-      else if (node.kind === "filterBlock") open(node, [], node.body, node.filter)
+      } else if (node.kind === "setBlock") {
+        open(node, [], node.body)
+        // jinja2's compiler does not look for names in the filter, and fails at those that nothing else has shown it.
+        const inner = frames.get(node)!
+        namesRead(node.filter, (name) => {
+          if (!inner.knows(name))
+            throw new TemplateError(`'${name}' is read where jinja2 knows no variable of that name`)
+        })
+      } else if (node.kind === "filterBlock") open(node, [], node.body, node.filter)
       else if (node.kind === "with")
         open(
           node,
