@@ -8,8 +8,8 @@ import { commit, machine } from "../../lib/runs/origin"
 
 /**
  * `npx tsx tests/bench/record.ts RUN NAME`: keeps the results of a run or study under data/results: NAME.json with
- * command, commit and machine, NAME.md and NAME.csv as they are, and the main figure as NAME.png. Call it at the commit
- * that made the run.
+ * command, commit and machine, NAME.md and NAME.csv as they are (and NAME-benchmarks.md and .csv where benchmarks ran),
+ * and the main figure as NAME.png. Call it at the commit that made the run.
  */
 async function main([run, name]: string[]): Promise<void> {
   if (!run || !name) throw new Error("usage: npx tsx tests/bench/record.ts RUN NAME")
@@ -20,7 +20,11 @@ async function main([run, name]: string[]): Promise<void> {
   const out = join("data/results", name)
   const origin = { command, commit: commit(), machine: machine(), backend, started, finished, model, axis, variants }
   writeFileSync(`${out}.json`, `${JSON.stringify({ ...origin, ...all }, null, 1)}\n`)
-  for (const kind of ["md", "csv"]) cpSync(join(run, `results.${kind}`), `${out}.${kind}`)
+  for (const kind of ["md", "csv"]) {
+    cpSync(join(run, `results.${kind}`), `${out}.${kind}`)
+    const benchmarks = join(run, `benchmarks.${kind}`)
+    if (existsSync(benchmarks)) cpSync(benchmarks, `${out}-benchmarks.${kind}`)
+  }
   await saveFigure(mainFigure(all, readStudy(run)), `${out}.png`)
 }
 
