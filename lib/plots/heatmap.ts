@@ -25,15 +25,15 @@ export function tokenStyle(weight: number, answer: Answer): string {
 /** A number of nats with its sign, short. */
 const nats = (value: number): string => signed(value, Math.abs(value) < 0.1 ? 3 : 2, "")
 
-/** Every signal of token `t`, a few a line, in nats. */
+/** Every signal of token `t`, a few a line, in nats. A server gives neither entropy nor KL: their lines are left out. */
 function signalLines(s: TokenSignals, t: number): string[] {
   const at = (values: readonly number[]) => nats(values[t]!)
   const minus = (a: readonly number[], b: readonly number[]) => nats(a[t]! - b[t]!)
   return [
     `log p: clean ${at(s.logprob)}, noised ${at(s.logprob_noised)}, empty ${at(s.logprob_empty)} nats`,
     `contrast ${minus(s.logprob, s.logprob_noised)}, pmi ${minus(s.logprob, s.logprob_empty)} nats`,
-    `entropy: clean ${at(s.entropy)}, noised ${at(s.entropy_noised)} nats`,
-    `KL(clean‖noised) ${at(s.kl)}, KL(noised‖clean) ${at(s.kl_reverse)} nats`,
+    ...(s.entropy.length ? [`entropy: clean ${at(s.entropy)}, noised ${at(s.entropy_noised)} nats`] : []),
+    ...(s.kl.length ? [`KL(clean‖noised) ${at(s.kl)}, KL(noised‖clean) ${at(s.kl_reverse)} nats`] : []),
   ]
 }
 

@@ -162,6 +162,13 @@ describe("token heat map", () => {
     expect(first[3]).toContain("background:rgba(0,114,178,0.0875)")
   })
 
+  it("leaves out the signals that a server does not give", () => {
+    const served = { ...signals, entropy: [], entropy_noised: [], kl: [], kl_reverse: [] }
+    const shown = pairMap({ ...row, signals: { chosen: served, rejected: served } }).text
+    expect(shown).toContain("contrast 1.50, pmi 3.50 nats")
+    expect(shown).not.toMatch(/entropy|KL|NaN/)
+  })
+
   it("escapes tokens, shows numbers on request, and says how many tokens it leaves out", () => {
     const shown = pairMap(row, { numbers: true, maxTokens: 2 }).text
     expect(shown).not.toMatch(/<(script|img|!--|b>(?!chosen|rejected))/)
