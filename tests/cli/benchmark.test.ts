@@ -314,7 +314,7 @@ describe("a server that refuses the request of one item", () => {
     }
     expect(await stopped(400)).toMatch(/^all of the first 3 items were refused: http.*rejected: 400 .*longer context/)
     expect(await stopped(401)).toMatch(/key rejected: 401/)
-    expect(await stopped(404)).toMatch(/model scripted not found: 404 .*check address and model/)
+    expect(await stopped(404)).toMatch(/no such address, or no model scripted there: 404 .*check address and model/)
   })
 })
 
