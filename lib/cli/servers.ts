@@ -54,8 +54,18 @@ export function withServer(command: Command, what = "that generates instead of a
         `OpenAI-compatible server ${what}, e.g. http://127.0.0.1:8000/v1; several servers of the same model: comma-separated`,
         addresses("--endpoint"),
       )
-      .option("--endpoint-model <name>", "name of the model on the server"),
+      .option("--endpoint-model <name>", "name of the model on the server")
+      .hook("preAction", (running) =>
+        checkServed(running.opts<Pick<ServedFlags, "endpoint" | "endpointModel" | "serve">>()),
+      ),
   )
+}
+
+/** @throws InputError for the model of a server that is not named: the command would go on without it */
+function checkServed({ endpoint, endpointModel, serve }: Pick<ServedFlags, "endpoint" | "endpointModel" | "serve">) {
+  if (endpointModel === undefined || endpoint) return
+  const way = serve === undefined ? "add it" : "leave it out: --serve asks for the model that its server lists"
+  throw new InputError(`names a model of --endpoint, got no --endpoint; ${way}`, { field: "--endpoint-model" })
 }
 
 /** Options of commands that can start a server. */

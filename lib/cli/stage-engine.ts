@@ -2,6 +2,7 @@ import { basename, dirname, join } from "node:path"
 import type { RunConfig } from "../config/config"
 import type { Scorer, SignalScorer } from "../engine/engine"
 import { servedText } from "../engine/serve"
+import { removeJob } from "../engine/torch"
 import { type RowStageName, stageNamed } from "../musc/stages"
 import { checkServerWeightings, weighRequest } from "../musc/weigh"
 import { scoredByJob } from "../runs/context"
@@ -56,7 +57,8 @@ export async function openStageEngine(
     }
     const engine = scoredByJob(torchScorer(description, torch), job)
     const identity = torchFingerprint(description.fingerprint, torch)
-    return { ...closed, engine: engine as unknown as Scorer, identity, close: engine.dispose }
+    const finish = () => removeJob(job.folder)
+    return { engine: engine as unknown as Scorer, identity, close: engine.dispose, finish }
   }
   if ((flags.endpoint || flags.serve !== undefined) && scores) checkServerWeightings(config.weightings)
   if (flags.serve !== undefined) {

@@ -12,10 +12,11 @@ import {
 import { type BaselineName, isBaseline, type RunConfig } from "../config/config"
 import type { DecomposedRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
+import { removeJob } from "../engine/torch"
 import { failed, hasPassed, type Outcome, orRefusal, Refused } from "../musc/row"
 import { shortNumbers, stages } from "../musc/stages"
 import { type ScoredPair, weighRequest, weighSamples } from "../musc/weigh"
-import { passed, type RunContext, rowsStage, scoredByJob, scoringJob } from "./context"
+import { jobOf, passed, type RunContext, rowsStage, scoredByJob, scoringJob } from "./context"
 import { checksKey, exactGrader, judgeGrader, judgeOptions, verdictsKey } from "./graders"
 import { openWriting, type WritingServer } from "./servers"
 import { stageOptions } from "./stages"
@@ -89,10 +90,12 @@ export async function finePairs(context: RunContext, seed: number, decomposed: S
   const name = `seed-${seed}/weigh-fine`
   const requestOf = (row: ScoredPair) => weighRequest({ ...row, rejected_from: "clean" })
   const ahead = scorer.prepare ? scoredByJob(scorer, scoringJob(context, name, output, requestOf)) : null
-  return stage<BaselinePair>(context, name, output, identity, async (row) => {
-    const weighed = await orRefusal(ahead ?? scorer, () => weighSamples(ahead ?? scorer, row, options))
-    return weighed instanceof Refused ? failed(row, "weigh", weighed.reason) : shortNumbers(weighed)
+  const weighed = await stage<BaselinePair>(context, name, output, identity, async (row) => {
+    const done = await orRefusal(ahead ?? scorer, () => weighSamples(ahead ?? scorer, row, options))
+    return done instanceof Refused ? failed(row, "weigh", done.reason) : shortNumbers(done)
   }).finally(() => ahead?.dispose())
+  await removeJob(jobOf(context, name))
+  return weighed
 }
 
 type Judge = "yesno" | "points" | "external" | "verifier"

@@ -3,6 +3,7 @@ import type { RunConfig } from "../config/config"
 import type { InstructionRow, PairRow, StageName } from "../data/schema"
 import type { Generator, PreparedScorer, ScoreRequest, SignalScorer } from "../engine/engine"
 import type { OpenAIOptions } from "../engine/openai"
+import { removeJob } from "../engine/torch"
 import { InputError } from "../errors"
 import type { Plan } from "../model/executor"
 import { hasPassed, type Outcome } from "../musc/row"
@@ -125,6 +126,7 @@ export async function methodStage<Name extends RowStageName>(
     rows: () => readOutput<Outcome<InstructionRow>>(input),
     work: async (row) => (!hasPassed(row) ? row : exact ? exact.work(row) : stage.work(engine, row, options)),
   }).finally(() => ahead?.dispose())
+  if (stage.needs === "signals") await removeJob(jobOf(context, `seed-${seed}/${name}`))
   tellLosses(name, output, context.onNote)
   return output
 }
@@ -158,9 +160,12 @@ export function scoredByJob(
   }
 }
 
+/** Folder of the job that scores for a stage of a run; removed when the stage is whole. */
+export const jobOf = ({ dir }: Pick<RunContext, "dir">, name: string): string => join(dir, `${name}.job`)
+
 /** The job that scores the pairs of an output. */
 export function scoringJob(
-  { dir, signal, onProgress }: RunContext,
+  context: RunContext,
   name: string,
   input: StageOutput,
   requestOf: (row: PairRow) => ScoreRequest = weighRequest,
@@ -168,7 +173,8 @@ export function scoringJob(
   async function* requests() {
     for await (const row of passed<PairRow>(input)) yield requestOf(row)
   }
-  return { folder: join(dir, `${name}.job`), stage: name, total: input.rows, requests, signal, onProgress }
+  const { signal, onProgress } = context
+  return { folder: jobOf(context, name), stage: name, total: input.rows, requests, signal, onProgress }
 }
 
 /**

@@ -6,7 +6,7 @@ import { metricsLine } from "../data/results"
 import { tf } from "../device/tf"
 import type { ModelDescription } from "../engine/description"
 import type { SignalScorer } from "../engine/engine"
-import { newLines, runJob, type TorchOptions } from "../engine/torch"
+import { newLines, removeJob, runJob, type TorchOptions } from "../engine/torch"
 import { ConfigError, InputError, RefusedError } from "../errors"
 import { readAdapter, writeAdapter } from "../model/adapter"
 import { initLora, toAdapter } from "../model/lora"
@@ -66,8 +66,8 @@ export async function trainByJob(job: TrainingJob): Promise<{ adapter: string; m
     await mkdir(folder, { recursive: true })
     await writeJob(job)
     await writeAtomic(keyFile, `${key}\n`) // last: a folder with its key is whole
-    await rm(referencesOf(folder), { recursive: true, force: true })
   }
+  await removeJob(referencesOf(folder))
   let read = 0
   const onPoll = () => {
     const { lines, end } = newLines(metrics, read)
@@ -84,6 +84,12 @@ export async function trainByJob(job: TrainingJob): Promise<{ adapter: string; m
   }
   readAdapter(adapter, model.config)
   return { adapter, metrics, pairs: join(folder, pairsFile) }
+}
+
+/** Removes the job of a training whose adapter stands elsewhere. */
+export async function removeTrainingJob(folder: string): Promise<void> {
+  await removeJob(referencesOf(folder))
+  await removeJob(folder)
 }
 
 /** Removes the lines of steps that a killed job will do again, so that each is told once. */

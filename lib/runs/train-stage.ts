@@ -20,7 +20,7 @@ import type { FailedRow } from "../musc/row"
 import { type PairCounts, type TrainRow, type TrainSettings, trainAdapter, trainModel } from "../musc/train"
 import type { StepLog } from "../train/loop"
 import { shareFinished } from "./store"
-import { type TrainingJob, trainByJob } from "./torch-train"
+import { removeTrainingJob, type TrainingJob, trainByJob } from "./torch-train"
 
 export interface TrainStage {
   /**
@@ -61,11 +61,11 @@ export async function runTraining(stage: TrainStage): Promise<string> {
   const all = settings.trained === "all"
   const adapter = join(dir, all ? "model" : "adapter")
   const metrics = join(dir, "metrics.jsonl")
-  const checkpoint = join(dir, "checkpoint.safetensors")
+  const checkpoint = join(dir, checkpointFile)
   const parts = ["metrics.jsonl", "pairs.json", all ? "model" : "adapter"]
   const cached = cache && join(cache, `train-${key.slice(0, 32)}`)
   if (await readFinished(dir, key, onNote)) {
-    for (const left of [checkpoint, weightsFile(checkpoint)]) await rm(left, { force: true })
+    await removeLeft(dir)
     return adapter
   }
   const earlierKey = readKey(dir)
@@ -80,6 +80,7 @@ export async function runTraining(stage: TrainStage): Promise<string> {
     if (finished) {
       for (const part of parts) await copyFinished(join(cached, part), join(dir, part))
       await writeKey(dir, finished) // last, so that it never stands beside a part
+      await removeLeft(dir)
       return adapter
     }
   } catch (error) {
@@ -90,7 +91,7 @@ export async function runTraining(stage: TrainStage): Promise<string> {
   else await trainHere(stage, by)
   const state = { key, complete: true, files: await printsOf(dir, parts) }
   await writeKey(dir, state)
-  for (const done of [checkpoint, weightsFile(checkpoint)]) await rm(done, { force: true })
+  await removeLeft(dir)
   if (cached) {
     await shareFinished(cached, onNote, () =>
       finish(cached, async (temporary) => {
@@ -103,12 +104,24 @@ export async function runTraining(stage: TrainStage): Promise<string> {
   return adapter
 }
 
+/** Removes what a training that is done needs no longer: its checkpoint, its job. */
+async function removeLeft(dir: string): Promise<void> {
+  const checkpoint = join(dir, checkpointFile)
+  for (const left of [checkpoint, weightsFile(checkpoint)]) await rm(left, { force: true })
+  await removeTrainingJob(jobOf(dir))
+}
+
+const checkpointFile = "checkpoint.safetensors"
+
+/** Folder of the Python job of a training, beside the training's own. */
+const jobOf = (dir: string) => `${dir}.job`
+
 /** Trains in this process, from the checkpoint of an earlier start if there is one. */
 async function trainHere(stage: TrainStage, local: LocalModel): Promise<void> {
   const { dir, key, pairs, settings, checkpointEvery, signal, onStep, onPlan, onNote } = stage
   const all = settings.trained === "all"
   const metrics = join(dir, "metrics.jsonl")
-  const checkpoint = join(dir, "checkpoint.safetensors")
+  const checkpoint = join(dir, checkpointFile)
   await resumeFrom(checkpoint, metrics, key, onNote)
   const writer = await appendJsonl(metrics, { resume: true })
   let trained: Lora | Model
@@ -144,18 +157,17 @@ async function trainHere(stage: TrainStage, local: LocalModel): Promise<void> {
   }
 }
 
-/** Trains by a Python job in a folder beside this one, which is removed when its adapter is here. */
+/** Trains by a Python job in a folder beside this one, which stays until the training is complete. */
 async function trainElsewhere({ dir, pairs, ...stage }: TrainStage, by: JobTrainer): Promise<void> {
   const { model } = by
   const { key, settings, checkpointEvery, signal, onStep, onNote } = stage
-  const folder = `${dir}.job`
+  const folder = jobOf(dir)
   const work = { key, settings, checkpointEvery, signal, onStep, onNote }
   const done = await trainByJob({ ...work, ...by, folder, pairs })
   const values = readAdapter(done.adapter, model.config)
   await finish(join(dir, "adapter"), (temporary) => writeAdapter(temporary, values, baseName(model.dir)))
   await copyFinished(done.metrics, join(dir, "metrics.jsonl"))
   await copyFinished(done.pairs, join(dir, "pairs.json"))
-  await rm(folder, { recursive: true, force: true })
 }
 
 /**

@@ -197,6 +197,11 @@ describe("a stage asked of a server", () => {
     [["--endpoint", "http://127.0.0.1/v1?key=hunter2"], /must hold no secret.*environment variable/],
     [["--endpoint", "127.0.0.1:8000"], /must be an address such as/],
     [["--endpoint", "http://127.0.0.1:9/v1"], /--endpoint-model/],
+    [
+      ["--endpoint-model", "m"],
+      /^InputError: --endpoint-model: names a model of --endpoint, got no --endpoint; add it/,
+    ],
+    [["--endpoint-model", "m", "--serve", "vllm serve {model} --port {port}"], /got no --endpoint; leave it out/],
     [["--leave-out", "max_tokens"], /--limit-field none/],
     [["--thinking", "maybe"], /must be on or off/],
     [["--field", "top_k"], /must read key=value/],

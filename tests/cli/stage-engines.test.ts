@@ -55,6 +55,7 @@ describe("a stage by a server that the command starts, or by a job", () => {
     expect(existsSync(join(dir, "weighed.jsonl.lock"))).toBe(false)
     expect(musc(...command, ...torch)).toMatchObject({ status: 0, stdout: "3 of 3 rows passed: weighed.jsonl\n" })
     expect(Object.keys(weighed("weighed.jsonl")[2]!.weights)).toEqual(["uniform", "kl"])
+    expect(existsSync(join(dir, "weighed.job"))).toBe(false)
   }, 120_000)
 
   it("weighs by the log-probs of a started server what can be made of them", () => {
