@@ -138,6 +138,13 @@ async function replace(from: string, to: string): Promise<void> {
   }
 }
 
+/** Removes a file or folder, in one step for whoever looks at `path`: a kill leaves it whole, or a temporary name. */
+export async function removeFinished(path: string): Promise<void> {
+  const temporary = temporaryFor(path)
+  await rename(path, temporary)
+  await rm(temporary, { recursive: true, force: true })
+}
+
 const isFolder = (path: string) =>
   stat(path).then(
     (stat) => stat.isDirectory(),

@@ -1,9 +1,9 @@
 import { spawn } from "node:child_process"
 import { createWriteStream, existsSync, readFileSync, rmSync } from "node:fs"
-import { chmod, rename, rm, writeFile } from "node:fs/promises"
+import { chmod, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { copyFinished, replaceAtomic, temporaryFor } from "../data/files"
+import { copyFinished, removeFinished, replaceAtomic } from "../data/files"
 import { isRunning, type ProcessIdentity, processOf } from "../data/process"
 import { BackendError, InputError, MuscError, PendingJobError, StoppedError } from "../errors"
 import { pythonFolder, withPython } from "../native/python-env"
@@ -182,15 +182,9 @@ async function endEarlier(folder: string): Promise<void> {
   rmSync(file)
 }
 
-/**
- * Removes a job folder whose result stands elsewhere, whole; another folder of that name stays. It is renamed first: a
- * kill leaves a whole job, or a temporary name that the next start removes.
- */
+/** Removes a job folder whose result stands elsewhere. Another folder of that name, one without a job, stays. */
 export async function removeJob(folder: string): Promise<void> {
-  if (!existsSync(join(folder, "key.txt"))) return
-  const temporary = temporaryFor(folder)
-  await rename(folder, temporary)
-  await rm(temporary, { recursive: true, force: true })
+  if (existsSync(join(folder, "key.txt"))) await removeFinished(folder)
 }
 
 /** Whole lines of a file that another process appends to, behind `from` bytes. */
