@@ -3,6 +3,7 @@ import { blanks } from "./lexer"
 import { capitalize, intOf, lineEnds, method, named, replace, strip, textOf } from "./methods"
 import { binary, formatted } from "./operators"
 import { dumps, padded, type Spend, str } from "./print"
+import { itemOf } from "./subscript"
 import {
   type CallArgs,
   characters,
@@ -25,7 +26,6 @@ import {
 /** What filters need of the renderer. */
 export interface Runtime {
   spend: Spend
-  getItem(object: unknown, key: unknown): unknown
   callFilter(name: string, input: unknown, args: CallArgs): unknown
   callTest(name: string, input: unknown, args: readonly unknown[]): boolean
 }
@@ -48,12 +48,12 @@ function listed(value: unknown, { spend }: Runtime): unknown[] {
 }
 
 /** The value at a path such as `function.name` or `0`. */
-function attribute(path: unknown, runtime: Runtime, fallback?: unknown): (item: unknown) => unknown {
+function attribute(path: unknown, fallback?: unknown): (item: unknown) => unknown {
   const parts =
     typeof path === "string" ? path.split(".").map((part) => (/^\d+$/.test(part) ? BigInt(part) : part)) : [path]
   return (item) =>
     parts.reduce((value: unknown, part) => {
-      const inner = runtime.getItem(value, part)
+      const inner = itemOf(value, part)
       return isGiven(fallback) && inner instanceof Undefined ? fallback : inner
     }, item)
 }
@@ -67,7 +67,7 @@ function sorted(items: unknown[], key: (item: unknown) => unknown, descending: b
 function extreme(name: "min" | "max"): Filter {
   return (input, args, runtime) => {
     const [cased, path] = named(name, args, ["case_sensitive", "attribute"])
-    const get = isGiven(path) ? attribute(path, runtime) : (item: unknown) => item
+    const get = isGiven(path) ? attribute(path) : (item: unknown) => item
     const key = (item: unknown) => (flag(cased) ? get(item) : lowerCase(get(item)))
     const items = listed(input, runtime)
     if (!items.length) return new Undefined("No aggregated item, sequence was empty.")
@@ -82,7 +82,7 @@ function extreme(name: "min" | "max"): Filter {
 function selection(keep: boolean, byAttribute: boolean): Filter {
   return (input, { positional }, runtime) => {
     if (byAttribute && !positional.length) throw new TemplateError("Missing parameter for attribute name")
-    const get = byAttribute ? attribute(positional[0], runtime) : (item: unknown) => item
+    const get = byAttribute ? attribute(positional[0]) : (item: unknown) => item
     const [name, ...args] = positional.slice(byAttribute ? 1 : 0)
     const test = (item: unknown) =>
       name === undefined ? truthy(get(item)) : runtime.callTest(textOf(name), get(item), args)
@@ -280,7 +280,7 @@ export const filters: Readonly<Record<string, Filter>> = {
   },
   join(input, args, runtime) {
     const [between = "", path] = named("join", args, ["d", "attribute"])
-    const get = isGiven(path) ? attribute(path, runtime) : (item: unknown) => item
+    const get = isGiven(path) ? attribute(path) : (item: unknown) => item
     const joined = listed(input, runtime)
       .map((item) => str(get(item), runtime.spend))
       .join(str(between, runtime.spend))
@@ -292,7 +292,7 @@ export const filters: Readonly<Record<string, Filter>> = {
     const byPath = name === undefined && keyword.has("attribute")
     if (name === undefined && !byPath) throw new TemplateError("map requires a filter argument")
     const change = byPath
-      ? attribute(keyword.get("attribute"), runtime, keyword.get("default"))
+      ? attribute(keyword.get("attribute"), keyword.get("default"))
       : (item: unknown) => runtime.callFilter(textOf(name), item, { positional: rest, keyword })
     return new Once(mapped())
     function* mapped() {
@@ -327,7 +327,7 @@ export const filters: Readonly<Record<string, Filter>> = {
   sort(input, args, runtime) {
     const [reverse, cased, path] = named("sort", args, ["reverse", "case_sensitive", "attribute"])
     const paths = typeof path === "string" ? path.split(",") : [path]
-    const gets = isGiven(path) ? paths.map((one) => attribute(one, runtime)) : [(item: unknown) => item]
+    const gets = isGiven(path) ? paths.map((one) => attribute(one)) : [(item: unknown) => item]
     const key = (item: unknown) => {
       const keys = gets.map((get) => (flag(cased) ? get(item) : lowerCase(get(item))))
       return isGiven(path) ? keys : keys[0]
@@ -336,7 +336,7 @@ export const filters: Readonly<Record<string, Filter>> = {
   },
   sum(input, args, runtime) {
     const [path, start = 0n] = named("sum", args, ["attribute", "start"])
-    const get = isGiven(path) ? attribute(path, runtime) : (item: unknown) => item
+    const get = isGiven(path) ? attribute(path) : (item: unknown) => item
     if (typeof start === "string") throw new TemplateError("sum() can't sum strings [use ''.join(seq) instead]")
     return listed(input, runtime).reduce((total, item) => binary("+", total, get(item), runtime.spend), start)
   },
@@ -369,7 +369,7 @@ export const filters: Readonly<Record<string, Filter>> = {
   },
   unique(input, args, runtime) {
     const [cased, path] = named("unique", args, ["case_sensitive", "attribute"])
-    const get = isGiven(path) ? attribute(path, runtime) : (item: unknown) => item
+    const get = isGiven(path) ? attribute(path) : (item: unknown) => item
     const seen: unknown[] = []
     const items = listed(input, runtime).filter((item) => {
       const key = flag(cased) ? get(item) : lowerCase(get(item))

@@ -3,20 +3,17 @@ import { filters, lackedFilters, type Runtime } from "./filters"
 import { builtins } from "./globals"
 import { LoopItems } from "./loop"
 import { charge, chargeItems, metered } from "./meter"
-import { method } from "./methods"
 import type { Args, Expr, MacroBody, Statement, Target } from "./nodes"
-import { binary, unary } from "./operators"
+import { binary, holds, unary } from "./operators"
 import { str } from "./print"
-import { indexed, sliced } from "./subscript"
+import { Scope, type Variables } from "./scope"
+import { attributeOf, itemOf, sliced } from "./subscript"
 import type { Frames, Symbols } from "./symbols"
 import { tests } from "./tests"
 import {
   type CallArgs,
   Callable,
-  compareValues,
-  contains,
   dictKey,
-  equal,
   iterateOrFail,
   Loop,
   lengthOf,
@@ -30,59 +27,6 @@ import {
 
 /** Calls of macros and recursive loops within each other. */
 const maxCalls = 100
-
-/** What a Python function of jinja2's compiler holds in its variables, by level and name. */
-type Variables = Map<string, unknown>
-
-/** A frame while it is rendered. Those that jinja2 makes one Python function of share their variables. */
-class Scope {
-  constructor(
-    private readonly symbols: Symbols,
-    private readonly outer: Scope | null,
-    private readonly variables: Variables,
-    private readonly context: ReadonlyMap<string, unknown>,
-  ) {}
-
-  /** A frame within this one, in the same function or (a macro, a recursive loop) in one of its own. */
-  inner(symbols: Symbols, variables = this.variables): Scope {
-    return new Scope(symbols, this, variables, this.context)
-  }
-  /** Gives the names their first values. Parameters are the caller's. */
-  enter(): this {
-    chargeItems(this.symbols.loads.size)
-    for (const [name, load] of this.symbols.loads) {
-      if (load === "resolve") this.write(name, this.context.get(name))
-      else if (load === "alias") this.write(name, this.outer!.read(name))
-      else if (load === "nothing") this.write(name, undefined)
-    }
-    return this
-  }
-  leave(): void {
-    for (const name of this.symbols.loads.keys()) this.write(name, undefined)
-  }
-  private write(name: string, value: unknown): void {
-    this.variables.set(this.symbols.key(name), value)
-  }
-  private holder(name: string): Scope {
-    for (let scope: Scope | null = this; scope; scope = scope.outer) if (scope.symbols.loads.has(name)) return scope
-    throw new TemplateError(`'${name}' is read where jinja2 knows no variable of that name`)
-  }
-  /** undefined for what has no value */
-  private read(name: string): unknown {
-    const holder = this.holder(name)
-    return holder.variables.get(holder.symbols.key(name))
-  }
-  has(name: string): boolean {
-    return this.read(name) !== undefined
-  }
-  get(name: string): unknown {
-    const value = this.read(name)
-    return value === undefined ? new Undefined(`'${name}' is undefined`) : value
-  }
-  set(name: string, value: unknown): void {
-    this.write(name, value)
-  }
-}
 
 type For = Statement & { kind: "for" }
 type Control = "break" | "continue" | null
@@ -379,38 +323,6 @@ export class Interpreter implements Runtime {
     return tests[name]!(input, ...args)
   }
 
-  getAttr(object: unknown, name: string): unknown {
-    if (object instanceof Undefined) return object.fail()
-    if (object instanceof Namespace && object.values.has(name)) return object.values.get(name)
-    if (object instanceof Loop) return object.read(name)
-    if (object instanceof Callable && Object.hasOwn(object.attributes, name)) {
-      const attribute = object.attributes[name]
-      return typeof attribute === "function" ? attribute() : attribute
-    }
-    const bound = method(object, name, this.spend)
-    if (bound) return bound
-    if (object instanceof Map && object.has(name)) return object.get(name)
-    return new Undefined(`'${typeName(object)} object' has no attribute '${name}'`)
-  }
-
-  getItem(object: unknown, key: unknown): unknown {
-    if (object instanceof Undefined) return object.fail()
-    if (object instanceof Map) {
-      const isKey = typeof key === "string" || typeof key === "bigint" || key === null || typeof key === "boolean"
-      if (isKey && object.has(dictKey(key))) return object.get(dictKey(key))
-    } else {
-      if (object instanceof Markup) throw new UnsupportedError("characters of a safe text")
-      const item = indexed(object, key)
-      if (item !== undefined) return item
-    }
-    if (object instanceof Namespace && typeof key === "string") return this.getAttr(object, key)
-    if (typeof key === "string") {
-      const bound = method(object, key, this.spend)
-      if (bound) return bound
-    }
-    return new Undefined(`'${typeName(object)} object' has no such element`)
-  }
-
   private value(node: Expr, scope: Scope): unknown {
     charge(1)
     switch (node.kind) {
@@ -425,16 +337,12 @@ export class Interpreter implements Runtime {
       case "dict":
         return new Map(node.pairs.map(([key, value]) => [dictKey(this.value(key, scope)), this.value(value, scope)]))
       case "attr":
-        return this.getAttr(this.value(node.object, scope), node.name)
+        return attributeOf(this.value(node.object, scope), node.name)
       case "item": {
         const object = this.value(node.object, scope)
-        if (node.index.kind !== "slice") return this.getItem(object, this.value(node.index, scope))
+        if (node.index.kind !== "slice") return itemOf(object, this.value(node.index, scope))
         const bounds = node.index.parts.map((part) => (part ? this.value(part, scope) : null))
-        if (object instanceof Undefined) return object.fail()
-        const part = sliced(object, bounds, this.spend)
-        if (object instanceof Markup) throw new UnsupportedError("a slice of a safe text")
-        if (part === undefined) throw new TemplateError(`'${typeName(object)}' object cannot be sliced`)
-        return part
+        return sliced(object, bounds)
       }
       case "slice":
         throw new UnsupportedError("a slice among several subscripts")
@@ -480,20 +388,9 @@ export class Interpreter implements Runtime {
     let left = this.value(first, scope)
     for (const { operator, operand } of rest) {
       const right = this.value(operand, scope)
-      if (!this.compare(operator, left, right)) return false
+      if (!holds(operator, left, right)) return false
       left = right
     }
     return true
-  }
-
-  private compare(operator: string, left: unknown, right: unknown): boolean {
-    if (operator === "==") return equal(left, right)
-    if (operator === "!=") return !equal(left, right)
-    if (operator === "in") return contains(right, left)
-    if (operator === "not in") return !contains(right, left)
-    const order = compareValues(left, right, operator)
-    if (operator === "<") return order < 0
-    if (operator === "<=") return order <= 0
-    return operator === ">" ? order > 0 : order >= 0
   }
 }

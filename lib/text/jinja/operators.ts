@@ -1,6 +1,6 @@
 import { TemplateError, UnsupportedError } from "./errors"
 import { type Spend, str } from "./print"
-import { Markup, Tuple, typeName, Undefined } from "./values"
+import { compareValues, contains, equal, Markup, Tuple, typeName, Undefined } from "./values"
 
 /** Python's arithmetic. A whole number may grow, so its size is charged. */
 
@@ -103,6 +103,18 @@ export function unary(sign: "neg" | "pos", value: unknown): unknown {
   const number = numeric(value)
   if (number === null) throw new TemplateError(`bad operand type for unary ${sign}: '${typeName(value)}'`)
   return sign === "neg" ? -number : number
+}
+
+/** Python's comparison of two values, membership included. */
+export function holds(operator: string, left: unknown, right: unknown): boolean {
+  if (operator === "==") return equal(left, right)
+  if (operator === "!=") return !equal(left, right)
+  if (operator === "in") return contains(right, left)
+  if (operator === "not in") return !contains(right, left)
+  const order = compareValues(left, right, operator)
+  if (operator === "<") return order < 0
+  if (operator === "<=") return order <= 0
+  return operator === ">" ? order > 0 : order >= 0
 }
 
 /** `text % values`, for the common conversions. */

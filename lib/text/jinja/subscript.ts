@@ -1,9 +1,44 @@
-import { TemplateError } from "./errors"
-import type { Spend } from "./print"
-import { characters, Range, Tuple, typeName } from "./values"
+import { TemplateError, UnsupportedError } from "./errors"
+import { chargeItems } from "./meter"
+import { method } from "./methods"
+import { Callable, characters, dictKey, Loop, Markup, Namespace, Range, Tuple, typeName, Undefined } from "./values"
 
-/** Python's `object[key]` for what is no dict; undefined where there is no such element. */
-export function indexed(object: unknown, key: unknown): unknown {
+/** jinja2's `object.name`. */
+export function attributeOf(object: unknown, name: string): unknown {
+  if (object instanceof Undefined) return object.fail()
+  if (object instanceof Namespace && object.values.has(name)) return object.values.get(name)
+  if (object instanceof Loop) return object.read(name)
+  if (object instanceof Callable && Object.hasOwn(object.attributes, name)) {
+    const attribute = object.attributes[name]
+    return typeof attribute === "function" ? attribute() : attribute
+  }
+  const bound = method(object, name, chargeItems)
+  if (bound) return bound
+  if (object instanceof Map && object.has(name)) return object.get(name)
+  return new Undefined(`'${typeName(object)} object' has no attribute '${name}'`)
+}
+
+/** jinja2's `object[key]`. */
+export function itemOf(object: unknown, key: unknown): unknown {
+  if (object instanceof Undefined) return object.fail()
+  if (object instanceof Map) {
+    const isKey = typeof key === "string" || typeof key === "bigint" || key === null || typeof key === "boolean"
+    if (isKey && object.has(dictKey(key))) return object.get(dictKey(key))
+  } else {
+    if (object instanceof Markup) throw new UnsupportedError("characters of a safe text")
+    const item = indexed(object, key)
+    if (item !== undefined) return item
+  }
+  if (object instanceof Namespace && typeof key === "string") return attributeOf(object, key)
+  if (typeof key === "string") {
+    const bound = method(object, key, chargeItems)
+    if (bound) return bound
+  }
+  return new Undefined(`'${typeName(object)} object' has no such element`)
+}
+
+/** The element of a text, list or tuple; undefined where there is none. */
+function indexed(object: unknown, key: unknown): unknown {
   if (typeof key !== "bigint" && typeof key !== "boolean") return undefined
   const items = itemsOf(object)
   if (!items) return undefined
@@ -19,10 +54,14 @@ function itemsOf(object: unknown): readonly unknown[] | Range | null {
   return object instanceof Tuple ? object.items : null
 }
 
-/** Python's `object[start:stop:step]`; undefined for what cannot be sliced. */
-export function sliced(object: unknown, bounds: readonly unknown[], spend: Spend): unknown {
+/** Python's `object[start:stop:step]`. @throws TemplateError for what cannot be sliced */
+export function sliced(object: unknown, bounds: readonly unknown[]): unknown {
+  if (object instanceof Undefined) object.fail()
   const items = itemsOf(object)
-  if (!items) return undefined
+  if (!items) {
+    if (object instanceof Markup) throw new UnsupportedError("a slice of a safe text")
+    throw new TemplateError(`'${typeName(object)}' object cannot be sliced`)
+  }
   const [start, stop, step] = bounds.map((bound) => {
     if (bound === null) return null
     if (typeof bound === "boolean") return Number(bound)
@@ -45,7 +84,7 @@ export function sliced(object: unknown, bounds: readonly unknown[], spend: Spend
   }
   const part: unknown[] = []
   for (let i = from; stride > 0 ? i < to : i > to; i += stride) part.push(items[i])
-  spend(part.length)
+  chargeItems(part.length)
   if (typeof object === "string") return part.join("")
   return object instanceof Tuple ? new Tuple(part) : part
 }
