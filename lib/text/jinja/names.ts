@@ -2,22 +2,22 @@ import type { Args, Expr, MacroBody, Statement, Target } from "./nodes"
 
 /** The names in a template's tree. */
 
-export type See = (ctx: "load" | "store" | "parameter", name: string) => void
+export type OnName = (ctx: "load" | "store" | "parameter", name: string) => void
 
 export const targetNames = (target: Target): string[] =>
   target.kind === "targets" ? target.items.flatMap(targetNames) : target.kind === "name" ? [target.name] : []
 
 /** Shows all names of a statement and of what is in it, in the order of jinja2's tree. */
-export function uses(node: Statement, see: See): void {
-  const reads = (expression: Expr | null) => namesRead(expression, (name) => see("load", name))
+export function uses(node: Statement, onName: OnName): void {
+  const reads = (expression: Expr | null) => namesRead(expression, (name) => onName("load", name))
   const stores = (target: Target) => {
-    for (const name of targetNames(target)) see("store", name)
+    for (const name of targetNames(target)) onName("store", name)
   }
   const each = (body: readonly Statement[]) => {
-    for (const inner of body) uses(inner, see)
+    for (const inner of body) uses(inner, onName)
   }
   const macro = ({ parameters, body }: MacroBody) => {
-    for (const { name } of parameters) see("parameter", name)
+    for (const { name } of parameters) onName("parameter", name)
     for (const { fallback } of parameters) reads(fallback)
     each(body)
   }
@@ -63,7 +63,7 @@ export function uses(node: Statement, see: See): void {
       reads(node.filter)
       break
     case "with":
-      for (const name of node.bindings.flatMap(([target]) => targetNames(target))) see("parameter", name)
+      for (const name of node.bindings.flatMap(([target]) => targetNames(target))) onName("parameter", name)
       for (const [, value] of node.bindings) reads(value)
       each(node.body)
       break
@@ -72,21 +72,21 @@ export function uses(node: Statement, see: See): void {
 }
 
 /** Shows the names that an expression reads. */
-export function namesRead(node: Expr | null | undefined, see: (name: string) => void): void {
+export function namesRead(node: Expr | null | undefined, onName: (name: string) => void): void {
   if (!node) return
   const all = (nodes: readonly (Expr | null)[]) => {
-    for (const inner of nodes) namesRead(inner, see)
+    for (const inner of nodes) namesRead(inner, onName)
   }
   const args = ({ positional, keyword, star, doubleStar }: Args) => {
     all(positional)
-    for (const [, value] of keyword) namesRead(value, see)
+    for (const [, value] of keyword) namesRead(value, onName)
     all([star, doubleStar])
   }
   switch (node.kind) {
     case "const":
       return
     case "name":
-      see(node.name)
+      onName(node.name)
       break
     case "list":
     case "tuple":
@@ -96,7 +96,7 @@ export function namesRead(node: Expr | null | undefined, see: (name: string) => 
       for (const pair of node.pairs) all(pair)
       break
     case "attr":
-      namesRead(node.object, see)
+      namesRead(node.object, onName)
       break
     case "item":
       all([node.object, node.index])
@@ -106,18 +106,18 @@ export function namesRead(node: Expr | null | undefined, see: (name: string) => 
       all(node.parts)
       break
     case "call":
-      namesRead(node.callee, see)
+      namesRead(node.callee, onName)
       args(node.args)
       break
     case "filter":
     case "test":
-      namesRead(node.input, see)
+      namesRead(node.input, onName)
       args(node.args)
       break
     case "not":
     case "neg":
     case "pos":
-      namesRead(node.operand, see)
+      namesRead(node.operand, onName)
       break
     case "and":
     case "or":
@@ -125,7 +125,7 @@ export function namesRead(node: Expr | null | undefined, see: (name: string) => 
       all([node.left, node.right])
       break
     case "compare":
-      namesRead(node.first, see)
+      namesRead(node.first, onName)
       all(node.rest.map(({ operand }) => operand))
       break
     case "cond":

@@ -1,5 +1,5 @@
 import { TemplateError } from "./errors"
-import { namesRead, type See, targetNames, uses } from "./names"
+import { namesRead, type OnName, targetNames, uses } from "./names"
 import type { Expr, MacroBody, Statement, Target } from "./nodes"
 
 /**
@@ -201,10 +201,10 @@ function loads(node: Expr | null, symbols: Symbols): void {
 function readsFirst(body: readonly Statement[], names: readonly string[]): Set<string> {
   const open = new Set(names)
   const read = new Set<string>()
-  const see: See = (ctx, name) => {
+  const onName: OnName = (ctx, name) => {
     if (ctx === "load" && open.has(name)) read.add(name)
     else open.delete(name)
   }
-  for (const node of body) uses(node, see)
+  for (const node of body) uses(node, onName)
   return read
 }
