@@ -5,7 +5,7 @@ import {
   type ConfigKey,
   configDefaults,
   configKeys,
-  meaning,
+  meanings,
   parseConfig,
   type RunConfig,
   thinkingOf,
@@ -210,7 +210,7 @@ function recipeSettings(recipe: string | null, model: string): Record<string, un
 /** Settings with their defaults and meanings, for help texts. */
 export function settingsHelp(keys: readonly ConfigKey[] = configKeys): string {
   const shown = (value: unknown) => (Array.isArray(value) ? value.join(",") : `${value}`)
-  const lines = keys.map((key) => [`${key}=${shown(configDefaults[key])}`, meaning(key)] as const)
+  const lines = keys.map((key) => [`${key}=${shown(configDefaults[key])}`, meanings[key]] as const)
   return `\nSettings (--set key=value) and their defaults; recipes change some:\n${columns(lines)}`
 }
 

@@ -6,6 +6,7 @@ import { ConfigError } from "../errors"
 import { modelTraits } from "../model/traits"
 import { defaultWeighting, type WeightingName, weighDefaults, weightings } from "../musc/weigh"
 import { preferenceLosses } from "../train/losses"
+import { explain } from "./problems"
 
 const weightingNames = Object.keys(weightings) as [WeightingName, ...WeightingName[]]
 
@@ -303,6 +304,11 @@ export const thinkingOf = ({ thinking }: Pick<RunConfig, "thinking">): boolean |
 
 export const configKeys = Object.keys(runConfig.shape) as ConfigKey[]
 
+/** What each setting means, as in the help. */
+export const meanings = Object.fromEntries(
+  configKeys.map((key) => [key, runConfig.shape[key].description ?? ""]),
+) as Readonly<Record<ConfigKey, string>>
+
 /** The default of every setting. */
 export const configDefaults: RunConfig = runConfig.parse({})
 
@@ -321,7 +327,7 @@ export function parseConfig(named: Readonly<Record<string, unknown>>): RunConfig
     findText: settings.findText ?? (most > 0 && configDefaults.findText),
   }
   const parsed = runConfig.safeParse(values)
-  const problems = parsed.success ? [] : parsed.error.issues.flatMap((issue) => explain(issue, values))
+  const problems = parsed.success ? [] : parsed.error.issues.flatMap((issue) => explain(issue, values, meanings))
   const all = { ...configDefaults, ...values } as RunConfig
   const { minConstraints, maxConstraints, drop, negate, substitute, instructionsFrom, stages } = all
   if (Number(values.shots) > most)
@@ -359,93 +365,4 @@ function addressProblems(list: string, field: ConfigKey): string[] {
   } catch (error) {
     return [(error as Error).message]
   }
-}
-
-/** Options that are easily taken for settings, and what to write instead. */
-const otherwise: Readonly<Record<string, string>> = {
-  ...{ limit: "set instructions and evalInstructions, or give the option --limit" },
-  ...{ out: "give the option --out", log: "give the option --log", torch: "give the option --torch" },
-  ...{ endpoint: "give the option --endpoint", serve: "give the option --serve" },
-  ...{ judge: "set evalJudgeEndpoint, or give the option --judge", data: "set benchmarkData" },
-}
-
-/** Settings by the names that Transformers, PEFT, TRL and LLaMA-Factory have for them, without case and underscores. */
-const namesElsewhere: Readonly<Record<string, ConfigKey>> = {
-  ...{
-    learningrate: "lr",
-    learnrate: "lr",
-    sftlearningrate: "sftLr",
-    warmupratio: "warmup",
-    savesteps: "checkpointEvery",
-  },
-  ...{ numtrainepochs: "epochs", numepochs: "epochs", perdevicetrainbatchsize: "batchSize" },
-  ...{
-    lorar: "rank",
-    lorarank: "rank",
-    loraalpha: "alpha",
-    losstype: "loss",
-    maxlength: "cutoff",
-    cutofflen: "cutoff",
-  },
-  ...{ modelnameorpath: "model", rpoalpha: "sftWeight", prefbeta: "beta", randomseed: "seed" },
-}
-
-/** The setting that a wrong name stands for most likely. */
-function intended(key: string): string | undefined {
-  const plain = key.replaceAll(/[_-]/g, "").toLowerCase()
-  const near = nearest(plain, [...configKeys, ...Object.keys(namesElsewhere)])
-  return near && Object.hasOwn(namesElsewhere, near) ? namesElsewhere[near] : near
-}
-
-/** Words for zod's short ones. */
-const kinds: Readonly<Record<string, string>> = { int: "a whole number", array: "a list", boolean: "true or false" }
-const bounds: Readonly<Record<string, string>> = { ">": "above ", ">=": "at least ", "<": "below ", "<=": "at most " }
-
-/** One line a problem: field, rule, value received, what the field means. */
-function explain(issue: z.core.$ZodIssue, values: Readonly<Record<string, unknown>>): string[] {
-  if (issue.code === "unrecognized_keys") {
-    return issue.keys.map((key) => {
-      const near = intended(key)
-      const remedy = Object.hasOwn(otherwise, key)
-        ? otherwise[key]
-        : near
-          ? `did you mean ${near}?`
-          : "see musc run --help"
-      return `${key}: there is no such setting; ${remedy}`
-    })
-  }
-  const key = issue.path[0] as ConfigKey
-  const rule = issue.message
-    .replace(/^Invalid (input|option): /, "")
-    .replace(/^Too (small|big): expected \w+ to (be|have) /, "must $2 ")
-    .replace(/, received .*/, "")
-    .replace(/^expected one of /, "must be one of ")
-    .replace(/^expected (int|array|\w+)/, (_, kind: string) => `must be ${kinds[kind] ?? `a ${kind}`}`)
-    .replace(/([<>]=?)(?=\d)/, (sign) => bounds[sign]!)
-  return [`${key}: ${rule}, got ${show(values[key])}; ${meaning(key)}`]
-}
-
-/** What a setting means, as in the help. */
-export function meaning(key: ConfigKey): string {
-  return runConfig.shape[key].description ?? ""
-}
-
-/** The name of a list that a mistyped one is closest to, if any is close. */
-export function nearest(word: string, names: readonly string[]): string | undefined {
-  const ranked = names
-    .map((name) => ({ name, distance: editDistance(word.toLowerCase(), name.toLowerCase()) }))
-    .sort((a, b) => a.distance - b.distance)[0]
-  return ranked && ranked.distance <= Math.max(2, word.length / 3) ? ranked.name : undefined
-}
-
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
-  for (let i = 1; i <= a.length; i++) {
-    const above = row
-    row = [i]
-    for (let j = 1; j <= b.length; j++) {
-      row.push(Math.min(above[j]! + 1, row[j - 1]! + 1, above[j - 1]! + Number(a[i - 1] !== b[j - 1])))
-    }
-  }
-  return row[b.length]!
 }

@@ -1,6 +1,7 @@
 import { InputError } from "../errors"
 import { type WeightingName, weightings } from "../musc/weigh"
-import { type ConfigKey, configDefaults, nearest, type RunConfig } from "./config"
+import { type ConfigKey, configDefaults, type RunConfig } from "./config"
+import { nearest } from "./problems"
 
 /** An experiment: what it shows, and only those settings that differ from the defaults. */
 export interface Recipe {

@@ -1,5 +1,5 @@
 import { join } from "node:path"
-import { meaning } from "../config/config"
+import { meanings } from "../config/config"
 import { currentOf } from "../config/current"
 import { writeAtomic } from "../data/files"
 import { readJsonFile } from "../data/json-file"
@@ -122,7 +122,7 @@ export async function writeStudyReport(dir: string): Promise<string> {
   })
   const fewNote =
     "To stay readable, the figures show only the last variant of each model. The reports of the runs show the others."
-  const over = figures.length && study.axis ? html`<p>${study.axis}: ${meaning(study.axis)}.</p>${figures}` : undefined
+  const over = figures.length && study.axis ? html`<p>${study.axis}: ${meanings[study.axis]}.</p>${figures}` : undefined
   const few = shownOf(study)
   const shown = <Row extends { method: string }>(rows: readonly Row[]) => rows.filter(({ method }) => few.has(method))
   const some = few.size < Object.keys(results.methods).length && html`<p class="note">${fewNote}</p>`

@@ -2,7 +2,8 @@ import { mkdtempSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it, vi } from "vitest"
-import { configDefaults, nearest, parseConfig } from "../../lib/config/config"
+import { configDefaults, configKeys, parseConfig } from "../../lib/config/config"
+import { namesElsewhere, nearest } from "../../lib/config/problems"
 import { recipes } from "../../lib/config/recipes"
 import { parseSets, readSettings } from "../../lib/config/settings"
 import { ConfigError } from "../../lib/errors"
@@ -55,6 +56,7 @@ describe("settings", () => {
     ]
     const means = others.map((name) => /did you mean (\w+)\?/.exec(problemsOf({ [name]: 1 })[0]!)?.[1])
     expect(means).toEqual(["lr", "lr", "epochs", "batchSize", "rank", "batchSize"])
+    expect(configKeys).toEqual(expect.arrayContaining(Object.values(namesElsewhere)))
   })
 
   it("say in words what a value must be", () => {
