@@ -11,6 +11,10 @@ export const message = z.object({ role: z.enum(["system", "user", "assistant"]),
 /** A chat message, as chat templates and servers take it. */
 export type Message = z.infer<typeof message>
 
+/** Whether a part of a message's content holds the model's thoughts, by the types that servers give such parts. */
+export const isThoughtPart = (part: { type?: unknown } | null | undefined): boolean =>
+  typeof part?.type === "string" && /thinking|reasoning/.test(part.type)
+
 /**
  * The text of a message's content: a string, or a list of text parts as servers and data sets write it, put together.
  */
@@ -18,8 +22,7 @@ export const textContent = z.unknown().transform((content, context): string => {
   if (typeof content === "string") return content
   const texts = (Array.isArray(content) ? content : [null]).map((part) => {
     const text: unknown = typeof part === "string" ? part : part?.text
-    const isThought = typeof part?.type === "string" && /thinking|reasoning/.test(part.type)
-    return typeof text === "string" && !isThought ? text : undefined
+    return typeof text === "string" && !isThoughtPart(part) ? text : undefined
   })
   if (!texts.includes(undefined)) return texts.join("")
   const got = Array.isArray(content)

@@ -1,5 +1,6 @@
 import { z } from "zod"
 import { type Place, parseRecord } from "../data/jsonl"
+import { isThoughtPart } from "../data/schema"
 import { InputError } from "../errors"
 import { behindThoughts } from "../text/thoughts"
 
@@ -137,8 +138,6 @@ function checkOne(fields: Record<string, string | null | undefined>, place: Plac
 }
 
 function joined(parts: readonly (string | z.output<typeof part>)[]): string {
-  const isThought = (type: string) => /thinking|reasoning/.test(type)
-  return parts
-    .map((one) => (typeof one === "string" ? one : isThought(one.type ?? "") ? "" : (one.text ?? "")))
-    .join("")
+  const texts = parts.map((one) => (typeof one === "string" ? one : isThoughtPart(one) ? "" : (one.text ?? "")))
+  return texts.join("")
 }
