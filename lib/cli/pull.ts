@@ -1,6 +1,7 @@
 import type { Command } from "commander"
 import { InputError } from "../errors"
-import { parseHubName, pullModel } from "../hub/hub"
+import { pullModel } from "../hub/hub"
+import { parseHubName } from "../hub/name"
 import { stoppable } from "./support"
 
 export function register(program: Command): void {

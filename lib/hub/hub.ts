@@ -1,23 +1,18 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { mkdir, readlink, rm, stat, statfs, symlink } from "node:fs/promises"
 import { basename, dirname, join, relative, resolve } from "node:path"
-import { setTimeout as sleep } from "node:timers/promises"
-import {
-  getHFHubCachePath,
-  getRepoFolderName,
-  HUB_URL,
-  HubApiError,
-  type ListFileEntry,
-  listFiles,
-  modelInfo,
-} from "@huggingface/hub"
+import { getHFHubCachePath, getRepoFolderName } from "@huggingface/hub"
 import { copyFinished, fileError, writeAtomic } from "../data/files"
 import { isJsonObject, readJsonFile, show } from "../data/json-file"
 import { lockFolder } from "../data/lock"
-import { userCache, variable } from "../environment"
-import { InputError, MuscError, StoppedError } from "../errors"
+import { variable } from "../environment"
+import { InputError } from "../errors"
 import { loadConfig } from "../model/config"
-import { type DownloadOptions, download, holds, type RemoteFile, refusal } from "./download"
+import { templateFolder } from "../text/chat-template"
+import { hubToken } from "./access"
+import { type DownloadOptions, download, holds, type RemoteFile } from "./download"
+import { describe } from "./listing"
+import { type HubName, isCommit } from "./name"
 
 /**
  * Models of a Hugging Face hub, in the cache that Python shares: `models--org--name/` with `blobs/{hash}`,
@@ -26,12 +21,6 @@ import { type DownloadOptions, download, holds, type RemoteFile, refusal } from 
  *
  * The hub client lists and describes; it neither resumes nor verifies, so the transfer is our own (download.ts).
  */
-
-/** A model and its branch, tag or commit. */
-export interface HubName {
-  repo: string
-  revision: string
-}
 
 export interface PullOptions extends Pick<DownloadOptions, "signal" | "stall" | "pause"> {
   /** config and tokenizer alone, without weights */
@@ -42,16 +31,6 @@ export interface PullOptions extends Pick<DownloadOptions, "signal" | "stall" | 
   onNote?: (line: string) => void
 }
 
-/** `org/name` or `org/name@revision`; null for anything else. */
-export function parseHubName(text: string): HubName | null {
-  const [, repo, revision = "main"] = /^([\w.-]{1,96}\/[\w.-]{1,96})(?:@([\w./-]{1,200}))?$/.exec(text) ?? []
-  const odd = (part: string) => !part || /^[.-]|[.-]$|\.\.|--/.test(part)
-  if (!repo || repo.split("/").some(odd) || revision.split("/").some((part) => !part || /^\.|\.\./.test(part)))
-    return null
-  return { repo, revision }
-}
-
-const isCommit = (text: string) => /^[0-9a-f]{40}$/.test(text)
 const storeOf = (repo: string) => join(getHFHubCachePath(), getRepoFolderName({ type: "model", name: repo }))
 
 /** The folder of a model that lies in the cache with all its files; undefined for one that does not. */
@@ -69,8 +48,13 @@ function isWhole(dir: string): boolean {
 
 const single = "model.safetensors"
 const index = "model.safetensors.index.json"
-const small =
-  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|model\.safetensors\.index)\.json$|^chat_template\.jinja$|^additional_chat_templates\/.*\.jinja$/
+const settingsFiles: readonly string[] = [
+  ...["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"],
+  ...["chat_template.jinja", index],
+]
+/** Whether a file is one of those that come before the weights. */
+const isSmall = (file: string) =>
+  settingsFiles.includes(file) || (file.startsWith(`${templateFolder}/`) && file.endsWith(".jinja"))
 
 /**
  * Names of the weight files that the index of a folder lists. @throws InputError for a name that is no file of the
@@ -124,7 +108,7 @@ export async function pullModel(name: HubName, options: PullOptions = {}): Promi
       return done
     }
     const sizeOf = (names: readonly string[]) => names.reduce((sum, file) => sum + files.get(file)!.size, 0)
-    const first = [...files.keys()].filter((file) => small.test(file) && !(file === index && files.has(single)))
+    const first = [...files.keys()].filter((file) => isSmall(file) && !(file === index && files.has(single)))
     need(repo, files, ["config.json", "tokenizer.json", files.has(single) ? single : index])
     for (const file of first) requireSmall(`${repo}, ${file}`, files.get(file)!.size)
     await fetchAll(first, 0, sizeOf(first))
@@ -150,100 +134,7 @@ export async function pullModel(name: HubName, options: PullOptions = {}): Promi
   }
 }
 
-/** The hub, or the mirror that HF_ENDPOINT names. */
-export const hubEndpoint = (): string => variable("HF_ENDPOINT") ?? HUB_URL
-
-/** The commit that a revision stands for, and its files: those at the top and further chat templates. */
-async function describe({ repo, revision }: HubName, { signal, pause = 0.5 }: PullOptions) {
-  const endpoint = hubEndpoint()
-  const where = `${repo}@${revision}`
-  let pages = 0
-  // The client follows the server's links to further pages of a list, with the token.
-  const guarded: typeof fetch = async (input, init) => {
-    if (++pages > maxPages) throw new InputError(`must list its files on ${maxPages} pages, got more`, { file: where })
-    for (let left = 3, at = `${input}`, hops = 0; ; ) {
-      if (new URL(at).origin !== new URL(endpoint).origin)
-        throw new InputError(`must stay at ${endpoint}, got a link to ${show(at)}`, { file: where })
-      try {
-        const limit = AbortSignal.any([AbortSignal.timeout(60_000), ...(signal ? [signal] : [])])
-        const response = await fetch(at, { ...init, redirect: "manual", signal: limit })
-        const target = response.status >= 300 && response.status < 400 && response.headers.get("location")
-        if (target && URL.canParse(target, at)) {
-          await response.body?.cancel()
-          if (++hops > 5) throw new InputError("must answer, got one redirect after the other", { file: where })
-          at = new URL(target, at).href
-          continue
-        }
-        if (!left || (response.status < 500 && response.status !== 429)) return await limited(response, where)
-        await response.body?.cancel()
-        left--
-      } catch (error) {
-        if (error instanceof InputError) throw error
-        if (!left-- || signal?.aborted) throw error
-      }
-      await sleep((1000 * pause) / (left + 1))
-    }
-  }
-  const access = { hubUrl: endpoint, accessToken: hubToken(), fetch: guarded }
-  try {
-    const { sha } = await modelInfo({ name: repo, revision, additionalFields: ["sha"], ...access })
-    if (!isCommit(sha)) throw new InputError(`must be a commit, got ${show(sha)}; check HF_ENDPOINT`, { file: where })
-    const files = new Map<string, RemoteFile>()
-    let seen = 0
-    const listed = async function* () {
-      const folder: ListFileEntry[] = []
-      for await (const entry of listFiles({ repo, revision: sha, ...access })) {
-        if (entry.type === "directory" && entry.path === templateFolder) folder.push(entry)
-        yield entry
-      }
-      for (const { path } of folder) yield* listFiles({ repo, revision: sha, path, ...access })
-    }
-    for await (const { type, path, size, oid, lfs } of listed()) {
-      if (++seen > maxFiles) throw new InputError(`must have at most ${maxFiles} files, got more`, { file: where })
-      if (type !== "file" || !topFile.test(path.replace(`${templateFolder}/`, ""))) continue
-      const held = { hash: lfs?.oid ?? oid ?? "", size: lfs?.size ?? size }
-      const sound = (lfs ? /^[0-9a-f]{64}$/ : /^[0-9a-f]{40}$/).test(held.hash) && Number.isSafeInteger(held.size)
-      if (!sound || held.size < 0) {
-        const rule = `must have a hash and a size, got ${show(held)}; check HF_ENDPOINT`
-        throw new InputError(rule, { file: `${where}, ${path}` })
-      }
-      files.set(path, { url: `${endpoint}/${repo}/resolve/${sha}/${path}`, ...held })
-    }
-    return { commit: sha, files }
-  } catch (error) {
-    if (error instanceof MuscError) throw error
-    if (signal?.aborted) throw new StoppedError("pull stopped", { cause: error })
-    if (error instanceof HubApiError) throw refusal(where, error.statusCode, show(error.data?.error ?? error.message))
-    const { message, cause } = error as Error
-    const said = cause instanceof Error ? cause.message || (cause as NodeJS.ErrnoException).code : message
-    throw new InputError(
-      `${endpoint} must be reachable, got ${show(said)}; check the network, HF_ENDPOINT and HF_TOKEN, or set ` +
-        "HF_HUB_OFFLINE=1 to use what the cache holds",
-      { file: where },
-      { cause: error },
-    )
-  }
-}
-
-const templateFolder = "additional_chat_templates"
-const topFile = /^[\w-][\w.-]{0,200}$/
-const maxFiles = 10_000
-const maxPages = 200
 const MiB = 2 ** 20
-
-/** The same response with a body of at most 32 MiB, read to its end. */
-async function limited(response: Response, where: string): Promise<Response> {
-  const blocks: Uint8Array[] = []
-  let bytes = 0
-  for await (const block of response.body ?? []) {
-    bytes += block.length
-    if (bytes > 32 * MiB)
-      throw new InputError("a reply must have at most 32 MiB, got more; check HF_ENDPOINT", { file: where })
-    blocks.push(block)
-  }
-  const { status, statusText, headers } = response
-  return new Response(bytes ? Buffer.concat(blocks) : null, { status, statusText, headers })
-}
 
 /** Most bytes of a file that is read whole. The largest tokenizers have some 35 MB. */
 const smallBytes = (file: string) => (/tokenizer\.json$|index\.json$/.test(file) ? 256 : 16) * MiB
@@ -274,12 +165,6 @@ async function soundModel(name: HubName, { onNote }: PullOptions): Promise<strin
     sound = false
   }
   return sound ? dir : undefined
-}
-
-/** HF_TOKEN, or the one that `hf auth login` keeps. */
-export function hubToken(): string | undefined {
-  const file = variable("HF_TOKEN_PATH") ?? join(variable("HF_HOME") ?? userCache("huggingface"), "token")
-  return variable("HF_TOKEN")?.trim() || (existsSync(file) && readFileSync(file, "utf8").trim()) || undefined
 }
 
 function need(repo: string, files: ReadonlyMap<string, RemoteFile>, names: readonly string[]): void {

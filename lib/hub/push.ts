@@ -5,8 +5,8 @@ import { createRepo, HubApiError, modelInfo, uploadFiles } from "@huggingface/hu
 import { show } from "../data/json-file"
 import { InputError } from "../errors"
 import { companions } from "../model/merge"
+import { hubEndpoint, hubToken } from "./access"
 import { refusal } from "./download"
-import { hubEndpoint, hubToken } from "./hub"
 
 /** Pushes a folder to a Hugging Face hub: an adapter or a checkpoint, with its card. */
 

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs"
 import { InputError } from "../errors"
-import { cachedModel, type PullOptions, parseHubName, pullModel } from "../hub/hub"
+import { cachedModel, type PullOptions, pullModel } from "../hub/hub"
+import { parseHubName } from "../hub/name"
 import { localFolder, modelTraits } from "../model/traits"
 import type { Progress } from "./context"
 

@@ -18,8 +18,11 @@ export interface ChatTemplate {
   mentions(variable: string): boolean
 }
 
+/** The folder of a model's further templates. */
+export const templateFolder = "additional_chat_templates"
+
 /** Where Transformers looks first. */
-export const defaultTemplate = join("additional_chat_templates", "default.jinja")
+export const defaultTemplate = join(templateFolder, "default.jinja")
 
 const maxTemplateBytes = 2 ** 18
 /**
@@ -29,7 +32,7 @@ const maxTemplateBytes = 2 ** 18
  * @throws InputError: too large, not Jinja, or several without a default.
  */
 export function readChatTemplate(dir: string, settings: JsonObject): ChatTemplate | null {
-  const folder = join(dir, "additional_chat_templates")
+  const folder = join(dir, templateFolder)
   const files = existsSync(folder) && statSync(folder).isDirectory() ? readdirSync(folder) : []
   const more = files.filter((name) => name.endsWith(".jinja")).sort()
   const jinja = [join(dir, defaultTemplate), join(dir, "chat_template.jinja")].find((file) => existsSync(file))
