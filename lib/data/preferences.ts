@@ -52,9 +52,8 @@ const trlRecord = z.looseObject({ prompt: texts.nullish(), chosen: texts, reject
  *
  * Three things differ. A prompt of one string becomes one user turn, as this library always applies the chat template,
  * and a transcript as in HH-RLHF its turns. A prompt of another name is refused, where TRL would look for one in the
- * answers.
- * And where a text prompt is repeated by neither chat, or a chat prompt goes with answers of text, TRL loses the
- * prompt; here it is kept.
+ * answers. And where a text prompt is repeated by neither chat, or a chat prompt goes with answers of text, TRL loses
+ * the prompt; here it is kept.
  * @throws InputError with place and field.
  */
 export function fromTrl(value: unknown, place: Place): Preference {
