@@ -1,5 +1,6 @@
 import { basename } from "node:path"
 import { type Command, InvalidArgumentError, Option } from "commander"
+import pLimit from "p-limit"
 import { MuscError } from "../errors"
 import { type BatchOptions, executeNotebook, findNotebook, notebookFiles, notebookSite } from "../notebook/batch"
 import { installKernel, kernelName } from "../notebook/install"
@@ -40,9 +41,14 @@ export function register(program: Command): void {
     )
   command
     .command("all")
-    .description("Run every notebook; fails on an error or when a key number leaves its range.")
+    .description("Run every notebook, two at a time; fails on an error or when a key number leaves its range.")
     .action(async () => {
-      for (const file of notebookFiles()) await execute(file, {})
+      // A kernel that starts or compiles a cell keeps one core busy. One notebook that fails does not end the others.
+      const limit = pLimit(2)
+      const ended = await Promise.allSettled(notebookFiles().map((file) => limit(() => execute(file, {}))))
+      const failures = ended.flatMap((one) => (one.status === "rejected" ? [one.reason] : []))
+      for (const failure of failures) if (!(failure instanceof MuscError)) throw failure
+      if (failures.length) throw new MuscError([...new Set(failures.map(({ message }) => message))].join("\n"))
     })
   command
     .command("html")

@@ -1,7 +1,14 @@
 import { spawn } from "node:child_process"
 
-/** Runs a program to its end and gives what it printed. `visible` also shows its output as it comes. */
-export type Run = (command: string, args: readonly string[], options?: { visible?: boolean }) => Promise<string>
+export interface RunOptions {
+  /** Shows the output as it comes. */
+  visible?: boolean
+  /** The environment; that of this process by default. */
+  env?: NodeJS.ProcessEnv
+}
+
+/** Runs a program to its end and gives what it printed. */
+export type Run = (command: string, args: readonly string[], options?: RunOptions) => Promise<string>
 
 /** A program that could not be started (`missing`) or ended with an error; `output` is all that it said. */
 export class ChildError extends Error {
@@ -14,9 +21,9 @@ export class ChildError extends Error {
   }
 }
 
-export const run: Run = (command, args, { visible = false } = {}) =>
+export const run: Run = (command, args, { visible = false, env } = {}) =>
   new Promise((resolve, reject) => {
-    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] })
+    const child = spawn(command, args, { env, stdio: ["ignore", "pipe", "pipe"] })
     let printed = ""
     let output = ""
     child.stdout.on("data", (chunk: Buffer) => {

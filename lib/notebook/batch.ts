@@ -6,7 +6,7 @@ import { z } from "zod"
 import { writeAtomic } from "../data/files"
 import { readJsonFile } from "../data/json-file"
 import { parseRecord } from "../data/jsonl"
-import { setVariable, variable } from "../environment"
+import { variable, withVariables } from "../environment"
 import { InputError, MuscError } from "../errors"
 import { html } from "../plots/html"
 import type { Mode } from "./display"
@@ -150,10 +150,12 @@ export async function executeNotebook(source: string, options: BatchOptions = {}
     await writeFile(join(spec, "kernel.json"), JSON.stringify(kernelSpec()))
     const work = join(folder, basename(source))
     await writeFile(work, JSON.stringify(withParameters(book, params)))
-    setVariable("JUPYTER_PATH", [folder, variable("JUPYTER_PATH")].filter(Boolean).join(delimiter))
-    setVariable("MUSC_NOTEBOOK", mode)
+    const env = withVariables({
+      JUPYTER_PATH: [folder, variable("JUPYTER_PATH")].filter(Boolean).join(delimiter),
+      MUSC_NOTEBOOK: mode,
+    })
     const limits = [`--timeout=${longestCell}`, `--startup_timeout=${longestStart}`]
-    await jupyter(["execute", work, "--inplace", `--kernel_name=${kernelName}`, ...limits]).catch((error) => {
+    await jupyter(["execute", work, "--inplace", `--kernel_name=${kernelName}`, ...limits], env).catch((error) => {
       throw error instanceof MuscError
         ? error
         : new MuscError(`${source}: every cell must run, got\n${failureOf(error)}`)

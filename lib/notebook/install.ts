@@ -22,12 +22,12 @@ const jupyterHelp =
   "python3 -m venv .venv && . .venv/bin/activate && pip install jupyterlab\n(to execute them alone: pip install nbclient)"
 
 /**
- * Runs Jupyter of the active environment. The PATH decides, as it does in a shell.
+ * Runs Jupyter of the active environment. The PATH decides, as it does in a shell. `env`: other variables than its own.
  * @throws InputError saying what to install
  */
-export async function jupyter(args: readonly string[]): Promise<string> {
+export async function jupyter(args: readonly string[], env?: NodeJS.ProcessEnv): Promise<string> {
   try {
-    return await run("jupyter", args)
+    return await run("jupyter", args, { env })
   } catch (error) {
     const missing = error instanceof ChildError && error.missing
     const unknown = error instanceof Error && /Jupyter command .* not found/.test(error.message)
