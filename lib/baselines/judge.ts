@@ -1,4 +1,5 @@
 import type { Message } from "../data/schema"
+import { deniesMore } from "../eval/judge"
 import { blocks, type Demonstration, fewShot, fields } from "../musc/prompt"
 
 /**
@@ -72,16 +73,17 @@ const demos = [
 ] as const
 
 /** To be raised when replies are read otherwise: verdicts are kept on disk. */
-export const verdictVersion = 2
+export const verdictVersion = 3
 
 /**
  * The verdict of a reply, which quotes the answer and then says yes or no: what its last line is, else what that begins
  * with, else what the reply begins with, unless that is a quotation. yes true, no false; undefined when none of them
- * says.
+ * says. A reply that the token limit cut off has no last line, and its last word may be part of a longer one. A line
+ * such as "No faults found." says neither.
  */
-export function parseVerdict(text: string): boolean | undefined {
-  const lines = text.trim().split("\n")
-  const last = words(lines.at(-1)!)
+export function parseVerdict(text: string, cut = false): boolean | undefined {
+  const lines = (cut ? text.replace(/\S*$/, "") : text).trim().split("\n")
+  const last = cut ? "" : words(lines.at(-1)!)
   const begins = /^\s*["'“‘«>]/.test(text) ? "" : words(lines[0]!)
   const label = "(?:(?:the )?(?:final )?(?:answer|verdict|judg(?:e)?ment)(?: is)? )?"
   const start = new RegExp(`^${label}(yes|no)\\b`)
@@ -91,7 +93,7 @@ export function parseVerdict(text: string): boolean | undefined {
 
 /** The words of a line in small letters, without marks; a bracketed or boxed word counts. */
 const words = (line: string) =>
-  line
+  (deniesMore(line) ? "" : line)
     .toLowerCase()
     .replace(/\\(?:boxed|text)\b/g, "")
     .replace(/[^a-z]+/g, " ")

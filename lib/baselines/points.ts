@@ -31,13 +31,17 @@ export function pointsPrompt(instruction: string, answer: string): string {
  */
 export function parsePoints(text: string): number | undefined {
   const plain = text.replace(/[*_`[\]]/g, "").trim()
+  const sum = "(?:\\d+(?:\\.\\d+)?\\s*\\+\\s*)+\\d+(?:\\.\\d+)?\\s*=\\s*" // "1 + 1 + 0 = 2"
   const number = "(\\d+(?:\\.\\d+)?)(?:\\s*(?:/|out of)\\s*5)?(?:\\s*points?)?"
   const labelled = [
     ...plain.matchAll(
-      new RegExp(`\\b(?:score|points|total)\\s*(?:is|:|=)\\s*${number}(?!\\s*(?:/|out of)|[\\d.]*\\d)`, "gi"),
+      new RegExp(
+        `\\b(?:score|points|total)\\s*(?:is|:|=)\\s*(?:${sum})?${number}(?!\\s*(?:[/+]|[–-]\\s*\\d|out of|or \\d)|[\\d.]*\\d)`,
+        "gi",
+      ),
     ),
   ]
-  const match = labelled.at(-1) ?? new RegExp(`^${number}\\.?$`, "i").exec(plain.split("\n").at(-1)!.trim())
+  const match = labelled.at(-1) ?? new RegExp(`^(?:${sum})?${number}\\.?$`, "i").exec(plain.split("\n").at(-1)!.trim())
   const points = Number(match?.[1] ?? Number.NaN)
   return points >= 0 && points <= 5 ? points : undefined
 }

@@ -4,7 +4,7 @@ import { pairRow } from "../data/schema"
 import type { Generator } from "../engine/engine"
 import { constraintShare, type Grader } from "../eval/grader"
 import { blocks } from "../musc/prompt"
-import { ask, failed, type Outcome, withCalls } from "../musc/row"
+import { ask, failed, type Outcome, problemOf, withCalls } from "../musc/row"
 import { parsePoints, pointsPrompt } from "./points"
 import { type SampledRow, sampledRow } from "./sample"
 
@@ -40,7 +40,8 @@ export async function judgeByPoints(
   const calls = await Promise.all(
     row.answers.map((answer, i) => ask(asker, pointsPrompt(prompt, answer), { temperature: 0, maxTokens }, i)),
   )
-  const scores = calls.map(({ text }) => parsePoints(text) ?? null)
+  // The sum is to stand at the end, so that a reply which was cut off has none.
+  const scores = calls.map((call) => (problemOf([call]) ? null : (parsePoints(call.text) ?? null)))
   return { ...withCalls(row, "judge", calls), scores, failure: undefined }
 }
 

@@ -23,7 +23,7 @@ export function parseJson(text: string, nan: number | null = Number.NaN): unknow
   try {
     value = JSON.parse(plain)
   } catch (error) {
-    const marked = plain.replace(/"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b/gs, (word) =>
+    const marked = plain.replace(/"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?$)|-?\b(?:NaN|Infinity)\b/gs, (word) =>
       word in nonFinite ? JSON.stringify(mark + word) : word,
     )
     if (marked === plain) throw error

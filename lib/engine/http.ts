@@ -140,7 +140,25 @@ async function read(response: IncomingMessage, maxBytes: number): Promise<string
       throw new ServerError(`a reply must be ${encoding} as its header says, got ${(error as Error).message}`, "reply")
     }
   }
-  return bytes.toString("utf8")
+  return textOf(bytes, response.headers["content-type"])
+}
+
+/**
+ * The text of a reply, without a byte-order mark: UTF-8, as JSON is, unless its first bytes or its header say UTF-16, or
+ * its bytes are none and the header names another encoding.
+ */
+function textOf(bytes: Buffer, contentType = ""): string {
+  const named = /charset\s*=\s*"?([^\s;"]+)/i.exec(contentType)?.[1] ?? ""
+  const mark = bytes.length > 1 ? bytes.readUInt16BE() : 0
+  const wide = mark === 0xfffe ? "utf-16le" : mark === 0xfeff ? "utf-16be" : /^utf-?16/i.test(named) ? named : ""
+  for (const encoding of wide ? [wide] : ["utf-8", named]) {
+    try {
+      return new TextDecoder(encoding, { fatal: true }).decode(bytes)
+    } catch {} // other bytes, or no such encoding
+  }
+  const got =
+    named && !/^utf-?8$/i.test(named) ? `bytes that are neither that nor ${named.slice(0, 40)}` : "other bytes"
+  throw new ServerError(`a reply must be UTF-8, got ${got}`, "reply")
 }
 
 /** What the codes of failed connections mean, and what helps. */

@@ -25,7 +25,7 @@ export interface OpenAIOptions {
   /** Requests under way at once, 1 to 1024, over all servers. */
   concurrency?: number
   /**
-   * Further tries after 408, 409, 429, 5xx, a broken connection or a reply that is none, with growing pauses or those
+   * Further tries after 408, 409, 424, 425, 429, 5xx, a broken connection or a reply that is none, with growing pauses or those
    * that the server asks for (Retry-After).
    */
   maxRetries?: number
@@ -78,8 +78,9 @@ const ownFields = [
  * model's files otherwise; `topK` when it is set. Tokens count as 0 where the server reports none.
  * @throws InputError for an address that holds a secret, options out of range, and an empty key variable where no
  * server of one's own is named; from `generate`: InputError for a refused key, model or address (401 to 405), a
- * redirect and a certificate; RefusedError for a refused request (400, 413, 422 and their like); MuscError when the
- * server stays out of reach or keeps failing; StoppedError when aborted.
+ * redirect and a certificate; RefusedError for a refused request (400, 413, 422 and their like), and for one that keeps
+ * failing while others are answered; MuscError when the server stays out of reach or keeps failing; StoppedError when
+ * aborted.
  */
 export function openaiGenerator(options: OpenAIOptions): Generator {
   const { body } = bodyOf(options)
@@ -87,7 +88,9 @@ export function openaiGenerator(options: OpenAIOptions): Generator {
   const generate = (wanted: GenerateRequest): Promise<Completion> =>
     call(wanted.seed, async (server, send) => {
       const reply = await send(below(server, "chat/completions"), JSON.stringify(body(wanted)))
-      return readReply(jsonOf(reply), { topLogprobs: wanted.topLogprobs, thoughtsOpen: options.thoughtsOpen })
+      const { topLogprobs, maxTokens } = wanted
+      const limit = options.limitField === null ? undefined : maxTokens + (options.thinkingTokens ?? 0)
+      return readReply(jsonOf(reply), { topLogprobs, thoughtsOpen: options.thoughtsOpen, limit })
     })
   return { name: options.model, concurrency, independent: true, generate }
 }
@@ -116,6 +119,7 @@ export function serverCaller(options: OpenAIOptions): ServerCaller {
     work: (server: URL, send: Connection["send"]) => Promise<Result>,
   ): Promise<Result> => {
     const began = Date.now()
+    let firstFailure = Number.POSITIVE_INFINITY
     for (let tries = 1; ; ) {
       if (signal?.aborted) throw new StoppedError()
       const server = servers.take()
@@ -136,9 +140,12 @@ export function serverCaller(options: OpenAIOptions): ServerCaller {
         }
         const growing = Math.min(8, 0.5 * 2 ** Math.min(9, tries - 1)) * (1 - uniformAt(seed, tries) / 4)
         const pause = problem.askedPause ?? growing
+        firstFailure = Math.min(firstFailure, Date.now())
         const waiting = problem.outOfReach && (Date.now() - began) / 1000 + pause <= wait
-        if (pause > timeout || (tries > maxRetries && !waiting))
-          throw givenUp(where, problem, { tries, pause, timeout })
+        if (pause > timeout || (tries > maxRetries && !waiting)) {
+          const alone = servers.lastAnswer > firstFailure // others were answered meanwhile
+          throw givenUp(where, problem, { tries, pause, timeout, alone })
+        }
         onRetry?.(problem.text, pause)
         tries++
         await sleep(pause * 1000, undefined, { signal }).catch(() => {})
@@ -158,7 +165,8 @@ function bodyOf(options: OpenAIOptions) {
     const rule = `must name ${optionalFields.join(", ")}, got ${unknown}`
     throw new InputError(`${rule}; the token limit is renamed or left out by limitField`, { field: "leaveOut" })
   }
-  const own = ownFields.find((name) => Object.hasOwn(fields, name))
+  // Some servers stream unless they are told not to.
+  const own = ownFields.find((name) => Object.hasOwn(fields, name) && !(name === "stream" && fields.stream === false))
   if (own) throw new InputError(`must be fields beside our own, got ${own}; leave it out`, { field: "fields" })
   const left = new Set<string>(leaveOut)
   const body = ({ messages, temperature, topP = 1, topK, maxTokens, stop, seed, topLogprobs }: GenerateRequest) => {

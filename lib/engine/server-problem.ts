@@ -1,3 +1,4 @@
+import { parseRecordJson } from "../data/json"
 import { InputError, MuscError, RefusedError } from "../errors"
 import { type HttpReply, ServerError } from "./http"
 import { ReplyError, wordsOf } from "./server-reply"
@@ -20,7 +21,7 @@ export class HttpError extends Error {
 
 function jsonIn(text: string): unknown {
   try {
-    return JSON.parse(text)
+    return parseRecordJson(text) // servers in Python write NaN too
   } catch {
     return undefined
   }
@@ -41,6 +42,8 @@ export class Problem {
   readonly text: string
   /** Nobody is there, or not yet; may be so for minutes while a server starts. */
   readonly outOfReach: boolean
+  /** Perhaps a matter of this request alone: the server failed at it, or what it sent is no reply. */
+  readonly ofRequest: boolean
   readonly status: number | undefined
   /** The pause in seconds that the server asks for. */
   readonly askedPause: number | undefined
@@ -54,7 +57,16 @@ export class Problem {
       error instanceof HttpError ? error.reply.status : error instanceof ReplyError ? error.status : undefined
     const gone = error instanceof ServerError && error.kind === "connection"
     this.outOfReach = gone || [502, 503, 504].includes(this.status ?? 0)
+    this.ofRequest = !this.outOfReach && [undefined, 424, 500].includes(this.status)
     this.askedPause = error instanceof HttpError ? pauseIn(error.reply) : undefined
+  }
+
+  /** What helps where each reply is none that can be used. */
+  get remedy(): string {
+    if (/stream of events/.test(this.text)) return "add --field stream=false (fields)"
+    return this.error instanceof ReplyError
+      ? "check that this is an OpenAI-compatible server, and its log"
+      : "check that the server runs, or give it time with --wait (wait)"
   }
 
   /** The error to end with where asking again cannot help. */
@@ -65,7 +77,8 @@ export class Problem {
       return error as Error
     if (status === 429 && /insufficient_quota|exceeded your current quota/i.test(text + rawOf(error)))
       return new MuscError(`${where}: ${text}; the quota is used up: raise it, then run again`)
-    if (status === undefined || status < 400 || status >= 500 || [408, 409, 425, 429].includes(status)) return undefined
+    if (status === undefined || status < 400 || status >= 500 || [408, 409, 424, 425, 429].includes(status))
+      return undefined // 424: TGI failed at generating
     if (/flagged|moderation|content.?(policy|filter|management)/i.test(text))
       return refused(`${where}: request rejected by a content filter: ${text}`, text)
     if (status === 401 || status === 403) {
@@ -109,19 +122,23 @@ function remedyFor(text: string): string {
 /** The error when no further try is made. */
 export function givenUp(
   where: string,
-  { text, status }: Problem,
-  { tries, pause, timeout }: { tries: number; pause: number; timeout: number },
+  { text, status, ofRequest, remedy }: Problem,
+  { tries, pause, timeout, alone }: { tries: number; pause: number; timeout: number; alone: boolean },
 ): Error {
   const number = `${tries} ${tries === 1 ? "try" : "tries"}`
   if (pause > timeout) {
     const asked = `the server asks to wait ${Math.ceil(pause)} s`
     return new MuscError(`${where}: ${asked} (${text}); run again later, or raise --timeout (timeout)`)
   }
+  if (alone && ofRequest) {
+    const rule = `no reply to this request in ${number}, while others were answered: ${text}`
+    return refused(`${where}: ${rule}; ${remedy}`, text)
+  }
   if (status) {
     return new MuscError(`${where}: failed after ${number}: ${text}; wait, or lower the concurrency`)
   }
   const what = `no complete reply in ${number} (${text})`
-  return new MuscError(`${where}: ${what}; check that the server runs, or give it time with --wait (wait)`)
+  return new MuscError(`${where}: ${what}; ${remedy}`)
 }
 
 /** The pause in seconds that a server asks for by `retry-after-ms` or `Retry-After` (seconds, or a date). */

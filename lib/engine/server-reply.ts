@@ -13,12 +13,23 @@ export class ReplyError extends Error {
   }
 }
 
+/** What is known of the request that a reply answers. */
+export interface ReplyOptions {
+  /** most likely first tokens that are wanted */
+  topLogprobs?: number
+  /** whether the prompt of the server's chat template opens the thoughts */
+  thoughtsOpen?: boolean
+  /** most tokens of the reply: as many of them are a reply that was cut off, where the server does not say how it ended */
+  limit?: number
+}
+
 /** Why a server's reply holds no text; fixed, so that they can be counted. */
 const problems = {
   refusal: "refused by the model",
   filter: "stopped by the server's content filter",
   tool: "a tool call instead of text",
   nothing: "a reply without content",
+  part: "a part that is no text",
 } as const
 
 type Fields = Readonly<Record<string, unknown>>
@@ -31,15 +42,14 @@ const textOf = (value: unknown) => (typeof value === "string" && value.trim() ? 
  * joined, thoughts go apart, a reply without text says why. Tokens that are no numbers count as unknown.
  * @throws ReplyError for anything that is no reply
  */
-export function readReply(value: unknown, { topLogprobs = 0, thoughtsOpen = false } = {}): Completion {
-  if (!isFields(value)) throw new ReplyError(`a reply must be a JSON object, got ${kindOf(value)}`)
-  if (value.error) throw new ReplyError(`the server reports an error: ${wordsOf(value)}`, statusIn(value.error))
-  const choice: unknown = Array.isArray(value.choices) ? value.choices[0] : undefined
-  if (!isFields(choice)) throw new ReplyError(noChoice)
-  const reason = typeof choice.finish_reason === "string" ? choice.finish_reason.toLowerCase() : "stop"
+export function readReply(value: unknown, options: ReplyOptions = {}): Completion {
+  const { topLogprobs = 0, thoughtsOpen = false, limit = Number.POSITIVE_INFINITY } = options
+  const choice = choiceOf(value)
+  const usage = isFields(value) && isFields(value.usage) ? value.usage : {}
+  const tokens = count(usage.completion_tokens) ?? 0
+  const reason = textOf(choice.finish_reason)?.toLowerCase() ?? (tokens >= limit ? "length" : "stop")
   if (gaveUp.test(reason)) throw new ReplyError(`the server gave up within the reply (${reason})`)
   const message = isFields(choice.message) ? choice.message : { content: choice.text }
-  if (!isFields(choice.message) && typeof choice.text !== "string") throw new ReplyError(noChoice)
   const content = contentOf(message.content)
   const details = Array.isArray(message.reasoning_details) ? message.reasoning_details.map(detailText).join("") : ""
   const told = [message.reasoning_content, message.reasoning, message.thinking].map(partText)
@@ -47,16 +57,16 @@ export function readReply(value: unknown, { topLogprobs = 0, thoughtsOpen = fals
   const spoken = withoutEndMarks(content.text)
   const opened = thoughtsOpen && spoken.trim() && !splitThoughts(spoken).thoughts
   const text = opened ? `<think>${spoken}` : spoken
-  const usage = isFields(value.usage) ? value.usage : {}
   const finish = cutOff.test(reason) ? "length" : "stop"
   const allThoughts = `${thoughts ?? ""}${content.thoughts}`
   const refusal = textOf(message.refusal) ?? content.refusal ?? (reason === "refusal" ? textOf(text) : undefined)
-  const problem = problemOf({ text, reason, refusal, message, thoughts: allThoughts, finish, usage })
+  const about = { text, reason, refusal, message, thoughts: allThoughts, finish, usage }
+  const problem = content.problem ?? problemOf(about)
   const promptTokens = count(usage.prompt_tokens)
-  const first = topLogprobs ? firstOf(choice.logprobs, text) : undefined
+  const first = topLogprobs ? firstOf(choice.logprobs, text, !!allThoughts) : undefined
   return {
     text: problem === problems.refusal ? (refusal ?? text) : text,
-    tokens: count(usage.completion_tokens) ?? 0,
+    tokens,
     finish,
     ...(allThoughts && { thoughts: allThoughts }),
     ...(problem && { problem }),
@@ -74,6 +84,26 @@ const filtered =
   /^(?:content_?filter(?:ed)?|safety|recitation|blocklist|prohibited_content|spii|sensitive|guardrail_intervened)$/
 
 const noChoice = "a reply must hold one choice with a message, got none"
+
+/**
+ * The one choice of a reply. One that says why it ended may lack its message, as of services that stop it by a filter.
+ * @throws ReplyError for an error in its place, with the status that it has
+ */
+function choiceOf(value: unknown): Fields {
+  if (!isFields(value)) throw new ReplyError(`a reply must be a JSON object, got ${kindOf(value)}`)
+  const choice: unknown = Array.isArray(value.choices) ? value.choices[0] : undefined
+  const error = value.error || (isFields(choice) && choice.error) // OpenRouter has it in the choice
+  if (error) {
+    const words = wordsOf({ error })
+    // LM Studio answers so with status 200 where it has no such path.
+    const status = /^unexpected endpoint/i.test(words) ? 404 : statusIn(error)
+    throw new ReplyError(`the server reports an error: ${words}`, status)
+  }
+  const hasChoice = isFields(choice) && (isFields(choice.message) || typeof choice.text === "string")
+  if (isFields(choice) && (hasChoice || textOf(choice.finish_reason))) return choice
+  const words = choice === undefined ? wordsOf(value) : ""
+  throw new ReplyError(`${noChoice}${words && `: ${words}`}`, statusIn(value))
+}
 
 /** Why there is no text, or none to be used. */
 function problemOf(reply: {
@@ -99,11 +129,11 @@ function problemOf(reply: {
 }
 
 /** Text and thoughts of a message's content: a text, or a list of parts. */
-function contentOf(content: unknown): { text: string; thoughts: string; refusal?: string } {
+function contentOf(content: unknown): { text: string; thoughts: string; refusal?: string; problem?: string } {
   if (content === null || content === undefined) return { text: "", thoughts: "" }
   if (typeof content === "string") return { text: content, thoughts: "" }
   if (!Array.isArray(content)) throw new ReplyError(`a message must hold a text, got ${kindOf(content)}`)
-  const parts = { text: "", thoughts: "", refusal: undefined as string | undefined }
+  const parts: ReturnType<typeof contentOf> = { text: "", thoughts: "" }
   for (const part of content as unknown[]) {
     const type = isFields(part) && typeof part.type === "string" ? part.type : "text"
     if (typeof part === "string") parts.text += part
@@ -111,7 +141,8 @@ function contentOf(content: unknown): { text: string; thoughts: string; refusal?
     else if (/thinking|reasoning/.test(type)) parts.thoughts += partText(part.thinking ?? part.text)
     else if (type === "refusal") parts.refusal = textOf(part.refusal)
     else if (typeof part.text === "string") parts.text += part.text
-    else throw new ReplyError(`a part of a message must be a text, got one of type ${type.slice(0, 40)}`)
+    else if (type === "text") throw new ReplyError("a part of a message must be a text, got none")
+    else if (!/^(?:reference|citation|annotation)/.test(type)) parts.problem = problems.part // those stand beside a text
   }
   return parts
 }
@@ -134,10 +165,13 @@ const endMarks =
 /** From the end on, since a reply of 8 MiB may be made of them. */
 function withoutEndMarks(text: string): string {
   let [end, kept] = [text.length, text.length]
+  const struck = text.lastIndexOf("<s>")
+  // HTML's tag for what is struck out looks like an end-of-turn token; at the very beginning the other is one too.
+  const html = text.slice(0, Math.max(0, struck)).trim() ? text.indexOf("</s>", struck) : -1
   for (;;) {
     while (end && !text[end - 1]!.trim()) end--
     const mark = endMarks.find((one) => end >= one.length && text.startsWith(one, end - one.length))
-    if (!mark) return text.slice(0, kept)
+    if (!mark || (mark === "</s>" && end - mark.length === html)) return text.slice(0, kept)
     end -= mark.length
     kept = end
   }
@@ -151,10 +185,10 @@ const count = (value: unknown): number | undefined =>
  * it. Nothing where the server gives none, or any that is no log-prob: a share of half-known probabilities would be
  * wrong.
  */
-function firstOf(logprobs: unknown, text: string): Completion["first"] {
+function firstOf(logprobs: unknown, text: string, isThinking: boolean): Completion["first"] {
   const tokens: unknown = isFields(logprobs) ? logprobs.content : undefined
   if (!Array.isArray(tokens)) return undefined
-  const top: unknown = placeOf(tokens, text)
+  const top: unknown = isThinking ? placeBehind(tokens, text) : placeOf(tokens, text)
   if (!isFields(top) || !Array.isArray(top.top_logprobs) || !top.top_logprobs.length) return undefined
   const entries = top.top_logprobs as unknown[]
   const known = entries.every(
@@ -176,6 +210,21 @@ function placeOf(tokens: readonly unknown[], text: string): unknown {
     const piece = isFields(token) && typeof token.token === "string" ? token.token : ""
     if (passed >= start || (passed + piece.length > start && !piece.slice(0, start - passed).trim())) return token
     passed += piece.length
+  }
+  return undefined
+}
+
+/**
+ * The same where the thoughts came apart from the text: some servers give the log-probs of both. Found from the end on,
+ * where end-of-turn tokens may stand.
+ */
+function placeBehind(tokens: readonly unknown[], text: string): unknown {
+  const answer = splitThoughts(text).answer.trim()
+  let rest = ""
+  for (const token of [...tokens].reverse()) {
+    rest = (isFields(token) && typeof token.token === "string" ? token.token : "") + rest
+    if (!answer || rest.length > answer.length + 200) return undefined
+    if (rest.length >= answer.length && withoutEndMarks(rest).trim() === answer) return token
   }
   return undefined
 }
@@ -208,4 +257,12 @@ function statusIn(error: unknown): number | undefined {
 }
 
 const kindOf = (value: unknown): string =>
-  value === undefined ? "nothing" : value === null ? "null" : Array.isArray(value) ? "a list" : `a ${typeof value}`
+  value === undefined
+    ? "nothing"
+    : value === null
+      ? "null"
+      : Array.isArray(value)
+        ? "a list"
+        : typeof value === "object"
+          ? "an object"
+          : `a ${typeof value}`

@@ -16,6 +16,8 @@ const LONGEST = 30
 export class Servers {
   private readonly all: ServerState[]
   private next = 0
+  /** When one of them last answered, in milliseconds since 1970. */
+  lastAnswer = 0
 
   constructor(urls: readonly URL[]) {
     this.all = urls.map((url) => ({ url, busy: 0, failures: 0, freeAt: 0 }))
@@ -46,5 +48,6 @@ export class Servers {
 
   answered(server: ServerState): void {
     server.failures = server.freeAt = 0
+    this.lastAnswer = Date.now()
   }
 }

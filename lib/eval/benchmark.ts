@@ -33,6 +33,10 @@ export interface JudgeReply {
   text: string
   /** The most likely first tokens with their log-probs, where asked for and given. */
   first?: readonly { token: string; logprob: number }[]
+  /** Whether the token limit cut it off, so that its last line is none that was meant as the last. */
+  cut?: true
+  /** Why it says nothing (the judge refused, a filter stopped it): its text is empty then. */
+  problem?: string
 }
 
 /** All replies to one request: each but the last could not be read, the last one could unless `parsed` is false. */

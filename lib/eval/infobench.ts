@@ -5,6 +5,7 @@ import { fileError } from "../data/files"
 import type { Message } from "../data/schema"
 import { InputError } from "../errors"
 import type { Benchmark, BenchmarkItem, Scoring } from "./benchmark"
+import { deniesMore } from "./judge"
 import { uniqueRecords } from "./records"
 
 /**
@@ -62,12 +63,12 @@ function infobenchPrompt(rules: string, input: string, text: string, question: s
 /**
  * The verdict of a reply, null for none. Official: it begins with yes or no in any case (so does "Nothing", a no), else
  * it has exactly one of YES and NO in capitals, inside words too. Corrected: the same with whole words, behind quotes
- * and marks.
+ * and marks; the no of "No faults found. YES" is none.
  */
 function infobenchVerdict(reply: string, scoring: Scoring): boolean | null {
   const edge = scoring === "official" ? "" : "\\b"
   const start = new RegExp(scoring === "official" ? "^(yes|no)" : "^[^\\p{L}\\p{N}]*(yes|no)\\b", "iu").exec(reply)
-  if (start) return start[1]!.toLowerCase() === "yes"
+  if (start && (scoring === "official" || !deniesMore(reply))) return start[1]!.toLowerCase() === "yes"
   const [yes, no] = ["YES", "NO"].map((word) => new RegExp(`${edge}${word}${edge}`).test(reply))
   return yes === no ? null : yes!
 }

@@ -41,16 +41,27 @@ export function judgeOf(
       if (attempt) counts.again++
       const temperature = attempt ? Math.max(request.temperature, retryTemperature) : request.temperature
       const seed = streamKey("judge", attempt)
-      const { text, first } = await replyOf(engine, { ...request, temperature, seed })
-      const reply: JudgeReply = { text, ...(first && { first }) }
+      const { text, first, finish, problem } = await replyOf(engine, { ...request, temperature, seed })
+      // The words of a refusal, or what a filter left, are no verdict.
+      const said = problem ? { text: "", problem } : { text }
+      const reply: JudgeReply = { ...said, ...(first && { first }), ...(finish === "length" && { cut: true }) }
       replies.push(reply)
-      if (readable(reply)) return { replies, parsed: true }
+      if (!problem && readable(reply)) return { replies, parsed: true }
     }
     counts.unparsed++
     return { replies, parsed: false }
   }
   return { judge, counts }
 }
+
+/**
+ * Whether a line begins with a no that is no verdict but belongs to the next word ("No faults found."), after a label or
+ * none. Words with which a verdict without a comma goes on ("no because it …") tell the two apart.
+ */
+export const deniesMore = (line: string): boolean =>
+  /^[^\p{L}\p{N}]*(?:[\p{L} ]{3,30}:[*_\s]*)?no[^\S\n]+(?!(?:because|since|as|it|its|the|this|that|there|they|but|not|answer)\b)\p{L}/iu.test(
+    line,
+  )
 
 /** A judge that is never asked: it notes the requests and gives empty replies that pass as readable. */
 export function silentJudge(): { judge: Judge; requests: readonly JudgeRequest[] } {

@@ -158,7 +158,8 @@ function answerItems(run: BenchmarkRun): Promise<StageOutput> {
   }
   const { engine, id, seed, local } = source
   const chunk = (local ? 4 : 1) * engine.concurrency
-  const limits = { key: keyBy([id, seed]), chunk, replay: local && !engine.independent }
+  // Of servers a reply with a problem can have a text: version 3 scores nothing of it.
+  const limits = { key: keyBy([id, seed, ...(local ? [] : [3])]), chunk, replay: local && !engine.independent }
   return itemStage(run, "answers", limits, (item) => answer(item, benchmark.name, source))
 }
 
@@ -310,7 +311,7 @@ async function answer(
     const request = { messages: [...messages], temperature, maxTokens, seed: key }
     const { text, finish, problem } = await replyOf(engine, request)
     messages.push({ role: "assistant", content: text })
-    responses.push(text)
+    responses.push(problem ? "" : text)
     if (problem) problems.push(problem)
     else if (finish === "length") cut++
   }

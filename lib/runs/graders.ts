@@ -76,8 +76,9 @@ export function judgeGrader(engine: Generator, { maxTokens, shots = 0 }: JudgeOp
         { temperature: 0, maxTokens },
         index,
       )
-      const { text, thoughts } = call
-      return { question, kind: "", satisfied: parseVerdict(text) ?? null, reply: text, ...(thoughts && { thoughts }) }
+      const { text, thoughts, problem, finish } = call
+      const verdict = problem ? undefined : parseVerdict(text, finish === "length")
+      return { question, kind: "", satisfied: verdict ?? null, reply: text, ...(thoughts && { thoughts }) }
     }
     return Promise.all(constraints.map(judge))
   }

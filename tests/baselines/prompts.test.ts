@@ -50,8 +50,23 @@ describe("judge", () => {
     ["Yesterday it was.", undefined],
     ["It is hard to say yes or no here.", undefined],
     ["", undefined],
+    ["No faults found.", undefined],
+    ["No adjectives are left.\nyes", true],
+    ["Answer: no comma is missing", undefined],
+    ["It is long.\nNo, the third is missing.", false],
+    ["no because it is long", false],
   ])("reads %j as %s", (text, verdict) => {
     expect(parseVerdict(text)).toBe(verdict)
+  })
+
+  it.each([
+    ["Yes, because it is lo", true],
+    ["No.\nThe third li", false],
+    ["no", undefined], // thing
+    ['"no rain"\nno', undefined],
+    ["The first line rhymes.\nNo", undefined], // te that …
+  ])("of a reply that was cut off reads %j as %s", (text, verdict) => {
+    expect(parseVerdict(text, true)).toBe(verdict)
   })
 })
 

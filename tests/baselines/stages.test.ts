@@ -83,6 +83,12 @@ describe("judging", () => {
   it("by points leaves an unread score open", async () => {
     const points = scripted(({ messages }) => (messages[0]!.content.endsWith("Rose") ? "Score: 4" : "It is fine."))
     expect(await judgeByPoints(points, sampled(["Rose", "Sky"]), { maxTokens: 9 })).toMatchObject({ scores: [4, null] })
+    const stopped = [
+      { text: "Score: 4", problem: "stopped by the server's content filter" },
+      { text: "Score: 4", finish: "length" as const }, // .5
+    ]
+    const cut = scripted(() => stopped.shift()!)
+    expect(await judgeByPoints(cut, sampled(["Rose", "Sky"]), { maxTokens: 9 })).toMatchObject({ scores: [null, null] })
   })
 })
 

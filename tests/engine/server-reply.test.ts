@@ -34,6 +34,13 @@ describe("a reply of a server", () => {
     ["no reason of its end", reply({ content: "fine" }, { finish_reason: null })],
     ["an end-of-turn token in the text", says("fine<|im_end|>")],
     ["two of them", says("fine</s><|endoftext|>\n")],
+    [
+      "a citation beside the text",
+      says([
+        { type: "text", text: "fine" },
+        { type: "reference", reference_ids: [1] },
+      ]),
+    ],
   ])("is read as it is meant: %s", (_, value) => expect(read(value)).toEqual(fine))
 
   it.each([
@@ -42,6 +49,18 @@ describe("a reply of a server", () => {
   ])("was cut off where it says %s", (finish_reason) =>
     expect(read(reply({ content: "fi" }, { finish_reason })).finish).toBe("length"),
   )
+
+  it("was cut off too where it does not say how it ended, but has all tokens that it may have", () => {
+    const untold = reply({ content: "fi" }, { finish_reason: null }) // 7 tokens
+    expect([7, 8].map((limit) => readReply(untold, { limit }).finish)).toEqual(["length", "stop"])
+    expect(readReply(reply({ content: "fi" }), { limit: 7 }).finish).toBe("stop")
+  })
+
+  it("keeps the end of HTML that looks like an end-of-turn token", () => {
+    for (const text of ["Now: <s>9</s>", "a <s>b</s> c <s>d</s>"]) expect(read(says(text)).text).toBe(text)
+    expect(read(says("<s>9</s>")).text).toBe("<s>9")
+    expect(read(says("Now: <s>9</s></s>")).text).toBe("Now: <s>9</s>")
+  })
 
   it.each([
     ["refused by the model", reply({ content: null, refusal: "I can't." })],
@@ -57,6 +76,16 @@ describe("a reply of a server", () => {
     ["refused by the model", reply({ content: "I can't." }, { finish_reason: "refusal" })],
     ["refused by the model", reply({ content: null }, { finish_reason: "refusal" })],
     ["a reply without content", says(null)],
+    ["stopped by the server's content filter", { choices: [{ index: 0, finish_reason: "content_filter" }] }],
+    ["a reply without content", { choices: [{ index: 0, finish_reason: "stop", message: null }] }],
+    ["a part that is no text", says([{ type: "image_url", image_url: {} }])],
+    [
+      "a part that is no text",
+      says([
+        { type: "text", text: "See:" },
+        { type: "tool_use", id: "1" },
+      ]),
+    ],
     ["a reply without content", reply({ role: "assistant" })],
     ["cut off inside its thoughts", reply({ content: null, reasoning_content: "hm" }, { finish_reason: "length" })],
     ["thoughts without an answer", reply({ content: null, reasoning: "hm" })],
@@ -119,7 +148,8 @@ describe("a reply of a server", () => {
     says([1, 2]),
     says({ text: "x" }),
     says(7),
-    says([{ type: "image_url", image_url: {} }]),
+    says([{ type: "text" }]),
+    { choices: [{ error: { message: "Provider returned error", code: 502 }, message: { content: "" } }] },
     reply({ content: "fi" }, { finish_reason: "error" }),
     reply({ content: "fi" }, { finish_reason: "abort" }),
     reply({ content: "fi" }, { finish_reason: "cancelled" }),
@@ -137,6 +167,15 @@ describe("a reply of a server", () => {
       }
     })()
     expect(error).toMatchObject({ status: 502, message: "the server reports an error: Provider returned error" })
+  })
+
+  it("that has the words of an error in the place of choices carries them", () => {
+    const error = { object: "error", message: "no such model", code: 404 }
+    expect(() => readReply(error)).toThrow(
+      expect.objectContaining({ status: 404, message: expect.stringMatching(/: no such model$/) }),
+    )
+    const path = { error: "Unexpected endpoint or method. (POST /chat/completions)" }
+    expect(() => readReply(path)).toThrow(expect.objectContaining({ status: 404 }))
   })
 
   it.each([
@@ -172,6 +211,20 @@ describe("a reply of a server", () => {
     }))
     const value = reply({ content: "<think>x</think>\n\nM" }, { logprobs: { content: tokens } })
     expect(readReply(value, { topLogprobs: 5 }).first).toEqual([{ token: "M", logprob: -0.5 }])
+  })
+
+  it("has them too where the thoughts came apart, but the log-probs of both together", () => {
+    const places = (pieces: string[]) =>
+      pieces.map((token) => ({ token, logprob: 0, top_logprobs: [{ token, logprob: -0.5 }] }))
+    const first = (pieces: string[], content = "M") =>
+      readReply(reply({ content, reasoning_content: "m" }, { logprobs: { content: places(pieces) } }), {
+        topLogprobs: 5,
+      }).first
+    const itsM = [{ token: "M", logprob: -0.5 }]
+    expect(first(["m", "</think>", "\n\n", "M"])).toEqual(itsM)
+    expect(first(["m", "</think>", "\n\n", "M", "<|im_end|>"])).toEqual(itsM)
+    expect(first(["M"])).toEqual(itsM)
+    expect(first(["m", "</think>", "\n\n"])).toBeUndefined()
   })
 
   it("cannot reach the prototypes of objects", () => {

@@ -138,6 +138,38 @@ describe("a reply", () => {
     }
   })
 
+  it.each<[string, string, Buffer]>([
+    ["a byte-order mark", "application/json", Buffer.from("\ufeffTEXT")],
+    ["Latin-1, as the header says", "application/json; charset=ISO-8859-1", Buffer.from("TEXT", "latin1")],
+    ["UTF-8, whatever the header says", 'application/json; charset="iso-8859-1"', Buffer.from("TEXT")],
+    ["UTF-16 with a mark", "application/json", Buffer.from("\ufeffTEXT", "utf16le")],
+    ["UTF-16, as the header says", "text/plain; charset=utf-16le", Buffer.from("TEXT", "utf16le")],
+  ])("is read with its own characters: %s", async (_, type, sample) => {
+    const wide = sample.includes(0)
+    const encoding = wide ? "utf16le" : /iso-8859-1$/i.test(type) ? "latin1" : "utf8"
+    const mark = sample.subarray(0, sample.indexOf("T"))
+    const { baseURL } = await serve((response) => {
+      response.writeHead(200, { "content-type": type })
+      response.end(Buffer.concat([mark, Buffer.from(JSON.stringify(reply("Café zürnt.")), encoding)]))
+    })
+    expect((await openaiGenerator({ ...once, baseURL }).generate(ask)).text).toBe("Café zürnt.")
+  })
+
+  it("may hold numbers as Python writes them: a log-prob of NaN is unknown, one of -Infinity no chance", async () => {
+    const top = (logprob: string) => `{"token": "m", "logprob": -0.1}, {"token": "M", "logprob": ${logprob}}`
+    const { baseURL } = await serve((response, _, count) => {
+      const entry = `{"token": "m", "logprob": NaN, "top_logprobs": [${top(count === 1 ? "-Infinity" : "NaN")}]}`
+      const message = '{"role": "assistant", "content": "NaN"}'
+      json(response, `{"choices": [{"message": ${message}, "logprobs": {"content": [${entry}]}}]}`)
+    })
+    const engine = openaiGenerator({ ...once, baseURL })
+    const replies = [1, 2].map(() => engine.generate({ ...ask, topLogprobs: 2 }))
+    const [known, unknown] = await Promise.all(replies)
+    expect([known!.text, unknown!.text]).toEqual(["NaN", "NaN"])
+    expect([known!.first, unknown!.first]).toContainEqual([{ token: "m", logprob: -0.1 }])
+    expect([known!.first, unknown!.first]).toContain(undefined)
+  })
+
   it("is read up to 8 MiB, packed or not, with or without a stated length", async () => {
     const huge = Buffer.from(JSON.stringify(reply("a".repeat(20 * 2 ** 20))))
     const answers: Answer[] = [
@@ -163,10 +195,14 @@ describe("a reply", () => {
   it.each<[RegExp, Answer]>([
     [/a reply must be gzip as its header says/, packed("gzip", Buffer.from("not gzip"))],
     [/a reply must be packed as gzip, deflate or br, got zstd/, packed("zstd", Buffer.from("x"))],
+    [
+      /a reply must be UTF-8, got other bytes/,
+      (response) => response.end(Buffer.from(JSON.stringify(reply("Café")), "latin1")),
+    ],
     [/a reply must be JSON, got nothing/, (response) => json(response, "")],
     [/204, without a word/, (response) => response.writeHead(204).end()],
     [
-      /a reply must be JSON, got a stream of events/,
+      /a reply must be JSON, got a stream of events\); add --field stream=false/,
       (response) => response.end('data: {"choices":[]}\n\ndata: [DONE]\n'),
     ],
     [/a reply must be JSON, got Login/, (response) => response.end("<html><title>Login</title></html>")],
@@ -415,6 +451,39 @@ describe("an address", () => {
     expect(() => serverAddresses("http://a/v1,http://a/v1")).toThrow(/twice/)
     expect(() => serverAddresses("http://a/v1/,http://a/v1")).toThrow(/twice/)
     expect(() => serverAddresses("http://a/v1,")).toThrow(/got nothing/)
+  })
+})
+
+describe("a request that keeps failing", () => {
+  const brief = { model: "m", maxRetries: 1, concurrency: 4 }
+  /** Fails for seed 1 alone; answers others while it is tried. */
+  const outcome = async (fail: Answer, others = true) => {
+    const { baseURL } = await serve((response, seen) => (seen.body.seed === 1 ? fail : fine)(response, seen, 0))
+    const engine = openaiGenerator({ ...brief, baseURL })
+    const failing = engine.generate({ ...ask, seed: 1 }).catch((error: Error) => error)
+    for (let i = 0; others && i < 8; i++) {
+      await engine.generate(ask)
+      await new Promise((done) => setTimeout(done, 100))
+    }
+    return failing
+  }
+  const broken: Answer = (response) => json(response, { error: "Failed to parse the output" }, 500)
+
+  it.each<[string, Answer]>([
+    ["at a status of 500", broken],
+    ["at 424", (response) => json(response, { error: "generation failed" }, 424)],
+    ["at replies that are none", (response) => json(response, { choices: [{ message: { content: 5 } }] })],
+  ])("is refused alone, while others are answered: %s", async (_, fail) => {
+    const error = await outcome(fail)
+    expect(error).toBeInstanceOf(RefusedError)
+    expect((error as Error).message).toMatch(/no reply to this request in 2 tries, while others were answered: /)
+  })
+
+  it("ends all where no other is answered, or the server asks for fewer", async () => {
+    for (const error of [await outcome(broken, false), await outcome((response) => json(response, {}, 429))]) {
+      expect(error).toBeInstanceOf(MuscError)
+      expect(error).not.toBeInstanceOf(RefusedError)
+    }
   })
 })
 

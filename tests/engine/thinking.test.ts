@@ -205,6 +205,19 @@ describe("judged benchmarks", () => {
     expect(scores.notes).toContain("turns without an answer, scored as empty: 1 (cut off inside its thoughts 1)")
   })
 
+  it("score nothing of what a filter left, nor the words of a refusal", async () => {
+    const filter = "stopped by the server's content filter"
+    const half = scripted(({ messages }) =>
+      messages.at(-1)!.content === "Another." ? { text: "half of", problem: filter } : says(messages),
+    )
+    const { scores } = await score("mt", half, "half")
+    expect(scores.notes).toContain(`turns without an answer, scored as empty: 1 (${filter} 1)`)
+    const [row] = readFileSync(join(dir, "half", "answers.jsonl"), "utf8")
+      .trim()
+      .split("\n")
+    expect(JSON.parse(row!).responses[1]).toBe("")
+  })
+
   it("read answers made elsewhere without their thoughts, and say how many had some", async () => {
     const file = join(dir, "answers.jsonl")
     const lines = [

@@ -85,6 +85,17 @@ async function graded(items: readonly BenchmarkItem<FollowBenchData>[], asked: J
   return results
 }
 
+it("a judge's reply that was cut off is asked for again, and has no verdict in corrected scoring", async () => {
+  const items = await followbench.load(await written(files()))
+  const item = items.find(({ id }) => id === "style/1/1")!
+  const reply = { text: "The answer has NO rhyme in its", cut: true } as const
+  const judge: Judge = async (_, readable) => ({ replies: [reply], parsed: readable(reply) })
+  const collected = await followbench.collect(item, ["Roses."], judge)
+  expect(collected!.parsed).toBe(false)
+  const hard = (scoring: "official" | "corrected") => followbench.score(item, ["Roses."], collected, scoring).hard
+  expect([hard("official"), hard("corrected")]).toEqual([0, null])
+})
+
 describe("FollowBench's files", () => {
   it("give an item for levels 1 to 5 of each group, and the judge's path only where a judge is needed", async () => {
     const items = await followbench.load(await written(files()))

@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
 import { cachedGenerator } from "../../lib/engine/cached"
 import { type ScriptedAnswer, scripted } from "../../lib/engine/scripted"
+import { infobenchSingle } from "../../lib/eval/infobench"
 import { estimateTokens, judgeOf } from "../../lib/eval/judge"
 
 const dir = mkdtempSync(join(tmpdir(), "musc-judge-"))
@@ -39,6 +40,41 @@ describe("a judge", () => {
       parsed: false,
     })
     expect(counts).toEqual({ asked: 1, again: 2, unparsed: 1 })
+  })
+
+  it("says nothing by a refusal or by what a filter left, and is asked again", async () => {
+    const replies: ScriptedAnswer[] = [
+      { text: "no", problem: "refused by the model" },
+      { text: "no", problem: "stopped by the server's content filter" },
+      { text: "yes", finish: "length" },
+    ]
+    const { judge, counts } = judgeOf(scripted(() => replies.shift()!))
+    expect(await judge(request("q"), yesOrNo)).toEqual({
+      replies: [
+        { text: "", problem: "refused by the model" },
+        { text: "", problem: "stopped by the server's content filter" },
+        { text: "yes", cut: true },
+      ],
+      parsed: true,
+    })
+    expect(counts).toEqual({ asked: 1, again: 2, unparsed: 0 })
+  })
+
+  it("of InFoBench says no by that word alone, not by one about the next word", () => {
+    const read = (reply: string, scoring: "official" | "corrected") => {
+      const data = { input: "", questions: [{ question: "Is it?", labels: [] }], hard: false, rules: null }
+      const item = { id: "a", unit: "a", turns: ["Do it."], temperature: 0, maxTokens: 8, data }
+      return infobenchSingle.score(item, ["Done."], [[reply]], scoring)
+    }
+    const verdict = (reply: string) =>
+      (["official", "corrected"] as const).map(
+        (scoring) => (read(reply, scoring) as { asked: { satisfied: boolean | null }[] }).asked[0]!.satisfied,
+      )
+    expect(verdict("No faults found: YES")).toEqual([false, true])
+    expect(verdict("No faults found.")).toEqual([false, null])
+    for (const no of ["No", "NO.", "**No** - it is long", "No, since none is there.", "no because it is long"])
+      expect(verdict(no)[1]).toBe(false)
+    expect(verdict("Yes. No faults.")).toEqual([true, true])
   })
 
   it("gives the same replies from the cache, attempt by attempt, without a call", async () => {

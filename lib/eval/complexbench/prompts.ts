@@ -75,7 +75,8 @@ ${parts(asked)}`
 
 /**
  * The verdict of a reply. Official: exactly one 答案：是 or 答案：否 decides; else it is yes when 是 stands somewhere and 否
- * nowhere. Corrected: all markers (any colon, blanks, bold) must agree and there must be one, or the verdict is null.
+ * nowhere. Corrected: all markers (any colon, blanks, bold) must agree and there must be one, or the verdict is null;
+ * the form that the judge was asked for (是 或 否) is none.
  */
 export function parseVerdict(reply: string, scoring: Scoring): boolean | null {
   if (scoring === "official") {
@@ -83,7 +84,9 @@ export function parseVerdict(reply: string, scoring: Scoring): boolean | null {
     if (answers.length === 1) return answers[0] === "答案：是"
     return reply.includes("是") && !reply.includes("否")
   }
-  const verdicts = new Set([...reply.matchAll(/答案[*\s]*[：:][*\s]*([是否])/g)].map((match) => match[1]))
+  const verdicts = new Set(
+    [...reply.matchAll(/答案[*\s]*[：:][*\s]*([是否])(?!否|[*\s]*[或/／、])/g)].map((match) => match[1]),
+  )
   return verdicts.size === 1 ? verdicts.has("是") : null
 }
 

@@ -69,7 +69,7 @@ export const followbench: Benchmark<FollowBenchData, Judgement, FollowBenchResul
   async collect({ data: { language, category, source, exampleId, level, path } }, [answer], judge) {
     if (ruleOf(category, source, exampleId, language)) return null
     const request = judgeRequest(language, category, path, answer!)
-    return judge(request, ({ text }) => verdicts(text, level, language) !== undefined)
+    return judge(request, ({ text, cut }) => !cut && verdicts(text, level, language) !== undefined)
   },
 
   score({ unit, data: { language, category, source, exampleId, level, target } }, [answer], collected, scoring) {
@@ -79,7 +79,7 @@ export const followbench: Benchmark<FollowBenchData, Judgement, FollowBenchResul
       const hard = rule(answer!, { language, level, target, scoring }) ? 1 : 0
       return { ...row, hard, soft: hard }
     }
-    const found = collected && firstVerdicts(collected, level, language)
+    const found = collected && firstVerdicts(collected, level, language, scoring)
     if (!found) return { ...row, hard: null, soft: null }
     return { ...row, hard: found.every((yes) => yes) ? 1 : 0, soft: found.filter((yes) => yes).length / level }
   },

@@ -1,4 +1,4 @@
-import type { Judgement, JudgeRequest } from "../benchmark"
+import type { Judgement, JudgeRequest, Scoring } from "../benchmark"
 import { withoutMarks } from "../python"
 import { type Language, strip } from "./text"
 
@@ -113,9 +113,18 @@ function strings(list: string): string[] | undefined {
   return verdictList
 }
 
-/** The verdicts of the first reply that has some, null when none has. */
-export function firstVerdicts(judgement: Judgement, level: number, language: Language): boolean[] | null {
-  for (const { text } of judgement.replies) {
+/**
+ * The verdicts of the first reply that has some, null when none has. Corrected: a reply that the token limit cut off has
+ * none, as its last line is a part of the reasoning.
+ */
+export function firstVerdicts(
+  judgement: Judgement,
+  level: number,
+  language: Language,
+  scoring: Scoring,
+): boolean[] | null {
+  for (const { text, cut } of judgement.replies) {
+    if (cut && scoring === "corrected") continue
     const found = verdicts(text, level, language)
     if (found) return found
   }
