@@ -84,15 +84,25 @@ const ownFields = [
  */
 export function openaiGenerator(options: OpenAIOptions): Generator {
   const { body } = bodyOf(options)
-  const { concurrency, call } = serverCaller(options)
+  const ask = (server: URL, send: Connection["send"], wanted: GenerateRequest) =>
+    send(below(server, "chat/completions"), JSON.stringify(body(wanted)))
+  const { concurrency, call } = serverCaller(options, async (server, send) =>
+    readReply(jsonOf(await ask(server, send, simple))),
+  )
   const generate = (wanted: GenerateRequest): Promise<Completion> =>
     call(wanted.seed, async (server, send) => {
-      const reply = await send(below(server, "chat/completions"), JSON.stringify(body(wanted)))
+      const reply = await ask(server, send, wanted)
       const { topLogprobs, maxTokens } = wanted
       const limit = options.limitField === null ? undefined : maxTokens + (options.thinkingTokens ?? 0)
       return readReply(jsonOf(reply), { topLogprobs, thoughtsOpen: options.thoughtsOpen, limit })
     })
   return { name: options.model, concurrency, independent: true, generate }
+}
+
+/** A request that any model can answer, sent where another keeps failing. */
+const simple: GenerateRequest = {
+  messages: [{ role: "user", content: "Say yes." }],
+  ...{ temperature: 0, maxTokens: 16, seed: 0 },
 }
 
 /** Makes calls to servers: at most so many at once, dealt in turn, repeated where that can help. */
@@ -102,8 +112,14 @@ export interface ServerCaller {
   call<Result>(seed: number, work: (server: URL, send: Connection["send"]) => Promise<Result>): Promise<Result>
 }
 
-/** @throws InputError for options out of range */
-export function serverCaller(options: OpenAIOptions): ServerCaller {
+/**
+ * `probe` makes a simple call, which tells whether a server that keeps failing at one request answers others.
+ * @throws InputError for options out of range
+ */
+export function serverCaller(
+  options: OpenAIOptions,
+  probe?: (server: URL, send: Connection["send"]) => Promise<unknown>,
+): ServerCaller {
   const { model, concurrency = 8, maxRetries = 5, wait = 0, timeout = 300, signal, onRetry } = options
   if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 1024) {
     throw new InputError(`must be a whole number from 1 to 1024, got ${concurrency}; correct it`, {
@@ -113,6 +129,15 @@ export function serverCaller(options: OpenAIOptions): ServerCaller {
   const connection = openConnection(options)
   const servers = new Servers(connection.urls)
   const limit = pLimit(concurrency)
+
+  const answers = async (url: URL) => {
+    if (!probe) return false
+    const done = probe(url, connection.send)
+    return done.then(
+      () => true,
+      () => false,
+    )
+  }
 
   const repeat = async <Result>(
     seed: number,
@@ -143,7 +168,7 @@ export function serverCaller(options: OpenAIOptions): ServerCaller {
         firstFailure = Math.min(firstFailure, Date.now())
         const waiting = problem.outOfReach && (Date.now() - began) / 1000 + pause <= wait
         if (pause > timeout || (tries > maxRetries && !waiting)) {
-          const alone = servers.lastAnswer > firstFailure // others were answered meanwhile
+          const alone = problem.ofRequest && (servers.lastAnswer > firstFailure || (await answers(server.url)))
           throw givenUp(where, problem, { tries, pause, timeout, alone })
         }
         onRetry?.(problem.text, pause)

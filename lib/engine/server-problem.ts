@@ -64,7 +64,7 @@ export class Problem {
   /** What helps where each reply is none that can be used. */
   get remedy(): string {
     if (/stream of events/.test(this.text)) return "add --field stream=false (fields)"
-    return this.error instanceof ReplyError
+    return this.error instanceof ReplyError || this.text.startsWith("a reply must")
       ? "check that this is an OpenAI-compatible server, and its log"
       : "check that the server runs, or give it time with --wait (wait)"
   }
@@ -122,7 +122,7 @@ function remedyFor(text: string): string {
 /** The error when no further try is made. */
 export function givenUp(
   where: string,
-  { text, status, ofRequest, remedy }: Problem,
+  { text, status, remedy }: Problem,
   { tries, pause, timeout, alone }: { tries: number; pause: number; timeout: number; alone: boolean },
 ): Error {
   const number = `${tries} ${tries === 1 ? "try" : "tries"}`
@@ -130,9 +130,9 @@ export function givenUp(
     const asked = `the server asks to wait ${Math.ceil(pause)} s`
     return new MuscError(`${where}: ${asked} (${text}); run again later, or raise --timeout (timeout)`)
   }
-  if (alone && ofRequest) {
-    const rule = `no reply to this request in ${number}, while others were answered: ${text}`
-    return refused(`${where}: ${rule}; ${remedy}`, text)
+  if (alone) {
+    const rule = `no reply to this request in ${number}, while others are answered: ${text}`
+    return refused(`${where}: ${rule}; see the server's log`, text)
   }
   if (status) {
     return new MuscError(`${where}: failed after ${number}: ${text}; wait, or lower the concurrency`)

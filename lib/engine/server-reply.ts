@@ -84,6 +84,8 @@ const filtered =
   /^(?:content_?filter(?:ed)?|safety|recitation|blocklist|prohibited_content|spii|sensitive|guardrail_intervened)$/
 
 const noChoice = "a reply must hold one choice with a message, got none"
+/** Ends of a reply in which a tool is called; a text before the call is no answer. */
+const toolEnd = /^(?:tool_(?:calls?|use)|function_call)$/
 
 /**
  * The one choice of a reply. One that says why it ended may lack its message, as of services that stop it by a filter.
@@ -91,7 +93,8 @@ const noChoice = "a reply must hold one choice with a message, got none"
  */
 function choiceOf(value: unknown): Fields {
   if (!isFields(value)) throw new ReplyError(`a reply must be a JSON object, got ${kindOf(value)}`)
-  const choice: unknown = Array.isArray(value.choices) ? value.choices[0] : undefined
+  const choices: unknown[] = Array.isArray(value.choices) ? value.choices : []
+  const choice = choices.find((one) => isFields(one) && one.index === 0) ?? choices[0]
   const error = value.error || (isFields(choice) && choice.error) // OpenRouter has it in the choice
   if (error) {
     const words = wordsOf({ error })
@@ -101,8 +104,9 @@ function choiceOf(value: unknown): Fields {
   }
   const hasChoice = isFields(choice) && (isFields(choice.message) || typeof choice.text === "string")
   if (isFields(choice) && (hasChoice || textOf(choice.finish_reason))) return choice
-  const words = choice === undefined ? wordsOf(value) : ""
-  throw new ReplyError(`${noChoice}${words && `: ${words}`}`, statusIn(value))
+  const words = choices.length ? "" : wordsOf(value)
+  const fields = Object.keys(value).slice(0, 8).join(", ")
+  throw new ReplyError(`${noChoice}, but ${words || plain(fields) || "nothing"}`, statusIn(value))
 }
 
 /** Why there is no text, or none to be used. */
@@ -118,10 +122,12 @@ function problemOf(reply: {
   const { text, reason, refusal, message, thoughts, finish, usage } = reply
   if (filtered.test(reason)) return problems.filter
   if (reason === "refusal") return problems.refusal
+  const calls = message.tool_calls ?? message.function_call
+  const hasCalls = Array.isArray(calls) ? calls.length > 0 : !!calls
+  if (hasCalls && toolEnd.test(reason)) return problems.tool
   if (text.trim()) return undefined
   if (refusal) return problems.refusal
-  const calls = message.tool_calls ?? message.function_call
-  if (Array.isArray(calls) ? calls.length : calls) return problems.tool
+  if (hasCalls) return problems.tool
   const details = isFields(usage.completion_tokens_details) ? usage.completion_tokens_details : {}
   if (finish === "length" && count(details.reasoning_tokens)) return CUT_IN_THOUGHTS // they are hidden
   if (thoughts) return undefined // for replyOf to name
@@ -250,6 +256,7 @@ const plain = (text: string) =>
     .replace(/[\p{Cc}\p{Cf}\s]+/gu, " ")
     .trim()
     .slice(0, 300)
+    .replace(/(?<!\.)\.$/, "") // more follows
 
 function statusIn(error: unknown): number | undefined {
   const code = isFields(error) ? Number(error.code ?? error.status) : Number.NaN

@@ -125,7 +125,10 @@ function tokenCheck({ decode }: Tokenizer): (reply: unknown, ids: readonly numbe
 function logProbsIn(reply: unknown, ids: readonly number[]): number[] | undefined {
   const choice = (reply as { choices?: Record<string, unknown>[] } | null)?.choices?.[0]
   const told = choice?.prompt_logprobs as (Record<string, { logprob?: unknown }> | null)[] | null | undefined
-  const echoed = (choice?.logprobs as { token_logprobs?: unknown[] } | null | undefined)?.token_logprobs
+  const logprobs = choice?.logprobs as { token_logprobs?: unknown[]; tokens?: unknown } | null | undefined
+  // The first token of a prompt has no log-prob. A number there may be that of what a server without echo wrote.
+  const isPrompt = !logprobs?.token_logprobs?.[0] || Array.isArray(logprobs.tokens)
+  const echoed = isPrompt ? logprobs?.token_logprobs : undefined
   if (!Array.isArray(told) && !(Array.isArray(echoed) && echoed.length >= ids.length)) return undefined
   if (Array.isArray(told) && told.length !== ids.length) {
     throw new ReplyError(`a prompt of ${ids.length} ids must have as many log-probs, got ${told.length}`)

@@ -209,6 +209,7 @@ async function writeScores(
   const cut = answers.filter((row) => row.cut).length
   const problems = answers.flatMap((row) => row.problems ?? [])
   const results = rows.map(({ result }) => result)
+  const empty = "answers" in run.source ? 0 : answers.filter((row) => isEmpty(row)).length
   const scores: BenchmarkScores = {
     musc: versions().musc,
     benchmark: benchmark.name,
@@ -223,6 +224,7 @@ async function writeScores(
       ...(run.notes ?? []),
       ...(refused.length ? [refusedNote(refused)] : []),
       ...(cut ? [`answers cut off at the token limit, scored as they are: ${cut}`] : []),
+      ...(empty ? [`empty answers, scored as they are: ${empty}`] : []),
       ...(problems.length ? [`turns without an answer, scored as empty: ${problems.length} (${tally(problems)})`] : []),
       ...(benchmark.notes?.(results, scoring) ?? []),
     ],
@@ -238,6 +240,10 @@ async function writeScores(
   await writeAtomic(join(dir, "scores.json"), `${JSON.stringify(scores, null, 2)}\n`)
   return { scores, table }
 }
+
+/** Whether the model itself said nothing. */
+const isEmpty = ({ responses = [], problems = [] }: Answered) =>
+  responses.filter((text) => !text.trim()).length > problems.length
 
 /** A line of `items.jsonl` without a result. */
 interface Refused {

@@ -31,6 +31,16 @@ describe("a reply of a server", () => {
       JSON.parse(JSON.stringify(reply({ content: "fine" }, { finish_reason: { toString: 1 } }))),
     ],
     ["a type that is no text", says([{ type: { toString: 1 }, text: "fine" }])],
+    [
+      "choices out of order",
+      {
+        ...says(""),
+        choices: [
+          { index: 1, message: { content: "no" } },
+          { index: 0, message: { content: "fine" } },
+        ],
+      },
+    ],
     ["no reason of its end", reply({ content: "fine" }, { finish_reason: null })],
     ["an end-of-turn token in the text", says("fine<|im_end|>")],
     ["two of them", says("fine</s><|endoftext|>\n")],
@@ -75,6 +85,10 @@ describe("a reply of a server", () => {
     ["stopped by the server's content filter", reply({ content: "" }, { finish_reason: "prohibited_content" })],
     ["refused by the model", reply({ content: "I can't." }, { finish_reason: "refusal" })],
     ["refused by the model", reply({ content: null }, { finish_reason: "refusal" })],
+    [
+      "a tool call instead of text",
+      reply({ content: "Let me look.", tool_calls: [{ id: "1" }] }, { finish_reason: "tool_calls" }),
+    ],
     ["a reply without content", says(null)],
     ["stopped by the server's content filter", { choices: [{ index: 0, finish_reason: "content_filter" }] }],
     ["a reply without content", { choices: [{ index: 0, finish_reason: "stop", message: null }] }],
@@ -172,7 +186,7 @@ describe("a reply of a server", () => {
   it("that has the words of an error in the place of choices carries them", () => {
     const error = { object: "error", message: "no such model", code: 404 }
     expect(() => readReply(error)).toThrow(
-      expect.objectContaining({ status: 404, message: expect.stringMatching(/: no such model$/) }),
+      expect.objectContaining({ status: 404, message: expect.stringMatching(/but no such model$/) }),
     )
     const path = { error: "Unexpected endpoint or method. (POST /chat/completions)" }
     expect(() => readReply(path)).toThrow(expect.objectContaining({ status: 404 }))
@@ -236,7 +250,7 @@ describe("a reply of a server", () => {
 describe("the words of a server's error", () => {
   it.each([
     [{ error: { message: "bad key", code: 401 } }, "bad key"],
-    [{ error: "bad key" }, "bad key"],
+    [{ error: "bad key." }, "bad key"],
     [{ message: "bad key" }, "bad key"],
     [{ detail: "bad key" }, "bad key"],
     [{ detail: [{ loc: ["body", "messages"], msg: "field required" }] }, "body.messages: field required"],

@@ -12,7 +12,7 @@ import { fixture } from "../support/tensors"
 
 let local: LocalModel
 let url = ""
-let way: "prompt_logprobs" | "echo" | "none" | "null" | "chat" | "refused" = "prompt_logprobs"
+let way: "prompt_logprobs" | "echo" | "written" | "none" | "null" | "chat" | "refused" = "prompt_logprobs"
 /** Tokens as the server tells them, where it does. */
 let told: ((id: number) => string) | undefined
 /** Calls that fail before the server answers. */
@@ -44,12 +44,15 @@ const server = createServer((request, response) => {
       i ? { 5000: { logprob: -1 }, [prompt[i]]: { logprob, rank: 1, decoded_token: told?.(prompt[i]) } } : null,
     )
     if (way === "null") places[2] = { [prompt[2]]: { logprob: null, rank: 1 } }
+    const written = { text: "", logprobs: { token_logprobs: Array(500).fill(-1) } }
     const choice =
-      way === "none"
-        ? { text: "" }
-        : echo
-          ? { text: "", logprobs: { token_logprobs: values, tokens: told && prompt.map(told) } }
-          : { text: "", prompt_logprobs: places }
+      way === "written" && echo
+        ? written
+        : way === "none" || way === "written"
+          ? { text: "" }
+          : echo
+            ? { text: "", logprobs: { token_logprobs: values, tokens: told && prompt.map(told) } }
+            : { text: "", prompt_logprobs: places }
     response.end(JSON.stringify({ choices: [choice] }))
   })
 })
@@ -113,6 +116,8 @@ describe("log-probs of a server", () => {
     await expect(scorer().score(request)).rejects.toThrow(/id 3 of a prompt must have a log-prob, got null/)
     way = "none"
     await expect(scorer().score(request)).rejects.toThrow(/must return log-probs of the prompt .*--torch/)
+    way = "written" // those of what it wrote in place of the prompt
+    await expect(scorer().score(request)).rejects.toThrow(/must return log-probs of the prompt .*got none; .*--torch/)
     way = "chat" // it has no other path, and not a wrong model
     await expect(scorer().score(request)).rejects.toThrow(
       /\/completions must return log-probs .*got 404 Not Found; .*--torch/,

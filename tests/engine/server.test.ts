@@ -457,8 +457,8 @@ describe("an address", () => {
 describe("a request that keeps failing", () => {
   const brief = { model: "m", maxRetries: 1, concurrency: 4 }
   /** Fails for seed 1 alone; answers others while it is tried. */
-  const outcome = async (fail: Answer, others = true) => {
-    const { baseURL } = await serve((response, seen) => (seen.body.seed === 1 ? fail : fine)(response, seen, 0))
+  const outcome = async (fail: Answer, others = true, rest = fine) => {
+    const { baseURL } = await serve((response, seen) => (seen.body.seed === 1 ? fail : rest)(response, seen, 0))
     const engine = openaiGenerator({ ...brief, baseURL })
     const failing = engine.generate({ ...ask, seed: 1 }).catch((error: Error) => error)
     for (let i = 0; others && i < 8; i++) {
@@ -474,13 +474,15 @@ describe("a request that keeps failing", () => {
     ["at 424", (response) => json(response, { error: "generation failed" }, 424)],
     ["at replies that are none", (response) => json(response, { choices: [{ message: { content: 5 } }] })],
   ])("is refused alone, while others are answered: %s", async (_, fail) => {
-    const error = await outcome(fail)
-    expect(error).toBeInstanceOf(RefusedError)
-    expect((error as Error).message).toMatch(/no reply to this request in 2 tries, while others were answered: /)
+    for (const others of [true, false]) {
+      const error = await outcome(fail, others)
+      expect(error).toBeInstanceOf(RefusedError)
+      expect((error as Error).message).toMatch(/no reply to this request in 2 tries, while others are answered: /)
+    }
   })
 
   it("ends all where no other is answered, or the server asks for fewer", async () => {
-    for (const error of [await outcome(broken, false), await outcome((response) => json(response, {}, 429))]) {
+    for (const error of [await outcome(broken, false, broken), await outcome((response) => json(response, {}, 429))]) {
       expect(error).toBeInstanceOf(MuscError)
       expect(error).not.toBeInstanceOf(RefusedError)
     }

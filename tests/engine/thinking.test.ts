@@ -216,6 +216,10 @@ describe("judged benchmarks", () => {
       .trim()
       .split("\n")
     expect(JSON.parse(row!).responses[1]).toBe("")
+    expect(scores.notes.join()).not.toContain("empty answers")
+    const silent = scripted(({ messages }) => (messages.at(-1)!.content === "Another." ? " " : says(messages)))
+    const { notes } = (await score("mt", silent, "silent")).scores
+    expect(notes).toContain("empty answers, scored as they are: 1")
   })
 
   it("read answers made elsewhere without their thoughts, and say how many had some", async () => {
