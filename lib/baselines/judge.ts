@@ -1,5 +1,5 @@
 import type { Message } from "../data/schema"
-import { deniesMore } from "../eval/judge"
+import { isNoVerdict } from "../eval/judge"
 import { blocks, type Demonstration, fewShot, fields } from "../musc/prompt"
 
 /**
@@ -93,7 +93,7 @@ export function parseVerdict(text: string, cut = false): boolean | undefined {
 
 /** The words of a line in small letters, without marks; a bracketed or boxed word counts. */
 const words = (line: string) =>
-  (deniesMore(line) ? "" : line)
+  (isNoVerdict(line) ? "" : line)
     .toLowerCase()
     .replace(/\\(?:boxed|text)\b/g, "")
     .replace(/[^a-z]+/g, " ")

@@ -36,7 +36,7 @@ export function parsePoints(text: string): number | undefined {
   const labelled = [
     ...plain.matchAll(
       new RegExp(
-        `\\b(?:score|points|total)\\s*(?:is|:|=)\\s*(?:${sum})?${number}(?!\\s*(?:[/+]|[–-]\\s*\\d|out of|or \\d)|[\\d.]*\\d)`,
+        `(?<!\\b(?:max(?:imum)?|highest|best|possible|perfect|full) )\\b(?:score|points|total)\\s*(?:is|:|=)\\s*(?:${sum})?${number}(?!\\s*(?:[/+]|[–-]\\s*\\d|out of|(?:or|to|→) *\\d)|[\\d.]*\\d)`,
         "gi",
       ),
     ),

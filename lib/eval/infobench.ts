@@ -5,7 +5,7 @@ import { fileError } from "../data/files"
 import type { Message } from "../data/schema"
 import { InputError } from "../errors"
 import type { Benchmark, BenchmarkItem, Scoring } from "./benchmark"
-import { deniesMore } from "./judge"
+import { isNoVerdict } from "./judge"
 import { uniqueRecords } from "./records"
 
 /**
@@ -68,7 +68,7 @@ function infobenchPrompt(rules: string, input: string, text: string, question: s
 function infobenchVerdict(reply: string, scoring: Scoring): boolean | null {
   const edge = scoring === "official" ? "" : "\\b"
   const start = new RegExp(scoring === "official" ? "^(yes|no)" : "^[^\\p{L}\\p{N}]*(yes|no)\\b", "iu").exec(reply)
-  if (start && (scoring === "official" || !deniesMore(reply))) return start[1]!.toLowerCase() === "yes"
+  if (start && (scoring === "official" || !isNoVerdict(reply))) return start[1]!.toLowerCase() === "yes"
   const [yes, no] = ["YES", "NO"].map((word) => new RegExp(`${edge}${word}${edge}`).test(reply))
   return yes === no ? null : yes!
 }

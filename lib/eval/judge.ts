@@ -54,14 +54,13 @@ export function judgeOf(
   return { judge, counts }
 }
 
-/**
- * Whether a line begins with a no that is no verdict but belongs to the next word ("No faults found."), after a label or
- * none. Words with which a verdict without a comma goes on ("no because it …") tell the two apart.
- */
-export const deniesMore = (line: string): boolean =>
-  /^[^\p{L}\p{N}]*(?:[\p{L} ]{3,30}:[*_\s]*)?no[^\S\n]+(?!(?:because|since|as|it|its|the|this|that|there|they|but|not|answer)\b)\p{L}/iu.test(
-    line,
-  )
+/** A no that belongs to the next word ("No faults found."), unless a verdict without a comma goes on so. */
+const noOfMore =
+  /^[^\p{L}\p{N}]*(?:[\p{L} ]{3,30}:[*_\s]*)?no[^\S\n]+(?!(?:because|since|as|it|its|the|this|that|there|they|but|not|answer)\b)\p{L}/iu
+const yesOrNo = /^[^\p{L}\p{N}]*(?:yes\s*(?:\/|or\b|and\b)\s*no|no\s*(?:\/|or\b|and\b)\s*yes)\b/iu
+
+/** Whether the yes or no that a line begins with, after a label or none, is no verdict. */
+export const isNoVerdict = (line: string): boolean => noOfMore.test(line) || yesOrNo.test(line)
 
 /** A judge that is never asked: it notes the requests and gives empty replies that pass as readable. */
 export function silentJudge(): { judge: Judge; requests: readonly JudgeRequest[] } {

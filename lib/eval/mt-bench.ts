@@ -73,8 +73,8 @@ const base = "https://raw.githubusercontent.com/lm-sys/FastChat/main/fastchat/ll
  * judges do not compare, and some of the official reference answers are wrong. Pairwise mode is not offered.
  *
  * `official`: the first `[[n]]` of a reply, or else its first `[n]`, whatever the number. `corrected`: the last one,
- * which is where the judge is told to put it, and only a number from 1 to 10, so that a quoted format or `[1]` of a
- * list is no rating. Both take the first reply that gives one.
+ * which is where the judge is told to put it, those behind the word "Rating" before others, and only a number from 1 to
+ * 10, so that a quoted format or `[1]` of a list is no rating. Both take the first reply that gives one.
  */
 export const mtBench: Benchmark<MtBenchData, Judgement[], MtBenchResult> = {
   name: "mt-bench",
@@ -173,9 +173,13 @@ export function mtBenchRequests(
 /** The rating in a judge's reply, null when there is none. See `mtBench` for the two readings. */
 export function ratingOf(reply: string, scoring: Scoring): number | null {
   for (const pattern of [/\[\[(\d+\.?\d*)\]\]/g, /\[(\d+\.?\d*)\]/g]) {
-    const ratings = [...reply.matchAll(pattern)].map(([, number]) => Number(number))
-    if (!ratings.length) continue
-    if (scoring === "official") return ratings[0]!
+    const found = [...reply.matchAll(pattern)]
+    if (!found.length) continue
+    if (scoring === "official") return Number(found[0]![1])
+    const labelled = found.filter(({ index }) =>
+      /rating[^\p{L}\p{N}]*$/iu.test(reply.slice(Math.max(0, index - 20), index)),
+    )
+    const ratings = (labelled.length ? labelled : found).map(([, number]) => Number(number))
     return ratings.reverse().find((number) => number >= 1 && number <= 10) ?? null
   }
   return null

@@ -24,6 +24,8 @@ describe("the five-point judge", () => {
     ["Score: 1 + 1 + 0", undefined],
     ["Score: 3-4", undefined],
     ["Score: 3 or 4", undefined],
+    ["Score: 0 to 5", undefined],
+    ["Score: 1\n\nThe maximum score is 5.", 1],
     ["Score: 10", undefined],
     ["Score: 3/10", undefined],
     ["It has 4 sentences.", undefined],

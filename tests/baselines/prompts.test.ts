@@ -53,6 +53,9 @@ describe("judge", () => {
     ["No faults found.", undefined],
     ["No adjectives are left.\nyes", true],
     ["Answer: no comma is missing", undefined],
+    ["Yes and no.", undefined],
+    ["YES/NO", undefined],
+    ["Yes or no?\nNo.", false],
     ["It is long.\nNo, the third is missing.", false],
     ["no because it is long", false],
   ])("reads %j as %s", (text, verdict) => {

@@ -75,6 +75,7 @@ describe("a judge", () => {
     for (const no of ["No", "NO.", "**No** - it is long", "No, since none is there.", "no because it is long"])
       expect(verdict(no)[1]).toBe(false)
     expect(verdict("Yes. No faults.")).toEqual([true, true])
+    for (const both of ["YES/NO", "YES or NO: NO", "Yes and no"]) expect(verdict(both)).toEqual([true, null])
   })
 
   it("gives the same replies from the cache, attempt by attempt, without a call", async () => {

@@ -165,9 +165,11 @@ describe("MT-Bench's judge", () => {
   })
 
   it("is read as the last one from 1 to 10 when corrected", () => {
-    expect(ratingOf("[3] points. Rating: [[7]] or [[8]]", "corrected")).toBe(8)
+    expect(ratingOf("[3] points. I say [[7]] or [[8]]", "corrected")).toBe(8)
     expect(ratingOf("As in [1], I say [9]", "corrected")).toBe(9)
     expect(ratingOf("Rating: [[10]] of [[100]]", "corrected")).toBe(10)
+    expect(ratingOf("**Rating:** [[9]]. A [[1]] would be unfair.", "corrected")).toBe(9)
+    expect(ratingOf('As asked for, "Rating: [[5]]". Rating: [[7]]', "corrected")).toBe(7)
     for (const text of ["[[50]]", "[[0]] for [1]", "Rating: 7"]) expect(ratingOf(text, "corrected")).toBeNull()
   })
 

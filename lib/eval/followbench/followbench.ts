@@ -69,7 +69,7 @@ export const followbench: Benchmark<FollowBenchData, Judgement, FollowBenchResul
   async collect({ data: { language, category, source, exampleId, level, path } }, [answer], judge) {
     if (ruleOf(category, source, exampleId, language)) return null
     const request = judgeRequest(language, category, path, answer!)
-    return judge(request, ({ text, cut }) => !cut && verdicts(text, level, language) !== undefined)
+    return judge(request, ({ text, cut }) => !cut && verdicts(text, level, language, "corrected") !== undefined)
   },
 
   score({ unit, data: { language, category, source, exampleId, level, target } }, [answer], collected, scoring) {

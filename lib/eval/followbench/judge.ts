@@ -76,15 +76,22 @@ const item = /\s*(?:'([^']*)'|"([^"]*)")\s*(?:,|$)/y
 
 /**
  * The verdicts in a reply's last line, one a constraint; undefined where the official parser fails. Level 1: YES
- * anywhere in the line, else NO. Above: a Python list of `level` known words. The Chinese parser also takes “ ” quotes,
+ * anywhere in the line, else NO; corrected, a line with both has none unless its list has one. Above: a Python list of `level` known words. The Chinese parser also takes “ ” quotes,
  * words without quotes, and longer lists, whose rest it drops.
  */
-export function verdicts(reply: string, level: number, language: Language): boolean[] | undefined {
+export function verdicts(
+  reply: string,
+  level: number,
+  language: Language,
+  scoring: Scoring = "official",
+): boolean[] | undefined {
   const straight = language === "zh" ? reply.replace(/[“”]/g, '"') : reply
   const line = strip(withoutMarks(straight, "`", "`"))
     .split("\n")
     .at(-1)!
-  if (level === 1) return line.includes("YES") ? [true] : line.includes("NO") ? [false] : undefined
+  const hasBoth = line.includes("YES") && line.includes("NO")
+  if (level === 1 && !(hasBoth && scoring === "corrected"))
+    return line.includes("YES") ? [true] : line.includes("NO") ? [false] : undefined
   const [open, close] = [line.indexOf("["), line.lastIndexOf("]")]
   if (open < 0 || close < open) return undefined
   const list = line.slice(open + 1, close)
@@ -125,7 +132,7 @@ export function firstVerdicts(
 ): boolean[] | null {
   for (const { text, cut } of judgement.replies) {
     if (cut && scoring === "corrected") continue
-    const found = verdicts(text, level, language)
+    const found = verdicts(text, level, language, scoring)
     if (found) return found
   }
   return null
