@@ -82,12 +82,25 @@ export async function* readLines(
 
 const utf8 = new TextDecoder("utf-8", { fatal: true })
 
+/** Other kinds of files by their first bytes, with the way to read them. */
+const kinds: readonly (readonly [first: readonly number[], got: string, remedy: string])[] = [
+  [[0x1f, 0x8b], "a gzip file", "unpack it, e.g. by gunzip"],
+  [[0x28, 0xb5, 0x2f, 0xfd], "a zstd file", "unpack it, e.g. by unzstd"],
+  [[...Buffer.from("PK\x03\x04")], "a zip file", "unpack it"],
+  [[...Buffer.from("PAR1")], "a Parquet file", "write it as JSON lines, e.g. by pandas: read_parquet, then to_json"],
+  [[0xff, 0xfe], "UTF-16", "save the file as UTF-8"],
+  [[0xfe, 0xff], "UTF-16", "save the file as UTF-8"],
+]
+
 /** The trimmed text of UTF-8 bytes. @throws InputError with the place for other bytes. */
 export function decode(bytes: Buffer, file: string, line: number): string {
   try {
     return utf8.decode(bytes).trim()
   } catch (cause) {
-    throw new InputError("must be valid UTF-8, got other bytes; save the file as UTF-8", { file, line }, { cause })
+    const kind =
+      line === 1 ? kinds.find(([first]) => bytes.subarray(0, first.length).equals(Buffer.from(first))) : undefined
+    const [, got, remedy] = kind ?? [[], "other bytes", "save the file as UTF-8"]
+    throw new InputError(`must be valid UTF-8, got ${got}; ${remedy}`, { file, line }, { cause })
   }
 }
 

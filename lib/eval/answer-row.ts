@@ -5,10 +5,13 @@ import { InputError } from "../errors"
 import { behindThoughts } from "../text/thoughts"
 
 const name = z
-  .union([z.string().min(1), z.int()])
+  .union([z.string().min(1), z.int()], "must be a text or a whole number")
   .transform(String)
   .nullish()
 const text = z.string().nullish()
+/** An answer; some programs write a list of samples, of which there must be one. */
+const samples = z.array(z.string())
+const answerText = z.union([z.string(), samples], "must be a text").nullish()
 /** A message's content: a text, or parts of which those with a text count, thoughts aside. */
 const part = z.looseObject({ type: z.string().nullish(), text: z.string().nullish() })
 const content = z.union([z.string(), z.array(z.union([z.string(), part])).transform(joined)])
@@ -37,8 +40,11 @@ const reply = inner.extend({ body: inner.nullish().describe("one with an error h
  */
 const answerRow = z.looseObject({
   ...labels,
-  response: z.union([z.string(), reply], "must be a text or a server's reply").nullish().describe("null: not answered"),
-  ...{ output: text, generated: text, completion: text },
+  response: z
+    .union([z.string(), samples, reply], "must be a text or a server's reply")
+    .nullish()
+    .describe("null: not answered"),
+  ...{ output: answerText, generated: answerText, completion: answerText },
   turns: z.array(z.string()).nullish().describe("answers to the turns of a conversation"),
   messages: z.array(message).nullish().describe("a conversation with its answers"),
   choices: choices.nullish(),
@@ -57,6 +63,8 @@ export interface AnswerRow {
   prompts: string[]
   /** Undefined: the row says that there is no answer. */
   turns?: readonly string[]
+  /** Further answers of the row, which do not count. */
+  others: number
 }
 
 /** White space around a prompt, and how its lines end, tell no two prompts apart. */
@@ -90,23 +98,36 @@ export function readAnswerRow(value: unknown, place: Place): AnswerRow {
     .filter((one): one is string => typeof one === "string" && one !== "")
     .map(promptKey)
   if (!ids.length && !prompts.length) {
-    const rule = "an answer must say what it answers, got neither id nor prompt; add one"
+    const fields = Object.keys(row).slice(0, 8).join(", ") || "no field"
+    const rule = `an answer must say what it answers, got neither id nor prompt, but ${fields}; add one`
     throw new InputError(rule, { ...place, field: "id" })
   }
-  return { ids, prompts, turns: turnsOf(row, place) }
+  const others = Math.max(0, (choicesOf(row)?.length ?? 1) - 1)
+  return { ids, prompts, turns: turnsOf(row, place), others }
 }
+
+/** What wraps an answer in a file of a server's replies. */
+const wrappedOf = ({ response }: Row) =>
+  typeof response === "object" && !Array.isArray(response) ? response : undefined
+
+const choicesOf = (row: Row) => row.choices ?? wrappedOf(row)?.choices ?? wrappedOf(row)?.body?.choices
 
 function turnsOf(row: Row, place: Place): readonly string[] | undefined {
   if (row.turns) return row.turns
-  const wrapped = typeof row.response === "object" ? row.response : undefined
-  const choice = (row.choices ?? wrapped?.choices ?? wrapped?.body?.choices)?.[0]
+  const wrapped = wrappedOf(row)
+  const choice = choicesOf(row)?.[0]
   if (choice?.turns) return choice.turns
-  const plain = typeof row.response === "object" && row.response !== null ? undefined : row.response
-  const fields = { response: plain, output: row.output, generated: row.generated, completion: row.completion }
+  const one = (field: "response" | "output" | "generated" | "completion") => {
+    const value = row[field]
+    return Array.isArray(value) ? onlyOf(value, { ...place, field }) : typeof value === "object" ? null : value
+  }
+  const plain = wrapped ? undefined : one("response")
+  const fields = { response: plain, output: one("output"), generated: one("generated"), completion: one("completion") }
   const said = answersIn(row.messages ?? [])
   checkOne({ ...fields, messages: said?.at(-1) }, place)
   if (said) return said
-  const logged = row.filtered_resps?.[0] ?? row.resps?.[0]?.[0]
+  const kept = row.filtered_resps?.[0] ?? row.resps?.[0]
+  const logged = Array.isArray(kept) ? onlyOf(kept, { ...place, field: "resps" }) : kept
   const spoken = (wrapped?.output ?? wrapped?.body?.output)?.filter(({ type }) => type === "message")
   const parts = spoken?.length ? spoken.map((one) => one.content ?? "").join("") : undefined
   const replies = [choice?.message?.content, choice?.text, parts, row.result?.message?.content]
@@ -114,7 +135,20 @@ function turnsOf(row: Row, place: Place): readonly string[] | undefined {
   const answer = candidates.find((one) => one !== undefined && one !== null)
   if (typeof answer === "string") return [answer]
   if (answer === undefined && (candidates.includes(null) || choice || wrapped || row.result)) return undefined
-  throw new InputError("an answer must be a text, got none; add it", { ...place, field: "response" })
+  const other = Object.keys(row).filter((name) => !Object.hasOwn(labels, name) && name !== "doc")
+  const got = other.length
+    ? `none, but ${other.slice(0, 8).join(", ")}; rename the field with the answer`
+    : "none; add it"
+  throw new InputError(`an answer must be a text, got ${got}`, { ...place, field: "response" })
+}
+
+/** The one sample of a list. @throws InputError for several: which one is meant? */
+function onlyOf<Sample>(list: readonly Sample[], place: Place & { field: string }): Sample {
+  if (list.length === 1) return list[0]!
+  throw new InputError(
+    `an answer must be given once, got ${list.length}; keep one, or name the field turns where they are turns`,
+    place,
+  )
 }
 
 /**

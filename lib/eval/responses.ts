@@ -39,6 +39,7 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
   const otherId: number[] = []
   const disagreeing: number[] = []
   let unanswered = 0
+  let several = 0
   let repeated = 0
   let thinking = 0
   let unfinished = 0
@@ -67,7 +68,8 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
   }
   for await (const { value, place } of readRecords(file, { maxBytes: MAX_RECORD_BYTES })) {
     const { line } = place
-    const { ids, prompts, turns } = readAnswerRow(value, place)
+    const { ids, prompts, turns, others } = readAnswerRow(value, place)
+    if (others) several++
     const named = ids.flatMap((id) => byId.get(id) ?? [])
     const item = named.find(({ turns: [first] }) => !prompts.length || prompts.includes(promptKey(first!)))
     const prompt = prompts.find((one) => byPrompt.has(one))
@@ -108,6 +110,7 @@ export async function readAnswers(file: string, items: readonly BenchmarkItem[])
         `${disagreeing.length}, the first on line ${disagreeing[0]}`,
     otherId.length &&
       `answers matched by prompt, as their id belongs to another prompt or to none: ${otherId.length}, the first on line ${otherId[0]}`,
+    several && `rows with several choices, of which the first counts: ${several}`,
     repeated && `answers that stand there twice, alike: ${repeated}`,
     unknown.length && `answers for none of the items: ${unknown.length}, the first on line ${unknown[0]}`,
     thinking && `answers that begin with thoughts, which are left out: ${thinking}`,

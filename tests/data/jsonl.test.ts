@@ -1,6 +1,7 @@
 import { access, appendFile, chmod, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { gzipSync } from "node:zlib"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { z } from "zod"
 import { fileError, writeAtomic } from "../../lib/data/files"
@@ -61,6 +62,15 @@ describe("reading JSONL", () => {
     )
     expect((await problem('{"b":"x"}\n')).message).toMatch(/a: expected number, got undefined;/)
     expect((await problem("[1]\n")).message).toMatch(/line 1: expected object, got array;/)
+  })
+
+  it.each<[string, Buffer]>([
+    ["a gzip file; unpack it, e.g. by gunzip", gzipSync("{}\n")],
+    ["a Parquet file; write it as JSON lines, e.g. by pandas", Buffer.from("PAR1\x15\xff", "latin1")],
+    ["a zip file; unpack it", Buffer.from("PK\x03\x04\xff", "latin1")],
+    ["UTF-16; save the file as UTF-8", Buffer.from("\ufeff{}\n", "utf16le")],
+  ])("says what else a file is: %s", async (kind, bytes) => {
+    await expect(collect(readRecords(await fileOf(bytes)))).rejects.toThrow(`must be valid UTF-8, got ${kind}`)
   })
 
   it("names the line that is not UTF-8", async () => {

@@ -35,6 +35,17 @@ describe("answers made elsewhere", () => {
     expect(notes).toEqual([])
   })
 
+  it("are read from a list of one, and of several choices the first counts, which is said", async () => {
+    const [one, two] = [{ turns: ["c", "d"] }, { turns: ["e", "f"] }]
+    const { answers, notes } = await read(
+      { key: 1, response: ["a"] },
+      { prompt: "two?", output: ["b"] },
+      { question_id: 4, choices: [one, two] },
+    )
+    expect(answers).toEqual({ 1: ["a"], 2: ["b"], 3: ["b"], 4: ["c", "d"] })
+    expect(notes).toEqual(["rows with several choices, of which the first counts: 1"])
+  })
+
   it("match in order where a prompt stands as often in the benchmark", async () => {
     const { answers } = await read({ prompt: "two?", response: "x" }, { prompt: "two?", response: "y" })
     expect(answers).toEqual({ 2: ["x"], 3: ["y"] })
@@ -281,8 +292,20 @@ describe("answers made elsewhere", () => {
       ],
       /line 2, prompt: /,
     ],
-    ["no id and no prompt", [{ response: "a" }], /line 1, id: .*neither id nor prompt/],
-    ["no answer field", [{ id: "1", answer: "a" }], /line 1, response: .*got none/],
+    ["no id and no prompt", [{ response: "a" }], /line 1, id: .*neither id nor prompt, but response; add one/],
+    ["no answer field", [{ id: "1", answer: "a" }], /line 1, response: .*got none, but answer; rename the field/],
+    ["no answer at all", [{ id: "1" }], /line 1, response: .*got none; add it/],
+    ["several samples", [{ id: "1", response: ["a", "b"] }], /line 1, response: .*given once, got 2; keep one/],
+    [
+      "several samples of lm-eval",
+      [{ doc: { key: 1 }, resps: [["a", "b"]], filtered_resps: [["a", "b"]] }],
+      /line 1, resps: .*given once, got 2; keep one/,
+    ],
+    [
+      "columns instead of rows",
+      [{ key: [1, 2], response: ["a", "b"] }],
+      /line 1, key: must be a text or a whole number/,
+    ],
     ["an answer that is no text", [{ id: "1", response: 3 }], /line 1, response: must be a text or a server's reply/],
     [
       "the wrong number of turns",
