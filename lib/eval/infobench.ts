@@ -4,7 +4,7 @@ import { z } from "zod"
 import { fileError } from "../data/files"
 import type { Message } from "../data/schema"
 import { InputError } from "../errors"
-import type { Benchmark, BenchmarkItem, Scoring } from "./benchmark"
+import type { Benchmark, BenchmarkItem, Judge, Judgement, Scoring } from "./benchmark"
 import { isNoVerdict } from "./judge"
 import { uniqueRecords } from "./records"
 
@@ -55,9 +55,9 @@ when a question asks about the second sentence and there is only one, the answer
 const script = "evaluation.py"
 
 /** First user message about a text; in a conversation, later messages are bare questions. */
-function infobenchPrompt(rules: string, input: string, text: string, question: string): string {
+function firstPrompt({ rules, input }: Data, text: string, question: string): string {
   const about = input ? `Input:\n"${input}"\n\n` : ""
-  return `${rules}\n\n${about}Generated Text:\n"${text}"\n\nQuestion:\n${question}\n`
+  return `${rules ?? ourRules}\n\n${about}Generated Text:\n"${text}"\n\nQuestion:\n${question}\n`
 }
 
 /**
@@ -76,6 +76,122 @@ function infobenchVerdict(reply: string, scoring: Scoring): boolean | null {
 const readable = (text: string) =>
   infobenchVerdict(text, "official") !== null && infobenchVerdict(text, "corrected") !== null
 
+const source: Benchmark["source"] = {
+  home: "https://huggingface.co/datasets/kqsong/InFoBench",
+  files: [
+    {
+      name: "InfoBench.json",
+      url: "https://huggingface.co/datasets/kqsong/InFoBench/resolve/cef03a2830944bfb0d201107895ddd0e0e90bf0e/InfoBench.json",
+      sha256: "66a2ee8d70208a7a879a17f471ba0ffd097b698265ea4796be99a273fdcc6559",
+    },
+    {
+      name: script,
+      url: "https://raw.githubusercontent.com/qinyiwei/InfoBench/557fba025e7d570464fe47d7ead8d81019d05992/evaluation.py",
+      sha256: "e18f50e526da70a45ca7cf5d8681f0ccc975db694a7cb2afbde5007abed25475",
+    },
+    { name: "InfoBench-input.json", sha256: "73a966cce873850099dcbd42a9d93838b85d39437902809a79084d616279a57c" },
+    { name: "InfoBench-noinput.json", sha256: "6b90524612b1024e7e66384b55c9b7f088fe06c466a4433ee8cbe5db678e33a2" },
+  ],
+  licence: "MIT",
+}
+
+async function load(path: string): Promise<BenchmarkItem<Data>[]> {
+  const folder = statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
+  const rules = officialRules(join(folder ? path : dirname(path), script))
+  const items: BenchmarkItem<Data>[] = []
+  for await (const { record: row, place } of uniqueRecords(folder ? filesIn(path) : [path], record, "id")) {
+    if (row.question_label.length !== row.decomposed_questions.length) {
+      const rule = `must have an entry for each of the ${row.decomposed_questions.length} questions`
+      const problem = `${rule}, got ${row.question_label.length}; correct the record`
+      throw new InputError(problem, { ...place, field: "question_label" })
+    }
+    const input = row.input ?? ""
+    const questions = row.decomposed_questions.map((question, i) => ({ question, labels: row.question_label[i]! }))
+    items.push({
+      id: row.id,
+      unit: row.id,
+      turns: [input ? `${row.instruction}\n\n${input}` : row.instruction],
+      // Greedy as the official README advises; the official script's own default is .7.
+      temperature: 0,
+      maxTokens: 1024,
+      data: { input, questions, hard: row.subset === "Hard_set", rules },
+    })
+  }
+  return items
+}
+
+const ask = (judge: Judge, messages: readonly Message[]): Promise<Judgement> =>
+  judge({ messages, temperature: 0, maxTokens: 1024 }, (reply) => readable(reply.text))
+
+const textsOf = ({ replies }: Judgement): string[] => replies.map((reply) => reply.text)
+
+async function askEach(data: Data, text: string, judge: Judge): Promise<Collected> {
+  return Promise.all(
+    data.questions.map(async ({ question }) =>
+      textsOf(await ask(judge, [{ role: "user", content: firstPrompt(data, text, question) }])),
+    ),
+  )
+}
+
+/** Asks the questions in one conversation, up to the first reply that neither scoring can read. */
+async function converse(data: Data, text: string, judge: Judge): Promise<Collected> {
+  const messages: Message[] = []
+  const asked: Collected = []
+  for (const { question } of data.questions) {
+    messages.push({ role: "user", content: asked.length ? `${question}\n` : firstPrompt(data, text, question) })
+    const judgement = await ask(judge, [...messages])
+    asked.push(textsOf(judgement))
+    const last = judgement.replies.at(-1)!.text
+    messages.push({ role: "assistant", content: last })
+    const lost = (["official", "corrected"] as const).every((scoring) => infobenchVerdict(last, scoring) === null)
+    if (!judgement.parsed && lost) break
+  }
+  return asked
+}
+
+/** DRFR: the share of yes among the questions with this label (all without one) of the items to keep. */
+function satisfaction(
+  results: readonly Result[],
+  scoring: Scoring,
+  { keep = () => true, label }: { keep?: (result: Result) => boolean; label?: string } = {},
+): number {
+  let yes = 0
+  let all = 0
+  for (const result of results) {
+    if (!keep(result)) continue
+    for (const { labels, satisfied } of result.asked) {
+      if (label && !labels.includes(label)) continue
+      if (satisfied) yes++
+      if (satisfied !== null || scoring === "official") all++
+    }
+  }
+  return yes / all
+}
+
+function figures(results: readonly Result[], scoring: Scoring): Record<string, number> {
+  const types = labels.map((label) => [`type: ${label}`, satisfaction(results, scoring, { label })])
+  return {
+    DRFR: satisfaction(results, scoring),
+    "DRFR Easy": satisfaction(results, scoring, { keep: ({ hard }) => !hard }),
+    "DRFR Hard": satisfaction(results, scoring, { keep: ({ hard }) => hard }),
+    ...Object.fromEntries(types),
+  }
+}
+
+function notes(results: readonly Result[], scoring: Scoring): string[] {
+  const unread = results.flatMap(({ asked }) => asked).filter(({ satisfied }) => satisfied === null).length
+  const unasked = results.reduce((sum, result) => sum + result.unasked, 0)
+  const hard = results.filter((result) => result.hard).length
+  const own = results.some(({ officialRules }) => !officialRules)
+  return [
+    unread && `${unread} replies could not be read: ${scoring === "official" ? "counted as no" : "left out"}`,
+    unasked && `${unasked} questions behind an unreadable reply were not asked, and are left out`,
+    hard &&
+      `${hard} items are of the Hard set, which MuSC's released pairs were made from: a model trained on them knows it`,
+    own && `the judge's rules are in our own words; put the official ${script} beside the data for its own`,
+  ].filter((note) => typeof note === "string")
+}
+
 /**
  * As published, one conversation an item: rules, texts and first question, then the bare questions one by one with the
  * judge's earlier answers in sight; an unreadable reply ends the item. With `single`, every question is asked by
@@ -88,80 +204,10 @@ function infobenchOf({ single }: { single: boolean }): Benchmark<Data, Collected
   return {
     name: single ? "infobench-single" : "infobench",
     about: `500 instructions, 2,250 yes/no questions to a judge, ${single ? "each by itself" : "one conversation an item"}: DRFR`,
-    source: {
-      home: "https://huggingface.co/datasets/kqsong/InFoBench",
-      files: [
-        {
-          name: "InfoBench.json",
-          url: "https://huggingface.co/datasets/kqsong/InFoBench/resolve/cef03a2830944bfb0d201107895ddd0e0e90bf0e/InfoBench.json",
-          sha256: "66a2ee8d70208a7a879a17f471ba0ffd097b698265ea4796be99a273fdcc6559",
-        },
-        {
-          name: script,
-          url: "https://raw.githubusercontent.com/qinyiwei/InfoBench/557fba025e7d570464fe47d7ead8d81019d05992/evaluation.py",
-          sha256: "e18f50e526da70a45ca7cf5d8681f0ccc975db694a7cb2afbde5007abed25475",
-        },
-        { name: "InfoBench-input.json", sha256: "73a966cce873850099dcbd42a9d93838b85d39437902809a79084d616279a57c" },
-        { name: "InfoBench-noinput.json", sha256: "6b90524612b1024e7e66384b55c9b7f088fe06c466a4433ee8cbe5db678e33a2" },
-      ],
-      licence: "MIT",
-    },
+    source,
     judged: true,
-
-    async load(path) {
-      const folder = statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
-      const rules = officialRules(join(folder ? path : dirname(path), script))
-      const items: BenchmarkItem<Data>[] = []
-      for await (const { record: row, place } of uniqueRecords(folder ? filesIn(path) : [path], record, "id")) {
-        if (row.question_label.length !== row.decomposed_questions.length) {
-          const rule = `must have an entry for each of the ${row.decomposed_questions.length} questions`
-          const problem = `${rule}, got ${row.question_label.length}; correct the record`
-          throw new InputError(problem, { ...place, field: "question_label" })
-        }
-        const input = row.input ?? ""
-        items.push({
-          id: row.id,
-          unit: row.id,
-          turns: [input ? `${row.instruction}\n\n${input}` : row.instruction],
-          // Greedy as the official README advises; the official script's own default is .7.
-          temperature: 0,
-          maxTokens: 1024,
-          data: {
-            input,
-            questions: row.decomposed_questions.map((question, i) => ({ question, labels: row.question_label[i]! })),
-            hard: row.subset === "Hard_set",
-            rules,
-          },
-        })
-      }
-      return items
-    },
-
-    async collect({ data }, [text = ""], judge) {
-      const prompt = (question: string) => infobenchPrompt(data.rules ?? ourRules, data.input, text, question)
-      const ask = (messages: readonly Message[]) =>
-        judge({ messages, temperature: 0, maxTokens: 1024 }, (reply) => readable(reply.text))
-      if (single) {
-        return Promise.all(
-          data.questions.map(async ({ question }) => {
-            const { replies } = await ask([{ role: "user", content: prompt(question) }])
-            return replies.map((reply) => reply.text)
-          }),
-        )
-      }
-      const messages: Message[] = []
-      const asked: Collected = []
-      for (const { question } of data.questions) {
-        messages.push({ role: "user", content: asked.length ? `${question}\n` : prompt(question) })
-        const { replies, parsed } = await ask([...messages])
-        asked.push(replies.map((reply) => reply.text))
-        const last = replies.at(-1)!.text
-        messages.push({ role: "assistant", content: last })
-        const lost = (["official", "corrected"] as const).every((scoring) => infobenchVerdict(last, scoring) === null)
-        if (!parsed && lost) break
-      }
-      return asked
-    },
+    load,
+    collect: ({ data }, [text = ""], judge) => (single ? askEach : converse)(data, text, judge),
 
     score({ data }, _responses, collected, scoring) {
       const asked: Result["asked"] = []
@@ -174,41 +220,11 @@ function infobenchOf({ single }: { single: boolean }): Benchmark<Data, Collected
       return { hard: data.hard, asked, unasked, officialRules: data.rules !== null }
     },
 
-    figures(results, scoring) {
-      const rate = (keep: (result: Result) => boolean, label?: string) => {
-        let yes = 0
-        let all = 0
-        for (const result of results) {
-          if (!keep(result)) continue
-          for (const { labels, satisfied } of result.asked) {
-            if (label && !labels.includes(label)) continue
-            if (satisfied) yes++
-            if (satisfied !== null || scoring === "official") all++
-          }
-        }
-        return yes / all
-      }
-      return {
-        DRFR: rate(() => true),
-        "DRFR Easy": rate(({ hard }) => !hard),
-        "DRFR Hard": rate(({ hard }) => hard),
-        ...Object.fromEntries(labels.map((label) => [`type: ${label}`, rate(() => true, label)])),
-      }
-    },
-
+    figures,
     notes(results, scoring) {
-      const unread = results.flatMap(({ asked }) => asked).filter(({ satisfied }) => satisfied === null).length
-      const unasked = results.reduce((sum, result) => sum + result.unasked, 0)
-      const hard = results.filter((result) => result.hard).length
-      const own = results.some(({ officialRules }) => !officialRules)
-      return [
-        unread && `${unread} replies could not be read: ${scoring === "official" ? "counted as no" : "left out"}`,
-        unasked && `${unasked} questions behind an unreadable reply were not asked, and are left out`,
-        hard &&
-          `${hard} items are of the Hard set, which MuSC's released pairs were made from: a model trained on them knows it`,
-        own && `the judge's rules are in our own words; put the official ${script} beside the data for its own`,
-        single && "each question was asked by itself; published figures come from one conversation an item",
-      ].filter((note) => typeof note === "string")
+      const said = notes(results, scoring)
+      if (single) said.push("each question was asked by itself; published figures come from one conversation an item")
+      return said
     },
   }
 }
