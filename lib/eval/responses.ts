@@ -2,7 +2,7 @@ import { readRecords } from "../data/json-array"
 import { groupBy } from "../data/numbers"
 import { InputError } from "../errors"
 import { splitThoughts } from "../text/thoughts"
-import { promptKey, readAnswerRow } from "./answer-row"
+import { type AnswerRow, promptKey, readAnswerRow } from "./answer-row"
 import type { BenchmarkItem } from "./benchmark"
 
 /** No model's answer is longer; longer records are refused. */
@@ -25,99 +25,139 @@ export interface Answers {
  * in two ways, a record above 4 MiB, not UTF-8, not JSON (such as NaN), no answer to any item.
  */
 export async function readAnswers(file: string, items: readonly BenchmarkItem[]): Promise<Answers> {
-  const byId = new Map(items.map((item) => [item.id, item]))
-  const byPrompt = groupBy(
-    items,
-    ({ turns }) => promptKey(turns[0]!),
-    (item) => item,
-  )
-  const answers = new Map<string, readonly string[]>()
-  const lines = new Map<string, number>()
-  const turnsById = new Map<string, readonly string[]>()
-  const forPrompt = new Map<string, { turns: readonly string[]; line: number }[]>()
-  const unknown: number[] = []
-  const otherId: number[] = []
-  const disagreeing: number[] = []
-  let unanswered = 0
-  let several = 0
-  let repeated = 0
-  let thinking = 0
-  let unfinished = 0
-  const put = ({ id, turns: { length } }: BenchmarkItem, turns: readonly string[], line: number) => {
-    const before = lines.get(id)
-    if (before !== undefined) {
-      if (JSON.stringify(turnsById.get(id)) === JSON.stringify(turns)) {
-        repeated++
+  const matching = new Matching(file, items)
+  for await (const { value, place } of readRecords(file, { maxBytes: MAX_RECORD_BYTES }))
+    matching.add(readAnswerRow(value, place), place.line)
+  matching.answerPrompts()
+  matching.requireOne()
+  return { answers: matching.answers, notes: matching.notes() }
+}
+
+/** The turns of an answer, and the line that they stand on. */
+interface Found {
+  turns: readonly string[]
+  line: number
+}
+
+/** Rows of answers, matched to the items one by one, with counts of what does not fit. */
+class Matching {
+  /** without thoughts */
+  readonly answers = new Map<string, readonly string[]>()
+  private readonly found = new Map<string, Found>()
+  private readonly byId: ReadonlyMap<string, BenchmarkItem>
+  private readonly byPrompt: ReadonlyMap<string, readonly BenchmarkItem[]>
+  /** Answers that only their prompt tells apart; the items that they go to are known when all are. */
+  private readonly forPrompt = new Map<string, Found[]>()
+  /** lines */
+  private readonly unknown: number[] = []
+  private readonly otherId: number[] = []
+  private readonly disagreeing: number[] = []
+  private unanswered = 0
+  private several = 0
+  private repeated = 0
+  private thinking = 0
+  private unfinished = 0
+
+  constructor(
+    private readonly file: string,
+    private readonly items: readonly BenchmarkItem[],
+  ) {
+    this.byId = new Map(items.map((item) => [item.id, item]))
+    this.byPrompt = groupBy(
+      items,
+      ({ turns }) => promptKey(turns[0]!),
+      (item) => item,
+    )
+  }
+
+  add({ ids, prompts, turns, others }: AnswerRow, line: number): void {
+    if (others) this.several++
+    const named = ids.flatMap((id) => this.byId.get(id) ?? [])
+    const item = named.find(({ turns: [first] }) => !prompts.length || prompts.includes(promptKey(first!)))
+    const prompt = prompts.find((one) => this.byPrompt.has(one))
+    if (!turns) this.unanswered++
+    else if (item) this.put(item, { turns, line })
+    else if (prompt !== undefined) {
+      const before = this.forPrompt.get(prompt)
+      if (before) before.push({ turns, line })
+      else this.forPrompt.set(prompt, [{ turns, line }])
+      if (ids.length) this.otherId.push(line)
+    } else (named.length ? this.disagreeing : this.unknown).push(line)
+  }
+
+  private put({ id, turns: { length } }: BenchmarkItem, found: Found): void {
+    const { file, answers } = this
+    const { turns, line } = found
+    const before = this.found.get(id)
+    if (before) {
+      if (JSON.stringify(before.turns) === JSON.stringify(turns)) {
+        this.repeated++
         return
       }
-      throw new InputError(`an item must be answered once, got ${id} on line ${before} too; remove one`, { file, line })
+      const rule = `an item must be answered once, got ${id} on line ${before.line} too; remove one`
+      throw new InputError(rule, { file, line })
     }
     if (turns.length !== length) {
       const rule = `item ${id} must have ${length} answer${length === 1 ? "" : "s"}, one a turn`
       throw new InputError(`${rule}, got ${turns.length}; correct it`, { file, line, field: "turns" })
     }
     const split = turns.map(splitThoughts)
-    if (split.some(({ thoughts }) => thoughts)) thinking++
-    if (split.some((turn) => turn.unfinished)) unfinished++
-    lines.set(id, line)
-    turnsById.set(id, turns)
+    if (split.some(({ thoughts }) => thoughts)) this.thinking++
+    if (split.some((turn) => turn.unfinished)) this.unfinished++
+    this.found.set(id, found)
     answers.set(
       id,
       split.map(({ answer }) => answer),
     )
   }
-  for await (const { value, place } of readRecords(file, { maxBytes: MAX_RECORD_BYTES })) {
-    const { line } = place
-    const { ids, prompts, turns, others } = readAnswerRow(value, place)
-    if (others) several++
-    const named = ids.flatMap((id) => byId.get(id) ?? [])
-    const item = named.find(({ turns: [first] }) => !prompts.length || prompts.includes(promptKey(first!)))
-    const prompt = prompts.find((one) => byPrompt.has(one))
-    if (!turns) unanswered++
-    else if (item) put(item, turns, line)
-    else if (prompt !== undefined) {
-      forPrompt.set(prompt, [...(forPrompt.get(prompt) ?? []), { turns, line }])
-      if (ids.length) otherId.push(line)
-    } else (named.length ? disagreeing : unknown).push(line)
-  }
-  for (const [prompt, found] of forPrompt) {
-    const wanted = byPrompt.get(prompt)!
-    if (found.length > 1 && found.length !== wanted.length) {
-      const rule = `a prompt must be answered once, got the one of line ${found[0]!.line} again; remove one`
-      throw new InputError(rule, { file, line: found[1]!.line, field: "prompt" })
+
+  /** Gives the answers that only name a prompt to the items that have it. @throws InputError for one too many */
+  answerPrompts(): void {
+    for (const [prompt, found] of this.forPrompt) {
+      const wanted = this.byPrompt.get(prompt)!
+      if (found.length > 1 && found.length !== wanted.length) {
+        const rule = `a prompt must be answered once, got the one of line ${found[0]!.line} again; remove one`
+        throw new InputError(rule, { file: this.file, line: found[1]!.line, field: "prompt" })
+      }
+      wanted.forEach((item, i) => {
+        this.put(item, found[found.length === 1 ? 0 : i]!)
+      })
     }
-    wanted.forEach((item, i) => {
-      const { turns, line } = found[found.length === 1 ? 0 : i]!
-      put(item, turns, line)
-    })
   }
-  if (!answers.size) {
+
+  /** @throws InputError where no item is answered */
+  requireOne(): void {
+    if (this.answers.size) return
     const why = [
-      disagreeing.length && `id and prompt disagree in ${disagreeing.length} rows`,
-      unanswered && `${unanswered} answers are null`,
+      this.disagreeing.length && `id and prompt disagree in ${this.disagreeing.length} rows`,
+      this.unanswered && `${this.unanswered} answers are null`,
     ].filter(Boolean)
     const wrong = why.length ? ` (${why.join(", ")})` : ""
     const rule = `must answer an item of the benchmark, got none that does${wrong}; compare ids and prompts`
-    throw new InputError(rule, { file })
+    throw new InputError(rule, { file: this.file })
   }
-  const missing = items.filter(({ id }) => !answers.has(id))
-  const empty = [...answers.values()].filter((turns) => turns.some((turn) => !turn.trim())).length
-  const notes = [
-    missing.length && `without an answer and left out: ${missing.length} of ${items.length} items (${some(missing)})`,
-    unanswered && `answers that are null, which counts as none: ${unanswered}`,
-    disagreeing.length &&
-      "answers left out since their id belongs to another prompt, and their prompt to no item: " +
-        `${disagreeing.length}, the first on line ${disagreeing[0]}`,
-    otherId.length &&
-      `answers matched by prompt, as their id belongs to another prompt or to none: ${otherId.length}, the first on line ${otherId[0]}`,
-    several && `rows with several choices, of which the first counts: ${several}`,
-    repeated && `answers that stand there twice, alike: ${repeated}`,
-    unknown.length && `answers for none of the items: ${unknown.length}, the first on line ${unknown[0]}`,
-    thinking && `answers that begin with thoughts, which are left out: ${thinking}`,
-    unfinished && `answers that end inside their thoughts, scored as empty: ${unfinished}`,
-    empty && `empty answers, scored as they are: ${empty}`,
-  ].filter((note) => typeof note === "string")
-  return { answers, notes }
+
+  /** What does not fit, counted. */
+  notes(): string[] {
+    const { items, answers, unanswered, disagreeing, otherId, several, repeated, unknown, thinking, unfinished } = this
+    const missing = items.filter(({ id }) => !answers.has(id))
+    const empty = [...answers.values()].filter((turns) => turns.some((turn) => !turn.trim())).length
+    return [
+      missing.length && `without an answer and left out: ${missing.length} of ${items.length} items (${some(missing)})`,
+      unanswered && `answers that are null, which counts as none: ${unanswered}`,
+      disagreeing.length &&
+        "answers left out since their id belongs to another prompt, and their prompt to no item: " +
+          `${disagreeing.length}, the first on line ${disagreeing[0]}`,
+      otherId.length &&
+        `answers matched by prompt, as their id belongs to another prompt or to none: ${otherId.length}, the first on line ${otherId[0]}`,
+      several && `rows with several choices, of which the first counts: ${several}`,
+      repeated && `answers that stand there twice, alike: ${repeated}`,
+      unknown.length && `answers for none of the items: ${unknown.length}, the first on line ${unknown[0]}`,
+      thinking && `answers that begin with thoughts, which are left out: ${thinking}`,
+      unfinished && `answers that end inside their thoughts, scored as empty: ${unfinished}`,
+      empty && `empty answers, scored as they are: ${empty}`,
+    ].filter((note) => typeof note === "string")
+  }
 }
 
 const some = (items: readonly BenchmarkItem[]) =>
