@@ -2,10 +2,12 @@ import { TemplateError, UnsupportedError } from "./errors"
 
 /** A piece of a template. Values are as in jinja2: newlines normalised, escapes of texts resolved. */
 export type Token =
-  | { type: "data" | "name" | "string" | "operator"; value: string; line: number }
+  | { type: TextType; value: string; line: number }
   | { type: "integer"; value: bigint; line: number }
   | { type: "float"; value: number; line: number }
-  | { type: "variable_begin" | "variable_end" | "block_begin" | "block_end" | "end"; value: string; line: number }
+type TextType =
+  | ("data" | "name" | "string" | "operator" | "end")
+  | ("variable_begin" | "variable_end" | "block_begin" | "block_end")
 
 /** What Python's `str.strip` and `\s` take for blanks; JavaScript's differs on U+FEFF, U+0085 and U+001C to U+001F. */
 export const blanks = "\\t\\n\\v\\f\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
@@ -31,86 +33,110 @@ const operator = /\/\/|\*\*|==|!=|>=|<=|[-+/*%~[\](){}><=.:|,;]/y
  * sets jinja2 up. @throws TemplateError with the line of what is not Jinja.
  */
 export function tokenize(template: string): Token[] {
-  const source = template.replace(/\r\n?/g, "\n").replace(/\n$/, "")
-  const tokens: Token[] = []
-  let at = 0
-  let line = 1
-  let lineStarting = true
-  const match = (pattern: RegExp) => {
-    pattern.lastIndex = at
-    return pattern.exec(source)
+  return new Lexer(template.replace(/\r\n?/g, "\n").replace(/\n$/, "")).all()
+}
+
+const closing: Readonly<Record<string, string>> = { "(": ")", "[": "]", "{": "}" }
+
+class Lexer {
+  private readonly tokens: Token[] = []
+  private at = 0
+  private line = 1
+  private lineStarting = true
+
+  constructor(private readonly source: string) {}
+
+  all(): Token[] {
+    while (this.at < this.source.length) {
+      const tag = this.match(opening)
+      if (!tag) {
+        this.push("data", this.source.slice(this.at))
+        break
+      }
+      this.data(tag.index, tag[0][2] ?? "", tag[0].startsWith("{{"))
+      this.tag(tag[0])
+    }
+    this.push("end", "end of template")
+    return this.tokens
   }
-  const advance = (to: number) => {
-    for (let i = at; i < to; i++) if (source[i] === "\n") line++
-    lineStarting = to > at ? source[to - 1] === "\n" : lineStarting
-    at = to
+
+  private push(type: TextType, value: string): void {
+    this.tokens.push({ type, value, line: this.line })
   }
-  /** Text before a tag, with the blanks gone that its sign or `lstrip_blocks` takes. */
-  const data = (value: string, sign: string, isVariable: boolean) => {
+
+  private match(pattern: RegExp): RegExpExecArray | null {
+    pattern.lastIndex = this.at
+    return pattern.exec(this.source)
+  }
+
+  private advance(to: number): void {
+    for (let i = this.at; i < to; i++) if (this.source[i] === "\n") this.line++
+    if (to > this.at) this.lineStarting = this.source[to - 1] === "\n"
+    this.at = to
+  }
+
+  /** Text up to a tag, with the blanks gone that its sign or `lstrip_blocks` takes. */
+  private data(end: number, sign: string, isVariable: boolean): void {
+    const value = this.source.slice(this.at, end)
     let kept = value
     if (sign === "-") kept = withoutBlankEnd(value)
     else if (sign !== "+" && !isVariable) {
       const lineStart = value.lastIndexOf("\n") + 1
-      if ((lineStart > 0 || lineStarting) && onlyBlank.test(value.slice(lineStart))) kept = value.slice(0, lineStart)
+      const isLine = lineStart > 0 || this.lineStarting
+      if (isLine && onlyBlank.test(value.slice(lineStart))) kept = value.slice(0, lineStart)
     }
-    if (kept) tokens.push({ type: "data", value: kept, line })
+    if (kept) this.push("data", kept)
+    this.advance(end)
   }
-  while (at < source.length) {
-    const tag = match(opening)
-    if (!tag) {
-      tokens.push({ type: "data", value: source.slice(at), line })
-      break
-    }
-    const before = source.slice(at, tag.index)
-    const [mark] = tag
-    const isVariable = mark.startsWith("{{")
-    data(before, mark[2] ?? "", isVariable)
-    advance(tag.index)
-    const raw = mark.startsWith("{%") ? match(rawBegin) : null
-    if (raw) {
-      advance(at + raw[0].length)
-      const end = match(rawEnd)
-      if (!end) throw new TemplateError("Missing end of raw directive", line)
-      data(source.slice(at, end.index), end[1]!, false)
-      advance(end.index + end[0].length)
-      continue
-    }
-    advance(at + mark.length)
-    if (mark.startsWith("{#")) {
-      const end = match(commentEnd)
-      if (!end) throw new TemplateError("Missing end of comment tag", line)
-      advance(end.index + end[0].length)
-      continue
-    }
-    tokens.push({ type: isVariable ? "variable_begin" : "block_begin", value: mark, line })
-    inside(isVariable)
-  }
-  tokens.push({ type: "end", value: "end of template", line })
-  return tokens
 
-  function inside(isVariable: boolean): void {
+  /** A tag that begins here, with what is in it. */
+  private tag(mark: string): void {
+    const raw = mark.startsWith("{%") ? this.match(rawBegin) : null
+    if (raw) {
+      this.advance(this.at + raw[0].length)
+      const end = this.match(rawEnd)
+      if (!end) throw new TemplateError("Missing end of raw directive", this.line)
+      this.data(end.index, end[1]!, false)
+      this.advance(end.index + end[0].length)
+      return
+    }
+    this.advance(this.at + mark.length)
+    if (mark.startsWith("{#")) {
+      const end = this.match(commentEnd)
+      if (!end) throw new TemplateError("Missing end of comment tag", this.line)
+      this.advance(end.index + end[0].length)
+      return
+    }
+    const kind = mark.startsWith("{{") ? "variable" : "block"
+    this.push(`${kind}_begin`, mark)
+    this.inside(kind)
+  }
+
+  /** The tokens of an expression or statement, its end included. */
+  private inside(kind: "variable" | "block"): void {
     const open: string[] = []
-    while (at < source.length) {
-      const end = open.length ? null : match(isVariable ? variableEnd : blockEnd)
+    while (this.at < this.source.length) {
+      const end = open.length ? null : this.match(kind === "variable" ? variableEnd : blockEnd)
       if (end) {
-        tokens.push({ type: isVariable ? "variable_end" : "block_end", value: end[0], line })
-        advance(at + end[0].length)
+        this.push(`${kind}_end`, end[0])
+        this.advance(this.at + end[0].length)
         return
       }
-      const blank = match(blankStart)![0]
+      const blank = this.match(blankStart)![0]
       if (blank) {
-        advance(at + blank.length)
+        this.advance(this.at + blank.length)
         continue
       }
-      const token = match(number) ?? match(integer) ?? match(name) ?? match(text) ?? match(operator)
-      if (!token) throw new TemplateError(`unexpected char ${JSON.stringify(source[at])}`, line)
+      const token =
+        this.match(number) ?? this.match(integer) ?? this.match(name) ?? this.match(text) ?? this.match(operator)
+      if (!token) throw new TemplateError(`unexpected char ${JSON.stringify(this.source[this.at])}`, this.line)
       const [value] = token
-      tokens.push(tokenOf(value, line))
-      if (/^[([{]$/.test(value)) open.push({ "(": ")", "[": "]", "{": "}" }[value]!)
-      if (/^[)\]}]$/.test(value) && open.pop() !== value) throw new TemplateError(`unexpected '${value}'`, line)
-      advance(at + value.length)
+      this.tokens.push(tokenOf(value, this.line))
+      if (/^[([{]$/.test(value)) open.push(closing[value]!)
+      if (/^[)\]}]$/.test(value) && open.pop() !== value) throw new TemplateError(`unexpected '${value}'`, this.line)
+      this.advance(this.at + value.length)
     }
-    throw new TemplateError("unexpected end of template", line)
+    throw new TemplateError("unexpected end of template", this.line)
   }
 }
 
