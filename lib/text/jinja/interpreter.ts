@@ -111,14 +111,8 @@ export class Interpreter implements Runtime {
         this.checkNamespaces(node.target, scope)
         this.assign(node.target, this.value(node.value, scope), scope)
         return null
-      case "setBlock": {
-        const inner = scope.inner(this.symbols(node)).enter()
-        const { text, control } = this.block(node.body, inner)
-        if (control) return control
-        this.assign(node.target, node.filter ? this.filtered(node.filter, text, inner) : text, scope)
-        inner.leave()
-        return null
-      }
+      case "setBlock":
+        return this.block(node, scope, (value) => this.assign(node.target, value, scope))
       case "macro":
         scope.set(node.macro.name, this.macro(node.macro, scope))
         return null
@@ -132,14 +126,8 @@ export class Interpreter implements Runtime {
         this.write(str(this.call(callee, args), this.spend))
         return null
       }
-      case "filterBlock": {
-        const inner = scope.inner(this.symbols(node)).enter()
-        const { text, control } = this.block(node.body, inner)
-        if (control) return control
-        this.write(str(this.filtered(node.filter, text, inner), this.spend))
-        inner.leave()
-        return null
-      }
+      case "filterBlock":
+        return this.block(node, scope, (value) => this.write(str(value, this.spend)))
       case "with": {
         const inner = scope.inner(this.symbols(node)).enter()
         for (const [target, value] of node.bindings) this.assign(target, this.value(value, scope), inner)
@@ -155,13 +143,21 @@ export class Interpreter implements Runtime {
     }
   }
 
-  /** The text of a body, of which nothing is left where a loop control ends it. */
-  private block(body: readonly Statement[], scope: Scope): { text: string; control: Control } {
+  /** Gives `use` the text of a block, filtered; where a loop control ends the block, nothing is left of it. */
+  private block(
+    node: Statement & { kind: "setBlock" | "filterBlock" },
+    scope: Scope,
+    use: (value: unknown) => void,
+  ): Control {
+    const inner = scope.inner(this.symbols(node)).enter()
     let control: Control = null
     const text = this.captured(() => {
-      control = this.run(body, scope)
+      control = this.run(node.body, inner)
     })
-    return { text, control }
+    if (control) return control
+    use(node.filter ? this.filtered(node.filter, text, inner) : text)
+    inner.leave()
+    return null
   }
 
   /** The text of a recursive loop, which is a function of its own. */

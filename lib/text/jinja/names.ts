@@ -16,11 +16,6 @@ export function uses(node: Statement, onName: OnName): void {
   const each = (body: readonly Statement[]) => {
     for (const inner of body) uses(inner, onName)
   }
-  const macro = ({ parameters, body }: MacroBody) => {
-    for (const { name } of parameters) onName("parameter", name)
-    for (const { fallback } of parameters) reads(fallback)
-    each(body)
-  }
   switch (node.kind) {
     case "output":
       reads(node.value)
@@ -49,14 +44,14 @@ export function uses(node: Statement, onName: OnName): void {
       each(node.body)
       break
     case "macro":
-      macro(node.macro)
+      usesOfMacro(node.macro, onName)
       break
     case "callBlock":
       reads(node.call)
-      macro(node.caller)
+      usesOfMacro(node.caller, onName)
       break
     case "generation":
-      macro(node.caller)
+      usesOfMacro(node.caller, onName)
       break
     case "filterBlock":
       each(node.body)
@@ -71,65 +66,60 @@ export function uses(node: Statement, onName: OnName): void {
   }
 }
 
+function usesOfMacro({ parameters, body }: MacroBody, onName: OnName): void {
+  for (const { name } of parameters) onName("parameter", name)
+  for (const { fallback } of parameters) namesRead(fallback, (name) => onName("load", name))
+  for (const node of body) uses(node, onName)
+}
+
 /** Shows the names that an expression reads. */
 export function namesRead(node: Expr | null | undefined, onName: (name: string) => void): void {
   if (!node) return
-  const all = (nodes: readonly (Expr | null)[]) => {
-    for (const inner of nodes) namesRead(inner, onName)
-  }
-  const args = ({ positional, keyword, star, doubleStar }: Args) => {
-    all(positional)
-    for (const [, value] of keyword) namesRead(value, onName)
-    all([star, doubleStar])
-  }
+  if (node.kind === "name") onName(node.name)
+  for (const part of partsOf(node)) namesRead(part, onName)
+}
+
+/** The expressions that one is made of, in the order of jinja2's tree. */
+function partsOf(node: Expr): readonly (Expr | null)[] {
   switch (node.kind) {
     case "const":
-      return
     case "name":
-      onName(node.name)
-      break
+      return []
     case "list":
     case "tuple":
-      all(node.items)
-      break
+      return node.items
     case "dict":
-      for (const pair of node.pairs) all(pair)
-      break
+      return node.pairs.flat()
     case "attr":
-      namesRead(node.object, onName)
-      break
+      return [node.object]
     case "item":
-      all([node.object, node.index])
-      break
+      return [node.object, node.index]
     case "slice":
     case "concat":
-      all(node.parts)
-      break
+      return node.parts
     case "call":
-      namesRead(node.callee, onName)
-      args(node.args)
-      break
+      return [node.callee, ...argsOf(node.args)]
     case "filter":
     case "test":
-      namesRead(node.input, onName)
-      args(node.args)
-      break
+      return [node.input, ...argsOf(node.args)]
     case "not":
     case "neg":
     case "pos":
-      namesRead(node.operand, onName)
-      break
+      return [node.operand]
     case "and":
     case "or":
     case "binary":
-      all([node.left, node.right])
-      break
+      return [node.left, node.right]
     case "compare":
-      namesRead(node.first, onName)
-      all(node.rest.map(({ operand }) => operand))
-      break
+      return [node.first, ...node.rest.map(({ operand }) => operand)]
     case "cond":
-      all([node.test, node.value, node.otherwise])
-      break
+      return [node.test, node.value, node.otherwise]
   }
 }
+
+const argsOf = ({ positional, keyword, star, doubleStar }: Args): (Expr | null)[] => [
+  ...positional,
+  ...keyword.map(([, value]) => value),
+  star,
+  doubleStar,
+]

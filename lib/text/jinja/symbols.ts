@@ -76,69 +76,101 @@ export type Frames = ReadonlyMap<object, Symbols>
 
 /** @throws TemplateError for what jinja2's compiler refuses */
 export function framesOf(body: readonly Statement[]): Frames {
-  const frames = new Map<object, Symbols>()
-  const root = new Symbols(null)
-  frames.set(body, root)
-  for (const node of body) visit(node, root)
-  enter(body, root)
-  return frames
+  const finder = new FrameFinder()
+  finder.open(body, null, [], body)
+  return finder.frames
+}
 
-  /** Opens the frames of statements within a frame whose own names are all known. */
-  function enter(statements: readonly Statement[], outer: Symbols): void {
-    const open = (key: object, parameters: readonly string[], inside: readonly Statement[], last?: Expr) => {
-      const inner = new Symbols(outer)
-      for (const name of parameters) inner.declare(name)
-      for (const node of inside) visit(node, inner)
-      if (last) loads(last, inner)
-      frames.set(key, inner)
-      enter(inside, inner)
+/** Finds the frames from the outside in: those within a frame are opened when all of its own names are known. */
+class FrameFinder {
+  readonly frames = new Map<object, Symbols>()
+
+  /** The frame that `key` opens: with parameters, with the names of statements, and of an expression behind them. */
+  open(
+    key: object,
+    outer: Symbols | null,
+    parameters: readonly string[],
+    body: readonly Statement[],
+    last: Expr | null = null,
+  ): void {
+    const frame = new Symbols(outer)
+    for (const name of parameters) frame.declare(name)
+    for (const node of body) visit(node, frame)
+    loads(last, frame)
+    this.enter(key, frame, body)
+  }
+
+  private enter(key: object, frame: Symbols, body: readonly Statement[]): void {
+    this.frames.set(key, frame)
+    for (const node of body) this.openWithin(node, frame)
+  }
+
+  private openWithin(node: Statement, outer: Symbols): void {
+    switch (node.kind) {
+      case "if":
+        for (const { body } of [...node.branches, { body: node.otherwise }])
+          for (const inner of body) this.openWithin(inner, outer)
+        break
+      case "for":
+        this.openLoop(node, outer)
+        break
+      case "setBlock":
+        this.open(node, outer, [], node.body)
+        this.checkFilter(node)
+        break
+      case "filterBlock":
+        this.open(node, outer, [], node.body, node.filter)
+        break
+      case "with": {
+        const names = node.bindings.flatMap(([target]) => targetNames(target))
+        this.open(node, outer, names, node.body)
+        break
+      }
+      case "macro":
+        this.openMacro(node.macro, outer)
+        break
+      case "callBlock":
+      case "generation":
+        this.openMacro(node.caller, outer)
+        break
+      default:
     }
-    for (const node of statements) {
-      if (node.kind === "if") for (const { body } of [...node.branches, { body: node.otherwise }]) enter(body, outer)
-      else if (node.kind === "for") {
-        uses(node, (ctx, name) => {
-          if (ctx === "store" && name === "loop")
-            throw new TemplateError("Can't assign to special loop variable in for-loop target")
-        })
-        const names = targetNames(node.target)
-        const extended = node.recursive || readsFirst(node.body, ["loop"]).has("loop")
-        open(node, extended ? ["loop", ...names] : names, node.body)
-        open(node.empty, [], node.empty)
-        if (node.test) open(node.test, names, [], node.test)
-      } else if (node.kind === "setBlock") {
-        open(node, [], node.body)
-        // jinja2's compiler does not look for names in the filter, and fails at those that nothing else has shown it.
-        const inner = frames.get(node)!
-        namesRead(node.filter, (name) => {
-          if (!inner.knows(name))
-            throw new TemplateError(`'${name}' is read where jinja2 knows no variable of that name`)
-        })
-      } else if (node.kind === "filterBlock") open(node, [], node.body, node.filter)
-      else if (node.kind === "with")
-        open(
-          node,
-          node.bindings.flatMap(([target]) => targetNames(target)),
-          node.body,
-        )
-      else if (node.kind === "macro") openMacro(node.macro)
-      else if (node.kind === "callBlock" || node.kind === "generation") openMacro(node.caller)
-    }
-    function openMacro(macro: MacroBody): void {
-      const parameters = macro.parameters.map(({ name }) => name)
-      const inner = new Symbols(outer)
-      for (const name of parameters) inner.declare(name)
-      for (const { fallback } of macro.parameters) loads(fallback, inner)
-      for (const node of macro.body) visit(node, inner)
-      const read = readsFirst(macro.body, ["caller", "kwargs", "varargs"])
-      const place = parameters.indexOf("caller")
-      if (read.has("caller") && place >= 0 && !macro.parameters[place]!.fallback)
-        throw new TemplateError("the special 'caller' argument must be omitted or be given a default")
-      const own = (name: string) => read.has(name) && !parameters.includes(name)
-      macro.takes = { caller: read.has("caller"), varargs: own("varargs"), kwargs: own("kwargs") }
-      for (const name of ["caller", "kwargs", "varargs"]) if (own(name)) inner.declare(name)
-      frames.set(macro, inner)
-      enter(macro.body, inner)
-    }
+  }
+
+  private openLoop(node: Statement & { kind: "for" }, outer: Symbols): void {
+    uses(node, (ctx, name) => {
+      if (ctx === "store" && name === "loop")
+        throw new TemplateError("Can't assign to special loop variable in for-loop target")
+    })
+    const names = targetNames(node.target)
+    const extended = node.recursive || readsFirst(node.body, ["loop"]).has("loop")
+    this.open(node, outer, extended ? ["loop", ...names] : names, node.body)
+    this.open(node.empty, outer, [], node.empty)
+    if (node.test) this.open(node.test, outer, names, [], node.test)
+  }
+
+  /** jinja2's compiler does not look for names in the filter, and fails at those that nothing else has shown it. */
+  private checkFilter(node: Statement & { kind: "setBlock" }): void {
+    const frame = this.frames.get(node)!
+    namesRead(node.filter, (name) => {
+      if (!frame.knows(name)) throw new TemplateError(`'${name}' is read where jinja2 knows no variable of that name`)
+    })
+  }
+
+  private openMacro(macro: MacroBody, outer: Symbols): void {
+    const parameters = macro.parameters.map(({ name }) => name)
+    const frame = new Symbols(outer)
+    for (const name of parameters) frame.declare(name)
+    for (const { fallback } of macro.parameters) loads(fallback, frame)
+    for (const node of macro.body) visit(node, frame)
+    const read = readsFirst(macro.body, ["caller", "kwargs", "varargs"])
+    const place = parameters.indexOf("caller")
+    if (read.has("caller") && place >= 0 && !macro.parameters[place]!.fallback)
+      throw new TemplateError("the special 'caller' argument must be omitted or be given a default")
+    const own = (name: string) => read.has(name) && !parameters.includes(name)
+    macro.takes = { caller: read.has("caller"), varargs: own("varargs"), kwargs: own("kwargs") }
+    for (const name of ["caller", "kwargs", "varargs"]) if (own(name)) frame.declare(name)
+    this.enter(macro, frame, macro.body)
   }
 }
 
