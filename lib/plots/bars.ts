@@ -24,7 +24,8 @@ export function barFigure(
       x: categories.map((category) => series[name]![category] ?? null),
       y: categories.map((category) => wrapped(category, 40)),
       texttemplate: `%{x:${format}}`,
-      textposition: "auto",
+      // A bar of length 0 has no inside.
+      textposition: categories.map((category) => (series[name]![category] === 0 ? "outside" : "auto")),
       textangle: 0,
       insidetextfont: { color: inkOn(colour) },
       marker: { color: colour },

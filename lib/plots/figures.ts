@@ -6,12 +6,13 @@ import {
   colours,
   type Figure,
   gridLayout,
-  inkOn,
   layoutOf,
   legendRows,
   methodLooks,
   orderMethods,
   plain,
+  rowHeight,
+  sideBySide,
   type Trace,
 } from "./theme"
 
@@ -39,15 +40,16 @@ export function resultBars(results: Pick<Results, "methods">): Figure {
     { rate: "isr", heading: "instructions kept whole (ISR)" },
   ] as const
   const data = rates.flatMap(({ rate }, i) =>
-    methods.map((method): Trace => {
+    methods.flatMap((method): Trace[] => {
       const scores = temperatures.map((key): Score | undefined => results.methods[method]![key])
       const value = <Value>(pick: (score: Score) => Value) => scores.map((score) => (score ? pick(score) : null))
-      return {
-        type: "bar",
-        name: plain(method),
-        legendgroup: method,
+      const common = {
+        ...{ type: "bar", name: plain(method), legendgroup: method, offsetgroup: method },
+        ...{ x: temperatures.map(temperatureLabel), xaxis: axesOf(i).x, yaxis: axesOf(i).y },
+      }
+      const bar = {
+        ...common,
         showlegend: i === 0,
-        x: temperatures.map(temperatureLabel),
         y: value((score) => score[rate]),
         error_y: {
           type: "data",
@@ -58,25 +60,25 @@ export function resultBars(results: Pick<Results, "methods">): Figure {
           width: 4,
           color: colours.black,
         },
-        // A bar that is lower than its number has none; the number would stand behind the interval.
-        text: value((score) => (score[rate] < 0.14 ? "" : Math.round(100 * score[rate]))),
-        insidetextfont: { color: inkOn(look(method).colour) },
-        textposition: "inside",
-        insidetextanchor: "start",
-        textangle: 0,
-        constraintext: "none",
         marker: { color: look(method).colour },
         customdata: value((score) => score.n),
         hovertemplate: `${plain(method)}, %{x}: %{y:.1%} of %{customdata} answers<extra></extra>`,
-        xaxis: axesOf(i).x,
-        yaxis: axesOf(i).y,
       }
+      // A bar that is not seen carries the number above the interval, whose line would strike it out elsewhere.
+      const number = {
+        ...common,
+        ...{ showlegend: false, hoverinfo: "skip", marker: { color: "rgba(0,0,0,0)" } },
+        y: value((score) => Math.max(score[rate], score[`${rate}_interval`][1])),
+        text: value((score) => `${Math.round(100 * score[rate])}`),
+        ...{ textposition: "outside", textangle: 0, constraintext: "none", cliponaxis: false },
+      }
+      return [bar, number]
     }),
   )
   const panels = rates.map(({ heading }) => ({
     heading,
     x: axis("", { type: "category" }),
-    y: shareAxis("share, with 95 % interval"),
+    y: shareAxis("share, with 95 % interval", { range: [0, 1.1] }), // with room for a number above 100 %
   }))
   const legend = { legend: legendRows(methods) }
   return {
@@ -113,24 +115,12 @@ export function satisfactionByKind(all: readonly EvalItem[], wanted?: number): F
   const kinds = [...new Set(groups.map(({ kind }) => kind))]
   const ofFirst = (kind: string) => first.find((group) => group.kind === kind)?.share ?? 0
   kinds.sort((a, b) => ofFirst(b) - ofFirst(a) || (a < b ? -1 : 1))
-  const spans = kinds.map((kind) => {
-    const shares = groups.filter((group) => group.kind === kind).map(({ share }) => share)
-    return [Math.min(...shares), Math.max(...shares), null]
-  })
-  const range: Trace = {
-    type: "scatter",
-    mode: "lines",
-    x: spans.flat(),
-    y: kinds.flatMap((kind) => [plain(kind), plain(kind), null]),
-    line: { color: colours.light, width: 3 },
-    hoverinfo: "skip",
-    showlegend: false,
-  }
-  const dots = methods.map((method): Trace => {
+  const data = methods.map((method): Trace => {
     const own = groups.filter((group) => group.method === method)
     return {
       type: "scatter",
       mode: "markers",
+      orientation: "h",
       name: plain(method),
       x: own.map(({ share }) => share),
       y: own.map(({ kind }) => plain(kind)),
@@ -144,12 +134,15 @@ export function satisfactionByKind(all: readonly EvalItem[], wanted?: number): F
       },
     }
   })
-  const layout = layoutOf(`Constraints kept by kind, temperature ${temperature}`, Math.max(160, 34 * kinds.length), {
+  const order = { categoryorder: "array", categoryarray: kinds.map(plain), autorange: "reversed" }
+  const height = Math.max(160, kinds.length * rowHeight(methods.length))
+  const layout = layoutOf(`Constraints kept by kind, temperature ${temperature}`, height, {
+    ...sideBySide,
     legend: legendRows(methods),
     xaxis: axis("share of constraints kept", { range: [-0.02, 1.02], tickformat: ".0%", dtick: 0.2 }),
-    yaxis: axis("", { type: "category", categoryorder: "array", categoryarray: kinds.map(plain).reverse(), ticks: "" }),
+    yaxis: axis("", { type: "category", ...order, ticks: "" }),
   })
-  return { data: [range, ...dots], layout }
+  return { data, layout }
 }
 
 /**

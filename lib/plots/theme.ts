@@ -224,3 +224,9 @@ export function gridLayout(
 
 /** Names of the axes of panel `i`, as traces refer to them. */
 export const axesOf = (i: number): { x: string; y: string } => ({ x: i ? `x${i + 1}` : "x", y: i ? `y${i + 1}` : "y" })
+
+/** Layout of markers in rows, an axis of categories: a place of its own for each trace, so that none hides another. */
+export const sideBySide = { scattermode: "group", scattergap: 0.3 } as const
+
+/** Pixels of such a row. */
+export const rowHeight = (traces: number): number => Math.max(36, 12 * traces)

@@ -1,5 +1,16 @@
 import type { PairWeights, WeighedRow } from "../data/schema"
-import { axesOf, axis, type Figure, gridLayout, legendRows, methodLooks, plain, type Trace } from "./theme"
+import {
+  axesOf,
+  axis,
+  type Figure,
+  gridLayout,
+  legendRows,
+  methodLooks,
+  plain,
+  rowHeight,
+  sideBySide,
+  type Trace,
+} from "./theme"
 
 /**
  * Classes of response tokens, by the word that a token is part of: whether one of the pair's two instructions names it,
@@ -74,6 +85,7 @@ export function weightsByClass(totals: Readonly<Record<string, ClassWeights>>): 
       return {
         type: "scatter",
         mode: "markers",
+        orientation: "h",
         name: plain(name),
         legendgroup: name,
         showlegend: i === 0,
@@ -87,11 +99,13 @@ export function weightsByClass(totals: Readonly<Record<string, ClassWeights>>): 
       }
     }),
   )
-  const order = { categoryorder: "array", categoryarray: [...tokenClasses].reverse() }
+  const order = { categoryorder: "array", categoryarray: [...tokenClasses], autorange: "reversed" }
   const panels = sides.map((side, i) => ({
     heading: `${side} answers`,
     x: axis("mean weight of a token", { rangemode: "tozero" }),
     y: axis("", { type: "category", ticks: "", showticklabels: i === 0, ...order }),
   }))
-  return { data, layout: gridLayout("Token weights by class of token", panels, 2, 220, { legend: legendRows(names) }) }
+  const height = tokenClasses.length * rowHeight(names.length)
+  const layout = gridLayout("Token weights by class of token", panels, 2, height, { legend: legendRows(names) })
+  return { data, layout: { ...layout, ...sideBySide } }
 }

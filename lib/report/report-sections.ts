@@ -122,7 +122,7 @@ ${answerTable(results)}${otherDifferences(results)}${seedTable(results)}`
 }
 
 const barsNote =
-  "Numbers in the bars are percent. Overlapping intervals do not settle whether two methods differ; " +
+  "Numbers above the bars are percent. Overlapping intervals do not settle whether two methods differ; " +
   "the paired differences above do."
 
 /** Lengths of answers, cut and repeated ones. */
@@ -313,7 +313,7 @@ export function kindSection({
     head &&
     html`<details><summary>Table by kind (constraints kept, %)</summary>${table(head, rows, head.map((_, i) => i).slice(1))}</details>`
   const hasKinds = cold.some(({ constraints }) => constraints.some(({ kind }) => kind))
-  const kindsNote = "Kinds are sorted by how often the first method keeps them. The grey line spans the methods."
+  const kindsNote = "Kinds are sorted by how often the first method keeps them."
   const countsNote =
     "Wilson intervals over answers, which treat the seeds’ answers to one instruction as independent. " +
     "Points are shifted sideways so that none is hidden."

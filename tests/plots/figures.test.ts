@@ -2,9 +2,11 @@ import { describe, expect, it } from "vitest"
 import type { EvalItem, MetricsLine, Score } from "../../lib/data/results"
 import { countWeights, noWeights, trainingCurves, weightDistribution } from "../../lib/plots/curves"
 import { resultBars, satisfactionByCount, satisfactionByKind } from "../../lib/plots/figures"
+import { figureSvg } from "../../lib/plots/picture"
 import { shareBy, wilson } from "../../lib/plots/shares"
 import { editKinds, stageFunnel } from "../../lib/plots/stage-figures"
 import { type Figure, inkOn, methodLooks, orderMethods } from "../../lib/plots/theme"
+import { leastDistance } from "../support/markers"
 
 const trace = (figure: Figure, name: string, xaxis?: string) => {
   const found = figure.data.find((one) => one.name === name && (xaxis === undefined || one.xaxis === xaxis))
@@ -38,9 +40,14 @@ describe("satisfaction", () => {
     const base = trace(figure, "base")
     const shares = Object.fromEntries(base.y.map((kind, i) => [kind, base.x[i]]))
     expect(shares).toEqual({ topic: 1, word: 0.5, end: 0.5 })
-    expect((figure.layout.yaxis as { categoryarray: string[] }).categoryarray).toEqual(["word", "end", "topic"])
+    expect(figure.layout.yaxis).toMatchObject({ categoryarray: ["topic", "end", "word"], autorange: "reversed" })
     const musc = trace(figure, "musc")
     expect(Object.fromEntries(musc.y.map((kind, i) => [kind, musc.x[i]]))).toEqual({ topic: 1, word: 1 })
+  })
+
+  it("by kind has a place of its own for each method, where their shares are the same too", async () => {
+    const same = ["base", "sft", "coarse", "musc"].map((method) => item(method, { topic: true }))
+    expect(await leastDistance(satisfactionByKind(same), 4)).toBeGreaterThan(7)
   })
 
   it("by number of constraints follows the definitions of CSR and ISR", () => {
@@ -109,7 +116,23 @@ it("Result bars are as high as the rates, with error bars that end where the int
   expect(arrayminus[0]).toBeCloseTo(0.04, 12)
   // base was not evaluated at .5: no bar, not a bar of height 0
   expect(trace(figure, "base", "x").y).toEqual([0.6, null])
-  expect(figure.data.map(({ name }) => name)).toEqual(["base", "musc", "base", "musc"])
+  expect(figure.data.filter(({ error_y }) => error_y).map(({ name }) => name)).toEqual(["base", "musc", "base", "musc"])
+})
+
+it("Result bars have their numbers above the intervals, those of 0 and of small shares too", async () => {
+  const low: Score = { ...score(0.05, 0), csr_interval: [0, 0.6], isr_interval: [0, 0.3] }
+  const figure = resultBars({ methods: { base: { T0: low }, musc: { T0: score(0.5, 0.94) } } })
+  const numbers = figure.data.filter(({ text }) => text) as unknown as { y: number[]; text: string[] }[]
+  expect(numbers.map(({ text, y }) => [text[0], y[0]])).toEqual([
+    ...[["5", 0.6] as const, ["50", 0.53] as const],
+    ...[["0", 0.3] as const, ["94", 0.99] as const],
+  ])
+  const svg = await figureSvg(figure, { width: 800 })
+  const drawn = [...svg.matchAll(/class="bartext[^>]*transform="translate\(([\d.]+),([\d.]+)\)"[^>]*>(\d+)</g)]
+  expect(drawn.map(([, , , text]) => text)).toEqual(["5", "50", "0", "94"])
+  const [, , y5] = drawn[0]!
+  const [, , y50] = drawn[1]!
+  expect(Number(y5)).toBeLessThan(Number(y50)) // the higher interval carries the smaller number
 })
 
 it("The funnel shows every row of the source: those that passed and those that failed, by reason", () => {

@@ -42,6 +42,11 @@ describe("pictures without a browser", () => {
     expect(svg.match(/class="point"/g)).toHaveLength(4)
   })
 
+  it("name the value of a bar of length 0", async () => {
+    const none = barFigure({ all: { a: 0, b: 0.5 } }, { title: "Kept", value: "share", format: ".1%" })
+    expect(await figureSvg(none, { width: 700 })).toMatch(/class="bartext[^>]*>0\.0%</)
+  })
+
   it("are PNG of the figure's size, white around bars of its colours", async () => {
     const { width, height, pixels } = decode(await figurePng(figure, { width: 700, scale: 1 }))
     expect([width, height]).toEqual([700, figure.layout.height])

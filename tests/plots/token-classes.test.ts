@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest"
 import type { WeighedRow } from "../../lib/data/schema"
 import { addClassWeights, classesOf, noClassWeights, weightsByClass } from "../../lib/plots/token-classes"
+import { leastDistance } from "../support/markers"
 
 const row = {
   clean_instruction: "Write about a tall cook in a port.",
@@ -41,5 +42,11 @@ describe("token classes", () => {
       ["kl", [0.5, 0.5, 2], ["end of turn", "punctuation", "word of the clean instruction alone"]],
       ["kl", [0.5, 1.25], ["end of turn", "word of the noised instruction alone"]],
     ])
+  })
+  it("are drawn with a place of its own for each weighting, where their means are the same too", async () => {
+    const totals = noClassWeights()
+    totals.chosen.punctuation = { n: 2, sum: 2 }
+    const figure = weightsByClass({ kl: totals, contrast: totals, pmi: totals })
+    expect(await leastDistance(figure, 3)).toBeGreaterThan(7)
   })
 })
