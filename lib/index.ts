@@ -80,7 +80,16 @@ export { replyOf } from "./engine/reply"
 export { scripted } from "./engine/scripted"
 export { type ListedModel, type OpenServer, openServer } from "./engine/server"
 export { serverScorer } from "./engine/server-scorer"
-export { BackendError, CheckpointError, ConfigError, InputError, MuscError, RefusedError, StoppedError } from "./errors"
+export {
+  BackendError,
+  CheckpointError,
+  ConfigError,
+  InputError,
+  MuscError,
+  PendingJobError,
+  RefusedError,
+  StoppedError,
+} from "./errors"
 export type { Benchmark, BenchmarkItem, Judge, Scoring } from "./eval/benchmark"
 export { bootstrap, quantile } from "./eval/bootstrap"
 export { figuresTable, pairedDifferences, withIntervals } from "./eval/figures"

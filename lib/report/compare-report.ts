@@ -10,7 +10,7 @@ import { figureBlock, type Html, html, type Part, page, table } from "../plots/h
 import { orderMethods } from "../plots/theme"
 import { type RunData, readRun } from "./report-data"
 import { pointsRange, summary } from "./report-sections"
-import { timesOf } from "./run-sections"
+import { fromFirstStep, timesOf } from "./run-sections"
 import { points } from "./tables"
 
 /** Two runs side by side: their settings, rows, times, curves, and the answers of the methods that both have. */
@@ -102,11 +102,9 @@ function timeSection(a: RunData, b: RunData): Html | undefined {
   if (!names.length) return undefined
   const cell = (time?: { seconds: number; done: number; unit: string }) =>
     time ? `${time.seconds.toFixed(1)} s for ${time.done.toLocaleString("en")} ${time.unit}` : "–"
-  return table(
-    ["stage", "A", "B"],
-    names.map((name) => [name, cell(left.get(name)), cell(right.get(name))]),
-    [1, 2],
-  )
+  const rows = names.map((name) => [name, cell(left.get(name)), cell(right.get(name))])
+  return html`${table(["stage", "A", "B"], rows, [1, 2])}
+<p class="note">${fromFirstStep} A dash: the result was already in the folder or in the cache.</p>`
 }
 
 function curveSection(a: RunData, b: RunData): Html | undefined {

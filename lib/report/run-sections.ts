@@ -46,12 +46,11 @@ export function timeSection(data: Pick<RunData, "manifest">): Html | undefined {
   ])
   const total = times.reduce((sum, [, { seconds }]) => sum + seconds, 0)
   return html`${table(["stage", "timed", "time", "rate", "tokens written", "tokens/s"], rows, [1, 2, 3, 4, 5])}
-<p class="note">${number(total)} s in all. ${timesNote}</p>`
+<p class="note">${number(total)} s in all. ${fromFirstStep} Stages whose results were already in this folder or
+in the cache are not listed.</p>`
 }
 
-const timesNote =
-  "A training is timed from the end of its first step. " +
-  "Stages whose results were already in this folder or\nin the cache are not listed."
+export const fromFirstStep = "A training is timed from the end of its first step."
 
 /** Learning rate and gradient norm. */
 export function optimizerSection({ logs }: Pick<RunData, "logs">): Html | undefined {

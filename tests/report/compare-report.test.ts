@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, expect, it } from "vitest"
@@ -26,4 +26,14 @@ it("two runs stand side by side, with paired differences of the methods that bot
   const shell = text.replace(/(<script[^>]*>)[\s\S]*?(<\/script>)/g, "$1$2")
   expect(shell).toContain("<h2>Training</h2>")
   expect(shell).not.toMatch(/\ssrc=|<link|https?:/)
+})
+
+it("the times say from where a training is timed, and what a dash stands for", async () => {
+  const [a, b] = [join(root, "timed"), join(root, "reused")]
+  for (const folder of [a, b]) writeMadeRun(folder, madeRun)
+  const stages = { "seed-0/train/musc": { seconds: 1.5, unit: "steps", done: 8 } }
+  writeFileSync(join(a, "manifest.json"), JSON.stringify({ stages }))
+  const [time] = /<h2>Time<\/h2>[\s\S]*?<\/section>/.exec(readFileSync(await writeComparison(a, b), "utf8"))!
+  expect(time).toMatch(/1\.5 s for 8 steps<\/td><td class="number">–</)
+  expect(time).toMatch(/from the end of its first step\. A dash: the result was already/)
 })
