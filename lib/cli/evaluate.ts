@@ -70,7 +70,8 @@ Examples:
   musc decompose mine.jsonl -o questions.jsonl && musc evaluate questions.jsonl -o graded.jsonl
 
 Out, one line per answer: id, seed, method, temperature, instruction, answer, constraints [{question, kind, satisfied}].
-CSR is the share of constraints kept, ISR the share of answers that keep all, with 95 % bootstrap intervals.
+CSR is the share of its constraints that an answer keeps, on average; ISR the share of answers that keep all; with 95 %
+bootstrap intervals.
 ${settingsHelp([...stageSettings.evaluate, "seed"])}`,
     )
     .action(evaluateCommand)

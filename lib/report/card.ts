@@ -84,7 +84,7 @@ export function modelCardOf({ repo, dir, isAdapter, base, licence, version }: Ca
     ...(table
       ? [
           "## Results",
-          "On held-out instructions, with 95 % bootstrap intervals. CSR: share of constraints kept. " +
+          "On held-out instructions, with 95 % bootstrap intervals. CSR: share of its constraints that an answer keeps, on average. " +
             `ISR: share of answers that keep all.\n\n${table.trim()}`,
         ]
       : ["## Results", "The run did not evaluate this model."]),
