@@ -1,38 +1,16 @@
 import type { Tensor } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { variable } from "../environment"
-import { gradients, mapTensors, withGradient } from "../ops/gradient"
-import { dtypes, type GraphAttrs, GraphBuilder, type GraphNode, type GraphType } from "./builder"
+import { withGradient } from "../ops/gradient"
+import { GraphBuilder, type GraphNode, type GraphType } from "./builder"
+import { type Ints, varyingConstants } from "./sizes"
+import { callOf, type Example, type Ref, type Sizes, type Trace, tensorsOf, watch } from "./watch"
 
 /**
  * A differentiable function as two graphs, its value and its gradient, made by watching which kernels it calls (as
  * jax.jit and tf.function do). It is watched at a few sizes: a whole number that differs between them must be a known
  * function of the sizes and is recomputed for each call, everything else is the same at all sizes.
  */
-
-/**
- * What may differ from call to call: rows, selected tokens, and places along a row, ascending, from 0 to its length.
- */
-export interface Sizes {
-  rows: number
-  selected: number
-  cuts: readonly number[]
-}
-
-/**
- * A function to be watched at some sizes: a tree of tensors in, one tensor out, or more where no gradient is wanted.
- */
-export interface Example {
-  sizes: Sizes
-  input: unknown
-  /** tensors of the input that are the same for all inputs that are computed together */
-  shared: readonly Tensor[]
-  /** what a gradient is wanted by, if anything, for `dy` */
-  by: readonly Tensor[]
-  dy: Tensor
-  /** Its value, then what else is wanted of it. */
-  run(): Tensor[]
-}
 
 /**
  * Tensors by name: `a3.1` is the fourth of the second input, `a3` if it is shared; `n5:0.1` was made for the second.
@@ -94,152 +72,6 @@ export function replayed(inputs: readonly unknown[], { shared, graphs }: Traced,
 /** Name of what the watched function knows as `ref` in the graph of several inputs. */
 const nameIn = (ref: Ref, input: number, isShared: boolean) => (isShared ? ref : `${ref}.${input}`)
 
-/** The tensors of a tree, each once, in their order. */
-export function tensorsOf(input: unknown): Tensor[] {
-  const tensors = new Set<Tensor>()
-  mapTensors(input, (tensor) => {
-    tensors.add(tensor)
-    return tensor
-  })
-  return [...tensors]
-}
-
-/** An argument `a3`, an output of a call `n5:0`, a constant `c7`, or `dy`. */
-type Ref = string
-
-interface Call {
-  op: string
-  attrs: GraphAttrs
-  inputs: Ref[]
-}
-
-interface Constant {
-  dtype: string
-  shape: number[]
-  values: number[]
-}
-
-interface Trace {
-  /** Element types of all that is named. */
-  types: Record<Ref, string>
-  calls: Call[]
-  constants: Constant[]
-  /** Calls that make what `run` gives; the others make the gradient. */
-  forward: number
-  results: Ref[]
-  grads: Ref[]
-}
-
-interface Attr {
-  name: string
-  type: number
-  value: number | boolean | number[]
-}
-
-interface WatchedBackend {
-  binding: { TF_ATTR_TYPE: number }
-  executeSingleOutput(op: string, attrs: readonly Attr[], inputs: readonly Tensor[]): Tensor
-  executeMultipleOutputs(op: string, attrs: readonly Attr[], inputs: readonly Tensor[], outputs: number): Tensor[]
-  readSync(dataId: object): ArrayLike<number>
-}
-
-/** Constants of more values than these are none: they must be arguments. */
-const mostValues = 64
-
-function watch({ input, by, dy, run }: Example): Trace {
-  const args = tensorsOf(input)
-  const backend = tf.backend() as unknown as WatchedBackend
-  const refs = new Map<object, Ref>(args.map(({ dataId }, i) => [dataId, `a${i}`]))
-  refs.set(dy.dataId, "dy")
-  const types = Object.fromEntries(args.map(({ dtype }, i) => [`a${i}`, dtype as string]))
-  const record: Trace = {
-    types: { ...types, dy: "float32" },
-    calls: [],
-    constants: [],
-    forward: 0,
-    results: [],
-    grads: [],
-  }
-  const refOf = ({ dataId, dtype, shape, size }: Tensor): Ref => {
-    const known = refs.get(dataId)
-    if (known) return known
-    if (size > mostValues) throw new Error(`trace: a constant has at most ${mostValues} values, got ${size}`)
-    const ref = `c${record.constants.length}`
-    record.constants.push({ dtype, shape, values: Array.from(backend.readSync(dataId)) })
-    record.types[ref] = dtype
-    refs.set(dataId, ref)
-    return ref
-  }
-  const note = (op: string, attrs: readonly Attr[], inputs: readonly Tensor[], outputs: readonly Tensor[]) => {
-    const named = Object.fromEntries(
-      attrs.map(({ name, type, value }) => [name, type === backend.binding.TF_ATTR_TYPE ? typeNamed(value) : value]),
-    )
-    // The one operation whose type tfjs leaves to be inferred.
-    if (op === "ExpandDims") named.T = inputs[0]!.dtype as GraphType
-    const call = record.calls.push({ op, attrs: named, inputs: inputs.map(refOf) }) - 1
-    outputs.forEach(({ dataId, dtype }, i) => {
-      refs.set(dataId, `n${call}:${i}`)
-      record.types[`n${call}:${i}`] = dtype
-    })
-  }
-  const plain = { one: backend.executeSingleOutput, several: backend.executeMultipleOutputs }
-  backend.executeSingleOutput = (op, attrs, inputs) => {
-    const output = plain.one.call(backend, op, attrs, inputs)
-    note(op, attrs, inputs, [output])
-    return output
-  }
-  backend.executeMultipleOutputs = (op, attrs, inputs, count) => {
-    const outputs = plain.several.call(backend, op, attrs, inputs, count)
-    note(op, attrs, inputs, outputs)
-    return outputs
-  }
-  try {
-    tf.tidy(() => {
-      const value = () => {
-        const outputs = run()
-        record.results = outputs.map(refOf)
-        record.forward = record.calls.length
-        return outputs[0]!
-      }
-      if (by.length) record.grads = gradients(value, [...by], dy).map((grad) => refOf(grad!))
-      else value()
-    })
-  } finally {
-    Object.assign(backend, { executeSingleOutput: plain.one, executeMultipleOutputs: plain.several })
-  }
-  return record
-}
-
-const typeNamed = (value: unknown): GraphType => {
-  const dtype = (Object.keys(dtypes) as GraphType[]).find((name) => dtypes[name] === value)
-  if (!dtype) throw new Error(`trace: element type must be one of ${Object.keys(dtypes)}, got ${value}`)
-  return dtype
-}
-
-/** A list of whole numbers that depends on the sizes. */
-type Ints = (sizes: Sizes) => number[]
-
-/** Numbers that sizes give: M, B, lengths between cuts, and B times those. */
-function sizeExpressions({ rows, selected, cuts }: Sizes): number[] {
-  const lengths = cuts.flatMap((to, j) => cuts.slice(0, j).map((from) => to - from))
-  return [selected, rows, ...lengths, ...lengths.map((length) => rows * length)]
-}
-
-/** What gives `values` at `sizes`: the same number, or the smallest multiple of a size expression. */
-function solveForSize(values: readonly number[], sizes: readonly Sizes[]): (sizes: Sizes) => number {
-  if (values.every((value) => value === values[0])) return () => values[0]!
-  const known = sizes.map(sizeExpressions)
-  const fits = known[0]!.flatMap((expression, i) => {
-    const factor = values[0]! / expression
-    return Number.isInteger(factor) && values.every((value, k) => value === factor * known[k]![i]!)
-      ? [{ factor, i }]
-      : []
-  })
-  const [best] = fits.sort((a, b) => a.factor - b.factor)
-  if (!best) throw new Error(`trace: ${values} must follow from the sizes`)
-  return (others) => best.factor * sizeExpressions(others)[best.i]!
-}
-
 /**
  * Watches a function at some examples, which should agree in no size, and makes its graphs. The function must do the
  * same at all sizes but for lengths. With `recompute` the gradient keeps nothing but the arguments, and makes the rest
@@ -299,34 +131,6 @@ export function trace(examples: readonly Example[], { recompute = false, xla = f
 }
 
 /**
- * Constants that are not the same at all sizes, as functions of the sizes.
- * @throws Error where traces differ in more than lengths
- */
-function varyingConstants(traces: readonly Trace[], sizes: readonly Sizes[]): Map<Ref, Ints> {
-  const [first, ...others] = traces as [Trace, ...Trace[]]
-  const same = ({ constants, ...rest }: Trace) =>
-    JSON.stringify([rest, constants.map(({ dtype, shape }) => [dtype, shape])])
-  if (others.some((other) => same(other) !== same(first))) throw new Error("trace: must be alike at all sizes")
-  const shown = sizes.map(sizeExpressions)
-  const columns = shown[0]!.map((_, i) => shown.map((row) => row[i]).join())
-  if (new Set(columns).size < columns.length) throw new Error("trace: examples must tell all lengths apart")
-  const varying = new Map<Ref, Ints>()
-  first.constants.forEach(({ dtype, values }, c) => {
-    const all = traces.map(({ constants }) => constants[c]!.values)
-    if (all.every((some) => some.join() === values.join())) return
-    if (dtype !== "int32") throw new Error("trace: numbers other than sizes must be arguments")
-    const entries = values.map((_, i) =>
-      solveForSize(
-        all.map((some) => some[i]!),
-        sizes,
-      ),
-    )
-    varying.set(`c${c}`, (at) => entries.map((entry) => entry(at)))
-  })
-  return varying
-}
-
-/**
  * Says once a kind what cannot be traced, so that its operations are called one by one; where MUSC_GRAPHS is `strict`,
  * as in tests, it is an error.
  */
@@ -338,12 +142,6 @@ export function traceFailed(what: string, error: unknown): void {
   noted.add(what)
 }
 const noted = new Set<string>()
-
-/** Number of the call that makes something, null for arguments and constants. */
-function callOf(ref: Ref): number | null {
-  const call = /^n(\d+):/.exec(ref)
-  return call && Number(call[1])
-}
 
 /** Operations that take less time than it would take memory to keep what they make. */
 const cheap = new Set(["MuscRmsNorm", "MuscGated"])

@@ -1,6 +1,7 @@
 import type { Tensor, Tensor2D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { replayed, type Sizes, type Traced, tensorsOf, trace, traceFailed } from "../graph/trace"
+import { replayed, type Traced, trace, traceFailed } from "../graph/trace"
+import { type Sizes, tensorsOf } from "../graph/watch"
 import { isFrozen } from "../ops/frozen"
 import type { ModelConfig } from "./config"
 import type { Context, ContextOptions, Places } from "./context"
