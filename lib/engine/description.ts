@@ -9,7 +9,7 @@ import { modelName } from "../model/merge"
 import { openSafetensors } from "../model/safetensors"
 import { withThinking } from "../text/chat"
 import { defaultTemplate } from "../text/chat-template"
-import { countsTokenMap, loadTokenizer, type Tokenizer, tokenMap } from "../text/tokenizer"
+import { addedMap, countsTokenMap, loadTokenizer, type Tokenizer, tokenMap } from "../text/tokenizer"
 
 /** A checkpoint without its weights: all that is needed to drive engines that hold them elsewhere. */
 export interface ModelDescription {
@@ -64,7 +64,7 @@ function fingerprint(dir: string, thinking: boolean | undefined, elsewhere: bool
   const names = readdirSync(dir).filter((name) =>
     /^(config|generation_config|tokenizer.*)\.json$|\.safetensors$|\.jinja$/.test(name),
   )
-  if (countsTokenMap(existsSync(settings) ? readJsonFile(settings) : {})) names.push(tokenMap)
+  if (countsTokenMap(existsSync(settings) ? readJsonFile(settings) : {})) names.push(tokenMap, addedMap)
   names.push(defaultTemplate)
   const isWeights = (name: string) => name.endsWith(".safetensors")
   const size = names.filter(isWeights).reduce((sum, name) => sum + statSync(join(dir, name)).size, 0)

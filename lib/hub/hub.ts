@@ -50,7 +50,7 @@ const single = "model.safetensors"
 const index = "model.safetensors.index.json"
 const settingsFiles: readonly string[] = [
   ...["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"],
-  ...["chat_template.jinja", index],
+  ...["added_tokens.json", "chat_template.jinja", index],
 ]
 /** Whether a file is one of those that come before the weights. */
 const isSmall = (file: string) =>

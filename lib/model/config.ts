@@ -81,6 +81,9 @@ export function parseConfig(source: unknown, file = "config.json"): ModelConfig 
   const { int, number, flag } = fieldReader(json, problems)
   checkArchitectures(json, multimodal, problems)
   checkFields(json, mustBe, "this model computes something that is not supported", problems)
+  // Any decoder of transformers sees what follows as well where this is false or null.
+  if ("is_causal" in json && json.is_causal !== true)
+    problems.push(`is_causal must be true or absent, got ${show(json.is_causal)}; use a model that reads from the left`)
   const gemma = family === "gemma3_text"
   const preset = presets[family]
   const heads = readHeads(json, preset, problems)
@@ -108,7 +111,7 @@ export function parseConfig(source: unknown, file = "config.json"): ModelConfig 
     postNorms: gemma,
     rope: windows.map((window) => (gemma && window !== null ? rope.local : rope.global)),
     window: windows,
-    logitSoftcap: softcap(json, family, problems),
+    logitSoftcap: softcap(json, multimodal ? "gemma3" : family, problems),
     maxPositions: int("max_position_embeddings", 1 << 30, preset.maxPositions),
     eosIds: tokenIds(json, "eos_token_id", problems),
     bosId: tokenIds(json, "bos_token_id", problems)[0] ?? null,
@@ -131,7 +134,8 @@ function readHeads(json: JsonObject, preset: Preset, problems: string[]) {
   const { int } = fieldReader(json, problems)
   const dim = int("hidden_size", 1 << 20)
   const heads = int("num_attention_heads", 4096)
-  const kvHeads = int("num_key_value_heads", 4096, preset.kvHeads ?? heads)
+  const usual = json.num_key_value_heads === null ? heads : (preset.kvHeads ?? heads)
+  const kvHeads = int("num_key_value_heads", 4096, usual)
   const headDim = int("head_dim", 1 << 14, preset.headDim ?? Math.floor(dim / heads))
   if (heads % kvHeads) problems.push(`num_key_value_heads must divide num_attention_heads ${heads}, got ${kvHeads}`)
   if (headDim % 2) problems.push(`head_dim must be even for rotary embeddings, got ${headDim}`)
@@ -141,8 +145,8 @@ function readHeads(json: JsonObject, preset: Preset, problems: string[]) {
   return { dim, heads, kvHeads, headDim }
 }
 
-/** The cap on the logits, which Gemma's classes alone have. */
-function softcap(json: JsonObject, family: Family, problems: string[]): number | null {
+/** The cap on the logits, which Gemma's class without images alone applies. */
+function softcap(json: JsonObject, family: Family | "gemma3", problems: string[]): number | null {
   const field = "final_logit_softcapping"
   if (json[field] == null) return null
   if (family !== "gemma3_text") problems.push(`${field} must be absent in a ${family} model, got ${show(json[field])}`)

@@ -42,6 +42,7 @@ export const mustBe: Readonly<Record<string, readonly unknown[]>> = {
   no_rope_layers: [],
   attention_chunk_size: [],
   attn_logit_softcapping: [], // Gemma 2's; the class of Gemma 3 has the field and does not use it
+  per_layer_config: [], // any field of any layer otherwise
 }
 
 /** What transformers assumes in a `text_config` of Gemma 3, which names only what differs (4B names five fields). */
@@ -62,8 +63,10 @@ function textFields(json: JsonObject, file: string): JsonObject {
   const { text_config: text } = json
   if (!isJsonObject(text))
     throw new CheckpointError(file, [`text_config must be an object in a gemma3 model, got ${show(text)}`])
-  const inner = Object.fromEntries(Object.entries(text).filter(([, value]) => value !== null))
-  const family = { model_type: text.model_type ?? "gemma3_text", tie_word_embeddings: json.tie_word_embeddings ?? true }
+  const isSaid = ([key, value]: [string, unknown]) => value !== null || !(key in gemmaText)
+  const inner = Object.fromEntries(Object.entries(text).filter(isSaid))
+  const tied = json.tie_word_embeddings === null ? false : (json.tie_word_embeddings ?? true)
+  const family = { model_type: text.model_type ?? "gemma3_text", tie_word_embeddings: tied }
   const outside = ["eos_token_id", "bos_token_id", "pad_token_id", "architectures", ...Object.keys(mustBe)]
   const outer = Object.fromEntries(outside.filter((key) => json[key] != null).map((key) => [key, json[key]]))
   return { ...gemmaText, ...inner, ...outer, ...family }

@@ -37,7 +37,8 @@ export function readRopes(
   const scaling = isJsonObject(json.rope_scaling) ? json.rope_scaling : {}
   const parameters = isJsonObject(json.rope_parameters) ? json.rope_parameters : {}
   const isScaled = Object.keys(scaling).length > 0
-  const byLayerType = "full_attention" in parameters || "sliding_attention" in parameters
+  const isByLayerType = (fields: JsonObject) => "full_attention" in fields || "sliding_attention" in fields
+  const byLayerType = isByLayerType(parameters)
   const { number } = fieldReader(json, problems)
   const topTheta = number("rope_theta", theta)
   // Transformers lets a field beside the rope fields win over theirs, where its class knows one.
@@ -50,6 +51,7 @@ export function readRopes(
       )
   }
   const cure = "save config.json again with transformers"
+  if (isByLayerType(scaling)) problems.push(`rope_scaling must not be split by layer type; name it rope_parameters`)
   if (!gemma) {
     if (byLayerType && !isScaled)
       problems.push(`rope_parameters must not be split by layer type in this model family; ${cure}`)

@@ -11,7 +11,8 @@ export function readWindows(
 ): readonly (number | null)[] {
   const { int, flag } = fieldReader(json, problems)
   const local = localLayers(json, family, layers, problems)
-  const fallback = family === "gemma3_text" || family === "mistral" ? 4096 : undefined
+  const hasDefault = (family === "gemma3_text" || family === "mistral") && json.sliding_window !== null
+  const fallback = hasDefault ? 4096 : undefined
   const window = local.some(Boolean) ? int("sliding_window", 1 << 30, fallback) : null
   if (family === "qwen2" || family === "qwen3") {
     const isUsed = flag("use_sliding_window", false)
@@ -30,6 +31,16 @@ function localLayers(json: JsonObject, family: Family, layers: number, problems:
   const all = Array.from({ length: Math.min(layers, 1024) }, (_, i) => i)
   const { layer_types: types } = json
   if (types != null && !Array.isArray(types)) problems.push(`layer_types must be a list or null, got ${show(types)}`)
+  // The class of Llama has no window, but its cache of keys and other programs read one.
+  if (family === "llama") {
+    if (json.sliding_window != null)
+      problems.push(
+        `sliding_window must be null in a llama model, got ${show(json.sliding_window)}; use mistral for one`,
+      )
+    if (Array.isArray(types) && types.some((type) => type !== "full_attention"))
+      problems.push(`layer_types must be full_attention alone in a llama model, got ${show(types)}`)
+    return all.map(() => false)
+  }
   // The class of Mistral has one kind of layer, whatever layer_types says.
   if (family === "mistral") {
     const kind = json.sliding_window === null ? "full_attention" : "sliding_attention"
@@ -37,7 +48,7 @@ function localLayers(json: JsonObject, family: Family, layers: number, problems:
       problems.push(`layer_types must be ${kind} alone, by sliding_window, in a mistral model, got ${show(types)}`)
     return all.map(() => json.sliding_window !== null)
   }
-  if (Array.isArray(types) && family !== "llama") {
+  if (Array.isArray(types)) {
     const odd: unknown = types.find((type) => type !== "full_attention" && type !== "sliding_attention")
     if (odd !== undefined) {
       problems.push(

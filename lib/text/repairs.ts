@@ -1,7 +1,7 @@
 import { createContext, Script } from "node:vm"
 import type { Tokenizer } from "@huggingface/tokenizers"
 import { isJsonObject, type JsonObject } from "../data/json-file"
-import { mendParts, type Part } from "./tokenizer-parts"
+import { mendParts, type Parts } from "./tokenizer-mend"
 
 /**
  * Where the tokenizer library in TypeScript differs from the original in Rust, its objects are patched; its version is
@@ -20,11 +20,9 @@ interface Splitter {
   split(text: string): string[]
 }
 /** The parts of the library that its types keep private. */
-interface Inner {
+interface Inner extends Parts {
   normalizer: ((text: string) => string) | null
-  pre_tokenizer: unknown
   model: { vocab: (string | undefined)[] }
-  decoder: { added_tokens?: AddedToken[] } | null
   splitter_unnormalized: Splitter
   splitter_normalized: Splitter
   added_tokens: AddedToken[]
@@ -37,9 +35,6 @@ export function repair(tokenizer: Tokenizer, json: JsonObject): void {
   splitTwice(inner)
   mendParts(json, inner, beginnings(inner))
   spellNormalized(inner)
-  // A byte-order mark is text like any other.
-  for (const part of partsOf(inner.decoder))
-    if ("text_decoder" in part) part.text_decoder = new TextDecoder("utf-8", { ignoreBOM: true })
   const flags = new Map([...inner.added_tokens_map].map(([text, token]) => [text, { ...token }]))
   if (![...flags.values()].some(({ single_word, lstrip, rstrip }) => single_word || lstrip || rstrip)) return
   for (const name of ["splitter_unnormalized", "splitter_normalized"] as const) {
@@ -63,14 +58,13 @@ function splitTwice(inner: Inner): void {
 }
 
 /** In the original, the text of an added token is what the normalizer makes of it where it is marked normalized. */
-function spellNormalized({ added_tokens: tokens, added_tokens_map, normalizer, model, decoder }: Inner): void {
+function spellNormalized({ added_tokens: tokens, added_tokens_map, normalizer, model }: Inner): void {
   if (normalizer === null) return
   for (const token of tokens) {
     const text = token.normalized ? normalizer(token.content) : token.content
     if (text === token.content) continue
     model.vocab[token.id] = text
     added_tokens_map.delete(token.content)
-    if (decoder) decoder.added_tokens = [...tokens, ...(decoder.added_tokens ?? []), { ...token, content: text }]
   }
 }
 
@@ -92,13 +86,6 @@ function beginnings(inner: Inner): () => boolean {
     atStart = false
     return begins
   }
-}
-
-function partsOf(root: unknown): Part[] {
-  if ((typeof root !== "object" && typeof root !== "function") || root === null) return []
-  const part = root as Part
-  const inner = [part.tokenizers, part.decoders].flatMap((list) => (Array.isArray(list) ? list : []))
-  return [part, ...inner.flatMap(partsOf)]
 }
 
 const wordBefore = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]$/u
@@ -156,12 +143,14 @@ const plain = new Set(
   ).split(" "),
 )
 
+export const qwenPattern = String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+
 /** Patterns that take no longer than a text is: of the embedded models, GPT-2, Llama 3, and Qwen 2 to 3. */
 export const soundPatterns: ReadonlySet<string> = new Set([
   String.raw`▁?##[0-9]\.|▁?[A-Za-z]+|[^A-Za-z]`,
   String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
   String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
-  String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
+  qwenPattern,
 ])
 
 const isShort = (value: unknown, most: number) =>

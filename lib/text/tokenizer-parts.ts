@@ -63,7 +63,7 @@ const escaped = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
 const lowerCase = (text: string) => Array.from(text, (letter) => letter.toLowerCase()).join("")
 
 /** How the original does these pre-tokenizers, by type; the pattern of Split is the library's own. */
-const preTokenizers: Readonly<
+export const preTokenizers: Readonly<
   Record<string, (config: JsonObject, part: Part, begins: () => boolean) => ((text: string) => string[]) | null>
 > = {
   ByteLevel: (_, part) => {
@@ -113,13 +113,15 @@ function metaspace({ split, replacement = "\u2581" }: JsonObject, part: Part, be
   }
 }
 
-const plain = () => null
+export const plain = () => null
 /** The text that replaces another has no placeholders such as `$1` in the original. */
-function literally(config: JsonObject, part: Part): null {
+export function literally(config: JsonObject, part: Part): null {
   part.config = { ...config, content: `${config.content ?? ""}`.replaceAll("$", "$$$$") }
   return null
 }
-const normalizers: Readonly<Record<string, (config: JsonObject, part: Part) => ((text: string) => string) | null>> = {
+export const normalizers: Readonly<
+  Record<string, (config: JsonObject, part: Part) => ((text: string) => string) | null>
+> = {
   ...{ Sequence: plain, NFC: plain, NFD: plain, NFKC: plain, NFKD: plain, StripAccents: plain, Prepend: plain },
   Replace: literally,
   Lowercase: () => lowerCase,
@@ -131,86 +133,8 @@ const normalizers: Readonly<Record<string, (config: JsonObject, part: Part) => (
     },
 }
 
-type Decode = (tokens: readonly string[]) => string[]
-const decoders: Readonly<Record<string, (config: JsonObject, part: Part) => Decode | null>> = {
-  ...{ Sequence: plain, ByteLevel: plain, Fuse: plain, Strip: plain, WordPiece: plain, BPEDecoder: plain, CTC: plain },
-  Replace: literally,
-  ByteFallback: () => bytesJoined,
-  // The library always takes the blank before the first word.
-  Metaspace: ({ replacement = "\u2581", prepend_scheme: scheme }) =>
-    scheme === "never" ? (tokens) => tokens.map((token) => token.replaceAll(`${replacement}`, " ")) : null,
-}
-
-const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
-
-/** Bytes in a row become their text, or a mark for each of them where they are none. */
-function bytesJoined(tokens: readonly string[]): string[] {
-  const out: string[] = []
-  let bytes: number[] = []
-  const flush = () => {
-    if (!bytes.length) return
-    try {
-      out.push(strictUtf8.decode(Uint8Array.from(bytes)))
-    } catch {
-      out.push(...bytes.map(() => "\ufffd"))
-    }
-    bytes = []
-  }
-  for (const token of tokens) {
-    const hex = /^<0x([\da-fA-F]{2})>$/.exec(token)?.[1]
-    if (hex !== undefined) {
-      bytes.push(Number.parseInt(hex, 16))
-      continue
-    }
-    flush()
-    out.push(token)
-  }
-  flush()
-  return out
-}
-
-const models = ["BPE", "WordPiece", "Unigram"]
-
 /** A part of a tokenizer that would give other ids here than in the original. */
 export class UnsupportedPart extends Error {}
-
-/**
- * Gives the parts of a tokenizer the original's behaviour. `json` is what they were made from; `begins` says once
- * whether a piece is the beginning of the whole text.
- * @throws UnsupportedPart naming a part that cannot be run as the original does
- */
-export function mendParts(
-  json: JsonObject,
-  inner: { normalizer: unknown; pre_tokenizer: unknown; decoder: unknown },
-  begins: () => boolean,
-): void {
-  const { type = "BPE", dropout, continuing_subword_prefix: prefix, byte_fallback, vocab } = json.model as JsonObject
-  if (!models.includes(`${type}`)) throw new UnsupportedPart(`a model of the type ${show(type)}`)
-  if (dropout) throw new UnsupportedPart(`a model with dropout ${show(dropout)}, which draws its ids by chance`)
-  if (type === "BPE" && prefix) throw new UnsupportedPart(`a BPE model with the prefix ${show(prefix)}`)
-  if (type === "BPE" && byte_fallback === true && !allBytes.every((token) => Object.hasOwn(vocab as JsonObject, token)))
-    throw new UnsupportedPart("byte_fallback but no token for some of the bytes")
-  for (const [config, part] of partsOf(json.normalizer, inner.normalizer)) {
-    const normalize = known("normalizer", normalizers, config)(config, part)
-    if (normalize) part.normalize = normalize
-  }
-  for (const [config, part] of partsOf(json.pre_tokenizer, inner.pre_tokenizer)) {
-    const cut = known("pre-tokenizer", preTokenizers, config)(config, part, begins)
-    if (cut) part.pre_tokenize_text = cut
-  }
-  for (const [config, part] of partsOf(json.decoder, inner.decoder)) {
-    const decode = known("decoder", decoders, config)(config, part)
-    if (decode) part.decode_chain = decode
-  }
-}
-
-const allBytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, "0")}>`)
-
-function known<Of>(what: string, table: Readonly<Record<string, Of>>, { type }: JsonObject): Of {
-  if (typeof type !== "string" || !Object.hasOwn(table, type))
-    throw new UnsupportedPart(`a ${what} of the type ${show(type)}`)
-  return table[type]!
-}
 
 /** @throws UnsupportedPart for a pattern that the library would pass over */
 export function checkPattern({ type, pattern }: JsonObject): void {
@@ -218,14 +142,4 @@ export function checkPattern({ type, pattern }: JsonObject): void {
   const { String: text, Regex: regex } = isJsonObject(pattern) ? pattern : {}
   if (typeof text !== "string" && typeof regex !== "string")
     throw new UnsupportedPart(`a ${type} whose pattern is neither a text nor an expression: ${show(pattern)}`)
-}
-
-/** Every part of a tree with the JSON that it was made from. */
-function partsOf(config: unknown, root: unknown): [JsonObject, Part][] {
-  if (!isJsonObject(config) || root === null || root === undefined) return []
-  const part = root as Part
-  const configs = config.normalizers ?? config.pretokenizers ?? config.decoders
-  const inner = part.normalizers ?? part.tokenizers ?? part.decoders
-  if (!Array.isArray(configs) || !Array.isArray(inner)) return [[config, part]]
-  return [[config, part], ...configs.flatMap((one, i) => partsOf(one, inner[i]))]
 }

@@ -4,8 +4,10 @@ import { Tokenizer as Inner } from "@huggingface/tokenizers"
 import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-file"
 import { endable } from "../data/stop-signals"
 import { InputError, RefusedError } from "../errors"
+import { type AddedToken, addedTokens, type Companions, specialTokens } from "./added-tokens"
 import { type ChatTemplate, readChatTemplate } from "./chat-template"
 import { withoutPossessive } from "./possessive"
+import { rebuiltBy } from "./rebuilt"
 import { canHang, growthOf, modelCanHang, repair, timeLimit, withinTime } from "./repairs"
 import { isThoughtMark } from "./thoughts"
 import { checkPattern, UnsupportedPart } from "./tokenizer-parts"
@@ -63,14 +65,21 @@ export function loadTokenizer(dir: string): Tokenizer {
   const generation = optional("generation_config.json")
   const model = optional("config.json")
 
-  const inner = construct(json, settings, file)
+  if (settings.split_special_tokens === true) {
+    const rule = "must be false, as prompts write special tokens out, got true; remove it"
+    throw new InputError(rule, { file: join(dir, "tokenizer_config.json"), field: "split_special_tokens" })
+  }
+  const legacy = countsTokenMap(settings)
+  const map = legacy ? optional(tokenMap) : {}
+  const companions = { settings, map, added: legacy ? optional(addedMap) : {} }
+  const inner = construct(json, companions, file)
   const specialIds = new Set<number>()
   const addedIds = new Set<number>()
   for (const [id, token] of inner.get_added_tokens_decoder()) {
     addedIds.add(id)
     if (token.special && !isThoughtMark(token.content)) specialIds.add(id)
   }
-  const specialTexts = specialTextsOf(settings, countsTokenMap(settings) ? optional(tokenMap) : {})
+  const specialTexts = Object.fromEntries([...specialTokens(companions)].map(([name, { content }]) => [name, content]))
   const special = (name: string): number[] => {
     const text = specialTexts[`${name}_token`]
     const id = text === undefined ? undefined : inner.token_to_id(text)
@@ -80,6 +89,11 @@ export function loadTokenizer(dir: string): Tokenizer {
   const rows = embeddingRows(model, text)
   const vocabulary = inner.get_vocab()
   const beyond = [...vocabulary].filter(([, id]) => id >= rows).sort(([, a], [, b]) => a - b)
+  const rebuilt = rebuiltBy(json, settings, model.model_type)
+  const notes = [
+    ...(beyond.length ? [beyondNote(file, beyond, rows)] : []),
+    ...(rebuilt ? [rebuiltNote(file, rebuilt)] : []),
+  ]
   const field = (name: string): number[] =>
     [generation, model, text].flatMap((from) => idList(from[`${name}_token_id`]))
   const inRows = (ids: readonly number[]) => [...new Set(ids)].filter((id) => id < rows)
@@ -123,7 +137,7 @@ export function loadTokenizer(dir: string): Tokenizer {
   return {
     name: basename(resolve(dir)),
     vocabSize: 1 + [...vocabulary.values()].reduce((a, b) => Math.max(a, b), -1),
-    ...(beyond.length && { note: beyondNote(file, beyond, rows) }),
+    ...(notes.length && { note: notes.join("; ") }),
     addedIds,
     eosIds,
     bosId,
@@ -138,22 +152,11 @@ export function loadTokenizer(dir: string): Tokenizer {
   }
 }
 
+/** Files of an older form: names of special tokens, which then count before those of tokenizer_config.json, and ids. */
 export const tokenMap = "special_tokens_map.json"
-/** Whether special_tokens_map.json counts, and then before tokenizer_config.json: where that is of an older form. */
+export const addedMap = "added_tokens.json"
+/** Whether they count: where tokenizer_config.json is of the older form too. */
 export const countsTokenMap = (settings: JsonObject): boolean => !("added_tokens_decoder" in settings)
-
-/** Special tokens by name, as Transformers has them. Families may name further ones. */
-function specialTextsOf(settings: JsonObject, map: JsonObject): Record<string, string> {
-  const texts: Record<string, string> = {}
-  const { extra_special_tokens: extra, model_specific_special_tokens: specific } = settings
-  const named = Object.entries({ ...settings, ...map }).filter(([name]) => name.endsWith("_token"))
-  const further = [extra, specific].flatMap((tokens) => (isJsonObject(tokens) ? Object.entries(tokens) : []))
-  for (const [name, value] of [...named, ...further]) {
-    const text = isJsonObject(value) ? value.content : value
-    if (typeof text === "string") texts[name] = text
-  }
-  return texts
-}
 
 const resize = "train with model.resize_token_embeddings(len(tokenizer)), or leave the text out"
 
@@ -169,21 +172,28 @@ function beyondNote(file: string, beyond: readonly (readonly [string, number])[]
   return `${file}: the embedding has ${rows} rows and none for ${some.join(", ")}${more}; a row that holds one fails`
 }
 
+const rebuiltNote = (file: string, name: string) =>
+  `${file}: is read as it is, while transformers 5 takes the parts of its class ${name} instead; ids of some texts differ`
+
 /** Normalizers of published tokenizers make a text at most a few times as long. */
 const mostGrowth = 4096
 
-function construct(json: JsonObject, settings: JsonObject, file: string): Inner {
+function construct(json: JsonObject, companions: Companions, file: string): Inner {
   if (!isJsonObject(json.model))
     throw new InputError(`must be an object, got ${show(json.model)}; ${missing}`, { file, field: "model" })
   checkIds(json.model.vocab, json.added_tokens ?? [], file)
+  const added_tokens: AddedToken[] = addedTokens(json, companions, file)
   // Settings of slow tokenizers, which the original does not heed beside tokenizer.json.
-  const { remove_space: _, do_lowercase_and_remove_accent: __, ...ownSettings } = settings
-  const defaults = { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null }
+  const { remove_space: _, do_lowercase_and_remove_accent: __, ...ownSettings } = companions.settings
+  const defaults = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null }
   return runnable(file, () => {
     // Strings of hundreds of megabytes take seconds that no time limit can end.
     const growth = growthOf(json.normalizer)
     if (growth > mostGrowth) throw new Error(`replacements that may make a text ${growth.toPrecision(2)} times as long`)
-    const inner = guardOf(file)(0, () => new Inner({ ...defaults, ...json, ...withPlainPatterns(json) }, ownSettings))
+    const inner = guardOf(file)(
+      0,
+      () => new Inner({ ...defaults, ...json, added_tokens, ...withPlainPatterns(json) }, ownSettings),
+    )
     repair(inner, json)
     return inner
   })

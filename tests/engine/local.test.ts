@@ -239,9 +239,12 @@ describe("a local model", () => {
     writeFileSync(join(copy, "special_tokens_map.json"), '{"eos_token": "</s>"}') // an end of text beside the others
     const after = describeModel(copy).fingerprint
     expect(after).not.toBe(before)
+    writeFileSync(join(copy, "added_tokens.json"), '{"<tool>": 300}')
+    const added = describeModel(copy).fingerprint
+    expect(added).not.toBe(after)
     mkdirSync(join(copy, "additional_chat_templates"))
     writeFileSync(join(copy, "additional_chat_templates/default.jinja"), "{{ messages[0].content }}")
-    expect(describeModel(copy).fingerprint).not.toBe(after)
+    expect(describeModel(copy).fingerprint).not.toBe(added)
     tf.dispose([same.model.params, other.model.params])
   })
 })

@@ -123,6 +123,11 @@ describe("config.json", () => {
     expect(() => parseConfig({ ...folder, text_config: { model_type: "llama" } })).toThrow(/text_config.model_type/)
     expect(() => parseConfig(folder)).toThrow(/text_config must be an object/)
     expect(() => parseConfig({ ...folder, text_config, quantization_config: { bits: 4 } })).toThrow(/quantization/)
+    // Gemma3ForConditionalGeneration does not cap its logits, whatever its text_config says.
+    const capped = { ...folder, text_config: { ...text_config, final_logit_softcapping: 30 } }
+    expect(() => parseConfig(capped)).toThrow(/final_logit_softcapping must be absent in a gemma3 model, got 30/)
+    const bothWays = { ...folder, text_config: { ...text_config, is_causal: null } }
+    expect(() => parseConfig(bothWays)).toThrow(/is_causal must be true or absent, got null/)
   })
 
   it("assumes what the class in transformers assumes where it says nothing", () => {
@@ -144,6 +149,9 @@ describe("config.json", () => {
     const qwen = { ...llama, num_attention_heads: 32, model_type: "qwen2", sliding_window: 8, max_window_layers: 1 }
     expect(parseConfig(qwen)).toMatchObject({ attentionBias: true, outputBias: false, window: [null, null] })
     expect(parseConfig({ ...qwen, use_sliding_window: true }).window).toEqual([null, 8])
+    // A null is not an absent field: the classes then take a key for each query.
+    expect(parseConfig({ ...qwen, num_key_value_heads: null }).kvHeads).toBe(32)
+    expect(parseConfig({ ...qwen, num_attention_heads: 4, num_key_value_heads: null }).kvHeads).toBe(4)
     const mistral = { ...llama, model_type: "mistral", num_attention_heads: 8 }
     expect(parseConfig(mistral).window).toEqual([4096, 4096])
     expect(parseConfig({ ...mistral, sliding_window: null }).window).toEqual([null, null])
@@ -266,6 +274,25 @@ describe("config.json", () => {
       "attention both ways",
       { ...gemma, use_bidirectional_attention: true },
       /use_bidirectional_attention must be false, got true/,
+    ],
+    ["attention both ways in any family", { is_causal: false }, /is_causal must be true or absent, got false/],
+    ["attention both ways by null", { is_causal: null }, /is_causal must be true or absent, got null/],
+    ["layers of their own", { per_layer_config: { "1": { rms_norm_eps: 0.5 } } }, /per_layer_config must be absent/],
+    [
+      "a window that Llama's class does not read",
+      { sliding_window: 8 },
+      /sliding_window must be null in a llama model/,
+    ],
+    [
+      "kinds of layers that Llama's class does not read",
+      { layer_types: ["sliding_attention", "full_attention"] },
+      /layer_types must be full_attention alone in a llama model/,
+    ],
+    ["no window where layers have one", { ...gemma, sliding_window: null }, /sliding_window must be a whole number/],
+    [
+      "an old rope field by layer type",
+      { rope_scaling: { full_attention: { rope_type: "linear", factor: 2 } } },
+      /rope_scaling must not be split by layer type/,
     ],
   ])("with %s is refused", (_, change, message) => {
     expect(() => parseConfig({ ...llama, ...change }, "config.json")).toThrow(message)

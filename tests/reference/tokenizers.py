@@ -106,6 +106,37 @@ def kinds():
     yield "atomic", byte_level(split(r"(?>a|an)[nt]|(?>[\p{L}[_-]]+)x|(?:\s|\x0a)++\S|."))
     yield "replace-literally", byte_level(gpt2, n.Sequence([n.Replace("a", "$&$1"), n.Replace(Regex(r"\s+"), "$$ ")]))
     yield "llama2-added", with_added(sentence_piece(n.Sequence([n.Prepend("▁"), n.Replace(" ", "▁")])))
+    letters = byte_level(gpt2)
+    letters.add_tokens(["für", "é", "北京", "<é>"])
+    yield "added-letters-of-bytes", letters
+    yield "added-single-word-ignore-merges", with_added(byte_level(split(GPT4), n.NFC(), ignore_merges=True), single_word=True)
+    blanks = sentence_piece(None, pre_tokenizers.Metaspace(prepend_scheme="always", split=False))
+    blanks.decoder = decoders.Metaspace(prepend_scheme="always")
+    yield "metaspace-decoder", blanks
+    yield "unknown-joined", plain_bpe("<unk>", fuse_unk=True)
+    yield "unknown-apart", plain_bpe("<unk>", fuse_unk=False)
+    yield "unknown-left-out", plain_bpe(None)
+    yield "unigram", trained(models.Unigram(), trainers.UnigramTrainer(vocab_size=160, special_tokens=["<unk>", "<pad>"], unk_token="<unk>", show_progress=False))
+    for name, bytes_ in (("unigram-some-bytes", ["<0x0A>", "<0xC3>", "<0xA9>"]), ("unigram-bytes", [f"<0x{i:02X}>" for i in range(256)])):
+        data = json.loads(trained(models.Unigram(), trainers.UnigramTrainer(vocab_size=420, special_tokens=["<unk>", *bytes_], unk_token="<unk>", show_progress=False)).to_str())
+        data["added_tokens"] = data["added_tokens"][:1]
+        data["model"]["byte_fallback"] = True
+        yield name, Tokenizer.from_str(json.dumps(data))
+    pieces = trained(models.WordPiece(unk_token="<unk>"), trainers.WordPieceTrainer(vocab_size=200, special_tokens=["<unk>"], show_progress=False), pre_tokenizers.BertPreTokenizer())
+    pieces.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    yield "wordpiece", pieces
+
+
+def trained(model, trainer, pre=None):
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre or pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
+
+
+def plain_bpe(unk, **model):
+    return trained(models.BPE(unk_token=unk, **model), trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>"], show_progress=False), pre_tokenizers.Whitespace())
 
 
 def qwen_lower():

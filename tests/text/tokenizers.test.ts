@@ -71,11 +71,32 @@ describe("a tokenizer that would give other ids here", () => {
     ],
     ["a model with dropout 0.1", { model: { ...model, dropout: 0.1 } }],
     ['a BPE model with the prefix "##"', { model: { ...model, continuing_subword_prefix: "##" } }],
+    ['a BPE model with the suffix "</w>"', { model: { ...model, end_of_word_suffix: "</w>" } }],
+    ['a decoder of the type "CTC"', { decoder: { type: "CTC", pad_token: "<pad>", cleanup: true } }],
   ])("is refused by name: %s", (name, change) => {
     const folder = folderOf(name.replaceAll(/\W+/g, "-"), { ...json, ...change })
     expect(() => loadTokenizer(folder)).toThrow(
       `tokenizer.json: must be a tokenizer whose ids are those of the original library, got one with ${name}`,
     )
+  })
+
+  it.each([
+    ["leaves a gap", [{ id: 400, content: "<x>" }], /added token "<x>" must have the id 369, .* got 400/],
+    ["is that of another token", [{ id: 0, content: "<x>" }], /added token "<x>" must have the id 369, .* got 0/],
+    [
+      "differs from its vocabulary",
+      [{ id: 369, content: "the" }],
+      /added token "the" must have the id 265, .* got 369/,
+    ],
+  ])("is refused where the id of an added token %s", (name, added_tokens, message) => {
+    // The original library numbers added tokens itself, behind the vocabulary, and only warns.
+    expect(() => loadTokenizer(folderOf(name.replaceAll(" ", "-"), { ...json, added_tokens }))).toThrow(message)
+  })
+
+  it("is refused where special tokens are not to be seen in texts", () => {
+    const folder = folderOf("split-special", json)
+    writeFileSync(join(folder, "tokenizer_config.json"), '{"split_special_tokens": true}')
+    expect(() => loadTokenizer(folder)).toThrow(/tokenizer_config.json, split_special_tokens: must be false/)
   })
 
   it("does not follow settings of slow tokenizers, as the original does not", () => {
@@ -86,6 +107,94 @@ describe("a tokenizer that would give other ids here", () => {
     )
     expect(loadTokenizer(folder).encode("  It IS")).toEqual(loadTokenizer(folderOf("fast", json)).encode("  It IS"))
   })
+})
+
+// What AutoTokenizer of transformers 5.23 gives for the same folders.
+describe("tokens that only the files beside tokenizer.json name", () => {
+  const of = (kind: string) => kinds.find(({ name }) => name === kind)!.json
+  const text = "a</s>b x<|im_end|>y ab<extra>cd<tool>"
+  const token = (content: string, special: boolean) => ({
+    ...{ content, special, normalized: false },
+    ...{ lstrip: false, rstrip: false, single_word: false },
+  })
+  it.each([
+    ["eos_token", "tokenizer_config.json", { eos_token: "</s>" }, ["</s>"]],
+    ["eos_token with flags", "tokenizer_config.json", { eos_token: token("</s>", true) }, ["</s>"]],
+    [
+      "a list",
+      "tokenizer_config.json",
+      { additional_special_tokens: ["<|im_end|>", "<extra>"] },
+      ["<|im_end|>", "<extra>"],
+    ],
+    ["a list of transformers 5", "tokenizer_config.json", { extra_special_tokens: ["<extra>"] }, ["<extra>"]],
+    ["a name of its own", "tokenizer_config.json", { extra_special_tokens: { tool_token: "<tool>" } }, ["<tool>"]],
+    [
+      "added_tokens_decoder",
+      "tokenizer_config.json",
+      { added_tokens_decoder: { 370: token("<|im_end|>", true), 369: token("<extra>", true) } },
+      ["<extra>", "<|im_end|>"],
+    ],
+    ["special_tokens_map.json", "special_tokens_map.json", { eos_token: "</s>" }, ["</s>"]],
+  ])("are added, by %s", (name, file, settings, added) => {
+    const folder = folderOf(`named-${name.replaceAll(/\W+/g, "-")}`, of("gpt2"))
+    writeFileSync(join(folder, file), JSON.stringify(settings))
+    const tokenizer = loadTokenizer(folder)
+    expect(added.flatMap((one) => tokenizer.encode(one))).toEqual(added.map((_, i) => 369 + i))
+    expect(tokenizer.decode(tokenizer.encode(text))).toBe(text)
+    const plain = added.reduce((rest, one) => rest.replaceAll(one, ""), text)
+    expect(tokenizer.decode(tokenizer.encode(text), { skipSpecial: true })).toBe(plain)
+    expect(tokenizer.eosIds).toEqual(added.includes("</s>") ? [369] : [])
+  })
+
+  it("of added_tokens.json are no special ones", () => {
+    const folder = folderOf("added-tokens-json", of("gpt2"))
+    writeFileSync(join(folder, "added_tokens.json"), JSON.stringify({ "<tool>": 369 }))
+    const tokenizer = loadTokenizer(folder)
+    expect(tokenizer.encode("d<tool>")).toEqual([68, 369])
+    expect(tokenizer.decode([68, 369], { skipSpecial: true })).toBe("d<tool>")
+  })
+
+  it("keep the id that the vocabulary has, and are found within words", () => {
+    const folder = folderOf("piece", of("gpt2"))
+    writeFileSync(join(folder, "tokenizer_config.json"), JSON.stringify({ eos_token: "the" }))
+    const tokenizer = loadTokenizer(folder)
+    expect(tokenizer.encode("other the")).toEqual([79, 265, 82, 221, 265])
+    expect(tokenizer.decode([79, 265, 82, 221, 265], { skipSpecial: true })).toBe("or ")
+  })
+
+  it.each([{ eos_token: "<word>" }, { added_tokens_decoder: { 365: token("<word>", true) } }])(
+    "make those of tokenizer.json special: %j",
+    (settings) => {
+      const folder = folderOf(`special-${Object.keys(settings)[0]}`, of("smollm2"))
+      expect(loadTokenizer(folder).decode([365, 65], { skipSpecial: true })).toBe("<word>a")
+      writeFileSync(join(folder, "tokenizer_config.json"), JSON.stringify(settings))
+      expect(loadTokenizer(folder).decode([365, 65], { skipSpecial: true })).toBe("a")
+    },
+  )
+
+  it.each([
+    ["LlamaTokenizer", "llama2", { tokenizer_class: "LlamaTokenizerFast" }, "llama"],
+    ["Qwen2Tokenizer", "smollm2", { tokenizer_class: "PreTrainedTokenizerFast" }, "qwen2"],
+    ["Qwen2Tokenizer", "llama3", {}, "qwen3"],
+    ["GemmaTokenizer", "llama2", {}, "gemma3_text"],
+    [null, "llama2", { tokenizer_class: "LlamaTokenizer" }, "mistral"],
+    [null, "llama2", { tokenizer_class: "PreTrainedTokenizerFast" }, "llama"],
+    [null, "llama3", { tokenizer_class: "LlamaTokenizerFast" }, "llama"],
+    [null, "metaspace-whole", { tokenizer_class: "LlamaTokenizer" }, "llama"],
+    [null, "qwen", { tokenizer_class: "Qwen2Tokenizer" }, "qwen2"],
+    [null, "gemma", {}, "gemma3"],
+    [null, "smollm2", {}, "llama"],
+  ])(
+    "are beside a note where transformers takes the parts of its class: %s, %s, %j, %s",
+    (name, kind, settings, type) => {
+      const folder = folderOf(`class-${kind}-${type}-${Object.values(settings)}`, of(kind))
+      writeFileSync(join(folder, "tokenizer_config.json"), JSON.stringify(settings))
+      writeFileSync(join(folder, "config.json"), JSON.stringify({ model_type: type }))
+      const { note } = loadTokenizer(folder)
+      if (name) expect(note).toContain(`the parts of its class ${name} instead`)
+      else expect(note).toBeUndefined()
+    },
+  )
 })
 
 describe("a tokenizer of a stranger", () => {
