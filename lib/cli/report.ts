@@ -5,12 +5,20 @@ import { writeReport } from "../report/report"
 import { writeReportFigures } from "../report/report-figures"
 import { readStudy } from "../report/study-record"
 import { writeStudyReport } from "../report/study-report"
-import { requireSound, verdictText, verify } from "../runs/verify"
+import { changedFiles, requireSound, verdictText, verify } from "../runs/verify"
 
 interface Options {
   figures?: string
   out?: string
   verify?: boolean
+}
+
+/** Says on stderr where a run is not what its manifest says. */
+async function noteChanges(run: string): Promise<void> {
+  const [first, ...more] = await changedFiles(run)
+  if (!first) return
+  const rest = more.length ? ` and ${more.length} more` : ""
+  console.error(`note: ${run} is not as it was recorded: ${first}${rest}; see --verify`)
 }
 
 export function register(program: Command): void {
@@ -44,6 +52,8 @@ The report of a stopped run covers what is finished. It can be written again at 
         for (const verdict of verdicts) console.log(verdictText(verdict))
         return requireSound(verdicts)
       }
+      const runs = other === undefined ? [run] : [run, other]
+      for (const one of runs) await noteChanges(one)
       if (other) {
         if (figures) throw new InputError("--figures works on one run, got two; leave it out")
         return console.log(await writeComparison(run, other, out))

@@ -1,9 +1,10 @@
-import { readdirSync, readFileSync } from "node:fs"
-import { join, relative } from "node:path"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { dirname, join, relative, resolve } from "node:path"
 import { type Current, currentOf } from "../config/current"
 import { hashesOf, isTemporary, removeTemporaries, writeAtomic } from "../data/files"
 import { isLockFile } from "../data/lock"
 import { secretText } from "../engine/address"
+import { InputError } from "../errors"
 import { architecture, platform } from "../machine"
 
 /** What a stage took: `done` rows or steps, tokens written by the model. */
@@ -87,6 +88,19 @@ export function withoutSecrets(argv: readonly string[]): string {
 export async function writeManifest(dir: string, manifest: Manifest, now: Current = currentOf()): Promise<void> {
   const files = await hashesOf(dir, filesOfRun(dir).filter(now.file))
   await writeAtomic(join(dir, "manifest.json"), `${JSON.stringify({ ...manifest, files }, null, 2)}\n`)
+}
+
+/**
+ * A run's manifest names all files below its folder, so another run must not lie there.
+ * @throws InputError for a folder inside of a run
+ */
+export function checkOutsideRuns(dir: string): void {
+  for (let inner = resolve(dir), outer = dirname(inner); outer !== inner; inner = outer, outer = dirname(outer)) {
+    const isRun =
+      existsSync(join(outer, "config.json")) && readdirSync(outer).some((name) => /^seed-(?:-?\d+)$/.test(name))
+    if (isRun)
+      throw new InputError(`must lie outside of other runs, got one inside of ${outer}; choose another`, { file: dir })
+  }
 }
 
 /** Removes what killed processes left unfinished in a run folder, which must be locked. */

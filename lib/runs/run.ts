@@ -21,7 +21,7 @@ import { planLog, stageClock } from "./clock"
 import { NoRowsError, type Progress, type RunContext } from "./context"
 import { type EngineOptions, openEngines } from "./engines"
 import { experiment, type Findings } from "./experiment"
-import { sweep, versions, writeManifest } from "./manifest"
+import { checkOutsideRuns, sweep, versions, writeManifest } from "./manifest"
 import { modelFolder } from "./model"
 import { commit, machine } from "./origin"
 import { openRunJudge } from "./run-judge"
@@ -69,7 +69,8 @@ export interface RunOptions extends Partial<Pick<RunContext, "signal" | "onProgr
  * keyed by all that made it: called again, whatever is done is left alone, and a changed setting repeats only the
  * stages that it matters to. Writes `config.json`, `results.json`, `results.csv`, `results.md`, `manifest.json` and
  * `report.html`.
- * @throws StoppedError when aborted; InputError for bad seeds, a folder in use, a disk that is full.
+ * @throws StoppedError when aborted; InputError for bad seeds, a folder in use or inside of another run, a disk that is
+ * full.
  */
 export async function run(config: RunConfig, options: RunOptions): Promise<Results> {
   return (await findings(config, options)).results
@@ -81,6 +82,7 @@ export async function findings(config: RunConfig, options: RunOptions): Promise<
   const dir = resolve(options.dir)
   if (options.serverSignals) checkServerSignals(config, !!(options.server || options.serve))
   if (!isWorld(config) && config.instructionsFrom !== "self-instruct") requireReadable(config.instructionsFrom)
+  checkOutsideRuns(dir)
   const lock = lockFolder(dir)
   const failing = new AbortController() // ends what the engine still has to do when anything else fails
   const signal = AbortSignal.any([failing.signal, lock.lost, ...(options.signal ? [options.signal] : [])])

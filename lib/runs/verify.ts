@@ -45,6 +45,15 @@ export async function verify(dir: string): Promise<Verdict[]> {
   return [existsSync(join(dir, "scores.json")) ? await verifyBenchmark(dir) : await verifyRun(dir)]
 }
 
+/** What the files of a finished run have other than its manifest says, a line each; a report shows them all the same. */
+export async function changedFiles(dir: string): Promise<string[]> {
+  const file = join(dir, "manifest.json")
+  if (!existsSync(file)) return []
+  const verdict = newVerdict(dir)
+  await compareFiles(verdict, readJsonFile(file).files, "manifest.json")
+  return verdict.problems
+}
+
 /** A verdict without a finding. */
 const newVerdict = (folder: string): Verdict => ({ folder, files: 0, problems: [], notes: [] })
 

@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
@@ -6,7 +6,7 @@ import { parseConfig } from "../../lib/config/config"
 import { sha256File } from "../../lib/data/files"
 import { useBackend } from "../../lib/device/tf"
 import { run } from "../../lib/runs/run"
-import { verdictText, verify } from "../../lib/runs/verify"
+import { changedFiles, verdictText, verify } from "../../lib/runs/verify"
 import { oracleModel } from "../support/oracle"
 
 const root = mkdtempSync(join(tmpdir(), "musc-verify-"))
@@ -61,6 +61,22 @@ describe("the check of a run", () => {
     expect(verdict!.files).toBeGreaterThan(20)
     expect(verdictText(verdict!)).toMatch(/files are as recorded$/)
     expect(await problemsAfter(() => {})).toBe("")
+  })
+
+  it("is shorter for a report, which names files that are not those of the manifest", async () => {
+    expect(await changedFiles(whole)).toEqual([])
+    const dir = join(root, "changed")
+    cpSync(whole, dir, { recursive: true })
+    flipVerdicts(dir)
+    expect(await changedFiles(dir)).toEqual([`${answers} is not the one of manifest.json`])
+    rmSync(join(dir, "manifest.json"))
+    expect(await changedFiles(dir)).toEqual([])
+  })
+
+  it("would not tell two runs apart within each other, so that a run inside of another is refused", async () => {
+    const inner = run(config, { dir: join(whole, "seed-0", "inner"), cache: null, local: oracleModel() })
+    await expect(inner).rejects.toThrow(`must lie outside of other runs, got one inside of ${whole}; choose another`)
+    expect(existsSync(join(whole, "seed-0", "inner"))).toBe(false)
   })
 
   it("goes on behind a file that cannot be read, and finds what else there is", async () => {
