@@ -26,14 +26,15 @@ export {
   judgeByPoints,
   selfReward,
 } from "./baselines/self-reward"
+export type { Constraint as CheckableConstraint, KindName as CheckableKind } from "./checkable/kinds"
 export { type CheckableSpec, checkableInstructions, gradeCheckable } from "./checkable/spec"
-export { checkableWorld } from "./checkable/world"
+export { checkableWorld, type Item as CheckableItem } from "./checkable/world"
 export { parseConfig, type RunConfig, runConfig } from "./config/config"
 export { type Recipe, recipeOf, recipes } from "./config/recipes"
 export { writeAtomic } from "./data/files"
 export { readInstructions } from "./data/formats"
-export { readJsonFile } from "./data/json-file"
-export { appendJsonl, readJsonl } from "./data/jsonl"
+export { type JsonObject, readJsonFile } from "./data/json-file"
+export { appendJsonl, type JsonlWriter, type Place, type ReadOptions, readJsonl } from "./data/jsonl"
 export {
   datasetInfo,
   fromRanking,
@@ -48,7 +49,15 @@ export {
   toTrlStandard,
   type WeightedPreference,
 } from "./data/preferences"
-export { type EvalItem, evalItem, type MetricsLine, type Results, results, type Score } from "./data/results"
+export {
+  type Difference,
+  type EvalItem,
+  evalItem,
+  type MetricsLine,
+  type Results,
+  results,
+  type Score,
+} from "./data/results"
 export {
   type Call,
   type CorruptedRow,
@@ -66,20 +75,32 @@ export {
   type RecombinedRow,
   recombinedRow,
   type StageName,
+  stageName,
   type TokenSignals,
   type WeighedRow,
   weighedRow,
 } from "./data/schema"
-export { currentDevice, type Device } from "./device/device"
+export { currentDevice, type Device, type Kernels } from "./device/device"
 export { type BackendChoice, type BackendName, backendNames, tf, type UsedBackend, useBackend } from "./device/tf"
-export { type CachedGenerator, cachedGenerator } from "./engine/cached"
-export type { Completion, GenerateRequest, Generator, Sampling, ScoreRequest, Scorer } from "./engine/engine"
-export { type LocalEngine, type LocalModel, openLocal } from "./engine/local"
+export { type CachedGenerator, type CacheOptions, type CallTotals, cachedGenerator } from "./engine/cached"
+export type {
+  Completion,
+  GenerateRequest,
+  Generator,
+  PreparedScorer,
+  Sampling,
+  ScoreRequest,
+  Scorer,
+  SignalScorer,
+} from "./engine/engine"
+export { type LocalEngine, type LocalModel, type LocalOptions, type OpenOptions, openLocal } from "./engine/local"
 export { type OpenAIOptions, openaiGenerator } from "./engine/openai"
 export { replyOf } from "./engine/reply"
-export { scripted } from "./engine/scripted"
+export { type ScriptedAnswer, type ScriptedGenerator, scripted } from "./engine/scripted"
+export type { ServeOptions } from "./engine/serve"
 export { type ListedModel, type OpenServer, openServer } from "./engine/server"
-export { serverScorer } from "./engine/server-scorer"
+export { type ServerScorerOptions, serverScorer } from "./engine/server-scorer"
+export type { TorchOptions } from "./engine/torch"
 export {
   BackendError,
   CheckpointError,
@@ -90,21 +111,33 @@ export {
   RefusedError,
   StoppedError,
 } from "./errors"
-export type { Benchmark, BenchmarkItem, Judge, Scoring } from "./eval/benchmark"
-export { bootstrap, quantile } from "./eval/bootstrap"
-export { figuresTable, pairedDifferences, withIntervals } from "./eval/figures"
+export type { Benchmark, BenchmarkItem, Judge, Judgement, JudgeReply, JudgeRequest, Scoring } from "./eval/benchmark"
+export { type BootstrapOptions, bootstrap, type Interval, quantile } from "./eval/bootstrap"
+export {
+  type Figure as BenchmarkFigure,
+  type Figures as BenchmarkFigures,
+  figuresTable,
+  type PairedDifference,
+  pairedDifferences,
+  type Scored,
+  withIntervals,
+} from "./eval/figures"
 export { constraintShare, type Grader, type Verdicts } from "./eval/grader"
-export { judgeOf } from "./eval/judge"
-export { readAnswers } from "./eval/responses"
+export { type JudgeCounts, type JudgeOptions, judgeOf } from "./eval/judge"
+export { type Answers, readAnswers } from "./eval/responses"
 export { differenceOf, scoreOf } from "./eval/score"
-export { pullModel } from "./hub/hub"
+export { type PullOptions, pullModel } from "./hub/hub"
 export { type HubName, parseHubName } from "./hub/name"
-export { type Adapter, readAdapter, writeAdapter } from "./model/adapter"
-export { loadConfig } from "./model/config"
+export { type Adapter, type Matrix as AdapterMatrix, readAdapter, writeAdapter } from "./model/adapter"
+export { loadConfig, type ModelConfig } from "./model/config"
 export { describePlan, type Plan, plan, type Work } from "./model/executor"
+export type { FloatDtype } from "./model/floats"
+export type { Sequence } from "./model/logprobs"
 export { fromAdapter, initLora, type Lora, merge, toAdapter } from "./model/lora"
-export { type Batch, planNeed, planStages } from "./model/memory"
+export { type Batch, type Need, planNeed, planStages } from "./model/memory"
 export { type MergeOptions, mergeAdapter } from "./model/merge"
+export type { Rope, RopeScaling } from "./model/rope-config"
+export type { Model, ModelParams, Params } from "./model/transformer"
 export { parameterCount, saveModel } from "./model/weights"
 export { type CorruptOptions, corrupt, corruptDefaults, planEdits } from "./musc/corrupt"
 export {
@@ -116,43 +149,82 @@ export {
 } from "./musc/decompose"
 export { type EvaluateOptions, evaluate } from "./musc/evaluate"
 export { type ExactWorld, exactCorrupt, exactDecompose, exactRecombine } from "./musc/exact"
-export { makePairs, type PairOptions } from "./musc/pipeline"
+export { makePairs, type PairOptions, type TextStageName } from "./musc/pipeline"
 export { type RecombineOptions, recombine, recombineDefaults } from "./musc/recombine"
 export { preferenceOf, type RespondOptions, respond, respondDefaults, respondMessages } from "./musc/respond"
 export { type FailedRow, hasPassed, type Outcome } from "./musc/row"
-export { type Rows, runStage, stageTally } from "./musc/run-stage"
+export { type Rows, runStage, type StageCount, type StageRunOptions, stageTally } from "./musc/run-stage"
 export { markNearDuplicates, type SelfInstructOptions, selfInstruct, selfInstructDefaults } from "./musc/source"
-export { type TrainSettings, trainAdapter, trainDefaults, trainModel } from "./musc/train"
+export { type RowStageName, type StageOptions, textStages } from "./musc/stages"
+export {
+  type PairCounts,
+  type SharedSettings,
+  type TrainControl,
+  type TrainRow,
+  type TrainSettings,
+  trainAdapter,
+  trainDefaults,
+  trainModel,
+} from "./musc/train"
 export { type PairVerdicts, verify } from "./musc/verify"
 export {
   defaultWeighting,
+  type OwnSignals,
+  type ScoredPair,
   type WeighOptions,
   type Weighting,
   type WeightingName,
+  type WeightsOptions,
   weigh,
   weighDefaults,
   weighSamples,
   weightings,
   weightsOf,
 } from "./musc/weigh"
+export type { Frozen } from "./ops/frozen"
 export { writeReport } from "./report/report"
 export { resultFrame } from "./report/tables"
 export { type Rng, rng, streamKey } from "./rng"
-export { type BenchmarkRun, type BenchmarkScores, runBenchmark } from "./runs/benchmark"
+export { type AnswerSource, type BenchmarkRun, type BenchmarkScores, runBenchmark } from "./runs/benchmark"
 export { benchmarkOf, benchmarks } from "./runs/benchmarks"
 export { type Comparison, compareFolders } from "./runs/compare"
-export { exactGrader, gradePair, graderOf, judgeGrader, worldGrader } from "./runs/graders"
+export type { Progress } from "./runs/context"
+export {
+  exactGrader,
+  type GradedPair,
+  gradePair,
+  graderOf,
+  type JudgeOptions as GraderOptions,
+  judgeGrader,
+  worldGrader,
+} from "./runs/graders"
 export { isEmbedded, modelFolder } from "./runs/model"
 export { resultsTable } from "./runs/results"
 export { type RunOptions, run } from "./runs/run"
 export { stageOptions, trainSettings } from "./runs/stages"
 export { runStudy, type Study, type Variant } from "./runs/study"
 export { openAdapter } from "./runs/train-stage"
-export { encodeChat, encodePrompt, renderChat } from "./text/chat"
+export { type EncodedChat, encodeChat, encodePrompt, renderChat } from "./text/chat"
+export type { ChatTemplate } from "./text/chat-template"
 export { loadTokenizer, type Tokenizer } from "./text/tokenizer"
-export { type StepLog, train } from "./train/loop"
-export { type PreferenceOptions, preferenceDefaults, preferenceLoss, preferenceLosses, sftLoss } from "./train/losses"
-export type { Objective } from "./train/objective"
+export { type Batches, type StepLog, type TrainOptions, train } from "./train/loop"
+export {
+  type PairScores,
+  type PreferenceOptions,
+  type PreferenceResult,
+  preferenceDefaults,
+  preferenceLoss,
+  preferenceLosses,
+  sftLoss,
+} from "./train/losses"
+export type { ItemOf, Objective, PairItem, PreferenceObjective, SftObjective } from "./train/objective"
+export type { AdamOptions } from "./train/optim"
 export { readQuestion } from "./world/inverse"
-export { satisfies } from "./world/kinds"
-export { gradeAnswer, sameConstraints, type WorldSpec, worldInstructions } from "./world/spec"
+export { type Constraint, satisfies } from "./world/kinds"
+export {
+  type Graded as GradedAnswer,
+  gradeAnswer,
+  sameConstraints,
+  type WorldSpec,
+  worldInstructions,
+} from "./world/spec"

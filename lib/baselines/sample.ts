@@ -6,7 +6,7 @@ import { ask, failed, type Outcome, problemOf, withCalls } from "../musc/row"
 
 /** An instruction with several different answers of the model; `input` is null where the instruction holds the text. */
 export const sampledRow = decomposedRow.extend({ answers: z.array(z.string().min(1)).min(2) })
-/** A row of `sample`: a decomposed instruction with two or more answers. */
+/** A row of `sample`: a decomposed instruction with two or more answers. @interface */
 export type SampledRow = z.infer<typeof sampledRow>
 
 /** How answers are sampled for the baselines. */

@@ -13,12 +13,12 @@ const judgedRow = sampledRow.extend({
   scores: z.array(z.number().nullable()).describe("share of constraints kept, 0 to 1, or points, 0 to 5"),
   verdicts: z.array(evalItem.shape.constraints).optional().describe("verdicts on each constraint, by answer"),
 })
-/** A sampled row with a score for each answer, and the verdicts or replies that it comes from. */
+/** A sampled row with a score for each answer, and the verdicts or replies that it comes from. @interface */
 export type JudgedRow = z.infer<typeof judgedRow>
 
 /** A preference pair of a baseline: an instruction as it stands and two answers to it. */
 const baselinePair = pairRow.pick({ chosen: true, rejected: true, clean_instruction: true })
-/** A row of a baseline with its chosen and rejected answer. */
+/** A row of a baseline with its chosen and rejected answer. @interface */
 export type BaselinePair = SampledRow & z.infer<typeof baselinePair>
 
 /** Judges each answer constraint by constraint; its score is the share of yes among the verdicts that could be read. */

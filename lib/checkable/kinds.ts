@@ -2,6 +2,7 @@ import { type ContentKind, contentKinds } from "./content"
 import { type FormKind, formKinds } from "./form"
 import type { Kind } from "./kind"
 
+/** Name of a kind of constraint that rules can check in plain English. */
 export type KindName = ContentKind | FormKind
 
 /** The table of constraints by kind: those on words and length, and those on form. */

@@ -20,7 +20,7 @@ export const checkableSpec = z.object({
   constraints: z.array(constraint).min(1).describe("all but the task itself"),
   wording: z.array(z.int().min(0)).describe("index of the wording of each constraint"),
 })
-/** What a checkable instruction was made from: enough to check an answer by rules. */
+/** What a checkable instruction was made from: enough to check an answer by rules. @interface */
 export type CheckableSpec = z.infer<typeof checkableSpec>
 
 /** Evaluation splits: `development` for choices (rate, weighting, recipe), `test` for what is reported. */

@@ -4,7 +4,7 @@ import { type Constraint, questionOf } from "./kinds"
 import { type CheckableSpec, checkableSpec, instructionOf, questionsOf, substitute } from "./spec"
 
 /** The task of an instruction, or one of its constraints. */
-type Item = { topic: string; question: string } | Constraint
+export type Item = { topic: string; question: string } | Constraint
 
 const isTask = (item: Item): item is Extract<Item, { topic: string }> => "topic" in item
 

@@ -281,8 +281,9 @@ export const runConfig = z.strictObject({
     .describe("bootstrap resamples for confidence intervals; 1,000 to 10,000"),
 })
 /**
- * All settings of a run, checked and with defaults filled in. `npx musc run --help` lists them with unit and usual
+ * * All settings of a run, checked and with defaults filled in. `npx musc run --help` lists them with unit and usual
  * range.
+ * @interface
  */
 export type RunConfig = z.output<typeof runConfig>
 export type ConfigKey = keyof RunConfig

@@ -2,6 +2,7 @@ import { readFileSync, statSync } from "node:fs"
 import { InputError } from "../errors"
 import { parseJson } from "./json"
 
+/** A JSON object whose fields are not known. */
 export type JsonObject = { [key: string]: unknown }
 
 /** Largest file that is read whole, in bytes. */

@@ -6,6 +6,7 @@ import { fileError } from "./files"
 import { parseRecordJson } from "./json"
 import { isJsonObject, type JsonObject, show } from "./json-file"
 
+/** How a JSONL file is read. */
 export interface ReadOptions {
   /** Longest line read, in bytes. */
   maxLineBytes?: number

@@ -24,7 +24,7 @@ export const evalItem = z.object({
     }),
   ),
 })
-/** One graded answer: a line of `evaluate/<method>-T<t>.jsonl`. */
+/** One graded answer: a line of `evaluate/<method>-T<t>.jsonl`. @interface */
 export type EvalItem = z.infer<typeof evalItem>
 
 const pair: z.ZodType = z.tuple([z.number(), z.number()])
@@ -43,7 +43,7 @@ const score = z.object({
   unreadable: z.int().describe("constraints without a readable verdict; left out of the rates"),
   seeds: z.array(z.object({ seed: z.int(), csr: z.number(), isr: z.number(), n: z.int() })),
 })
-/** CSR and ISR of one method at one temperature, as shares from 0 to 1, with 95 % intervals. */
+/** CSR and ISR of one method at one temperature, as shares from 0 to 1, with 95 % intervals. @interface */
 export type Score = z.infer<typeof score>
 
 const probability = z
@@ -64,6 +64,7 @@ const difference = z.object({
   isr_interval: interval,
   isr_p: probability,
 })
+/** @interface */
 export type Difference = z.infer<typeof difference>
 
 const keptShare = z.number().nullable()
@@ -164,7 +165,7 @@ export const results = z.looseObject({
   benchmarks: z.array(benchmarkResults).optional(),
   split: z.enum(["test", "development"]).optional().describe("what was answered: see evalSplit"),
 })
-/** What `results.json` of a run holds. */
+/** What `results.json` of a run holds. @interface */
 export type Results = z.infer<typeof results>
 
 /** One line of `metrics.jsonl`: an optimizer step. Preference losses add rewards, margin and accuracy. */
@@ -180,5 +181,5 @@ export const metricsLine = z.looseObject({
   margin: z.number().optional(),
   accuracy: z.number().optional(),
 })
-/** One optimizer step: a line of `metrics.jsonl`. Loss, rewards and margin are in nats. */
+/** One optimizer step: a line of `metrics.jsonl`. Loss, rewards and margin are in nats. @interface */
 export type MetricsLine = z.infer<typeof metricsLine>

@@ -8,7 +8,7 @@ import { z } from "zod"
 
 /** One chat message. */
 export const message = z.object({ role: z.enum(["system", "user", "assistant"]), content: z.string() })
-/** A chat message, as chat templates and servers take it. */
+/** A chat message, as chat templates and servers take it. @interface */
 export type Message = z.infer<typeof message>
 
 /** Whether a part of a message's content holds the model's thoughts, by the types that servers give such parts. */
@@ -45,9 +45,10 @@ const call = z.object({
   finish: z.enum(["stop", "length"]).describe("length: cut off at the token limit"),
   problem: z.string().optional().describe("why there is no reply to use: only thoughts, a refusal, a filter, …"),
 })
-/** One request to a model with its reply, kept in the row that it was made for. */
+/** One request to a model with its reply, kept in the row that it was made for. @interface */
 export type Call = z.infer<typeof call>
 
+/** Names of the stages that make pairs, in their order. */
 export const stageName = z.enum(["source", "decompose", "corrupt", "recombine", "respond", "verify", "weigh"])
 /** Name of a stage that makes pairs. */
 export type StageName = z.infer<typeof stageName>
@@ -60,7 +61,7 @@ export type AnyStage = z.infer<typeof anyStage>
 
 /** Why a row went no further. */
 export const failure = z.object({ stage: anyStage, reason: z.string() })
-/** The stage at which a row failed, and why. Later stages leave such a row alone. */
+/** The stage at which a row failed, and why. Later stages leave such a row alone. @interface */
 export type Failure = z.infer<typeof failure>
 
 /** Stage 0: an instruction to start from. */
@@ -77,12 +78,12 @@ export const instructionRow = z.looseObject({
   calls: z.record(z.string(), z.array(call)).default({}).describe("raw calls by stage"),
   failure: failure.optional(),
 })
-/** An instruction to start from: input of stage 1. */
+/** An instruction to start from: input of stage 1. @interface */
 export type InstructionRow = z.infer<typeof instructionRow>
 
 /** Stage 1: constraints as yes/no questions; constraint 0 is the task itself. */
 export const decomposedRow = instructionRow.extend({ constraints: z.array(z.string()).min(2) })
-/** Row after stage 1, `decompose`: `constraints[0]` is the task itself. */
+/** Row after stage 1, `decompose`: `constraints[0]` is the task itself. @interface */
 export type DecomposedRow = z.infer<typeof decomposedRow>
 
 export const editKind = z.enum(["constraint-dropout", "constraint-negate", "constraint-substitute"])
@@ -95,7 +96,7 @@ const edit = z.object({
   before: z.string(),
   after: z.string().nullable(),
 })
-/** One corrupted constraint: its index, the kind of edit, the question before and after (null: dropped). */
+/** One corrupted constraint: its index, the kind of edit, the question before and after (null: dropped). @interface */
 export type Edit = z.infer<typeof edit>
 
 /** Stage 2: the same constraints, some corrupted. */
@@ -103,17 +104,17 @@ export const corruptedRow = decomposedRow.extend({
   noised_constraints: z.array(z.string()).min(1),
   edits: z.array(edit).min(1),
 })
-/** Row after stage 2, `corrupt`. */
+/** Row after stage 2, `corrupt`. @interface */
 export type CorruptedRow = z.infer<typeof corruptedRow>
 
 /** Stage 3: both constraint lists written out as instructions again. */
 export const recombinedRow = corruptedRow.extend({ clean_instruction: z.string(), noised_instruction: z.string() })
-/** Row after stage 3, `recombine`. */
+/** Row after stage 3, `recombine`. @interface */
 export type RecombinedRow = z.infer<typeof recombinedRow>
 
 /** Stage 4: chosen answers the clean instruction, rejected the noised one; the prompt of the pair is the clean one. */
 export const pairRow = recombinedRow.extend({ chosen: z.string().min(1), rejected: z.string().min(1) })
-/** Row after stage 4, `respond`: a preference pair. Its prompt is `clean_instruction`. */
+/** Row after stage 4, `respond`: a preference pair. Its prompt is `clean_instruction`. @interface */
 export type PairRow = z.infer<typeof pairRow>
 
 const perToken = z.array(z.number())
@@ -131,12 +132,15 @@ export const tokenSignals = z.object({
   kl: perToken.describe("KL(p_clean || p_noised)"),
   kl_reverse: perToken.describe("KL(p_noised || p_clean)"),
 })
-/** Signals of one answer, in nats: each list has one number for each response token. */
+/** Signals of one answer, in nats: each list has one number for each response token. @interface */
 export type TokenSignals = z.infer<typeof tokenSignals>
 
 /** Token weights of both answers under one weighting: non-negative, at most 2. */
 const pairWeights = z.object({ chosen: perToken, rejected: perToken })
-/** Token weights of both answers: one number from 0 to 2 for each response token, the end-of-turn token included. */
+/**
+ * Token weights of both answers: one number from 0 to 2 for each response token, the end-of-turn token included.
+ * @interface
+ */
 export type PairWeights = z.infer<typeof pairWeights>
 
 /** Stage 5: signals of both answers and the weights that each asked-for weighting makes of them. */
@@ -148,5 +152,8 @@ export const weighedRow = pairRow.extend({
     .optional()
     .describe("the prompt that the rejected answer was sampled from, if not the noised one"),
 })
-/** Row after stage 5, `weigh`: a pair with token signals, and token weights by weighting. Input of `trainAdapter`. */
+/**
+ * Row after stage 5, `weigh`: a pair with token signals, and token weights by weighting. Input of `trainAdapter`.
+ * @interface
+ */
 export type WeighedRow = z.infer<typeof weighedRow>

@@ -4,6 +4,7 @@ import { RefusedError, StoppedError } from "../errors"
 import { type BrokenLines, CallFile } from "./call-file"
 import type { Completion, GenerateRequest, Generator } from "./engine"
 
+/** Where finished calls are kept, and what answers them. */
 export interface CacheOptions {
   /** JSONL file of finished calls; made if absent. One process at a time may have it open. */
   file: string
@@ -13,6 +14,7 @@ export interface CacheOptions {
   signal?: AbortSignal
 }
 
+/** Calls and tokens so far. */
 export interface CallTotals {
   /** Calls that the engine answered. */
   calls: number

@@ -26,12 +26,13 @@ import { openPool, type WorkerPool } from "./workers"
 /** A checkpoint in this process. */
 export interface LocalModel extends ModelDescription {
   model: Model
-  /** Processes that its engines work with, and its training; null where all is done in this one. */
+  /** Processes that its engines work with, and its training; null where all is done in this one. @internal */
   pool: WorkerPool | null
   /** Writes and scores with the model, with `lora` added if given; `dispose` frees what that took, not the model. */
   engine(lora?: Lora | null, options?: LocalOptions): LocalEngine
 }
 
+/** How an engine of a model in this process works. */
 export interface LocalOptions {
   /** answers under way at once; by default 16 to 128, as many as the model's keys and values allow (`usualSlots`) */
   batchSize?: number
@@ -60,6 +61,7 @@ export function usualSlots({ layers, kvHeads, headDim }: ModelConfig): number {
 /** Texts that are scored as one batch, of models above 100 M parameters and below. */
 const scoredTogether = (size: number) => (size > 100e6 ? 4 : 32)
 
+/** How a model is opened, and who is told. */
 export interface OpenOptions {
   onLoad?: (done: number, total: number) => void
   /** called with what a user should know about the folder; by default a warning of the process */

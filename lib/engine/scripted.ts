@@ -4,6 +4,7 @@ import type { Completion, GenerateRequest, Generator } from "./engine"
 /** One answer of a script: the text, or text with the reason why it ended, or an error to throw. */
 export type ScriptedAnswer = string | Partial<Completion> | Error
 
+/** A generator that answers from a script and keeps what it was asked. */
 export interface ScriptedGenerator extends Generator {
   /** Every request so far, in the order of arrival. */
   readonly requests: readonly GenerateRequest[]

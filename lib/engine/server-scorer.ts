@@ -15,6 +15,7 @@ const ways = {
 } as const
 type Way = keyof typeof ways
 
+/** How a server is asked for log-probs. */
 export interface ServerScorerOptions extends OpenAIOptions {
   /** Tokenizer and chat template of the model that is served: the server gets token ids. */
   tokenizer: Tokenizer

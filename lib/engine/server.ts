@@ -17,7 +17,7 @@ export const listedModel = z.object({
   owned_by: z.string().nullish(),
   max_model_len: z.number().nullish(),
 })
-/** A model as the server lists it under `/models`. */
+/** A model as the server lists it under `/models`. @interface */
 export type ListedModel = z.infer<typeof listedModel>
 const modelList = z.object({ data: z.array(z.unknown()) })
 

@@ -88,7 +88,7 @@ interface Worker {
   jobs: Map<number, Job>
 }
 
-interface SessionOptions {
+export interface SessionOptions {
   /** answers that a process has under way at once */
   slots?: number
   onTokens?: (count: number) => void

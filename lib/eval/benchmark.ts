@@ -29,6 +29,7 @@ export interface JudgeRequest {
   topLogprobs?: number
 }
 
+/** What a judge said to one question. */
 export interface JudgeReply {
   text: string
   /** The most likely first tokens with their log-probs, where asked for and given. */

@@ -1,5 +1,6 @@
 import { streamKey, uniformAt } from "../rng"
 
+/** How a bootstrap interval is drawn. */
 export interface BootstrapOptions {
   /** Resamples, 1,000 to 10,000. */
   samples: number
@@ -9,6 +10,7 @@ export interface BootstrapOptions {
   level?: number
 }
 
+/** Both ends of an interval. */
 export type Interval = [low: number, high: number]
 
 /**

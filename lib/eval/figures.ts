@@ -11,6 +11,7 @@ export interface Scored<Result = unknown> {
 /** Figures by name, of any set of results. */
 export type Figures<Result> = (results: readonly Result[]) => Record<string, number>
 
+/** One figure of a benchmark with its interval. */
 export interface Figure {
   value: number
   interval: Interval
@@ -36,6 +37,7 @@ export function withIntervals<Result>(
   )
 }
 
+/** One figure of two lists of results to the same items, and their difference with its paired interval. */
 export interface PairedDifference {
   a: number
   b: number

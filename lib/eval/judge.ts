@@ -3,6 +3,7 @@ import { replyOf } from "../engine/reply"
 import { streamKey } from "../rng"
 import type { Judge, JudgeReply, JudgeRequest } from "./benchmark"
 
+/** How a judge is asked again. */
 export interface JudgeOptions {
   /** Times that one question is asked at most, 1 to 10, until the reply can be read. */
   tries: number
@@ -15,6 +16,7 @@ export interface JudgeOptions {
 
 export const judgeDefaults: JudgeOptions = { tries: 3, retryTemperature: 0.5 }
 
+/** How often a judge was asked, and how often in vain. */
 export interface JudgeCounts {
   /** Questions put to the judge. */
   asked: number

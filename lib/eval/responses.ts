@@ -8,6 +8,7 @@ import type { BenchmarkItem } from "./benchmark"
 /** No model's answer is longer; longer records are refused. */
 const MAX_RECORD_BYTES = 4 * 2 ** 20
 
+/** The answers that a file holds for a benchmark. */
 export interface Answers {
   /** Answers by item id, one a turn. */
   answers: ReadonlyMap<string, readonly string[]>

@@ -15,6 +15,7 @@ export const linearNames = [
 ]
 export type LinearName = (typeof linearNames)[number]
 
+/** A matrix of an adapter. */
 export interface Matrix {
   shape: readonly [number, number]
   /** row-major */

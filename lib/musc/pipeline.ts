@@ -4,7 +4,8 @@ import type { FailedRow, Outcome } from "./row"
 import { type Rows, runStage } from "./run-stage"
 import { type RowStageName, type StageOptions, stageNamed, textStages } from "./stages"
 
-type TextStageName = (typeof textStages)[number]
+/** Name of a stage that writes text: decompose, corrupt, recombine or respond. */
+export type TextStageName = (typeof textStages)[number]
 
 /** Options of each stage by its name, and how many rows are worked on at once. */
 export type PairOptions = { [Name in TextStageName]?: Partial<StageOptions[Name]> } & {

@@ -7,6 +7,7 @@ import { type FailedRow, hasPassed, type Outcome } from "./row"
 /** Rows as they come: an array, a file being read, or the output of another stage. */
 export type Rows<Row> = AsyncIterable<Row> | Iterable<Row>
 
+/** How a stage works through its rows. */
 export interface StageRunOptions<Row> {
   /** Rows worked on at once, 1 to a few hundred. */
   concurrency: number

@@ -21,7 +21,8 @@ import { type FailedRow, hasPassed } from "./row"
 import type { Rows } from "./run-stage"
 import { defaultWeighting, type ScoredPair, type WeightingName, weightsOf } from "./weigh"
 
-interface SharedSettings {
+/** Settings of a training, whatever its loss. */
+export interface SharedSettings {
   /** Run seed, any integer: start of the adapter and order of the pairs. */
   seed: number
   /** Rank of the LoRA, on all linear layers; paper 8. */
@@ -113,6 +114,7 @@ export interface PairCounts {
   otherWeights: number
 }
 
+/** How a training is watched, stopped and resumed. */
 export interface TrainControl extends Pick<TrainOptions, "checkpoint" | "signal" | "onStep"> {
   /** Called once, before the first step. */
   onPairs?: (counts: PairCounts) => void | Promise<void>

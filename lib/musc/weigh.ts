@@ -180,6 +180,7 @@ export const weighDefaults: WeighOptions = {
   firstTokenZero: false,
 }
 
+/** What weights depend on besides the signals. */
 export interface WeightsOptions {
   /** Of the row; part of the random stream of `random`. */
   id?: string

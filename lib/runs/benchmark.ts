@@ -70,7 +70,7 @@ export const benchmarkScores = z.looseObject({
   notes: z.array(z.string()),
   bootstrap: z.object({ samples: z.int(), seed: z.int() }),
 })
-/** What `scores.json` of a benchmark holds. */
+/** What `scores.json` of a benchmark holds. @interface */
 export type BenchmarkScores = z.infer<typeof benchmarkScores>
 
 interface Answered {

@@ -90,6 +90,7 @@ export function graderOf(judge: Generator, options: JudgeOptions): Grader {
   return (row, answer) => (exactGrader(row) ?? ask)(row, answer)
 }
 
+/** Verdicts on both answers of a pair. */
 export interface GradedPair extends PairVerdicts {
   id: string
   /** the same of those constraints that were corrupted, where the edits name them as the grader does */

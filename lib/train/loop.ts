@@ -26,6 +26,7 @@ export interface Batches<Item> {
   at(step: number): readonly Item[]
 }
 
+/** What a training loop does: its objective, its batches, its learning rate. */
 export interface TrainOptions<O extends Objective = Objective> extends Learner {
   objective: O
   batches: Batches<ItemOf<O>>

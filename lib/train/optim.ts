@@ -10,6 +10,7 @@ export interface AdamState {
   v: Tensor1D // [P]
 }
 
+/** Settings of AdamW. */
 export interface AdamOptions {
   beta1: number
   beta2: number

@@ -17,7 +17,7 @@ export const worldSpec = z.object({
   wording: z.array(z.int()).describe("per constraint: index of its clause, or -1 for the wording inside the opening"),
   joined: z.array(z.boolean()).describe('per constraint: its clause follows the one before it with "and"'),
 })
-/** What an instruction of the embedded world was made from: enough to check an answer exactly. */
+/** What an instruction of the embedded world was made from: enough to check an answer exactly. @interface */
 export type WorldSpec = z.infer<typeof worldSpec>
 
 export const openings = [
@@ -205,6 +205,7 @@ export function worldInstructions(options: {
   })
 }
 
+/** A constraint of the embedded world, its question, and whether a text keeps it. */
 export interface Graded extends Constraint {
   question: string
   satisfied: boolean
