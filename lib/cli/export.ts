@@ -23,8 +23,9 @@ import type { FloatDtype } from "../model/floats"
 import { preferenceOf } from "../musc/respond"
 import { type WeightingName, weightings } from "../musc/weigh"
 import { modelFolder } from "../runs/model"
-import { encodePrompt } from "../text/chat"
+import { type CutOff, encodePairs } from "../train/pairs"
 import { merge } from "./merge"
+import { onOff } from "./servers"
 
 const targets = {
   pairs: ["trl", "llama-factory"],
@@ -39,13 +40,14 @@ interface Options {
   model?: string
   base?: string
   weighting?: WeightingName
+  thinking?: boolean
   dtype?: Lowercase<FloatDtype>
 }
 
 /** What each kind reads beside --out and --to. */
 const reads: Readonly<Record<Kind, readonly (keyof Options)[]>> = {
   pairs: [],
-  weights: ["model", "weighting"],
+  weights: ["model", "weighting", "thinking"],
   adapter: ["base"],
 }
 
@@ -66,6 +68,7 @@ export function register(program: Command): void {
         Object.keys(weightings),
       ),
     )
+    .option("--thinking <on|off>", "weights: thinking on or off, where the pairs were weighed so", onOff)
     .addOption(new Option("--dtype <type>", "of the former kind merged").choices(["bf16", "f32", "f16"]).hideHelp())
     .addHelpText(
       "after",
@@ -93,7 +96,7 @@ async function exportCommand(kind: string, from: string, options: Options): Prom
   if (!forms.includes(to)) {
     throw new InputError(`must be one of ${forms.join(", ")} for ${known}, got ${to}; choose one`, { field: "--to" })
   }
-  const unread = (["model", "base", "weighting", "dtype"] as const).find(
+  const unread = (["model", "base", "weighting", "thinking", "dtype"] as const).find(
     (name) => options[name] !== undefined && !reads[known].includes(name),
   )
   if (unread) {
@@ -154,12 +157,12 @@ async function exportPairs(from: string, to: string, out: string): Promise<void>
   console.log(`entry for dataset_info.json:\n${JSON.stringify(entry, null, 2)}`)
 }
 
-async function exportWeights(from: string, { out, model, weighting = "kl" }: Options): Promise<void> {
+async function exportWeights(from: string, { out, model, weighting = "kl", thinking }: Options): Promise<void> {
   if (!model)
     throw new InputError("must name the model that weighed the pairs (its tokenizer is needed), got nothing", {
       field: "--model",
     })
-  const { tokenizer } = describeModel(await modelFolder(model, { settingsOnly: true }))
+  const { tokenizer } = describeModel(await modelFolder(model, { settingsOnly: true }), { thinking })
   const records: object[] = []
   let [failed, zeroed] = [0, 0]
   for await (const { value, place } of readRecords(from)) {
@@ -177,9 +180,14 @@ async function exportWeights(from: string, { out, model, weighting = "kl" }: Opt
         place,
       )
     }
-    const pair = preferenceOf(parsed)
+    const pair = { ...preferenceOf(parsed), weights }
+    // Another tokenizer, template or thinking setting than those of the weigh stage would shift all weights.
+    const refused: CutOff = { leftOut: 0, shortened: 0 }
+    const [item] = encodePairs(tokenizer, [{ id: parsed.id, ...pair }], Number.POSITIVE_INFINITY, refused)
+    if (!item)
+      throw new InputError(`must be a pair that the model can read, got ${refused.refusal}; leave it out`, place)
     if (!sharesFirstWeight(weights)) zeroed++
-    records.push(toTokenWeighted({ ...pair, weights, promptTokens: encodePrompt(tokenizer, pair.prompt).length }))
+    records.push(toTokenWeighted({ ...pair, promptTokens: item.prompt.length }))
   }
   await writeAtomic(out, jsonArray(records))
   tell(out, records.length, failed)

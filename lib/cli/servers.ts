@@ -201,7 +201,7 @@ const addresses = (field: string) => (text: string) =>
     .map(({ href }) => href)
     .join(",")
 
-function onOff(text: string): boolean {
+export function onOff(text: string): boolean {
   if (text === "on" || text === "off") return text === "on"
   throw new InvalidArgumentError(`must be on or off, got ${text}`)
 }

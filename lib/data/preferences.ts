@@ -129,6 +129,9 @@ function sharedText(a: readonly string[], b: readonly string[]): string {
  */
 export function toRanking({ prompt, chosen, rejected }: Preference) {
   const system = prompt[0]?.role === "system" ? prompt[0].content : undefined
+  // The reader takes an empty text for none, and many templates then write a system message of their own.
+  if (system === "")
+    throw new InputError("a ranking record cannot hold an empty system message; give it a text, or leave it out")
   const turns = prompt.slice(system === undefined ? 0 : 1)
   if (turns.length % 2 === 0 || turns.some(({ role }, i) => role !== (i % 2 ? "assistant" : "user"))) {
     throw new InputError(

@@ -291,6 +291,11 @@ describe("the authors' token-weighted file", () => {
     expect(fromTokenWeighted(toTokenWeighted(long), place)).toEqual(long)
   })
 
+  it("cannot hold an empty system message, as its reader has none then", () => {
+    const empty = { role: "system" as const, content: "" }
+    expect(() => toTokenWeighted({ ...weighted, prompt: [empty, user("Hi")] })).toThrow(/cannot hold an empty system/)
+  })
+
   it("joins instruction and input by one newline, as the program that reads it", () => {
     const record = { ...toTokenWeighted(weighted), instruction: "Sum up.", input: "Text." }
     expect(fromTokenWeighted(record, place).prompt).toEqual([user("Sum up.\nText.")])
