@@ -5,6 +5,7 @@ import { readRecords } from "./json-array"
 import { isJsonObject } from "./json-file"
 import { objectOf, type Place, parseRecord } from "./jsonl"
 import { fromReleased, isReleased } from "./released"
+import { isChatAsText, isRendered } from "./rendered"
 import { type InstructionRow, instructionRow, type PairRow, textContent, weighedRow } from "./schema"
 import { transcript } from "./transcript"
 
@@ -19,10 +20,23 @@ const turn = z
     role: z.string().nullish(),
     value: z.unknown().optional(),
     content: z.unknown().optional(),
+    input: z.unknown().optional(),
   })
   .nullable()
-  .transform((t) => ({ role: t?.from ?? t?.role ?? "", content: t?.value ?? t?.content }))
-const chat = z.array(turn)
+  .transform((t) => {
+    // Capybara has both sides of a turn in one: `input` and `output`.
+    const isBoth = t?.from === undefined && t?.role === undefined && typeof t?.input === "string"
+    return isBoth
+      ? { role: "user", content: t.input }
+      : { role: t?.from ?? t?.role ?? "", content: t?.value ?? t?.content }
+  })
+/** Plain texts are turns of user and assistant by turns, as in LIMA. */
+const chat = z.union([
+  z.array(turn),
+  z
+    .array(z.string())
+    .transform((texts) => texts.map((content, i) => ({ role: i % 2 ? "assistant" : "user", content }))),
+])
 
 const CHAT_FIELDS = ["conversations", "messages", "conversation", "prompt"] as const
 
@@ -47,12 +61,12 @@ const plain = z.looseObject({
 /**
  * The instructions of a seed file, JSON array or JSONL, each record in any of the known shapes: `instruction` and
  * perhaps `input` (plain, Alpaca, InFoBench, our own rows; also Dolly and Self-Instruct), ShareGPT `conversations` or
- * `messages` (first user turn), `prompt` (text, transcript or messages, as in TRL files), released MuSC rows. Of a
+ * `messages` (first user turn; also Capybara and LIMA), `prompt` (text, transcript or messages, as in TRL files), released MuSC rows. Of a
  * record with earlier turns the first one is taken: later ones cannot be understood alone. A system message is kept as
  * `system`, but no stage reads it. `constraints`, or `decomposed_questions` as in InFoBench, are yes/no questions of
  * which the first is the task itself. Fields that we do not know stay in the row. Rows without an id get file name and
  * line; a repeated id gets the line added, because ids address random streams. A record whose instruction is empty, or
- * holds an image, comes out as a failed row that reads "(none)".
+ * holds an image, a rendered chat template or messages as a text, comes out as a failed row that reads "(none)".
  * @throws InputError naming file and line for a record of no known shape; see readRecords.
  */
 export async function* readInstructions(file: string): AsyncGenerator<InstructionRow> {
@@ -73,7 +87,15 @@ export function toInstruction(value: unknown, place: Required<Place>): Instructi
   const id = typeof ownId === "string" || typeof ownId === "number" ? `${ownId}` : ""
   const about = { id: id || `${basename(place.file)}-${place.line}`, source }
   if (isReleased(record)) return fromReleased(record, place, about)
-  const { instruction, input, system, reason = "no instruction" } = parts(record, place)
+  const { input, system, ...found } = parts(record, place)
+  const instead = isRendered(found.instruction)
+    ? "a rendered chat template instead of an instruction"
+    : isChatAsText(found.instruction)
+      ? "a list of messages as a text instead of an instruction"
+      : undefined
+  const { instruction, reason } = instead
+    ? { instruction: "", reason: instead }
+    : { instruction: found.instruction, reason: found.reason ?? "no instruction" }
   const { constraints, decomposed_questions } = record
   const brought = constraints ?? decomposed_questions
   const row = parseRecord(

@@ -3,6 +3,7 @@ import { InputError } from "../errors"
 import type { JsonObject } from "./json-file"
 import { type Place, parseRecord } from "./jsonl"
 import { checkAnswerRole, fromRanking, fromTokenWeighted, fromTrl, type Preference } from "./preferences"
+import { endMarkOf, isChatAsText, isRendered } from "./rendered"
 import { type Message, type PairWeights, textContent } from "./schema"
 
 /** Preference files of other programs, read as they are. */
@@ -101,17 +102,39 @@ export function toFilePair(value: object, place: Place & { record: number }): Fi
   const id = "id" in value && ["string", "number"].includes(typeof value.id) ? `${value.id}` : `${place.record}`
   const form = pairForm(value)
   if (form) checkUnread(value, form, place)
+  const pair = pairOf(value, form, place)
+  checkBare(pair, place)
+  return { id, ...pair }
+}
+
+/** Refuses texts that stand for more than themselves: a template would be applied twice, messages taken for words. */
+function checkBare({ prompt, chosen, rejected }: Preference, place: Place): void {
+  const last = prompt.at(-1)?.content ?? ""
+  const wrong = (field: string, problem: string) => {
+    throw new InputError(problem, { ...place, field })
+  }
+  if (isRendered(last))
+    wrong("prompt", "a prompt must be bare, got a rendered chat template; give its messages, or the user's text alone")
+  if (isChatAsText(last)) wrong("prompt", "messages must be a list, got one as a text; parse it first")
+  if (isChatAsText(chosen) && isChatAsText(rejected))
+    wrong("chosen", "messages must be a list, got one as a text; parse it first")
+  const mark = endMarkOf(chosen)
+  if (mark && mark === endMarkOf(rejected))
+    wrong("chosen", `an answer must end without its end-of-turn token, got ${mark}; cut it off: the template adds it`)
+}
+
+function pairOf(value: object, form: ReturnType<typeof pairForm>, place: Place): Omit<FilePair, "id"> {
   switch (form) {
     case "the authors' token-weighted file": {
       const { weights, promptTokens: _, ...pair } = fromTokenWeighted(value, place)
-      return { id, ...pair, tokenWeights: weights }
+      return { ...pair, tokenWeights: weights }
     }
     case "ShareGPT ranking":
-      return { id, ...asked(fromShareGptRanking(value, place), place) }
+      return asked(fromShareGptRanking(value, place), place)
     case "Alpaca ranking":
-      return { id, ...fromRanking(value, place) }
+      return fromRanking(value, place)
     case "TRL preference":
-      return { id, ...asked(fromTrl(value, place), place) }
+      return asked(fromTrl(value, place), place)
     default: {
       const fields = Object.keys(value).slice(0, 8).join(", ") || "no field"
       const other = otherForms.find((one) => one.fields.every((field) => field in value))

@@ -70,6 +70,11 @@ export function fromTrl(value: unknown, place: Place): Preference {
   }
   if (typeof chosen === "string" && typeof rejected === "string") {
     if (prompt.length) return { prompt, chosen, rejected }
+    if (promptValue === "" && chosen === record.chosen)
+      throw new InputError("prompt must be given, got an empty text; leave the record out", {
+        ...place,
+        field: "prompt",
+      })
     const other = otherPrompts.find((field) => record[field])
     if (other)
       throw new InputError(`prompt must be given, got ${other} instead; rename that field`, { ...place, field: other })

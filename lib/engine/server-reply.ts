@@ -1,3 +1,4 @@
+import { withoutEndMarks } from "../data/rendered"
 import { splitThoughts } from "../text/thoughts"
 import type { Completion } from "./engine"
 import { CUT_IN_THOUGHTS } from "./reply"
@@ -163,25 +164,6 @@ const partText = (value: unknown): string => {
 /** The text of one of OpenRouter's `reasoning_details`, where it is not hidden. */
 const detailText = (detail: unknown): string =>
   isFields(detail) ? ([detail.text, detail.summary].map(textOf).find(Boolean) ?? "") : ""
-
-/** End-of-turn tokens, which some servers leave at the end of the text. */
-const endMarks =
-  "<|im_end|> <|eot_id|> <|endoftext|> <|end|> <|return|> <end_of_turn> <｜end▁of▁sentence｜> </s>".split(" ")
-
-/** From the end on, since a reply of 8 MiB may be made of them. */
-function withoutEndMarks(text: string): string {
-  let [end, kept] = [text.length, text.length]
-  const struck = text.lastIndexOf("<s>")
-  // HTML's tag for what is struck out looks like an end-of-turn token; at the very beginning the other is one too.
-  const html = text.slice(0, Math.max(0, struck)).trim() ? text.indexOf("</s>", struck) : -1
-  for (;;) {
-    while (end && !text[end - 1]!.trim()) end--
-    const mark = endMarks.find((one) => end >= one.length && text.startsWith(one, end - one.length))
-    if (!mark || (mark === "</s>" && end - mark.length === html)) return text.slice(0, kept)
-    end -= mark.length
-    kept = end
-  }
-}
 
 const count = (value: unknown): number | undefined =>
   Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) < 1e9 ? (value as number) : undefined

@@ -1,5 +1,6 @@
 import { readRecords } from "../data/json-array"
 import { groupBy } from "../data/numbers"
+import { withoutEndMarks } from "../data/rendered"
 import { InputError } from "../errors"
 import { splitThoughts } from "../text/thoughts"
 import { type AnswerRow, promptKey, readAnswerRow } from "./answer-row"
@@ -21,7 +22,7 @@ export interface Answers {
  * decides: an id that belongs to another prompt (such as a row number) is passed over, and an answer to none of the
  * prompts is left out, both counted. A prompt's answer goes to every item with that prompt, unless there are as many
  * answers as such items, which then match in order. Items without an answer are left out of the scores and counted.
- * Thoughts of a model that thinks aloud are no part of its answer.
+ * Thoughts of a model that thinks aloud are no part of its answer, nor are end-of-turn tokens behind it.
  * @throws InputError naming file, line and field: what breaks the shapes, the wrong number of turns, an item answered
  * in two ways, a record above 4 MiB, not UTF-8, not JSON (such as NaN), no answer to any item.
  */
@@ -42,7 +43,7 @@ interface Found {
 
 /** Rows of answers, matched to the items one by one, with counts of what does not fit. */
 class Matching {
-  /** without thoughts */
+  /** without thoughts and end-of-turn tokens */
   readonly answers = new Map<string, readonly string[]>()
   private readonly found = new Map<string, Found>()
   private readonly byId: ReadonlyMap<string, BenchmarkItem>
@@ -58,6 +59,7 @@ class Matching {
   private repeated = 0
   private thinking = 0
   private unfinished = 0
+  private marked = 0
 
   constructor(
     private readonly file: string,
@@ -106,10 +108,9 @@ class Matching {
     if (split.some(({ thoughts }) => thoughts)) this.thinking++
     if (split.some((turn) => turn.unfinished)) this.unfinished++
     this.found.set(id, found)
-    answers.set(
-      id,
-      split.map(({ answer }) => answer),
-    )
+    const bare = split.map(({ answer }) => withoutEndMarks(answer))
+    if (bare.some((text, i) => text !== split[i]!.answer)) this.marked++
+    answers.set(id, bare)
   }
 
   /** Gives the answers that only name a prompt to the items that have it. @throws InputError for one too many */
@@ -155,6 +156,7 @@ class Matching {
       repeated && `answers that stand there twice, alike: ${repeated}`,
       unknown.length && `answers for none of the items: ${unknown.length}, the first on line ${unknown[0]}`,
       thinking && `answers that begin with thoughts, which are left out: ${thinking}`,
+      this.marked && `answers that end in an end-of-turn token, which is left out: ${this.marked}`,
       unfinished && `answers that end inside their thoughts, scored as empty: ${unfinished}`,
       empty && `empty answers, scored as they are: ${empty}`,
     ].filter((note) => typeof note === "string")

@@ -56,6 +56,17 @@ describe("seed records", () => {
       { instruction: "Who?", context: "Some text.", response: "x", category: "qa" },
       { instruction: "Who?", input: "Some text." },
     ],
+    [
+      "Capybara, whose turns hold both sides",
+      {
+        conversation: [
+          { input: "Do it.", output: "ok" },
+          { input: "More.", output: "ok" },
+        ],
+      },
+      { instruction: "Do it." },
+    ],
+    ["LIMA, whose turns are plain texts", { conversations: ["Do it.", "ok"] }, { instruction: "Do it." }],
     ["a context that is no text", { instruction: "Who?", context: [1] }, { instruction: "Who?", input: null }],
     [
       "Self-Instruct, whose texts are in its instances",
@@ -166,6 +177,15 @@ describe("seed records", () => {
     ]
     const row = instructionRow.parse(toInstruction({ messages: [{ role: "user", content }] }, place))
     expect(row.failure).toEqual({ stage: "source", reason: "more than text in the user turn" })
+  })
+
+  it("with what another program has put together come out failed, with the reason", () => {
+    const reasonOf = (record: object) => instructionRow.parse(toInstruction(record, place)).failure?.reason
+    const rendered = "<|im_start|>user\nDo it.<|im_end|>\n<|im_start|>assistant\n"
+    expect(reasonOf({ prompt: rendered })).toBe("a rendered chat template instead of an instruction")
+    const messages = JSON.stringify([{ role: "user", content: "Do it." }])
+    expect(reasonOf({ messages })).toBe("a list of messages as a text instead of an instruction")
+    expect(reasonOf({ prompt: 'Explain [{"role": "user"}].' })).toBeUndefined()
   })
 
   it("of another shape are refused with the fields that they have", () => {

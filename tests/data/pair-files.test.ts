@@ -122,6 +122,26 @@ describe("a preference file of another program", () => {
     await expect(pairsOf([record])).rejects.toThrow(`prompt: a prompt must end in a user message, got ${role};`)
   })
 
+  it.each<[string, object]>([
+    ["prompt: a prompt must be bare", { prompt: "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n" }],
+    ["prompt: a prompt must be bare", { prompt: [user("<s>[INST] q [/INST]")] }],
+    ["prompt: a prompt must be bare", { prompt: "Below is an instruction.\n\n### Instruction:\nq\n\n### Response:\n" }],
+    ["prompt: messages must be a list", { prompt: JSON.stringify([user("q")]) }],
+    [
+      "chosen: messages must be a list",
+      { prompt: "q", chosen: JSON.stringify([assistant("a")]), rejected: "[{'role': 'assistant', 'content': 'b'}]" },
+    ],
+    ["chosen: an answer must end without its end-of-turn token", { prompt: "q", chosen: "a</s>", rejected: "b</s>\n" }],
+  ])("with texts that stand for more than themselves is refused: %s", async (message, record) => {
+    await expect(pairsOf([{ chosen: "a", rejected: "b", ...record }])).rejects.toThrow(message)
+  })
+
+  it("may speak of templates and tokens", async () => {
+    const prompt = "<|im_start|>user\nWhat is this?"
+    const [pair] = await pairsOf([{ prompt, chosen: "<|im_end|> ends a turn.", rejected: "It is </s>" }])
+    expect(pair).toMatchObject({ prompt: [user(prompt)], chosen: "<|im_end|> ends a turn.", rejected: "It is </s>" })
+  })
+
   it("whose answers are turns of the user is refused", async () => {
     const record = { prompt: [user("q")], chosen: [user("a")], rejected: [assistant("b")] }
     await expect(pairsOf([record])).rejects.toThrow(/chosen: an answer must be the assistant's, got user/)

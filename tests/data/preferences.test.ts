@@ -174,6 +174,7 @@ describe("TRL files", () => {
       /a list with reasoning/,
     ],
     [{ chosen: "x", rejected: "y" }, /prompt must be given, or shared by both answers/],
+    [{ prompt: "", chosen: "ax", rejected: "ay" }, /line 2, prompt: .*got an empty text; leave the record out/],
     [
       { prompt: [user("p")], chosen: [user("a"), user("b")], rejected: [user("c")] },
       /2 chosen and 1 rejected messages/,

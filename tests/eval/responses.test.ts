@@ -46,6 +46,12 @@ describe("answers made elsewhere", () => {
     expect(notes).toEqual(["rows with several choices, of which the first counts: 1"])
   })
 
+  it("are scored without an end-of-turn token behind them, which is said", async () => {
+    const { answers, notes } = await read({ key: 1, response: "a<|im_end|>\n" }, { prompt: "two?", response: "b" })
+    expect(answers).toEqual({ 1: ["a"], 2: ["b"], 3: ["b"] })
+    expect(notes).toContain("answers that end in an end-of-turn token, which is left out: 1")
+  })
+
   it("match in order where a prompt stands as often in the benchmark", async () => {
     const { answers } = await read({ prompt: "two?", response: "x" }, { prompt: "two?", response: "y" })
     expect(answers).toEqual({ 2: ["x"], 3: ["y"] })
