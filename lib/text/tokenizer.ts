@@ -73,18 +73,7 @@ export function loadTokenizer(dir: string): Tokenizer {
   const map = legacy ? optional(tokenMap) : {}
   const companions = { settings, map, added: legacy ? optional(addedMap) : {} }
   const inner = construct(json, companions, file)
-  const specialIds = new Set<number>()
-  const addedIds = new Set<number>()
-  for (const [id, token] of inner.get_added_tokens_decoder()) {
-    addedIds.add(id)
-    if (token.special && !isThoughtMark(token.content)) specialIds.add(id)
-  }
   const specialTexts = Object.fromEntries([...specialTokens(companions)].map(([name, { content }]) => [name, content]))
-  const special = (name: string): number[] => {
-    const text = specialTexts[`${name}_token`]
-    const id = text === undefined ? undefined : inner.token_to_id(text)
-    return id === undefined ? [] : [id]
-  }
   const text = isJsonObject(model.text_config) ? model.text_config : {}
   const rows = embeddingRows(model, text)
   const vocabulary = inner.get_vocab()
@@ -94,19 +83,72 @@ export function loadTokenizer(dir: string): Tokenizer {
     ...(beyond.length ? [beyondNote(file, beyond, rows)] : []),
     ...(rebuilt ? [rebuiltNote(file, rebuilt)] : []),
   ]
+  const special = (name: string): number[] => {
+    const text = specialTexts[`${name}_token`]
+    const id = text === undefined ? undefined : inner.token_to_id(text)
+    return id === undefined ? [] : [id]
+  }
   const field = (name: string): number[] =>
     [generation, model, text].flatMap((from) => idList(from[`${name}_token_id`]))
   const inRows = (ids: readonly number[]) => [...new Set(ids)].filter((id) => id < rows)
   const eosIds = inRows([...field("eos"), ...special("eos")])
   const bosId = inRows([...special("bos"), ...field("bos")])[0] ?? null
+  const codec = new Codec(file, inner, json, rows)
+  return {
+    name: basename(resolve(dir)),
+    vocabSize: 1 + [...vocabulary.values()].reduce((a, b) => Math.max(a, b), -1),
+    ...(notes.length && { note: notes.join("; ") }),
+    eosIds,
+    bosId,
+    padId: inRows([...special("pad"), ...field("pad"), ...eosIds, 0])[0]!,
+    addsBos: bosId !== null && codec.firstId("a") === bosId,
+    addedIds: codec.addedIds,
+    specialIds: codec.specialIds,
+    specialTexts,
+    chatTemplate: readChatTemplate(dir, settings),
+    encode: (text) => codec.encode(text),
+    decode: (ids, options) => codec.decode(ids, options),
+    tokenText: (ids) => codec.tokenText(ids),
+  }
+}
 
-  const guard = guardOf(file)
-  const untimed = <T>(_: number, work: () => T) => work()
-  const hangs = canHang(json.normalizer) || canHang(json.pre_tokenizer) || modelCanHang(json.model as JsonObject)
-  const [timed, decodeTimed] = [hangs ? guard : untimed, canHang(json.decoder) ? guard : untimed]
-  const encode = (text: string) => {
+/** Runs work on texts of so many characters, or tokens, within a time limit. */
+type Guard = <T>(size: number, work: () => T) => T
+
+/** Text to ids and back, by the tokenizer library; with a time limit where a pattern may never end. */
+class Codec {
+  readonly addedIds = new Set<number>()
+  readonly specialIds = new Set<number>()
+  private readonly encoding: Guard
+  private readonly decoding: Guard
+
+  /** `rows`: of the model's embedding */
+  constructor(
+    private readonly file: string,
+    private readonly inner: Inner,
+    json: JsonObject,
+    private readonly rows: number,
+  ) {
+    const guard = guardOf(file)
+    const untimed: Guard = (_, work) => work()
+    const hangs = canHang(json.normalizer) || canHang(json.pre_tokenizer) || modelCanHang(json.model as JsonObject)
+    this.encoding = hangs ? guard : untimed
+    this.decoding = canHang(json.decoder) ? guard : untimed
+    for (const [id, token] of inner.get_added_tokens_decoder()) {
+      this.addedIds.add(id)
+      if (token.special && !isThoughtMark(token.content)) this.specialIds.add(id)
+    }
+  }
+
+  /** The first id of a text with what the tokenizer itself adds. */
+  firstId(text: string): number | undefined {
+    return runnable(this.file, () => this.encoding(text.length, () => this.inner.encode(text).ids[0]))
+  }
+
+  encode(text: string): number[] {
+    const { file, inner, rows } = this
     const ids = runnable(file, () =>
-      timed(text.length, () => inner.encode(text, { add_special_tokens: false }).ids as number[]),
+      this.encoding(text.length, () => inner.encode(text, { add_special_tokens: false }).ids as number[]),
     )
     const odd = ids.find((id) => id >= rows)
     if (odd === undefined) return ids
@@ -115,40 +157,27 @@ export function loadTokenizer(dir: string): Tokenizer {
     const reason = `the model has no embedding for the token ${token}`
     throw Object.assign(new RefusedError(`${rule}, got ${token}; ${resize}`, { file }), { reason })
   }
-  const decode = (ids: readonly number[], { skipSpecial = false } = {}) => {
+
+  decode(ids: readonly number[], { skipSpecial = false } = {}): string {
+    const { file, inner, specialIds } = this
     const knownIds = ids.filter((id) => inner.id_to_token(id) !== undefined && !(skipSpecial && specialIds.has(id)))
     // The library refuses an empty list, and tidies spaces by default, which would not be what the model wrote.
     if (!knownIds.length) return ""
     const options = { clean_up_tokenization_spaces: false }
-    return runnable(file, () => decodeTimed(knownIds.length, () => inner.decode(knownIds, options)))
+    return runnable(file, () => this.decoding(knownIds.length, () => inner.decode(knownIds, options)))
   }
-  const tokenText = (ids: readonly number[]) => {
-    const whole = decode(ids)
+
+  tokenText(ids: readonly number[]): string[] {
+    const whole = this.decode(ids)
     let done = 0
     return ids.map((_, i) => {
       // An unfinished character decodes to U+FFFD and is held back until its last byte is there.
-      const text = i === ids.length - 1 ? whole : decode(ids.slice(0, i + 1)).replace(/\uFFFD+$/, "")
+      const text = i === ids.length - 1 ? whole : this.decode(ids.slice(0, i + 1)).replace(/\uFFFD+$/, "")
       if (text.length <= done || !whole.startsWith(text)) return ""
       const piece = text.slice(done)
       done = text.length
       return piece
     })
-  }
-  return {
-    name: basename(resolve(dir)),
-    vocabSize: 1 + [...vocabulary.values()].reduce((a, b) => Math.max(a, b), -1),
-    ...(notes.length && { note: notes.join("; ") }),
-    addedIds,
-    eosIds,
-    bosId,
-    padId: inRows([...special("pad"), ...field("pad"), ...eosIds, 0])[0]!,
-    addsBos: bosId !== null && runnable(file, () => timed(1, () => inner.encode("a").ids[0])) === bosId,
-    specialIds,
-    specialTexts,
-    chatTemplate: readChatTemplate(dir, settings),
-    encode,
-    decode,
-    tokenText,
   }
 }
 
@@ -215,7 +244,7 @@ function withPlainPatterns(json: JsonObject): JsonObject {
  * heard between turns. Long texts may take longer, and are ended by signals at once. Past the limit no further text is
  * tried: each would take as long again.
  */
-function guardOf(file: string): <T>(characters: number, work: () => T) => T {
+function guardOf(file: string): Guard {
   let failure: InputError | undefined
   let turn: { characters: number; spent: number } | undefined
   const thisTurn = () => {
