@@ -106,19 +106,17 @@ export function register(program: Command): void {
       ratesOption,
     )
     .addHelpText("after", help)
-    .action(async (recipe: string, options: Options) => {
-      const choices = { ...options, recipe, ...instructionsOf(options), settings: settingsOf(options) }
-      const study = readStudyPlan(choices)
-      const config = study ? study.variants[0]!.config : readConfig(choices)
-      if (options.dryRun) {
-        const list = study?.variants.map(({ name, changes }) => `  ${name}: ${JSON.stringify(changes)}`).join("\n")
-        return console.log(
-          (list ? `${study!.variants.length} runs:\n${list}\n\nthe first of them:\n` : "") +
-            (await planOf(config, options.rates)),
-        )
-      }
-      await start(recipe, config, options, study)
-    })
+    .action(planOrRun)
+}
+
+async function planOrRun(recipe: string, options: Options): Promise<void> {
+  const choices = { ...options, recipe, ...instructionsOf(options), settings: settingsOf(options) }
+  const study = readStudyPlan(choices)
+  const config = study ? study.variants[0]!.config : readConfig(choices)
+  if (!options.dryRun) return start(recipe, config, options, study)
+  const list = study?.variants.map(({ name, changes }) => `  ${name}: ${JSON.stringify(changes)}`).join("\n")
+  const runs = list ? `${study!.variants.length} runs:\n${list}\n\nthe first of them:\n` : ""
+  console.log(runs + (await planOf(config, options.rates)))
 }
 
 /** What `--instructions` (formerly `--seeds`) names. @throws InputError for both */

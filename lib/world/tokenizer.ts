@@ -42,50 +42,7 @@ export function worldTokenizer(words: readonly string[]): {
   const vocabulary = [...specialTokens, ...bytes, ...characters.filter((character) => character !== " "), ...words]
   const id = (token: string) => vocabulary.indexOf(token)
   return {
-    "tokenizer.json": {
-      version: "1.0",
-      truncation: null,
-      padding: null,
-      added_tokens: specialTokens.map((content) => ({
-        id: id(content),
-        content,
-        single_word: false,
-        lstrip: false,
-        rstrip: false,
-        normalized: false,
-        special: true,
-      })),
-      normalizer: {
-        type: "Sequence",
-        normalizers: [
-          { type: "Prepend", prepend: "▁" },
-          { type: "Replace", pattern: { String: " " }, content: "▁" },
-        ],
-      },
-      pre_tokenizer: { type: "Split", pattern: { Regex: preToken }, behavior: "Isolated", invert: false },
-      post_processor: null,
-      decoder: {
-        type: "Sequence",
-        decoders: [
-          { type: "Replace", pattern: { String: "▁" }, content: " " },
-          { type: "ByteFallback" },
-          { type: "Fuse" },
-          { type: "Strip", content: " ", start: 1, stop: 0 },
-        ],
-      },
-      model: {
-        type: "BPE",
-        dropout: null,
-        unk_token: null,
-        continuing_subword_prefix: null,
-        end_of_word_suffix: null,
-        fuse_unk: false,
-        byte_fallback: true,
-        ignore_merges: true,
-        vocab: Object.fromEntries(vocabulary.map((token, index) => [token, index])),
-        merges: [],
-      },
-    },
+    "tokenizer.json": tokenizerJson(vocabulary, id),
     "tokenizer_config.json": {
       tokenizer_class: "PreTrainedTokenizerFast",
       clean_up_tokenization_spaces: false,
@@ -95,5 +52,52 @@ export function worldTokenizer(words: readonly string[]): {
       chat_template: chatTemplate,
     },
     "generation_config.json": { eos_token_id: id("<|end|>"), pad_token_id: id("<|pad|>") },
+  }
+}
+
+function tokenizerJson(vocabulary: readonly string[], id: (token: string) => number): object {
+  return {
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: specialTokens.map((content) => ({
+      id: id(content),
+      content,
+      single_word: false,
+      lstrip: false,
+      rstrip: false,
+      normalized: false,
+      special: true,
+    })),
+    normalizer: {
+      type: "Sequence",
+      normalizers: [
+        { type: "Prepend", prepend: "▁" },
+        { type: "Replace", pattern: { String: " " }, content: "▁" },
+      ],
+    },
+    pre_tokenizer: { type: "Split", pattern: { Regex: preToken }, behavior: "Isolated", invert: false },
+    post_processor: null,
+    decoder: {
+      type: "Sequence",
+      decoders: [
+        { type: "Replace", pattern: { String: "▁" }, content: " " },
+        { type: "ByteFallback" },
+        { type: "Fuse" },
+        { type: "Strip", content: " ", start: 1, stop: 0 },
+      ],
+    },
+    model: {
+      type: "BPE",
+      dropout: null,
+      unk_token: null,
+      continuing_subword_prefix: null,
+      end_of_word_suffix: null,
+      fuse_unk: false,
+      byte_fallback: true,
+      ignore_merges: true,
+      vocab: Object.fromEntries(vocabulary.map((token, index) => [token, index])),
+      merges: [],
+    },
   }
 }
