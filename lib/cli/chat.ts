@@ -62,33 +62,55 @@ async function chat(prompt: readonly string[], options: Options): Promise<void> 
   const show = display()
   const engineFor = await talker(config, flags, adapter, show)
   show.end()
-  const single = !flags.endpoint && modelTraits(config.model).turns === 1
-  const start: Message[] = system ? [{ role: "system", content: system }] : []
-  const answer = (engine: Generator, messages: readonly Message[], turn: number) =>
-    replyOf(engine, { messages, temperature, maxTokens, seed: streamKey(config.seed, "chat", turn) })
-  if (prompt.length) {
-    const engine = engineFor(new AbortController().signal)
-    const messages: Message[] = [...start, { role: "user", content: prompt.join(" ") }]
-    const { text, finish, problem } = await answer(engine, messages, 0)
-    engine.dispose?.()
-    if (problem) throw new InputError(`no answer: ${problem}; try again, or raise --max-tokens`)
-    console.log(text.trim())
-    if (finish === "length") console.error("cut off at --max-tokens")
-    else if (!text.trim()) console.error(emptyAnswer(single))
-    return
+  const talk: Talk = {
+    single: !flags.endpoint && modelTraits(config.model).turns === 1,
+    start: system ? [{ role: "system", content: system }] : [],
+    async answer(messages, turn, signal) {
+      const engine = engineFor(signal)
+      const seed = streamKey(config.seed, "chat", turn)
+      try {
+        return await replyOf(engine, { messages, temperature, maxTokens, seed })
+      } finally {
+        engine.dispose?.()
+      }
+    },
   }
+  if (prompt.length) return answerOnce(prompt.join(" "), talk)
+  const model = flags.endpoint ? `${flags.endpointModel ?? flags.endpoint}` : config.model
+  if (process.stdin.isTTY) console.log(banner(model, adapter, talk.single))
+  await converse(talk)
+}
+
+interface Talk {
+  /** every message begins a conversation: the model was trained on those of one turn */
+  single: boolean
+  /** the system message, if any */
+  start: readonly Message[]
+  /** `turn` counts the answers of a chat, so that each has a seed of its own */
+  answer(messages: readonly Message[], turn: number, signal: AbortSignal): ReturnType<typeof replyOf>
+}
+
+async function answerOnce(prompt: string, { single, start, answer }: Talk): Promise<void> {
+  const messages: Message[] = [...start, { role: "user", content: prompt }]
+  const { text, finish, problem } = await answer(messages, 0, new AbortController().signal)
+  if (problem) throw new InputError(`no answer: ${problem}; try again, or raise --max-tokens`)
+  console.log(text.trim())
+  if (finish === "length") console.error("cut off at --max-tokens")
+  else if (!text.trim()) console.error(emptyAnswer(single))
+}
+
+/** Answers the lines of standard input, some of which are commands. Ctrl-C stops an answer, or else the chat. */
+async function converse(talk: Talk): Promise<void> {
+  const { single, start } = talk
   let messages = [...start]
   let turn = 0
-  let stop = new AbortController()
-  let answering = false
+  let stop: AbortController | undefined
   const input = createInterface({
     input: process.stdin,
     output: process.stdin.isTTY ? process.stdout : undefined,
     prompt: "> ",
   })
-  if (process.stdin.isTTY)
-    console.log(banner(flags.endpoint ? `${flags.endpointModel ?? flags.endpoint}` : config.model, adapter, single))
-  input.on("SIGINT", () => (answering ? stop.abort() : input.close()))
+  input.on("SIGINT", () => (stop ? stop.abort() : input.close()))
   input.prompt()
   for await (const line of input) {
     const content = line.trim()
@@ -97,28 +119,28 @@ async function chat(prompt: readonly string[], options: Options): Promise<void> 
     if (content === "/help") console.log(commands)
     else if (/^\/\w+$/.test(content) && content !== "/reset") console.log(`${content}: unknown command\n${commands}`)
     else if (content && content !== "/reset") {
-      messages.push({ role: "user", content })
       stop = new AbortController()
-      answering = true
-      const engine = engineFor(stop.signal)
-      try {
-        const { text, finish, problem } = await answer(engine, messages, turn++)
-        const note = problem ? `[no answer: ${problem}]` : finish === "length" ? "[cut off at --max-tokens]" : ""
-        console.log([text.trim(), note].filter((part) => part).join(" ") || `[${emptyAnswer(single)}]`)
-        messages.push({ role: "assistant", content: text })
-      } catch (error) {
-        const refused = error instanceof RefusedError
-        if (!refused && !(error instanceof StoppedError)) throw error
-        console.log(refused ? `[refused: ${error.message}]` : "[stopped]")
-        messages.pop()
-      } finally {
-        engine.dispose?.()
-        answering = false
-      }
+      messages = await withAnswer([...messages, { role: "user", content }], turn++, talk, stop.signal)
+      stop = undefined
     }
     input.prompt()
   }
   input.close()
+}
+
+/** Prints the answer, and gives the conversation with it; without its question where there is none. */
+async function withAnswer(asked: readonly Message[], turn: number, talk: Talk, signal: AbortSignal) {
+  try {
+    const { text, finish, problem } = await talk.answer(asked, turn, signal)
+    const note = problem ? `[no answer: ${problem}]` : finish === "length" ? "[cut off at --max-tokens]" : ""
+    console.log([text.trim(), note].filter((part) => part).join(" ") || `[${emptyAnswer(talk.single)}]`)
+    return [...asked, { role: "assistant" as const, content: text }]
+  } catch (error) {
+    const refused = error instanceof RefusedError
+    if (!refused && !(error instanceof StoppedError)) throw error
+    console.log(refused ? `[refused: ${error.message}]` : "[stopped]")
+    return asked.slice(0, -1)
+  }
 }
 
 /** Gives an engine for one answer, which its signal stops: the model of the settings, or a server. */

@@ -20,72 +20,84 @@ export interface Display {
 }
 
 export function display(stream: NodeJS.WriteStream = process.stderr): Display {
-  const terminal = stream.isTTY
-  let stage = ""
-  let began = 0
-  let start = 0
-  let lastLine = 0
-  /** when anything was last heard of: what comes between stages is not part of them */
-  let heard = 0
-  let tokens = 0
-  let bar: SingleBar | undefined
-  let last: Progress | undefined
-  /** the work done that was last written as a line */
-  let written: number | undefined
-
-  const seconds = () => (heard - began) / 1000
-  const facts = (progress: Progress) => paceOf(progress, { seconds: seconds(), start, tokens })
-  const line = (progress: Progress) => {
-    lastLine = Date.now()
-    written = progress.done
-    const count = `${progress.stage}: ${progress.done} of ${progress.total} ${progress.unit}`
-    stream.write(`${[count, facts(progress)].filter(Boolean).join(", ")}\n`)
-  }
-  const close = () => {
-    if (bar) bar.stop()
-    else if (last && !terminal && last.done !== written) line(last)
-    bar = undefined
-    last = undefined
-    stage = ""
-  }
-  const refresh = () => {
-    if (!last) return
-    if (bar) bar.update(last.done, { facts: facts(last) })
-    else if (Date.now() - lastLine > PAUSE * 1000) line(last)
-  }
+  const news = new News(stream)
   return {
-    progress(progress) {
-      const now = Date.now()
-      if (progress.stage !== stage) {
-        close()
-        stage = progress.stage
-        began = lastLine = now
-        start = progress.done
-        written = undefined
-        tokens = 0
-        if (terminal) {
-          bar = new SingleBar({
-            format: "{stage} {bar} {value}/{total} {facts}",
-            barsize: 24,
-            hideCursor: true,
-            stream,
-          })
-          bar.start(progress.total, progress.done, { stage: stage.padEnd(28), facts: "" })
-        }
-      }
-      heard = now
-      last = progress
-      refresh()
-    },
-    tokens(count) {
-      heard = Date.now()
-      tokens += count
-      refresh()
-    },
-    note(text) {
-      close()
-      stream.write(`${highlighted(text, stream)}\n`)
-    },
-    end: close,
+    progress: (progress) => news.progress(progress),
+    tokens: (count) => news.tokens(count),
+    note: (line) => news.note(line),
+    end: () => news.end(),
+  }
+}
+
+/** What is shown of the stage under way. */
+class News {
+  private last: Progress | undefined
+  private bar: SingleBar | undefined
+  private began = 0
+  /** the work that was done when it began */
+  private start = 0
+  private count = 0
+  /** when anything was last heard of: what comes between stages is not part of them */
+  private heard = 0
+  private lastLine = 0
+  /** the work done that was last written as a line */
+  private written: number | undefined
+
+  constructor(private readonly stream: NodeJS.WriteStream) {}
+
+  progress(progress: Progress): void {
+    const now = Date.now()
+    if (progress.stage !== this.last?.stage) this.open(progress, now)
+    this.heard = now
+    this.last = progress
+    this.refresh()
+  }
+
+  tokens(count: number): void {
+    this.heard = Date.now()
+    this.count += count
+    this.refresh()
+  }
+
+  note(text: string): void {
+    this.end()
+    this.stream.write(`${highlighted(text, this.stream)}\n`)
+  }
+
+  end(): void {
+    if (this.bar) this.bar.stop()
+    else if (this.last && !this.stream.isTTY && this.last.done !== this.written) this.line(this.last)
+    this.bar = undefined
+    this.last = undefined
+  }
+
+  private open(progress: Progress, now: number): void {
+    this.end()
+    this.began = this.lastLine = now
+    this.start = progress.done
+    this.written = undefined
+    this.count = 0
+    if (!this.stream.isTTY) return
+    const format = "{stage} {bar} {value}/{total} {facts}"
+    this.bar = new SingleBar({ format, barsize: 24, hideCursor: true, stream: this.stream })
+    this.bar.start(progress.total, progress.done, { stage: progress.stage.padEnd(28), facts: "" })
+  }
+
+  private facts(progress: Progress): string {
+    const seconds = (this.heard - this.began) / 1000
+    return paceOf(progress, { seconds, start: this.start, tokens: this.count })
+  }
+
+  private line(progress: Progress): void {
+    this.lastLine = Date.now()
+    this.written = progress.done
+    const count = `${progress.stage}: ${progress.done} of ${progress.total} ${progress.unit}`
+    this.stream.write(`${[count, this.facts(progress)].filter(Boolean).join(", ")}\n`)
+  }
+
+  private refresh(): void {
+    if (!this.last) return
+    if (this.bar) this.bar.update(this.last.done, { facts: this.facts(this.last) })
+    else if (Date.now() - this.lastLine > PAUSE * 1000) this.line(this.last)
   }
 }

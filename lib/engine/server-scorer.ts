@@ -27,57 +27,29 @@ export interface ServerScorerOptions extends OpenAIOptions {
  * and tis-dpo can be made of what it gives, kl and entropy cannot. Six calls a pair.
  * @throws from `score`: InputError where the server tells no log-probs of prompts; else as `openaiGenerator`
  */
-export function serverScorer({ tokenizer, ...options }: ServerScorerOptions): SignalScorer {
-  const caller = serverCaller(options)
-  let way: Way = "prompt_logprobs"
-  const sameTokens = tokenCheck(tokenizer)
-  const cannot = (server: URL, got: string) => {
-    const rule = `${shownAddress(server)} must return log-probs of the prompt (prompt_logprobs or echo), got ${got}`
-    return new InputError(`${rule}; serve with vLLM, weigh in this process, or by --torch`)
+export const serverScorer = (options: ServerScorerOptions): SignalScorer => new ServerScorer(options)
+
+class ServerScorer implements SignalScorer {
+  readonly independent = true
+  private readonly caller: ReturnType<typeof serverCaller>
+  private readonly sameTokens: ReturnType<typeof tokenCheck>
+  private way: Way = "prompt_logprobs"
+
+  constructor(private readonly options: ServerScorerOptions) {
+    const { tokenizer, ...calls } = options
+    this.caller = serverCaller(calls)
+    this.sameTokens = tokenCheck(tokenizer)
   }
 
-  const askBy = (by: Way, ids: readonly number[]) =>
-    caller.call(0, async (server, send) => {
-      const url = below(server, "completions")
-      const sent = { model: options.model, prompt: ids, temperature: 0, ...options.fields, ...ways[by] }
-      const reply = await send(url, JSON.stringify(sent)).catch((error: unknown) => {
-        // No such path, or the model is not known: its name is in the words then.
-        const status = error instanceof HttpError ? error.reply.status : 0
-        const named = error instanceof HttpError && error.words.includes(options.model)
-        if ([404, 405, 501].includes(status) && !named) throw cannot(url, (error as Error).message)
-        throw error
-      })
-      const value = jsonOf(reply)
-      const other = sameTokens(value, ids)
-      if (other) {
-        const rule = `${shownAddress(server)} must serve the model whose tokenizer is used (--model), got other tokens`
-        throw new InputError(`${rule}: ${other}; serve that model, weigh in this process, or by --torch`)
-      }
-      const values = logProbsIn(value, ids)
-      if (values || by === "prompt_logprobs") return values
-      throw cannot(server, "none")
-    })
-
-  /** log p of each id given those before it; that of the first is unknown. */
-  const logProbs = async (ids: readonly number[]): Promise<number[]> => {
-    const by = way
-    const values = await askBy(by, ids).catch((error: unknown) => {
-      if (by === "prompt_logprobs" && error instanceof RefusedError) return undefined // it does not know the field
-      throw error
-    })
-    if (values) return values
-    const echoed = await askBy("echo", ids).catch((error: unknown) => {
-      if (!(error instanceof RefusedError) || !/echo|log_?probs/i.test(error.message)) throw error
-      throw new InputError(`${error.message}; serve with vLLM, weigh in this process, or by --torch`)
-    })
-    way = "echo"
-    return echoed!
+  get concurrency(): number {
+    return this.caller.concurrency
   }
 
-  const score = async (request: ScoreRequest): Promise<TokenSignals[]> => {
+  async score(request: ScoreRequest): Promise<TokenSignals[]> {
+    const { tokenizer } = this.options
     const under = async (prompt: "clean" | "noised" | "empty") => {
       const { promptIds, responses } = encodeChats(tokenizer, request[prompt], request.responses)
-      const values = await Promise.all(responses.map((ids) => logProbs([...promptIds, ...ids])))
+      const values = await Promise.all(responses.map((ids) => this.logProbs([...promptIds, ...ids])))
       return responses.map((ids, i) => ({ ids, values: values[i]!.slice(promptIds.length) }))
     }
     const [clean, noised, empty] = await Promise.all([under("clean"), under("noised"), under("empty")])
@@ -89,7 +61,53 @@ export function serverScorer({ tokenizer, ...options }: ServerScorerOptions): Si
       ...{ entropy: [], entropy_noised: [], kl: [], kl_reverse: [] },
     }))
   }
-  return { concurrency: caller.concurrency, independent: true, score }
+
+  /** log p of each id given those before it; that of the first is unknown. */
+  private async logProbs(ids: readonly number[]): Promise<number[]> {
+    const by = this.way
+    const values = await this.ask(by, ids).catch((error: unknown) => {
+      if (by === "prompt_logprobs" && error instanceof RefusedError) return undefined // it does not know the field
+      throw error
+    })
+    if (values) return values
+    const echoed = await this.ask("echo", ids).catch((error: unknown) => {
+      if (!(error instanceof RefusedError) || !/echo|log_?probs/i.test(error.message)) throw error
+      throw new InputError(`${error.message}; serve with vLLM, weigh in this process, or by --torch`)
+    })
+    this.way = "echo"
+    return echoed!
+  }
+
+  /** The log-probs in one of the ways; undefined where the server passes over the field that asks for them. */
+  private ask(by: Way, ids: readonly number[]): Promise<number[] | undefined> {
+    const { model, fields } = this.options
+    return this.caller.call(0, async (server, send) => {
+      const url = below(server, "completions")
+      const sent = { model, prompt: ids, temperature: 0, ...fields, ...ways[by] }
+      const reply = await send(url, JSON.stringify(sent)).catch((error: unknown) => {
+        throw hasNoPath(error, model) ? tellsNone(url, (error as Error).message) : error
+      })
+      const value = jsonOf(reply)
+      const other = this.sameTokens(value, ids)
+      if (other) {
+        const rule = `${shownAddress(server)} must serve the model whose tokenizer is used (--model), got other tokens`
+        throw new InputError(`${rule}: ${other}; serve that model, weigh in this process, or by --torch`)
+      }
+      const values = logProbsIn(value, ids)
+      if (values || by === "prompt_logprobs") return values
+      throw tellsNone(server, "none")
+    })
+  }
+}
+
+/** Whether a server does not know the path. Where the model is not known, its name is in the words. */
+function hasNoPath(error: unknown, model: string): boolean {
+  return error instanceof HttpError && [404, 405, 501].includes(error.reply.status) && !error.words.includes(model)
+}
+
+function tellsNone(server: URL, got: string): InputError {
+  const rule = `${shownAddress(server)} must return log-probs of the prompt (prompt_logprobs or echo), got ${got}`
+  return new InputError(`${rule}; serve with vLLM, weigh in this process, or by --torch`)
 }
 
 /** Tokens that are compared with those of a server before it is believed to read ids as we do. */

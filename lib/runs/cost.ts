@@ -59,61 +59,21 @@ export interface CostOptions {
 export async function costOf(
   config: RunConfig,
   engine: () => Recorder,
-  { instructions, evaluated, written, instruction = assumed.instruction }: CostOptions,
+  options: CostOptions,
   rates: Rates = assumedRates,
 ): Promise<{ rows: string[][]; notes: string[] }> {
-  const c = config
-  const prompts = await promptLengths(c, engine)
-  const answer = Math.min(assumed.answer, c.respondMaxTokens)
-  const stage = (stage: string, calls: number, read: number, reply: number, limit: number): Cost => ({
-    ...{ stage, calls, read: calls * read, written: calls * Math.min(reply, limit), most: calls * limit },
-  })
-  const selfWritten = c.instructionsFrom === "self-instruct"
-  const edits = instructions * Math.max(1, Math.round(c.noiseRatio * assumed.constraints)) * (c.negate + c.substitute)
-  const editsPerRow = Math.round(edits / (c.drop + c.negate + c.substitute))
-  const judges = judgesOf(c)
-  const samples = judges.size ? c.samples * instructions : 0
-  const trained = c.methods.filter((method) => method !== "base").length
-  const pairs = Math.min(instructions, c.pairs || instructions)
-  const answers = evaluated * c.methods.length * c.evalTemperatures.length
-  const judged = (name: string, calls: number, elsewhere: boolean): Cost => ({
-    ...stage(name, calls, prompts.judge + answer + instruction, assumed.verdict, c.judgeMaxTokens),
-    elsewhere,
-  })
-  const verdicts = (name: string, answers: number, elsewhere: boolean) =>
-    judged(name, answers * assumed.constraints, elsewhere)
-  const costs: Cost[] = [
-    ...(selfWritten ? [stage("self-instruct", written, 5 * instruction, instruction, c.selfInstructMaxTokens)] : []),
-    ...(c.stages === "world"
-      ? []
-      : [
-          stage(
-            "decompose",
-            instructions + (isWorld(c) ? 0 : evaluated),
-            prompts.decompose + instruction,
-            assumed.decompose,
-            c.decomposeMaxTokens,
-          ),
-          stage("corrupt", editsPerRow, prompts.corrupt, assumed.question, c.corruptMaxTokens),
-          stage("recombine", 2 * instructions, prompts.recombine, assumed.recombine, c.recombineMaxTokens),
-        ]),
-    stage("respond", 2 * instructions, instruction, answer, c.respondMaxTokens),
-    ...(asksVerifier(c) ? [verdicts("verify", 2 * instructions, !!c.judgeEndpoint)] : []),
-    stage("weigh", instructions, 6 * (instruction + answer), 0, 0),
-    ...(samples ? [stage("sample", samples, instruction, answer, c.respondMaxTokens)] : []),
-    ...(judges.has("yesno") ? [verdicts("judge for baselines", samples, false)] : []),
-    ...(judges.has("points") ? [judged("points for baselines", samples, false)] : []),
-    ...(judges.has("external") ? [verdicts("judge for baselines, by a server", samples, true)] : []),
-    ...(c.methods.includes("self-correct")
-      ? [stage("revise", instructions, 2 * (instruction + answer), answer, c.respondMaxTokens)]
-      : []),
-    { ...stage("train", trained, 0, 0, 0), trained: trained * pairs * c.epochs * 2 * (instruction + answer) },
-    stage("evaluate: answers", answers, instruction, Math.min(assumed.answer, c.evalMaxTokens), c.evalMaxTokens),
-    ...(isWorld(c) ? [] : [verdicts("evaluate: verdicts", answers, !!c.evalJudgeEndpoint)]),
-    ...(await benchmarkCosts(c)),
+  const { instruction = assumed.instruction } = options
+  const answer = Math.min(assumed.answer, config.respondMaxTokens)
+  const lengths: Lengths = { ...(await promptLengths(config, engine)), instruction, answer }
+  const costs = [
+    ...pairCosts(config, options, lengths),
+    ...baselineCosts(config, options, lengths),
+    trainingCost(config, options, lengths),
+    ...evaluationCosts(config, options, lengths),
+    ...(await benchmarkCosts(config)),
   ]
   const notes = [
-    ...(isWorld(c) ? ["Exact checks judge the answers of the evaluation: no calls."] : []),
+    ...(isWorld(config) ? ["Exact checks judge the answers of the evaluation: no calls."] : []),
     `Rates assumed, in tokens/s: writing ${count(rates.write)}, reading ${count(rates.read)}, ` +
       `training ${count(rates.train)} (an 8 B model served in batches on one GPU of 80 GB; ` +
       "--rates write,read,train gives those of another machine).",
@@ -121,7 +81,83 @@ export async function costOf(
       `${assumed.constraints} constraints, verdict ${assumed.verdict}; prompts are counted with their examples, ` +
       "which a server that shares prefixes reads once.",
   ]
-  return { rows: costTable(costs, c.repeat, rates), notes }
+  return { rows: costTable(costs, config.repeat, rates), notes }
+}
+
+/** Tokens of prompts without the instruction that is put in, of an instruction and of an answer. */
+type Lengths = Awaited<ReturnType<typeof promptLengths>> & { instruction: number; answer: number }
+
+/** Calls that read so many tokens each, and write `reply` of them, at most `limit`. */
+const stage = (stage: string, calls: number, read: number, reply: number, limit: number): Cost => ({
+  ...{ stage, calls, read: calls * read, written: calls * Math.min(reply, limit), most: calls * limit },
+})
+
+/** Calls of a judge, each about an instruction and its answer. */
+function judged(name: string, calls: number, { judge, answer, instruction }: Lengths, limit: number): Cost {
+  return stage(name, calls, judge + answer + instruction, assumed.verdict, limit)
+}
+
+/** The stages that make pairs. */
+function pairCosts(config: RunConfig, { instructions, evaluated, written }: CostOptions, lengths: Lengths): Cost[] {
+  const c = config
+  const { instruction, answer } = lengths
+  const edits = instructions * Math.max(1, Math.round(c.noiseRatio * assumed.constraints)) * (c.negate + c.substitute)
+  const editsPerRow = Math.round(edits / (c.drop + c.negate + c.substitute))
+  const decomposed = instructions + (isWorld(c) ? 0 : evaluated)
+  const [readByDecompose, readByRecombine] = [lengths.decompose + instruction, lengths.recombine]
+  const verdicts = judged("verify", 2 * instructions * assumed.constraints, lengths, c.judgeMaxTokens)
+  return [
+    ...(c.instructionsFrom === "self-instruct"
+      ? [stage("self-instruct", written, 5 * instruction, instruction, c.selfInstructMaxTokens)]
+      : []),
+    ...(c.stages === "world"
+      ? []
+      : [
+          stage("decompose", decomposed, readByDecompose, assumed.decompose, c.decomposeMaxTokens),
+          stage("corrupt", editsPerRow, lengths.corrupt, assumed.question, c.corruptMaxTokens),
+          stage("recombine", 2 * instructions, readByRecombine, assumed.recombine, c.recombineMaxTokens),
+        ]),
+    stage("respond", 2 * instructions, instruction, answer, c.respondMaxTokens),
+    ...(asksVerifier(c) ? [{ ...verdicts, elsewhere: !!c.judgeEndpoint }] : []),
+    stage("weigh", instructions, 6 * (instruction + answer), 0, 0),
+  ]
+}
+
+/** Sampling, judging and revising of Self-Reward and Self-Correct. */
+function baselineCosts(config: RunConfig, { instructions }: CostOptions, lengths: Lengths): Cost[] {
+  const { methods, samples, respondMaxTokens, judgeMaxTokens } = config
+  const { instruction, answer } = lengths
+  const judges = judgesOf(config)
+  const sampled = judges.size ? samples * instructions : 0
+  const judge = (name: string, calls: number) => judged(name, calls, lengths, judgeMaxTokens)
+  const verdicts = sampled * assumed.constraints
+  return [
+    ...(sampled ? [stage("sample", sampled, instruction, answer, respondMaxTokens)] : []),
+    ...(judges.has("yesno") ? [judge("judge for baselines", verdicts)] : []),
+    ...(judges.has("points") ? [judge("points for baselines", sampled)] : []),
+    ...(judges.has("external") ? [{ ...judge("judge for baselines, by a server", verdicts), elsewhere: true }] : []),
+    ...(methods.includes("self-correct")
+      ? [stage("revise", instructions, 2 * (instruction + answer), answer, respondMaxTokens)]
+      : []),
+  ]
+}
+
+function trainingCost({ methods, pairs, epochs }: RunConfig, { instructions }: CostOptions, lengths: Lengths): Cost {
+  const trained = methods.filter((method) => method !== "base").length
+  const rows = Math.min(instructions, pairs || instructions)
+  const tokens = 2 * (lengths.instruction + lengths.answer)
+  return { ...stage("train", trained, 0, 0, 0), trained: trained * rows * epochs * tokens }
+}
+
+function evaluationCosts(config: RunConfig, { evaluated }: CostOptions, lengths: Lengths): Cost[] {
+  const { methods, evalTemperatures, evalMaxTokens, evalJudgeEndpoint, judgeMaxTokens } = config
+  const answers = evaluated * methods.length * evalTemperatures.length
+  const length = Math.min(assumed.answer, evalMaxTokens)
+  const verdicts = judged("evaluate: verdicts", answers * assumed.constraints, lengths, judgeMaxTokens)
+  return [
+    stage("evaluate: answers", answers, lengths.instruction, length, evalMaxTokens),
+    ...(isWorld(config) ? [] : [{ ...verdicts, elsewhere: !!evalJudgeEndpoint }]),
+  ]
 }
 
 const count = (value: number) => Math.round(value).toLocaleString("en")

@@ -89,25 +89,11 @@ export function openEngines(
     local ??= open()
     return local
   }
-  const own = () => {
+  const here = openedWhenAsked(model, () => {
     engine ??= weights().engine(null, options)
     return engine
-  }
-  const here: Generator & SignalScorer = {
-    name: model.name,
-    maxShots: modelTraits(model.dir).shots,
-    get concurrency() {
-      return own().concurrency
-    },
-    get independent() {
-      return own().independent
-    },
-    generate: (request) => own().generate(request),
-    score: (request) => own().score(request),
-  }
+  })
   const scorer = signals?.engine ?? (torch ? torchScorer(model, torch) : here)
-  const scoredElsewhere = async () => (signals ? undefined : text?.pause?.())
-  const { prepare } = scorer
   return {
     name: model.name,
     get fingerprint() {
@@ -122,24 +108,7 @@ export function openEngines(
     get answerIdentity() {
       return text?.withAdapter ? text.identity : model.fingerprint
     },
-    scorer: {
-      get concurrency() {
-        return scorer.concurrency
-      },
-      get independent() {
-        return scorer.independent
-      },
-      async score(request) {
-        await scoredElsewhere()
-        return scorer.score(request)
-      },
-      ...(prepare && {
-        async prepare(requests, options) {
-          await scoredElsewhere()
-          return prepare(requests, options)
-        },
-      }),
-    },
+    scorer: signals ? scorer : scoredBehind(async () => text?.pause?.(), scorer),
     async train(training) {
       await text?.pause?.()
       const adapter = await runTraining({
@@ -157,6 +126,43 @@ export function openEngines(
       text?.dispose?.()
       engine?.dispose()
     },
+  }
+}
+
+/** The model in this process. */
+const openedWhenAsked = (model: ModelDescription, engine: () => LocalEngine): Generator & SignalScorer => ({
+  name: model.name,
+  maxShots: modelTraits(model.dir).shots,
+  get concurrency() {
+    return engine().concurrency
+  },
+  get independent() {
+    return engine().independent
+  },
+  generate: (request) => engine().generate(request),
+  score: (request) => engine().score(request),
+})
+
+/** A scorer that has something done before each of its tasks. */
+function scoredBehind(before: () => Promise<void>, scorer: SignalScorer): SignalScorer {
+  const { prepare } = scorer
+  return {
+    get concurrency() {
+      return scorer.concurrency
+    },
+    get independent() {
+      return scorer.independent
+    },
+    async score(request) {
+      await before()
+      return scorer.score(request)
+    },
+    ...(prepare && {
+      async prepare(requests, options) {
+        await before()
+        return prepare(requests, options)
+      },
+    }),
   }
 }
 

@@ -14,6 +14,7 @@ import { firstItems, withMaxTokens } from "./benchmark-plan"
 import { benchmarkOf, checkData } from "./benchmarks"
 import { readItems } from "./compare"
 import type { RunContext } from "./context"
+import type { Engines } from "./engines"
 import { aligned } from "./results"
 import { keyOf } from "./store"
 
@@ -89,6 +90,17 @@ function dataOf({ name, source }: Benchmark, { benchmarkData, benchmarks }: RunC
   throw new ConfigError([`benchmarkData: must hold the official data of ${name}, got ${got}; ${fetch}`])
 }
 
+/** A method of one seed: the base model where there is no adapter. */
+interface MethodOfSeed {
+  method: string
+  seed: number
+  /** the first seed of the run */
+  first: number
+  adapter: string | undefined
+  /** opened when an answer is wanted */
+  engine: () => Promise<Generator>
+}
+
 /**
  * One method of one seed on every benchmark. Each has a result folder below the seed's, whose finished answers and
  * judge's replies stay: another method or benchmark asks only for what is new. Answers of base that are all greedy are
@@ -98,63 +110,64 @@ export async function measureMethod(
   context: RunContext,
   loaded: readonly LoadedBenchmark[],
   done: readonly Measured[],
-  {
-    method,
-    seed,
-    first,
-    adapter,
-    engine,
-  }: { method: string; seed: number; first: number; adapter: string | undefined; engine: () => Promise<Generator> },
+  subject: MethodOfSeed,
 ): Promise<Measured[]> {
-  const { config, engines, evalJudge: judge, signal } = context
-  const lazy: Generator = {
-    name: engines.name,
-    maxShots: engines.untrained.maxShots,
-    get concurrency() {
-      return engines.untrained.concurrency
-    },
-    get independent() {
-      return engines.untrained.independent
-    },
-    generate: async (request) => (await engine()).generate(request),
-  }
+  const { method, seed, first, adapter } = subject
   const measured: Measured[] = []
-  for (const { benchmark, items, data, notes } of loaded) {
-    const greedy = items.every(({ temperature }) => temperature === 0)
+  for (const one of loaded) {
+    const greedy = one.items.every(({ temperature }) => temperature === 0)
     const own = !adapter && greedy ? first : seed
-    const before = done.find((one) => one.benchmark === benchmark.name && one.method === method && one.seed === own)
-    if (before) {
-      measured.push({ ...before, seed })
-      continue
-    }
-    const dir = adapter
-      ? join(context.dir, `seed-${own}/benchmarks/${benchmark.name}/${method}`)
-      : join(sharedDir(context), `seed-${own}/benchmarks/${benchmark.name}/${method}`)
-    const ask = judge && judgeOf(judge.engine, { tries: config.evalJudgeTries })
-    const { scores } = await runBenchmark({
-      ...{ benchmark, items, dir, data, signal, scoring: config.benchmarkScoring },
-      subject: `${engines.name}, ${method}`,
-      source: {
-        ...{ engine: lazy, seed: own, local: engines.answerIdentity === engines.fingerprint },
-        id: `${engines.answerIdentity} ${adapter ?? "base"}`,
-      },
-      ...(ask && {
-        judge: {
-          ask: ask.judge,
-          id: `${judge.id}, ${config.evalJudgeTries} tries`,
-          name: judge.id,
-          concurrency: judge.engine.concurrency,
-        },
-      }),
-      bootstrap: { samples: 100, seed: config.seed }, // the run's own table has intervals over seeds as well
-      notes,
-      onProgress: (progress) =>
-        context.onProgress({ ...progress, stage: `seed-${own}/${benchmark.name}/${method}: ${progress.stage}` }),
-    })
-    measured.push({ benchmark: benchmark.name, method, seed, rows: await readItems(dir), notes: scores.notes })
+    const { name } = one.benchmark
+    const before = done.find((other) => other.benchmark === name && other.method === method && other.seed === own)
+    const { rows, notes } = before ?? (await measure(context, one, { ...subject, seed: own }))
+    measured.push({ benchmark: name, method, seed, rows, notes })
   }
   return measured
 }
+
+async function measure(
+  context: RunContext,
+  { benchmark, items, data, notes }: LoadedBenchmark,
+  { method, seed, adapter, engine }: MethodOfSeed,
+): Promise<Pick<Measured, "rows" | "notes">> {
+  const { config, engines, evalJudge: judge, signal } = context
+  const dir = join(adapter ? context.dir : sharedDir(context), `seed-${seed}/benchmarks/${benchmark.name}/${method}`)
+  const ask = judge && judgeOf(judge.engine, { tries: config.evalJudgeTries })
+  const { scores } = await runBenchmark({
+    ...{ benchmark, items, dir, data, signal, scoring: config.benchmarkScoring },
+    subject: `${engines.name}, ${method}`,
+    source: {
+      ...{ engine: opening(engines, engine), seed, local: engines.answerIdentity === engines.fingerprint },
+      id: `${engines.answerIdentity} ${adapter ?? "base"}`,
+    },
+    ...(ask && {
+      judge: {
+        ask: ask.judge,
+        id: `${judge.id}, ${config.evalJudgeTries} tries`,
+        name: judge.id,
+        concurrency: judge.engine.concurrency,
+      },
+    }),
+    bootstrap: { samples: 100, seed: config.seed }, // the run's own table has intervals over seeds as well
+    notes,
+    onProgress: (progress) =>
+      context.onProgress({ ...progress, stage: `seed-${seed}/${benchmark.name}/${method}: ${progress.stage}` }),
+  })
+  return { rows: await readItems(dir), notes: scores.notes }
+}
+
+/** A generator that is opened at its first answer. */
+const opening = ({ name, untrained }: Engines, engine: () => Promise<Generator>): Generator => ({
+  name,
+  maxShots: untrained.maxShots,
+  get concurrency() {
+    return untrained.concurrency
+  },
+  get independent() {
+    return untrained.independent
+  },
+  generate: async (request) => (await engine()).generate(request),
+})
 
 /** Where answers without an adapter go, which the runs of a study that have the same model share. */
 const sharedDir = ({ dir, shared, engines }: RunContext) =>
