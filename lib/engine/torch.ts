@@ -1,5 +1,5 @@
-import { spawn } from "node:child_process"
-import { createWriteStream, existsSync, readFileSync, rmSync } from "node:fs"
+import { type ChildProcess, spawn } from "node:child_process"
+import { createWriteStream, existsSync, readFileSync, rmSync, type WriteStream } from "node:fs"
 import { chmod, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -87,7 +87,8 @@ async function completeJob(folder: string, script: Job["script"]): Promise<void>
  * @throws PendingJobError for `job`; BackendError when it cannot be started; MuscError with its last lines when it
  * fails; StoppedError when aborted
  */
-export async function runJob({ folder, script, command, signal, onPoll }: Job): Promise<void> {
+export async function runJob(job: Job): Promise<void> {
+  const { folder, script, command, signal, onPoll } = job
   await completeJob(folder, script)
   await endEarlier(folder)
   if (command.trim() === "job") throw new PendingJobError([folder])
@@ -97,70 +98,107 @@ export async function runJob({ folder, script, command, signal, onPoll }: Job): 
       field: "--torch",
     })
   if (signal?.aborted) throw new StoppedError()
-  const log = createWriteStream(join(folder, "log.txt"), { flags: "a" })
-  // A process group of its own: Ctrl-C of the terminal reaches Node alone, which passes it on once.
-  const child = spawn(program, [...args, script, "."], {
-    cwd: folder,
-    env: withPython({ PYTHONUNBUFFERED: "1", TOKENIZERS_PARALLELISM: "false", HF_HUB_OFFLINE: "1" }),
-    stdio: ["ignore", "pipe", "pipe"],
-    detached: true,
-  })
-  if (child.pid) replaceAtomic(join(folder, processFile), JSON.stringify(processOf(child.pid)))
-  child.stdout.pipe(log, { end: false })
-  child.stderr.pipe(log, { end: false })
-  let tail = ""
-  const keep = (chunk: Buffer) => {
-    tail = (tail + chunk).slice(-4000)
-  }
-  child.stdout.on("data", keep)
-  child.stderr.on("data", keep)
-  const end = (name: NodeJS.Signals) => {
-    try {
-      process.kill(-child.pid!, name)
-    } catch {} // it has ended
-  }
-  let force: NodeJS.Timeout | undefined
-  const stop = () => {
-    end("SIGTERM")
-    force = setTimeout(() => end("SIGKILL"), 60_000)
-  }
+  const running = new RunningJob(folder, program, [...args, script, "."])
+  const stop = () => running.stop()
   signal?.addEventListener("abort", stop, { once: true })
-  const onExit = () => end("SIGKILL")
-  process.once("exit", onExit)
-  let polling = false
-  const poll = setInterval(() => {
-    if (polling) return
-    polling = true
-    Promise.resolve(onPoll?.()).finally(() => {
-      polling = false
-    })
-  }, 300)
+  const endPolls = everyMoment(onPoll)
   try {
-    const code = await new Promise<number | string>((resolve, reject) => {
-      child.on("error", (error: NodeJS.ErrnoException) => {
-        const missing = error.code === "ENOENT"
-        const how = `${program} could not be started${missing ? ": it is not installed" : `: ${error.message}`}`
-        reject(new BackendError(`${how}; run \`npx musc python\` once, which installs torchrun and accelerate`))
-      })
-      child.on("close", (status, name) => resolve(status ?? name ?? "unknown"))
-    })
+    const code = await running.ended
     await onPoll?.()
     if (signal?.aborted) throw new StoppedError()
     if (code !== 0) {
-      const lines = tail.trim().split("\n").slice(-12).join("\n")
-      throw new MuscError(
-        `${program} ended with ${code}; the whole log is ${join(folder, "log.txt")}, its last lines:\n${lines}`,
-      )
+      const rule = `${program} ended with ${code}; the whole log is ${running.log}, its last lines:`
+      throw new MuscError(`${rule}\n${running.lastLines}`)
     }
   } finally {
-    clearInterval(poll)
-    clearTimeout(force)
-    process.off("exit", onExit)
+    endPolls()
     signal?.removeEventListener("abort", stop)
-    end("SIGKILL") // what a launcher left behind
-    rmSync(join(folder, processFile), { force: true })
-    await new Promise((resolve) => log.end(resolve))
+    await running.end()
   }
+}
+
+/** The processes of a job, which end when this one does. */
+class RunningJob {
+  readonly log: string
+  /** Exit code, or the signal that ended it. @throws BackendError when it cannot be started */
+  readonly ended: Promise<number | string>
+  private readonly child: ChildProcess
+  private readonly writer: WriteStream
+  private tail = ""
+  private force: NodeJS.Timeout | undefined
+  private readonly onExit = () => this.kill("SIGKILL")
+
+  constructor(
+    private readonly folder: string,
+    program: string,
+    args: readonly string[],
+  ) {
+    this.log = join(folder, "log.txt")
+    this.writer = createWriteStream(this.log, { flags: "a" })
+    // A process group of its own: Ctrl-C of the terminal reaches Node alone, which passes it on once.
+    const child = spawn(program, args, {
+      cwd: folder,
+      env: withPython({ PYTHONUNBUFFERED: "1", TOKENIZERS_PARALLELISM: "false", HF_HUB_OFFLINE: "1" }),
+      stdio: ["ignore", "pipe", "pipe"],
+      detached: true,
+    })
+    this.child = child
+    this.ended = new Promise<number | string>((resolve, reject) => {
+      child.on("error", (error: NodeJS.ErrnoException) => reject(notStarted(program, error)))
+      child.on("close", (status, name) => resolve(status ?? name ?? "unknown"))
+    })
+    if (child.pid) replaceAtomic(join(folder, processFile), JSON.stringify(processOf(child.pid)))
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.pipe(this.writer, { end: false })
+      stream.on("data", (chunk: Buffer) => {
+        this.tail = (this.tail + chunk).slice(-4000)
+      })
+    }
+    process.once("exit", this.onExit)
+  }
+
+  get lastLines(): string {
+    return this.tail.trim().split("\n").slice(-12).join("\n")
+  }
+
+  /** Asks it to write its state and end, and ends it a minute later. */
+  stop(): void {
+    this.kill("SIGTERM")
+    this.force = setTimeout(() => this.kill("SIGKILL"), 60_000)
+  }
+
+  /** Ends what is left of it, such as what a launcher left behind. */
+  async end(): Promise<void> {
+    clearTimeout(this.force)
+    process.off("exit", this.onExit)
+    this.kill("SIGKILL")
+    rmSync(join(this.folder, processFile), { force: true })
+    await new Promise<void>((resolve) => this.writer.end(resolve))
+  }
+
+  private kill(name: NodeJS.Signals): void {
+    try {
+      process.kill(-this.child.pid!, name)
+    } catch {} // it has ended
+  }
+}
+
+function notStarted(program: string, { code, message }: NodeJS.ErrnoException): BackendError {
+  const how = `${program} could not be started${code === "ENOENT" ? ": it is not installed" : `: ${message}`}`
+  return new BackendError(`${how}; run \`npx musc python\` once, which installs torchrun and accelerate`)
+}
+
+/** Does something a few times a second, never twice at once, until the function that it gives is called. */
+function everyMoment(work: Job["onPoll"]): () => void {
+  let busy = false
+  const timer = setInterval(() => {
+    if (busy) return
+    busy = true
+    Promise.resolve(work?.()).finally(() => {
+      busy = false
+    })
+  }, 300)
+  return () => clearInterval(timer)
 }
 
 /** Who runs the job of a folder, while one does. */
