@@ -82,68 +82,82 @@ interface WatchedBackend {
 const mostValues = 64
 
 /** Runs the function of an example, with its gradient where one is wanted, and notes each call. */
-export function watch({ input, by, dy, run }: Example): Trace {
-  const args = tensorsOf(input)
+export function watch(example: Example): Trace {
+  const { by, dy, run } = example
   const backend = tf.backend() as unknown as WatchedBackend
-  const refs = new Map<object, Ref>(args.map(({ dataId }, i) => [dataId, `a${i}`]))
-  refs.set(dy.dataId, "dy")
-  const types = Object.fromEntries(args.map(({ dtype }, i) => [`a${i}`, dtype as string]))
-  const record: Trace = {
-    types: { ...types, dy: "float32" },
-    calls: [],
-    constants: [],
-    forward: 0,
-    results: [],
-    grads: [],
-  }
-  const refOf = ({ dataId, dtype, shape, size }: Tensor): Ref => {
-    const known = refs.get(dataId)
-    if (known) return known
-    if (size > mostValues) throw new Error(`trace: a constant has at most ${mostValues} values, got ${size}`)
-    const ref = `c${record.constants.length}`
-    record.constants.push({ dtype, shape, values: Array.from(backend.readSync(dataId)) })
-    record.types[ref] = dtype
-    refs.set(dataId, ref)
-    return ref
-  }
-  const note = (op: string, attrs: readonly Attr[], inputs: readonly Tensor[], outputs: readonly Tensor[]) => {
-    const named = Object.fromEntries(
-      attrs.map(({ name, type, value }) => [name, type === backend.binding.TF_ATTR_TYPE ? typeNamed(value) : value]),
-    )
-    // The one operation whose type tfjs leaves to be inferred.
-    if (op === "ExpandDims") named.T = inputs[0]!.dtype as GraphType
-    const call = record.calls.push({ op, attrs: named, inputs: inputs.map(refOf) }) - 1
-    outputs.forEach(({ dataId, dtype }, i) => {
-      refs.set(dataId, `n${call}:${i}`)
-      record.types[`n${call}:${i}`] = dtype
-    })
-  }
+  const recording = new Recording(example, backend)
+  const { trace } = recording
   const plain = { one: backend.executeSingleOutput, several: backend.executeMultipleOutputs }
   backend.executeSingleOutput = (op, attrs, inputs) => {
     const output = plain.one.call(backend, op, attrs, inputs)
-    note(op, attrs, inputs, [output])
+    recording.add(op, attrs, inputs, [output])
     return output
   }
   backend.executeMultipleOutputs = (op, attrs, inputs, count) => {
     const outputs = plain.several.call(backend, op, attrs, inputs, count)
-    note(op, attrs, inputs, outputs)
+    recording.add(op, attrs, inputs, outputs)
     return outputs
   }
   try {
     tf.tidy(() => {
       const value = () => {
         const outputs = run()
-        record.results = outputs.map(refOf)
-        record.forward = record.calls.length
+        trace.results = outputs.map((output) => recording.refOf(output))
+        trace.forward = trace.calls.length
         return outputs[0]!
       }
-      if (by.length) record.grads = gradients(value, [...by], dy).map((grad) => refOf(grad!))
+      if (by.length) trace.grads = gradients(value, [...by], dy).map((grad) => recording.refOf(grad!))
       else value()
     })
   } finally {
     Object.assign(backend, { executeSingleOutput: plain.one, executeMultipleOutputs: plain.several })
   }
-  return record
+  return trace
+}
+
+/** The calls of a function, with names for all tensors that they take and give. */
+class Recording {
+  readonly trace: Trace
+  private readonly refs: Map<object, Ref>
+
+  constructor(
+    { input, dy }: Example,
+    private readonly backend: WatchedBackend,
+  ) {
+    const args = tensorsOf(input)
+    this.refs = new Map<object, Ref>(args.map(({ dataId }, i) => [dataId, `a${i}`]))
+    this.refs.set(dy.dataId, "dy")
+    const types = Object.fromEntries(args.map(({ dtype }, i) => [`a${i}`, dtype as string]))
+    const empty = { calls: [], constants: [], forward: 0, results: [], grads: [] }
+    this.trace = { types: { ...types, dy: "float32" }, ...empty }
+  }
+
+  /** The name of a tensor. One that no call has given is a constant. */
+  refOf({ dataId, dtype, shape, size }: Tensor): Ref {
+    const known = this.refs.get(dataId)
+    if (known) return known
+    if (size > mostValues) throw new Error(`trace: a constant has at most ${mostValues} values, got ${size}`)
+    const { constants, types } = this.trace
+    const ref = `c${constants.length}`
+    constants.push({ dtype, shape, values: Array.from(this.backend.readSync(dataId)) })
+    types[ref] = dtype
+    this.refs.set(dataId, ref)
+    return ref
+  }
+
+  add(op: string, attrs: readonly Attr[], inputs: readonly Tensor[], outputs: readonly Tensor[]): void {
+    const isType = ({ type }: Attr) => type === this.backend.binding.TF_ATTR_TYPE
+    const named: Record<string, GraphAttrs[string]> = Object.fromEntries(
+      attrs.map((attr) => [attr.name, isType(attr) ? typeNamed(attr.value) : attr.value]),
+    )
+    // The one operation whose type tfjs leaves to be inferred.
+    if (op === "ExpandDims") named.T = inputs[0]!.dtype as GraphType
+    const call = this.trace.calls.push({ op, attrs: named, inputs: inputs.map((input) => this.refOf(input)) }) - 1
+    outputs.forEach(({ dataId, dtype }, i) => {
+      this.refs.set(dataId, `n${call}:${i}`)
+      this.trace.types[`n${call}:${i}`] = dtype
+    })
+  }
 }
 
 const typeNamed = (value: unknown): GraphType => {

@@ -10,6 +10,8 @@ import type { Plan } from "./executor"
 import { type Layer, type Projection, type ProjectionName, projectionNames } from "./layer"
 import type { Bound } from "./transformer"
 
+const T = "float32"
+
 /**
  * One decoding step as a graph: what `forward` and the head do for one new token a row, in one call instead of some
  * thirty a layer. Weights, caches and places are inputs, so a graph serves every model and adapter of one
@@ -17,74 +19,123 @@ import type { Bound } from "./transformer"
  *
  * Letters as in transformer.ts; S columns of the cache.
  */
-function build(config: ModelConfig, { precision, threads }: Plan, { forms, frozenTables }: Forms): CompiledGraph {
-  const { heads: N, kvHeads: K } = config
-  const g = new GraphBuilder()
-  const T = "float32"
-  const binary = (type: "Mul" | "AddV2" | "RealDiv") => (a: GraphNode, b: GraphNode) => g.op(type, [a, b], { T })
-  const [mul, add, div] = [binary("Mul"), binary("AddV2"), binary("RealDiv")]
-  const ours = (type: string, inputs: readonly GraphNode[], ...settings: number[]) => g.op(type, inputs, { settings })
-  const own = productOp() === "MuscProduct"
-  const matMul = (a: GraphNode, b: GraphNode, transposed = false) =>
-    own
-      ? ours("MuscProduct", [a, b], 0, Number(transposed), 3)
-      : g.op("MatMul", [a, b], { T, transpose_a: false, transpose_b: transposed })
-  const batchMatMul = (a: GraphNode, b: GraphNode, transposed = false) =>
-    g.op("BatchMatMulV2", [a, b], { T, adj_x: false, adj_y: transposed })
-  const eps = g.number(config.normEps)
-  const norm = (x: GraphNode, weight: GraphNode) => ours("MuscRmsNorm", [x, weight, eps], 0)
+class StepBuilder {
+  private readonly g = new GraphBuilder()
+  private readonly own = productOp() === "MuscProduct"
+  private readonly eps: GraphNode
+  private readonly scale: GraphNode
+  private readonly columns: GraphNode
+  private readonly kinds: readonly string[]
 
-  const weight = (i: number, name: string) => g.input(`layers.${i}.${name}`)
-  const product = (x: GraphNode, i: number, name: ProjectionName) => {
-    const { frozen, lora } = forms[i]![name]
-    // MatMul knows no bf16.
-    if (frozen === null) return (precision === "bf16" ? batchMatMul : matMul)(x, weight(i, name))
-    const packed = g.input(`layers.${i}.${name}`, "int32")
-    if (!lora) return ours("MuscFrozenProduct", [x, packed], frozen, 0, frozen, 0)
-    return ours("MuscFrozenLora", [x, packed, weight(i, `${name}Down`), weight(i, `${name}Up`)], frozen, 0)
+  constructor(
+    private readonly config: ModelConfig,
+    private readonly plan: Plan,
+    private readonly forms: Forms,
+  ) {
+    this.eps = this.g.number(config.normEps)
+    this.scale = this.g.number(config.queryScale)
+    this.columns = this.g.input("columns", "int32")
+    this.kinds = ropeKinds(config)
   }
-  const project = (x: GraphNode, i: number, name: ProjectionName, biased: boolean) => {
-    const y = product(x, i, name)
-    return biased ? add(y, weight(i, `${name}Bias`)) : y
+
+  build(): CompiledGraph {
+    let x = this.embedded()
+    for (let i = 0; i < this.config.layers; i++) x = this.layer(x, i)
+    const last = this.norm(x, this.g.input("norm"))
+    return this.g.compile([this.capped(this.logits(last))], { oneThread: this.plan.threads === 1 })
   }
-  const scale = g.number(config.queryScale)
-  const columns = g.input("columns", "int32")
-  const kinds = ropeKinds(config)
-  const attention = (x: GraphNode, i: number) => {
-    const projected = project(x, i, "qk", config.attentionBias)
-    const qk = config.qkNorm ? norm(projected, weight(i, "qkNorm")) : projected
-    const v = project(x, i, "v", config.attentionBias)
-    const kind = kinds.indexOf(ropeKind(config, i))
-    const turns = [g.input(`cos.${kind}`), g.input(`sin.${kind}`), scale]
-    const cached = [g.input(`k.${i}`), g.input(`v.${i}`)]
+
+  private op(type: "Mul" | "AddV2" | "RealDiv", a: GraphNode, b: GraphNode): GraphNode {
+    return this.g.op(type, [a, b], { T })
+  }
+  private ours(type: string, inputs: readonly GraphNode[], ...settings: number[]): GraphNode {
+    return this.g.op(type, inputs, { settings })
+  }
+  private norm(x: GraphNode, weight: GraphNode): GraphNode {
+    return this.ours("MuscRmsNorm", [x, weight, this.eps], 0)
+  }
+  private weight(i: number, name: string): GraphNode {
+    return this.g.input(`layers.${i}.${name}`)
+  }
+  private matMul(a: GraphNode, b: GraphNode, transposed = false): GraphNode {
+    return this.own
+      ? this.ours("MuscProduct", [a, b], 0, Number(transposed), 3)
+      : this.g.op("MatMul", [a, b], { T, transpose_a: false, transpose_b: transposed })
+  }
+  private batchMatMul(a: GraphNode, b: GraphNode, transposed = false): GraphNode {
+    return this.g.op("BatchMatMulV2", [a, b], { T, adj_x: false, adj_y: transposed })
+  }
+
+  /** x · W, with LoRA beside a W that is frozen. */
+  private product(x: GraphNode, i: number, name: ProjectionName): GraphNode {
+    const { frozen, lora } = this.forms.forms[i]![name]
+    if (frozen === null) {
+      const W = this.weight(i, name)
+      // MatMul knows no bf16.
+      return this.plan.precision === "bf16" ? this.batchMatMul(x, W) : this.matMul(x, W)
+    }
+    const packed = this.g.input(`layers.${i}.${name}`, "int32")
+    if (!lora) return this.ours("MuscFrozenProduct", [x, packed], frozen, 0, frozen, 0)
+    const factors = [this.weight(i, `${name}Down`), this.weight(i, `${name}Up`)]
+    return this.ours("MuscFrozenLora", [x, packed, ...factors], frozen, 0)
+  }
+  private project(x: GraphNode, i: number, name: ProjectionName, biased: boolean): GraphNode {
+    const y = this.product(x, i, name)
+    return biased ? this.op("AddV2", y, this.weight(i, `${name}Bias`)) : y
+  }
+
+  /** [B, D] */
+  private embedded(): GraphNode {
+    const { g, config } = this
+    const ids = g.input("ids", "int32")
+    const types = { Tparams: T, Tindices: "int32", Taxis: "int32", batch_dims: 0 } as const
+    const x = this.forms.frozenTables
+      ? this.ours("MuscFrozenRows", [g.input("embed", "int32"), ids], config.vocabSize)
+      : g.op("GatherV2", [g.input("embed"), ids, g.ints(0)], types)
+    return config.embedScale === 1 ? x : this.op("Mul", x, g.number(config.embedScale))
+  }
+
+  private attention(x: GraphNode, i: number): GraphNode {
+    const { g, config } = this
+    const { heads: N, kvHeads: K } = config
+    const projected = this.project(x, i, "qk", config.attentionBias)
+    const qk = config.qkNorm ? this.norm(projected, this.weight(i, "qkNorm")) : projected
+    const v = this.project(x, i, "v", config.attentionBias)
+    const kind = this.kinds.indexOf(ropeKind(config, i))
+    const turns = [g.input(`cos.${kind}`), g.input(`sin.${kind}`), this.scale]
+    const cached = [g.input(`k.${i}`), g.input(`v.${i}`), this.columns]
     const shared = [g.input(`sharedK.${i}`), g.input(`sharedV.${i}`)]
-    const attended = ours("MuscDecode", [qk, v, ...turns, ...cached, columns, ...shared], N, K, config.window[i] ?? 0)
-    return project(attended, i, "o", config.outputBias)
+    const attended = this.ours("MuscDecode", [qk, v, ...turns, ...cached, ...shared], N, K, config.window[i] ?? 0)
+    return this.project(attended, i, "o", config.outputBias)
   }
-  const gelu = Number(config.activation !== "silu")
 
-  const types = { Tparams: T, Tindices: "int32", Taxis: "int32", batch_dims: 0 } as const
-  const V = config.vocabSize
-  const ids = g.input("ids", "int32")
-  let x = frozenTables // [B, D]
-    ? ours("MuscFrozenRows", [g.input("embed", "int32"), ids], V)
-    : g.op("GatherV2", [g.input("embed"), ids, g.ints(0)], types)
-  if (config.embedScale !== 1) x = mul(x, g.number(config.embedScale))
-  for (let i = 0; i < config.layers; i++) {
-    const after = (y: GraphNode, name: string) => (config.postNorms ? norm(y, weight(i, name)) : y)
-    const y = add(x, after(attention(norm(x, weight(i, "norm1")), i), "postNorm1"))
-    const z = norm(y, weight(i, "norm2"))
-    const parts = [project(z, i, "gate", config.mlpBias), project(z, i, "up", config.mlpBias)]
-    x = add(y, after(project(ours("MuscGated", parts, gelu), i, "down", config.mlpBias), "postNorm2"))
+  private layer(x: GraphNode, i: number): GraphNode {
+    const { mlpBias, activation, postNorms } = this.config
+    const after = (y: GraphNode, name: string) => (postNorms ? this.norm(y, this.weight(i, name)) : y)
+    const attended = this.attention(this.norm(x, this.weight(i, "norm1")), i)
+    const y = this.op("AddV2", x, after(attended, "postNorm1"))
+    const z = this.norm(y, this.weight(i, "norm2"))
+    const parts = [this.project(z, i, "gate", mlpBias), this.project(z, i, "up", mlpBias)]
+    const gated = this.ours("MuscGated", parts, Number(activation !== "silu"))
+    return this.op("AddV2", y, after(this.project(gated, i, "down", mlpBias), "postNorm2"))
   }
-  const last = norm(x, g.input("norm"))
-  const headProduct = isWide(config) && !own ? batchMatMul : matMul // MatMul takes half as long again for few rows
-  const logits = frozenTables // [B, V]
-    ? ours("MuscFrozenProduct", [last, g.input("head", "int32")], V, 0, V, 0)
-    : headProduct(last, g.input("head"), true)
-  const cap = config.logitSoftcap
-  const bounded = (c: number) => mul(g.op("Tanh", [div(logits, g.number(c))], { T }), g.number(c))
-  return g.compile([cap ? bounded(cap) : logits], { oneThread: threads === 1 })
+
+  /** [B, V] */
+  private logits(last: GraphNode): GraphNode {
+    const { g, config } = this
+    const V = config.vocabSize
+    if (this.forms.frozenTables) return this.ours("MuscFrozenProduct", [last, g.input("head", "int32")], V, 0, V, 0)
+    const head = g.input("head")
+    // MatMul takes half as long again for few rows.
+    return isWide(config) && !this.own ? this.batchMatMul(last, head, true) : this.matMul(last, head, true)
+  }
+
+  private capped(logits: GraphNode): GraphNode {
+    const c = this.config.logitSoftcap
+    if (!c) return logits
+    const share = this.op("RealDiv", logits, this.g.number(c))
+    return this.op("Mul", this.g.op("Tanh", [share], { T }), this.g.number(c))
+  }
 }
 
 /** How the matrices of a model are kept: columns of one that is frozen, and whether LoRA stands beside it. */
@@ -127,7 +178,7 @@ export function stepGraph(model: Bound): StepGraph | null {
   if (model.plan.step === "eager") return null
   const forms = formsOf(model)
   const key = JSON.stringify([config, model.plan.precision, model.plan.threads, forms])
-  const graph = graphs.get(key) ?? build(config, model.plan, forms)
+  const graph = graphs.get(key) ?? new StepBuilder(config, model.plan, forms).build()
   graphs.set(key, graph)
   const fixed: Record<string, Tensor> = Object.assign(
     { embed: tensorOf(model.embed), head: tensorOf(model.head), norm: model.norm },
