@@ -22,6 +22,12 @@ export function withSlides(book: Notebook): Notebook {
   return { ...book, cells }
 }
 
+/** Slides as wide as lines of code are, with their numbers; what is taller than the screen scrolls. */
+const looks = [
+  ...["--SlidesExporter.reveal_scroll=True", "--SlidesExporter.reveal_number=c/t"],
+  ...["--SlidesExporter.reveal_width=1600", "--SlidesExporter.reveal_height=1000"],
+]
+
 /**
  * Writes the notebooks as slides, one file each, into `folder`. The pages load reveal.js and MathJax from the network.
  * @throws InputError without Jupyter and nbconvert
@@ -33,7 +39,7 @@ export async function notebookSlides(folder: string): Promise<string[]> {
     await mkdir(folder, { recursive: true })
     const marked = files.map((file) => join(work, basename(file)))
     for (const [i, file] of files.entries()) await writeFile(marked[i]!, JSON.stringify(withSlides(readNotebook(file))))
-    await jupyter(["nbconvert", ...marked, "--to", "slides", "--output-dir", folder])
+    await jupyter(["nbconvert", ...marked, "--to", "slides", "--output-dir", folder, ...looks])
     return files.map((file) => join(folder, `${basename(file, ".ipynb")}.slides.html`))
   } finally {
     await rm(work, { recursive: true, force: true })

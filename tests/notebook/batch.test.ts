@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { basename, delimiter, join, resolve } from "node:path"
-import { describe, expect, it } from "vitest"
+import { describe, expect, it, vi } from "vitest"
 import {
   findNotebook,
   type Notebook,
@@ -14,7 +14,7 @@ import {
 } from "../../lib/notebook/batch"
 import { kernelName, kernelSpec } from "../../lib/notebook/install"
 import { drifts, numbersType } from "../../lib/notebook/numbers"
-import { withSlides } from "../../lib/notebook/slides"
+import { notebookSlides, withSlides } from "../../lib/notebook/slides"
 
 const code = (source: string, tags?: string[]) => ({
   ...{ id: "a", cell_type: "code", source, execution_count: 3, metadata: { tags, execution: { started: "now" } } },
@@ -51,6 +51,30 @@ it("marks slides: one for each heading, another below it after output", () => {
     ({ metadata }) => (metadata.slideshow as { slide_type: string }).slide_type,
   )
   expect(kinds).toEqual(["slide", "-", "slide", "-", "subslide", "-", "subslide", "slide"])
+})
+
+it("asks for slides that scroll, as wide as the lines of code", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "musc-slides-test-"))
+  // In the place of Jupyter: keeps what it is asked.
+  const jupyter = `#!${process.execPath}
+require("node:fs").writeFileSync(${JSON.stringify(join(folder, "asked"))}, process.argv.slice(2).join("\\n"))
+`
+  writeFileSync(join(folder, "jupyter"), jupyter, { mode: 0o755 })
+  vi.stubEnv("PATH", `${folder}${delimiter}${process.env.PATH}`)
+  await notebookSlides(join(folder, "slides"))
+  vi.unstubAllEnvs()
+  const asked = readFileSync(join(folder, "asked"), "utf8").split("\n")
+  expect(asked).toContain("--SlidesExporter.reveal_scroll=True")
+  const width = Number(asked.find((one) => one.startsWith("--SlidesExporter.reveal_width="))?.split("=")[1])
+  // a character of code is about 10.5 wide, beside a margin of 220
+  const longest = notebookFiles().flatMap((file) =>
+    readNotebook(file).cells.flatMap(({ cell_type, source }) =>
+      cell_type === "code" ? [source].flat().join("").split("\n") : [],
+    ),
+  )
+  const share = longest.filter((line) => 220 + 10.5 * line.length > width).length / longest.length
+  expect(share).toBeLessThan(0.02)
+  rmSync(folder, { recursive: true })
 })
 
 it("finds notebooks by number, name and path", () => {
