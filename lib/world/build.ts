@@ -58,15 +58,7 @@ export async function buildWorldModel(
   const { onStep = () => {}, onNote = () => {} } = control
   const { seed } = options
   const able = join(control.work, "able")
-  const words = worldVocabulary({ seed, examples: options.vocabularyExamples })
-  const files = worldTokenizer(words)
-  writeFolder(able, files)
-  const tokenizer = loadTokenizer(able)
-  const config = worldConfig(tokenizer.vocabSize, tokenizer.eosIds[0]!, tokenizer.padId, options.size)
-  for (const dir of [able, out]) {
-    writeFolder(dir, { ...files, "config.json": configJson(config, "bfloat16"), [traitsFile]: embeddedTraits })
-  }
-
+  const { tokenizer, config } = writeFolders([able, out], options)
   const model = initModel(config, seed, 0.05)
   const soFar = (phase: Phase) => phases.slice(0, phases.indexOf(phase) + 1).map((name) => options[name])
   const settings = (phase: Phase): PhaseOptions => ({ ...options[phase], phase, seed: seed + phases.indexOf(phase) })
@@ -113,6 +105,17 @@ export async function buildWorldModel(
   await writeAtomic(join(out, "card.json"), `${JSON.stringify(whole, null, 2)}\n`)
   await writeAtomic(join(out, "README.md"), modelCard(whole))
   return whole
+}
+
+/** Writes all but weights and card to folders of the model that is made. */
+function writeFolders(dirs: readonly string[], { seed, size, vocabularyExamples }: WorldBuildOptions) {
+  const files = worldTokenizer(worldVocabulary({ seed, examples: vocabularyExamples }))
+  for (const dir of dirs) writeFolder(dir, files)
+  const tokenizer = loadTokenizer(dirs[0]!)
+  const config = worldConfig(tokenizer.vocabSize, tokenizer.eosIds[0]!, tokenizer.padId, size)
+  const settings = { "config.json": configJson(config, "bfloat16"), [traitsFile]: embeddedTraits }
+  for (const dir of dirs) writeFolder(dir, settings)
+  return { tokenizer, config }
 }
 
 async function measure(local: LocalModel, { seed, check }: WorldBuildOptions) {
