@@ -128,6 +128,7 @@ BLOCKS += [
     "{% macro f(kwargs) %}{{ kwargs }}{% endmacro %}{{ f(1) }}{{ f(x=1) }}", "{% macro f(a, caller=none) %}{{ a }}{% if caller %}{{ caller() }}{% endif %}{% endmacro %}{% call f(1) %}in{% endcall %}{{ f(2) }}", "{% macro f(caller) %}{{ caller() }}{% endmacro %}{{ f(1) }}",
     "{% macro f(a=b, b=2) %}{{ a }}{{ b }}{% endmacro %}{{ f() }}{{ f(b=3) }}", "{% macro f(a=s) %}{{ a }}{% set s = 1 %}{% endmacro %}{{ f() }}", "{% macro f() %}{{ caller(1) }}{% endmacro %}{% call(x) f() %}{{ x }}{{ s }}{% set s = 2 %}{% endcall %}{{ s }}",
     "{% for i in l %}{% set loop = 1 %}{% endfor %}", "{% for i in l %}{% with loop = 5 %}{{ loop }}{% endwith %}{% endfor %}", "{% for i in l %}{% for j in [1] %}{{ loop.index }}{% else %}{{ loop.index }}{% endfor %}{% endfor %}", "{% for i in l if loop %}{{ i }}{% endfor %}", "{% for i in l %}{% for j in m if loop.first %}{{ j }}{% endfor %}{% endfor %}",
+    "{% filter length %}abc{% endfilter %}", "{% filter first %}abc{% endfilter %}", "{% filter list %}abc{% endfilter %}", "{% filter first %}{% endfilter %}", "{% filter trim|length %} a {% endfilter %}", "{% filter escape %}<{% endfilter %}", "{% macro g() %}{% filter length %}a{% endfilter %}{% endmacro %}z", "{% set q %}{% filter length %}a{% endfilter %}{% endset %}", "{% set q | length %}abc{% endset %}{{ q }}", "{% if no %}{% filter length %}a{% endfilter %}{% endif %}y",
     "{% set x | replace('a', q) %}{% set q = 'b' %}aa{% endset %}{{ x }}", "{% filter replace('a', q) %}{% set q = 'b' %}aa{% endfilter %}",
 ]
 

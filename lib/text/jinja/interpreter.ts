@@ -127,7 +127,12 @@ export class Interpreter implements Runtime {
         return null
       }
       case "filterBlock":
-        return this.block(node, scope, (value) => this.write(str(value, this.spend)))
+        // Unlike `{{ }}`, jinja2 joins what the filter gives to the text as it is.
+        return this.block(node, scope, (value) => {
+          if (typeof value !== "string" && !(value instanceof Markup))
+            throw new TemplateError(`a filter block must give a text, got ${typeName(value)}`)
+          this.write(str(value, this.spend))
+        })
       case "with": {
         const inner = scope.inner(this.symbols(node)).enter()
         for (const [target, value] of node.bindings) this.assign(target, this.value(value, scope), inner)
