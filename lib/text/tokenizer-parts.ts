@@ -122,9 +122,14 @@ export function literally(config: JsonObject, part: Part): null {
 export const normalizers: Readonly<
   Record<string, (config: JsonObject, part: Part) => ((text: string) => string) | null>
 > = {
-  ...{ Sequence: plain, NFC: plain, NFD: plain, NFKC: plain, NFKD: plain, StripAccents: plain, Prepend: plain },
+  ...{ Sequence: plain, NFC: plain, NFD: plain, NFKC: plain, NFKD: plain, StripAccents: plain },
   Replace: literally,
   Lowercase: () => lowerCase,
+  // Nothing stands before nothing.
+  Prepend:
+    ({ prepend }) =>
+    (text) =>
+      text && `${prepend}${text}`,
   Strip:
     ({ strip_left, strip_right }) =>
     (text) => {

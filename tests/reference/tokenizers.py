@@ -125,6 +125,7 @@ def kinds():
     pieces = trained(models.WordPiece(unk_token="<unk>"), trainers.WordPieceTrainer(vocab_size=200, special_tokens=["<unk>"], show_progress=False), pre_tokenizers.BertPreTokenizer())
     pieces.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     yield "wordpiece", pieces
+    yield "prepend-after-strip", sentence_piece(n.Sequence([n.Strip(), n.Prepend("▁"), n.Replace(" ", "▁")]))
 
 
 def trained(model, trainer, pre=None):
