@@ -112,6 +112,10 @@ export interface PairCounts {
   shortened: number
   /** pairs that hold other weights than their signals and the settings give, which count */
   otherWeights: number
+  /** pairs whose two answers are the same text */
+  equal?: number
+  /** pairs whose chosen answer is empty */
+  empty?: number
 }
 
 /** How a training is watched, stopped and resumed. */
@@ -258,7 +262,7 @@ export function checkSettings(settings: TrainSettings): void {
 
 /** What is to be said of the pairs, a line each. */
 export function notesOf(
-  { pairs, leftOut, refused = 0, refusal, shortened, otherWeights }: PairCounts,
+  { pairs, leftOut, refused = 0, refusal, shortened, otherWeights, equal, empty }: PairCounts,
   settings: TrainSettings,
 ): string[] {
   const all = pairs + leftOut + refused
@@ -276,6 +280,12 @@ export function notesOf(
     const instead = `those of the signals and of the settings are used; remove \`signals\` to train on what rows hold`
     notes.push(`training: ${otherWeights} of ${all} pairs hold other weights of ${settings.weighting}; ${instead}`)
   }
+  if (equal && settings.kind === "preference")
+    notes.push(`training: ${equal} of ${all} pairs have two equal answers, which show no preference; leave them out`)
+  if (empty) {
+    const taught = settings.kind === "sft" ? "teaches the model to say nothing" : "is preferred to the other"
+    notes.push(`training: ${empty} of ${all} pairs have an empty chosen answer, which ${taught}; leave them out`)
+  }
   return notes
 }
 
@@ -292,6 +302,8 @@ export async function* encodedPairs(
     if (hasPassed(row)) {
       await breathe()
       if (signal?.aborted) throw new StoppedError("training stopped")
+      if (row.chosen === row.rejected) counts.equal = (counts.equal ?? 0) + 1
+      if (!row.chosen.trim()) counts.empty = (counts.empty ?? 0) + 1
       const fitting = encodePairs(tokenizer, [pairText(row, settings, counts)], settings.cutoff, counts)
       some.push(...fitting.map((item) => ({ item, row: scoredOf(row) })))
     }

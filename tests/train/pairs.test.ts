@@ -103,6 +103,19 @@ describe("training", () => {
     expect((await firstStep([stored(random)], settings)).norm).toBe((await firstStep([scored], settings)).norm)
   })
 
+  it("trains on equal answers and on an empty chosen one, and says so", async () => {
+    const uniform: TrainSettings = { ...preference, weighting: "uniform" }
+    const { notes } = await firstStep(
+      [{ ...row, rejected: row.chosen }, { ...row, id: "b", chosen: " " }, row],
+      uniform,
+    )
+    expect(notes).toEqual([
+      "training: 1 of 3 pairs have two equal answers, which show no preference; leave them out",
+      "training: 1 of 3 pairs have an empty chosen answer, which is preferred to the other; leave them out",
+    ])
+    expect((await firstStep([row], uniform)).notes).toEqual([])
+  })
+
   it("takes the weights that a row holds where it holds no signals", async () => {
     const n = (text: string) => signals(text).tokens.length
     const weights = (value: number) => ({
