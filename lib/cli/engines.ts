@@ -76,7 +76,7 @@ export async function openEngines(
   }
   try {
     const { model, backend, math, workers } = options
-    const local = model ? await openModel(readConfig({ model, backend, math, workers }), show) : undefined
+    const local = model ? await openModel(readConfig({ model, backend, math, workers }), show, signal) : undefined
     if (!responses && options.endpoint) {
       const { engine, id } = await openServerFor("answers", writerOptions(options))
       engines.answers = { engine, id, local: false }

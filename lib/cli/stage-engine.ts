@@ -77,7 +77,7 @@ export async function openStageEngine(
     const { engine, identity } = await openScoring(server, model, opening)
     return { ...closed, engine: engine as SignalScorer as Scorer, identity }
   }
-  const local = await openModel(config, show)
+  const local = await openModel(config, show, signal)
   return { ...closed, engine: local.engine(null, { signal, onTokens: show.tokens }), identity: local.fingerprint }
 }
 

@@ -12,7 +12,7 @@ import {
 } from "../config/config"
 import { recipeOf, recipes } from "../config/recipes"
 import { parseSets, readSettings, settingLine } from "../config/settings"
-import { onStopSignal, turn } from "../data/stop-signals"
+import { beforeLongTurn, onStopSignal } from "../data/stop-signals"
 import { backendNames, useBackend } from "../device/tf"
 import { describeModel, type ModelDescription } from "../engine/description"
 import { type LocalModel, openLocal } from "../engine/local"
@@ -249,7 +249,7 @@ export async function openModel(
   note((await useBackend(config.backend === "auto" ? undefined : config.backend, config.math)).reason)
   const onLoad = (done: number, total: number) =>
     progress({ stage: `load ${config.model}`, unit: "tensors", done, total })
-  await turn() // a signal that has come is heard before the loading, which takes its turn whole
+  await beforeLongTurn(signal)
   const local = openLocal(folder, { onLoad, onNote: note, workers: config.workers, thinking: thinkingOf(config) })
   note(`plan for writing and scoring: ${describePlan(planFor(sizeOf(local.model.params), { kind: "generate" }))}`)
   return local

@@ -1,3 +1,5 @@
+import { StoppedError } from "../errors"
+
 /**
  * What Ctrl-C and SIGTERM do while a command works. Handlers run between turns of the event loop, so long turns need
  * care.
@@ -39,8 +41,17 @@ export function endable<T>(work: () => T): T {
   }
 }
 
-/** A turn of the event loop: what waits is heard, and callers that answer in microtasks have made their next calls. */
-export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+/**
+ * A turn of the event loop: signals are heard, and callers that answer in microtasks have made their next calls. One
+ * immediate may run before signals are polled for, the one after it does not.
+ */
+export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
+
+/** Hears signals before work that takes its turn whole. @throws StoppedError when one has come */
+export async function beforeLongTurn(signal?: AbortSignal): Promise<void> {
+  await turn()
+  if (signal?.aborted) throw new StoppedError()
+}
 
 /** Milliseconds of a turn after which other work waits for the next one. */
 const longTurn = 300

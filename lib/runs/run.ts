@@ -5,7 +5,7 @@ import { currentOf } from "../config/current"
 import { pathError, requireReadable, writeAtomic } from "../data/files"
 import { lockFolder } from "../data/lock"
 import type { Results } from "../data/results"
-import { turn } from "../data/stop-signals"
+import { beforeLongTurn } from "../data/stop-signals"
 import { tf, useBackend } from "../device/tf"
 import { describeModel } from "../engine/description"
 import type { Generator } from "../engine/engine"
@@ -136,7 +136,7 @@ async function openRun(config: RunConfig, options: RunOptions, { onTokens, ...wa
   const { dir, signal, onProgress, onNote, onPlan } = watching
   const backend = await backendOf(config, options.local)
   onNote(backend)
-  await turn() // a signal that has come is heard before the model is read
+  await beforeLongTurn(signal)
   const thinking = thinkingOf(config)
   const elsewhere = !!options.serve && !!options.torch
   const model =

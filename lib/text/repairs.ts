@@ -196,8 +196,11 @@ export function modelCanHang(model: JsonObject): boolean {
   return type !== undefined && type !== "BPE" && type !== "Unigram" && type !== "WordLevel"
 }
 
-/** Most milliseconds for texts of so many characters; sound tokenizers take a tenth of that a character. */
-export const timeLimit = (characters: number): number => 1500 + Math.ceil(characters / 50)
+/**
+ * Most milliseconds for texts of so many characters; sound tokenizers take a fifth of that a character. Below two
+ * seconds for all but very long texts: a signal that came just before is heard afterwards.
+ */
+export const timeLimit = (characters: number): number => Math.max(1500, Math.ceil(characters / 100))
 
 let work: () => void = () => {}
 const context = createContext({ run: () => work() })
