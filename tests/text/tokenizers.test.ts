@@ -228,7 +228,7 @@ describe("a tokenizer of a stranger", () => {
 
   it("is not tried again once it took too long", () => {
     const tokenizer = loadTokenizer(folderOf("again", { ...base, pre_tokenizer: split("(a+)+$") }))
-    expect(() => tokenizer.encode(`${"a".repeat(50)}!`)).toThrow(/tokenising must take at most 1502 ms/)
+    expect(() => tokenizer.encode(`${"a".repeat(50)}!`)).toThrow(/tokenising must take at most 1500 ms/)
     const start = processorTime()
     expect(() => tokenizer.encode("b")).toThrow(/tokenising/)
     expect(processorTime() - start).toBeLessThan(100)
