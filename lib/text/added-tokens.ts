@@ -1,5 +1,4 @@
-import { isJsonObject, type JsonObject, show } from "../data/json-file"
-import { InputError } from "../errors"
+import { isJsonObject, type JsonObject } from "../data/json-file"
 
 /** A token of `added_tokens` in tokenizer.json. */
 export type AddedToken = JsonObject & { content: string; id: number }
@@ -28,18 +27,13 @@ export function specialTokens({ settings, map }: Companions): Map<string, JsonOb
 /**
  * The added tokens of tokenizer.json, then those that Transformers adds from the files beside it: of
  * `added_tokens_decoder` or added_tokens.json by id, special tokens by name, and lists of further ones. What the
- * vocabulary has keeps its id, others are numbered behind it. What they call special is special here too.
- * @throws InputError where tokenizer.json gives a token another id than the original library does
+ * vocabulary has keeps its id, others are numbered behind it, whatever tokenizer.json says, as in the original library.
+ * What they call special is special here too.
  */
-export function addedTokens(json: JsonObject, companions: Companions, file: string): AddedToken[] {
+export function addedTokens(json: JsonObject, companions: Companions): AddedToken[] {
   const { settings, map, added } = companions
-  const own = (json.added_tokens ?? []) as AddedToken[]
   const ids = numbering(isJsonObject(json.model) ? json.model.vocab : {})
-  for (const { content, id } of own) {
-    if (content === "" || ids.of(content) === id) continue
-    const rule = `the added token ${show(content)} must have the id ${ids.of(content)}, which the original library gives it`
-    throw new InputError(`${rule}, got ${id}; train with that id, or correct the file`, { file, field: "added_tokens" })
-  }
+  const own = ownTokens(json).map((token) => (token.content ? { ...token, id: ids.of(token.content) } : token))
   const special = specialTokens(companions)
   const listed = [settings.additional_special_tokens, settings.extra_special_tokens, map.extra_special_tokens]
   const names = new Set([...special.values()].map(({ content }) => content))
@@ -55,6 +49,15 @@ export function addedTokens(json: JsonObject, companions: Companions, file: stri
   const marked = new Set(further.filter((token) => token.special === true).map(({ content }) => content))
   const marks = own.map((token) => (marked.has(token.content) ? { ...token, special: true } : token))
   return [...marks, ...news.map((token) => ({ ...token, id: ids.of(token.content) }))]
+}
+
+const ownTokens = (json: JsonObject) => (json.added_tokens ?? []) as AddedToken[]
+
+/** Added tokens of tokenizer.json that get another id than it gives them: their text, the id there and that they get. */
+export function renumbered(json: JsonObject, tokens: readonly AddedToken[]): [string, number, number][] {
+  return ownTokens(json).flatMap(({ content, id }, i) =>
+    tokens[i]!.id === id ? [] : [[content, id, tokens[i]!.id] satisfies [string, number, number]],
+  )
 }
 
 /** Tokens in the order of their ids. */

@@ -4,7 +4,7 @@ import { Tokenizer as Inner } from "@huggingface/tokenizers"
 import { isJsonObject, type JsonObject, readJsonFile, show } from "../data/json-file"
 import { endable } from "../data/stop-signals"
 import { InputError, RefusedError } from "../errors"
-import { type AddedToken, addedTokens, type Companions, specialTokens } from "./added-tokens"
+import { type AddedToken, addedTokens, renumbered, specialTokens } from "./added-tokens"
 import { type ChatTemplate, readChatTemplate } from "./chat-template"
 import { withoutPossessive } from "./possessive"
 import { rebuiltBy } from "./rebuilt"
@@ -72,7 +72,10 @@ export function loadTokenizer(dir: string): Tokenizer {
   const legacy = countsTokenMap(settings)
   const map = legacy ? optional(tokenMap) : {}
   const companions = { settings, map, added: legacy ? optional(addedMap) : {} }
-  const inner = construct(json, companions, file)
+  checkIds(json, file)
+  const tokens = addedTokens(json, companions)
+  const moved = renumbered(json, tokens)
+  const inner = construct(json, tokens, settings, file)
   const specialTexts = Object.fromEntries([...specialTokens(companions)].map(([name, { content }]) => [name, content]))
   const text = isJsonObject(model.text_config) ? model.text_config : {}
   const rows = embeddingRows(model, text)
@@ -80,6 +83,7 @@ export function loadTokenizer(dir: string): Tokenizer {
   const beyond = [...vocabulary].filter(([, id]) => id >= rows).sort(([, a], [, b]) => a - b)
   const rebuilt = rebuiltBy(json, settings, model.model_type)
   const notes = [
+    ...(moved.length ? [renumberedNote(file, moved)] : []),
     ...(beyond.length ? [beyondNote(file, beyond, rows)] : []),
     ...(rebuilt ? [rebuiltNote(file, rebuilt)] : []),
   ]
@@ -201,19 +205,21 @@ function beyondNote(file: string, beyond: readonly (readonly [string, number])[]
   return `${file}: the embedding has ${rows} rows and none for ${some.join(", ")}${more}; a row that holds one fails`
 }
 
+function renumberedNote(file: string, moved: readonly [string, number, number][]): string {
+  const some = moved.slice(0, 3).map(([token, from, to]) => `${show(token)} ${to} instead of ${from}`)
+  const more = moved.length > 3 ? `, and ${moved.length - 3} more` : ""
+  return `${file}: added tokens get the ids that the original library gives them: ${some.join(", ")}${more}`
+}
+
 const rebuiltNote = (file: string, name: string) =>
   `${file}: is read as it is, while transformers 5 takes the parts of its class ${name} instead; ids of some texts differ`
 
 /** Normalizers of published tokenizers make a text at most a few times as long. */
 const mostGrowth = 4096
 
-function construct(json: JsonObject, companions: Companions, file: string): Inner {
-  if (!isJsonObject(json.model))
-    throw new InputError(`must be an object, got ${show(json.model)}; ${missing}`, { file, field: "model" })
-  checkIds(json.model.vocab, json.added_tokens ?? [], file)
-  const added_tokens: AddedToken[] = addedTokens(json, companions, file)
+function construct(json: JsonObject, added_tokens: AddedToken[], settings: JsonObject, file: string): Inner {
   // Settings of slow tokenizers, which the original does not heed beside tokenizer.json.
-  const { remove_space: _, do_lowercase_and_remove_accent: __, ...ownSettings } = companions.settings
+  const { remove_space: _, do_lowercase_and_remove_accent: __, ...ownSettings } = settings
   const defaults = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null }
   return runnable(file, () => {
     // Strings of hundreds of megabytes take seconds that no time limit can end.
@@ -308,7 +314,11 @@ function runnable<T>(file: string, work: () => T): T {
 /** Ids become places in lists, so one of a billion would take the memory of a billion. */
 const maxId = 2 ** 24
 
-function checkIds(vocab: unknown, added: unknown, file: string): void {
+function checkIds({ model, added_tokens }: JsonObject, file: string): void {
+  if (!isJsonObject(model))
+    throw new InputError(`must be an object, got ${show(model)}; ${missing}`, { file, field: "model" })
+  const { vocab } = model
+  const added: unknown = added_tokens ?? []
   if (!isJsonObject(vocab) && !Array.isArray(vocab))
     throw new InputError(`must be an object or a list, got ${show(vocab)}; ${missing}`, { file, field: "model.vocab" })
   if (!Array.isArray(added) || !added.every((token) => isJsonObject(token) && typeof token.content === "string"))
