@@ -33,14 +33,10 @@ export function parsePoints(text: string): number | undefined {
   const plain = text.replace(/[*_`[\]]/g, "").trim()
   const sum = "(?:\\d+(?:\\.\\d+)?\\s*\\+\\s*)+\\d+(?:\\.\\d+)?\\s*=\\s*" // "1 + 1 + 0 = 2"
   const number = "(\\d+(?:\\.\\d+)?)(?:\\s*(?:/|out of)\\s*5)?(?:\\s*points?)?"
-  const labelled = [
-    ...plain.matchAll(
-      new RegExp(
-        `(?<!\\b(?:max(?:imum)?|highest|best|possible|perfect|full) )\\b(?:score|points|total)\\s*(?:is|:|=)\\s*(?:${sum})?${number}(?!\\s*(?:[/+]|[–-]\\s*\\d|out of|(?:or|to|→) *\\d)|[\\d.]*\\d)`,
-        "gi",
-      ),
-    ),
-  ]
+  const label =
+    "(?<!\\b(?:max(?:imum)?|highest|best|possible|perfect|full) )\\b(?:score|points|total)\\s*(?:is|:|=)\\s*"
+  const range = "\\s*(?:[/+]|[–-]\\s*\\d|out of|(?:or|to|→) *\\d)|[\\d.]*\\d" // "2/3", "2 to 3": no one score
+  const labelled = [...plain.matchAll(new RegExp(`${label}(?:${sum})?${number}(?!${range})`, "gi"))]
   const match = labelled.at(-1) ?? new RegExp(`^(?:${sum})?${number}\\.?$`, "i").exec(plain.split("\n").at(-1)!.trim())
   const points = Number(match?.[1] ?? Number.NaN)
   return points >= 0 && points <= 5 ? points : undefined

@@ -145,7 +145,7 @@ export function readConfig(
   return config
 }
 
-/** What `read` gives; problems with settings of a file name the file and the line, where nothing else set them since. */
+/** What `read` gives. Problems with a file's settings name the file and the line, unless something set them later. */
 function locating<T>(file: string | undefined, own: string[], elsewhere: string[], read: () => T): T {
   try {
     return read()

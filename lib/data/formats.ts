@@ -30,7 +30,7 @@ const turn = z
       ? { role: "user", content: t.input }
       : { role: t?.from ?? t?.role ?? "", content: t?.value ?? t?.content }
   })
-/** Plain texts are turns of user and assistant by turns, as in LIMA. */
+/** Plain texts alternate between user and assistant, as in LIMA. */
 const chat = z.union([
   z.array(turn),
   z
@@ -61,9 +61,9 @@ const plain = z.looseObject({
 /**
  * The instructions of a seed file, JSON array or JSONL, each record in any of the known shapes: `instruction` and
  * perhaps `input` (plain, Alpaca, InFoBench, our own rows; also Dolly and Self-Instruct), ShareGPT `conversations` or
- * `messages` (first user turn; also Capybara and LIMA), `prompt` (text, transcript or messages, as in TRL files), released MuSC rows. Of a
- * record with earlier turns the first one is taken: later ones cannot be understood alone. A system message is kept as
- * `system`, but no stage reads it. `constraints`, or `decomposed_questions` as in InFoBench, are yes/no questions of
+ * `messages` (first user turn; also Capybara and LIMA), `prompt` (text, transcript or messages, as in TRL files),
+ * released MuSC rows. Of a record with earlier turns the first one is taken: later ones cannot be understood alone. A
+ * system message is kept as `system`, but no stage reads it. `constraints`, or `decomposed_questions` as in InFoBench, are yes/no questions of
  * which the first is the task itself. Fields that we do not know stay in the row. Rows without an id get file name and
  * line; a repeated id gets the line added, because ids address random streams. A record whose instruction is empty, or
  * holds an image, a rendered chat template or messages as a text, comes out as a failed row that reads "(none)".

@@ -147,7 +147,7 @@ function pairOf(value: object, form: ReturnType<typeof pairForm>, place: Place):
   }
 }
 
-/** A pair whose prompt ends in what is to be answered: an answer that continues another would be a turn of its own here. */
+/** A pair whose prompt ends in the user's turn. An answer that continues another would become a turn of its own. */
 function asked(pair: Preference, place: Place): Preference {
   const role = pair.prompt.at(-1)?.role
   if (role === "user") return pair

@@ -1,4 +1,4 @@
-/** Texts that another program has put together, where a bare text is wanted: the chat template would be applied twice. */
+/** Rendered prompts where a bare text is wanted: the chat template would be applied twice. */
 
 /** How rendered prompts begin, and how they end where the model's answer is to follow. */
 const templates: readonly (readonly [begin: RegExp, end: RegExp])[] = [
@@ -33,7 +33,7 @@ export const endMarkOf = (text: string): string | undefined => {
 export function withoutEndMarks(text: string): string {
   let [end, kept] = [text.length, text.length]
   const struck = text.lastIndexOf("<s>")
-  // HTML's tag for what is struck out looks like an end-of-turn token; at the very beginning the other is one too.
+  // HTML's `<s>…</s>` for struck-out text looks like these tokens. At the start of a text, `<s>` is the token.
   const html = text.slice(0, Math.max(0, struck)).trim() ? text.indexOf("</s>", struck) : -1
   for (;;) {
     while (end && !text[end - 1]!.trim()) end--

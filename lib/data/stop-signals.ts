@@ -43,11 +43,11 @@ export function endable<T>(work: () => T): T {
 
 /**
  * A turn of the event loop: signals are heard, and callers that answer in microtasks have made their next calls. One
- * immediate may run before signals are polled for, the one after it does not.
+ * immediate can run before signals are polled; the next one cannot.
  */
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
 
-/** Hears signals before work that takes its turn whole. @throws StoppedError when one has come */
+/** Lets signals be heard before long synchronous work. @throws StoppedError when one has come */
 export async function beforeLongTurn(signal?: AbortSignal): Promise<void> {
   await turn()
   if (signal?.aborted) throw new StoppedError()

@@ -92,7 +92,7 @@ async function callAt(reader: FileHandle, { start, bytes }: Place) {
   return bytesRead === bytes ? parsed(buffer) : undefined
 }
 
-/** Where the calls of a file stand, by key, and the lines that hold none. A line above the limit is not taken into memory. */
+/** Where a file's calls stand, by key, and the lines that hold none. A line above the limit is not read into memory. */
 async function callsIn(reader: FileHandle): Promise<{ places: Places; broken: BrokenLines }> {
   const places = new Places()
   const broken = { lines: 0, first: 0 }

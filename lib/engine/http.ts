@@ -144,8 +144,8 @@ async function read(response: IncomingMessage, maxBytes: number): Promise<string
 }
 
 /**
- * The text of a reply, without a byte-order mark: UTF-8, as JSON is, unless its first bytes or its header say UTF-16, or
- * its bytes are none and the header names another encoding.
+ * The text of a reply, without a byte-order mark. It is UTF-8, as JSON is, unless the first bytes or the header say
+ * UTF-16, or the bytes are not UTF-8 and the header names another encoding.
  */
 function textOf(bytes: Buffer, contentType = ""): string {
   const named = /charset\s*=\s*"?([^\s;"]+)/i.exec(contentType)?.[1] ?? ""

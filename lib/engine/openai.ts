@@ -25,7 +25,7 @@ export interface OpenAIOptions {
   /** Requests under way at once, 1 to 1024, over all servers. */
   concurrency?: number
   /**
-   * Further tries after 408, 409, 424, 425, 429, 5xx, a broken connection or a reply that is none, with growing pauses or those
+   * Further tries after 408, 409, 424, 425, 429, 5xx, a broken connection or an invalid reply. Pauses grow, or are those
    * that the server asks for (Retry-After).
    */
   maxRetries?: number

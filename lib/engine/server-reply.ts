@@ -20,7 +20,7 @@ export interface ReplyOptions {
   topLogprobs?: number
   /** whether the prompt of the server's chat template opens the thoughts */
   thoughtsOpen?: boolean
-  /** most tokens of the reply: as many of them are a reply that was cut off, where the server does not say how it ended */
+  /** most tokens of the reply; a reply of that length counts as cut off where the server does not say how it ended */
   limit?: number
 }
 

@@ -64,7 +64,7 @@ export function resultBars(results: Pick<Results, "methods">): Figure {
         customdata: value((score) => score.n),
         hovertemplate: `${plain(method)}, %{x}: %{y:.1%} of %{customdata} answers<extra></extra>`,
       }
-      // A bar that is not seen carries the number above the interval, whose line would strike it out elsewhere.
+      // An invisible bar carries the number above the interval; elsewhere the interval's line would cross it.
       const number = {
         ...common,
         ...{ showlegend: false, hoverinfo: "skip", marker: { color: "rgba(0,0,0,0)" } },

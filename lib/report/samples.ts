@@ -136,10 +136,11 @@ if (sampleData) {
   let shown = 5
   const found = () => {
     const words = el("search").value.toLowerCase().split(/\\s+/).filter(Boolean)
+    const holds = (all) => words.every((word) => all.includes(word))
     return samples.filter(({ stage, kinds, verdict, id, texts }) =>
       (!el("stage").value || stage === el("stage").value) && (!el("kind").value || kinds.includes(el("kind").value)) &&
       (!el("verdict").value || verdict === el("verdict").value) &&
-      (!words.length || ((all) => words.every((word) => all.includes(word)))([id, ...texts.map(([, text]) => text)].join("\\n").toLowerCase())))
+      (!words.length || holds([id, ...texts.map(([, text]) => text)].join("\\n").toLowerCase())))
   }
   const redraw = () => {
     const list = found()

@@ -45,7 +45,7 @@ export async function verify(dir: string): Promise<Verdict[]> {
   return [existsSync(join(dir, "scores.json")) ? await verifyBenchmark(dir) : await verifyRun(dir)]
 }
 
-/** What the files of a finished run have other than its manifest says, a line each; a report shows them all the same. */
+/** Where the files of a finished run differ from its manifest, a line each. A report shows such a run all the same. */
 export async function changedFiles(dir: string): Promise<string[]> {
   const file = join(dir, "manifest.json")
   if (!existsSync(file)) return []

@@ -53,7 +53,7 @@ export function addedTokens(json: JsonObject, companions: Companions): AddedToke
 
 const ownTokens = (json: JsonObject) => (json.added_tokens ?? []) as AddedToken[]
 
-/** Added tokens of tokenizer.json that get another id than it gives them: their text, the id there and that they get. */
+/** Added tokens whose id in tokenizer.json is not the one they get: their text, the id there, the id they get. */
 export function renumbered(json: JsonObject, tokens: readonly AddedToken[]): [string, number, number][] {
   return ownTokens(json).flatMap(({ content, id }, i) =>
     tokens[i]!.id === id ? [] : [[content, id, tokens[i]!.id] satisfies [string, number, number]],

@@ -197,8 +197,8 @@ export function modelCanHang(model: JsonObject): boolean {
 }
 
 /**
- * Most milliseconds for texts of so many characters; sound tokenizers take a fifth of that a character. Below two
- * seconds for all but very long texts: a signal that came just before is heard afterwards.
+ * Most milliseconds for texts of so many characters; a sound tokenizer takes a fifth of that. It is below two
+ * seconds except for very long texts, because a signal that came just before has to wait.
  */
 export const timeLimit = (characters: number): number => Math.max(1500, Math.ceil(characters / 100))
 

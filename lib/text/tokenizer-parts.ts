@@ -125,7 +125,7 @@ export const normalizers: Readonly<
   ...{ Sequence: plain, NFC: plain, NFD: plain, NFKC: plain, NFKD: plain, StripAccents: plain },
   Replace: literally,
   Lowercase: () => lowerCase,
-  // Nothing stands before nothing.
+  // An empty text stays empty.
   Prepend:
     ({ prepend }) =>
     (text) =>

@@ -95,8 +95,8 @@ const HEADING = "【模型回复中评分问题的评测对象】\n"
 
 /**
  * The objects that a reply extracts from `response`. Both cut a closing note and take what follows the last 评分对象：.
- * Official: behind the last heading 【模型回复中评分问题的评测对象】 alone; else what follows the last 评测对象：, else the last ：, else all
- * of it; what starts with "all" is the whole response, what holds "None" is nothing. Corrected: null without the marker
+ * Official: behind the last heading 【模型回复中评分问题的评测对象】 alone; else what follows the last 评测对象：, else the
+ * last ：, else all of it; what starts with "all" is the whole response, what holds "None" is nothing. Corrected: null without the marker
  * or a heading 【… 评分对象】 of any wording; all and None must stand alone.
  */
 export function parseExtraction(reply: string, response: string, scoring: Scoring): string[] | null {

@@ -76,8 +76,9 @@ const item = /\s*(?:'([^']*)'|"([^"]*)")\s*(?:,|$)/y
 
 /**
  * The verdicts in a reply's last line, one a constraint; undefined where the official parser fails. Level 1: YES
- * anywhere in the line, else NO; corrected, a line with both has none unless its list has one. Above: a Python list of `level` known words. The Chinese parser also takes “ ” quotes,
- * words without quotes, and longer lists, whose rest it drops.
+ * anywhere in the line, else NO; corrected, a line with both has none unless its list has one. Higher levels: a Python
+ * list of `level` known words. The Chinese parser also takes “ ” quotes, words without quotes, and longer lists, whose
+ * rest it drops.
  */
 export function verdicts(
   reply: string,
