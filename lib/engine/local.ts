@@ -255,13 +255,10 @@ function encodeScored(tokenizer: Tokenizer, request: ScoreRequest): Encoded {
 /** Signals of all answers of some pairs, in three forward passes: clean, noised and empty prompt. */
 async function scoreAll(bound: Bound, tokenizer: Tokenizer, requests: readonly Encoded[]): Promise<TokenSignals[][]> {
   const under = (prompt: keyof Encoded) => requests.map((request) => request[prompt])
+  const packed = (sequences: readonly Sequence[]) => pack(sequences, batchInvariantPadding(), bound.plan)
   const clean = under("clean")
-  const both = await contrast(
-    bound,
-    pack(clean, batchInvariantPadding()),
-    pack(under("noised"), batchInvariantPadding()),
-  )
-  const empty = await valuesOf(() => responseLogProbs(bound, pack(under("empty"), batchInvariantPadding())))
+  const both = await contrast(bound, packed(clean), packed(under("noised")))
+  const empty = await valuesOf(() => responseLogProbs(bound, packed(under("empty"))))
   let at = 0
   return clean.map(({ responses }) =>
     responses.map((ids) => {

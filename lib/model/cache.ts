@@ -101,16 +101,20 @@ export class KVCache {
     return Object.fromEntries(buffers)
   }
 
-  /** The pass that brings the prompts of rows `rows`, `own` columns of each behind the prefix, padded on the right. */
-  filling(rows: readonly number[], own: number): PassCache {
+  /**
+   * The pass that brings the prompts of rows `rows`, so many columns of each behind the prefix: as rows of one length,
+   * or `endToEnd`, where there is no prefix.
+   */
+  filling(rows: readonly number[], lengths: readonly number[], endToEnd = false): PassCache {
     const copied = this.prefixShared ? 0 : (this.prefix?.length ?? 0)
-    this.reserve(Math.max(leastRows, ...rows.map((row) => row + 1)), copied + own, this.block)
+    this.reserve(Math.max(leastRows, ...rows.map((row) => row + 1)), copied + Math.max(...lengths), this.block)
     return {
       isFresh: !this.prefix,
       layer: (i) => ({
         append: (k, v) => {
           const all = this.prefix ? this.withPrefix(i, k, v) : { k, v }
-          this.write(i, copied ? all : { k, v }, rows, (row, t) => row + t)
+          const columns = lengths.map((length) => copied + length)
+          this.write(i, copied ? all : { k, v }, this.placesOf(rows, columns, endToEnd))
           return this.prefix && all
         },
       }),
@@ -134,7 +138,13 @@ export class KVCache {
       isFresh: false,
       layer: (i) => ({
         append: (k, v) => {
-          this.write(i, { k, v }, rows, (row, _t, b) => row + this.lengths[b]!)
+          const at = this.placesOf(
+            rows,
+            rows.map(() => 1),
+            false,
+            (b) => this.lengths[b]!,
+          )
+          this.write(i, { k, v }, at)
           const view = (buffer: Tensor2D) =>
             tf.reshape(buffer, [rows.length, this.config.kvHeads, this.capacity, this.config.headDim]) as Tensor4D
           return { k: view(this.layers[i]!.k), v: view(this.layers[i]!.v) }
@@ -182,21 +192,30 @@ export class KVCache {
   }
 
   /**
-   * Writes tokens [B, K, T, H] of some rows; `columnOf(first, t, b)` is where token t goes, `first` being column 0 of a
-   * row.
+   * Where tokens [B, K, T, H] of some rows go in a buffer, in their order; those of rows that lie end to end are [1, K,
+   * Σ T, H]. `first(b)` is the column of a row's first token.
    */
-  private write(
-    i: number,
-    tokens: { k: Tensor4D; v: Tensor4D },
+  private placesOf(
     rows: readonly number[],
-    columnOf: (first: number, t: number, row: number) => number,
-  ): void {
-    const { kvHeads: K, headDim: H } = this.config
-    const T = tokens.k.shape[2]
-    const at = new Int32Array(rows.length * K * T)
+    lengths: readonly number[],
+    endToEnd: boolean,
+    first = (_b: number) => 0,
+  ): Int32Array {
+    const { kvHeads: K } = this.config
+    const at = new Int32Array(K * lengths.reduce((a, b) => a + b, 0))
     let n = 0
-    for (const row of rows)
-      for (let g = 0; g < K; g++) for (let t = 0; t < T; t++) at[n++] = columnOf((row * K + g) * this.capacity, t, row)
+    const put = (b: number, g: number) => {
+      const from = (rows[b]! * K + g) * this.capacity + first(b)
+      for (let t = 0; t < lengths[b]!; t++) at[n++] = from + t
+    }
+    if (endToEnd) for (let g = 0; g < K; g++) for (const b of rows.keys()) put(b, g)
+    else for (const b of rows.keys()) for (let g = 0; g < K; g++) put(b, g)
+    return at
+  }
+
+  /** Writes tokens [B, K, T, H] to places of the buffers of a layer. */
+  private write(i: number, tokens: { k: Tensor4D; v: Tensor4D }, at: Int32Array): void {
+    const { headDim: H } = this.config
     const places = tf.tensor1d(at) as Tensor1D
     const layer = this.layers[i]!
     for (const kind of ["k", "v"] as const)

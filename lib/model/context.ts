@@ -19,6 +19,22 @@ export interface Places {
   length: number // T
   positions: Int32Array // [B · T]
   segments: Int32Array // [B · T]
+  /**
+   * Where several sequences lie end to end in a single row, without padding: the first token of each, and T. They do
+   * not see each other. For kernels of our own alone.
+   */
+  bounds?: Int32Array // [sequences + 1]
+}
+
+/** The first token of each sequence in B · T, and the end of the last. */
+export const boundsOf = ({ rows, length, bounds }: Places): Int32Array =>
+  bounds ?? Int32Array.from({ length: rows + 1 }, (_, b) => b * length)
+
+/** The first token of each of some sequences that lie end to end, and the end of the last. */
+export function boundsOfLengths(lengths: readonly number[]): Int32Array {
+  const bounds = new Int32Array(lengths.length + 1)
+  for (const [b, length] of lengths.entries()) bounds[b + 1] = bounds[b]! + length
+  return bounds
 }
 
 /** What layers of one kind (same rope, same window) share. */
@@ -91,6 +107,7 @@ function fusedContext(config: ModelConfig, i: number, queries: Places, { keys = 
     queryScale: tf.scalar(config.queryScale),
     queries: places,
     keys: keys === queries ? places : placesOf(keys),
+    bounds: tf.tensor1d(boundsOf(queries)),
     from: tf.scalar(0, "int32"),
     window: config.window[i] ?? 0,
   }
@@ -101,6 +118,7 @@ function fusedContext(config: ModelConfig, i: number, queries: Places, { keys = 
 function blockedContext(config: ModelConfig, i: number, queries: Places, options: ContextOptions): Context {
   const { keys = queries, batchInvariant = false } = options
   const { starts = blockStarts(queries.length, batchInvariant) } = options
+  if (queries.bounds) throw new Error("context: sequences without padding need kernels of our own")
   const blocks = attention(queries, keys, config.window[i]!, starts, batchInvariant)
   return { attention: { rope: ropeTable(config, config.rope[i]!, queries), blocks }, starts }
 }
@@ -109,8 +127,9 @@ function blockedContext(config: ModelConfig, i: number, queries: Places, options
  * Nobody looks at what the last layer makes of a token whose final state is not asked for, so that there it needs to
  * give keys and values alone: of a prompt to be trained on, all but its last token.
  */
-function lastLayerContext(context: Context, selected: Int32Array, { length: T }: Places): Context {
-  const first = selected.reduce((least, at) => Math.min(least, at % T), T - 1)
+function lastLayerContext(context: Context, selected: Int32Array, { length: T, bounds }: Places): Context {
+  // Where sequences lie end to end, all attend: a prompt costs less there than a first query for each would.
+  const first = bounds ? 0 : selected.reduce((least, at) => Math.min(least, at % T), T - 1)
   const attending = (attention: AttentionInputs | Blocks): Pick<Context, "attention" | "starts"> => {
     if ("from" in attention) return { attention: { ...attention, from: tf.scalar(first, "int32") }, starts: [first] }
     const blocks = attention.blocks.filter(({ queries: [from, count] }) => from + count > first)

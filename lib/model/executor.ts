@@ -25,6 +25,8 @@ export interface Plan {
   readonly microBatches: 1 | 2
   /** Batches that threads compute side by side, each in its branch of one graph. */
   readonly together: 1 | 2
+  /** Sequences of a batch lie end to end, not padded to the longest. Their values are the same to the last bit. */
+  readonly paddingFree: boolean
   /** Gradient checkpointing: the backward pass computes each layer again (Chen et al. 2016). */
   readonly recompute: boolean
   /** LoRA is added to float matrices once a step, or applied to each product; to products of frozen ones always. */
@@ -72,6 +74,8 @@ export function plan(device: Device, parameters: number, work: Work): Plan {
     step: device.graphs && device.kernels !== "none" ? "graph" : "eager",
     microBatches: several,
     together: layers === "graph" ? several : 1,
+    // Sums over tokens in the gradient of a small model are TensorFlow's, whose last digits depend on the padding.
+    paddingFree: device.kernels !== "none" && (!train || !isSmall(parameters)),
     recompute: train?.checkpointing ?? false,
     // A product of floats plus a low-rank product is one kernel, which exists for AMX alone.
     lora: train?.adapter && device.kernels === "amx" ? "separate" : "merged",
@@ -85,13 +89,15 @@ export function plan(device: Device, parameters: number, work: Work): Plan {
 export const planFor = (parameters: number, work: Work): Plan => plan(currentDevice(), parameters, work)
 
 /** A plan in a few words, for logs and `musc plan`. */
-export function describePlan({ gradient, layers, xla, step, together, recompute, lora, frozen }: Plan): string {
+export function describePlan(plan: Plan): string {
+  const { gradient, layers, xla, step, together, paddingFree, recompute, lora, frozen } = plan
   const parts = [
     `layers ${layers === "graph" ? `by graph${xla ? ", compiled by XLA" : ""}` : "one operation at a time"}`,
   ]
   if (!gradient) parts.push(`decoding ${step === "graph" ? "by graph" : "one operation at a time"}`)
   if (frozen) parts.push("bf16 matrices kept packed")
   if (together > 1) parts.push("two batches side by side")
+  if (paddingFree) parts.push("no padding")
   if (recompute) parts.push("each layer computed again for its gradient")
   if (lora === "separate") parts.push("LoRA applied separately")
   return parts.join(", ")

@@ -5,7 +5,7 @@ import { cappedLogits } from "../ops/head"
 import { uniformAt } from "../rng"
 import { microBatches } from "./batch"
 import { KVCache, leastRows, Prefix } from "./cache"
-import { contexts, type Places } from "./context"
+import { boundsOf, boundsOfLengths, contexts, type Places } from "./context"
 import { evenStarts } from "./layer-graph"
 import { assertNumber, drawToken, isGreedy, type TokenSampling } from "./sampler"
 import { isWide, type StepGraph, stepGraph } from "./step-graph"
@@ -253,34 +253,51 @@ function prefill(
   cache: KVCache,
   prefix?: Prefix,
 ): () => Tensor2D {
-  const B = prompts.length
   const P = prefix?.length ?? 0
-  const own = Math.max(...prompts.map(({ length }) => length)) - P
-  const T = B === 1 ? Math.max(leastRows, own) : own
-  /** The tokens of each row from the first on, padded on the right. */
-  const places = (length: number, first: number): Places => {
-    const [positions, segments] = [new Int32Array(B * length), new Int32Array(B * length).fill(-1)]
-    prompts.forEach((prompt, b) => {
-      for (let position = first; position < prompt.length; position++) {
-        positions[b * length + position - first] = position
-        segments[b * length + position - first] = 0
-      }
-    })
-    return { rows: B, length, positions, segments }
-  }
-  const queries = places(T, P)
-  const keys = prefix ? places(P + T, 0) : queries
-  const ids = new Int32Array(B * T)
-  prompts.forEach((prompt, b) => {
-    ids.set(prompt.slice(P), b * T)
-  })
-  const filling = cache.filling(rows, T)
+  const lengths = prompts.map(({ length }) => length - P)
+  // A product of a single row rounds otherwise than one of several, so a single token is padded.
+  const endToEnd = model.plan.paddingFree && !prefix && lengths.reduce((a, b) => a + b) >= leastRows
+  const widest = Math.max(...lengths, prompts.length === 1 ? leastRows : 0)
+  const widths = endToEnd ? lengths : lengths.map(() => widest)
+  const { ids, ...queries } = laidOut(prompts, P, widths, endToEnd)
+  const keys = prefix
+    ? laidOut(
+        prompts,
+        0,
+        widths.map((width) => P + width),
+      )
+    : queries
+  const filling = cache.filling(rows, widths, endToEnd)
   return () => {
-    const last = Int32Array.from(prompts, ({ length }, b) => b * T + length - P - 1)
-    const starts = model.plan.layers === "graph" && filling.isFresh ? evenStarts(queries, last) : undefined
+    const bounds = boundsOf(queries)
+    const last = Int32Array.from(lengths, (length, b) => bounds[b]! + length - 1)
+    const byBlocks = model.plan.layers === "graph" && filling.isFresh && !endToEnd
+    const starts = byBlocks ? evenStarts(queries, last) : undefined
     const perLayer = contexts(model.config, queries, { keys, selected: last, starts })
     return logitsOf(model, forward(model, tf.tensor1d(ids), queries, perLayer, filling))
   }
+}
+
+/** Tokens of each prompt from the `first` on, in rows of these widths: padded on the right, or end to end. */
+function laidOut(
+  prompts: readonly (readonly number[])[],
+  first: number,
+  widths: readonly number[],
+  endToEnd = false,
+): Places & { ids: Int32Array } {
+  const bounds = boundsOfLengths(widths)
+  const total = bounds.at(-1)!
+  const [ids, positions, segments] = [new Int32Array(total), new Int32Array(total), new Int32Array(total).fill(-1)]
+  prompts.forEach((prompt, b) => {
+    for (let position = first; position < prompt.length; position++) {
+      const at = bounds[b]! + position - first
+      ids[at] = prompt[position]!
+      positions[at] = position
+      segments[at] = 0
+    }
+  })
+  const shape = endToEnd ? { rows: 1, length: total, bounds } : { rows: prompts.length, length: widths[0]! }
+  return { ids, positions, segments, ...shape }
 }
 
 const logitsOf = (model: Bound, hidden: Tensor2D) => cappedLogits(hidden, model.head, model.config.logitSoftcap).logits

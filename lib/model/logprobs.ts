@@ -5,7 +5,8 @@ import { divergence } from "../ops/distribution"
 import { floatTable } from "../ops/frozen"
 import { headLogProbs } from "../ops/head"
 import { operation } from "../ops/operation"
-import { contexts, type Places } from "./context"
+import { boundsOfLengths, contexts, type Places } from "./context"
+import type { Plan } from "./executor"
 import { evenStarts } from "./layer-graph"
 import { type Bound, forward, forwardTogether, type Pass } from "./transformer"
 
@@ -23,7 +24,7 @@ export interface Sequence {
   responses: readonly (readonly number[])[]
 }
 
-/** Sequences as one padded batch: each row is `[prompt | response 1 | response 2 | …]`, so the prompt is read once. */
+/** Sequences as one batch: each is `[prompt | response 1 | response 2 | …]`, so the prompt is read once. */
 export interface Packed extends Places {
   ids: Int32Array // [B · T]
   /** Where each response token is predicted: an index into B · T. */
@@ -46,22 +47,28 @@ export const batchInvariantPadding = operation(({ kernels }) => () => ({
 }))
 
 /**
- * Lays sequences side by side, padded on the right. Rows are a multiple of `multiple.row` tokens long; there is a
- * multiple of `multiple.predictors` of those, whose padding has the owner R.
+ * Lays sequences side by side, padded on the right, or end to end where the plan says so (`paddingFree`). Rows are a
+ * multiple of `multiple.row` tokens long; there is a multiple of `multiple.predictors` of those, whose padding has the
+ * owner R.
  */
-export function pack(sequences: readonly Sequence[], multiple = { row: 1, predictors: 1 }): Packed {
+export function pack(
+  sequences: readonly Sequence[],
+  multiple = { row: 1, predictors: 1 },
+  { paddingFree = false }: Partial<Pick<Plan, "paddingFree">> = {},
+): Packed {
   const lengths = sequences.map(({ prompt, responses }) => responses.reduce((n, r) => n + r.length, prompt.length))
-  const T = multiple.row * Math.ceil(Math.max(...lengths) / multiple.row)
-  const B = sequences.length
-  const ids = new Int32Array(B * T)
-  const positions = new Int32Array(B * T)
-  const segments = new Int32Array(B * T).fill(-1)
+  const widest = multiple.row * Math.ceil(Math.max(...lengths) / multiple.row)
+  const bounds = boundsOfLengths(paddingFree ? lengths : lengths.map(() => widest))
+  const total = bounds.at(-1)!
+  const ids = new Int32Array(total)
+  const positions = new Int32Array(total)
+  const segments = new Int32Array(total).fill(-1)
   const predictors: number[] = []
   const targets: number[] = []
   const owners: number[] = []
   let owner = 0
   sequences.forEach(({ prompt, responses }, b) => {
-    let t = b * T
+    let t = bounds[b]!
     const put = (id: number, position: number, segment: number) => {
       ids[t] = id
       positions[t] = position
@@ -86,8 +93,7 @@ export function pack(sequences: readonly Sequence[], multiple = { row: 1, predic
     owners.push(owner)
   }
   return {
-    rows: B,
-    length: T,
+    ...(paddingFree ? { rows: 1, length: total, bounds } : { rows: sequences.length, length: widest }),
     ids,
     positions,
     segments,

@@ -77,6 +77,7 @@ const eager: Plan = {
   step: "eager",
   microBatches: 1,
   together: 1,
+  paddingFree: false,
   recompute: false,
   lora: "merged",
   frozen: false,

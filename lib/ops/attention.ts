@@ -1,4 +1,4 @@
-import type { Scalar, Tensor, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
+import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { withGradient } from "./gradient"
 import { kernel, kernelPair } from "./kernel"
@@ -6,13 +6,13 @@ import { matMul } from "./matmul"
 
 /**
  * Rotary positions and attention, each in two forms: by our own kernels, for what `AttentionInputs` say, and by
- * operations of TensorFlow.js, a block of queries at a time. Letters: M tokens, B batch, N query heads, K key/value
+ * operations of TensorFlow.js, a block of queries at a time. Letters: M tokens (B T), B batch, N query heads, K key/value
  * heads, T queries, S keys, H head size.
  */
 
 /** Where tokens stand and who sees whom, for layers of one kind. */
 export interface AttentionInputs {
-  /** by positions, as the rope of the layer has them: [B T, H / 2] */
+  /** by positions, as the rope of the layer has them: [M, H / 2] */
   cos: Tensor2D
   sin: Tensor2D
   /** factor of q · k */
@@ -22,7 +22,9 @@ export interface AttentionInputs {
    */
   queries: Tensor3D // [2, B, T], int32
   keys: Tensor3D // [2, B, S], int32
-  /** the first query that attends */
+  /** the first token of each sequence among all M, and M */
+  bounds: Tensor1D // [sequences + 1], int32
+  /** the first query of a sequence that attends */
   from: Scalar // int32
   /** positions back to which a query sees, its own included; 0 for all */
   window: number
@@ -50,19 +52,19 @@ export interface Cached {
 }
 
 /**
- * softmax(q kᵀ) v -> [B (T - from), N H], for rotated qk [B T, (N + K) H] and v [B T, K H], or for the keys and values
- * of a cache. Scores are never held: the gradient computes them again (Dao 2022).
+ * softmax(q kᵀ) v of all queries that attend -> [M - sequences · from, N H] (fewer where a sequence is shorter than
+ * `from`), for rotated qk [M, (N + K) H] and v [M, K H], or for the keys and values of a cache. Scores are never held: the gradient computes them again (Dao 2022).
  */
 export function fusedAttention(
   qk: Tensor2D,
   v: Tensor2D,
-  { queries, keys, from, window }: AttentionInputs,
+  { queries, keys, from, bounds, window }: AttentionInputs,
   [N, K]: readonly [number, number],
   cached?: Cached,
 ): Tensor2D {
   const settings = [N, K, window]
   const forward = (k: Tensor, values: Tensor) =>
-    kernelPair("MuscAttention", settings, [qk, k, values, queries, keys, from]) as [Tensor2D, Tensor]
+    kernelPair("MuscAttention", settings, [qk, k, values, queries, keys, from, bounds]) as [Tensor2D, Tensor]
   if (cached) {
     const [out, sums] = forward(cached.k, cached.v)
     sums.dispose()
@@ -72,7 +74,7 @@ export function fusedAttention(
     [qk, v],
     (save) => {
       const [out, sums] = forward(qk, v)
-      save([qk, v, queries, from, out, sums])
+      save([qk, v, queries, from, bounds, out, sums])
       return out
     },
     (dy, saved) => kernelPair("MuscAttentionGradient", settings, [dy, ...saved]),

@@ -1,5 +1,6 @@
 import type { Scalar, Tensor, Tensor1D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
+import type { Plan } from "../model/executor"
 import {
   type Packed,
   pack,
@@ -54,9 +55,11 @@ const responsesOf = (item: Item) => ("responses" in item ? item.responses : [ite
 export const tokensOf = (item: Item): number =>
   responsesOf(item).reduce((n, { length }) => n + length, item.prompt.length)
 
-/** Items as padded batches, which threads compute side by side if there are several. */
-export function packItems(parts: readonly (readonly Item[])[]): Packed | Together {
-  const packs = parts.map((items) => pack(items.map((item) => ({ prompt: item.prompt, responses: responsesOf(item) }))))
+/** Items as batches, which threads compute side by side if there are several. */
+export function packItems(parts: readonly (readonly Item[])[], plan: Plan): Packed | Together {
+  const sequences = (items: readonly Item[]): Sequence[] =>
+    items.map((item) => ({ prompt: item.prompt, responses: responsesOf(item) }))
+  const packs = parts.map((items) => pack(sequences(items), undefined, plan))
   return packs.length > 1 ? together(packs) : packs[0]!
 }
 
@@ -90,7 +93,7 @@ export function lossOf(
 ): LossShare {
   if (objective.kind === "preference")
     return preferenceOf(objective.preference, bound, parts as PairItem[][], total, reference)
-  const batch = packItems(parts)
+  const batch = packItems(parts, bound.plan)
   const items = parts.flat()
   const weights = items.flatMap((item) =>
     responsesOf(item).flatMap(({ length }) => {
@@ -108,7 +111,7 @@ function preferenceOf(
   total: number,
   model: Model,
 ): LossShare {
-  const batch = packItems(parts)
+  const batch = packItems(parts, bound.plan)
   const items = parts.flat()
   const compared = needsDivergence(options.loss) ? responseDivergence(bound, bind(model), batch) : null
   const logProbs = compared?.logProbs ?? responseLogProbs(bound, batch)

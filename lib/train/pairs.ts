@@ -134,4 +134,4 @@ export async function withReference(
 
 /** Log-probs of all response tokens of some micro-batches, in nats. */
 const referenceOf = (model: Bound, batches: readonly (readonly PairItem[])[]): Promise<Float32Array> =>
-  valuesOf(() => responseLogProbs(model, packItems(batches)))
+  valuesOf(() => responseLogProbs(model, packItems(batches, model.plan)))

@@ -24,7 +24,7 @@ const works = {
 
 const sizes = { small: 1.8e6, large: 1e9 }
 
-/** layers, decoding step, micro-batches of a step, batches side by side, LoRA, products with matrices in bf16 */
+/** layers, decoding step, micro-batches of a step, batches side by side, LoRA, no padding, matrices in bf16 */
 type Line = [
   device: keyof typeof devices,
   size: keyof typeof sizes,
@@ -34,40 +34,42 @@ type Line = [
   1 | 2,
   1 | 2,
   Plan["lora"],
+  Plan["paddingFree"],
   Plan["frozen"]?,
 ]
 
 const table: Line[] = [
-  ["a CPU with AMX", "small", "write", "graph", "graph", 2, 2, "merged"],
-  ["a CPU with AMX", "small", "a short training", "eager", "graph", 2, 1, "separate"],
-  ["a CPU with AMX", "small", "a long training", "graph", "graph", 2, 2, "separate"],
-  ["a CPU with AMX", "small", "a long training of all weights", "graph", "graph", 2, 2, "merged"],
-  ["a CPU with AMX", "small", "a long training, checkpointed", "graph", "graph", 2, 2, "separate"],
-  ["a CPU with AMX", "large", "a short training", "graph", "graph", 1, 1, "separate"], // 1e9 · 1000 is worth a second
-  ["a CPU with AMX", "large", "a long training", "graph", "graph", 1, 1, "separate"],
-  ["a CPU", "small", "write", "graph", "graph", 2, 2, "merged"],
-  ["a CPU", "small", "a short training", "eager", "graph", 2, 1, "merged"],
-  ["a CPU", "small", "a long training", "graph", "graph", 2, 2, "merged"],
-  ["a CPU", "large", "a long training", "graph", "graph", 1, 1, "merged", true],
-  ["a CPU", "large", "write", "graph", "graph", 1, 1, "merged", true],
-  ["a CPU with AMX", "large", "write", "graph", "graph", 1, 1, "merged", false], // tiles have a packing of their own
-  ["a CPU without kernels", "small", "write", "graph", "eager", 2, 2, "merged"],
-  ["a CPU without kernels", "small", "a long training", "graph", "eager", 2, 2, "merged"],
-  ["CUDA", "small", "write", "eager", "eager", 1, 1, "merged"],
-  ["CUDA", "large", "a long training", "eager", "eager", 1, 1, "merged"],
-  ["wasm", "small", "write", "eager", "eager", 2, 1, "merged"],
-  ["wasm", "small", "a long training", "eager", "eager", 2, 1, "merged"],
+  ["a CPU with AMX", "small", "write", "graph", "graph", 2, 2, "merged", true],
+  ["a CPU with AMX", "small", "a short training", "eager", "graph", 2, 1, "separate", false],
+  ["a CPU with AMX", "small", "a long training", "graph", "graph", 2, 2, "separate", false],
+  ["a CPU with AMX", "small", "a long training of all weights", "graph", "graph", 2, 2, "merged", false],
+  ["a CPU with AMX", "small", "a long training, checkpointed", "graph", "graph", 2, 2, "separate", false],
+  ["a CPU with AMX", "large", "a short training", "graph", "graph", 1, 1, "separate", true], // 1e9 · 1000 is worth a second
+  ["a CPU with AMX", "large", "a long training", "graph", "graph", 1, 1, "separate", true],
+  ["a CPU", "small", "write", "graph", "graph", 2, 2, "merged", true],
+  ["a CPU", "small", "a short training", "eager", "graph", 2, 1, "merged", false],
+  ["a CPU", "small", "a long training", "graph", "graph", 2, 2, "merged", false],
+  ["a CPU", "large", "a long training", "graph", "graph", 1, 1, "merged", true, true],
+  ["a CPU", "large", "write", "graph", "graph", 1, 1, "merged", true, true],
+  ["a CPU with AMX", "large", "write", "graph", "graph", 1, 1, "merged", true, false], // tiles have a packing of their own
+  ["a CPU without kernels", "small", "write", "graph", "eager", 2, 2, "merged", false],
+  ["a CPU without kernels", "small", "a long training", "graph", "eager", 2, 2, "merged", false],
+  ["CUDA", "small", "write", "eager", "eager", 1, 1, "merged", false],
+  ["CUDA", "large", "a long training", "eager", "eager", 1, 1, "merged", false],
+  ["wasm", "small", "write", "eager", "eager", 2, 1, "merged", false],
+  ["wasm", "small", "a long training", "eager", "eager", 2, 1, "merged", false],
 ]
 
 describe("a plan", () => {
   it.each(table)(
-    "on %s, of a %s model, for %s: layers %s, step %s, %s micro-batches, %s together, LoRA %s",
+    "on %s, of a %s model, for %s: layers %s, step %s, %s micro-batches, %s together, LoRA %s, without padding %s",
     (...line) => {
-      const [device, size, work, layers, step, microBatches, together, lora, frozen = false] = line
+      const [device, size, work, layers, step, microBatches, together, lora, paddingFree, frozen = false] = line
       const wanted: Work = works[work]
       const made = plan(devices[device], sizes[size], wanted)
       expect(made).toEqual({
-        ...{ layers, step, microBatches, together, lora, frozen, precision: "f32", threads: devices[device].threads },
+        ...{ layers, step, microBatches, together, lora, paddingFree, frozen },
+        ...{ precision: "f32", threads: devices[device].threads },
         gradient: wanted.kind === "train",
         recompute: wanted.kind === "train" && (wanted.checkpointing ?? false),
       })

@@ -218,22 +218,31 @@ static void check(const std::string& name, const std::vector<int64_t>& settings,
       }
 }
 
-static void attention(int64_t B, int64_t T, int64_t N, int64_t K, int64_t H, int64_t window, int64_t from) {
-  std::vector<int32_t> places(2 * B * T);
-  for (int64_t b = 0; b < B; b++)
-    for (int64_t t = 0; t < T; t++) {
-      places[b * T + t] = t;
-      places[(B + b) * T + t] = t < T / 2 ? 0 : t < T - 1 ? 1 : -1;  // a prompt, an answer, padding
-      if (t == T - 1) places[b * T + t] = 0;
+/** Sequences padded to T tokens, or laid end to end with lengths from 0 to T. */
+static void attention(int64_t B, int64_t T, int64_t N, int64_t K, int64_t H, int64_t window, int64_t from,
+                      bool padded) {
+  std::vector<int32_t> bounds{0}, positions, segments;
+  int64_t attended = 0;
+  for (int64_t b = 0; b < B; b++) {
+    const int64_t length = padded ? T : T * b / std::max<int64_t>(1, B - 1);
+    for (int64_t t = 0; t < length; t++) {
+      const bool padding = padded && t == T - 1;
+      positions.push_back(padding ? 0 : t);
+      segments.push_back(padding ? -1 : t < length / 2 ? 0 : 1);  // a prompt, an answer, padding
     }
-  const TF_Tensor qk = floats({B * T, (N + K) * H}), v = floats({B * T, K * H}), at = ints({2, B, T}, places);
-  const TF_Tensor first = ints({}, {static_cast<int32_t>(from)});
+    bounds.push_back(positions.size());
+    attended += std::max<int64_t>(0, length - from);
+  }
+  const int64_t M = positions.size();
+  positions.insert(positions.end(), segments.begin(), segments.end());
+  const TF_Tensor qk = floats({M, (N + K) * H}), v = floats({M, K * H}), at = ints({2, M}, positions);
+  const TF_Tensor first = ints({}, {static_cast<int32_t>(from)}), sequences = ints({B + 1}, bounds);
   const std::vector<int64_t> settings{N, K, window};
-  check("MuscAttention", settings, {qk, qk, v, at, at, first});
-  check("MuscAttention", settings, {qk, floats({B, K, T, H}), floats({B, K, T, H}), at, at, first});
-  check(
-      "MuscAttentionGradient", settings,
-      {floats({B * (T - from), N * H}), qk, v, at, first, floats({B * (T - from), N * H}), positive({B, N, T - from})});
+  check("MuscAttention", settings, {qk, qk, v, at, at, first, sequences});
+  if (padded)
+    check("MuscAttention", settings, {qk, floats({B, K, T, H}), floats({B, K, T, H}), at, at, first, sequences});
+  const TF_Tensor dy = floats({attended, N * H}), out = floats({attended, N * H}), sums = positive({attended * N});
+  check("MuscAttentionGradient", settings, {dy, qk, v, at, first, sequences, out, sums});
 }
 
 static void frozen(int64_t M, int64_t D, int64_t O) {
@@ -328,7 +337,8 @@ int main() {
     for (int64_t T : {1, 2, 23, 25, 53})
       for (int64_t H : {2, 6, 16, 34})
         for (int64_t window : {0, 7})
-          for (int64_t from : {int64_t{0}, T / 2, T}) attention(B, T, 4, 2, H, window, from);
+          for (int64_t from : {int64_t{0}, T / 2, T})
+            for (bool padded : {true, false}) attention(B, T, 4, 2, H, window, from, padded);
   for (int64_t B : {0, 1, 5, 9})
     for (int64_t H : {2, 6, 16, 34})
       for (int64_t P : {0, 1, 16, 35})
