@@ -19,8 +19,8 @@ static void denseProduct(Call& call) {
       product(a.floats(), row, column, b.floats() + at, N, out + at, N, M, std::min(wide, N - at), K, false);
     });
   const Rows rows(a.floats(), M, K, row, column);
-  if (turnedB) return sumOfProducts(out, M, N, Product{rows, turnedColumnsOf(b.floats(), N, K)});
-  sumOfProducts(out, M, N, Product{rows, columnsOf(b.floats(), N)});
+  if (turnedB) return times(out, M, N, rows, turnedColumnsOf(b.floats(), N, K));
+  times(out, M, N, rows, columnsOf(b.floats(), N));
 }
 static Op<denseProduct> denseProductOp("MuscProduct", {"a: float", "b: float"}, {"product: float"});
 #endif

@@ -54,33 +54,66 @@ using FewRows = void (*)(const float*, const int32_t*, int64_t, float*, int64_t,
 constexpr FewRows byRows[] = {nullptr,      fewRowsOf<1>, fewRowsOf<2>, fewRowsOf<3>, fewRowsOf<4>,
                               fewRowsOf<5>, fewRowsOf<6>, fewRowsOf<7>, fewRowsOf<8>};
 
-/** For `sumOfProducts`: the columns of the matrix. */
-auto widened(const int32_t* packed, int64_t D) {
-  return [=](int64_t column, int64_t k, int64_t n, float* panel) {
-    const int32_t* from = packed + (column / wide * D + k) * W;
+/** For `times`: the columns of the matrix. */
+struct Widened {
+  const int32_t* packed;
+  int64_t D;
+  void fill(int64_t column, int64_t k, int64_t n, float* panel) const {
+    const int32_t* from = vector(column, k);
     for (int64_t i = 0; i < n; i++) {
       const I pairs = load(from + i * W);
       store(panel + i * wide, lowHalf(pairs));
       store(panel + i * wide + W, highHalf(pairs));
     }
-  };
-}
+  }
+  /** One of the vectors that `fill` reads for the columns, another for each k. */
+  const int32_t* vector(int64_t column, int64_t k) const { return packed + (column / wide * D + k) * W; }
+};
 
 /** The columns of its transpose [O, D]; `k` is a multiple of 2 W. */
-auto widenedTransposed(const int32_t* packed, int64_t D) {
-  return [=](int64_t column, int64_t k, int64_t n, float* panel) {
+struct WidenedTransposed {
+  const int32_t* packed;
+  int64_t D;
+  void fill(int64_t column, int64_t k, int64_t n, float* panel) const {
     for (int64_t i = 0; i < n; i += wide)
       for (int64_t j = 0; j < wide; j += W) {
         const int32_t* from = packed + ((k + i) / wide * D + column + j) * W;
+        const int64_t rows = std::min<int64_t>(W, D - column - j);
+        float* to = panel + i * wide + j;
         I square[W];
-        for (int l = 0; l < W; l++) square[l] = column + j + l < D ? load(from + l * W) : I{};
+#pragma GCC unroll 16
+        for (int l = 0; l < W; l++) square[l] = l < rows ? load(from + l * W) : I{};
         transpose(square);
+#pragma GCC unroll 16
         for (int l = 0; l < W; l++) {
-          if (i + l < n) store(panel + (i + l) * wide + j, lowHalf(square[l]));
-          if (i + W + l < n) store(panel + (i + W + l) * wide + j, highHalf(square[l]));
+          if (i + l < n) store(to + l * wide, lowHalf(square[l]));
+          if (i + W + l < n) store(to + (W + l) * wide, highHalf(square[l]));
         }
       }
-  };
+  }
+  const int32_t* vector(int64_t column, int64_t k) const {
+    return packed + (k / wide * D + std::min(D - 1, column + k % wide)) * W;
+  }
+};
+
+/** out [M, N] = rows · a matrix of K rows as above, and below them those of `rest`. */
+template <typename Matrix, typename Rest>
+void timesFrozen(float* out, int64_t M, int64_t N, const Rows& rows, int64_t K, const Matrix& matrix,
+                 const Rest& rest) {
+  times(
+      out, M, N, rows,
+      [&](int64_t column, int64_t k, int64_t n, float* panel) {
+        const int64_t inside = std::clamp<int64_t>(K - k, 0, n);
+        if (inside) matrix.fill(column, k, inside, panel);
+        if (inside < n) rest(column, k + inside - K, n - inside, panel + inside * wide);
+      },
+      [&](int64_t column, int64_t k, int64_t end) {
+        for (; k < std::min(K, end); k++) __builtin_prefetch(matrix.vector(column, k), 0, 2);
+      });
+}
+template <typename Matrix>
+void timesFrozen(float* out, int64_t M, int64_t N, const Rows& rows, const Matrix& matrix) {
+  timesFrozen(out, M, N, rows, rows.length(), matrix, [](int64_t, int64_t, int64_t, float*) {});
 }
 
 /** A panel [n, wide] as it is packed. */
@@ -97,7 +130,7 @@ constexpr int64_t many = 2 * tall;
 
 /** out [M, n] = x [M, D] · columns of a matrix, by its panels from `packed` on. */
 void multiply(const float* x, const int32_t* packed, int64_t M, int64_t D, int64_t n, float* out) {
-  if (!M || M > many) return sumOfProducts(out, M, n, Product{Rows(x, M, D), widened(packed, D)});
+  if (!M || M > many) return timesFrozen(out, M, n, Rows(x, M, D), Widened{packed, D});
   if (M > few) {
     const Rows rows(x, M, D);
     return parallel(panelsOf(n), 2 * M * D * wide, [&](int64_t task) {
@@ -183,7 +216,7 @@ static void frozenProduct(Call& call) {
   float* out = call.output(0, {M, transposed ? D : n});
   const int32_t* first = packed.ints() + from / wide * D * W;
   if (!transposed) return multiply(x.floats(), first, M, D, n, out);
-  sumOfProducts(out, M, D, Product{Rows(x.floats(), M, n), widenedTransposed(first, D)});
+  timesFrozen(out, M, D, Rows(x.floats(), M, n), WidenedTransposed{first, D});
 }
 static Op<frozenProduct> frozenProductOp("MuscFrozenProduct", {"x: float", "packed: int32"}, {"y: float"});
 
@@ -201,17 +234,21 @@ static void frozenLora(Call& call) {
   REQUIRE(x.shape.size() == 2 && x.last() == (transposed ? O : D) && R > 0 && down.is({D, R}) && up.is({R, O}),
           "frozen product: x and the update must fit the matrix");
   float *out = call.output(0, {M, transposed ? D : O}), *through = call.output(1, {M, R});
-  if (transposed) {
-    const Rows rows(x.floats(), M, O);
-    sumOfProducts(through, M, R, Product{rows, turnedColumnsOf(up.floats(), R, O)});
-    return sumOfProducts(out, M, D, Product{rows, widenedTransposed(packed.ints(), D)},
-                         Product{Rows(through, M, R), turnedColumnsOf(down.floats(), D, R)});
-  }
-  if (!M || M > many) {
-    const Rows rows(x.floats(), M, D);
-    sumOfProducts(through, M, R, Product{rows, columnsOf(down.floats(), R)});
-    return sumOfProducts(out, M, O, Product{rows, widened(packed.ints(), D)},
-                         Product{Rows(through, M, R), columnsOf(up.floats(), O)});
+  if (transposed || !M || M > many) {
+    // x · first comes behind the numbers of x, and `second` below the matrix: one sum then gives both products.
+    const int64_t K = x.last(), padded = (R + W - 1) / W * W;
+    std::unique_ptr<float[]> turned(transposed ? new float[K * padded] : nullptr);
+    for (int64_t j = 0; transposed && j < R; j += W)
+      turn(up.floats() + j * K, K, std::min<int64_t>(W, R - j), K, &turned[j], padded, K * padded - j);
+    const Rows rows(x.floats(), M, K, K, 1, R, [&](int64_t from, int64_t n, float* numbers) {
+      float* to = through + from * R;
+      product(numbers, 1, n, transposed ? turned.get() : down.floats(), transposed ? padded : R, to, R, n, R, K, false);
+      for (int64_t j = 0; j < R; j++)
+        for (int64_t i = 0; i < n; i++) numbers[(K + j) * n + i] = to[i * R + j];
+    });
+    if (transposed)
+      return timesFrozen(out, M, D, rows, K, WidenedTransposed{packed.ints(), D}, turnedColumnsOf(down.floats(), D, R));
+    return timesFrozen(out, M, O, rows, K, Widened{packed.ints(), D}, columnsOf(up.floats(), O));
   }
   product(x.floats(), D, 1, down.floats(), R, through, R, M, R, D, false);
   multiply(x.floats(), packed.ints(), M, D, O, out);

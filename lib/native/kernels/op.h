@@ -232,7 +232,7 @@ void parallel(int64_t n, int64_t cost, const Work& work) {
     return;
   }
   // A thread takes some at a time, as it comes to them: one that starts late or is held up does less.
-  const int64_t some = std::max<int64_t>(1, n / (8 * used));
+  const int64_t some = std::clamp<int64_t>(worth / std::max<int64_t>(1, cost), 1, std::max<int64_t>(1, n / (8 * used)));
   std::atomic<int64_t> next{0};
   Pool::run(used, [&] {
     for (int64_t from; (from = next.fetch_add(some)) < n;)

@@ -10,8 +10,9 @@
 // are multiplied with it. Each sum runs from the first number to the last, whatever the number of rows, columns and
 // threads.
 
-/** Columns of a panel, numbers of each that are prepared at once, and rows that share them: all stay in the caches. */
-constexpr int64_t wide = 2 * W, deep = 256;
+/** Columns of a panel, numbers of each that are prepared at once, and rows that share them: all stay in the second
+ * cache. */
+constexpr int64_t wide = 2 * W, deep = 640;
 /** Rows whose sums of a panel fit into the registers. */
 constexpr int64_t tall = accumulators / 2;
 constexpr int64_t block = 24 * tall;
@@ -65,23 +66,58 @@ constexpr std::array<Tile<P>, sizeof...(MR) + 1> tilesFor(std::integer_sequence<
 template <typename P>
 constexpr auto tiles = tilesFor<P>(std::make_integer_sequence<int, tall>{});
 
-/** A matrix [M, K] in groups of rows. In a group, the k-th numbers of its rows are adjacent. */
+/**
+ * to[k · line + i] = from[i · row + k] for i in [0, rows) and k in [0, n), where `rows` is at most W. Writes whole
+ * vectors, with zeros behind, as far as there is room for so many floats; a later line goes over what was too much.
+ */
+INLINE void turn(const float* from, int64_t row, int64_t rows, int64_t n, float* to, int64_t line, int64_t room) {
+  for (int64_t k = 0; k < n; k += W) {
+    const int length = std::min<int64_t>(W, n - k);
+    I square[W];
+#pragma GCC unroll 16
+    for (int i = 0; i < W; i++) square[i] = i < rows ? bitsOf(load(from + i * row + k, length)) : I{};
+    transpose(square);
+    float* out = to + k * line;
+    if (length == W && (k + W - 1) * line + W <= room) {
+#pragma GCC unroll 16
+      for (int l = 0; l < W; l++) store(out + l * line, floatOf(square[l]));
+      continue;
+    }
+    for (int l = 0; l < length; l++)
+      store(out + l * line, floatOf(square[l]), (k + l) * line + W <= room ? W : static_cast<int>(rows));
+  }
+}
+
+/**
+ * A matrix [M, K] in groups of rows. In a group, the k-th numbers of its rows are adjacent. Behind them there is room
+ * for `more` numbers of each row.
+ */
 class Rows {
  public:
   /** Number k of row i is x[i · row + k · column]. */
   Rows(const float* x, int64_t M, int64_t K, int64_t row, int64_t column)
-      : M_(M), K_(K), height_(heightOf(M)), numbers_(new float[M * K]) {
-    parallel((M + height_ - 1) / height_, 4 * height_ * K, [&](int64_t group) {
+      : Rows(x, M, K, row, column, 0, [](int64_t, int64_t, float*) {}) {}
+  Rows(const float* x, int64_t M, int64_t K) : Rows(x, M, K, K, 1) {}
+  /** With `then(first, rows, numbers)` for each group while it is in the cache, which writes what comes behind. */
+  template <typename Then>
+  Rows(const float* x, int64_t M, int64_t K, int64_t row, int64_t column, int64_t more, const Then& then)
+      : M_(M), K_(K + more), height_(heightOf(M)), numbers_(new float[M * K_]) {
+    parallel((M + height_ - 1) / height_, (8 + 2 * more) * height_ * K, [&](int64_t group) {
       const int64_t first = group * height_, n = std::min(height_, M - first);
       const float* from = x + first * row;
-      float* out = &numbers_[first * K];
-      for (int64_t k = 0; k < K; k++)
-        for (int64_t i = 0; i < n; i++) out[k * n + i] = from[i * row + k * column];
+      float* out = &numbers_[first * K_];
+      if (column == 1 && tall <= W)  // a group is no higher than a vector is long
+        turn(from, row, n, K, out, n, n * K_);
+      else
+        for (int64_t k = 0; k < K; k++)
+          for (int64_t i = 0; i < n; i++) out[k * n + i] = from[i * row + k * column];
+      then(first, n, out);
     });
   }
-  Rows(const float* x, int64_t M, int64_t K) : Rows(x, M, K, K, 1) {}
 
   int64_t length() const { return K_; }
+  /** Rows of a group. */
+  int64_t height() const { return height_; }
 
   /** C [to - from, wide] (+)= numbers [k, k + n) of rows [from, to) · a panel [n, wide]. `from` begins a group. */
   template <typename P>
@@ -98,48 +134,50 @@ class Rows {
 };
 
 /**
- * out [M, N] = the sum of some products: each has `rows` [M, K] and `fill(column, k, n, panel)`, which writes numbers
- * [k, k + n) of columns [column, column + wide) of its other factor to a panel [n, wide], zeros behind the last column.
+ * out [M, N] = `rows` [M, K] · another matrix [K, N]. `fill(column, k, n, panel)` writes its numbers [k, k + n) of
+ * columns [column, column + wide) to a panel [n, wide], zeros behind the last column. `ahead(column, k, end)` brings
+ * what it will read for the numbers [k, end) into the cache, some at a time while another panel is multiplied with.
  */
-template <typename... Products>
-void sumOfProducts(float* out, int64_t M, int64_t N, const Products&... products) {
-  const int64_t depth = (products.rows.length() + ...), panels = panelsOf(N);
+template <typename Fill, typename Ahead>
+void times(float* out, int64_t M, int64_t N, const Rows& rows, const Fill& fill, const Ahead& ahead) {
+  const int64_t depth = rows.length(), panels = panelsOf(N);
   if (!M || !N || !depth) return void(std::fill_n(out, M * N, 0));
   // Blocks of rows are alike, so that threads end together, and smaller where one has fewer panels than there are
   // threads.
-  const int64_t wanted = std::min((2 * ownThreads + panels - 1) / panels, (M + 4 * tall - 1) / (4 * tall));
+  const int64_t used = ownThreads, height = rows.height();
+  const int64_t wanted = std::min((2 * used + panels - 1) / panels, (M + 4 * tall - 1) / (4 * tall));
   const int64_t blocks = std::max((M + block - 1) / block, wanted);
-  const int64_t height = heightOf(M), each = (M + blocks * height - 1) / (blocks * height) * height;
+  const int64_t each = (M + blocks * height - 1) / (blocks * height) * height;
   parallel(blocks * panels, 2 * std::min(M, each) * depth * wide, [&](int64_t task) {
     alignas(64) float panel[deep * wide], partial[(block + tall) * wide];
     const int64_t column = task % panels * wide, from = task / panels * each, to = std::min(M, from + each);
+    const int64_t next = (task + used) % panels * wide;  // most likely those of this thread's next task
     const bool whole = column + wide <= N;
     float* const sums = whole ? out + from * N + column : partial;
     const int64_t line = whole ? N : wide;
-    bool begun = false;
-    const auto add = [&](const auto& product) {
-      for (int64_t k = 0; k < product.rows.length(); k += deep) {
-        const int64_t n = std::min(deep, product.rows.length() - k);
-        product.fill(column, k, n, panel);
-        product.rows.product(from, to, k, n, Panel{panel}, sums, line, std::exchange(begun, true));
+    for (int64_t k = 0; k < depth; k += deep) {
+      const int64_t n = std::min(deep, depth - k);
+      fill(column, k, n, panel);
+      const bool last = k + n == depth;
+      const int64_t then = last ? 0 : k + n, count = std::min(deep, depth - then);
+      for (int64_t row = from, behind; row < to; row = behind) {
+        behind = std::min(to, row + height);
+        const auto share = [&](int64_t at) { return then + count * (at - from) / (to - from); };
+        ahead(last ? next : column, share(row), share(behind));
+        rows.product(row, behind, k, n, Panel{panel}, sums + (row - from) * line, line, k > 0);
       }
-    };
-    (add(products), ...);
+    }
     if (!whole)
       for (int64_t i = 0; i < to - from; i++)
         std::copy_n(partial + i * wide, N - column, out + (from + i) * N + column);
   });
 }
-
 template <typename Fill>
-struct Product {
-  const Rows& rows;
-  Fill fill;
-};
-template <typename Fill>
-Product(const Rows&, Fill) -> Product<Fill>;
+void times(float* out, int64_t M, int64_t N, const Rows& rows, const Fill& fill) {
+  times(out, M, N, rows, fill, [](int64_t, int64_t, int64_t) {});
+}
 
-/** For `sumOfProducts`: the columns of a matrix [K, N] of floats. */
+/** For `times`: the columns of a matrix [K, N] of floats. */
 inline auto columnsOf(const float* B, int64_t N) {
   return [=](int64_t column, int64_t k, int64_t n, float* panel) {
     const int64_t columns = std::min(wide, N - column);
@@ -160,15 +198,6 @@ inline auto columnsOf(const float* B, int64_t N) {
 inline auto turnedColumnsOf(const float* B, int64_t N, int64_t K) {
   return [=](int64_t column, int64_t k, int64_t n, float* panel) {
     for (int64_t j = 0; j < wide; j += W)
-      for (int64_t i = 0; i < n; i += W) {
-        const int length = std::min<int64_t>(W, n - i);
-        I square[W];
-        for (int l = 0; l < W; l++) {
-          const int64_t at = column + j + l;
-          square[l] = at < N ? bitsOf(load(B + at * K + k + i, length)) : I{};
-        }
-        transpose(square);
-        for (int l = 0; l < length; l++) store(panel + (i + l) * wide + j, floatOf(square[l]));
-      }
+      turn(B + (column + j) * K + k, K, std::clamp<int64_t>(N - column - j, 0, W), n, panel + j, wide, n * wide - j);
   };
 }
