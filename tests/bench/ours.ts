@@ -65,7 +65,9 @@ async function timed(work: () => unknown): Promise<number> {
   return (performance.now() - start) / 1000
 }
 
-const load = (): Model => loadModel(job.model, loadConfig(job.model))
+/** Where all weights are trained they are floats, whatever the checkpoint has. */
+const load = (): Model =>
+  loadModel(job.model, loadConfig(job.model), job.work === "step" && !job.adapter ? { asBf16: false } : {})
 const adapter = (model: Model): Lora | undefined =>
   job.adapter ? fromAdapter(readAdapter(job.adapter, model.config)) : undefined
 
