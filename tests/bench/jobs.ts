@@ -20,6 +20,8 @@ export interface Job {
   warmup?: number
   steps?: number
   tokens?: number
+  /** generations that are timed together, one by default */
+  generations?: number
   /** pairs to take, all by default */
   count?: number
   lr?: number

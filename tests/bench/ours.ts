@@ -216,7 +216,7 @@ async function generateTogether(workers: number): Promise<Partial<Answer>> {
 }
 
 /**
- * Whole generations before the one that is timed, as in peers/generate.py: code is compiled in the course of the first
+ * Whole generations before those that are timed, as in peers/generate.py: code is compiled in the course of the first
  * ones.
  */
 const warmups = 2
@@ -239,9 +239,12 @@ async function generateAlone(): Promise<Partial<Answer>> {
     process.send!({})
     await once(process, "message")
   }
-  const seconds = await timed(() => write(job.tokens!))
+  const { generations = 1 } = job
+  const seconds = await timed(async () => {
+    for (let i = 0; i < generations; i++) await write(job.tokens!)
+  })
   release(bound)
-  const answer = { done: prompts.length * job.tokens!, seconds }
+  const answer = { done: generations * prompts.length * job.tokens!, seconds }
   if (job.part) {
     process.send!(answer)
     process.disconnect()

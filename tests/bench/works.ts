@@ -60,7 +60,8 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
     name: `generate-${batch}`,
     title: `generate ${tokens} tokens, batch ${batch}`,
     unit: "tokens/s",
-    job: { work: "generate", batch, count: batch, tokens },
+    // One generation of a small model takes a tenth of a second, and its rate changes from one to the next.
+    job: { work: "generate", batch, count: batch, tokens, generations: big ? 1 : 8 },
     peer: peer("generate.py"),
   })
   // Where users of a CPU would otherwise go: the same weights as bf16, in the Llama family that every version of it

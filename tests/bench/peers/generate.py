@@ -17,5 +17,7 @@ def write(tokens):
 for _ in range(2):
     write(job["tokens"])
 seconds = clock()
-new = write(job["tokens"])[:, ids.shape[1]:]
-answer(done=new.numel(), seconds=seconds(), first=new[0].tolist())
+generations = job.get("generations", 1)
+for _ in range(generations):
+    new = write(job["tokens"])[:, ids.shape[1]:]
+answer(done=generations * new.numel(), seconds=seconds(), first=new[0].tolist())
