@@ -102,19 +102,20 @@ export class KVCache {
   }
 
   /**
-   * The pass that brings the prompts of rows `rows`, so many columns of each behind the prefix: as rows of one length,
-   * or `endToEnd`, where there is no prefix.
+   * The pass that brings the prompts of rows `rows`, so many columns of each behind the prefix: padded to one length,
+   * or `paddingFree`, which needs to be without a prefix.
    */
-  filling(rows: readonly number[], lengths: readonly number[], endToEnd = false): PassCache {
+  filling(rows: readonly number[], lengths: readonly number[], paddingFree = false): PassCache {
     const copied = this.prefixShared ? 0 : (this.prefix?.length ?? 0)
     this.reserve(Math.max(leastRows, ...rows.map((row) => row + 1)), copied + Math.max(...lengths), this.block)
+    const columns = lengths.map((length) => copied + length)
+    const at = this.placesOf(rows, columns, { paddingFree })
     return {
       isFresh: !this.prefix,
       layer: (i) => ({
         append: (k, v) => {
           const all = this.prefix ? this.withPrefix(i, k, v) : { k, v }
-          const columns = lengths.map((length) => copied + length)
-          this.write(i, copied ? all : { k, v }, this.placesOf(rows, columns, endToEnd))
+          this.write(i, copied ? all : { k, v }, at)
           return this.prefix && all
         },
       }),
@@ -134,16 +135,12 @@ export class KVCache {
   /** The pass that brings one token a row, behind those that it has. */
   stepping(): PassCache {
     const rows = [...this.lengths.keys()]
+    const ones = rows.map(() => 1)
+    const at = this.placesOf(rows, ones, { first: this.lengths })
     return {
       isFresh: false,
       layer: (i) => ({
         append: (k, v) => {
-          const at = this.placesOf(
-            rows,
-            rows.map(() => 1),
-            false,
-            (b) => this.lengths[b]!,
-          )
           this.write(i, { k, v }, at)
           const view = (buffer: Tensor2D) =>
             tf.reshape(buffer, [rows.length, this.config.kvHeads, this.capacity, this.config.headDim]) as Tensor4D
@@ -192,23 +189,22 @@ export class KVCache {
   }
 
   /**
-   * Where tokens [B, K, T, H] of some rows go in a buffer, in their order; those of rows that lie end to end are [1, K,
-   * Σ T, H]. `first(b)` is the column of a row's first token.
+   * Where tokens [B, K, T, H] of some rows go in a buffer, in their order; without padding tokens are [1, K, Σ T, H].
+   * `first` are the columns of the rows' first tokens, 0 by default.
    */
   private placesOf(
     rows: readonly number[],
     lengths: readonly number[],
-    endToEnd: boolean,
-    first = (_b: number) => 0,
+    { paddingFree = false, first = [] }: { paddingFree?: boolean; first?: readonly number[] } = {},
   ): Int32Array {
     const { kvHeads: K } = this.config
     const at = new Int32Array(K * lengths.reduce((a, b) => a + b, 0))
     let n = 0
     const put = (b: number, g: number) => {
-      const from = (rows[b]! * K + g) * this.capacity + first(b)
+      const from = (rows[b]! * K + g) * this.capacity + (first[b] ?? 0)
       for (let t = 0; t < lengths[b]!; t++) at[n++] = from + t
     }
-    if (endToEnd) for (let g = 0; g < K; g++) for (const b of rows.keys()) put(b, g)
+    if (paddingFree) for (let g = 0; g < K; g++) for (const b of rows.keys()) put(b, g)
     else for (const b of rows.keys()) for (let g = 0; g < K; g++) put(b, g)
     return at
   }

@@ -27,14 +27,15 @@ export interface Places {
 }
 
 /** The first token of each sequence in B · T, and the end of the last. */
-export const boundsOf = ({ rows, length, bounds }: Places): Int32Array =>
+export const boundsOf = ({ rows, length, bounds }: Pick<Places, "rows" | "length" | "bounds">): Int32Array =>
   bounds ?? Int32Array.from({ length: rows + 1 }, (_, b) => b * length)
 
-/** The first token of each of some sequences that lie end to end, and the end of the last. */
-export function boundsOfLengths(lengths: readonly number[]): Int32Array {
-  const bounds = new Int32Array(lengths.length + 1)
-  for (const [b, length] of lengths.entries()) bounds[b + 1] = bounds[b]! + length
-  return bounds
+/** Rows of one width, or sequences of these widths end to end in a single row. */
+export function extentOf(widths: readonly number[], paddingFree: boolean): Pick<Places, "rows" | "length" | "bounds"> {
+  if (!paddingFree) return { rows: widths.length, length: widths[0]! }
+  const bounds = new Int32Array(widths.length + 1)
+  for (const [b, width] of widths.entries()) bounds[b + 1] = bounds[b]! + width
+  return { rows: 1, length: bounds.at(-1)!, bounds }
 }
 
 /** What layers of one kind (same rope, same window) share. */
@@ -128,7 +129,7 @@ function blockedContext(config: ModelConfig, i: number, queries: Places, options
  * give keys and values alone: of a prompt to be trained on, all but its last token.
  */
 function lastLayerContext(context: Context, selected: Int32Array, { length: T, bounds }: Places): Context {
-  // Where sequences lie end to end, all attend: a prompt costs less there than a first query for each would.
+  // Sequences without padding have no first query in common, so all of their queries attend.
   const first = bounds ? 0 : selected.reduce((least, at) => Math.min(least, at % T), T - 1)
   const attending = (attention: AttentionInputs | Blocks): Pick<Context, "attention" | "starts"> => {
     if ("from" in attention) return { attention: { ...attention, from: tf.scalar(first, "int32") }, starts: [first] }

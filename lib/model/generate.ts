@@ -5,7 +5,7 @@ import { cappedLogits } from "../ops/head"
 import { uniformAt } from "../rng"
 import { microBatches } from "./batch"
 import { KVCache, leastRows, Prefix } from "./cache"
-import { boundsOf, boundsOfLengths, contexts, type Places } from "./context"
+import { boundsOf, contexts, extentOf, type Places } from "./context"
 import { evenStarts } from "./layer-graph"
 import { assertNumber, drawToken, isGreedy, type TokenSampling } from "./sampler"
 import { isWide, type StepGraph, stepGraph } from "./step-graph"
@@ -256,22 +256,17 @@ function prefill(
   const P = prefix?.length ?? 0
   const lengths = prompts.map(({ length }) => length - P)
   // A product of a single row rounds otherwise than one of several, so a single token is padded.
-  const endToEnd = model.plan.paddingFree && !prefix && lengths.reduce((a, b) => a + b) >= leastRows
+  const paddingFree = model.plan.paddingFree && !prefix && lengths.reduce((a, b) => a + b) >= leastRows
   const widest = Math.max(...lengths, prompts.length === 1 ? leastRows : 0)
-  const widths = endToEnd ? lengths : lengths.map(() => widest)
-  const { ids, ...queries } = laidOut(prompts, P, widths, endToEnd)
-  const keys = prefix
-    ? laidOut(
-        prompts,
-        0,
-        widths.map((width) => P + width),
-      )
-    : queries
-  const filling = cache.filling(rows, widths, endToEnd)
+  const widths = paddingFree ? lengths : lengths.map(() => widest)
+  const { ids, ...queries } = laidOut(prompts, P, widths, paddingFree)
+  const whole = widths.map((width) => P + width)
+  const keys = prefix ? laidOut(prompts, 0, whole, paddingFree) : queries
+  const filling = cache.filling(rows, widths, paddingFree)
   return () => {
     const bounds = boundsOf(queries)
     const last = Int32Array.from(lengths, (length, b) => bounds[b]! + length - 1)
-    const byBlocks = model.plan.layers === "graph" && filling.isFresh && !endToEnd
+    const byBlocks = model.plan.layers === "graph" && filling.isFresh && !paddingFree
     const starts = byBlocks ? evenStarts(queries, last) : undefined
     const perLayer = contexts(model.config, queries, { keys, selected: last, starts })
     return logitsOf(model, forward(model, tf.tensor1d(ids), queries, perLayer, filling))
@@ -283,9 +278,10 @@ function laidOut(
   prompts: readonly (readonly number[])[],
   first: number,
   widths: readonly number[],
-  endToEnd = false,
+  paddingFree: boolean,
 ): Places & { ids: Int32Array } {
-  const bounds = boundsOfLengths(widths)
+  const extent = extentOf(widths, paddingFree)
+  const bounds = boundsOf(extent)
   const total = bounds.at(-1)!
   const [ids, positions, segments] = [new Int32Array(total), new Int32Array(total), new Int32Array(total).fill(-1)]
   prompts.forEach((prompt, b) => {
@@ -296,8 +292,7 @@ function laidOut(
       segments[at] = 0
     }
   })
-  const shape = endToEnd ? { rows: 1, length: total, bounds } : { rows: prompts.length, length: widths[0]! }
-  return { ids, positions, segments, ...shape }
+  return { ids, positions, segments, ...extent }
 }
 
 const logitsOf = (model: Bound, hidden: Tensor2D) => cappedLogits(hidden, model.head, model.config.logitSoftcap).logits

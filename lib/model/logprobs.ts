@@ -5,7 +5,7 @@ import { divergence } from "../ops/distribution"
 import { floatTable } from "../ops/frozen"
 import { headLogProbs } from "../ops/head"
 import { operation } from "../ops/operation"
-import { boundsOfLengths, contexts, type Places } from "./context"
+import { boundsOf, contexts, extentOf, type Places } from "./context"
 import type { Plan } from "./executor"
 import { evenStarts } from "./layer-graph"
 import { type Bound, forward, forwardTogether, type Pass } from "./transformer"
@@ -58,7 +58,8 @@ export function pack(
 ): Packed {
   const lengths = sequences.map(({ prompt, responses }) => responses.reduce((n, r) => n + r.length, prompt.length))
   const widest = multiple.row * Math.ceil(Math.max(...lengths) / multiple.row)
-  const bounds = boundsOfLengths(paddingFree ? lengths : lengths.map(() => widest))
+  const extent = extentOf(paddingFree ? lengths : lengths.map(() => widest), paddingFree)
+  const bounds = boundsOf(extent)
   const total = bounds.at(-1)!
   const ids = new Int32Array(total)
   const positions = new Int32Array(total)
@@ -93,7 +94,7 @@ export function pack(
     owners.push(owner)
   }
   return {
-    ...(paddingFree ? { rows: 1, length: total, bounds } : { rows: sequences.length, length: widest }),
+    ...extent,
     ids,
     positions,
     segments,

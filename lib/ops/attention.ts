@@ -6,8 +6,8 @@ import { matMul } from "./matmul"
 
 /**
  * Rotary positions and attention, each in two forms: by our own kernels, for what `AttentionInputs` say, and by
- * operations of TensorFlow.js, a block of queries at a time. Letters: M tokens (B T), B batch, N query heads, K key/value
- * heads, T queries, S keys, H head size.
+ * operations of TensorFlow.js, a block of queries at a time. Letters: M tokens (B T), B batch, N query heads, K
+ * key/value heads, T queries, S keys, H head size.
  */
 
 /** Where tokens stand and who sees whom, for layers of one kind. */
@@ -52,8 +52,9 @@ export interface Cached {
 }
 
 /**
- * softmax(q kᵀ) v of all queries that attend -> [M - sequences · from, N H] (fewer where a sequence is shorter than
- * `from`), for rotated qk [M, (N + K) H] and v [M, K H], or for the keys and values of a cache. Scores are never held: the gradient computes them again (Dao 2022).
+ * softmax(q kᵀ) v of all queries that attend -> [their number, N H], for rotated qk [M, (N + K) H] and v [M, K H], or
+ * for the keys and values of a cache. In each sequence the queries from `from` on attend. Scores are never held: the
+ * gradient computes them again (Dao 2022).
  */
 export function fusedAttention(
   qk: Tensor2D,

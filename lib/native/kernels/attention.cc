@@ -27,9 +27,9 @@ struct Heads {
 struct Attention {
   const int32_t* bounds;
   int64_t B, M, N, K, H, G, t0, window;
-  bool same;
+  bool same, cached;  // whether keys are those of the queries, and whether they come from a cache
   Heads q, k, v;
-  int64_t cached;  // S of a cache, 0 without one
+  int64_t S;  // of the cache
   const int32_t *queryPlaces, *keyPlaces;
   int64_t longest = 0, padded;          // keys of the longest sequence, and as whole vectors
   std::vector<int64_t> attended = {0};  // queries that attend, of the sequences before each and of all
@@ -46,10 +46,11 @@ struct Attention {
         t0(*from.ints()),
         window(call.settings[2]),
         same(k_.data == q_.data),
+        cached(v_.shape.size() == 4),
         q(q_, N, H, false),
         k(k_, K, H, true),
         v(v_, K, H, true),
-        cached(v_.shape.size() == 4 ? v_.shape[2] : 0),
+        S(cached ? v_.shape[2] : 0),
         queryPlaces(queries.ints()),
         keyPlaces(keys.ints()) {
     for (int64_t b = 0; b < B; b++) {
@@ -60,7 +61,7 @@ struct Attention {
   }
 
   int64_t length(int64_t b) const { return bounds[b + 1] - bounds[b]; }
-  int64_t keysOf(int64_t b) const { return cached ? cached : length(b); }
+  int64_t keysOf(int64_t b) const { return cached ? S : length(b); }
   /** Queries of a sequence that attend. */
   int64_t attending(int64_t b) const { return attended[b + 1] - attended[b]; }
   const float* query(int64_t b, int64_t n) const { return q.data + bounds[b] * q.row + n * q.head; }
@@ -82,7 +83,8 @@ struct Attention {
     const bool cached = v.shape.size() == 4;
     const int64_t H = cached ? v.last() : v.last() / K;
     if (H < 1 || q.last() < N * H || q.size != M * q.last()) return false;
-    if (cached) return v.is({B, K, v.shape[2], H}) && k.shape == v.shape && keys.size == 2 * B * v.shape[2];
+    if (cached)
+      return v.shape[2] > 0 && v.is({B, K, v.shape[2], H}) && k.shape == v.shape && keys.size == 2 * B * v.shape[2];
     return v.last() == K * H && v.size == M * K * H && keys.size == 2 * M && k.last() >= K * H &&
            k.size == M * k.last();
   }
@@ -103,21 +105,21 @@ struct Attention {
   Tile tile(int64_t b, int64_t i) const {
     Tile tile{b, t0 + i * tileSize, std::min(tileSize, attending(b) - i * tileSize)};
     // What stands behind a token is out of its sight.
-    const int64_t S = keysOf(b), from = cached ? b * S : bounds[b], allKeys = cached ? B * S : M;
+    const int64_t own = keysOf(b), from = cached ? b * S : bounds[b], allKeys = cached ? B * S : M;
     const int64_t end = same ? std::min((tile.first + tile.count + W - 1) / W * W, padded) : padded;
     std::vector<int32_t> position(end, std::numeric_limits<int32_t>::max()), segment(end, -2), anyone(end);
-    std::copy_n(keyPlaces + from, std::min(end, S), position.begin());
-    std::copy_n(keyPlaces + allKeys + from, std::min(end, S), segment.begin());
+    std::copy_n(keyPlaces + from, std::min(end, own), position.begin());
+    std::copy_n(keyPlaces + allKeys + from, std::min(end, own), segment.begin());
     tile.width = end;
     tile.mask.resize(tile.count * end);
     const V none = all(-std::numeric_limits<float>::infinity());
     for (int64_t r = 0; r < tile.count; r++) {
       const int64_t token = bounds[b] + tile.first + r;
-      const int32_t at = queryPlaces[token], own = queryPlaces[M + token];
-      const int32_t oldest = window ? at - static_cast<int32_t>(window) : -1, shared = own < 0 ? own : 0;
+      const int32_t at = queryPlaces[token], group = queryPlaces[M + token];
+      const int32_t oldest = window ? at - static_cast<int32_t>(window) : -1, shared = group < 0 ? group : 0;
       for (int64_t s = 0; s < end; s += W) {
         const I p = load(&position[s]), g = load(&segment[s]);
-        const I seen = ((g == own) | (g == shared)) & (p <= at) & (p > oldest);
+        const I seen = ((g == group) | (g == shared)) & (p <= at) & (p > oldest);
         store(&tile.mask[r * end + s], choose(seen, V{}, none));
         store(&anyone[s], load(&anyone[s]) | seen);
       }
@@ -132,12 +134,12 @@ struct Attention {
 
   /** [H, padded] of one head's keys or values [S, H]. */
   void transpose(const Heads& x, int64_t b, int64_t head, float* to) const {
-    const int64_t S = keysOf(b);
+    const int64_t count = keysOf(b);
     const float* from = keysAt(x, b, head);
-    for (int64_t h = 0; h < H; h++) std::fill(to + h * padded + S, to + (h + 1) * padded, 0.f);
-    for (int64_t s0 = 0; s0 < S; s0 += W)
+    for (int64_t h = 0; h < H; h++) std::fill(to + h * padded + count, to + (h + 1) * padded, 0.f);
+    for (int64_t s0 = 0; s0 < count; s0 += W)
       for (int64_t h = 0; h < H; h++)
-        for (int64_t s = s0; s < std::min(s0 + W, S); s++) to[h * padded + s] = from[s * x.row + h];
+        for (int64_t s = s0; s < std::min(s0 + W, count); s++) to[h * padded + s] = from[s * x.row + h];
   }
 };
 
@@ -196,9 +198,8 @@ static Op<attention> attentionOp("MuscAttention",
                                   "bounds: int32"},
                                  {"out: float", "sums: float"});
 
-// Gradients by qk [M, (N + K) H] and v [M, K H], of dy [M', N H]. With P = exp(scores - sums) and dP = dy vᵀ: dS = P
-// (dP
-// - Σ dy out), dq = dS k, dk = dSᵀ q, dv = Pᵀ dy.
+// Gradients by qk [M, (N + K) H] and v [M, K H], of dy [M', N H]. With P = exp(scores - sums) and dP = dy vᵀ:
+// dS = P (dP - Σ dy out), dq = dS k, dk = dSᵀ q, dv = Pᵀ dy.
 class AttentionGradient {
  public:
   AttentionGradient(const Attention& a, const float* dy, const float* out, const float* sums, float* dqk, float* dv)

@@ -238,8 +238,9 @@ static void frozenLora(Call& call) {
     // x · first comes behind the numbers of x, and `second` below the matrix: one sum then gives both products.
     const int64_t K = x.last(), padded = (R + W - 1) / W * W;
     std::unique_ptr<float[]> turned(transposed ? new float[K * padded] : nullptr);
-    for (int64_t j = 0; transposed && j < R; j += W)
-      turn(up.floats() + j * K, K, std::min<int64_t>(W, R - j), K, &turned[j], padded, K * padded - j);
+    if (transposed)
+      for (int64_t j = 0; j < R; j += W)
+        turn(up.floats() + j * K, K, std::min<int64_t>(W, R - j), K, &turned[j], padded, K * padded - j);
     const Rows rows(x.floats(), M, K, K, 1, R, [&](int64_t from, int64_t n, float* numbers) {
       float* to = through + from * R;
       product(numbers, 1, n, transposed ? turned.get() : down.floats(), transposed ? padded : R, to, R, n, R, K, false);

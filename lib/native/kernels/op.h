@@ -231,7 +231,8 @@ void parallel(int64_t n, int64_t cost, const Work& work) {
     for (int64_t i = 0; i < n; i++) work(i);
     return;
   }
-  // A thread takes some at a time, as it comes to them: one that starts late or is held up does less.
+  // A thread takes some at a time, as it comes to them: one that starts late or is held up does less. They are few, so
+  // that threads end together.
   const int64_t some = std::clamp<int64_t>(worth / std::max<int64_t>(1, cost), 1, std::max<int64_t>(1, n / (8 * used)));
   std::atomic<int64_t> next{0};
   Pool::run(used, [&] {

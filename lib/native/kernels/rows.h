@@ -102,7 +102,7 @@ class Rows {
   template <typename Then>
   Rows(const float* x, int64_t M, int64_t K, int64_t row, int64_t column, int64_t more, const Then& then)
       : M_(M), K_(K + more), height_(heightOf(M)), numbers_(new float[M * K_]) {
-    // To bring a number to its place takes as long as many sums do, and those of `then` are of few columns.
+    // Moving a number takes as long as 32 additions, and the sums of `then` have few columns, which makes them slow.
     parallel((M + height_ - 1) / height_, (32 + 4 * more) * height_ * K, [&](int64_t group) {
       const int64_t first = group * height_, n = std::min(height_, M - first);
       const float* from = x + first * row;
