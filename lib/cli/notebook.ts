@@ -52,7 +52,7 @@ export function register(program: Command): void {
     })
   command
     .command("html")
-    .description("Export the notebooks as HTML pages that work offline.")
+    .description("Export the notebooks as HTML pages that work offline; formulas stay TeX.")
     .option("-o, --out <folder>", "folder of the pages", "dist/notebooks")
     .action(async ({ out }: { out: string }) => console.log(await notebookSite(out)))
   command
