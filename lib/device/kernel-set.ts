@@ -13,6 +13,7 @@ export const kernelSources = inFolder([
   "attention.cc",
   "decode.cc",
   "dense.cc",
+  "draw.cc",
   "flat.cc",
   "frozen.cc",
   "lora.cc",

@@ -1,17 +1,13 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
+import type { Cached, SharedKeys } from "../ops/attention"
 import { writeRows } from "../ops/table"
 import type { ModelConfig } from "./config"
 import type { LayerCache, PassCache } from "./layer"
 
-/**
- * Keys and values [K, P, H] of a layer for the P tokens that many prompts begin with; keys also [K, H, P'] for the
- * kernel.
- */
-interface PrefixLayer {
+/** Keys and values [K, P, H] of a layer for the P tokens that many prompts begin with; keys also as kernels want them. */
+interface PrefixLayer extends SharedKeys {
   k: Tensor3D
-  v: Tensor3D
-  transposed: Tensor3D
 }
 
 /** Rows of a batch, free ones included: products of a single row round otherwise than those of several. */
@@ -75,7 +71,7 @@ export class KVCache {
   constructor(
     private readonly config: ModelConfig,
     private readonly prefix: Prefix | null = null,
-    private readonly prefixShared = false,
+    readonly prefixShared = false,
     private readonly block = 64,
   ) {}
 
@@ -103,7 +99,7 @@ export class KVCache {
 
   /**
    * The pass that brings the prompts of rows `rows`, so many columns of each behind the prefix: padded to one length,
-   * or `paddingFree`, which needs to be without a prefix.
+   * or `paddingFree`, which needs a shared prefix or none.
    */
   filling(rows: readonly number[], lengths: readonly number[], paddingFree = false): PassCache {
     const copied = this.prefixShared ? 0 : (this.prefix?.length ?? 0)
@@ -114,9 +110,10 @@ export class KVCache {
       isFresh: !this.prefix,
       layer: (i) => ({
         append: (k, v) => {
-          const all = this.prefix ? this.withPrefix(i, k, v) : { k, v }
+          const { prefix } = this
+          const all = prefix && !paddingFree ? this.withPrefix(i, k, v) : { k, v }
           this.write(i, copied ? all : { k, v }, at)
-          return this.prefix && all
+          return prefix && (paddingFree ? prefix.layers[i]! : all)
         },
       }),
     }
@@ -220,7 +217,7 @@ export class KVCache {
   }
 
   /** The prefix and then a row's own tokens [B, K, T, H], for each row. */
-  private withPrefix(i: number, k: Tensor4D, v: Tensor4D): { k: Tensor4D; v: Tensor4D } {
+  private withPrefix(i: number, k: Tensor4D, v: Tensor4D): Cached {
     const [B] = k.shape
     const joined = (shared: Tensor3D, own: Tensor4D) =>
       tf.concat([tf.tile(tf.expandDims(shared, 0), [B, 1, 1, 1]), own], 2) as Tensor4D

@@ -1,6 +1,7 @@
-import type { Tensor2D } from "@tensorflow/tfjs-core"
+import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
 import { StoppedError } from "../errors"
+import { drawingKernel } from "../ops/draw"
 import { cappedLogits } from "../ops/head"
 import { uniformAt } from "../rng"
 import { microBatches } from "./batch"
@@ -182,18 +183,19 @@ export class DecodingBatch {
     }
   }
 
-  /**
-   * Draws a token for the active ones of some rows, from logits in their order, and lets go of those that end with it.
-   */
+  /** Draws a token for the active ones of some rows, from logits in their order. Lets go of those that end with it. */
   private async draw(rows: readonly number[], logits: () => Tensor2D): Promise<void> {
     const active = rows.flatMap((r, i) => (this.rows[r] ? [{ r, i, row: this.rows[r]! }] : []))
-    const greedy = isWide(this.model.config) && active.every(({ row }) => isGreedy(row.item))
-    const tokenOf = await (greedy ? likeliest : drawn)(logits)
+    const next = await nextTokens(
+      this.model,
+      rows.map((r) => this.rows[r] ?? null),
+      logits,
+    )
     const { before } = this.cache
     this.options.onTokens?.(active.length)
     for (const { r, i, row } of active) {
       const { item, ids, end } = row
-      ids.push(tokenOf(i, item, ids.length))
+      ids.push(next[i]!)
       this.cache.setLength(r, item.prompt.length - before + ids.length - 1)
       const stopped = this.eos.has(ids.at(-1)!) || (item.done?.(ids) ?? false)
       if (!stopped && ids.length < item.maxTokens) continue
@@ -204,31 +206,41 @@ export class DecodingBatch {
   }
 }
 
-/** The next token of row `r`, the `n`th that `item` gets. */
-type TokenOf = (r: number, item: GenerateItem, n: number) => number
-
-/** Drawn from logits [B, V], which `make` gives. */
-async function drawn(make: () => Tensor2D): Promise<TokenOf> {
+/** The next token of each row, from logits [B, V] that `make` gives; those of free rows mean nothing. */
+async function nextTokens(
+  { config }: Bound,
+  rows: readonly (ActiveRow | null)[],
+  make: () => Tensor2D,
+): Promise<readonly number[]> {
+  const draws = rows.map((row) => ({
+    ...{ topP: row?.item.topP ?? 1, topK: row?.item.topK ?? 0, temperature: row?.item.temperature ?? 0 },
+    u: row ? uniformAt(row.item.seed, row.ids.length) : 0,
+  }))
+  const byKernel = drawingKernel()
+  if (byKernel) return numbersOnly(await valuesOf(() => byKernel(make(), draws)), rows)
+  // Logits of a large vocabulary take longer to be read than to be compared where they are.
+  if (isWide(config) && draws.every(isGreedy)) return numbersOnly(await valuesOf(() => likeliest(make())), rows)
   let V = 0
   const logits = await valuesOf(() => {
     const logits = make()
     V = logits.shape[1]
     return logits
   })
-  return (r, item, n) => drawToken(logits.subarray(r * V, (r + 1) * V), item, uniformAt(item.seed, n))
+  return draws.map((draw, b) => (rows[b] ? drawToken(logits.subarray(b * V, (b + 1) * V), draw, draw.u) : 0))
 }
 
-/** The same where all rows are greedy, for logits that take longer to be read than to be compared where they are. */
-async function likeliest(make: () => Tensor2D): Promise<TokenOf> {
-  const bestOfRows = await valuesOf(() => {
-    const logits = make()
-    return tf.stack([tf.cast(tf.argMax(logits, 1), "float32"), tf.max(logits, 1)])
+/** The likeliest token of each row of logits [B, V], -1 where it is not a number. */
+function likeliest(logits: Tensor2D): Tensor1D {
+  const isNumber = tf.isFinite(tf.max(logits, 1))
+  return tf.where(isNumber, tf.argMax(logits, 1), tf.scalar(-1, "int32")) as Tensor1D
+}
+
+/** Tokens of rows as they are. @throws MuscError where one is -1, as the largest logit of its row is not a number */
+function numbersOnly(tokens: ArrayLike<number>, rows: readonly (ActiveRow | null)[]): number[] {
+  return Array.from(tokens, (token, b) => {
+    if (rows[b] && token < 0) assertNumber(Number.NaN)
+    return token
   })
-  const B = bestOfRows.length / 2
-  return (r) => {
-    assertNumber(bestOfRows[B + r]!)
-    return bestOfRows[r]!
-  }
 }
 
 /**
@@ -256,12 +268,14 @@ function prefill(
   const P = prefix?.length ?? 0
   const lengths = prompts.map(({ length }) => length - P)
   // A product of a single row rounds otherwise than one of several, so a single token is padded.
-  const paddingFree = model.plan.paddingFree && !prefix && lengths.reduce((a, b) => a + b) >= leastRows
+  const several = lengths.reduce((a, b) => a + b) >= leastRows
+  const paddingFree = model.plan.paddingFree && several && (!prefix || cache.prefixShared)
   const widest = Math.max(...lengths, prompts.length === 1 ? leastRows : 0)
   const widths = paddingFree ? lengths : lengths.map(() => widest)
   const { ids, ...queries } = laidOut(prompts, P, widths, paddingFree)
+  // The kernel knows where shared keys stand.
   const whole = widths.map((width) => P + width)
-  const keys = prefix ? laidOut(prompts, 0, whole, paddingFree) : queries
+  const keys = prefix && !paddingFree ? laidOut(prompts, 0, whole, paddingFree) : queries
   const filling = cache.filling(rows, widths, paddingFree)
   return () => {
     const bounds = boundsOf(queries)

@@ -1,4 +1,5 @@
 import type { Tensor1D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
+import type { Cached, SharedKeys } from "../ops/attention"
 import type { Matrix } from "../ops/frozen"
 import type { LoraFactors, LowRank } from "../ops/linear"
 
@@ -43,7 +44,8 @@ export interface PassCache {
 /** Keys and values of one layer, kept between calls. */
 export interface LayerCache {
   /**
-   * Adds keys and values [B, K, T, H] of new tokens; gives all so far [B, K, S, H], or null when these are the first.
+   * Adds keys and values [B, K, T, H] of new tokens; gives all so far [B, K, S, H], or those that stand before the new
+   * ones in each sequence, or null when these are the first.
    */
-  append(k: Tensor4D, v: Tensor4D): { k: Tensor4D; v: Tensor4D } | null
+  append(k: Tensor4D, v: Tensor4D): Cached | SharedKeys | null
 }

@@ -1,7 +1,7 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { InputError } from "../errors"
-import { type AttentionInputs, attend, fusedAttention, fusedRotate, rotate } from "../ops/attention"
+import { type AttentionInputs, attend, type Cached, fusedAttention, fusedRotate, rotate } from "../ops/attention"
 import { type Frozen, isFrozen, rowsOf, type Table } from "../ops/frozen"
 import { type Activation, gated, gatedProduct } from "../ops/gated"
 import { recomputed } from "../ops/gradient"
@@ -211,7 +211,8 @@ function attendByBlocks(
   const v = split(projected.v, K) // [B, K, T, H]
   if (projected.norm) qk = rmsNorm(qk, projected.norm, config.normEps, trainAll)
   qk = rotate(qk, rope)
-  const stored = cache?.append(tf.slice(qk, [0, N, 0, 0], [B, K, T, H]), v)
+  // Shared keys are for kernels alone.
+  const stored = cache?.append(tf.slice(qk, [0, N, 0, 0], [B, K, T, H]), v) as Cached | null | undefined
   const out = stored
     ? attend(tf.slice(qk, [0, 0, 0, 0], [B, N, T, H]), stored.v, blocks, K, stored.k)
     : attend(qk, v, blocks, K)

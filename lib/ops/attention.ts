@@ -52,22 +52,34 @@ export interface Cached {
 }
 
 /**
- * softmax(q kᵀ) v of all queries that attend -> [their number, N H], for rotated qk [M, (N + K) H] and v [M, K H], or
- * for the keys and values of a cache. In each sequence the queries from `from` on attend. Scores are never held: the
- * gradient computes them again (Dao 2022).
+ * Keys [K, H, P'] and values [K, P, H] of P tokens that all sequences begin with; P' is a multiple of 16, with zeros
+ * behind P.
+ */
+export interface SharedKeys {
+  transposed: Tensor3D
+  v: Tensor3D
+}
+
+/**
+ * softmax(q kᵀ) v of all queries that attend -> [their number, N H], for rotated qk [M, (N + K) H] and v [M, K H], which
+ * may follow on shared ones, or for the keys and values of a cache. In each sequence the queries from `from` on attend.
+ * Scores are never held: the gradient computes them again (Dao 2022).
  */
 export function fusedAttention(
   qk: Tensor2D,
   v: Tensor2D,
   { queries, keys, from, bounds, window }: AttentionInputs,
   [N, K]: readonly [number, number],
-  cached?: Cached,
+  known?: Cached | SharedKeys,
 ): Tensor2D {
   const settings = [N, K, window]
-  const forward = (k: Tensor, values: Tensor) =>
-    kernelPair("MuscAttention", settings, [qk, k, values, queries, keys, from, bounds]) as [Tensor2D, Tensor]
-  if (cached) {
-    const [out, sums] = forward(cached.k, cached.v)
+  const forward = (k: Tensor, values: Tensor, ...shared: Tensor[]) =>
+    kernelPair(shared.length ? "MuscSharedAttention" : "MuscAttention", settings, [
+      ...[qk, k, values, queries, keys, from, bounds],
+      ...shared,
+    ]) as [Tensor2D, Tensor]
+  if (known) {
+    const [out, sums] = "transposed" in known ? forward(qk, v, known.transposed, known.v) : forward(known.k, known.v)
     sums.dispose()
     return out
   }

@@ -1,3 +1,5 @@
+#include <numeric>
+
 #include "op.h"
 #include "simd.h"
 
@@ -9,6 +11,10 @@
 // cache. Places of queries [2, …] and keys [2, …], M or B S of each: positions, then segments. A query sees keys of its
 // sequence and segment and of segment 0, which padding (-1) does not see, up to its own position and back to a window.
 // Queries begin at `from` in each sequence. Settings: N, K, window (0 for none).
+//
+// Sequences may also begin with P tokens that all share, at positions from 0 on: shared keys [K, H, P'], transposed, P'
+// being whole vectors, and shared values [K, P, H]. A row gets the same digits whether its first keys are shared or its
+// own: sums go by the same lanes and in the same order.
 
 struct Heads {
   const float* data;
@@ -31,11 +37,16 @@ struct Attention {
   Heads q, k, v;
   int64_t S;  // of the cache
   const int32_t *queryPlaces, *keyPlaces;
+  int64_t P = 0, sharedLine = 0;  // shared keys, and the length of a line of them
+  const float *sharedKeys = nullptr, *sharedValues = nullptr;
+  int64_t base = 0;                     // shared keys in whole vectors; the others stand before each sequence's own
   int64_t longest = 0, padded;          // keys of the longest sequence, and as whole vectors
+  int64_t line;                         // of transposed keys of one sequence, which begin with key `base`
   std::vector<int64_t> attended = {0};  // queries that attend, of the sequences before each and of all
 
   Attention(Call& call, const Call::Input& q_, const Call::Input& k_, const Call::Input& v_, const Call::Input& queries,
-            const Call::Input& keys, const Call::Input& from, const Call::Input& bounds_)
+            const Call::Input& keys, const Call::Input& from, const Call::Input& bounds_,
+            const std::vector<Call::Input>& shared = {})
       : bounds(bounds_.ints()),
         B(bounds_.size - 1),
         M(queries.size / 2),
@@ -53,15 +64,21 @@ struct Attention {
         S(cached ? v_.shape[2] : 0),
         queryPlaces(queries.ints()),
         keyPlaces(keys.ints()) {
+    if (!shared.empty()) {
+      sharedKeys = shared[0].floats(), sharedLine = shared[0].last();
+      sharedValues = shared[1].floats(), P = shared[1].shape[1];
+      base = P / W * W;
+    }
     for (int64_t b = 0; b < B; b++) {
       attended.push_back(attended.back() + std::max<int64_t>(0, length(b) - t0));
       longest = std::max(longest, keysOf(b));
     }
     padded = odd((longest + W - 1) / W) * W;
+    line = odd((longest - base + W - 1) / W) * W;
   }
 
   int64_t length(int64_t b) const { return bounds[b + 1] - bounds[b]; }
-  int64_t keysOf(int64_t b) const { return cached ? S : length(b); }
+  int64_t keysOf(int64_t b) const { return cached ? S : P + length(b); }
   /** Queries of a sequence that attend. */
   int64_t attending(int64_t b) const { return attended[b + 1] - attended[b]; }
   const float* query(int64_t b, int64_t n) const { return q.data + bounds[b] * q.row + n * q.head; }
@@ -89,6 +106,15 @@ struct Attention {
            k.size == M * k.last();
   }
 
+  /** Whether shared keys and values are what stands above; `fits` holds. */
+  static bool fitShared(const Call& call, const Call::Input& k, const Call::Input& v, const Call::Input& keys,
+                        const Call::Input& values) {
+    const int64_t K = call.settings[1], H = v.last() / K;
+    if (v.shape.size() != 2 || values.shape.size() != 3 || keys.shape.size() != 3) return false;
+    const int64_t P = values.shape[1], whole = keys.last();
+    return values.is({K, P, H}) && keys.is({K, H, whole}) && whole >= P && whole % W == 0;
+  }
+
   /** Rows of an odd number of vectors do not all fall into the same places of a cache. */
   static int64_t odd(int64_t n) { return n / 2 * 2 + 1; }
 
@@ -105,11 +131,14 @@ struct Attention {
   Tile tile(int64_t b, int64_t i) const {
     Tile tile{b, t0 + i * tileSize, std::min(tileSize, attending(b) - i * tileSize)};
     // What stands behind a token is out of its sight.
-    const int64_t own = keysOf(b), from = cached ? b * S : bounds[b], allKeys = cached ? B * S : M;
-    const int64_t end = same ? std::min((tile.first + tile.count + W - 1) / W * W, padded) : padded;
+    const int64_t own = keysOf(b) - P, from = cached ? b * S : bounds[b], allKeys = cached ? B * S : M;
+    const int64_t end = same ? std::min((P + tile.first + tile.count + W - 1) / W * W, padded) : padded;
+    const int64_t first = std::min(end, P), known = std::min(end - first, own);
     std::vector<int32_t> position(end, std::numeric_limits<int32_t>::max()), segment(end, -2), anyone(end);
-    std::copy_n(keyPlaces + from, std::min(end, own), position.begin());
-    std::copy_n(keyPlaces + allKeys + from, std::min(end, own), segment.begin());
+    std::iota(position.begin(), position.begin() + first, 0);
+    std::fill_n(segment.begin(), first, 0);
+    std::copy_n(keyPlaces + from, known, position.begin() + first);
+    std::copy_n(keyPlaces + allKeys + from, known, segment.begin() + first);
     tile.width = end;
     tile.mask.resize(tile.count * end);
     const V none = all(-std::numeric_limits<float>::infinity());
@@ -132,14 +161,36 @@ struct Attention {
     return tile;
   }
 
-  /** [H, padded] of one head's keys or values [S, H]. */
+  /** [H, line] of one head's keys or values [S, H]: shared ones from `base` on, then the sequence's own. */
   void transpose(const Heads& x, int64_t b, int64_t head, float* to) const {
-    const int64_t count = keysOf(b);
+    const int64_t before = P - base, count = keysOf(b) - P;
     const float* from = keysAt(x, b, head);
-    for (int64_t h = 0; h < H; h++) std::fill(to + h * padded + count, to + (h + 1) * padded, 0.f);
+    for (int64_t h = 0; h < H; h++) {
+      if (before) std::copy_n(sharedKeys + (head * H + h) * sharedLine + base, before, to + h * line);
+      std::fill(to + h * line + before + count, to + (h + 1) * line, 0.f);
+    }
     for (int64_t s0 = 0; s0 < count; s0 += W)
       for (int64_t h = 0; h < H; h++)
-        for (int64_t s = s0; s < std::min(s0 + W, count); s++) to[h * padded + s] = from[s * x.row + h];
+        for (int64_t s = s0; s < std::min(s0 + W, count); s++) to[h * line + before + s] = from[s * x.row + h];
+  }
+
+  /** p [count, width] = q kᵀ of a tile; `own` are the transposed keys of its sequence. */
+  void scores(const Tile& tile, int64_t n, const float* own, float* p) const {
+    const int64_t width = tile.high - tile.low, shared = std::clamp<int64_t>(base - tile.low, 0, width);
+    const float *rows = query(tile.b, n) + tile.first * q.row, *keys = sharedKeys + n / G * H * sharedLine + tile.low;
+    if (shared) product(rows, q.row, 1, keys, sharedLine, p, width, tile.count, shared, H, false);
+    product(rows, q.row, 1, own + tile.low + shared - base, line, p + shared, width, tile.count, width - shared, H,
+            false);
+  }
+
+  /** to [count, ldc] = p [count, width] · v of a tile. */
+  void values(const Tile& tile, int64_t n, const float* p, float* to, int64_t ldc) const {
+    const int64_t width = tile.high - tile.low, shared = std::clamp<int64_t>(P - tile.low, 0, width);
+    const int64_t first = tile.low + shared - P, known = std::min(width, keysOf(tile.b) - tile.low) - shared;
+    const float* before = sharedValues + (n / G * P + tile.low) * H;
+    if (shared) product(p, width, 1, before, H, to, ldc, tile.count, H, shared, false);
+    product(p + shared, width, 1, keysAt(v, tile.b, n / G) + first * v.row, v.row, to, ldc, tile.count, H, known,
+            shared > 0);
   }
 };
 
@@ -149,13 +200,16 @@ static void attention(Call& call) {
              from = call.input(5), bounds = call.input(6);
   REQUIRE(Attention::fits(call, q, k, v, queries, keys, from, bounds),
           "attention: shapes must agree; see attention.cc");
-  const Attention a(call, q, k, v, queries, keys, from, bounds);
+  std::vector<Call::Input> shared;
+  for (int i = 7; i < call.inputs(); i++) shared.push_back(call.input(i));
+  REQUIRE(shared.empty() || Attention::fitShared(call, k, v, shared[0], shared[1]),
+          "attention: shared keys and values must fit the others; see attention.cc");
+  const Attention a(call, q, k, v, queries, keys, from, bounds, shared);
   const int64_t H = a.H;
   float* out = call.output(0, {a.attended.back(), a.N * H});
   float* sums = call.output(1, {a.attended.back() * a.N});
-  std::vector<float> transposed(a.B * a.K * H * a.padded);
-  parallel(a.B * a.K, 4 * H * a.longest,
-           [&](int64_t i) { a.transpose(a.k, i / a.K, i % a.K, &transposed[i * H * a.padded]); });
+  std::vector<float> transposed(a.B * a.K * H * a.line);
+  parallel(a.B * a.K, 4 * H * a.line, [&](int64_t i) { a.transpose(a.k, i / a.K, i % a.K, &transposed[i * H * a.line]); });
   std::vector<std::pair<int64_t, int64_t>> tiles;  // sequence, and number in it
   for (int64_t b = 0; b < a.B; b++)
     for (int64_t i = 0; i < a.tiles(b); i++) tiles.emplace_back(b, i);
@@ -164,9 +218,7 @@ static void attention(Call& call) {
     const int64_t b = tile.b, width = tile.high - tile.low, first = tile.first - a.t0;
     std::vector<float> p(tile.count * width);
     for (int64_t n = 0; n < a.N; n++) {
-      const int64_t g = n / a.G;
-      product(a.query(b, n) + tile.first * a.q.row, a.q.row, 1, &transposed[(b * a.K + g) * H * a.padded + tile.low],
-              a.padded, p.data(), width, tile.count, width, H, false);
+      a.scores(tile, n, &transposed[(b * a.K + n / a.G) * H * a.line], p.data());
       for (int64_t r = 0; r < tile.count; r++) {
         float* row = &p[r * width];
         V tops = all(-std::numeric_limits<float>::infinity());
@@ -186,10 +238,7 @@ static void attention(Call& call) {
         for (int64_t s = 0; s < width; s += W) store(row + s, load(row + s) * share);
         sums[a.attended[b] * a.N + n * a.attending(b) + first + r] = top + std::log(total);
       }
-      const float* values = a.keysAt(a.v, b, g) + tile.low * a.v.row;
-      const int64_t known = std::min(width, a.keysOf(b) - tile.low);
-      product(p.data(), width, 1, values, a.v.row, out + (a.attended[b] + first) * a.N * H + n * H, a.N * H, tile.count,
-              H, known, false);
+      a.values(tile, n, p.data(), out + (a.attended[b] + first) * a.N * H + n * H, a.N * H);
     }
   });
 }
@@ -197,6 +246,10 @@ static Op<attention> attentionOp("MuscAttention",
                                  {"q: float", "k: float", "v: float", "queries: int32", "keys: int32", "from: int32",
                                   "bounds: int32"},
                                  {"out: float", "sums: float"});
+static Op<attention> sharedAttentionOp("MuscSharedAttention",
+                                       {"q: float", "k: float", "v: float", "queries: int32", "keys: int32",
+                                        "from: int32", "bounds: int32", "shared_k: float", "shared_v: float"},
+                                       {"out: float", "sums: float"});
 
 // Gradients by qk [M, (N + K) H] and v [M, K H], of dy [M', N H]. With P = exp(scores - sums) and dP = dy vᵀ:
 // dS = P (dP - Σ dy out), dq = dS k, dk = dSᵀ q, dv = Pᵀ dy.
