@@ -209,7 +209,8 @@ static void attention(Call& call) {
   float* out = call.output(0, {a.attended.back(), a.N * H});
   float* sums = call.output(1, {a.attended.back() * a.N});
   std::vector<float> transposed(a.B * a.K * H * a.line);
-  parallel(a.B * a.K, 4 * H * a.line, [&](int64_t i) { a.transpose(a.k, i / a.K, i % a.K, &transposed[i * H * a.line]); });
+  parallel(a.B * a.K, 4 * H * a.line,
+           [&](int64_t i) { a.transpose(a.k, i / a.K, i % a.K, &transposed[i * H * a.line]); });
   std::vector<std::pair<int64_t, int64_t>> tiles;  // sequence, and number in it
   for (int64_t b = 0; b < a.B; b++)
     for (int64_t i = 0; i < a.tiles(b); i++) tiles.emplace_back(b, i);

@@ -20,7 +20,7 @@ static void denseProduct(Call& call) {
     });
   const Rows rows(a.floats(), M, K, row, column);
   if (turnedB) return times(out, M, N, rows, turnedColumnsOf(b.floats(), N, K));
-  times(out, M, N, rows, columnsOf(b.floats(), N));
+  times(out, M, N, rows, columnsOf(b.floats(), N, K));
 }
 static Op<denseProduct> denseProductOp("MuscProduct", {"a: float", "b: float"}, {"product: float"});
 #endif

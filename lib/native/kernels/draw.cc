@@ -73,7 +73,8 @@ class Row {
 
   double odds(int64_t id) const { return std::exp((logits[id] - best) / choice.temperature); }
 
-  /** Odds of the ids [from, from + n) to `to`, whole vectors of them; 0 for those that are left out. Returns their sum. */
+  /** Odds of the ids [from, from + n) to `to`, whole vectors of them; 0 for those that are left out. Returns their sum.
+   */
   double oddsOf(int64_t from, int64_t n, double* to) const {
     alignas(64) float padded[block];
     const float* some = logits + from;

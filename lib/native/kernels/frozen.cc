@@ -7,8 +7,8 @@
 
 namespace {
 
-/** Rows whose sums fit into the registers beside two vectors of a panel. */
-constexpr int few = accumulators / 2 < 8 ? accumulators / 2 : 8;
+/** Rows for which the matrix is read from memory in several streams, with all sums in the registers. */
+constexpr int few = 4;
 
 INLINE V lowHalf(I pairs) { return floatOf(pairs << 16); }
 INLINE V highHalf(I pairs) { return floatOf(pairs & ~0xffff); }
@@ -41,45 +41,51 @@ void fewRows(const float* x, const int32_t* packed, int64_t D, float* out, int64
     }
 }
 
-template <int MR>
+/** As many panels at once as registers allow, then what is left. */
+template <int MR, int NP = std::max(1, std::min(4, std::min(8, accumulators / 2) / MR))>
 void fewRowsOf(const float* x, const int32_t* packed, int64_t D, float* out, int64_t ldo, int64_t columns) {
-  constexpr int NP = std::max(1, std::min(4, few / MR));
   int64_t at = 0;
   for (; columns - at > (NP - 1) * wide; at += NP * wide)
     fewRows<MR, NP>(x, packed + at / wide * D * W, D, out + at, ldo, columns - at);
-  for (; at < columns; at += wide) fewRows<MR, 1>(x, packed + at / wide * D * W, D, out + at, ldo, columns - at);
+  if constexpr (NP > 1)
+    if (at < columns) fewRowsOf<MR, NP - 1>(x, packed + at / wide * D * W, D, out + at, ldo, columns - at);
 }
 
 using FewRows = void (*)(const float*, const int32_t*, int64_t, float*, int64_t, int64_t);
-constexpr FewRows byRows[] = {nullptr,      fewRowsOf<1>, fewRowsOf<2>, fewRowsOf<3>, fewRowsOf<4>,
-                              fewRowsOf<5>, fewRowsOf<6>, fewRowsOf<7>, fewRowsOf<8>};
+constexpr FewRows byRows[few + 1] = {nullptr, fewRowsOf<1>, fewRowsOf<2>, fewRowsOf<3>, fewRowsOf<4>};
 
-/** For `times`: the columns of the matrix. */
-struct Widened {
-  const int32_t* packed;
-  int64_t D;
-  void fill(int64_t column, int64_t k, int64_t n, float* panel) const {
-    const int32_t* from = vector(column, k);
-    for (int64_t i = 0; i < n; i++) {
-      const I pairs = load(from + i * W);
-      store(panel + i * wide, lowHalf(pairs));
-      store(panel + i * wide + W, highHalf(pairs));
-    }
+/** A panel [n, wide] as it is packed; `next`, of the same size, is brought into the cache meanwhile. */
+struct Packed {
+  const int32_t *pairs, *next;
+  __attribute__((always_inline)) void vectors(int64_t k, V& left, V& right) const {
+    __builtin_prefetch(next + k * W, 0, 2);
+    const I both = load(pairs + k * W);
+    left = lowHalf(both), right = highHalf(both);
   }
-  /** One of the vectors that `fill` reads for the columns, another for each k. */
-  const int32_t* vector(int64_t column, int64_t k) const { return packed + (column / wide * D + k) * W; }
 };
 
-/** The columns of its transpose [O, D]; `k` is a multiple of 2 W. */
-struct WidenedTransposed {
+/** The columns of a matrix, for `times`. */
+struct PackedColumns {
   const int32_t* packed;
-  int64_t D;
-  void fill(int64_t column, int64_t k, int64_t n, float* panel) const {
+  int64_t depth, columns;
+  const int64_t used = ownThreads;
+  Packed panel(int64_t column, int64_t k, int64_t, float*) const {
+    const int64_t at = column / wide, next = std::min(at + used, panelsOf(columns) - 1);
+    return {packed + (at * depth + k) * W, packed + (next * depth + k) * W};
+  }
+  void ahead(int64_t, int64_t, int64_t) const {}
+};
+
+/** The columns of its transpose [O, D], for `times`. */
+struct TurnedColumns {
+  const int32_t* packed;
+  int64_t depth, D;
+  Panel panel(int64_t column, int64_t k, int64_t n, float* numbers) const {
     for (int64_t i = 0; i < n; i += wide)
       for (int64_t j = 0; j < wide; j += W) {
         const int32_t* from = packed + ((k + i) / wide * D + column + j) * W;
         const int64_t rows = std::min<int64_t>(W, D - column - j);
-        float* to = panel + i * wide + j;
+        float* to = numbers + i * wide + j;
         I square[W];
 #pragma GCC unroll 16
         for (int l = 0; l < W; l++) square[l] = l < rows ? load(from + l * W) : I{};
@@ -90,61 +96,28 @@ struct WidenedTransposed {
           if (i + W + l < n) store(to + (W + l) * wide, highHalf(square[l]));
         }
       }
+    return {numbers};
   }
-  const int32_t* vector(int64_t column, int64_t k) const {
-    return packed + (k / wide * D + std::min(D - 1, column + k % wide)) * W;
-  }
-};
-
-/** out [M, N] = rows · a matrix of K rows as above, and below them those of `rest`. */
-template <typename Matrix, typename Rest>
-void timesFrozen(float* out, int64_t M, int64_t N, const Rows& rows, int64_t K, const Matrix& matrix,
-                 const Rest& rest) {
-  times(
-      out, M, N, rows,
-      [&](int64_t column, int64_t k, int64_t n, float* panel) {
-        const int64_t inside = std::clamp<int64_t>(K - k, 0, n);
-        if (inside) matrix.fill(column, k, inside, panel);
-        if (inside < n) rest(column, k + inside - K, n - inside, panel + inside * wide);
-      },
-      [&](int64_t column, int64_t k, int64_t end) {
-        for (; k < std::min(K, end); k++) __builtin_prefetch(matrix.vector(column, k), 0, 2);
-      });
-}
-template <typename Matrix>
-void timesFrozen(float* out, int64_t M, int64_t N, const Rows& rows, const Matrix& matrix) {
-  timesFrozen(out, M, N, rows, rows.length(), matrix, [](int64_t, int64_t, int64_t, float*) {});
-}
-
-/** A panel [n, wide] as it is packed. */
-struct Packed {
-  const int32_t* pairs;
-  __attribute__((always_inline)) void vectors(int64_t k, V& left, V& right) const {
-    const I both = load(pairs + k * W);
-    left = lowHalf(both), right = highHalf(both);
+  void ahead(int64_t column, int64_t k, int64_t end) const {
+    for (; k < end; k++) __builtin_prefetch(packed + (k / wide * D + std::min(D - 1, column + k % wide)) * W, 0, 2);
   }
 };
 
-/** Rows from which on it pays to widen a panel before it is multiplied with. */
-constexpr int64_t many = 2 * tall;
+/** Panels that a thread takes at a time, 4 at most: as many as let `used` threads end together. */
+int64_t groupOf(int64_t panels, int64_t used) {
+  int64_t best = 1;
+  const auto longest = [&](int64_t group) { return ((panels + group - 1) / group + used - 1) / used * group; };
+  for (int64_t group = 2; group <= 4; group++)
+    if (longest(group) <= longest(best)) best = group;
+  return best;
+}
 
 /** out [M, n] = x [M, D] · columns of a matrix, by its panels from `packed` on. */
 void multiply(const float* x, const int32_t* packed, int64_t M, int64_t D, int64_t n, float* out) {
-  if (!M || M > many) return timesFrozen(out, M, n, Rows(x, M, D), Widened{packed, D});
-  if (M > few) {
-    const Rows rows(x, M, D);
-    return parallel(panelsOf(n), 2 * M * D * wide, [&](int64_t task) {
-      const int64_t column = task * wide;
-      const Packed panel{packed + task * D * W};
-      if (column + wide <= n) return rows.product(0, M, 0, D, panel, out + column, n, false);
-      float partial[many * wide];
-      rows.product(0, M, 0, D, panel, partial, wide, false);
-      for (int64_t i = 0; i < M; i++) std::copy_n(partial + i * wide, n - column, out + i * n + column);
-    });
-  }
-  constexpr int64_t group = 4;
+  if (!M || M > few) return times(out, M, n, Rows(x, M, D), PackedColumns{packed, D, n});
+  const int64_t panels = panelsOf(n), group = groupOf(panels, ownThreads);
   // A panel comes from memory, which takes as long as the sums of some rows.
-  parallel((panelsOf(n) + group - 1) / group, 2 * 8 * D * group * wide, [&](int64_t task) {
+  parallel((panels + group - 1) / group, 2 * 8 * D * group * wide, [&](int64_t task) {
     const int64_t column = task * group * wide;
     byRows[M](x, packed + column * D / 2, D, out + column, n, std::min(group * wide, n - column));
   });
@@ -216,7 +189,7 @@ static void frozenProduct(Call& call) {
   float* out = call.output(0, {M, transposed ? D : n});
   const int32_t* first = packed.ints() + from / wide * D * W;
   if (!transposed) return multiply(x.floats(), first, M, D, n, out);
-  timesFrozen(out, M, D, Rows(x.floats(), M, n), WidenedTransposed{first, D});
+  times(out, M, D, Rows(x.floats(), M, n), TurnedColumns{first, n, D});
 }
 static Op<frozenProduct> frozenProductOp("MuscFrozenProduct", {"x: float", "packed: int32"}, {"y: float"});
 
@@ -234,7 +207,7 @@ static void frozenLora(Call& call) {
   REQUIRE(x.shape.size() == 2 && x.last() == (transposed ? O : D) && R > 0 && down.is({D, R}) && up.is({R, O}),
           "frozen product: x and the update must fit the matrix");
   float *out = call.output(0, {M, transposed ? D : O}), *through = call.output(1, {M, R});
-  if (transposed || !M || M > many) {
+  if (transposed || !M || M > few) {
     // x · first comes behind the numbers of x, and `second` below the matrix: one sum then gives both products.
     const int64_t K = x.last(), padded = (R + W - 1) / W * W;
     std::unique_ptr<float[]> turned(transposed ? new float[K * padded] : nullptr);
@@ -248,8 +221,8 @@ static void frozenLora(Call& call) {
         for (int64_t i = 0; i < n; i++) numbers[(K + j) * n + i] = to[i * R + j];
     });
     if (transposed)
-      return timesFrozen(out, M, D, rows, K, WidenedTransposed{packed.ints(), D}, turnedColumnsOf(down.floats(), D, R));
-    return timesFrozen(out, M, O, rows, K, Widened{packed.ints(), D}, columnsOf(up.floats(), O));
+      return times(out, M, D, rows, TurnedColumns{packed.ints(), O, D}, turnedColumnsOf(down.floats(), D, R));
+    return times(out, M, O, rows, PackedColumns{packed.ints(), D, O}, columnsOf(up.floats(), O, R));
   }
   product(x.floats(), D, 1, down.floats(), R, through, R, M, R, D, false);
   multiply(x.floats(), packed.ints(), M, D, O, out);

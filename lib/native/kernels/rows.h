@@ -135,12 +135,13 @@ class Rows {
 };
 
 /**
- * out [M, N] = `rows` [M, K] · another matrix [K, N]. `fill(column, k, n, panel)` writes its numbers [k, k + n) of
- * columns [column, column + wide) to a panel [n, wide], zeros behind the last column. `ahead(column, k, end)` brings
- * what it will read for the numbers [k, end) into the cache, some at a time while another panel is multiplied with.
+ * out [M, N] = `rows` [M, K] · another matrix [K, N], which consists of parts one below the other. A part has its
+ * `depth`, and `panel(column, k, n, numbers)`: its numbers [k, k + n) of columns [column, column + wide), which it may
+ * write to `numbers` [n, wide]; behind the last column they are zeros. `ahead(column, k, end)` brings what it will read
+ * for the numbers [k, end) into the cache, some at a time while another panel is multiplied with.
  */
-template <typename Fill, typename Ahead>
-void times(float* out, int64_t M, int64_t N, const Rows& rows, const Fill& fill, const Ahead& ahead) {
+template <typename... Parts>
+void times(float* out, int64_t M, int64_t N, const Rows& rows, const Parts&... parts) {
   const int64_t depth = rows.length(), panels = panelsOf(N);
   if (!M || !N || !depth) return void(std::fill_n(out, M * N, 0));
   // Blocks of rows are alike, so that threads end together, and smaller where one has fewer panels than there are
@@ -150,37 +151,50 @@ void times(float* out, int64_t M, int64_t N, const Rows& rows, const Fill& fill,
   const int64_t blocks = std::max((M + block - 1) / block, wanted);
   const int64_t each = (M + blocks * height - 1) / (blocks * height) * height;
   parallel(blocks * panels, 2 * std::min(M, each) * depth * wide, [&](int64_t task) {
-    alignas(64) float panel[deep * wide], partial[(block + tall) * wide];
+    alignas(64) float numbers[deep * wide], partial[(block + tall) * wide];
     const int64_t column = task % panels * wide, from = task / panels * each, to = std::min(M, from + each);
     const int64_t next = (task + used) % panels * wide;  // most likely those of this thread's next task
     const bool whole = column + wide <= N;
     float* const sums = whole ? out + from * N + column : partial;
     const int64_t line = whole ? N : wide;
-    for (int64_t k = 0; k < depth; k += deep) {
-      const int64_t n = std::min(deep, depth - k);
-      fill(column, k, n, panel);
-      const bool last = k + n == depth;
-      const int64_t then = last ? 0 : k + n, count = std::min(deep, depth - then);
-      for (int64_t row = from, behind; row < to; row = behind) {
-        behind = std::min(to, row + height);
-        const auto share = [&](int64_t at) { return then + count * (at - from) / (to - from); };
-        ahead(last ? next : column, share(row), share(behind));
-        rows.product(row, behind, k, n, Panel{panel}, sums + (row - from) * line, line, k > 0);
+    int64_t above = 0;
+    const auto add = [&](const auto& part) {
+      for (int64_t k = 0; k < part.depth; k += deep) {
+        const int64_t n = std::min(deep, part.depth - k);
+        const auto panel = part.panel(column, k, n, numbers);
+        const bool last = k + n == part.depth;
+        const int64_t then = last ? 0 : k + n, count = std::min(deep, part.depth - then);
+        for (int64_t row = from, behind; row < to; row = behind) {
+          behind = std::min(to, row + height);
+          const auto share = [&](int64_t at) { return then + count * (at - from) / (to - from); };
+          part.ahead(last ? next : column, share(row), share(behind));
+          rows.product(row, behind, above + k, n, panel, sums + (row - from) * line, line, above + k > 0);
+        }
       }
-    }
+      above += part.depth;
+    };
+    (add(parts), ...);
     if (!whole)
       for (int64_t i = 0; i < to - from; i++)
         std::copy_n(partial + i * wide, N - column, out + (from + i) * N + column);
   });
 }
+
+/** A part for `times` that is written to a panel of floats by `fill(column, k, n, numbers)`. */
 template <typename Fill>
-void times(float* out, int64_t M, int64_t N, const Rows& rows, const Fill& fill) {
-  times(out, M, N, rows, fill, [](int64_t, int64_t, int64_t) {});
-}
+struct Filled {
+  int64_t depth;
+  Fill fill;
+  Panel panel(int64_t column, int64_t k, int64_t n, float* numbers) const {
+    fill(column, k, n, numbers);
+    return {numbers};
+  }
+  void ahead(int64_t, int64_t, int64_t) const {}
+};
 
 /** For `times`: the columns of a matrix [K, N] of floats. */
-inline auto columnsOf(const float* B, int64_t N) {
-  return [=](int64_t column, int64_t k, int64_t n, float* panel) {
+inline auto columnsOf(const float* B, int64_t N, int64_t K) {
+  const auto fill = [=](int64_t column, int64_t k, int64_t n, float* panel) {
     const int64_t columns = std::min(wide, N - column);
     for (int64_t i = 0; i < n; i++) {
       const float* from = B + (k + i) * N + column;
@@ -193,12 +207,14 @@ inline auto columnsOf(const float* B, int64_t N) {
       std::copy_n(from, columns, to);
     }
   };
+  return Filled<decltype(fill)>{K, fill};
 }
 
 /** The columns of the transpose of a matrix [N, K] of floats. */
 inline auto turnedColumnsOf(const float* B, int64_t N, int64_t K) {
-  return [=](int64_t column, int64_t k, int64_t n, float* panel) {
+  const auto fill = [=](int64_t column, int64_t k, int64_t n, float* panel) {
     for (int64_t j = 0; j < wide; j += W)
       turn(B + (column + j) * K + k, K, std::clamp<int64_t>(N - column - j, 0, W), n, panel + j, wide, n * wide - j);
   };
+  return Filled<decltype(fill)>{K, fill};
 }
