@@ -21,7 +21,7 @@ export const kernelSources = inFolder([
 ])
 /** Becomes part of the binding, and loads the kernels that fit the processor. */
 export const kernelLoader = path.join(folder, "load.cc")
-export const kernelFiles = [...kernelSources, ...inFolder(["op.h", "rows.h", "simd.h"]), kernelLoader]
+export const kernelFiles = [...kernelSources, ...inFolder(["elementwise.h", "op.h", "rows.h", "simd.h"]), kernelLoader]
 
 /** Instructions that the kernels are compiled for, as load.cc names them: they may be on another processor tomorrow. */
 export const kernelLevels: Readonly<Record<string, readonly string[]>> =

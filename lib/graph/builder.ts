@@ -74,6 +74,12 @@ export class GraphBuilder {
     return this.node(`n${this.nodes.length}`, type, inputs, attrs)
   }
 
+  /** An operation with several outputs. */
+  outputs(type: string, inputs: readonly GraphNode[], attrs: GraphAttrs, count: number): GraphNode[] {
+    const node = this.op(type, inputs, attrs)
+    return Array.from({ length: count }, (_, i) => (i ? `${node}:${i}` : node))
+  }
+
   /** Makes the graph ready to be run. @throws Error of TensorFlow where it is none */
   compile(outputs: readonly GraphNode[], { oneThread = false, xla = false }: GraphOptions = {}): CompiledGraph {
     const backend = tf.backend() as unknown as GraphBackend

@@ -41,8 +41,7 @@ class StepBuilder {
   build(): CompiledGraph {
     let x = this.embedded()
     for (let i = 0; i < this.config.layers; i++) x = this.layer(x, i)
-    const last = this.norm(x, this.g.input("norm"))
-    return this.g.compile([this.capped(this.logits(last))], { oneThread: this.plan.threads === 1 })
+    return this.g.compile([this.capped(this.logits(x))], { oneThread: this.plan.threads === 1 })
   }
 
   private op(type: "Mul" | "AddV2" | "RealDiv", a: GraphNode, b: GraphNode): GraphNode {
@@ -74,14 +73,57 @@ class StepBuilder {
       // MatMul knows no bf16.
       return this.plan.precision === "bf16" ? this.batchMatMul(x, W) : this.matMul(x, W)
     }
-    const packed = this.g.input(`layers.${i}.${name}`, "int32")
+    const packed = this.packed(i, name)
     if (!lora) return this.ours("MuscFrozenProduct", [x, packed], frozen, 0, frozen, 0)
     const factors = [this.weight(i, `${name}Down`), this.weight(i, `${name}Up`)]
     return this.ours("MuscFrozenLora", [x, packed, ...factors], frozen, 0)
   }
-  private project(x: GraphNode, i: number, name: ProjectionName, biased: boolean): GraphNode {
-    const y = this.product(x, i, name)
+  private biased(y: GraphNode, i: number, name: ProjectionName, biased: boolean): GraphNode {
     return biased ? this.op("AddV2", y, this.weight(i, `${name}Bias`)) : y
+  }
+  private packed(i: number, name: ProjectionName): GraphNode {
+    return this.g.input(`layers.${i}.${name}`, "int32")
+  }
+  /** Columns of matrices that are frozen and have no LoRA, or null where one is otherwise. */
+  private frozenAlone(i: number, names: readonly ProjectionName[]): number[] | null {
+    const forms = names.map((name) => this.forms.forms[i]![name])
+    return forms.every(({ frozen, lora }) => frozen !== null && !lora) ? forms.map(({ frozen }) => frozen!) : null
+  }
+
+  /** norm(x) · W, with bias if any, for several matrices. */
+  private normedProjections(
+    x: GraphNode,
+    i: number,
+    norm: "norm1" | "norm2",
+    names: readonly ProjectionName[],
+    biased: boolean,
+  ): GraphNode[] {
+    const columns = this.frozenAlone(i, names)
+    const weight = this.weight(i, norm)
+    let products: GraphNode[]
+    if (columns) {
+      const inputs = [x, weight, this.eps, ...names.map((name) => this.packed(i, name))]
+      products = this.g.outputs("MuscNormedProducts", inputs, { settings: columns, N: names.length }, names.length)
+    } else {
+      const normed = this.norm(x, weight)
+      products = names.map((name) => this.product(normed, i, name))
+    }
+    return names.map((name, n) => this.biased(products[n]!, i, name, biased))
+  }
+
+  /** residual + x · W, with bias and norm if any. */
+  private added(
+    residual: GraphNode,
+    x: GraphNode,
+    i: number,
+    name: "o" | "down",
+    { biased, norm }: { biased: boolean; norm: string },
+  ): GraphNode {
+    const { postNorms } = this.config
+    const columns = biased || postNorms ? null : this.frozenAlone(i, [name])
+    if (columns) return this.ours("MuscFrozenSum", [x, this.packed(i, name), residual], ...columns)
+    const y = this.biased(this.product(x, i, name), i, name, biased)
+    return this.op("AddV2", residual, postNorms ? this.norm(y, this.weight(i, norm)) : y)
   }
 
   /** [B, D] */
@@ -98,34 +140,42 @@ class StepBuilder {
   private attention(x: GraphNode, i: number): GraphNode {
     const { g, config } = this
     const { heads: N, kvHeads: K } = config
-    const projected = this.project(x, i, "qk", config.attentionBias)
-    const qk = config.qkNorm ? this.norm(projected, this.weight(i, "qkNorm")) : projected
-    const v = this.project(x, i, "v", config.attentionBias)
+    const [projected, v] = this.normedProjections(x, i, "norm1", ["qk", "v"], config.attentionBias)
+    const qk = config.qkNorm ? this.norm(projected!, this.weight(i, "qkNorm")) : projected!
     const kind = this.kinds.indexOf(ropeKind(config, i))
     const turns = [g.input(`cos.${kind}`), g.input(`sin.${kind}`), this.scale]
     const cached = [g.input(`k.${i}`), g.input(`v.${i}`), this.columns]
     const shared = [g.input(`sharedK.${i}`), g.input(`sharedV.${i}`)]
-    const attended = this.ours("MuscDecode", [qk, v, ...turns, ...cached, ...shared], N, K, config.window[i] ?? 0)
-    return this.project(attended, i, "o", config.outputBias)
+    return this.ours("MuscDecode", [qk, v!, ...turns, ...cached, ...shared], N, K, config.window[i] ?? 0)
+  }
+
+  private gated(x: GraphNode, i: number): GraphNode {
+    const { mlpBias, activation } = this.config
+    const gelu = Number(activation !== "silu")
+    const columns = mlpBias ? null : this.frozenAlone(i, ["gate", "up"])
+    if (columns) {
+      const inputs = [x, this.weight(i, "norm2"), this.eps, this.packed(i, "gate"), this.packed(i, "up")]
+      return this.ours("MuscNormedGated", inputs, columns[0]!, gelu)
+    }
+    return this.ours("MuscGated", this.normedProjections(x, i, "norm2", ["gate", "up"], mlpBias), gelu)
   }
 
   private layer(x: GraphNode, i: number): GraphNode {
-    const { mlpBias, activation, postNorms } = this.config
-    const after = (y: GraphNode, name: string) => (postNorms ? this.norm(y, this.weight(i, name)) : y)
-    const attended = this.attention(this.norm(x, this.weight(i, "norm1")), i)
-    const y = this.op("AddV2", x, after(attended, "postNorm1"))
-    const z = this.norm(y, this.weight(i, "norm2"))
-    const parts = [this.project(z, i, "gate", mlpBias), this.project(z, i, "up", mlpBias)]
-    const gated = this.ours("MuscGated", parts, Number(activation !== "silu"))
-    return this.op("AddV2", y, after(this.project(gated, i, "down", mlpBias), "postNorm2"))
+    const { outputBias, mlpBias } = this.config
+    const y = this.added(x, this.attention(x, i), i, "o", { biased: outputBias, norm: "postNorm1" })
+    return this.added(y, this.gated(y, i), i, "down", { biased: mlpBias, norm: "postNorm2" })
   }
 
   /** [B, V] */
-  private logits(last: GraphNode): GraphNode {
+  private logits(x: GraphNode): GraphNode {
     const { g, config } = this
-    const V = config.vocabSize
-    if (this.forms.frozenTables) return this.ours("MuscFrozenProduct", [last, g.input("head", "int32")], V, 0, V, 0)
+    const weight = g.input("norm")
+    if (this.forms.frozenTables) {
+      const inputs = [x, weight, this.eps, g.input("head", "int32")]
+      return g.op("MuscNormedProducts", inputs, { settings: [config.vocabSize], N: 1 })
+    }
     const head = g.input("head")
+    const last = this.norm(x, weight)
     // MatMul takes half as long again for few rows.
     return isWide(config) && !this.own ? this.batchMatMul(last, head, true) : this.matMul(last, head, true)
   }

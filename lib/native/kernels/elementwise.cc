@@ -1,5 +1,4 @@
-#include "op.h"
-#include "simd.h"
+#include "elementwise.h"
 
 // Operations that go over memory once: norms, gated activations, rotary positions, softmax with cross-entropy.
 
@@ -12,18 +11,7 @@ static void rmsNorm(Call& call) {
   const int64_t rows = x.size / D;
   float* y = call.output(0, x.shape);
   float* scale = call.output(1, {rows});
-  parallelRows(rows, D, [&](int64_t i) {
-    const float* from = x.floats() + i * D;
-    const float* w = weight.floats() + (i % P) * D;
-    V squares = {};
-    sweep(D, [&](int64_t at, int n) {
-      V v = load(from + at, n);
-      squares += v * v;
-    });
-    const float r = 1 / std::sqrt(sum(squares) / D + *eps.floats());
-    sweep(D, [&](int64_t at, int n) { store(y + i * D + at, load(from + at, n) * r * load(w + at, n), n); });
-    scale[i] = r;
-  });
+  normRows(x.floats(), rows, weight.floats(), P, D, *eps.floats(), y, scale);
 }
 static Op<rmsNorm> rmsNormOp("MuscRmsNorm", {"x: float", "weight: float", "eps: float"}, {"y: float", "scale: float"});
 
@@ -71,14 +59,7 @@ static void gated(Call& call) {
   REQUIRE(gate.size == up.size, "gated: gate and up must be of one size");
   float* y = call.output(0, gate.shape);
   const bool gelu = call.settings[0];
-  const int64_t piece = 4096;
-  parallelRows((gate.size + piece - 1) / piece, 4 * piece, [&](int64_t p) {
-    const int64_t from = p * piece;
-    sweep(std::min(piece, gate.size - from), [&](int64_t at, int n) {
-      const V g = load(gate.floats() + from + at, n);
-      store(y + from + at, g * gateFactor(g, gelu) * load(up.floats() + from + at, n), n);
-    });
-  });
+  gateBy(gate.floats(), up.floats(), gate.size, gelu, y);
 }
 static Op<gated> gatedOp("MuscGated", {"gate: float", "up: float"}, {"y: float"});
 

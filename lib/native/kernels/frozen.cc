@@ -1,3 +1,4 @@
+#include "elementwise.h"
 #include "rows.h"
 
 // Products with a matrix [D, O] that is never trained and whose numbers are those of a checkpoint in bf16. It is kept
@@ -112,9 +113,17 @@ int64_t groupOf(int64_t panels, int64_t used) {
   return best;
 }
 
-/** out [M, n] = x [M, D] · columns of a matrix, by its panels from `packed` on. */
-void multiply(const float* x, const int32_t* packed, int64_t M, int64_t D, int64_t n, float* out) {
-  if (!M || M > few) return times(out, M, n, Rows(x, M, D), PackedColumns{packed, D, n});
+/** x [M, D], to be multiplied with one matrix or several. */
+struct Factor {
+  const float* x;
+  int64_t M, D;
+  const Rows rows = Rows(x, M > few ? M : 0, D);
+};
+
+/** out [M, n] = x · columns of a matrix, by its panels from `packed` on. */
+void multiply(const Factor& factor, const int32_t* packed, int64_t n, float* out) {
+  const auto& [x, M, D, rows] = factor;
+  if (!M || M > few) return times(out, M, n, rows, PackedColumns{packed, D, n});
   const int64_t panels = panelsOf(n), group = groupOf(panels, ownThreads);
   // A panel comes from memory, which takes as long as the sums of some rows.
   parallel((panels + group - 1) / group, 2 * 8 * D * group * wide, [&](int64_t task) {
@@ -188,7 +197,7 @@ static void frozenProduct(Call& call) {
           "frozen product: x must be as wide as the matrix is high, or its transpose");
   float* out = call.output(0, {M, transposed ? D : n});
   const int32_t* first = packed.ints() + from / wide * D * W;
-  if (!transposed) return multiply(x.floats(), first, M, D, n, out);
+  if (!transposed) return multiply({x.floats(), M, D}, first, n, out);
   times(out, M, D, Rows(x.floats(), M, n), TurnedColumns{first, n, D});
 }
 static Op<frozenProduct> frozenProductOp("MuscFrozenProduct", {"x: float", "packed: int32"}, {"y: float"});
@@ -225,7 +234,7 @@ static void frozenLora(Call& call) {
     return times(out, M, O, rows, PackedColumns{packed.ints(), D, O}, columnsOf(up.floats(), O, R));
   }
   product(x.floats(), D, 1, down.floats(), R, through, R, M, R, D, false);
-  multiply(x.floats(), packed.ints(), M, D, O, out);
+  multiply({x.floats(), M, D}, packed.ints(), O, out);
   product(through, R, 1, up.floats(), O, out, O, M, O, R, true);
 }
 static Op<frozenLora> frozenLoraOp("MuscFrozenLora", {"x: float", "packed: int32", "first: float", "second: float"},
@@ -253,3 +262,72 @@ static void frozenRows(Call& call) {
   });
 }
 static Op<frozenRows> frozenRowsOp("MuscFrozenRows", {"packed: int32", "ids: int32"}, {"rows: float"});
+
+// Parts of a decoding step, where it takes longer to begin an operation than to do it.
+
+namespace {
+
+/** norm(x) for x [M, D], and the norm's weight [D] and eps. */
+struct Normed {
+  std::unique_ptr<float[]> numbers;
+  Normed(const Call::Input& x, const Call::Input& weight, const Call::Input& eps) : numbers(new float[x.size]) {
+    normRows(x.floats(), x.rows(), weight.floats(), 1, x.last(), *eps.floats(), numbers.get());
+  }
+  static bool fits(const Call::Input& x, const Call::Input& weight, const Call::Input& eps) {
+    return x.shape.size() == 2 && x.last() > 0 && weight.is({x.last()}) && eps.size == 1;
+  }
+};
+
+bool isMatrix(const Call::Input& packed, int64_t D, int64_t O) { return isPacked(packed, O) && packed.shape[1] == D; }
+
+}  // namespace
+
+// norm(x) · each of several matrices, [M, O] each. Settings: O of each.
+static void normedProducts(Call& call) {
+  const auto x = call.input(0), weight = call.input(1), eps = call.input(2);
+  const int64_t M = x.rows(), D = x.last(), N = call.settings.size();
+  REQUIRE(Normed::fits(x, weight, eps) && call.inputs() == 3 + N, "normed products: x must fit the norm's weight");
+  std::vector<Call::Input> matrices;
+  for (int64_t i = 0; i < N; i++) {
+    matrices.push_back(call.input(3 + i));
+    REQUIRE(isMatrix(matrices[i], D, call.settings[i]), "normed products: each matrix must be as high as x is wide");
+  }
+  const Normed normed(x, weight, eps);
+  const Factor factor{normed.numbers.get(), M, D};
+  for (int64_t i = 0; i < N; i++)
+    multiply(factor, matrices[i].ints(), call.settings[i], call.output(i, {M, call.settings[i]}));
+}
+static Op<normedProducts> normedProductsOp("MuscNormedProducts",
+                                           {"x: float", "weight: float", "eps: float", "packed: N * int32"},
+                                           {"y: N * float"});
+
+// act(norm(x) · gate) · (norm(x) · up) -> [M, O]. Settings: O, and 0 for SiLU or 1 for the tanh form of GELU.
+static void normedGated(Call& call) {
+  const auto x = call.input(0), weight = call.input(1), eps = call.input(2), gate = call.input(3), up = call.input(4);
+  const int64_t M = x.rows(), D = x.last(), O = call.settings[0];
+  REQUIRE(Normed::fits(x, weight, eps), "normed gates: x must fit the norm's weight");
+  REQUIRE(isMatrix(gate, D, O) && isMatrix(up, D, O), "normed gates: the matrices must be as high as x is wide");
+  float* y = call.output(0, {M, O});
+  const Normed normed(x, weight, eps);
+  const Factor factor{normed.numbers.get(), M, D};
+  const std::unique_ptr<float[]> other(new float[M * O]);
+  multiply(factor, gate.ints(), O, y);
+  multiply(factor, up.ints(), O, other.get());
+  gateBy(y, other.get(), M * O, call.settings[1], y);
+}
+static Op<normedGated> normedGatedOp("MuscNormedGated",
+                                     {"x: float", "weight: float", "eps: float", "gate: int32", "up: int32"},
+                                     {"y: float"});
+
+// residual + x · matrix -> [M, O]. Settings: O.
+static void frozenSum(Call& call) {
+  const auto x = call.input(0), packed = call.input(1), residual = call.input(2);
+  const int64_t M = x.rows(), D = x.last(), O = call.settings[0];
+  REQUIRE(x.shape.size() == 2 && isMatrix(packed, D, O) && residual.is({M, O}),
+          "frozen sum: x must be as wide as the matrix is high, and the residual as large as their product");
+  float* y = call.output(0, {M, O});
+  multiply({x.floats(), M, D}, packed.ints(), O, y);
+  const float* before = residual.floats();
+  sweep(M * O, [&](int64_t at, int n) { store(y + at, load(before + at, n) + load(y + at, n), n); });
+}
+static Op<frozenSum> frozenSumOp("MuscFrozenSum", {"x: float", "packed: int32", "residual: float"}, {"y: float"});
