@@ -41,7 +41,7 @@ class StepBuilder {
   build(): CompiledGraph {
     let x = this.embedded()
     for (let i = 0; i < this.config.layers; i++) x = this.layer(x, i)
-    return this.g.compile([this.capped(this.logits(x))], { oneThread: this.plan.threads === 1 })
+    return this.g.compile([this.capped(this.logits(x))], { oneThread: true })
   }
 
   private op(type: "Mul" | "AddV2" | "RealDiv", a: GraphNode, b: GraphNode): GraphNode {
