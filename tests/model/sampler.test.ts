@@ -1,15 +1,31 @@
-import { describe, expect, it } from "vitest"
+import { beforeAll, describe, expect, it } from "vitest"
+import { tf, useBackend } from "../../lib/device/tf"
 import { drawToken, type TokenSampling } from "../../lib/model/sampler"
-import { largestGap, randomValues } from "../support/tensors"
+import { drawingKernel } from "../../lib/ops/draw"
+import { rng } from "../../lib/rng"
+import { backends, cuda, largestGap, randomValues } from "../support/tensors"
 
 const draws = 20000
 
 /** Share of each token over an even grid of `u`: exact to 1 / draws, as every token owns one stretch of [0, 1). */
-function shares(logits: Float32Array, sampling: TokenSampling): number[] {
+function shares(logits: Float32Array, sampling: TokenSampling, draw = drawn): number[] {
   const counts = new Array<number>(logits.length).fill(0)
-  for (let i = 0; i < draws; i++) counts[drawToken(logits, sampling, (i + 0.5) / draws)]!++
+  const grid = Array.from({ length: draws }, (_, i) => (i + 0.5) / draws)
+  for (const id of draw(logits, sampling, grid)) counts[id]!++
   return counts.map((n) => n / draws)
 }
+
+/** A token for each `u`. */
+const drawn = (logits: Float32Array, sampling: TokenSampling, us: readonly number[]): number[] =>
+  us.map((u) => drawToken(logits, sampling, u))
+
+/** The same by the kernel. */
+const drawnByKernel: typeof drawn = (logits, { temperature, topP = 1, topK = 0 }, us) =>
+  tf.tidy(() => {
+    const rows = tf.tile(tf.tensor2d(logits, [1, logits.length]), [us.length, 1])
+    const choices = us.map((u) => ({ temperature, topP, topK, u }))
+    return [...drawingKernel()!(rows, choices).dataSync()]
+  })
 
 const softmax = (logits: ArrayLike<number>, temperature: number): number[] => {
   const odds = Array.from(logits, (x) => Math.exp(x / temperature))
@@ -102,5 +118,49 @@ describe("top-p", () => {
     expect(largestGap(shares(of(1 / 3, 2 / 3), { temperature: 1, topP: 0.75 }), [1 / 3, 2 / 3])).toBeLessThan(
       1.01 / draws,
     )
+  })
+})
+
+describe.runIf(backends[0] === "tensorflow" && !cuda)("the kernel", () => {
+  beforeAll(async () => {
+    await useBackend("tensorflow")
+  })
+
+  const samplings: TokenSampling[] = [
+    ...[{ temperature: 0 }, { temperature: 1 }, { temperature: 0.05 }, { temperature: 3 }],
+    ...[
+      { temperature: 1, topK: 1 },
+      { temperature: 1, topK: 7 },
+      { temperature: 1, topK: 1e6 },
+    ],
+    ...[
+      { temperature: 0.7, topP: 0 },
+      { temperature: 1, topP: 0.5 },
+      { temperature: 1.5, topP: 0.95, topK: 40 },
+    ],
+  ]
+
+  it.each([1, 7, 16, 255, 256, 257, 1000, 49_152])("draws the tokens that drawToken draws, of %i", (V) => {
+    const random = rng(3, "u")
+    const us = [0, 1 - 2 ** -53, ...Array.from({ length: V > 1000 ? 20 : 200 }, () => random.next())]
+    for (const [i, sampling] of samplings.entries()) {
+      // Rounded, so that many are equal.
+      const logits = randomValues(V, 5, `logits ${i}`).map((x) => (i % 2 ? x : Math.round(4 * x) / 4))
+      if (V > 7) logits[3] = Number.NEGATIVE_INFINITY
+      expect(drawnByKernel(logits, sampling, us), JSON.stringify(sampling)).toEqual(drawn(logits, sampling, us))
+    }
+  })
+
+  it("gives each token its share", () => {
+    const logits = of(0.1, 0.4, 0.2, 0.3)
+    expect(largestGap(shares(logits, { temperature: 1 }, drawnByKernel), [0.1, 0.4, 0.2, 0.3])).toBeLessThan(
+      1.01 / draws,
+    )
+  })
+
+  it("says -1 where the largest logit is not a number", () => {
+    for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY])
+      for (const temperature of [0, 1])
+        expect(drawnByKernel(new Float32Array(20).fill(value), { temperature }, [0.5])).toEqual([-1])
   })
 })

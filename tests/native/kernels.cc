@@ -244,6 +244,10 @@ static void attention(int64_t B, int64_t T, int64_t N, int64_t K, int64_t H, int
     run("MuscAttention", settings, {qk, none, none, at, ints({2, 0}, {}), first, sequences}, false);
     check("MuscAttention", settings, {qk, floats({B, K, T, H}), floats({B, K, T, H}), at, at, first, sequences});
   }
+  for (int64_t P : {0, 1, 15, 16, 37}) {
+    const TF_Tensor keys = floats({K, H, (P + 15) / 16 * 16}), values = floats({K, P, H});
+    check("MuscSharedAttention", settings, {qk, qk, v, at, at, first, sequences, keys, values});
+  }
   const TF_Tensor dy = floats({attended, N * H}), out = floats({attended, N * H}), sums = positive({attended * N});
   check("MuscAttentionGradient", settings, {dy, qk, v, at, first, sequences, out, sums});
 }
@@ -263,6 +267,10 @@ static void frozen(int64_t M, int64_t D, int64_t O) {
   check("MuscPack", {1}, {halves({O, D})});
   check("MuscUnpack", {O}, {packed});
   check("MuscFrozenRows", {O}, {packed, ints({M}, ids)});
+  const TF_Tensor weight = floats({D}), eps = number(1e-5f);
+  check("MuscNormedProducts", {O, O}, {floats({M, D}), weight, eps, packed, packed});
+  check("MuscFrozenSum", {O}, {floats({M, D}), packed, floats({M, O})});
+  for (int64_t gelu : {0, 1}) check("MuscNormedGated", {O, gelu}, {floats({M, D}), weight, eps, packed, packed});
   for (int64_t turned : {0, 1}) {
     const auto x = [&](int64_t n) { return floats({M, turned ? n : D}); };
     check("MuscFrozenProduct", {O, 0, O, turned}, {x(O), packed});
@@ -284,6 +292,17 @@ static void decode(int64_t B, int64_t N, int64_t K, int64_t H, int64_t S, int64_
        floats({B * K * S, H}), floats({B * K * S, H}), ints({B}, columns), floats({K, H, padded}), floats({K, P, H})});
 }
 
+static void draw(int64_t B, int64_t V) {
+  std::vector<double> choices;
+  for (int64_t b = 0; b < B; b++) {
+    const double k = b % 4 == 3 ? 2 : 0, p = b % 3 == 2 ? .7 : 1;
+    choices.insert(choices.end(), {b % 5 * .4, p, k, b / (1. + B)});
+  }
+  std::vector<int32_t> words(2 * choices.size());
+  std::memcpy(words.data(), choices.data(), 8 * choices.size());
+  check("MuscDraw", {0}, {floats({B, V}, 9), ints({B, 8}, words)});
+}
+
 int main() {
   const std::vector<int64_t> sizes{0, 1, 2, 3, 7, 16, 17, 31, 67}, few{0, 1, 5, 33};
   for (int64_t M : sizes)
@@ -293,6 +312,7 @@ int main() {
         check("MuscRmsNorm", {0}, {floats({M, 3, D}), floats({3, D}), number(1e-5f)});
         for (int64_t trained : {0, 1})
           check("MuscRmsNormGradient", {trained}, {floats({M, D}), floats({M, D}), floats({D}), positive({M})});
+        draw(M, D), draw(M, 256 * D);
         std::vector<int32_t> targets(M);
         for (int64_t i = 0; i < M; i++) targets[i] = i % D;
         for (int64_t wanted : {0, 1}) {

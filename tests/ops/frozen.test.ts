@@ -13,7 +13,7 @@ import {
   rowsOf,
   tableRows,
 } from "../../lib/ops/frozen"
-import { kernel } from "../../lib/ops/kernel"
+import { kernel, kernelOutputs, kernelPair } from "../../lib/ops/kernel"
 import { backends, cuda, largestGap, randomValues, tensorsLeft } from "../support/tensors"
 
 /** Numbers of bf16: floats whose lower half is zeros. */
@@ -135,5 +135,27 @@ describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix", () 
       tf.dispose([y, backwards(y, frozen), weight, frozen])
     })
     expect(left).toBe(0)
+  })
+
+  it.each(sizes)("of %i x %i takes part in joined operations to the same digits", (D, O) => {
+    tf.tidy(() => {
+      const [one, other] = [freeze(matrix(D, O)), freeze(tf.tensor2d(bf16(D * O, "other"), [D, O]))]
+      const weight = tf.tensor1d(randomValues(D, 1, "weight"))
+      const eps = tf.scalar(1e-5)
+      for (const M of [1, 2, 4, 5, 23]) {
+        const x = input(M, D)
+        const [normed] = kernelPair("MuscRmsNorm", [0], [x, weight, eps]) as [Tensor2D, Tensor1D]
+        const products = [one, other].map((frozen) => multiply(normed, frozen))
+        const found = kernelOutputs("MuscNormedProducts", [O, O], [x, weight, eps, one.packed, other.packed], 2, 2)
+        for (const [i, product] of products.entries()) expect(found[i]!.dataSync()).toEqual(product.dataSync())
+        for (const gelu of [0, 1]) {
+          const gated = kernel("MuscNormedGated", [O, gelu], [x, weight, eps, one.packed, other.packed])
+          expect(gated.dataSync()).toEqual(kernel("MuscGated", [gelu], products).dataSync())
+        }
+        const residual = input(M, O)
+        const sum = kernel("MuscFrozenSum", [O], [x, one.packed, residual])
+        expect(sum.dataSync()).toEqual(tf.add(residual, multiply(x, one)).dataSync())
+      }
+    })
   })
 })

@@ -47,10 +47,10 @@ class Row {
 
   int32_t draw() {
     const int32_t first = likeliest();
-    if (first < 0 || choice.temperature <= 0 || choice.topK == 1) return first;
+    if (first < 0 || !(choice.temperature > 0) || choice.topK == 1) return first;
     best = logits[first];
     floor = best - negligible * choice.temperature;
-    if (choice.topP < 1 || (choice.topK > 0 && choice.topK < size)) return ofTheTop();
+    if (choice.topP < 1 || (choice.topK >= 1 && choice.topK < size)) return ofTheTop();
     return ofAll();
   }
 
@@ -128,7 +128,7 @@ class Row {
     const auto before = [&](int32_t a, int32_t b) {
       return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
     };
-    if (choice.topK > 0 && choice.topK < ids.size()) {
+    if (choice.topK >= 1 && choice.topK < ids.size()) {
       std::nth_element(ids.begin(), ids.begin() + static_cast<int64_t>(choice.topK), ids.end(), before);
       ids.resize(choice.topK);
     }
