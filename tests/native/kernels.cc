@@ -299,7 +299,7 @@ static void draw(int64_t B, int64_t V) {
     choices.insert(choices.end(), {b % 5 * .4, p, k, b / (1. + B)});
   }
   std::vector<int32_t> words(2 * choices.size());
-  std::memcpy(words.data(), choices.data(), 8 * choices.size());
+  if (B) std::memcpy(words.data(), choices.data(), 8 * choices.size());
   check("MuscDraw", {0}, {floats({B, V}, 9), ints({B, 8}, words)});
 }
 
