@@ -61,8 +61,8 @@ export interface SharedKeys {
 }
 
 /**
- * softmax(q kᵀ) v of all queries that attend -> [their number, N H], for rotated qk [M, (N + K) H] and v [M, K H], which
- * may follow on shared ones, or for the keys and values of a cache. In each sequence the queries from `from` on attend.
+ * softmax(q kᵀ) v of all queries that attend -> [their number, N H], for rotated qk [M, (N + K) H] and v [M, K H]. Keys
+ * and values may follow on shared ones, or be those of a cache. In each sequence the queries from `from` on attend.
  * Scores are never held: the gradient computes them again (Dao 2022).
  */
 export function fusedAttention(

@@ -20,7 +20,8 @@ type DrawTokens = (logits: Tensor2D, draws: readonly Draw[]) => Tensor1D
  */
 export const drawingKernel = operation<() => DrawTokens | null>(({ kernels }) => {
   const byKernel: DrawTokens = (logits, draws) => {
-    const doubles = Float64Array.from(draws.flatMap(({ temperature, topP, topK, u }) => [temperature, topP, topK, u]))
+    const doubles = new Float64Array(4 * draws.length)
+    for (const [b, { temperature, topP, topK, u }] of draws.entries()) doubles.set([temperature, topP, topK, u], 4 * b)
     const choices = tf.tensor2d(new Int32Array(doubles.buffer), [draws.length, 8])
     return kernel("MuscDraw", [0], [logits, choices]) as Tensor1D
   }

@@ -150,8 +150,8 @@ inline int processor() {
 }
 
 /**
- * Where a thread of the pool runs. Linux wakes it now and then on the processor of the thread that calls it, and leaves
- * both there for 10 ms while another processor has nothing to do: a fifth of all decoding steps on two processors.
+ * Where a thread of the pool runs. Linux sometimes wakes it on the processor of its caller, and leaves both there for
+ * 10 ms while another processor is idle: in a fifth of all decoding steps on two processors.
  */
 class Place {
  public:
@@ -203,7 +203,8 @@ class Pool {
   void share(int64_t used, const std::function<void()>& work) {
     const int64_t own = std::exchange(ownThreads, 1);  // what shares its work within this does so with nobody
     const int64_t others = std::min(grown(used - 1), used - 1);
-    for (int64_t thread = 0; thread < others; thread++) places_[thread].leave(processor());
+    const int here = processor();
+    for (int64_t thread = 0; thread < others; thread++) places_[thread].leave(here);
     work_ = &work, inside_ = 0;
     round_ = (round_ / mostThreads + 1) * mostThreads + others;
     if (sleeping_) {
