@@ -1,6 +1,9 @@
 import { axesOf, axis, colours, type Figure, gridLayout, layoutOf, plain } from "../../lib/plots/theme"
 import type { Results } from "./bench"
 
+/** Long titles on two lines. */
+const label = (work: string) => plain(work).replace(", against ", ",<br>against ")
+
 /** Ratios to the peers with their spread and targets; how time and memory grow. */
 export function benchFigures({ rows, growth }: Results): { speed?: Figure; growth?: Figure } {
   const raced = rows.filter(({ ratio }) => ratio !== null).reverse()
@@ -9,8 +12,8 @@ export function benchFigures({ rows, growth }: Results): { speed?: Figure; growt
     const bars = {
       type: "bar",
       orientation: "h",
-      name: "ratio to the peer, least to greatest",
-      y: raced.map(({ work }) => plain(work)),
+      name: "ratio, least to greatest",
+      y: raced.map(({ work }) => label(work)),
       x: raced.map(({ ratio }) => ratio),
       error_x: {
         type: "data",
@@ -27,7 +30,7 @@ export function benchFigures({ rows, growth }: Results): { speed?: Figure; growt
       type: "scatter",
       mode: "markers",
       name: "target",
-      y: aimed.map(({ work }) => plain(work)),
+      y: aimed.map(({ work }) => label(work)),
       x: aimed.map(({ target }) => target),
       marker: { symbol: "line-ns-open", size: 16, color: colours.vermillion, line: { width: 3 } },
     }
