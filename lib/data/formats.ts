@@ -63,10 +63,11 @@ const plain = z.looseObject({
  * perhaps `input` (plain, Alpaca, InFoBench, our own rows; also Dolly and Self-Instruct), ShareGPT `conversations` or
  * `messages` (first user turn; also Capybara and LIMA), `prompt` (text, transcript or messages, as in TRL files),
  * released MuSC rows. Of a record with earlier turns the first one is taken: later ones cannot be understood alone. A
- * system message is kept as `system`, but no stage reads it. `constraints`, or `decomposed_questions` as in InFoBench, are yes/no questions of
- * which the first is the task itself. Fields that we do not know stay in the row. Rows without an id get file name and
- * line; a repeated id gets the line added, because ids address random streams. A record whose instruction is empty, or
- * holds an image, a rendered chat template or messages as a text, comes out as a failed row that reads "(none)".
+ * system message is kept as `system`, but no stage reads it. `constraints`, or `decomposed_questions` as in InFoBench,
+ * are yes/no questions of which the first is the task itself. Fields that we do not know stay in the row. Rows without
+ * an id get file name and line; a repeated id gets the line added, because ids address random streams. A record whose
+ * instruction is empty, or holds an image, a rendered chat template or messages as a text, comes out as a failed row
+ * that reads "(none)".
  * @throws InputError naming file and line for a record of no known shape; see readRecords.
  */
 export async function* readInstructions(file: string): AsyncGenerator<InstructionRow> {

@@ -35,7 +35,7 @@ interface GraphBackend {
 
 /** How a graph is run. */
 export interface GraphOptions {
-  /** On the calling thread alone: to wake another takes a fifth of a small model's decoding step. */
+  /** All operations on one thread: passing them on to others takes a fifth of a small model's decoding step. */
   oneThread?: boolean
   /** Compiled by XLA, again for each shape of its inputs; for operations of TensorFlow alone. */
   xla?: boolean

@@ -5,7 +5,7 @@ import { writeRows } from "../ops/table"
 import type { ModelConfig } from "./config"
 import type { LayerCache, PassCache } from "./layer"
 
-/** Keys and values [K, P, H] of a layer for the P tokens that many prompts begin with; keys also as kernels want. */
+/** Keys and values of a layer for the P tokens that many prompts begin with: for kernels, and keys as [K, P, H]. */
 interface PrefixLayer extends SharedKeys {
   k: Tensor3D
 }

@@ -1,7 +1,7 @@
 import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
 import { StoppedError } from "../errors"
-import { drawingKernel } from "../ops/draw"
+import { type Draw, drawingKernel } from "../ops/draw"
 import { cappedLogits } from "../ops/head"
 import { uniformAt } from "../rng"
 import { microBatches } from "./batch"
@@ -212,10 +212,11 @@ async function nextTokens(
   rows: readonly (ActiveRow | null)[],
   make: () => Tensor2D,
 ): Promise<readonly number[]> {
-  const draws = rows.map((row) => ({
-    ...{ topP: row?.item.topP ?? 1, topK: row?.item.topK ?? 0, temperature: row?.item.temperature ?? 0 },
-    u: row ? uniformAt(row.item.seed, row.ids.length) : 0,
-  }))
+  const draws = rows.map((row): Draw => {
+    if (!row) return { temperature: 0, topP: 1, topK: 0, u: 0 }
+    const { temperature, topP = 1, topK = 0, seed } = row.item
+    return { temperature, topP, topK, u: uniformAt(seed, row.ids.length) }
+  })
   const byKernel = drawingKernel()
   if (byKernel) return numbersOnly(await valuesOf(() => byKernel(make(), draws)), rows)
   // Logits of a large vocabulary take longer to be read than to be compared where they are.
@@ -273,9 +274,9 @@ function prefill(
   const widest = Math.max(...lengths, prompts.length === 1 ? leastRows : 0)
   const widths = paddingFree ? lengths : lengths.map(() => widest)
   const { ids, ...queries } = laidOut(prompts, P, widths, paddingFree)
-  // The kernel knows where shared keys stand.
+  // The kernel knows where shared keys stand; elsewhere each row begins with a copy of them.
   const whole = widths.map((width) => P + width)
-  const keys = prefix && !paddingFree ? laidOut(prompts, 0, whole, paddingFree) : queries
+  const keys = prefix && !paddingFree ? laidOut(prompts, 0, whole, false) : queries
   const filling = cache.filling(rows, widths, paddingFree)
   return () => {
     const bounds = boundsOf(queries)

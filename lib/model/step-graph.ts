@@ -78,7 +78,7 @@ class StepBuilder {
     const factors = [this.weight(i, `${name}Down`), this.weight(i, `${name}Up`)]
     return this.ours("MuscFrozenLora", [x, packed, ...factors], frozen, 0)
   }
-  private biased(y: GraphNode, i: number, name: ProjectionName, biased: boolean): GraphNode {
+  private withBias(y: GraphNode, i: number, name: ProjectionName, biased: boolean): GraphNode {
     return biased ? this.op("AddV2", y, this.weight(i, `${name}Bias`)) : y
   }
   private packed(i: number, name: ProjectionName): GraphNode {
@@ -108,7 +108,7 @@ class StepBuilder {
       const normed = this.norm(x, weight)
       products = names.map((name) => this.product(normed, i, name))
     }
-    return names.map((name, n) => this.biased(products[n]!, i, name, biased))
+    return names.map((name, n) => this.withBias(products[n]!, i, name, biased))
   }
 
   /** residual + x · W, with bias and norm if any. */
@@ -122,7 +122,7 @@ class StepBuilder {
     const { postNorms } = this.config
     const columns = biased || postNorms ? null : this.frozenAlone(i, [name])
     if (columns) return this.ours("MuscFrozenSum", [x, this.packed(i, name), residual], ...columns)
-    const y = this.biased(this.product(x, i, name), i, name, biased)
+    const y = this.withBias(this.product(x, i, name), i, name, biased)
     return this.op("AddV2", residual, postNorms ? this.norm(y, this.weight(i, norm)) : y)
   }
 
@@ -227,7 +227,7 @@ export function stepGraph(model: Bound): StepGraph | null {
   const { config } = model
   if (model.plan.step === "eager") return null
   const forms = formsOf(model)
-  const key = JSON.stringify([config, model.plan.precision, model.plan.threads, forms])
+  const key = JSON.stringify([config, model.plan.precision, forms])
   const graph = graphs.get(key) ?? new StepBuilder(config, model.plan, forms).build()
   graphs.set(key, graph)
   const fixed: Record<string, Tensor> = Object.assign(

@@ -82,8 +82,8 @@ export function answerSample({ id, seed, method, temperature, instruction, answe
 /** The browser, drawn by `samplesScript`. */
 export function samplesSection(samples: readonly Sample[]): Html | undefined {
   if (!samples.length) return undefined
-  return html`<div class="samples"><p class="note">A fixed random sample of pairs, failed rows and answers: at most ${MOST_SAMPLES} of each stage, method and temperature.
-The run folder holds all of them.</p>
+  return html`<div class="samples"><p class="note">A fixed random sample of pairs, failed rows and answers:
+at most ${MOST_SAMPLES} of each stage, method and temperature. The run folder holds all of them.</p>
 <div class="controls"><input id="sample-search" type="search" placeholder="search all texts" aria-label="search all texts">
 <label>stage <select id="sample-stage"></select></label> <label>kind <select id="sample-kind"></select></label>
 <label>verdict <select id="sample-verdict"></select></label> <span id="sample-count" class="note" aria-live="polite"></span></div>

@@ -177,8 +177,11 @@ struct Attention {
   /** p [count, width] = q kᵀ of a tile; `own` are the transposed keys of its sequence. */
   void scores(const Tile& tile, int64_t n, const float* own, float* p) const {
     const int64_t width = tile.high - tile.low, shared = std::clamp<int64_t>(base - tile.low, 0, width);
-    const float *rows = query(tile.b, n) + tile.first * q.row, *keys = sharedKeys + n / G * H * sharedLine + tile.low;
-    if (shared) product(rows, q.row, 1, keys, sharedLine, p, width, tile.count, shared, H, false);
+    const float* rows = query(tile.b, n) + tile.first * q.row;
+    if (shared) {
+      const float* keys = sharedKeys + n / G * H * sharedLine + tile.low;
+      product(rows, q.row, 1, keys, sharedLine, p, width, tile.count, shared, H, false);
+    }
     product(rows, q.row, 1, own + tile.low + shared - base, line, p + shared, width, tile.count, width - shared, H,
             false);
   }
@@ -187,8 +190,10 @@ struct Attention {
   void values(const Tile& tile, int64_t n, const float* p, float* to, int64_t ldc) const {
     const int64_t width = tile.high - tile.low, shared = std::clamp<int64_t>(P - tile.low, 0, width);
     const int64_t first = tile.low + shared - P, known = std::min(width, keysOf(tile.b) - tile.low) - shared;
-    const float* before = sharedValues + (n / G * P + tile.low) * H;
-    if (shared) product(p, width, 1, before, H, to, ldc, tile.count, H, shared, false);
+    if (shared) {
+      const float* before = sharedValues + (n / G * P + tile.low) * H;
+      product(p, width, 1, before, H, to, ldc, tile.count, H, shared, false);
+    }
     product(p + shared, width, 1, keysAt(v, tile.b, n / G) + first * v.row, v.row, to, ldc, tile.count, H, known,
             shared > 0);
   }
