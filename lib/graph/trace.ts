@@ -1,8 +1,9 @@
 import type { Tensor } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { variable } from "../environment"
+import { GraphBuilder, type GraphNode, type GraphType } from "../ops/builder"
+import { compositionOf, type Nodes } from "../ops/composite"
 import { withGradient } from "../ops/gradient"
-import { GraphBuilder, type GraphNode, type GraphType } from "./builder"
 import { type Ints, varyingConstants } from "./sizes"
 import { callOf, type Example, type Ref, type Sizes, type Trace, tensorsOf, watch } from "./watch"
 
@@ -226,8 +227,15 @@ function partOf(
       const { op, attrs, inputs } = trace.calls[call]!
       const inputNodes = inputs.map(nodeOf)
       // One after another: a thread stays with its input, nothing is made early, and each call has all its threads.
-      if (former) inputNodes.push(`^${former}`)
-      former = g.op(op, inputNodes, /^Musc/.test(op) ? { ...attrs, beside } : attrs)
+      const after = former ? [`^${former}`] : []
+      const next: Nodes = {
+        op: (type, names, attrs) => g.op(type, [...names, ...after], attrs),
+        ints: (values) => g.ints(values),
+      }
+      const composition = compositionOf(op)
+      former = composition
+        ? composition(next, inputNodes)
+        : next.op(op, inputNodes, /^Musc/.test(op) ? { ...attrs, beside } : attrs)
       nodes.set(`n${call}`, former)
     }
     for (let call = from; call < to; call++) run(call)

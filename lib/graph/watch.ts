@@ -1,7 +1,7 @@
 import type { Tensor } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
+import { dtypes, type GraphAttrs, type GraphType } from "../ops/builder"
 import { gradients, mapTensors } from "../ops/gradient"
-import { dtypes, type GraphAttrs, type GraphType } from "./builder"
 
 /** Which kernels a function calls, seen by standing in for the backend while it runs. */
 

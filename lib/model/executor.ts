@@ -31,7 +31,7 @@ export interface Plan {
   readonly recompute: boolean
   /** LoRA is added to float matrices once a step, or applied to each product; to products of frozen ones always. */
   readonly lora: "merged" | "separate"
-  /** Matrices of a bf16 checkpoint stay packed: see ops/frozen.ts. */
+  /** Matrices of a bf16 checkpoint stay in bf16: see ops/frozen.ts. */
   readonly frozen: boolean
   readonly precision: Maths
   /** threads that kernels and graphs may use */
@@ -52,10 +52,11 @@ export const gainsByBatches = ({ gpu }: Device, parameters: number): boolean => 
 
 /**
  * Whether matrices of a checkpoint in bf16 are kept so: half of the memory, and products that beat those of floats
- * where weights come from memory rather than from a cache. On AMX, products by tiles have a packing of their own.
+ * where weights come from memory rather than from a cache. On AMX, products by tiles have a packing of their own. On a
+ * GPU, graphs alone know bf16.
  */
-export const keepsBf16 = ({ kernels }: Device, parameters: number): boolean =>
-  kernels === "vector" && !isSmall(parameters)
+export const keepsBf16 = ({ kernels, gpu, graphs }: Device, parameters: number): boolean =>
+  (kernels === "vector" || (gpu && graphs && kernels === "none")) && !isSmall(parameters)
 
 /** Parameters times tokens from which a training wins back the second that its graphs take to be made. */
 const worthGraphs = 1.8e11
@@ -95,7 +96,7 @@ export function describePlan(plan: Plan): string {
     `layers ${layers === "graph" ? `by graph${xla ? ", compiled by XLA" : ""}` : "one operation at a time"}`,
   ]
   if (!gradient) parts.push(`decoding ${step === "graph" ? "by graph" : "one operation at a time"}`)
-  if (frozen) parts.push("bf16 matrices kept packed")
+  if (frozen) parts.push("matrices kept in bf16")
   if (together > 1) parts.push("two batches side by side")
   if (paddingFree) parts.push("no padding")
   if (recompute) parts.push("each layer computed again for its gradient")

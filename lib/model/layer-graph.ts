@@ -93,7 +93,7 @@ function graphOf(inputs: readonly LayersInput[], { config, cache, plan, ...run }
       constantInput ?? false,
       train,
     ])
-  const kind = [plan.gradient, cache !== undefined, plan.recompute, plan.xla ?? false, inputs.length]
+  const kind = [plan.gradient, cache !== undefined, plan.recompute, plan.xla ?? false, plan.precision, inputs.length]
   const key = JSON.stringify([config, projections, first, ...kind])
   const known = graphs.get(key)
   if (known !== undefined) return known

@@ -1,6 +1,6 @@
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { type CompiledGraph, GraphBuilder, type GraphNode } from "../graph/builder"
+import { type CompiledGraph, GraphBuilder, type GraphNode } from "../ops/builder"
 import { type Frozen, isFrozen } from "../ops/frozen"
 import { productOp } from "../ops/matmul"
 import type { KVCache } from "./cache"

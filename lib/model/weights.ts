@@ -3,7 +3,7 @@ import { show } from "../data/json-file"
 import { currentDevice } from "../device/device"
 import { tf, valuesOf } from "../device/tf"
 import { CheckpointError } from "../errors"
-import { type Frozen, floatsOf, floatTable, freeze, isFrozen } from "../ops/frozen"
+import { canFreeze, type Frozen, floatsOf, floatTable, freeze, isFrozen } from "../ops/frozen"
 import { writeRows } from "../ops/table"
 import type { ModelConfig } from "./config"
 import { keepsBf16 } from "./executor"
@@ -253,7 +253,8 @@ export function loadModel(
   try {
     for (const note of notes) onNote?.(note)
     const wanted = slots(config)
-    const isBf16 = ({ name }: { name: string }) => checkpoint.tensors.get(name)!.dtype === "BF16"
+    const isBf16 = ({ name, shape }: Slot["sources"][number]) =>
+      checkpoint.tensors.get(name)!.dtype === "BF16" && canFreeze(shape.at(-1)!)
     wanted.forEach((slot, done) => {
       params[slot.name] = tf.tidy((): Tensor | Frozen => {
         const loaded = slot.load(slot.sources.map(({ name, shape }) => readTensor(checkpoint, name, shape)))

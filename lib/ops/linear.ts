@@ -34,14 +34,38 @@ export interface LoraFactors {
   slices: readonly (readonly [number, number, number])[]
 }
 
-/** Such factors of the updates of a matrix with so many columns. On devices with kernels alone. */
+/** Such factors of the updates of a matrix with so many columns. */
 export function loraFactors(columns: number, updates: readonly Update[], factor: number): LoraFactors {
   const scale = tf.scalar(factor)
-  const inputs = updates.flatMap(({ A, B }) => [A, B])
-  const settings = [columns, ...updates.map(({ offset }) => offset)]
-  const [down, up] = kernelOutputs("MuscLowRank", settings, [scale, ...inputs], 2, inputs.length) as Tensor2D[]
-  const slices = updates.map(({ B, offset }) => [offset, ...B.shape] as const)
-  return { down: down!, up: up!, scale, slices }
+  const [down, up] = joinedFactors(columns, updates, scale)
+  return { down, up, scale, slices: updates.map(({ B, offset }) => [offset, ...B.shape] as const) }
+}
+
+type JoinedFactors = (columns: number, updates: readonly Update[], scale: Scalar) => [down: Tensor2D, up: Tensor2D]
+
+const joinedFactors = operation<JoinedFactors>(({ kernels }) =>
+  kernels === "none"
+    ? (columns, updates, scale) =>
+        tf.tidy(() => {
+          const downs = updates.map(({ A }) => A)
+          const ups = updates.map(({ B, offset }) => inColumns(B, offset, columns))
+          return [tf.mul(tf.concat(downs, 1), scale), tf.concat(ups)]
+        })
+    : (columns, updates, scale) => {
+        const inputs = updates.flatMap(({ A, B }) => [A, B])
+        const settings = [columns, ...updates.map(({ offset }) => offset)]
+        return kernelOutputs("MuscLowRank", settings, [scale, ...inputs], 2, inputs.length) as [Tensor2D, Tensor2D]
+      },
+)
+
+/** x [r, o] as columns [offset, offset + o) of [r, columns], with zeros around. */
+function inColumns(x: Tensor2D, offset: number, columns: number): Tensor2D {
+  const after = columns - offset - x.shape[1]
+  if (!offset && !after) return x
+  return tf.pad(x, [
+    [0, 0],
+    [offset, after],
+  ])
 }
 
 /**
@@ -94,30 +118,66 @@ function linearWithLora(
       const [dx, back] = constantInput
         ? [null, matMul(dy, up, false, true)]
         : lowRankProduct(dy, weight, up, down, true)
-      const inputs = [input!, dy, through!, back, scale]
-      const grads = kernelOutputs("MuscLowRankGradient", slices.flat(), inputs, 2 * slices.length, 2 * slices.length)
+      const grads = lowRankGradient(input as Tensor2D, dy, through as Tensor2D, back, scale, slices)
       return dx ? [dx, ...grads] : grads
     },
   )
 }
 
-/**
- * x · weight + (x · first) · second, and x · first; or with all three transposed, for dy instead of x. For a matrix of
- * floats by a kernel for AMX alone.
- */
-export const lowRankProduct = (
+type LowRankProduct = (
   x: Tensor2D,
   weight: Matrix,
   first: Tensor2D,
   second: Tensor2D,
   transposed: boolean,
-): [Tensor2D, Tensor2D] =>
-  isFrozen(weight)
-    ? frozenLowRank(x, weight, first, second, transposed)
-    : (kernelPair("MuscLowRankProduct", [Number(transposed), bf16Parts()], [x, weight, first, second]) as [
-        Tensor2D,
-        Tensor2D,
-      ])
+) => [Tensor2D, Tensor2D]
+
+/**
+ * x · weight + (x · first) · second, and x · first; or with all three transposed, for dy instead of x. With kernels of
+ * ours, for a matrix of floats on AMX alone.
+ */
+export const lowRankProduct = operation<LowRankProduct>(({ kernels }) =>
+  kernels === "none"
+    ? (x, weight, first, second, transposed) => {
+        const multiplied = transposed ? backwards : multiply
+        const through = matMul(x, first, false, transposed)
+        return [tf.add(multiplied(x, weight), matMul(through, second, false, transposed)), through]
+      }
+    : (x, weight, first, second, transposed) =>
+        isFrozen(weight)
+          ? frozenLowRank(x, weight, first, second, transposed)
+          : (kernelPair("MuscLowRankProduct", [Number(transposed), bf16Parts()], [x, weight, first, second]) as [
+              Tensor2D,
+              Tensor2D,
+            ]),
+)
+
+type LowRankGradient = (
+  x: Tensor2D,
+  dy: Tensor2D,
+  through: Tensor2D,
+  back: Tensor2D,
+  scale: Scalar,
+  slices: LoraFactors["slices"],
+) => Tensor[]
+
+/** dA and dB of each update: x [M, D], dy [M, O], x · down and dy · upᵀ [M, R]. */
+const lowRankGradient = operation<LowRankGradient>(({ kernels }) =>
+  kernels === "none"
+    ? (x, dy, through, back, scale, slices) => {
+        const ranks = slices.map(([, r]) => r)
+        const dAs = tf.split(tf.mul(gradientMatMul(x, back, true), scale), ranks, 1)
+        const throughs = tf.split(through, ranks, 1)
+        return slices.flatMap(([offset, , o], i) => {
+          const part = o === dy.shape[1] ? dy : tf.slice(dy, [0, offset], [-1, o])
+          return [dAs[i]!, gradientMatMul(throughs[i] as Tensor2D, part, true)]
+        })
+      }
+    : (x, dy, through, back, scale, slices) => {
+        const inputs = [x, dy, through, back, scale]
+        return kernelOutputs("MuscLowRankGradient", slices.flat(), inputs, 2 * slices.length, 2 * slices.length)
+      },
+)
 
 type LoraGradient = (
   x: Tensor2D,
@@ -171,16 +231,9 @@ const plainEffective: Effective = (weight, updates, scale) => {
     scaled: { A: tf.mul(update.A, scale), B: tf.mul(update.B, scale) },
   }))
   const sum = tf.tidy(() => {
-    const deltas = lora.map(({ A, offset, scaled: { B } }) => {
-      const delta = matMul(A, B as Tensor2D)
-      const after = weight.shape[1] - offset - delta.shape[1]
-      return offset || after
-        ? tf.pad(delta, [
-            [0, 0],
-            [offset, after],
-          ])
-        : delta
-    })
+    const deltas = lora.map(({ A, offset, scaled: { B } }) =>
+      inColumns(matMul(A, B as Tensor2D), offset, weight.shape[1]),
+    )
     return tf.addN([weight, ...deltas])
   })
   return { weight: sum, lora: lora as Required<LowRank>[] }

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from "vitest"
 import { currentDevice } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
-import { GraphBuilder, type GraphOptions } from "../../lib/graph/builder"
+import { GraphBuilder, type GraphOptions } from "../../lib/ops/builder"
 import { backends, cuda, largestGap, tensorsLeft } from "../support/tensors"
 
 beforeAll(async () => {

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { Tensor } from "@tensorflow/tfjs-core"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { currentDevice, type Device, setDevice } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
 import type { ModelConfig } from "../../lib/model/config"
 import { type Plan, planFor } from "../../lib/model/executor"
@@ -11,7 +12,7 @@ import { contrast, pack, responseLogProbs } from "../../lib/model/logprobs"
 import { bind, initLora, type Lora, merge, release } from "../../lib/model/lora"
 import { floatParams, type Model } from "../../lib/model/transformer"
 import { initModel, loadModel, saveModel, withFloats } from "../../lib/model/weights"
-import { isFrozen } from "../../lib/ops/frozen"
+import { type Frozen, isFrozen } from "../../lib/ops/frozen"
 import { backends, cuda, largestGap, randomIds, randomValues, tensorsLeft, tinyConfig } from "../support/tensors"
 
 const shapes: [string, Partial<ModelConfig>][] = [
@@ -21,13 +22,22 @@ const shapes: [string, Partial<ModelConfig>][] = [
   ["a vocabulary in blocks", { vocabSize: 9001 }],
 ]
 
-describe.skipIf(!backends.includes("tensorflow") || cuda).each(shapes)("a model in bf16: %s", (_, changes) => {
+/** Packed for our kernels, and as pairs that graphs take apart. */
+const cases = (["ours", "none"] as const).flatMap((kernels) =>
+  shapes.map(([name, changes]) => [kernels, name, changes] as const),
+)
+const skipped = !backends.includes("tensorflow") || cuda
+
+describe.skipIf(skipped).each(cases)("a model in bf16, kernels %s: %s", (kernels, _, changes) => {
   const dir = mkdtempSync(join(tmpdir(), "musc-frozen-"))
   const config = tinyConfig(changes)
   let [floats, frozen]: Model[] = []
   let lora: Lora
+  let device: Device
   beforeAll(async () => {
     await useBackend("tensorflow")
+    device = currentDevice()
+    if (kernels === "none") setDevice({ ...device, kernels, products: "library" })
     await saveModel(join(dir, "model.safetensors"), initModel(config, 1, 0.4), "BF16")
     floats = loadModel(dir, config, { asBf16: false })
     frozen = loadModel(dir, config, { asBf16: true })
@@ -35,7 +45,10 @@ describe.skipIf(!backends.includes("tensorflow") || cuda).each(shapes)("a model 
     for (const [name, { shape, size }] of Object.entries(lora.params))
       lora.params[name] = tf.tensor(randomValues(size, 0.2, name), shape)
   })
-  afterAll(() => rmSync(dir, { recursive: true }))
+  afterAll(() => {
+    setDevice(device)
+    rmSync(dir, { recursive: true })
+  })
 
   const batch = pack(
     [3, 11, 7].map((n, i) => ({
@@ -45,11 +58,16 @@ describe.skipIf(!backends.includes("tensorflow") || cuda).each(shapes)("a model 
   )
   const values = (make: () => Tensor) => tf.tidy(() => make().dataSync() as Float32Array)
   const forms = ["graph", "eager"] as const
-  const planOf = (form: Plan["step"]): Plan => ({ ...planFor(1e9, { kind: "score" }), layers: form, step: form })
+  const planOf = (form: Plan["step"]): Plan => {
+    const plan = planFor(1e9, { kind: "score" })
+    return { ...plan, layers: form, step: kernels === "none" ? "eager" : form }
+  }
 
   it("keeps matrices and tables as bf16, and norms as floats", () => {
     expect(isFrozen(frozen!.params.embed!) && isFrozen(frozen!.params["layers.1.down"]!)).toBe(true)
     expect(isFrozen(frozen!.params["layers.0.norm1"]!)).toBe(false)
+    const { packed } = frozen!.params.embed as Frozen
+    expect(packed.dtype).toBe(kernels === "none" ? "float32" : "int32")
   })
 
   it("gives nearly the log-probs of floats", () => {

@@ -10,7 +10,7 @@ import { tf } from "../device/tf"
  */
 
 /** DataType of types.proto. */
-export const dtypes = { float32: 1, int32: 3, int64: 9, bool: 10 } as const
+export const dtypes = { float32: 1, int32: 3, int64: 9, bool: 10, bfloat16: 14 } as const
 export type GraphType = keyof typeof dtypes
 
 /** A node's first output, by name; the others are `name:1`, `name:2`, … */
@@ -42,6 +42,8 @@ export interface GraphOptions {
 }
 
 export interface CompiledGraph {
+  /** by which it is called */
+  name: string
   /** Values of the outputs for tensors given by input name; the caller disposes them. */
   run(inputs: Readonly<Record<string, Tensor>>): Tensor[]
   dispose(): void
@@ -90,6 +92,7 @@ export class GraphBuilder {
     ]
     backend.binding.addGraphFunction(name, this.graph(), this.inputs, [...outputs], attributes)
     return {
+      name,
       run: (tensors) =>
         backend.executeMultipleOutputs(
           name,
