@@ -17,7 +17,11 @@ export interface Plan {
   readonly gradient: boolean
   /** Layers call their operations one by one, or as a graph: see layer-graph.ts. */
   readonly layers: "eager" | "graph"
-  /** XLA compiles the layers' graphs; for a device without kernels of ours, which XLA does not know. */
+  /**
+   * XLA compiles the layers' graphs, anew for each shape, so that lengths are brought to a few (`bucket` in
+   * logprobs.ts); for a device without kernels of ours, which XLA does not know. Not for writing, whose prompts have
+   * all lengths.
+   */
   readonly xla?: boolean
   /** A decoding step calls its operations one by one, or as a graph of our kernels: see step-graph.ts. */
   readonly step: "eager" | "graph"
@@ -71,7 +75,7 @@ export function plan(device: Device, parameters: number, work: Work): Plan {
   return {
     gradient: train !== null,
     layers,
-    ...(device.xla && device.kernels === "none" && layers === "graph" && { xla: true }),
+    ...(device.xla && device.kernels === "none" && layers === "graph" && work.kind !== "generate" && { xla: true }),
     step: device.graphs && device.kernels !== "none" ? "graph" : "eager",
     microBatches: several,
     together: layers === "graph" ? several : 1,

@@ -11,11 +11,14 @@ const devices = {
   "a CPU": cpu,
   "a CPU without kernels": { ...cpu, kernels: "none" },
   CUDA: { ...cpu, gpu: true, kernels: "none", graphs: false },
+  "CUDA with functions": { ...cpu, gpu: true, kernels: "none" },
+  "CUDA with XLA": { ...cpu, gpu: true, kernels: "none", xla: true },
   wasm: { ...cpu, backend: "wasm", kernels: "none", graphs: false, threads: 1 },
 } satisfies Record<string, Device>
 
 const works = {
   write: { kind: "generate" },
+  score: { kind: "score" },
   "a short training": { kind: "train", adapter: true, tokens: 1000 },
   "a long training": { kind: "train", adapter: true, tokens: 1e7 },
   "a long training of all weights": { kind: "train", adapter: false, tokens: 1e7 },
@@ -24,7 +27,7 @@ const works = {
 
 const sizes = { small: 1.8e6, large: 1e9 }
 
-/** layers, decoding step, micro-batches of a step, batches side by side, LoRA, no padding, matrices in bf16 */
+/** layers, decoding step, micro-batches of a step, batches side by side, LoRA, no padding, matrices in bf16, XLA */
 type Line = [
   device: keyof typeof devices,
   size: keyof typeof sizes,
@@ -36,6 +39,7 @@ type Line = [
   Plan["lora"],
   Plan["paddingFree"],
   Plan["frozen"]?,
+  Plan["xla"]?,
 ]
 
 const table: Line[] = [
@@ -56,6 +60,14 @@ const table: Line[] = [
   ["a CPU without kernels", "small", "a long training", "graph", "eager", 2, 2, "merged", false],
   ["CUDA", "small", "write", "eager", "eager", 1, 1, "merged", false],
   ["CUDA", "large", "a long training", "eager", "eager", 1, 1, "merged", false],
+  ["CUDA with functions", "small", "a long training", "graph", "eager", 1, 1, "merged", false, false],
+  ["CUDA with functions", "large", "a long training", "graph", "eager", 1, 1, "merged", false, true],
+  ["CUDA with functions", "large", "a long training of all weights", "graph", "eager", 1, 1, "merged", false, false],
+  ["CUDA with functions", "large", "write", "graph", "eager", 1, 1, "merged", false, true],
+  ["CUDA with XLA", "large", "a long training", "graph", "eager", 1, 1, "merged", false, true, true],
+  ["CUDA with XLA", "large", "score", "graph", "eager", 1, 1, "merged", false, true, true],
+  ["CUDA with XLA", "large", "write", "graph", "eager", 1, 1, "merged", false, true], // prompts have all lengths
+  ["CUDA with XLA", "small", "a short training", "eager", "eager", 1, 1, "merged", false],
   ["wasm", "small", "write", "eager", "eager", 2, 1, "merged", false],
   ["wasm", "small", "a long training", "eager", "eager", 2, 1, "merged", false],
 ]
@@ -64,12 +76,12 @@ describe("a plan", () => {
   it.each(table)(
     "on %s, of a %s model, for %s: layers %s, step %s, %s micro-batches, %s together, LoRA %s, without padding %s",
     (...line) => {
-      const [device, size, work, layers, step, microBatches, together, lora, paddingFree, frozen = false] = line
+      const [device, size, work, layers, step, microBatches, together, lora, paddingFree, frozen = false, xla] = line
       const wanted: Work = works[work]
       const made = plan(devices[device], sizes[size], wanted)
       expect(made).toEqual({
         ...{ layers, step, microBatches, together, lora, paddingFree, frozen },
-        ...{ precision: "f32", threads: devices[device].threads },
+        ...{ precision: "f32", threads: devices[device].threads, ...(xla && { xla }) },
         gradient: wanted.kind === "train",
         recompute: wanted.kind === "train" && (wanted.checkpointing ?? false),
       })
@@ -84,9 +96,10 @@ describe("a plan", () => {
       }
   })
 
-  it("keeps matrices as bf16 where weights come from memory and kernels can read them", () => {
+  it("keeps matrices as bf16 where weights come from memory and kernels or graphs can read them", () => {
     expect(keepsBf16(devices["a CPU"], sizes.large)).toBe(true)
     expect(keepsBf16(devices["a CPU"], sizes.small)).toBe(false)
+    expect(keepsBf16(devices["CUDA with functions"], sizes.large)).toBe(true)
     for (const name of ["a CPU with AMX", "a CPU without kernels", "CUDA", "wasm"] as const)
       expect(keepsBf16(devices[name], sizes.large)).toBe(false)
     const trained = ([true, false] as const).map((adapter) => plan(cpu, sizes.large, { kind: "train", adapter }))
@@ -99,6 +112,9 @@ describe("a plan", () => {
     )
     expect(describePlan(plan(devices.wasm, 1.8e6, works.write))).toBe(
       "layers one operation at a time, decoding one operation at a time",
+    )
+    expect(describePlan(plan(devices["CUDA with XLA"], 1e9, works["a long training"]))).toBe(
+      "layers by graph, compiled by XLA, matrices kept in bf16",
     )
   })
 })

@@ -1,9 +1,11 @@
 import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
-import { beforeAll, describe, expect, it } from "vitest"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { currentDevice, type Device, setDevice } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
 import {
   backThrough,
   backwards,
+  canFreeze,
   floatRows,
   floatsOf,
   freeze,
@@ -23,6 +25,13 @@ function bf16(n: number, key: string): Float32Array {
   for (const [i, word] of words.entries()) words[i] = word & 0xffff0000
   return values
 }
+/** The nearest numbers of bf16. */
+const rounded = (x: Float32Array) =>
+  Float32Array.from(new Uint32Array(x.buffer, x.byteOffset, x.length), (word) => {
+    const near = new Uint32Array([word + 0x7fff + ((word >>> 16) & 1)])
+    near[0]! &= 0xffff0000
+    return new Float32Array(near.buffer)[0]!
+  })
 const matrix = (D: number, O: number) => tf.tensor2d(bf16(D * O, `${D} ${O}`), [D, O])
 const input = (M: number, D: number) => tf.tensor2d(randomValues(M * D, 1, `x ${D}`).subarray(0, M * D), [M, D])
 
@@ -157,5 +166,75 @@ describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix", () 
         expect(sum.dataSync()).toEqual(tf.add(residual, multiply(x, one)).dataSync())
       }
     })
+  })
+})
+
+describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix on a device without kernels of ours", () => {
+  let device: Device
+  let plain: Device
+  beforeAll(async () => {
+    await useBackend("tensorflow")
+    device = currentDevice()
+    plain = { ...device, kernels: "none", products: "library" }
+    setDevice(plain)
+  })
+  afterAll(() => setDevice(device))
+
+  it("takes half of the memory, where its width is even and graphs can be made", () => {
+    expect(canFreeze(37)).toBe(false)
+    expect(canFreeze(38)).toBe(true)
+    const frozen = tf.tidy(() => freeze(matrix(38, 53)))
+    expect(frozen.packed.shape).toEqual([53, 19])
+    tf.dispose(frozen)
+    setDevice({ ...plain, graphs: false })
+    expect(canFreeze(38)).toBe(false)
+    setDevice(plain)
+  })
+
+  it.each([
+    [2, 1],
+    [38, 53],
+    [300, 131],
+  ])("of %i x %i comes back to the last bit, whole and in rows", (D, O) => {
+    tf.tidy(() => {
+      const [weight, table] = [matrix(D, O), matrix(O, D)]
+      expect(floatsOf(freeze(weight)).dataSync()).toEqual(weight.dataSync())
+      const frozen = freeze(table, true)
+      expect(floatRows(frozen, 0, O).dataSync()).toEqual(table.dataSync())
+      const ids = tf.tensor1d([O - 1, 0, O >> 1], "int32") as Tensor1D
+      expect(rowsOf(frozen, ids).dataSync()).toEqual(tf.gather(table, ids).dataSync())
+    })
+  })
+
+  it("gives products like floats, of all columns and of some", () => {
+    tf.tidy(() => {
+      const [V, D] = [200, 38]
+      const table = matrix(V, D)
+      const frozen = freeze(table, true)
+      const h = input(9, D)
+      const gaps = (a: Tensor2D, b: Tensor2D) => largestGap(a.dataSync(), b.dataSync())
+      expect(gaps(multiply(h, frozen), tf.matMul(h, table, false, true))).toBeLessThan(2e-6 * D)
+      const [rows, some] = [tableRows(frozen, 64, 100), tf.slice(table, [64, 0], [100, D])]
+      expect(gaps(logitsOf(h, rows), tf.matMul(h, some, false, true))).toBeLessThan(2e-6 * D)
+      const dy = input(9, 100)
+      expect(gaps(backThrough(dy, rows), tf.matMul(dy, some))).toBeLessThan(2e-6 * 100)
+    })
+  })
+
+  it("multiplies in bf16 where that is wanted: both factors and the result have 8 binary digits", () => {
+    setDevice({ ...plain, precision: "bf16" })
+    tf.tidy(() => {
+      const [D, O] = [300, 131]
+      const weight = matrix(D, O)
+      const x = input(9, D)
+      const near = tf.tensor2d(rounded(x.dataSync() as Float32Array), [9, D])
+      const [made, exact] = [multiply(x, freeze(weight)), tf.matMul(near, weight)].map((y) => y.dataSync())
+      const sums = tf.matMul(tf.abs(near), tf.abs(weight)).dataSync()
+      made!.forEach((y, i) => {
+        expect(Math.abs(y - exact![i]!)).toBeLessThan(2 ** -8 * Math.abs(exact![i]!) + D * 2 ** -24 * sums[i]!)
+      })
+      expect(rounded(made as Float32Array)).toEqual(made)
+    })
+    setDevice(plain)
   })
 })
