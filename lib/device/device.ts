@@ -50,7 +50,10 @@ export function supposedDevice({ backend, gpu }: Pick<Device, "backend" | "gpu">
   const native = backend === "tensorflow" && !gpu
   const kernels = !native ? "none" : hasAmx() ? "amx" : "vector"
   const products = native ? "own" : "library"
-  return { backend, gpu, kernels, products, graphs: native, precision: "f32", threads: grantedThreads() }
+  const cuda = backend === "tensorflow" && gpu ? variable("MUSC_CUDA_GRAPHS") : undefined
+  const graphs = native || cuda !== undefined
+  const xla = cuda === "xla"
+  return { backend, gpu, kernels, products, graphs, ...(xla && { xla }), precision: "f32", threads: grantedThreads() }
 }
 
 /** For `useBackend`, and tests of what another device would do. */

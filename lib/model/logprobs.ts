@@ -47,18 +47,32 @@ export const batchInvariantPadding = operation(({ kernels }) => () => ({
 }))
 
 /**
+ * The least of few sizes that is enough: powers of two and their midpoints. Of them padding takes a third at most, and
+ * twice the size costs two more compilations.
+ */
+export function bucket(size: number, least = 1): number {
+  const power = 2 ** Math.ceil(Math.log2(Math.max(size, least)))
+  return Math.max(size, least) <= 0.75 * power ? 0.75 * power : power
+}
+
+/** From here on buckets are multiples of 32: see `batchInvariantPadding`. */
+const leastBucket = 64
+
+/**
  * Lays sequences side by side, padded on the right, or end to end where the plan says so (`paddingFree`). Rows are a
  * multiple of `multiple.row` tokens long; there is a multiple of `multiple.predictors` of those, whose padding has the
- * owner R.
+ * owner R. Where XLA compiles anew for each shape (`xla`), rows, their length and predictors go up to a bucket instead.
  */
 export function pack(
   sequences: readonly Sequence[],
   multiple = { row: 1, predictors: 1 },
-  { paddingFree = false }: Partial<Pick<Plan, "paddingFree">> = {},
+  { paddingFree = false, xla = false }: Partial<Pick<Plan, "paddingFree" | "xla">> = {},
 ): Packed {
+  const fit = (n: number, unit: number) => (xla ? bucket(n, leastBucket) : unit * Math.ceil(n / unit))
   const lengths = sequences.map(({ prompt, responses }) => responses.reduce((n, r) => n + r.length, prompt.length))
-  const widest = multiple.row * Math.ceil(Math.max(...lengths) / multiple.row)
-  const extent = extentOf(paddingFree ? lengths : lengths.map(() => widest), paddingFree)
+  const widest = fit(Math.max(...lengths), multiple.row)
+  const rows = xla ? bucket(lengths.length) : lengths.length
+  const extent = extentOf(paddingFree ? lengths : Array<number>(rows).fill(widest), paddingFree)
   const bounds = boundsOf(extent)
   const total = bounds.at(-1)!
   const ids = new Int32Array(total)
@@ -88,7 +102,8 @@ export function pack(
       owner++
     })
   })
-  while (targets.length % multiple.predictors) {
+  const wanted = fit(targets.length, multiple.predictors)
+  while (targets.length < wanted) {
     predictors.push(predictors[0]!)
     targets.push(0)
     owners.push(owner)
@@ -105,6 +120,19 @@ export function pack(
   }
 }
 
+/** A value of each response token [M], in their order, with 0 for padding. */
+export function padded(
+  { owners, responses }: Pick<Packed, "owners" | "responses">,
+  values: readonly number[],
+): Float32Array {
+  let at = 0
+  return Float32Array.from(owners, (owner) => (owner < responses ? values[at++]! : 0))
+}
+
+/** The reverse: values without those of padding. */
+export const unpadded = ({ owners, responses }: Pick<Packed, "owners" | "responses">, values: Float32Array) =>
+  values.filter((_, i) => owners[i]! < responses)
+
 /** Packs that threads compute side by side: targets, owners and responses of all, in their order. */
 export interface Together extends Pick<Packed, "targets" | "owners" | "responses"> {
   packs: readonly Packed[]
@@ -112,10 +140,11 @@ export interface Together extends Pick<Packed, "targets" | "owners" | "responses
 
 /** Several packs as one batch: responses of all, counted through. */
 export function together(packs: readonly Packed[]): Together {
+  const all = packs.reduce((n, pack) => n + pack.responses, 0)
   let responses = 0
   const owners = packs.map((pack) => {
     responses += pack.responses
-    return pack.owners.map((owner) => owner + responses - pack.responses)
+    return pack.owners.map((owner) => (owner < pack.responses ? owner + responses - pack.responses : all))
   })
   return { packs, targets: joined(packs.map(({ targets }) => targets)), owners: joined(owners), responses }
 }
@@ -143,8 +172,10 @@ export function responseStates(model: Bound, batch: Packed | Together): Tensor2D
 
 function passOf(model: Bound, pack: Packed): Pass {
   const selected = pack.predictors
-  const { gradient, layers } = model.plan
-  const starts = gradient && layers === "graph" ? evenStarts(pack, selected) : undefined
+  const { gradient, layers, xla } = model.plan
+  const blocks = gradient && layers === "graph" ? evenStarts(pack, selected) : undefined
+  // For XLA attention is whole: blocks that begin where the first response does would be shapes without end.
+  const starts = xla ? [0] : blocks
   const perLayer = contexts(model.config, pack, { selected, starts, batchInvariant: !gradient })
   return { ids: tf.tensor1d(pack.ids), places: pack, perLayer }
 }

@@ -96,7 +96,7 @@ function tensorPeak(
   const asBf16 = keepsBf16(device, parameters)
   const inTables = (config.tiedHead ? 1 : 2) * V * D
   const weights = parameters - (asBf16 ? (L * linearCount(config) + inTables) / 2 : 0)
-  const { together, lora: placed, recompute, frozen } = plan(device, parameters, workOf(stage))
+  const { together, lora: placed, recompute, frozen, xla } = plan(device, parameters, workOf(stage))
   const tokens = (stage.startsWith("train") ? together : 1) * B * T
   if (stage === "load") return weights + (asBf16 ? V * D : 0) // a table is read as floats
   // The output of every layer stays until the whole pass is done.
@@ -115,10 +115,13 @@ function tensorPeak(
   const effective = placed === "separate" || frozen ? 0 : L * linearCount(config)
   const chunk = Math.max(64, Math.floor(2 ** (gpu ? 26 : 24) / V))
   const head = 3 * Math.min(chunk, tokens / 2) * V
-  const saved = blockSaved(config, tokens, seenKeys(T), fused)
+  const keys = xla ? T : seenKeys(T)
+  const saved = blockSaved(config, tokens, keys, fused)
   // The last layer continues after attention with the tokens that predict answers alone.
   const activations = recompute ? L * tokens * D + saved : (L - 0.5) * saved
-  const work = Math.max(head, blockBackward(config, tokens, seenKeys(T), fused))
+  // Without kernels of ours a bf16 matrix becomes floats for each product in f32.
+  const widened = frozen && !fused && device.precision === "f32" ? D * config.ffn : 0
+  const work = Math.max(head, widened + blockBackward(config, tokens, keys, fused))
   return weights + effective + 5 * lora + tables(config, tokens, T, fused) + activations + work
 }
 

@@ -14,7 +14,8 @@ export function sftLoss(logProbs: Tensor1D, weights: Tensor1D): Scalar {
 }
 
 /**
- * Σ of `values` [M] by response -> [R]: `owners` [M] says which response a token belongs to, `weights` [M] its weight.
+ * Σ of `values` [M] by response -> [R]: `owners` [M] says which response a token belongs to, R for none, `weights` [M]
+ * its weight.
  */
 export function sumByResponse(
   values: Tensor1D,
@@ -24,7 +25,7 @@ export function sumByResponse(
 ): Tensor1D {
   const M = owners.length
   const select = new Float32Array(responses * M)
-  for (let t = 0; t < M; t++) select[owners[t]! * M + t] = weights[t]!
+  for (let t = 0; t < M; t++) if (owners[t]! < responses) select[owners[t]! * M + t] = weights[t]!
   return tf.reshape(tf.matMul(tf.tensor2d(select, [responses, M]), tf.reshape(values, [M, 1])), [responses])
 }
 

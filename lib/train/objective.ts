@@ -4,6 +4,7 @@ import type { Plan } from "../model/executor"
 import {
   type Packed,
   pack,
+  padded,
   responseDivergence,
   responseLogProbs,
   type Sequence,
@@ -101,7 +102,7 @@ export function lossOf(
       return Array<number>(length).fill(weight / total)
     }),
   )
-  return { loss: sftLoss(responseLogProbs(bound, batch), tf.tensor1d(weights)), logs: {} }
+  return { loss: sftLoss(responseLogProbs(bound, batch), tf.tensor1d(padded(batch, weights))), logs: {} }
 }
 
 function preferenceOf(
@@ -115,7 +116,7 @@ function preferenceOf(
   const items = parts.flat()
   const compared = needsDivergence(options.loss) ? responseDivergence(bound, bind(model), batch) : null
   const logProbs = compared?.logProbs ?? responseLogProbs(bound, batch)
-  const perToken = (of: (item: PairItem) => readonly number[]) => Float32Array.from(items.flatMap(of))
+  const perToken = (of: (item: PairItem) => readonly number[]) => padded(batch, items.flatMap(of))
   const weights = perToken((item) => [...item.chosenWeights, ...item.rejectedWeights])
   const reference = perToken((item) => [...item.chosenReference!, ...item.rejectedReference!])
   const delta = tf.sub(logProbs, tf.tensor1d(reference)) as Tensor1D

@@ -3,7 +3,7 @@ import { valuesOf } from "../device/tf"
 import { InputError, RefusedError } from "../errors"
 import { grouped, microBatches } from "../model/batch"
 import { planFor } from "../model/executor"
-import { responseLogProbs } from "../model/logprobs"
+import { responseLogProbs, unpadded } from "../model/logprobs"
 import { bind, release } from "../model/lora"
 import { type Bound, type Model, sizeOf } from "../model/transformer"
 import { encodeChats } from "../text/chat"
@@ -133,5 +133,7 @@ export async function withReference(
 }
 
 /** Log-probs of all response tokens of some micro-batches, in nats. */
-const referenceOf = (model: Bound, batches: readonly (readonly PairItem[])[]): Promise<Float32Array> =>
-  valuesOf(() => responseLogProbs(model, packItems(batches, model.plan)))
+async function referenceOf(model: Bound, parts: readonly (readonly PairItem[])[]): Promise<Float32Array> {
+  const batch = packItems(parts, model.plan)
+  return unpadded(batch, await valuesOf(() => responseLogProbs(model, batch)))
+}

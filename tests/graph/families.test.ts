@@ -6,7 +6,7 @@ import { currentDevice, type Device, setDevice } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
 import { readAdapter } from "../../lib/model/adapter"
 import { loadConfig } from "../../lib/model/config"
-import { pack, responseLogProbs } from "../../lib/model/logprobs"
+import { pack, padded, responseLogProbs, unpadded } from "../../lib/model/logprobs"
 import { bind, fromAdapter, release } from "../../lib/model/lora"
 import { loadModel, saveModel } from "../../lib/model/weights"
 import { training } from "../support/plans"
@@ -38,17 +38,20 @@ function computed(
       prompt: randomIds(21 + i, i, "p"),
       responses: [randomIds(9 + 2 * i, i, "c"), randomIds(12, i, "r")],
     })),
+    undefined,
+    bound.plan,
   )
+  const factors = padded(batch, [...batch.ids.keys()])
   const results = tf.tidy(() => {
     const logProbs = () => responseLogProbs(bound, batch)
-    const loss = () => tf.sum(tf.mul(logProbs(), tf.range(0, batch.ids.length).slice(0, logProbs().size))).asScalar()
+    const loss = () => tf.sum(tf.mul(logProbs(), factors)).asScalar()
     const { grads } = tf.engine().gradients(loss, Object.values(lora.params))
     return [logProbs(), tf.concat(grads.map((grad) => tf.reshape(grad!, [-1])))]
   })
   const [values, grads] = results.map((tensor) => tensor.dataSync() as Float32Array)
   release(bound)
   tf.dispose([model.params, lora.params, results])
-  return [values!, grads!]
+  return [unpadded(batch, values!), grads!]
 }
 
 describe.runIf(backends[0] === "tensorflow" && !cuda)("the graph of a family", () => {
