@@ -46,6 +46,8 @@ export const variables = {
   NVIDIA_TF32_OVERRIDE: text,
   TF_CPP_MIN_LOG_LEVEL: text,
   TF_FORCE_GPU_ALLOW_GROWTH: text,
+  XLA_FLAGS: text,
+  CUDA_HOME: text,
   CXX: text,
   VIRTUAL_ENV: text,
   LD_LIBRARY_PATH: (value: string) => value.split(":").filter(Boolean),

@@ -70,10 +70,13 @@ export function forward(
   perLayer: readonly Context[],
   cache?: PassCache,
 ): Tensor2D {
-  const byGraph = model.plan.layers === "graph" && (!cache || cache.isFresh)
+  const { layers, gradient, xla } = model.plan
+  const byGraph = layers === "graph" && (!cache || cache.isFresh)
   const first = embedded(model, ids)
   const all = { x: first, layers: model.layers, contexts: perLayer }
-  const whole = byGraph && !cache && !model.plan.gradient ? layersByGraph([all], [places], layersOf(model, 0)) : null
+  // XLA compiles one layer for all, which takes less than all layers at once.
+  const isWhole = byGraph && !cache && !gradient && !xla
+  const whole = isWhole ? layersByGraph([all], [places], layersOf(model, 0)) : null
   const last =
     whole ??
     model.layers.reduce((x, layer, i) => {

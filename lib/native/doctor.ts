@@ -280,7 +280,34 @@ async function cuda(run: Run, driver: string): Promise<Fact[]> {
         : { topic: "cuda", name, state: lacking, value: "not found", remedy },
     )
   }
-  return facts
+  return [...facts, ...xlaTools(present, build?.library.folder)]
+}
+
+/** What XLA compiles with on a GPU (MUSC_CUDA_GRAPHS=xla): an assembler, and a library of functions. */
+const xlaFiles = { ptxas: "bin/ptxas", "libdevice.10.bc": "nvvm/libdevice/libdevice.10.bc" }
+
+/** Those, where XLA looks: in the folder of a flag, beside TensorFlow, in the toolkit's usual place; a program on PATH. */
+function xlaTools(wanted: boolean, library?: string): Fact[] {
+  const home = variable("CUDA_HOME")
+  const flag = /--xla_gpu_cuda_data_dir=(\S+)/.exec(variable("XLA_FLAGS") ?? "")?.[1]
+  const beside = library ? [path.join(library, "../nvidia/cuda_nvcc"), path.join(library, "cuda")] : []
+  const roots = [...(flag ? [flag] : []), ...beside, "/usr/local/cuda"]
+  const programs = variable("PATH")?.split(path.delimiter) ?? []
+  return Object.entries(xlaFiles).map(([name, file]): Fact => {
+    const places = [
+      ...roots.map((root) => path.join(root, file)),
+      ...programs.filter(() => name === "ptxas").map((folder) => path.join(folder, name)),
+    ]
+    const location = places.find((place) => existsSync(place))
+    if (location) return { topic: "cuda", name, state: "ok", value: path.dirname(location) }
+    const inHome = home && existsSync(path.join(home, file))
+    const remedy = inHome
+      ? `set XLA_FLAGS=--xla_gpu_cuda_data_dir=${home}`
+      : "`npx musc native --cuda` fetches it, or install the CUDA toolkit or `pip install nvidia-cuda-nvcc-cu12` and set " +
+        "XLA_FLAGS=--xla_gpu_cuda_data_dir to its folder"
+    const value = "not found, so XLA cannot compile for a GPU"
+    return { topic: "cuda", name, state: "optional", value, remedy: wanted ? remedy : undefined }
+  })
 }
 
 /** Names of the shared libraries that the system's loader knows. */

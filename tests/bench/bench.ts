@@ -72,7 +72,8 @@ Ours works in as many processes as the library takes for the model, one a core f
 them, files that several map (TensorFlow's library) once, and the share of the matmul peak is that of what one process
 reaches with all cores by f32 vectors; products by the tiles of AMX can be above it.
 
-\`--device cuda\` gives both sides the GPU, and a large model work of a GPU's size. Memory is the host's there too.
+\`--device cuda\` gives both sides the GPU, and a large model work of a GPU's size. Memory is the host's there too. With
+\`--math bf16\` PyTorch has bf16 weights there; on a CPU it stays in f32.
 
 \`--against CHECKOUT\` races \`musc decompose\` of this commit against that of another checkout (row \`decompose\`).
 \`--only growth\` measures how time and memory grow with pairs, streamed pairs, length, vocabulary and batch.
@@ -143,6 +144,7 @@ async function main() {
     backend: options.backend,
     device,
     threads,
+    bf16: options.math === "bf16" && device === "cuda",
     pairs: load.pairs,
     signals: load.signals,
     prompts: load.prompts,

@@ -9,6 +9,8 @@ export interface Job {
   /** where PyTorch and the native backend compute */
   device: "cpu" | "cuda"
   threads: number
+  /** PyTorch keeps weights as bf16 and multiplies in it: `--math bf16` on a GPU */
+  bf16?: boolean
   /** files of the workload, see workload.ts */
   pairs: string
   signals: string

@@ -65,7 +65,7 @@ describe.runIf(backends[0] === "tensorflow" && !cuda)("the graph of a family", (
   // Distances to the tape as norms. Kernels give the same bits. Plain operations attend in other blocks by graph than
   // by tape, which adds up in another order: gradients then differ by what two tapes differ by, that of kernels and
   // that of operations. Where a window hides the first tokens, as mistral's does here, operations are called one by one
-  // instead.
+  // instead. For XLA attention is whole, and lengths are in buckets.
   it.each(families)(
     "of %s gives what its tape gives, with our kernels and without, and compiled by XLA",
     (name) => {

@@ -107,11 +107,14 @@ describe.skipIf(skipped).each(cases)("a model in bf16, kernels %s: %s", (kernels
     }
   })
 
-  it.each(["eager", "graph"] as const)("gives the gradients of floats (%s)", (layers) => {
+  const ways = (["eager", "graph"] as const).flatMap((layers) =>
+    [false, true].map((recompute) => ({ layers, recompute })),
+  )
+  it.each(ways)("gives the gradients of floats ($layers, recompute $recompute)", (way) => {
     const gradients = (model: Model) =>
       tf.tidy(() => {
         const plan = planFor(1e9, { kind: "train", adapter: true, tokens: 0 })
-        const bound = bind(model, { lora, plan: { ...plan, layers } })
+        const bound = bind(model, { lora, plan: { ...plan, ...way } })
         const loss = () => tf.sum(tf.cos(responseLogProbs(bound, batch))).asScalar()
         const { value, grads } = tf.engine().gradients(loss, Object.values(lora.params))
         return [value, ...grads].map((x: Tensor) => x.dataSync() as Float32Array)

@@ -1,10 +1,11 @@
-import { mkdtempSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { expect, it } from "vitest"
+import { afterEach, expect, it, vi } from "vitest"
 import { ChildError, type Run } from "../../lib/device/child"
 import { type BackendName, type Loader, loaders } from "../../lib/device/tf"
 import { BackendError } from "../../lib/errors"
+import { nativeBuild } from "../../lib/native/build"
 import { examine, formatFacts } from "../../lib/native/doctor"
 
 const absent =
@@ -59,6 +60,8 @@ it("lists the versions of Python packages that serve comparisons", async () => {
   ])
 })
 
+afterEach(() => void vi.unstubAllEnvs())
+
 const gpu = (facts: Awaited<ReturnType<typeof examine>>) => facts.filter(({ topic }) => topic === "cuda")
 
 it("names every CUDA and cuDNN library that a machine with a GPU lacks, and what brings it", async () => {
@@ -86,6 +89,36 @@ it("lists the same on a machine without a GPU, where none of it is missed", asyn
   })
   expect(facts.map(({ name }) => name)).toEqual(expect.arrayContaining(["libcudnn.so.9", "libcublas.so.12"]))
   expect(facts.some(({ state }) => state === "missing")).toBe(false)
+})
+
+const toolkit = existsSync("/usr/local/cuda") || existsSync(join(nativeBuild()?.library.folder ?? "", "../nvidia"))
+
+it.skipIf(toolkit)("names what XLA needs for a GPU where it is not found, and where it is", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "cuda-"))
+  const driver = join(folder, "version")
+  writeFileSync(driver, "NVRM version: 550.54\n")
+  const names = ["ptxas", "libdevice.10.bc"]
+  const tools = async () => gpu(await examine(noPython, bare, "", driver)).filter(({ name }) => names.includes(name))
+  vi.stubEnv("PATH", folder)
+  const absent = await tools()
+  expect(absent.map(({ name }) => name)).toEqual(names)
+  for (const { state, remedy } of absent) {
+    expect(state).toBe("optional")
+    expect(remedy).toMatch(/nvidia-cuda-nvcc-cu12.*--xla_gpu_cuda_data_dir/)
+  }
+  for (const part of ["bin", "nvvm/libdevice"]) mkdirSync(join(folder, part), { recursive: true })
+  for (const file of ["bin/ptxas", "nvvm/libdevice/libdevice.10.bc"]) writeFileSync(join(folder, file), "")
+  vi.stubEnv("CUDA_HOME", folder)
+  for (const { state, remedy } of await tools())
+    expect([state, remedy]).toEqual(["optional", `set XLA_FLAGS=--xla_gpu_cuda_data_dir=${folder}`])
+  vi.stubEnv("XLA_FLAGS", `--xla_dump_to=x --xla_gpu_cuda_data_dir=${folder}`)
+  expect(await tools()).toMatchObject([
+    { state: "ok", value: join(folder, "bin") },
+    { state: "ok", value: join(folder, "nvvm/libdevice") },
+  ])
+  vi.stubEnv("XLA_FLAGS", "")
+  vi.stubEnv("PATH", join(folder, "bin"))
+  expect((await tools()).map(({ state }) => state)).toEqual(["ok", "optional"])
 })
 
 it("finds that danfojs-node shares our tfjs", async () => {

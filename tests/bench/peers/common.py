@@ -12,13 +12,15 @@ def rows(path):
 
 
 def model(adapter=None):
-    """The checkpoint in f32 on the job's device, with a fresh trainable adapter (PEFT folder) on it if given."""
+    """The checkpoint on the job's device, in f32 or in bf16 where the job says so; with a trainable adapter (PEFT
+    folder, which stays in f32) on it if given."""
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(job["threads"])
     torch.manual_seed(0)
-    loaded = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32).to(job["device"])
+    dtype = torch.bfloat16 if job.get("bf16") else torch.float32
+    loaded = AutoModelForCausalLM.from_pretrained(job["model"], dtype=dtype).to(job["device"])
     if adapter is None:
         return loaded
     from peft import PeftModel

@@ -41,8 +41,9 @@ with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringI
         args=DPOConfig(
             output_dir=out, per_device_train_batch_size=job["batch"], num_train_epochs=1, learning_rate=job["lr"],
             lr_scheduler_type="cosine", warmup_steps=0, weight_decay=0.0, max_grad_norm=1.0, beta=job["beta"],
-            max_length=None, precompute_ref_log_probs=job["precompute"], use_cpu=job["device"] == "cpu", bf16=False,
-            gradient_checkpointing=False, logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True,
+            max_length=None, precompute_ref_log_probs=job["precompute"], use_cpu=job["device"] == "cpu",
+            bf16=job.get("bf16", False), gradient_checkpointing=False, logging_steps=1, save_strategy="no",
+            report_to=[], disable_tqdm=True,
         ),
         train_dataset=Dataset.from_list(pairs), processing_class=tokenizer, peft_config=config,
     )
