@@ -8,8 +8,8 @@ export type BackendName = (typeof backendNames)[number]
 
 /**
  * How the native backend multiplies f32 matrices. `bf16` lets it round the factors: oneDNN to 8 binary digits, which
- * processors with AMX do faster, CUDA to the 11 of TF32, for its tensor cores; sums stay in f32. Other backends always
- * compute in f32.
+ * processors with AMX do faster, CUDA to the 11 of TF32, for its tensor cores; sums stay in f32. Products with matrices
+ * that a GPU keeps in bf16 are rounded to 8 digits, too. Other backends always compute in f32.
  */
 export const mathNames = ["f32", "bf16"] as const
 export type Maths = (typeof mathNames)[number]

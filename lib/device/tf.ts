@@ -88,7 +88,11 @@ export async function useBackend(wanted = variable("MUSC_BACKEND"), math = proce
   const description = means
     ? choice.reason.replace(`; ${choice.detail})`, `; ${choice.detail}; ${means})`)
     : choice.reason
-  return { ...choice, machine, reason: math === "bf16" ? `${description}, ${bf16Effect(choice)}` : description }
+  return {
+    ...choice,
+    machine,
+    reason: math === "bf16" ? `${description}, ${bf16Effect(choice, machine)}` : description,
+  }
 }
 
 /** Starts a backend that was chosen, and looks at what it is to a model. */
@@ -141,8 +145,8 @@ function canCall(op: string, value: readonly number[], inputs = 2): boolean {
   })
 }
 
-function bf16Effect({ name, device }: BackendChoice): string {
-  if (device === "cuda") return "TF32 maths"
+function bf16Effect({ name, device }: BackendChoice, { graphs }: Device): string {
+  if (device === "cuda") return graphs ? "TF32 maths, bf16 with matrices kept in bf16" : "TF32 maths"
   if (name !== "tensorflow") return "bf16 maths asked for, but only the native backend has it: f32"
   return hasAmx() === false ? "bf16 maths, which gains nothing without AMX" : "bf16 maths"
 }
