@@ -124,6 +124,7 @@ function localEngine(
   options: LocalOptions,
 ): LocalEngine {
   const bound = bind(model, { lora, plan: planFor(size, { kind: "generate" }) })
+  const scoring: Bound = { ...bound, plan: planFor(size, { kind: "score" }) }
   const slots = options.batchSize ?? usualSlots(model.config)
   // The adapter is read when processes start; a clone stays what it is until then.
   const adapterCopy = pool && lora && { ...lora, params: cloned(lora.params) }
@@ -149,7 +150,7 @@ function localEngine(
       if (outside()) return (await helpers!.run("score", requests)) as (TokenSignals[] | RefusedError)[]
       await turn()
       return scoreAll(
-        bound,
+        scoring,
         tokenizer,
         requests.map((request) => encoded.get(request) ?? encodeScored(tokenizer, request)),
       )
