@@ -28,6 +28,7 @@ export const kernelLevels: Readonly<Record<string, readonly string[]>> =
   architecture === "x64"
     ? {
         amx: ["-march=x86-64-v4", "-mamx-tile", "-mamx-bf16"],
+        "avx512-bf16": ["-march=x86-64-v4", "-mavx512bf16"],
         "x86-64-v4": ["-march=x86-64-v4"],
         "x86-64-v3": ["-march=x86-64-v3"],
         plain: [],

@@ -1,7 +1,7 @@
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { type CompiledGraph, GraphBuilder, type GraphNode } from "../ops/builder"
-import { type Frozen, isFrozen } from "../ops/frozen"
+import { type Frozen, inBf16, isFrozen } from "../ops/frozen"
 import { productOp } from "../ops/matmul"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
@@ -26,6 +26,7 @@ class StepBuilder {
   private readonly scale: GraphNode
   private readonly columns: GraphNode
   private readonly kinds: readonly string[]
+  private readonly bf16 = inBf16()
 
   constructor(
     private readonly config: ModelConfig,
@@ -74,9 +75,9 @@ class StepBuilder {
       return this.plan.precision === "bf16" ? this.batchMatMul(x, W) : this.matMul(x, W)
     }
     const packed = this.packed(i, name)
-    if (!lora) return this.ours("MuscFrozenProduct", [x, packed], frozen, 0, frozen, 0)
+    if (!lora) return this.ours("MuscFrozenProduct", [x, packed], ...frozen, 0, frozen[1], 0, this.bf16)
     const factors = [this.weight(i, `${name}Down`), this.weight(i, `${name}Up`)]
-    return this.ours("MuscFrozenLora", [x, packed, ...factors], frozen, 0)
+    return this.ours("MuscFrozenLora", [x, packed, ...factors], ...frozen, 0, this.bf16)
   }
   private withBias(y: GraphNode, i: number, name: ProjectionName, biased: boolean): GraphNode {
     return biased ? this.op("AddV2", y, this.weight(i, `${name}Bias`)) : y
@@ -87,7 +88,7 @@ class StepBuilder {
   /** Columns of matrices that are frozen and have no LoRA, or null where one is otherwise. */
   private frozenAlone(i: number, names: readonly ProjectionName[]): number[] | null {
     const forms = names.map((name) => this.forms.forms[i]![name])
-    return forms.every(({ frozen, lora }) => frozen !== null && !lora) ? forms.map(({ frozen }) => frozen!) : null
+    return forms.every(({ frozen, lora }) => frozen !== null && !lora) ? forms.map(({ frozen }) => frozen![1]) : null
   }
 
   /** norm(x) · W, with bias if any, for several matrices. */
@@ -103,7 +104,7 @@ class StepBuilder {
     let products: GraphNode[]
     if (columns) {
       const inputs = [x, weight, this.eps, ...names.map((name) => this.packed(i, name))]
-      products = this.g.outputs("MuscNormedProducts", inputs, { settings: columns, N: names.length }, names.length)
+      products = this.g.outputs("MuscNormedProducts", inputs, { settings: [...columns, this.bf16], N: names.length }, names.length)
     } else {
       const normed = this.norm(x, weight)
       products = names.map((name) => this.product(normed, i, name))
@@ -121,7 +122,7 @@ class StepBuilder {
   ): GraphNode {
     const { postNorms } = this.config
     const columns = biased || postNorms ? null : this.frozenAlone(i, [name])
-    if (columns) return this.ours("MuscFrozenSum", [x, this.packed(i, name), residual], ...columns)
+    if (columns) return this.ours("MuscFrozenSum", [x, this.packed(i, name), residual], ...columns, this.bf16)
     const y = this.withBias(this.product(x, i, name), i, name, biased)
     return this.op("AddV2", residual, postNorms ? this.norm(y, this.weight(i, norm)) : y)
   }
@@ -132,7 +133,7 @@ class StepBuilder {
     const ids = g.input("ids", "int32")
     const types = { Tparams: T, Tindices: "int32", Taxis: "int32", batch_dims: 0 } as const
     const x = this.forms.frozenTables
-      ? this.ours("MuscFrozenRows", [g.input("embed", "int32"), ids], config.vocabSize)
+      ? this.ours("MuscFrozenRows", [g.input("embed", "int32"), ids], config.dim, config.vocabSize)
       : g.op("GatherV2", [g.input("embed"), ids, g.ints(0)], types)
     return config.embedScale === 1 ? x : this.op("Mul", x, g.number(config.embedScale))
   }
@@ -155,7 +156,7 @@ class StepBuilder {
     const columns = mlpBias ? null : this.frozenAlone(i, ["gate", "up"])
     if (columns) {
       const inputs = [x, this.weight(i, "norm2"), this.eps, this.packed(i, "gate"), this.packed(i, "up")]
-      return this.ours("MuscNormedGated", inputs, columns[0]!, gelu)
+      return this.ours("MuscNormedGated", inputs, columns[0]!, gelu, this.bf16)
     }
     return this.ours("MuscGated", this.normedProjections(x, i, "norm2", ["gate", "up"], mlpBias), gelu)
   }
@@ -172,7 +173,7 @@ class StepBuilder {
     const weight = g.input("norm")
     if (this.forms.frozenTables) {
       const inputs = [x, weight, this.eps, g.input("head", "int32")]
-      return g.op("MuscNormedProducts", inputs, { settings: [config.vocabSize], N: 1 })
+      return g.op("MuscNormedProducts", inputs, { settings: [config.vocabSize, this.bf16], N: 1 })
     }
     const head = g.input("head")
     const last = this.norm(x, weight)
@@ -188,15 +189,15 @@ class StepBuilder {
   }
 }
 
-/** How the matrices of a model are kept: columns of one that is frozen, and whether LoRA stands beside it. */
+/** How the matrices of a model are kept: the shape of one that is frozen, and whether LoRA stands beside it. */
 interface Forms {
-  forms: Record<ProjectionName, { frozen: number | null; lora: boolean }>[]
+  forms: Record<ProjectionName, { frozen: [number, number] | null; lora: boolean }>[]
   frozenTables: boolean
 }
 
 function formsOf({ layers, embed }: Bound): Forms {
   const formOf = ({ weight, factors }: Projection) => ({
-    frozen: isFrozen(weight) ? weight.shape[1] : null,
+    frozen: isFrozen(weight) ? weight.shape : null,
     lora: factors !== undefined,
   })
   const forms = layers.map((layer) => Object.fromEntries(projectionNames.map((name) => [name, formOf(layer[name])])))

@@ -37,6 +37,13 @@ export const canFreeze = operation(
       kernels !== "none" || (graphs && D % 2 === 0),
 )
 
+/** For kernels: 1 where the other factor of a product is rounded to bf16 too, 0 where it stays f32. */
+export const inBf16 = operation(
+  ({ precision }) =>
+    () =>
+      Number(precision === "bf16"),
+)
+
 /**
  * Freezes a matrix [D, O], or the transpose of a table [O, D], of numbers that bf16 holds, where `canFreeze(D)`. Frees
  * nothing.
@@ -83,7 +90,7 @@ const packedOf = operation<(matrix: Tensor2D, transposed: boolean) => Tensor>(({
 const unpacked = operation<(matrix: Frozen) => Tensor2D>(({ kernels }) =>
   kernels === "none"
     ? ({ packed, shape: [D] }) => tf.tidy(() => tf.transpose(floatsOfPairs([packed], D) as Tensor2D))
-    : ({ packed, shape: [, O] }) => kernel("MuscUnpack", [O], [packed]) as Tensor2D,
+    : ({ packed, shape }) => kernel("MuscUnpack", shape, [packed]) as Tensor2D,
 )
 
 /** The matrix [D, O] as floats: a new tensor for one that is frozen. */
@@ -114,8 +121,8 @@ const frozenProduct = operation<FrozenProduct>(({ kernels, precision }) =>
           const some = n < O ? tf.slice(packed as Tensor2D, [from, 0], [n, D / 2]) : packed
           return pairsProduct([x, some], D, !transposed, precision) as Tensor2D
         })
-    : (x, { packed, shape: [, O] }, { from = 0, n = O, transposed = false } = {}) =>
-        kernel("MuscFrozenProduct", [O, from, n, Number(transposed)], [x, packed]) as Tensor2D,
+    : (x, { packed, shape: [D, O] }, { from = 0, n = O, transposed = false } = {}) =>
+        kernel("MuscFrozenProduct", [D, O, from, n, Number(transposed), inBf16()], [x, packed]) as Tensor2D,
 )
 
 /**
@@ -124,12 +131,12 @@ const frozenProduct = operation<FrozenProduct>(({ kernels, precision }) =>
  */
 export const frozenLowRank = (
   x: Tensor2D,
-  { packed, shape: [, O] }: Frozen,
+  { packed, shape }: Frozen,
   first: Tensor2D,
   second: Tensor2D,
   transposed: boolean,
 ): [Tensor2D, Tensor2D] =>
-  kernelPair("MuscFrozenLora", [O, Number(transposed)], [x, packed, first, second]) as [Tensor2D, Tensor2D]
+  kernelPair("MuscFrozenLora", [...shape, Number(transposed), inBf16()], [x, packed, first, second]) as [Tensor2D, Tensor2D]
 
 /**
  * The table of a vocabulary, [V, D]: as it is, or as the matrix [D, V] that hidden states are multiplied by. Its rows
@@ -148,7 +155,7 @@ export const rowsOf = (table: Table, ids: Tensor1D): Tensor2D =>
 const frozenRows = operation<(table: Frozen, ids: Tensor1D) => Tensor2D>(({ kernels }) =>
   kernels === "none"
     ? ({ packed, shape: [D] }, ids) => tf.tidy(() => floatsOfPairs([tf.gather(packed, ids)], D) as Tensor2D)
-    : ({ packed, shape: [, V] }, ids) => kernel("MuscFrozenRows", [V], [packed, ids]) as Tensor2D,
+    : ({ packed, shape }, ids) => kernel("MuscFrozenRows", shape, [packed, ids]) as Tensor2D,
 )
 
 /** Rows [from, from + n) of the table, as a table. */

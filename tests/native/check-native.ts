@@ -16,7 +16,12 @@ const compiler = process.env.CXX || "g++"
 /** Instructions of each level that this processor has. */
 function runnable(): [string, readonly string[]][] {
   const flags = readFileSync("/proc/cpuinfo", "latin1")
-  const needs: Record<string, RegExp> = { amx: /\bamx_bf16\b/, "x86-64-v4": /\bavx512vl\b/, "x86-64-v3": /\bavx2\b/ }
+  const needs: Record<string, RegExp> = {
+    amx: /\bamx_bf16\b/,
+    "avx512-bf16": /\bavx512_bf16\b/,
+    "x86-64-v4": /\bavx512vl\b/,
+    "x86-64-v3": /\bavx2\b/,
+  }
   return Object.entries(kernelLevels).filter(([level]) => !needs[level] || needs[level].test(flags))
 }
 

@@ -260,24 +260,28 @@ static void frozen(int64_t M, int64_t D, int64_t O) {
 #else
   constexpr int64_t W = 4;
 #endif
-  const TF_Tensor packed = halves({(O + 2 * W - 1) / (2 * W), D, W});
+  const TF_Tensor packed = halves({(O + 2 * W - 1) / (2 * W), (D + 1) / 2, 2 * W});
   std::vector<int32_t> ids(M);
   for (int64_t i = 0; i < M; i++) ids[i] = i % O;
   check("MuscPack", {0}, {halves({D, O})});
   check("MuscPack", {1}, {halves({O, D})});
-  check("MuscUnpack", {O}, {packed});
-  check("MuscFrozenRows", {O}, {packed, ints({M}, ids)});
+  check("MuscUnpack", {D, O}, {packed});
+  check("MuscFrozenRows", {D, O}, {packed, ints({M}, ids)});
   const TF_Tensor weight = floats({D}), eps = number(1e-5f);
-  check("MuscNormedProducts", {O, O}, {floats({M, D}), weight, eps, packed, packed});
-  check("MuscFrozenSum", {O}, {floats({M, D}), packed, floats({M, O})});
-  for (int64_t gelu : {0, 1}) check("MuscNormedGated", {O, gelu}, {floats({M, D}), weight, eps, packed, packed});
-  for (int64_t turned : {0, 1}) {
-    const auto x = [&](int64_t n) { return floats({M, turned ? n : D}); };
-    check("MuscFrozenProduct", {O, 0, O, turned}, {x(O), packed});
-    if (O > 2 * W) check("MuscFrozenProduct", {O, 2 * W, O - 2 * W, turned}, {x(O - 2 * W), packed});
-    for (int64_t R : {1, 16, 65}) {
-      const TF_Tensor down = floats({D, R}), up = floats({R, O});
-      check("MuscFrozenLora", {O, turned}, {x(O), packed, turned ? up : down, turned ? down : up});
+  for (int64_t bf16 : {0, 1}) {
+    check("MuscNormedProducts", {O, O, bf16}, {floats({M, D}), weight, eps, packed, packed});
+    check("MuscFrozenSum", {O, bf16}, {floats({M, D}), packed, floats({M, O})});
+    for (int64_t gelu : {0, 1}) {
+      check("MuscNormedGated", {O, gelu, bf16}, {floats({M, D}), weight, eps, packed, packed});
+    }
+    for (int64_t turned : {0, 1}) {
+      const auto x = [&](int64_t n) { return floats({M, turned ? n : D}); };
+      check("MuscFrozenProduct", {D, O, 0, O, turned, bf16}, {x(O), packed});
+      if (O > 2 * W) check("MuscFrozenProduct", {D, O, 2 * W, O - 2 * W, turned, bf16}, {x(O - 2 * W), packed});
+      for (int64_t R : {1, 16, 65}) {
+        const TF_Tensor down = floats({D, R}), up = floats({R, O});
+        check("MuscFrozenLora", {D, O, turned, bf16}, {x(O), packed, turned ? up : down, turned ? down : up});
+      }
     }
   }
 }

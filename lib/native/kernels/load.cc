@@ -35,7 +35,10 @@ static std::string level() {
                       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
   const auto has256 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-  if (has256 && has512) return hasTiles() ? "amx" : "x86-64-v4";
+  if (has256 && has512) {
+    if (hasTiles()) return "amx";
+    return __builtin_cpu_supports("avx512bf16") ? "avx512-bf16" : "x86-64-v4";
+  }
   if (has256) return "x86-64-v3";
 #endif
   return "plain";

@@ -24,15 +24,26 @@ inline int64_t heightOf(int64_t M) {
   return std::max<int64_t>(1, (M + groups - 1) / groups);
 }
 
-/** A panel [n, wide] of floats. */
-struct Panel {
-  const float* numbers;
-  __attribute__((always_inline)) void vectors(int64_t k, V& left, V& right) const {
-    left = load(numbers + k * wide), right = load(numbers + k * wide + W);
-  }
+/** Numbers of the 2 W columns of a panel, as floats or as pairs of bf16, which are neighbours in their column. */
+template <typename Vector>
+struct Columns {
+  Vector left, right;
 };
 
-/** C [MR, wide] (+)= the rows of a group, A [n, MR], · a panel [n, wide]. */
+/** A panel [n, wide] of floats, or of pairs. */
+template <typename Vector, typename Number>
+struct PanelOf {
+  const Number* numbers;
+  static constexpr int steps = 1;
+  __attribute__((always_inline)) Columns<Vector> columns(int64_t k, int) const {
+    return {load(numbers + k * wide), load(numbers + k * wide + W)};
+  }
+  const PanelOf& sharedBy(int64_t, int64_t, int64_t) const { return *this; }
+};
+using Panel = PanelOf<V, float>;
+using PairPanel = PanelOf<I, int32_t>;
+
+/** C [MR, wide] (+)= the rows of a group, A [n, MR], · a panel [n, wide], which is read some steps of a sum at once. */
 template <typename P, int MR>
 void tile(const float* A, const P& panel, int64_t n, float* C, int64_t ldc, bool add) {
   V sums[MR][2];
@@ -40,16 +51,20 @@ void tile(const float* A, const P& panel, int64_t n, float* C, int64_t ldc, bool
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 2
     for (int j = 0; j < 2; j++) sums[i][j] = add ? load(C + i * ldc + j * W) : V{};
-  for (int64_t k = 0; k < n; k++) {
-    V left, right;
-    panel.vectors(k, left, right);
+  const auto add1 = [&](int64_t k, int step) __attribute__((always_inline)) {
+    const auto [left, right] = panel.columns(k, step);
 #pragma GCC unroll 12
     for (int i = 0; i < MR; i++) {
-      const V a = all(A[k * MR + i]);
-      sums[i][0] += a * left;
-      sums[i][1] += a * right;
+      const float a = A[(k + step) * MR + i];
+      addProduct(sums[i][0], a, left);
+      addProduct(sums[i][1], a, right);
     }
-  }
+  };
+  int64_t k = 0;
+  for (; k + P::steps <= n; k += P::steps)
+#pragma GCC unroll 2
+    for (int step = 0; step < P::steps; step++) add1(k, step);
+  if (k < n) add1(k, 0);
 #pragma GCC unroll 12
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 2
@@ -136,39 +151,40 @@ class Rows {
 
 /**
  * out [M, N] = `rows` [M, K] · another matrix [K, N], which consists of parts one below the other. A part has its
- * `depth`, and `panel(column, k, n, numbers)`: its numbers [k, k + n) of columns [column, column + wide), which it may
- * write to `numbers` [n, wide]; behind the last column they are zeros. `ahead(column, k, end)` brings what it will read
- * for the numbers [k, end) into the cache, some at a time while another panel is multiplied with.
+ * `depth`, and `panel(column, k, n, numbers, next)`: its numbers [k, k + n) of columns [column, column + wide), which
+ * it may write to `numbers` [n, wide]; behind the last column they are zeros. Columns from `next` on most likely come
+ * after them. `ahead(column, k, end)` brings what it will read for the numbers [k, end) into the cache, some at a time
+ * while another panel is multiplied with.
  */
 template <typename... Parts>
 void times(float* out, int64_t M, int64_t N, const Rows& rows, const Parts&... parts) {
   const int64_t depth = rows.length(), panels = panelsOf(N);
   if (!M || !N || !depth) return void(std::fill_n(out, M * N, 0));
   // Blocks of rows are alike, so that threads end together, and smaller where one has fewer panels than there are
-  // threads.
+  // threads. A thread takes a run of panels, for memory is fastest in its own order.
   const int64_t used = ownThreads, height = rows.height();
   const int64_t wanted = std::min((2 * used + panels - 1) / panels, (M + 4 * tall - 1) / (4 * tall));
   const int64_t blocks = std::max((M + block - 1) / block, wanted);
   const int64_t each = (M + blocks * height - 1) / (blocks * height) * height;
-  parallel(blocks * panels, 2 * std::min(M, each) * depth * wide, [&](int64_t task) {
+  const int64_t runs = std::clamp<int64_t>(4 * used / blocks, 1, panels);
+  const auto multiply = [&](int64_t column, int64_t next, int64_t from, int64_t to) {
     alignas(64) float numbers[deep * wide], partial[(block + tall) * wide];
-    const int64_t column = task % panels * wide, from = task / panels * each, to = std::min(M, from + each);
-    const int64_t next = (task + used) % panels * wide;  // most likely those of this thread's next task
     const bool whole = column + wide <= N;
     float* const sums = whole ? out + from * N + column : partial;
-    const int64_t line = whole ? N : wide;
+    const int64_t line = whole ? N : wide, groups = (to - from + height - 1) / height;
     int64_t above = 0;
     const auto add = [&](const auto& part) {
       for (int64_t k = 0; k < part.depth; k += deep) {
         const int64_t n = std::min(deep, part.depth - k);
-        const auto panel = part.panel(column, k, n, numbers);
+        const auto panel = part.panel(column, k, n, numbers, next);
         const bool last = k + n == part.depth;
         const int64_t then = last ? 0 : k + n, count = std::min(deep, part.depth - then);
         for (int64_t row = from, behind; row < to; row = behind) {
           behind = std::min(to, row + height);
           const auto share = [&](int64_t at) { return then + count * (at - from) / (to - from); };
           part.ahead(last ? next : column, share(row), share(behind));
-          rows.product(row, behind, above + k, n, panel, sums + (row - from) * line, line, above + k > 0);
+          const auto shared = panel.sharedBy((row - from) / height, groups, n);
+          rows.product(row, behind, above + k, n, shared, sums + (row - from) * line, line, above + k > 0);
         }
       }
       above += part.depth;
@@ -177,6 +193,14 @@ void times(float* out, int64_t M, int64_t N, const Rows& rows, const Parts&... p
     if (!whole)
       for (int64_t i = 0; i < to - from; i++)
         std::copy_n(partial + i * wide, N - column, out + (from + i) * N + column);
+  };
+  parallel(blocks * runs, 2 * std::min(M, each) * depth * wide * panels / runs, [&](int64_t task) {
+    const auto firstOf = [&](int64_t run) { return run * panels / runs; };
+    const int64_t run = task % runs, end = firstOf(run + 1), from = task / runs * each, to = std::min(M, from + each);
+    for (int64_t at = firstOf(run); at < end; at++) {
+      const int64_t next = at + 1 < end ? at + 1 : firstOf((run + used) % runs);
+      multiply(at * wide, next * wide, from, to);
+    }
   });
 }
 
@@ -185,7 +209,7 @@ template <typename Fill>
 struct Filled {
   int64_t depth;
   Fill fill;
-  Panel panel(int64_t column, int64_t k, int64_t n, float* numbers) const {
+  Panel panel(int64_t column, int64_t k, int64_t n, float* numbers, int64_t) const {
     fill(column, k, n, numbers);
     return {numbers};
   }

@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 // Vectors of as many floats as the processor has in a register. Sums go by the same lanes whatever stands beside a row,
 // so that its last digit does not depend on the batch.
@@ -53,6 +56,35 @@ INLINE V floatOf(I bits) {
   std::memcpy(&x, &bits, sizeof x);
   return x;
 }
+/** sum + a · b for each float of b. */
+INLINE void addProduct(V& sum, float a, V b) { sum += all(a) * b; }
+
+/** Whether the processor multiplies numbers of bf16 two at a time, and adds the products up in f32. */
+#if defined(__AVX512BF16__)
+constexpr bool multipliesPairs = true;
+
+/** sum + a1 · b1 + a2 · b2, for the pair of bf16 that is kept as the float `a`, and for each pair of `b`. */
+INLINE void addProduct(V& sum, float a, I b) {
+  int32_t pair;
+  std::memcpy(&pair, &a, 4);
+  sum = _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair)), reinterpret_cast<__m512bh>(b));
+}
+
+/** The floats rounded to bf16, in pairs of neighbours: those of `a` in the lower half of the vector. */
+INLINE I pairsOf(V a, V b) { return reinterpret_cast<I>(_mm512_cvtne2ps_pbh(b, a)); }
+
+/** The floats rounded to bf16, each in the lower half of an int. */
+INLINE I bf16Of(V v) {
+  typedef uint16_t Half __attribute__((vector_size(2 * W)));
+  return __builtin_convertvector(reinterpret_cast<Half>(_mm512_cvtneps_pbh(v)), I);
+}
+#else
+constexpr bool multipliesPairs = false;
+INLINE void addProduct(V&, float, I) {}
+INLINE I pairsOf(V, V) { return I{}; }
+INLINE I bf16Of(V) { return I{}; }
+#endif
+
 INLINE V choose(I where, V a, V b) { return floatOf((where & bitsOf(a)) | (~where & bitsOf(b))); }
 INLINE V greater(V a, V b) { return a > b ? a : b; }
 
