@@ -104,7 +104,12 @@ class StepBuilder {
     let products: GraphNode[]
     if (columns) {
       const inputs = [x, weight, this.eps, ...names.map((name) => this.packed(i, name))]
-      products = this.g.outputs("MuscNormedProducts", inputs, { settings: [...columns, this.bf16], N: names.length }, names.length)
+      products = this.g.outputs(
+        "MuscNormedProducts",
+        inputs,
+        { settings: [...columns, this.bf16], N: names.length },
+        names.length,
+      )
     } else {
       const normed = this.norm(x, weight)
       products = names.map((name) => this.product(normed, i, name))

@@ -136,7 +136,10 @@ export const frozenLowRank = (
   second: Tensor2D,
   transposed: boolean,
 ): [Tensor2D, Tensor2D] =>
-  kernelPair("MuscFrozenLora", [...shape, Number(transposed), inBf16()], [x, packed, first, second]) as [Tensor2D, Tensor2D]
+  kernelPair("MuscFrozenLora", [...shape, Number(transposed), inBf16()], [x, packed, first, second]) as [
+    Tensor2D,
+    Tensor2D,
+  ]
 
 /**
  * The table of a vocabulary, [V, D]: as it is, or as the matrix [D, V] that hidden states are multiplied by. Its rows

@@ -30,6 +30,15 @@ struct Decode {
   float* line(int64_t b, int64_t n) { return &scores[(b * N + n) * width]; }
 };
 
+/** Lanes of W vectors added up, as `sum` adds those of one. */
+INLINE V foldLanes(V* lanes) {
+#pragma GCC unroll 4
+  for (int n = W / 2; n; n /= 2)
+#pragma GCC unroll 8
+    for (int l = 0; l < n; l++) lanes[l] += lanes[l + n];
+  return lanes[0];
+}
+
 /** Scores of sixteen (W) shared keys from `key` on for one query, by the lanes of `sum` over load(q) · load(key). */
 INLINE V sharedScores(const float* q, const float* keys, int64_t padded, int64_t H) {
   V lanes[W] = {};
@@ -42,11 +51,23 @@ INLINE V sharedScores(const float* q, const float* keys, int64_t padded, int64_t
       for (int l = 0; l < n; l++) lanes[l] += all(q[h + l]) * load(keys + (h + l) * padded);
     }
   }
-#pragma GCC unroll 4
-  for (int n = W / 2; n; n /= 2)
-#pragma GCC unroll 8
-    for (int l = 0; l < n; l++) lanes[l] += lanes[l + n];
-  return lanes[0];
+  return foldLanes(lanes);
+}
+
+/** Scores of sixteen (W) keys one below the other, as many of them as there are, by the same lanes. */
+INLINE V ownScores(const float* q, const float* keys, int64_t count, int64_t H) {
+  I sums[W];
+#pragma GCC unroll 16
+  for (int l = 0; l < W; l++) {
+    V total = {};
+    if (l < count) sweep(H, [&](int64_t at, int n) { total += load(q + at, n) * load(keys + l * H + at, n); });
+    sums[l] = bitsOf(total);
+  }
+  transpose(sums);
+  V lanes[W];
+#pragma GCC unroll 16
+  for (int l = 0; l < W; l++) lanes[l] = floatOf(sums[l]);
+  return foldLanes(lanes);
 }
 
 }  // namespace
@@ -103,12 +124,9 @@ static void decode(Call& call) {
     for (int64_t g = 0; g < K; g++) {
       const float* k = d.keys + ((b * K + g) * d.S + from) * H;
       const float* q = &d.rotated[(b * N + g * G) * H];
-      for (int64_t s = 0; s < own; s++)
-        for (int64_t j = 0; j < G; j++) {
-          V total = {};
-          sweep(H, [&](int64_t at, int n) { total += load(q + j * H + at, n) * load(k + s * H + at, n); });
-          d.line(b, g * G + j)[before + s] = sum(total);
-        }
+      for (int64_t s = 0; s < own; s += W)
+        for (int64_t j = 0; j < G; j++)
+          store(d.line(b, g * G + j) + before + s, ownScores(q + j * H, k + s * H, own - s, H));
       for (int64_t j = 0; j < G; j++) {
         float* row = d.line(b, g * G + j);
         const float top = *std::max_element(row, row + count);
@@ -136,7 +154,8 @@ static void decode(Call& call) {
     std::fill_n(out + b * N * H, N * H, 0.f);
     return true;
   };
-  const int64_t ownCost = 4 * N * H * (longest + 1);
+  // Keys and values come from memory, a number in the time of some forty operations.
+  const int64_t ownCost = (4 * N + 2 * 40 * K) * H * (longest + 1);
   if (!d.P) {
     return parallel(B, ownCost, [&](int64_t b) {
       if (!idle(b)) rotate(b), attend(b), add(b);
