@@ -27,10 +27,10 @@ export const memory = () => ({
   available: process.availableMemory(),
 })
 
-/** Whether the processor has the tiles of AMX; undefined where that cannot be told. */
-export function hasAmx(): boolean | undefined {
+/** Whether the processor has instructions that Linux calls so; undefined where that cannot be told. */
+export function hasInstructions(name: "amx_bf16" | "avx512_bf16"): boolean | undefined {
   const facts = existsSync("/proc/cpuinfo") && readFileSync("/proc/cpuinfo", "latin1")
-  return facts ? /amx_bf16/.test(facts) : undefined
+  return facts ? facts.includes(name) : undefined
 }
 
 /** This file exists where the driver of an NVIDIA GPU is loaded. */

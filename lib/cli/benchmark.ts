@@ -43,7 +43,7 @@ export function register(program: Command): void {
     .option("--backend <name>", "TensorFlow.js backend (default: the fastest that runs)")
     .option(
       "--math <kind>",
-      "matmul precision of the native backend: f32 (default) or bf16 (faster with AMX, less exact)",
+      "matmul precision of the native backend: f32 (default) or bf16 (faster with AMX or AVX512_BF16, less exact)",
     )
     .option("--workers <n>", "worker processes of a local model (default: one per core if memory allows)", countOption)
     .option("--judge-self", "let the answering model (without adapter) or endpoint judge too")

@@ -48,7 +48,7 @@ export function withSettings(command: Command): Command {
     .option("--backend <name>", `TensorFlow.js backend: ${backendNames.join(", ")} (default: the fastest that runs)`)
     .option(
       "--math <kind>",
-      "matmul precision of the native backend: f32 (default) or bf16 (faster with AMX, less exact)",
+      "matmul precision of the native backend: f32 (default) or bf16 (faster with AMX or AVX512_BF16, less exact)",
     )
 }
 

@@ -66,7 +66,7 @@ export const runConfig = z.strictObject({
   math: z
     .enum(mathNames)
     .default("f32")
-    .describe("matmul precision of the native backend; bf16 is faster on processors with AMX and less exact"),
+    .describe("matmul precision of the native backend; bf16 is faster with AMX or AVX512_BF16, and less exact"),
   thinking: z
     .enum(["template", "on", "off"])
     .default("template")

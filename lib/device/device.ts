@@ -1,15 +1,15 @@
 import { variable } from "../environment"
 import { BackendError } from "../errors"
-import { hasAmx, threadsOfMachine } from "../machine"
+import { hasInstructions, threadsOfMachine } from "../machine"
 
 /** Backends in the order in which they are tried; `tensorflow` uses CUDA by itself where it can. */
 export const backendNames = ["tensorflow", "webgpu", "wasm", "cpu"] as const
 export type BackendName = (typeof backendNames)[number]
 
 /**
- * How the native backend multiplies f32 matrices. `bf16` lets it round the factors: oneDNN to 8 binary digits, which
- * processors with AMX do faster, CUDA to the 11 of TF32, for its tensor cores; sums stay in f32. Products with matrices
- * that a GPU keeps in bf16 are rounded to 8 digits, too. Other backends always compute in f32.
+ * How the native backend multiplies f32 matrices. `bf16` lets it round the factors; sums stay in f32. They are rounded to
+ * 8 binary digits on processors with AMX, and on those with AVX512_BF16 in products with matrices that stay bf16; on
+ * CUDA to 8 digits in such products, and else to the 11 of TF32. Other backends always compute in f32.
  */
 export const mathNames = ["f32", "bf16"] as const
 export type Maths = (typeof mathNames)[number]
@@ -48,7 +48,7 @@ export function currentDevice(): Device {
 /** What a backend would be here if it ran with kernels of ours; for plans made ahead. */
 export function supposedDevice({ backend, gpu }: Pick<Device, "backend" | "gpu">): Device {
   const native = backend === "tensorflow" && !gpu
-  const kernels = !native ? "none" : hasAmx() ? "amx" : "vector"
+  const kernels = !native ? "none" : hasInstructions("amx_bf16") ? "amx" : "vector"
   const products = native ? "own" : "library"
   const cuda = backend === "tensorflow" && gpu ? variable("MUSC_CUDA_GRAPHS") : undefined
   const graphs = native || cuda !== undefined

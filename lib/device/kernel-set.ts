@@ -18,6 +18,7 @@ export const kernelSources = inFolder([
   "frozen.cc",
   "lora.cc",
   "product.cc",
+  "table.cc",
 ])
 /** Becomes part of the binding, and loads the kernels that fit the processor. */
 export const kernelLoader = path.join(folder, "load.cc")

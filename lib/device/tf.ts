@@ -4,7 +4,7 @@ import util from "node:util"
 import * as tf from "@tensorflow/tfjs-core"
 import { setDefault, setVariable, variable } from "../environment"
 import { BackendError } from "../errors"
-import { hasAmx, nvidiaDriver } from "../machine"
+import { hasInstructions, nvidiaDriver } from "../machine"
 import {
   type BackendName,
   backendNames,
@@ -148,7 +148,10 @@ function canCall(op: string, value: readonly number[], inputs = 2): boolean {
 function bf16Effect({ name, device }: BackendChoice, { graphs }: Device): string {
   if (device === "cuda") return graphs ? "TF32 maths, bf16 with matrices kept in bf16" : "TF32 maths"
   if (name !== "tensorflow") return "bf16 maths asked for, but only the native backend has it: f32"
-  return hasAmx() === false ? "bf16 maths, which gains nothing without AMX" : "bf16 maths"
+  if (hasInstructions("amx_bf16") !== false) return "bf16 maths"
+  return hasInstructions("avx512_bf16")
+    ? "bf16 maths for matrices that a checkpoint stores in bf16"
+    : "bf16 maths, which gains nothing on this processor (it has neither AMX nor AVX512_BF16)"
 }
 
 /** The choice itself, apart from this machine. A software GPU is slower than wasm, so it is taken only when forced. */

@@ -87,14 +87,15 @@ export class KVCache {
   /** Buffers by name, for a graph that writes the newest tokens in place. */
   get inputs(): Record<string, Tensor> {
     const shared = this.prefixShared ? this.prefix?.layers : undefined
-    const none = tf.zeros([0, this.config.headDim])
-    const buffers = this.layers.flatMap(({ k, v }, i) => [
-      [`k.${i}`, k],
-      [`v.${i}`, v],
-      [`sharedK.${i}`, shared?.[i]?.transposed ?? none],
-      [`sharedV.${i}`, shared?.[i]?.v ?? none],
-    ])
-    return Object.fromEntries(buffers)
+    const inputs: Record<string, Tensor> = shared ? {} : { none: tf.zeros([0, this.config.headDim]) }
+    for (const [i, { k, v }] of this.layers.entries()) {
+      inputs[`k.${i}`] = k
+      inputs[`v.${i}`] = v
+      if (!shared) continue
+      inputs[`sharedK.${i}`] = shared[i]!.transposed
+      inputs[`sharedV.${i}`] = shared[i]!.v
+    }
+    return inputs
   }
 
   /**

@@ -93,7 +93,7 @@ export class DecodingBatch {
     private readonly model: Bound,
     private readonly options: GenerateOptions,
   ) {
-    this.graph = stepGraph(model)
+    this.graph = stepGraph(model, options.prefix !== undefined)
     this.cache = new KVCache(model.config, options.prefix ?? null, this.graph !== null)
     this.eos = new Set(options.eosIds)
   }

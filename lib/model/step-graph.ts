@@ -32,6 +32,7 @@ class StepBuilder {
     private readonly config: ModelConfig,
     private readonly plan: Plan,
     private readonly forms: Forms,
+    private readonly shared: boolean,
   ) {
     this.eps = this.g.number(config.normEps)
     this.scale = this.g.number(config.queryScale)
@@ -151,7 +152,7 @@ class StepBuilder {
     const kind = this.kinds.indexOf(ropeKind(config, i))
     const turns = [g.input(`cos.${kind}`), g.input(`sin.${kind}`), this.scale]
     const cached = [g.input(`k.${i}`), g.input(`v.${i}`), this.columns]
-    const shared = [g.input(`sharedK.${i}`), g.input(`sharedV.${i}`)]
+    const shared = this.shared ? [g.input(`sharedK.${i}`), g.input(`sharedV.${i}`)] : Array(2).fill(g.input("none"))
     return this.ours("MuscDecode", [qk, v!, ...turns, ...cached, ...shared], N, K, config.window[i] ?? 0)
   }
 
@@ -228,13 +229,13 @@ export interface StepGraph {
   logits(ids: Int32Array, positions: Int32Array, columns: Int32Array, cache: KVCache): Tensor2D
 }
 
-/** The graph of a bound model; null where the plan has none. */
-export function stepGraph(model: Bound): StepGraph | null {
+/** The graph of a bound model, for rows that share their first keys or do not; null where the plan has none. */
+export function stepGraph(model: Bound, shared: boolean): StepGraph | null {
   const { config } = model
   if (model.plan.step === "eager") return null
   const forms = formsOf(model)
-  const key = JSON.stringify([config, model.plan.precision, forms])
-  const graph = graphs.get(key) ?? new StepBuilder(config, model.plan, forms).build()
+  const key = JSON.stringify([config, model.plan.precision, forms, shared])
+  const graph = graphs.get(key) ?? new StepBuilder(config, model.plan, forms, shared).build()
   graphs.set(key, graph)
   const fixed: Record<string, Tensor> = Object.assign(
     { embed: tensorOf(model.embed), head: tensorOf(model.head), norm: model.norm },

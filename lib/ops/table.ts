@@ -1,7 +1,7 @@
 import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
 import { withGradient } from "./gradient"
-import { tensorflowOp } from "./kernel"
+import { kernel, tensorflowOp } from "./kernel"
 import { operation } from "./operation"
 
 /** Rows of `table` [V, D] by index `ids` [M] -> [M, D]. */
@@ -26,11 +26,13 @@ type WriteRows = (buffer: Tensor2D, at: Tensor1D, rows: Tensor2D) => Tensor2D
  * Writes `rows` [R, H] into `buffer` [P, H] at row numbers `at` [R] and returns the result; `buffer` is consumed. On
  * `tensorflow` nothing is copied, elsewhere a new buffer is made.
  */
-export const writeRows = operation<WriteRows>(({ backend }) => {
+export const writeRows = operation<WriteRows>(({ kernels, backend }) => {
   const written: WriteRows =
-    backend === "tensorflow"
-      ? (buffer, at, rows) => tensorflowOp("InplaceUpdate", { T: "float32" }, [buffer, at, rows]) as Tensor2D
-      : (buffer, at, rows) => tf.tidy(() => tf.tensorScatterUpdate(buffer, tf.expandDims(at, 1), rows) as Tensor2D)
+    kernels !== "none"
+      ? (buffer, at, rows) => kernel("MuscWriteRows", [0], [buffer, at, rows]) as Tensor2D
+      : backend === "tensorflow"
+        ? (buffer, at, rows) => tensorflowOp("InplaceUpdate", { T: "float32" }, [buffer, at, rows]) as Tensor2D
+        : (buffer, at, rows) => tf.tidy(() => tf.tensorScatterUpdate(buffer, tf.expandDims(at, 1), rows) as Tensor2D)
   return (buffer, at, rows) => {
     const out = written(buffer, at, rows)
     buffer.dispose()

@@ -242,7 +242,7 @@ async function race({ name, base, maths, rounds, python }: Bench, work: Work): P
   const ours: Answer[] = []
   const peers: Answer[] = []
   for (let round = 0; round < rounds; round++) {
-    ours.push(await runOurs(job, maths))
+    ours.push(await runOurs(job, work.math ?? maths))
     const tried: Answer[] = []
     for (const variant of (python && work.peer?.variants) || [])
       tried.push(await runPeer(python!, work.peer!.script, { ...job, ...variant }))

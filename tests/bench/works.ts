@@ -1,3 +1,4 @@
+import type { Maths } from "../../lib/device/device"
 import type { ModelConfig } from "../../lib/model/config"
 import { type LoraTarget, loraTargets, targetShape } from "../../lib/model/lora"
 import type { Job } from "./jobs"
@@ -10,6 +11,8 @@ export interface Work {
   job: Pick<Job, "work"> & Partial<Job>
   /** the peer's script, whose fastest variant counts; the Python package that it needs beside those of all peers */
   peer?: { script: string; variants: Partial<Job>[]; needs?: string }
+  /** ours, whatever the whole bench is run with: where the peer cannot do otherwise */
+  math?: Maths
   /** least ratio to the peer that we want */
   target?: number
   /** most memory that we want, as a share of the peer's */
@@ -68,8 +71,9 @@ export function worksFor(config: ModelConfig, adapter: string, threads: number, 
   // knows.
   const llamaCpp = (batch: number): Work => ({
     name: `llama.cpp-${batch}`,
-    title: `generate 32 tokens, batch ${batch}, against llama.cpp in bf16`,
+    title: `generate 32 tokens, batch ${batch}, against llama.cpp, both in bf16`,
     unit: "tokens/s",
+    math: "bf16",
     job: { work: "generate", batch, count: batch, tokens: 32 },
     peer: { ...peer("llama.py"), needs: "llama_cpp_python" },
   })

@@ -88,6 +88,9 @@ TF_Tensor* TF_ForwardInputOrAllocateOutput(TF_OpKernelContext* context, const in
   }
   return TF_AllocateOutput(context, i, TF_FLOAT, dims, rank, 0, status);
 }
+void TF_SetOutput(TF_OpKernelContext* context, int i, const TF_Tensor* tensor, TF_Status*) {
+  context->outputs[i] = *tensor;
+}
 void TF_OpKernelContext_Failure(TF_OpKernelContext* context, TF_Status*) { context->failed = true; }
 TF_OpDefinitionBuilder* TF_NewOpDefinitionBuilder(const char*) { return new TF_OpDefinitionBuilder; }
 void TF_OpDefinitionBuilderAddInput(TF_OpDefinitionBuilder*, const char*) {}
@@ -286,6 +289,15 @@ static void frozen(int64_t M, int64_t D, int64_t O) {
   }
 }
 
+static void table(int64_t R, int64_t H) {
+  std::vector<int32_t> at(R);
+  for (int64_t i = 0; i < R; i++) at[i] = R - i;
+  check("MuscWriteRows", {0}, {floats({R + 1, H}), ints({R}, at), floats({R, H})});
+  if (!R) return;
+  at[0] = R + 1;
+  run("MuscWriteRows", {0}, {floats({R + 1, H}), ints({R}, at), floats({R, H})}, false);
+}
+
 static void decode(int64_t B, int64_t N, int64_t K, int64_t H, int64_t S, int64_t P, int64_t window) {
   std::vector<int32_t> columns(B);
   for (int64_t b = 0; b < B; b++) columns[b] = b % 3 == 1 ? -1 : b % S;
@@ -316,7 +328,7 @@ int main() {
         check("MuscRmsNorm", {0}, {floats({M, 3, D}), floats({3, D}), number(1e-5f)});
         for (int64_t trained : {0, 1})
           check("MuscRmsNormGradient", {trained}, {floats({M, D}), floats({M, D}), floats({D}), positive({M})});
-        draw(M, D), draw(M, 256 * D);
+        draw(M, D), draw(M, 256 * D), table(M, D);
         std::vector<int32_t> targets(M);
         for (int64_t i = 0; i < M; i++) targets[i] = i % D;
         for (int64_t wanted : {0, 1}) {

@@ -26,7 +26,8 @@ inline void normRows(const float* x, int64_t rows, const float* weight, int64_t 
 /** y = act(gate) · up; y may be one of them. */
 inline void gateBy(const float* gate, const float* up, int64_t size, bool gelu, float* y) {
   const int64_t piece = 4096;
-  parallelRows((size + piece - 1) / piece, 4 * piece, [&](int64_t p) {
+  // An activation takes as long as some thirty operations.
+  parallel((size + piece - 1) / piece, 32 * piece, [&](int64_t p) {
     const int64_t from = p * piece;
     sweep(std::min(piece, size - from), [&](int64_t at, int n) {
       const V g = load(gate + from + at, n);

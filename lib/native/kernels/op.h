@@ -87,6 +87,9 @@ class Call {
         TF_ForwardInputOrAllocateOutput(context_, &input, 1, i, shape.data(), shape.size(), &forwarded, status_));
   }
 
+  /** An output that is an input, in the same memory. */
+  void outputInput(int i, int input) { TF_SetOutput(context_, i, held_[input], status_); }
+
   void fail(const char* message) {
     TF_SetStatus(status_, TF_INVALID_ARGUMENT, message);
     TF_OpKernelContext_Failure(context_, status_);
