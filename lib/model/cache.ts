@@ -10,9 +10,6 @@ interface PrefixLayer extends SharedKeys {
   k: Tensor3D
 }
 
-/** Rows of a batch, free ones included: products of a single row round otherwise than those of several. */
-export const leastRows = 2
-
 /** Keys are padded to whole vectors of the kernel, at most so many. */
 const vector = 16
 
@@ -72,6 +69,8 @@ export class KVCache {
     private readonly config: ModelConfig,
     private readonly prefix: Prefix | null = null,
     readonly prefixShared = false,
+    /** least rows, free ones included */
+    private readonly least = 2,
     private readonly block = 64,
   ) {}
 
@@ -104,7 +103,7 @@ export class KVCache {
    */
   filling(rows: readonly number[], lengths: readonly number[], paddingFree = false): PassCache {
     const copied = this.prefixShared ? 0 : (this.prefix?.length ?? 0)
-    this.reserve(Math.max(leastRows, ...rows.map((row) => row + 1)), copied + Math.max(...lengths), this.block)
+    this.reserve(Math.max(this.least, ...rows.map((row) => row + 1)), copied + Math.max(...lengths), this.block)
     const columns = lengths.map((length) => copied + length)
     const at = this.placesOf(rows, columns, { paddingFree })
     return {

@@ -2,11 +2,13 @@ import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf, valuesOf } from "../device/tf"
 import { StoppedError } from "../errors"
 import { type Draw, drawingKernel } from "../ops/draw"
+import { isFrozen } from "../ops/frozen"
 import { cappedLogits } from "../ops/head"
 import { uniformAt } from "../rng"
 import { microBatches } from "./batch"
-import { KVCache, leastRows, Prefix } from "./cache"
+import { KVCache, Prefix } from "./cache"
 import { boundsOf, contexts, extentOf, type Places } from "./context"
+import { projectionNames } from "./layer"
 import { evenStarts } from "./layer-graph"
 import { assertNumber, drawToken, isGreedy, type TokenSampling } from "./sampler"
 import { isWide, type StepGraph, stepGraph } from "./step-graph"
@@ -71,6 +73,15 @@ interface ActiveRow extends DecodingRow {
   ids: number[]
 }
 
+/**
+ * Rows of a batch, free ones included, and tokens of a prompt: TensorFlow's products of a single row round otherwise than
+ * those of several. Those of our kernels with packed matrices do not.
+ */
+const leastRowsOf = ({ layers, head, plan }: Bound): 1 | 2 => {
+  const packed = layers.every((layer) => projectionNames.every((name) => isFrozen(layer[name].weight)))
+  return packed && isFrozen(head) && plan.step === "graph" ? 1 : 2
+}
+
 /** Prompt tokens, padding included, read in one pass: bounds the memory that long prompts take. */
 const promptBudget = 16384
 
@@ -87,14 +98,16 @@ export class DecodingBatch {
   private readonly cache: KVCache
   private readonly graph: StepGraph | null
   private readonly eos: ReadonlySet<number>
+  private readonly leastRows: number
   private steps = 0
 
   constructor(
     private readonly model: Bound,
     private readonly options: GenerateOptions,
   ) {
+    this.leastRows = leastRowsOf(model)
     this.graph = stepGraph(model, options.prefix !== undefined)
-    this.cache = new KVCache(model.config, options.prefix ?? null, this.graph !== null)
+    this.cache = new KVCache(model.config, options.prefix ?? null, this.graph !== null, this.leastRows)
     this.eos = new Set(options.eosIds)
   }
 
@@ -123,7 +136,7 @@ export class DecodingBatch {
         ),
       )
     }
-    while (this.rows.length && this.rows.length < leastRows) this.rows.push(null)
+    while (this.rows.length && this.rows.length < this.leastRows) this.rows.push(null)
   }
 
   /** Draws the next token of every row. @throws StoppedError when the signal is aborted */
@@ -151,8 +164,8 @@ export class DecodingBatch {
   private compact(): void {
     const left = this.rows.flatMap((row, r) => (row ? [r] : []))
     const idle = this.rows.length - left.length
-    if (this.rows.length <= leastRows || idle < worthSelecting * this.rows.length) return
-    while (left.length < leastRows) left.push(this.rows.indexOf(null))
+    if (this.rows.length <= this.leastRows || idle < worthSelecting * this.rows.length) return
+    while (left.length < this.leastRows) left.push(this.rows.indexOf(null))
     this.cache.select(left)
     this.rows = left.map((r) => this.rows[r]!)
   }
@@ -268,10 +281,10 @@ function prefill(
 ): () => Tensor2D {
   const P = prefix?.length ?? 0
   const lengths = prompts.map(({ length }) => length - P)
-  // A product of a single row rounds otherwise than one of several, so a single token is padded.
-  const several = lengths.reduce((a, b) => a + b) >= leastRows
+  const least = leastRowsOf(model)
+  const several = lengths.reduce((a, b) => a + b) >= least
   const paddingFree = model.plan.paddingFree && several && (!prefix || cache.prefixShared)
-  const widest = Math.max(...lengths, prompts.length === 1 ? leastRows : 0)
+  const widest = Math.max(...lengths, prompts.length === 1 ? least : 0)
   const widths = paddingFree ? lengths : lengths.map(() => widest)
   const { ids, ...queries } = laidOut(prompts, P, widths, paddingFree)
   // The kernel knows where shared keys stand; elsewhere each row begins with a copy of them.

@@ -237,22 +237,21 @@ export function stepGraph(model: Bound, shared: boolean): StepGraph | null {
   const key = JSON.stringify([config, model.plan.precision, forms, shared])
   const graph = graphs.get(key) ?? new StepBuilder(config, model.plan, forms, shared).build()
   graphs.set(key, graph)
-  const fixed: Record<string, Tensor> = Object.assign(
-    { embed: tensorOf(model.embed), head: tensorOf(model.head), norm: model.norm },
-    ...model.layers.map(layerInputs),
+  const run = graph.with(
+    Object.assign(
+      { embed: tensorOf(model.embed), head: tensorOf(model.head), norm: model.norm },
+      ...model.layers.map(layerInputs),
+    ),
   )
   const frequencies = ropeKinds(config).map((rope) => ropeFrequencies(JSON.parse(rope), config.headDim))
   return {
     logits(ids, positions, columns, cache) {
-      const passing: Record<string, Tensor> = {
-        ids: tf.tensor1d(ids),
-        columns: tf.tensor1d(columns),
-      }
+      const passing: Record<string, Tensor> = { ids: tf.tensor1d(ids), columns: tf.tensor1d(columns) }
       for (const [kind, turns] of frequencies.entries()) {
         passing[`cos.${kind}`] = rotation(positions, turns, Math.cos)
         passing[`sin.${kind}`] = rotation(positions, turns, Math.sin)
       }
-      const [logits] = graph.run({ ...fixed, ...passing, ...cache.inputs })
+      const [logits] = run({ ...passing, ...cache.inputs })
       tf.dispose(passing)
       return logits as Tensor2D
     },

@@ -176,6 +176,7 @@ static void columns(const float* A, int64_t row, int64_t column, const float* B,
     for (; i + 8 <= m; i += 8) tile<8, NV>(A + i * row, row, column, B, ldb, C + i * ldc, ldc, k, add);
   if constexpr (MR > 4)
     for (; i + 4 <= m; i += 4) tile<4, NV>(A + i * row, row, column, B, ldb, C + i * ldc, ldc, k, add);
+  for (; i + 3 <= m; i += 3) tile<3, NV>(A + i * row, row, column, B, ldb, C + i * ldc, ldc, k, add);
   for (; i + 2 <= m; i += 2) tile<2, NV>(A + i * row, row, column, B, ldb, C + i * ldc, ldc, k, add);
   for (; i < m; i++) tile<1, NV>(A + i * row, row, column, B, ldb, C + i * ldc, ldc, k, add);
 }
