@@ -112,12 +112,11 @@ struct PackedColumns {
   void ahead(int64_t, int64_t, int64_t) const {}
 };
 
-/** 2 W numbers of bf16, one after another, each in the lower half of an int. */
-INLINE Columns<I> widened(I pairs) {
-  typedef uint16_t Half __attribute__((vector_size(2 * W)));
-  Half halves[2];
-  std::memcpy(halves, &pairs, sizeof pairs);
-  return {__builtin_convertvector(halves[0], I), __builtin_convertvector(halves[1], I)};
+/** Lanes of both in turn: the first of `even`, the first of `odd`, the second of `even`, … */
+INLINE Columns<I> interleaved(I even, I odd) {
+  I left, right;
+  for (int j = 0; j < W; j++) left[j] = j / 2 + j % 2 * W, right[j] = left[j] + W / 2;
+  return {__builtin_shuffle(even, odd, left), __builtin_shuffle(even, odd, right)};
 }
 
 /** The columns of its transpose [O, D], for `times`; with `pairs`, a step of a sum is a pair of its rows. */
@@ -140,8 +139,10 @@ struct TurnedColumns {
       float* to = numbers + (i / step - k) * wide;
 #pragma GCC unroll 16
       for (int l = 0; l < W; l += step) {
-        const auto first = pairs ? widened(square[l]) : Columns<I>{}, second = widened(square[l + step - 1]);
-        const I left = first.left | second.left << 16, right = first.right | second.right << 16;
+        // A row of the transpose, in the upper half of each number, and in a pair the one before in the lower half.
+        const I before = pairs ? square[l] : I{}, row = square[l + step - 1];
+        const auto [left, right] =
+            interleaved((before & 0xffff) | row << 16, (before >> 16 & 0xffff) | (row & ~0xffff));
         float* line = to + l / step * wide;
         if ((i + l) / step - k < n) store(line, floatOf(left)), store(line + W, floatOf(right));
       }
@@ -160,15 +161,6 @@ struct TurnedColumns {
                          0, 2);
   }
 };
-
-/** Panels that a thread takes at a time, 4 at most: as many as let `used` threads end together. */
-int64_t groupOf(int64_t panels, int64_t used) {
-  int64_t best = 1;
-  const auto longest = [&](int64_t group) { return ((panels + group - 1) / group + used - 1) / used * group; };
-  for (int64_t group = 2; group <= 4; group++)
-    if (longest(group) <= longest(best)) best = group;
-  return best;
-}
 
 /** x [M, K] as pairs of bf16 [M, ceil(K / 2)]. */
 std::unique_ptr<float[]> asPairs(const float* x, int64_t M, int64_t K) {

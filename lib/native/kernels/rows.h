@@ -24,6 +24,15 @@ inline int64_t heightOf(int64_t M) {
   return std::max<int64_t>(1, (M + groups - 1) / groups);
 }
 
+/** Panels that a thread takes at a time, 4 at most: as many as let `used` threads end together. */
+inline int64_t groupOf(int64_t panels, int64_t used) {
+  int64_t best = 1;
+  const auto longest = [&](int64_t group) { return ((panels + group - 1) / group + used - 1) / used * group; };
+  for (int64_t group = 2; group <= 4; group++)
+    if (longest(group) <= longest(best)) best = group;
+  return best;
+}
+
 /** Numbers of the 2 W columns of a panel, as floats or as pairs of bf16, which are neighbours in their column. */
 template <typename Vector>
 struct Columns {
@@ -166,7 +175,7 @@ void times(float* out, int64_t M, int64_t N, const Rows& rows, const Parts&... p
   const int64_t wanted = std::min((2 * used + panels - 1) / panels, (M + 4 * tall - 1) / (4 * tall));
   const int64_t blocks = std::max((M + block - 1) / block, wanted);
   const int64_t each = (M + blocks * height - 1) / (blocks * height) * height;
-  const int64_t runs = std::clamp<int64_t>(4 * used / blocks, 1, panels);
+  const int64_t run = groupOf(panels, used), runs = (panels + run - 1) / run;
   const auto multiply = [&](int64_t column, int64_t next, int64_t from, int64_t to) {
     alignas(64) float numbers[deep * wide], partial[(block + tall) * wide];
     const bool whole = column + wide <= N;
@@ -194,11 +203,11 @@ void times(float* out, int64_t M, int64_t N, const Rows& rows, const Parts&... p
       for (int64_t i = 0; i < to - from; i++)
         std::copy_n(partial + i * wide, N - column, out + (from + i) * N + column);
   };
-  parallel(blocks * runs, 2 * std::min(M, each) * depth * wide * panels / runs, [&](int64_t task) {
-    const auto firstOf = [&](int64_t run) { return run * panels / runs; };
-    const int64_t run = task % runs, end = firstOf(run + 1), from = task / runs * each, to = std::min(M, from + each);
-    for (int64_t at = firstOf(run); at < end; at++) {
-      const int64_t next = at + 1 < end ? at + 1 : firstOf((run + used) % runs);
+  parallel(blocks * runs, 2 * std::min(M, each) * depth * wide * run, [&](int64_t task) {
+    const int64_t first = task % runs * run, end = std::min(panels, first + run);
+    const int64_t from = task / runs * each, to = std::min(M, from + each);
+    for (int64_t at = first; at < end; at++) {
+      const int64_t next = at + 1 < end ? at + 1 : (task + used) % runs * run;
       multiply(at * wide, next * wide, from, to);
     }
   });
