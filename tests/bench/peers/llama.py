@@ -143,6 +143,8 @@ with tempfile.TemporaryDirectory() as out:
         write(context, batch, job["tokens"])
     from time import perf_counter
     start = perf_counter()
-    texts = write(context, batch, job["tokens"])
+    generations = job.get("generations", 1)
+    for _ in range(generations):
+        texts = write(context, batch, job["tokens"])
     seconds = perf_counter() - start
-answer(done=sum(map(len, texts)), seconds=seconds, first=texts[0])
+answer(done=generations * sum(map(len, texts)), seconds=seconds, first=texts[0])
