@@ -60,7 +60,7 @@ void tile(const float* A, const P& panel, int64_t n, float* C, int64_t ldc, bool
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 2
     for (int j = 0; j < 2; j++) sums[i][j] = add ? load(C + i * ldc + j * W) : V{};
-  const auto add1 = [&](int64_t k, int step) __attribute__((always_inline)) {
+  const auto advance = [&](int64_t k, int step) __attribute__((always_inline)) {
     const auto [left, right] = panel.columns(k, step);
 #pragma GCC unroll 12
     for (int i = 0; i < MR; i++) {
@@ -72,8 +72,8 @@ void tile(const float* A, const P& panel, int64_t n, float* C, int64_t ldc, bool
   int64_t k = 0;
   for (; k + P::steps <= n; k += P::steps)
 #pragma GCC unroll 2
-    for (int step = 0; step < P::steps; step++) add1(k, step);
-  if (k < n) add1(k, 0);
+    for (int step = 0; step < P::steps; step++) advance(k, step);
+  if (k < n) advance(k, 0);
 #pragma GCC unroll 12
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 2
@@ -170,7 +170,7 @@ void times(float* out, int64_t M, int64_t N, const Rows& rows, const Parts&... p
   const int64_t depth = rows.length(), panels = panelsOf(N);
   if (!M || !N || !depth) return void(std::fill_n(out, M * N, 0));
   // Blocks of rows are alike, so that threads end together, and smaller where one has fewer panels than there are
-  // threads. A thread takes a run of panels, for memory is fastest in its own order.
+  // threads. A thread takes a run of panels: memory is read fastest in order.
   const int64_t used = ownThreads, height = rows.height();
   const int64_t wanted = std::min((2 * used + panels - 1) / panels, (M + 4 * tall - 1) / (4 * tall));
   const int64_t blocks = std::max((M + block - 1) / block, wanted);
