@@ -66,7 +66,7 @@ export async function buildNative(
   removeTemporaries(path.dirname(final))
   return finish(final, async (folder) => {
     mkdirSync(folder)
-    log("compiling the binding of @tensorflow/tfjs-node-gpu (about 15 s)")
+    log("compiling the binding of @tensorflow/tfjs-node-gpu (about a minute)")
     await compile(source, folder, library, tools.run, log)
     log("checking it: a process of its own multiplies two matrices")
     const { version, device } = await check(path.join(folder, path.basename(bindingFile)), tools.run)
