@@ -7,9 +7,9 @@ export const backendNames = ["tensorflow", "webgpu", "wasm", "cpu"] as const
 export type BackendName = (typeof backendNames)[number]
 
 /**
- * How the native backend multiplies f32 matrices. `bf16` lets it round the factors; sums stay in f32. They are rounded to
- * 8 binary digits on processors with AMX, and on those with AVX512_BF16 in products with matrices that stay bf16; on
- * CUDA to 8 digits in such products, and else to the 11 of TF32. Other backends always compute in f32.
+ * How the native backend multiplies matrices. `bf16` lets it round the factors; sums stay in f32. With AMX it rounds them
+ * to 8 binary digits, with AVX512_BF16 too, but in products with matrices kept in bf16 alone. On CUDA such products have
+ * 8 digits, others the 11 of TF32. Other backends always compute in f32.
  */
 export const mathNames = ["f32", "bf16"] as const
 export type Maths = (typeof mathNames)[number]

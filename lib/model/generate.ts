@@ -74,8 +74,8 @@ interface ActiveRow extends DecodingRow {
 }
 
 /**
- * Rows of a batch, free ones included, and tokens of a prompt: TensorFlow's products of a single row round otherwise than
- * those of several. Those of our kernels with packed matrices do not.
+ * Least number of rows of a batch, free ones included, and of tokens of a prompt. TensorFlow rounds products of a single
+ * row differently from those of several rows. Our kernels for packed matrices do not.
  */
 const leastRowsOf = ({ layers, head, plan }: Bound): 1 | 2 => {
   const packed = layers.every((layer) => projectionNames.every((name) => isFrozen(layer[name].weight)))

@@ -286,7 +286,7 @@ async function cuda(run: Run, driver: string): Promise<Fact[]> {
 /** What XLA compiles with on a GPU (MUSC_CUDA_GRAPHS=xla): an assembler, and a library of functions. */
 const xlaFiles = { ptxas: "bin/ptxas", "libdevice.10.bc": "nvvm/libdevice/libdevice.10.bc" }
 
-/** Those, where XLA looks: in the folder of a flag, beside TensorFlow, in the toolkit's usual place; a program on PATH. */
+/** Where XLA finds them: in the folder of a flag, beside TensorFlow, in the toolkit's usual folder; a program on PATH. */
 function xlaTools(wanted: boolean, library?: string): Fact[] {
   const home = variable("CUDA_HOME")
   const flag = /--xla_gpu_cuda_data_dir=(\S+)/.exec(variable("XLA_FLAGS") ?? "")?.[1]

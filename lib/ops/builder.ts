@@ -46,7 +46,7 @@ export interface CompiledGraph {
   name: string
   /** Values of the outputs for tensors given by input name; the caller disposes them. */
   run(inputs: Readonly<Record<string, Tensor>>): Tensor[]
-  /** `run` with some inputs that stay the same: hundreds of names take longer to be looked up than a layer of one row. */
+  /** `run` with some inputs fixed, so that a decoding step does not look up hundreds of names. */
   with(fixed: Readonly<Record<string, Tensor>>): (others: Readonly<Record<string, Tensor>>) => Tensor[]
   dispose(): void
 }

@@ -1,6 +1,6 @@
 import type { Tensor1D, Tensor2D } from "@tensorflow/tfjs-core"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import { currentDevice, type Device, setDevice } from "../../lib/device/device"
+import { currentDevice, type Device, mathNames, setDevice } from "../../lib/device/device"
 import { tf, useBackend } from "../../lib/device/tf"
 import { hasInstructions } from "../../lib/machine"
 import {
@@ -11,6 +11,7 @@ import {
   floatsOf,
   freeze,
   frozenLowRank,
+  inBf16,
   logitsOf,
   multiply,
   rowsOf,
@@ -61,56 +62,6 @@ describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix", () 
     })
   })
 
-  it.each(sizes)("of %i x %i gives products like floats, a row the same digits among any others", (D, O) => {
-    tf.tidy(() => {
-      const weight = matrix(D, O)
-      const frozen = freeze(weight)
-      const x = input(203, D)
-      const all = multiply(x, frozen)
-      expect(largestGap(all.dataSync(), tf.matMul(x, weight).dataSync())).toBeLessThan(2e-6 * D)
-      for (const M of [0, 1, 2, 3, 4, 5, 6, 7, 8, 13, 97, 203]) {
-        const some = multiply(tf.slice(x, [0, 0], [M, D]) as Tensor2D, frozen)
-        expect(some.dataSync()).toEqual(all.dataSync().subarray(0, M * O))
-      }
-      const back = backwards(all, frozen)
-      expect(largestGap(back.dataSync(), tf.matMul(all, weight, false, true).dataSync())).toBeLessThan(2e-6 * D * O)
-      for (const M of [0, 1, 5, 13, 97]) {
-        const some = backwards(tf.slice(all, [0, 0], [M, O]) as Tensor2D, frozen)
-        expect(some.dataSync()).toEqual(back.dataSync().subarray(0, M * D))
-      }
-    })
-  })
-
-  it.each([...sizes, [40, 70] as const])(
-    "of %i x %i with a low-rank update gives what the sum of both gives",
-    (D, O) => {
-      tf.tidy(() => {
-        const R = 16
-        const [weight, down, up] = [matrix(D, O), input(D, R), input(R, O)]
-        const frozen = freeze(weight)
-        const sum = tf.add(weight, tf.matMul(down, up)) as Tensor2D
-        const x = input(101, D)
-        const [y, through] = frozenLowRank(x, frozen, down, up, false)
-        expect(largestGap(y.dataSync(), tf.matMul(x, sum).dataSync())).toBeLessThan(1e-5 * D)
-        expect(largestGap(through.dataSync(), tf.matMul(x, down).dataSync())).toBeLessThan(2e-6 * D)
-        const [dx, back] = frozenLowRank(y, frozen, up, down, true)
-        const scale = Math.max(...y.dataSync().map(Math.abs))
-        expect(largestGap(dx.dataSync(), tf.matMul(y, sum, false, true).dataSync())).toBeLessThan(1e-5 * O * scale)
-        expect(largestGap(back.dataSync(), tf.matMul(y, up, false, true).dataSync())).toBeLessThan(2e-6 * O * scale)
-        for (const M of [1, 2, 3, 7, 8, 9, 13, 97]) {
-          const rows = (all: Tensor2D) => tf.slice(all, [0, 0], [M, all.shape[1]]) as Tensor2D
-          const [some, someThrough] = frozenLowRank(rows(x), frozen, down, up, false)
-          expect(some.dataSync()).toEqual(rows(y).dataSync())
-          expect(someThrough.dataSync()).toEqual(rows(through).dataSync())
-          expect(frozenLowRank(rows(y), frozen, up, down, true)[0].dataSync()).toEqual(rows(dx).dataSync())
-        }
-        // an update that has learnt nothing changes no digit
-        const nothing = frozenLowRank(x, frozen, down, tf.zeros([R, O]), false)[0]
-        expect(nothing.dataSync()).toEqual(multiply(x, frozen).dataSync())
-      })
-    },
-  )
-
   it("gives the logits of some words as those of all", () => {
     tf.tidy(() => {
       const [V, D] = [200, 37]
@@ -146,108 +97,113 @@ describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix", () 
     })
     expect(left).toBe(0)
   })
-
-  it.each(sizes)("of %i x %i takes part in joined operations to the same digits", (D, O) => {
-    tf.tidy(() => {
-      const device = currentDevice()
-      const [one, other] = [freeze(matrix(D, O)), freeze(tf.tensor2d(bf16(D * O, "other"), [D, O]))]
-      const weight = tf.tensor1d(randomValues(D, 1, "weight"))
-      const eps = tf.scalar(1e-5)
-      for (const [M, bf16] of [1, 2, 4, 5, 23].flatMap((M) => [[M, 0] as const, [M, 1] as const])) {
-        setDevice({ ...device, precision: bf16 ? "bf16" : "f32" })
-        const x = input(M, D)
-        const [normed] = kernelPair("MuscRmsNorm", [0], [x, weight, eps]) as [Tensor2D, Tensor1D]
-        const products = [one, other].map((frozen) => multiply(normed, frozen))
-        const found = kernelOutputs(
-          "MuscNormedProducts",
-          [O, O, bf16],
-          [x, weight, eps, one.packed, other.packed],
-          2,
-          2,
-        )
-        for (const [i, product] of products.entries()) expect(found[i]!.dataSync()).toEqual(product.dataSync())
-        for (const gelu of [0, 1]) {
-          const gated = kernel("MuscNormedGated", [O, gelu, bf16], [x, weight, eps, one.packed, other.packed])
-          expect(gated.dataSync()).toEqual(kernel("MuscGated", [gelu], products).dataSync())
-        }
-        const residual = input(M, O)
-        const sum = kernel("MuscFrozenSum", [O, bf16], [x, one.packed, residual])
-        expect(sum.dataSync()).toEqual(tf.add(residual, multiply(x, one)).dataSync())
-      }
-      setDevice(device)
-    })
-  })
 })
 
-describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix in bf16 maths", () => {
-  let device: Device
-  beforeAll(async () => {
-    await useBackend("tensorflow")
-    device = currentDevice()
-    setDevice({ ...device, precision: "bf16" })
-  })
-  afterAll(() => setDevice(device))
-
-  // Other processors, and other builds of the kernels, multiply in f32.
-  const rounds = () =>
-    device.kernels === "vector" && !process.env.MUSC_KERNELS && hasInstructions("avx512_bf16") === true
-  const factor = (x: Tensor2D) =>
-    rounds() ? tf.tensor2d(rounded(x.dataSync() as Float32Array), x.shape) : (x.clone() as Tensor2D)
-
-  // Products of numbers of 8 digits are exact in f32, so that what is left are the roundings of the sum.
-  it.each(sizes)("of %i x %i multiplies rounded factors, a row the same digits among any others", (D, O) => {
-    tf.tidy(() => {
-      const weight = matrix(D, O)
-      const frozen = freeze(weight)
-      const x = input(203, D)
-      const all = multiply(x, frozen)
-      expect(largestGap(all.dataSync(), tf.matMul(factor(x), weight).dataSync())).toBeLessThan(2e-6 * D)
-      const back = backwards(all, frozen)
-      const expected = tf.matMul(factor(all), weight, false, true)
-      expect(largestGap(back.dataSync(), expected.dataSync())).toBeLessThan(2e-6 * D * O)
-      if (rounds()) expect(largestGap(all.dataSync(), tf.matMul(x, weight).dataSync())).toBeGreaterThan(1e-4)
-      for (const M of [0, 1, 2, 3, 4, 5, 6, 7, 8, 13, 97, 203]) {
-        const some = multiply(tf.slice(x, [0, 0], [M, D]) as Tensor2D, frozen)
-        expect(some.dataSync()).toEqual(all.dataSync().subarray(0, M * O))
-        const someBack = backwards(tf.slice(all, [0, 0], [M, O]) as Tensor2D, frozen)
-        expect(someBack.dataSync()).toEqual(back.dataSync().subarray(0, M * D))
-      }
+describe.skipIf(!backends.includes("tensorflow") || cuda).each(mathNames)(
+  "a frozen matrix in %s maths",
+  (precision) => {
+    let device: Device
+    beforeAll(async () => {
+      await useBackend("tensorflow")
+      device = currentDevice()
+      setDevice({ ...device, precision })
     })
-  })
+    afterAll(() => setDevice(device))
 
-  it.each([...sizes, [40, 70] as const])("of %i x %i rounds the factors of a low-rank update, too", (D, O) => {
-    tf.tidy(() => {
-      for (const R of [5, 16]) {
-        const [weight, down, up] = [matrix(D, O), input(D, R), input(R, O)]
+    // In bf16 other processors, and other builds of the kernels, multiply in f32.
+    const rounds = () =>
+      precision === "bf16" &&
+      device.kernels === "vector" &&
+      !process.env.MUSC_KERNELS &&
+      hasInstructions("avx512_bf16") === true
+    /** What is multiplied of x. */
+    const factor = (x: Tensor2D) =>
+      rounds() ? tf.tensor2d(rounded(x.dataSync() as Float32Array), x.shape) : (x.clone() as Tensor2D)
+    const turned = (a: Tensor2D, b: Tensor2D) => tf.matMul(a, b, false, true)
+    const firstRows = (all: Tensor2D, M: number) => tf.slice(all, [0, 0], [M, all.shape[1]]) as Tensor2D
+
+    // Products of numbers of 8 digits are exact in f32, so that what is left are the roundings of the sum.
+    it.each(sizes)("of %i x %i gives products like floats, a row the same digits among any others", (D, O) => {
+      tf.tidy(() => {
+        const weight = matrix(D, O)
         const frozen = freeze(weight)
-        const x = input(101, D)
-        const [y, through] = frozenLowRank(x, frozen, down, up, false)
-        expect(largestGap(through.dataSync(), tf.matMul(x, down).dataSync())).toBeLessThan(2e-6 * D)
-        const sum = tf.add(tf.matMul(factor(x), weight), tf.matMul(factor(through), factor(up)))
-        expect(largestGap(y.dataSync(), sum.dataSync())).toBeLessThan(1e-5 * D)
-        const [dx, back] = frozenLowRank(y, frozen, up, down, true)
-        const scale = Math.max(...y.dataSync().map(Math.abs))
-        const turned = (a: Tensor2D, b: Tensor2D) => tf.matMul(a, b, false, true)
-        expect(largestGap(back.dataSync(), turned(y, up).dataSync())).toBeLessThan(2e-6 * O * scale)
-        const dSum = tf.add(turned(factor(y), weight), turned(factor(back), factor(down)))
-        expect(largestGap(dx.dataSync(), dSum.dataSync())).toBeLessThan(1e-5 * O * scale)
-        for (const M of [1, 2, 4, 5, 8, 13, 97]) {
-          const rows = (all: Tensor2D) => tf.slice(all, [0, 0], [M, all.shape[1]]) as Tensor2D
-          expect(frozenLowRank(rows(x), frozen, down, up, false)[0].dataSync()).toEqual(rows(y).dataSync())
-          expect(frozenLowRank(rows(y), frozen, up, down, true)[0].dataSync()).toEqual(rows(dx).dataSync())
+        const x = input(203, D)
+        const all = multiply(x, frozen)
+        expect(largestGap(all.dataSync(), tf.matMul(factor(x), weight).dataSync())).toBeLessThan(2e-6 * D)
+        const back = backwards(all, frozen)
+        expect(largestGap(back.dataSync(), turned(factor(all), weight).dataSync())).toBeLessThan(2e-6 * D * O)
+        if (rounds()) expect(largestGap(all.dataSync(), tf.matMul(x, weight).dataSync())).toBeGreaterThan(1e-4)
+        for (const M of [0, 1, 2, 3, 4, 5, 6, 7, 8, 13, 97, 203]) {
+          expect(multiply(firstRows(x, M), frozen).dataSync()).toEqual(firstRows(all, M).dataSync())
+          expect(backwards(firstRows(all, M), frozen).dataSync()).toEqual(firstRows(back, M).dataSync())
         }
-      }
+      })
     })
-  })
 
-  it("keeps what is not a number", () => {
-    tf.tidy(() => {
-      const x = tf.tensor2d([Number.NaN, 1, Number.POSITIVE_INFINITY, 1], [2, 2])
-      const y = multiply(x, freeze(tf.tensor2d([1, 0, 1, 1], [2, 2])))
-      expect([...y.dataSync()]).toEqual([Number.NaN, Number.NaN, Number.POSITIVE_INFINITY, Number.NaN])
+    it.each([...sizes, [40, 70] as const])(
+      "of %i x %i with a low-rank update gives what the sum of both gives",
+      (D, O) => {
+        tf.tidy(() => {
+          for (const R of [5, 16]) {
+            const [weight, down, up] = [matrix(D, O), input(D, R), input(R, O)]
+            const frozen = freeze(weight)
+            const x = input(101, D)
+            const [y, through] = frozenLowRank(x, frozen, down, up, false)
+            expect(largestGap(through.dataSync(), tf.matMul(x, down).dataSync())).toBeLessThan(2e-6 * D)
+            const sum = tf.add(tf.matMul(factor(x), weight), tf.matMul(factor(through), factor(up)))
+            expect(largestGap(y.dataSync(), sum.dataSync())).toBeLessThan(1e-5 * D)
+            const [dx, back] = frozenLowRank(y, frozen, up, down, true)
+            const scale = Math.max(...y.dataSync().map(Math.abs))
+            expect(largestGap(back.dataSync(), turned(y, up).dataSync())).toBeLessThan(2e-6 * O * scale)
+            const dSum = tf.add(turned(factor(y), weight), turned(factor(back), factor(down)))
+            expect(largestGap(dx.dataSync(), dSum.dataSync())).toBeLessThan(1e-5 * O * scale)
+            for (const M of [1, 2, 3, 4, 5, 7, 8, 9, 13, 97]) {
+              const [some, someThrough] = frozenLowRank(firstRows(x, M), frozen, down, up, false)
+              expect(some.dataSync()).toEqual(firstRows(y, M).dataSync())
+              expect(someThrough.dataSync()).toEqual(firstRows(through, M).dataSync())
+              const [someBack] = frozenLowRank(firstRows(y, M), frozen, up, down, true)
+              expect(someBack.dataSync()).toEqual(firstRows(dx, M).dataSync())
+            }
+            // an update that has learnt nothing changes no digit
+            const nothing = frozenLowRank(x, frozen, down, tf.zeros([R, O]), false)[0]
+            expect(nothing.dataSync()).toEqual(multiply(x, frozen).dataSync())
+          }
+        })
+      },
+    )
+
+    it.each(sizes)("of %i x %i takes part in joined operations to the same digits", (D, O) => {
+      tf.tidy(() => {
+        const [one, other] = [freeze(matrix(D, O)), freeze(tf.tensor2d(bf16(D * O, "other"), [D, O]))]
+        const weight = tf.tensor1d(randomValues(D, 1, "weight"))
+        const eps = tf.scalar(1e-5)
+        for (const M of [1, 2, 4, 5, 23]) {
+          const x = input(M, D)
+          const [normed] = kernelPair("MuscRmsNorm", [0], [x, weight, eps]) as [Tensor2D, Tensor1D]
+          const products = [one, other].map((frozen) => multiply(normed, frozen))
+          const inputs = [x, weight, eps, one.packed, other.packed]
+          const found = kernelOutputs("MuscNormedProducts", [O, O, inBf16()], inputs, 2, 2)
+          for (const [i, product] of products.entries()) expect(found[i]!.dataSync()).toEqual(product.dataSync())
+          for (const gelu of [0, 1]) {
+            const gated = kernel("MuscNormedGated", [O, gelu, inBf16()], inputs)
+            expect(gated.dataSync()).toEqual(kernel("MuscGated", [gelu], products).dataSync())
+          }
+          const residual = input(M, O)
+          const sum = kernel("MuscFrozenSum", [O, inBf16()], [x, one.packed, residual])
+          expect(sum.dataSync()).toEqual(tf.add(residual, multiply(x, one)).dataSync())
+        }
+      })
     })
-  })
-})
+
+    it("keeps what is not a number", () => {
+      tf.tidy(() => {
+        const x = tf.tensor2d([Number.NaN, 1, Number.POSITIVE_INFINITY, 1], [2, 2])
+        const y = multiply(x, freeze(tf.tensor2d([1, 0, 1, 1], [2, 2])))
+        expect([...y.dataSync()]).toEqual([Number.NaN, Number.NaN, Number.POSITIVE_INFINITY, Number.NaN])
+      })
+    })
+  },
+)
 
 describe.skipIf(!backends.includes("tensorflow") || cuda)("a frozen matrix on a device without kernels of ours", () => {
   let device: Device
