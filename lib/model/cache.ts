@@ -60,6 +60,7 @@ export class KVCache {
   readonly lengths: number[] = []
   private layers: { k: Tensor2D; v: Tensor2D }[] = []
   private capacity = 0
+  private named: Record<string, Tensor> | null = null
 
   /**
    * `prefix` is what all rows begin with. Where it is shared, a kernel attends to it for all rows at once; else each
@@ -83,10 +84,11 @@ export class KVCache {
     return this.prefixShared ? (this.prefix?.length ?? 0) : 0
   }
 
-  /** Buffers by name, for a graph that writes the newest tokens in place. */
-  get inputs(): Record<string, Tensor> {
+  /** Buffers by name, for graphs that write new tokens in place: the same object as long as they are the same. */
+  get inputs(): Readonly<Record<string, Tensor>> {
+    if (this.named) return this.named
     const shared = this.prefixShared ? this.prefix?.layers : undefined
-    const inputs: Record<string, Tensor> = shared ? {} : { none: tf.zeros([0, this.config.headDim]) }
+    const inputs: Record<string, Tensor> = shared ? {} : { none: tf.keep(tf.zeros([0, this.config.headDim])) }
     for (const [i, { k, v }] of this.layers.entries()) {
       inputs[`k.${i}`] = k
       inputs[`v.${i}`] = v
@@ -94,6 +96,7 @@ export class KVCache {
       inputs[`sharedK.${i}`] = shared[i]!.transposed
       inputs[`sharedV.${i}`] = shared[i]!.v
     }
+    this.named = inputs
     return inputs
   }
 
@@ -103,9 +106,8 @@ export class KVCache {
    */
   filling(rows: readonly number[], lengths: readonly number[], paddingFree = false): PassCache {
     const copied = this.prefixShared ? 0 : (this.prefix?.length ?? 0)
-    this.reserve(Math.max(this.least, ...rows.map((row) => row + 1)), copied + Math.max(...lengths), this.block)
     const columns = lengths.map((length) => copied + length)
-    const at = this.placesOf(rows, columns, { paddingFree })
+    const at = this.roomFor(rows, columns, paddingFree)
     return {
       isFresh: !this.prefix,
       layer: (i) => ({
@@ -117,6 +119,15 @@ export class KVCache {
         },
       }),
     }
+  }
+
+  /**
+   * Makes room for the first tokens of rows `rows`, so many of each, and says where they go: by row, head and token, or
+   * `paddingFree` by head, row and token.
+   */
+  roomFor(rows: readonly number[], lengths: readonly number[], paddingFree: boolean): Int32Array {
+    this.reserve(Math.max(this.least, ...rows.map((row) => row + 1)), Math.max(...lengths), this.block)
+    return this.placesOf(rows, lengths, { paddingFree })
   }
 
   /** Says how many tokens a row has been given: none makes it free. */
@@ -157,9 +168,16 @@ export class KVCache {
 
   dispose(): void {
     for (const { k, v } of this.layers) tf.dispose([k, v])
+    this.forget()
     this.layers = []
     this.lengths.length = 0
     this.capacity = 0
+  }
+
+  /** To be called where buffers change. */
+  private forget(): void {
+    this.named?.none?.dispose()
+    this.named = null
   }
 
   /** Has so many rows and columns, or more; where columns are added, `ahead` of them are. */
@@ -181,8 +199,10 @@ export class KVCache {
     this.capacity = wanted
     const size = this.lengths.length * this.config.kvHeads * this.capacity
     const empty = () => tf.keep(tf.fill([size, this.config.headDim], 0)) as Tensor2D
-    if (!this.layers.length)
+    if (!this.layers.length) {
+      this.forget()
       this.layers = Array.from({ length: this.config.layers }, () => ({ k: empty(), v: empty() }))
+    }
   }
 
   /**
@@ -211,6 +231,7 @@ export class KVCache {
     const { headDim: H } = this.config
     const places = tf.tensor1d(at) as Tensor1D
     const layer = this.layers[i]!
+    this.forget()
     for (const kind of ["k", "v"] as const)
       layer[kind] = tf.keep(writeRows(layer[kind], places, tf.reshape(tokens[kind], [-1, H])))
     places.dispose()
@@ -228,6 +249,7 @@ export class KVCache {
   private replace(change: (buffer: Tensor4D) => Tensor4D): void {
     const { kvHeads: K, headDim: H } = this.config
     const rows = this.lengths.length
+    this.forget()
     const renew = (buffer: Tensor2D): Tensor2D => {
       const next = tf.tidy(() =>
         tf.reshape(change(tf.reshape(buffer, [rows, K, -1, H]) as Tensor4D), [-1, H]),

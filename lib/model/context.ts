@@ -197,24 +197,37 @@ function attention(
   })
 }
 
-/** cos and sin of position · frequency, [B T, H / 2]. */
-function turns({ headDim: H }: ModelConfig, rope: Rope, { positions }: Places): Pick<AttentionInputs, "cos" | "sin"> {
-  const half = H / 2
-  const frequencies = ropeFrequencies(rope, H)
-  // Rows share most of their positions.
-  const last = positions.reduce((most, position) => Math.max(most, position), 0)
-  const spread = (f: (angle: number) => number) => {
-    const at = Float32Array.from({ length: (last + 1) * half }, (_, i) =>
-      f(Math.floor(i / half) * frequencies[i % half]!),
-    )
-    const out = new Float32Array(positions.length * half)
-    positions.forEach((position, i) => {
-      out.set(at.subarray(position * half, (position + 1) * half), i * half)
-    })
-    return tf.tensor2d(out, [positions.length, half])
+/** cos and sin of position · frequency, computed once for each position. */
+export class Turns {
+  private known = { cos: new Float32Array(), sin: new Float32Array() }
+
+  constructor(private readonly frequencies: readonly number[]) {}
+
+  /** [positions, H / 2] each */
+  at(positions: Int32Array): Pick<AttentionInputs, "cos" | "sin"> {
+    const half = this.frequencies.length
+    const last = positions.reduce((most, position) => Math.max(most, position), 0)
+    if ((last + 1) * half > this.known.cos.length) this.extend(Math.ceil((last + 1) / 64) * 64)
+    const spread = (from: Float32Array) => {
+      const out = new Float32Array(positions.length * half)
+      positions.forEach((position, i) => {
+        out.set(from.subarray(position * half, (position + 1) * half), i * half)
+      })
+      return tf.tensor2d(out, [positions.length, half])
+    }
+    return { cos: spread(this.known.cos), sin: spread(this.known.sin) }
   }
-  return { cos: spread(Math.cos), sin: spread(Math.sin) }
+
+  private extend(positions: number): void {
+    const half = this.frequencies.length
+    const table = (f: (angle: number) => number) =>
+      Float32Array.from({ length: positions * half }, (_, i) => f(Math.floor(i / half) * this.frequencies[i % half]!))
+    this.known = { cos: table(Math.cos), sin: table(Math.sin) }
+  }
 }
+
+const turns = ({ headDim }: ModelConfig, rope: Rope, { positions }: Places) =>
+  new Turns(ropeFrequencies(rope, headDim)).at(positions)
 
 /** The same for each head, both halves alike. Queries' rows also carry the factor of q·k, which then costs nothing. */
 function ropeTable(config: ModelConfig, rope: Rope, places: Places): RopeTable {

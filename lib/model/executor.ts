@@ -23,8 +23,10 @@ export interface Plan {
    * all lengths.
    */
   readonly xla?: boolean
-  /** A decoding step calls its operations one by one, or as a graph of our kernels: see step-graph.ts. */
+  /** A decoding step calls its operations one by one, or as a graph of our kernels: see generation-graph.ts. */
   readonly step: "eager" | "graph"
+  /** Prompts are read by layers, as above, or by such a graph of all layers. */
+  readonly prompts: "layers" | "graph"
   /** Micro-batches that a step of training is cut into, at least. Depends on the device and the model alone. */
   readonly microBatches: 1 | 2
   /** Batches that threads compute side by side, each in its branch of one graph. */
@@ -77,6 +79,8 @@ export function plan(device: Device, parameters: number, work: Work): Plan {
     layers,
     ...(device.xla && device.kernels === "none" && layers === "graph" && work.kind !== "generate" && { xla: true }),
     step: device.graphs && device.kernels !== "none" ? "graph" : "eager",
+    // On AMX layers multiply many rows by other kernels than a step multiplies a few.
+    prompts: device.graphs && device.kernels === "vector" ? "graph" : "layers",
     microBatches: several,
     together: layers === "graph" ? several : 1,
     // Sums over tokens in the gradient of a small model are TensorFlow's, whose last digits depend on the padding.
@@ -95,11 +99,12 @@ export const planFor = (parameters: number, work: Work): Plan => plan(currentDev
 
 /** A plan in a few words, for logs and `musc plan`. */
 export function describePlan(plan: Plan): string {
-  const { gradient, layers, xla, step, together, paddingFree, recompute, lora, frozen } = plan
+  const { gradient, layers, xla, step, prompts, together, paddingFree, recompute, lora, frozen } = plan
   const parts = [
     `layers ${layers === "graph" ? `by graph${xla ? ", compiled by XLA" : ""}` : "one operation at a time"}`,
   ]
-  if (!gradient) parts.push(`decoding ${step === "graph" ? "by graph" : "one operation at a time"}`)
+  const both = prompts === "graph" ? "prompts and decoding" : "decoding"
+  if (!gradient) parts.push(`${both} ${step === "graph" ? "by graph" : "one operation at a time"}`)
   if (frozen) parts.push("matrices kept in bf16")
   if (together > 1) parts.push("two batches side by side")
   if (paddingFree) parts.push("no padding")

@@ -8,10 +8,10 @@ import { uniformAt } from "../rng"
 import { microBatches } from "./batch"
 import { KVCache, Prefix } from "./cache"
 import { boundsOf, contexts, extentOf, type Places } from "./context"
+import { type GenerationGraphs, generationGraphs, isWide } from "./generation-graph"
 import { projectionNames } from "./layer"
 import { evenStarts } from "./layer-graph"
 import { assertNumber, drawToken, isGreedy, type TokenSampling } from "./sampler"
-import { isWide, type StepGraph, stepGraph } from "./step-graph"
 import { type Bound, forward } from "./transformer"
 
 /** One continuation wanted. */
@@ -96,7 +96,7 @@ const worthSelecting = 0.2
 export class DecodingBatch {
   private rows: (ActiveRow | null)[] = []
   private readonly cache: KVCache
-  private readonly graph: StepGraph | null
+  private readonly graphs: GenerationGraphs | null
   private readonly eos: ReadonlySet<number>
   private readonly leastRows: number
   private steps = 0
@@ -106,8 +106,8 @@ export class DecodingBatch {
     private readonly options: GenerateOptions,
   ) {
     this.leastRows = leastRowsOf(model)
-    this.graph = stepGraph(model, options.prefix !== undefined)
-    this.cache = new KVCache(model.config, options.prefix ?? null, this.graph !== null, this.leastRows)
+    this.graphs = generationGraphs(model, options.prefix !== undefined)
+    this.cache = new KVCache(model.config, options.prefix ?? null, this.graphs !== null, this.leastRows)
     this.eos = new Set(options.eosIds)
   }
 
@@ -125,16 +125,8 @@ export class DecodingBatch {
       some.forEach((row, i) => {
         this.rows[at[i]!] = { ...row, ids: [] }
       })
-      await this.draw(
-        at,
-        prefill(
-          this.model,
-          some.map(({ item }) => item.prompt),
-          at,
-          this.cache,
-          this.options.prefix,
-        ),
-      )
+      const prompts = some.map(({ item }) => item.prompt)
+      await this.draw(at, prefill(this.model, prompts, at, this.cache, this.options.prefix, this.graphs))
     }
     while (this.rows.length && this.rows.length < this.leastRows) this.rows.push(null)
   }
@@ -172,9 +164,9 @@ export class DecodingBatch {
 
   /** Makes the logits [B, V] behind the newest token of each row; `columns` is where its keys go, -1 for a free row. */
   private logits(newest: Int32Array, columns: Int32Array): () => Tensor2D {
-    const { cache, model, graph } = this
+    const { cache, model, graphs } = this
     const positions = columns.map((column) => Math.max(0, column) + cache.before)
-    if (graph) return () => graph.logits(newest, positions, columns, cache)
+    if (graphs) return () => graphs.step(newest, positions, columns, cache)
     const [B, S] = [columns.length, cache.columns]
     const keys: Places = {
       rows: B,
@@ -278,6 +270,7 @@ function prefill(
   rows: readonly number[],
   cache: KVCache,
   prefix?: Prefix,
+  graphs: GenerationGraphs | null = null,
 ): () => Tensor2D {
   const P = prefix?.length ?? 0
   const lengths = prompts.map(({ length }) => length - P)
@@ -287,6 +280,12 @@ function prefill(
   const widest = Math.max(...lengths, prompts.length === 1 ? least : 0)
   const widths = paddingFree ? lengths : lengths.map(() => widest)
   const { ids, ...queries } = laidOut(prompts, P, widths, paddingFree)
+  const byGraph = graphs?.prompts
+  if (byGraph && queries.bounds) {
+    const at = cache.roomFor(rows, lengths, true)
+    const tokens = { ids, positions: queries.positions, bounds: queries.bounds, at }
+    return () => logitsOf(model, byGraph(tokens, cache))
+  }
   // The kernel knows where shared keys stand; elsewhere each row begins with a copy of them.
   const whole = widths.map((width) => P + width)
   const keys = prefix && !paddingFree ? laidOut(prompts, 0, whole, false) : queries

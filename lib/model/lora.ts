@@ -75,6 +75,7 @@ const eager: Plan = {
   gradient: true,
   layers: "eager",
   step: "eager",
+  prompts: "layers",
   microBatches: 1,
   together: 1,
   paddingFree: false,

@@ -29,7 +29,7 @@ type WriteRows = (buffer: Tensor2D, at: Tensor1D, rows: Tensor2D) => Tensor2D
 export const writeRows = operation<WriteRows>(({ kernels, backend }) => {
   const written: WriteRows =
     kernels !== "none"
-      ? (buffer, at, rows) => kernel("MuscWriteRows", [0], [buffer, at, rows]) as Tensor2D
+      ? (buffer, at, rows) => kernel("MuscWriteRows", [1], [buffer, at, rows]) as Tensor2D
       : backend === "tensorflow"
         ? (buffer, at, rows) => tensorflowOp("InplaceUpdate", { T: "float32" }, [buffer, at, rows]) as Tensor2D
         : (buffer, at, rows) => tf.tidy(() => tf.tensorScatterUpdate(buffer, tf.expandDims(at, 1), rows) as Tensor2D)

@@ -81,6 +81,7 @@ describe("a plan", () => {
       const made = plan(devices[device], sizes[size], wanted)
       expect(made).toEqual({
         ...{ layers, step, microBatches, together, lora, paddingFree, frozen },
+        prompts: device === "a CPU" ? "graph" : "layers",
         ...{ precision: "f32", threads: devices[device].threads, ...(xla && { xla }) },
         gradient: wanted.kind === "train",
         recompute: wanted.kind === "train" && (wanted.checkpointing ?? false),

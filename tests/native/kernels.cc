@@ -290,12 +290,17 @@ static void frozen(int64_t M, int64_t D, int64_t O) {
 }
 
 static void table(int64_t R, int64_t H) {
-  std::vector<int32_t> at(R);
-  for (int64_t i = 0; i < R; i++) at[i] = R - i;
-  check("MuscWriteRows", {0}, {floats({R + 1, H}), ints({R}, at), floats({R, H})});
-  if (!R) return;
-  at[0] = R + 1;
-  run("MuscWriteRows", {0}, {floats({R + 1, H}), ints({R}, at), floats({R, H})}, false);
+  for (int64_t K : {1, 3}) {
+    std::vector<int32_t> at(K * R);
+    for (int64_t i = 0; i < K * R; i++) at[i] = K * R - i;
+    for (int64_t more : {0, 2}) {
+      const TF_Tensor table = floats({K * R + 1, H}), rows = floats({R, (K + more) * H});
+      check("MuscWriteRows", {K}, {table, ints({K * R}, at), rows});
+    }
+    if (!R) continue;
+    at[0] = K * R + 1;
+    run("MuscWriteRows", {K}, {floats({K * R + 1, H}), ints({K * R}, at), floats({R, K * H})}, false);
+  }
 }
 
 static void decode(int64_t B, int64_t N, int64_t K, int64_t H, int64_t S, int64_t P, int64_t window) {

@@ -5,7 +5,7 @@ import { type Frozen, inBf16, isFrozen } from "../ops/frozen"
 import { productOp } from "../ops/matmul"
 import type { KVCache } from "./cache"
 import type { ModelConfig } from "./config"
-import { ropeFrequencies } from "./context"
+import { ropeFrequencies, Turns } from "./context"
 import type { Plan } from "./executor"
 import { type Layer, type Projection, type ProjectionName, projectionNames } from "./layer"
 import type { Bound } from "./transformer"
@@ -13,18 +13,17 @@ import type { Bound } from "./transformer"
 const T = "float32"
 
 /**
- * One decoding step as a graph: what `forward` and the head do for one new token a row, in one call instead of some
- * thirty a layer. Weights, caches and places are inputs, so a graph serves every model and adapter of one
- * configuration.
+ * Generation as graphs: what `forward` does for a pass over prompts, or for one new token a row, in one call instead of
+ * some thirty a layer. Weights, caches and places are inputs, so a graph serves every model and adapter of one
+ * configuration. `part` says which of the two it is.
  *
- * Letters as in transformer.ts; S columns of the cache.
+ * Letters as in transformer.ts; M tokens, one a row in a step.
  */
-class StepBuilder {
+class GenerationBuilder {
   private readonly g = new GraphBuilder()
   private readonly own = productOp() === "MuscProduct"
   private readonly eps: GraphNode
   private readonly scale: GraphNode
-  private readonly columns: GraphNode
   private readonly kinds: readonly string[]
   private readonly bf16 = inBf16()
 
@@ -33,17 +32,19 @@ class StepBuilder {
     private readonly plan: Plan,
     private readonly forms: Forms,
     private readonly shared: boolean,
+    private readonly part: GenerationPart,
   ) {
     this.eps = this.g.number(config.normEps)
     this.scale = this.g.number(config.queryScale)
-    this.columns = this.g.input("columns", "int32")
     this.kinds = ropeKinds(config)
   }
 
+  /** Gives logits [B, V] of a step, and of prompts the states [B, D] behind their last tokens. */
   build(): CompiledGraph {
     let x = this.embedded()
     for (let i = 0; i < this.config.layers; i++) x = this.layer(x, i)
-    return this.g.compile([this.capped(this.logits(x))], { oneThread: true })
+    const output = this.part === "step" ? this.capped(this.logits(x)) : this.norm(x, this.g.input("norm"))
+    return this.g.compile([output], { oneThread: true })
   }
 
   private op(type: "Mul" | "AddV2" | "RealDiv", a: GraphNode, b: GraphNode): GraphNode {
@@ -133,17 +134,23 @@ class StepBuilder {
     return this.op("AddV2", residual, postNorms ? this.norm(y, this.weight(i, norm)) : y)
   }
 
-  /** [B, D] */
+  /** Some rows, by number. */
+  private rows(x: GraphNode, numbers: GraphNode): GraphNode {
+    const types = { Tparams: T, Tindices: "int32", Taxis: "int32", batch_dims: 0 } as const
+    return this.g.op("GatherV2", [x, numbers, this.g.ints(0)], types)
+  }
+
+  /** [M, D] */
   private embedded(): GraphNode {
     const { g, config } = this
     const ids = g.input("ids", "int32")
-    const types = { Tparams: T, Tindices: "int32", Taxis: "int32", batch_dims: 0 } as const
     const x = this.forms.frozenTables
       ? this.ours("MuscFrozenRows", [g.input("embed", "int32"), ids], config.dim, config.vocabSize)
-      : g.op("GatherV2", [g.input("embed"), ids, g.ints(0)], types)
+      : this.rows(g.input("embed"), ids)
     return config.embedScale === 1 ? x : this.op("Mul", x, g.number(config.embedScale))
   }
 
+  /** [M, N H] */
   private attention(x: GraphNode, i: number): GraphNode {
     const { g, config } = this
     const { heads: N, kvHeads: K } = config
@@ -151,9 +158,19 @@ class StepBuilder {
     const qk = config.qkNorm ? this.norm(projected!, this.weight(i, "qkNorm")) : projected!
     const kind = this.kinds.indexOf(ropeKind(config, i))
     const turns = [g.input(`cos.${kind}`), g.input(`sin.${kind}`), this.scale]
-    const cached = [g.input(`k.${i}`), g.input(`v.${i}`), this.columns]
-    const shared = this.shared ? [g.input(`sharedK.${i}`), g.input(`sharedV.${i}`)] : Array(2).fill(g.input("none"))
-    return this.ours("MuscDecode", [qk, v!, ...turns, ...cached, ...shared], N, K, config.window[i] ?? 0)
+    const cached = [g.input(`k.${i}`), g.input(`v.${i}`)]
+    const shared = this.shared ? [g.input(`sharedK.${i}`), g.input(`sharedV.${i}`)] : []
+    const settings = [N, K, config.window[i] ?? 0]
+    if (this.part === "step") {
+      const before = this.shared ? shared : Array(2).fill(g.input("none"))
+      return this.ours("MuscDecode", [qk, v!, ...turns, ...cached, g.input("columns", "int32"), ...before], ...settings)
+    }
+    const turned = this.ours("MuscRotate", [qk, ...turns], N, 0)
+    const at = g.input("at", "int32")
+    const written = [turned, v!].map((rows, n) => `^${this.ours("MuscWriteRows", [cached[n]!, at, rows], K)}`)
+    const places = g.input("places", "int32")
+    const inputs = [turned, turned, v!, places, places, g.ints(0), g.input("bounds", "int32"), ...shared, ...written]
+    return this.ours(this.shared ? "MuscSharedAttention" : "MuscAttention", inputs, ...settings)
   }
 
   private gated(x: GraphNode, i: number): GraphNode {
@@ -168,8 +185,11 @@ class StepBuilder {
   }
 
   private layer(x: GraphNode, i: number): GraphNode {
-    const { outputBias, mlpBias } = this.config
-    const y = this.added(x, this.attention(x, i), i, "o", { biased: outputBias, norm: "postNorm1" })
+    const { outputBias, mlpBias, layers } = this.config
+    // Of a prompt, the last layer continues with the last token alone.
+    const some = (all: GraphNode) =>
+      this.part === "prompts" && i === layers - 1 ? this.rows(all, this.g.input("last", "int32")) : all
+    const y = this.added(some(x), some(this.attention(x, i)), i, "o", { biased: outputBias, norm: "postNorm1" })
     return this.added(y, this.gated(y, i), i, "down", { biased: mlpBias, norm: "postNorm2" })
   }
 
@@ -220,41 +240,84 @@ const graphs = new Map<string, CompiledGraph>()
 /** Whether a vocabulary is so large that its logits take most of a decoding step. */
 export const isWide = (config: ModelConfig): boolean => config.vocabSize > 2 ** 15
 
-/** Decoding steps of one batch by graph. */
-export interface StepGraph {
+export type GenerationPart = "prompts" | "step"
+
+/** Prompts of new rows, their tokens end to end. */
+export interface PromptTokens {
+  /** [M] */
+  ids: Int32Array
+  positions: Int32Array
+  /** the first token of each prompt, and M */
+  bounds: Int32Array
+  /** where the cache keeps them, by head and token: see `KVCache.roomFor` */
+  at: Int32Array
+}
+
+/** Generation with one batch by graphs. */
+export interface GenerationGraphs {
+  /** States [B, D] behind the last token of each prompt, after the last norm; null where the plan has no such graph. */
+  prompts: ((tokens: PromptTokens, cache: KVCache) => Tensor2D) | null
   /**
    * Logits [B, V] behind token `ids[b]` at `positions[b]` of each row; the cache has made room in `columns[b]`, -1 for
    * a free row.
    */
-  logits(ids: Int32Array, positions: Int32Array, columns: Int32Array, cache: KVCache): Tensor2D
+  step(ids: Int32Array, positions: Int32Array, columns: Int32Array, cache: KVCache): Tensor2D
 }
 
-/** The graph of a bound model, for rows that share their first keys or do not; null where the plan has none. */
-export function stepGraph(model: Bound, shared: boolean): StepGraph | null {
-  const { config } = model
-  if (model.plan.step === "eager") return null
-  const forms = formsOf(model)
-  const key = JSON.stringify([config, model.plan.precision, forms, shared])
-  const graph = graphs.get(key) ?? new StepBuilder(config, model.plan, forms, shared).build()
-  graphs.set(key, graph)
-  const run = graph.with(
-    Object.assign(
-      { embed: tensorOf(model.embed), head: tensorOf(model.head), norm: model.norm },
-      ...model.layers.map(layerInputs),
-    ),
-  )
-  const frequencies = ropeKinds(config).map((rope) => ropeFrequencies(JSON.parse(rope), config.headDim))
-  return {
-    logits(ids, positions, columns, cache) {
-      const passing: Record<string, Tensor> = { ids: tf.tensor1d(ids), columns: tf.tensor1d(columns) }
-      for (const [kind, turns] of frequencies.entries()) {
-        passing[`cos.${kind}`] = rotation(positions, turns, Math.cos)
-        passing[`sin.${kind}`] = rotation(positions, turns, Math.sin)
+/** The graphs of a bound model, for rows that share their first keys or do not; null where the plan has none. */
+export function generationGraphs(model: Bound, shared: boolean): GenerationGraphs | null {
+  const { config, plan } = model
+  if (plan.step === "eager") return null
+  const turns = ropeKinds(config).map((rope) => new Turns(ropeFrequencies(JSON.parse(rope), config.headDim)))
+  const runOf = (part: GenerationPart) => {
+    const run = partOf(model, shared, part)
+    return (inputs: Record<string, Tensor>, positions: Int32Array, cache: KVCache) => {
+      for (const [kind, known] of turns.entries()) {
+        const { cos, sin } = known.at(positions)
+        inputs[`cos.${kind}`] = cos
+        inputs[`sin.${kind}`] = sin
       }
-      const [logits] = run({ ...passing, ...cache.inputs })
-      tf.dispose(passing)
-      return logits as Tensor2D
-    },
+      const output = run(inputs, cache)
+      tf.dispose(inputs)
+      return output as Tensor2D
+    }
+  }
+  const step = runOf("step")
+  const prompts = plan.prompts === "graph" ? runOf("prompts") : null
+  return {
+    step: (ids, positions, columns, cache) =>
+      step({ ids: tf.tensor1d(ids), columns: tf.tensor1d(columns) }, positions, cache),
+    prompts:
+      prompts &&
+      (({ ids, positions, bounds, at }, cache) => {
+        const places = new Int32Array(2 * positions.length)
+        places.set(positions)
+        const inputs = { ids: tf.tensor1d(ids), bounds: tf.tensor1d(bounds), at: tf.tensor1d(at) }
+        const last = tf.tensor1d(bounds.subarray(1).map((end) => end - 1))
+        return prompts({ ...inputs, last, places: tf.tensor3d(places, [2, 1, positions.length]) }, positions, cache)
+      }),
+  }
+}
+
+/** A graph with the weights of a model. Tensors of the cache are looked up when they have changed. */
+function partOf(model: Bound, shared: boolean, part: GenerationPart) {
+  const { config, plan } = model
+  const forms = formsOf(model)
+  const key = JSON.stringify([config, plan.precision, forms, shared, part])
+  const graph = graphs.get(key) ?? new GenerationBuilder(config, plan, forms, shared, part).build()
+  graphs.set(key, graph)
+  const weights: Record<string, Tensor> = Object.assign(
+    { embed: tensorOf(model.embed), head: tensorOf(model.head), norm: model.norm },
+    ...model.layers.map(layerInputs),
+  )
+  let cached: Record<string, Tensor> | null = null
+  let run = graph.with(weights)
+  return (inputs: Record<string, Tensor>, cache: KVCache): Tensor => {
+    if (cache.inputs !== cached) {
+      cached = cache.inputs
+      run = graph.with({ ...weights, ...cached })
+    }
+    return run(inputs)[0]!
   }
 }
 
@@ -273,16 +336,4 @@ function layerInputs(layer: Layer, i: number): Record<string, Tensor> {
     if (layer[name]) inputs[`layers.${i}.${name}`] = layer[name]
   }
   return inputs
-}
-
-/** `f` of position · frequency: [B, H / 2]. */
-function rotation(positions: Int32Array, frequencies: readonly number[], f: (angle: number) => number): Tensor {
-  const half = frequencies.length
-  const out = new Float32Array(positions.length * half)
-  positions.forEach((position, b) => {
-    frequencies.forEach((frequency, h) => {
-      out[b * half + h] = f(position * frequency)
-    })
-  })
-  return tf.tensor2d(out, [positions.length, half])
 }
