@@ -24,6 +24,8 @@ export class ContinuousWriter {
   private waiting: Call[] = []
   private readonly batches = new Map<string, { batch: DecodingBatch; calls: Set<Call> }>()
   private running = false
+  /** Answers of rows that have ended, to be given once their batch is in order. */
+  private readonly answers: (() => void)[] = []
   /** Steps so far, and rows that they were of, for measurements. */
   readonly totals = { steps: 0, rows: 0 }
 
@@ -54,9 +56,16 @@ export class ContinuousWriter {
     while (this.waiting.length || this.batches.size) {
       await this.admit()
       const before = this.active
-      this.totals.steps++
-      this.totals.rows += before
-      for (const key of [...this.batches.keys()]) await this.guarded(key, (batch) => batch.step())
+      // A row that ends between several steps keeps its slot until the last of them.
+      const most = this.waiting.length ? 1 : Infinity
+      let taken = 0
+      for (const key of [...this.batches.keys()])
+        await this.guarded(key, async (batch) => {
+          const { steps, tokens } = await batch.step(most)
+          taken = Math.max(taken, steps)
+          this.totals.rows += tokens
+        })
+      this.totals.steps += taken
       if (this.active < before) await turn()
     }
     this.running = false
@@ -78,7 +87,7 @@ export class ContinuousWriter {
         item: call.item,
         end: (generated: Generated) => {
           under.calls.delete(call)
-          call.resolve(generated)
+          this.answers.push(() => call.resolve(generated))
         },
       }))
       await this.guarded(key, (batch) => batch.join(rows))
@@ -108,9 +117,11 @@ export class ContinuousWriter {
       for (const { reject } of calls) reject(error)
       if (error instanceof StoppedError) for (const { reject } of this.waiting.splice(0)) reject(error)
     }
-    if (batch.active && !failed) return
-    batch.dispose()
-    this.batches.delete(key)
-    this.prefixes.release(key)
+    if (!batch.active || failed) {
+      batch.dispose()
+      this.batches.delete(key)
+      this.prefixes.release(key)
+    }
+    for (const answer of this.answers.splice(0)) answer()
   }
 }

@@ -135,9 +135,9 @@ export class KVCache {
     this.lengths[row] = tokens
   }
 
-  /** Makes room for a further token in every row that has any. */
-  makeRoom(): void {
-    this.reserve(this.lengths.length, Math.max(...this.lengths) + 1)
+  /** Makes room for so many further tokens in every row that has any. */
+  makeRoom(tokens = 1): void {
+    this.reserve(this.lengths.length, Math.max(...this.lengths) + tokens)
   }
 
   /** The pass that brings one token a row, behind those that it has. */

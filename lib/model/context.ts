@@ -204,7 +204,7 @@ export class Turns {
   constructor(private readonly frequencies: readonly number[]) {}
 
   /** [positions, H / 2] each */
-  at(positions: Int32Array): Pick<AttentionInputs, "cos" | "sin"> {
+  at(positions: Int32Array): { cos: Float32Array; sin: Float32Array } {
     const half = this.frequencies.length
     const last = positions.reduce((most, position) => Math.max(most, position), 0)
     if ((last + 1) * half > this.known.cos.length) this.extend(Math.ceil((last + 1) / 64) * 64)
@@ -213,7 +213,7 @@ export class Turns {
       positions.forEach((position, i) => {
         out.set(from.subarray(position * half, (position + 1) * half), i * half)
       })
-      return tf.tensor2d(out, [positions.length, half])
+      return out
     }
     return { cos: spread(this.known.cos), sin: spread(this.known.sin) }
   }
@@ -226,8 +226,12 @@ export class Turns {
   }
 }
 
-const turns = ({ headDim }: ModelConfig, rope: Rope, { positions }: Places) =>
-  new Turns(ropeFrequencies(rope, headDim)).at(positions)
+/** cos and sin of position · frequency, [B T, H / 2]. */
+function turns({ headDim }: ModelConfig, rope: Rope, { positions }: Places): Pick<AttentionInputs, "cos" | "sin"> {
+  const { cos, sin } = new Turns(ropeFrequencies(rope, headDim)).at(positions)
+  const shape: [number, number] = [positions.length, headDim / 2]
+  return { cos: tf.tensor2d(cos, shape), sin: tf.tensor2d(sin, shape) }
+}
 
 /** The same for each head, both halves alike. Queries' rows also carry the factor of q·k, which then costs nothing. */
 function ropeTable(config: ModelConfig, rope: Rope, places: Places): RopeTable {

@@ -8,7 +8,7 @@ import { uniformAt } from "../rng"
 import { microBatches } from "./batch"
 import { KVCache, Prefix } from "./cache"
 import { boundsOf, contexts, extentOf, type Places } from "./context"
-import { type GenerationGraphs, generationGraphs, isWide } from "./generation-graph"
+import { type GenerationGraphs, generationGraphs, isWide, severalSteps } from "./generation-graph"
 import { projectionNames } from "./layer"
 import { evenStarts } from "./layer-graph"
 import { assertNumber, drawToken, isGreedy, type TokenSampling } from "./sampler"
@@ -56,7 +56,7 @@ export async function generate(
       out[i] = generated
     }
     await batch.join(items.map((item, i) => ({ item, end: ending(i) })))
-    while (batch.active) await batch.step()
+    while (batch.active) await batch.step(Infinity)
     return out
   } finally {
     batch.dispose()
@@ -131,17 +131,30 @@ export class DecodingBatch {
     while (this.rows.length && this.rows.length < this.leastRows) this.rows.push(null)
   }
 
-  /** Draws the next token of every row. @throws StoppedError when the signal is aborted */
-  async step(): Promise<void> {
+  /**
+   * Draws the next token of every row, or `severalSteps` of them where a graph does and `most` and the rows allow; says
+   * how many steps that were, and how many tokens rows got. @throws StoppedError when the signal is aborted
+   */
+  async step(most = 1): Promise<{ steps: number; tokens: number }> {
     // Hands control back now and then, so that signals and timers are served.
     if (++this.steps % 8 === 0) await new Promise((resolve) => setImmediate(resolve))
     this.look()
     this.compact()
-    const { lengths } = this.cache
-    this.cache.makeRoom()
-    const newest = Int32Array.from(this.rows, (row) => row?.ids.at(-1) ?? 0)
-    const columns = Int32Array.from(this.rows, (row, r) => (row ? lengths[r]! : -1))
-    await this.draw([...this.rows.keys()], this.logits(newest, columns))
+    const { cache, graphs } = this
+    const rows = [...this.rows]
+    const left = Math.max(...rows.map((row) => (row ? row.item.maxTokens - row.ids.length : 0)))
+    const steps = graphs && Math.min(most, left) >= severalSteps ? severalSteps : 1
+    cache.makeRoom(steps)
+    const ids = Int32Array.from(rows, (row) => row?.ids.at(-1) ?? 0)
+    const columns = Int32Array.from(rows, (row, r) => (row ? cache.lengths[r]! : -1))
+    const positions = columns.map((column) => Math.max(0, column) + cache.before)
+    const every = [...rows.keys()]
+    if (!graphs) return { steps, tokens: await this.draw(every, this.logits(ids, positions, columns)) }
+    const draws = Array.from({ length: steps }, (_, s) => rows.map((row) => drawOf(row, s)))
+    const drawn = await valuesOf(() => graphs.steps({ ids, positions, columns, draws }, cache))
+    let tokens = 0
+    for (let s = 0; s < steps; s++) tokens += this.take(every, drawn.subarray(s * rows.length, (s + 1) * rows.length))
+    return { steps, tokens }
   }
 
   dispose(): void {
@@ -163,10 +176,8 @@ export class DecodingBatch {
   }
 
   /** Makes the logits [B, V] behind the newest token of each row; `columns` is where its keys go, -1 for a free row. */
-  private logits(newest: Int32Array, columns: Int32Array): () => Tensor2D {
-    const { cache, model, graphs } = this
-    const positions = columns.map((column) => Math.max(0, column) + cache.before)
-    if (graphs) return () => graphs.step(newest, positions, columns, cache)
+  private logits(newest: Int32Array, positions: Int32Array, columns: Int32Array): () => Tensor2D {
+    const { cache, model } = this
     const [B, S] = [columns.length, cache.columns]
     const keys: Places = {
       rows: B,
@@ -188,18 +199,24 @@ export class DecodingBatch {
     }
   }
 
-  /** Draws a token for the active ones of some rows, from logits in their order. Lets go of those that end with it. */
-  private async draw(rows: readonly number[], logits: () => Tensor2D): Promise<void> {
-    const active = rows.flatMap((r, i) => (this.rows[r] ? [{ r, i, row: this.rows[r]! }] : []))
+  /** Draws a token for the active ones of some rows, from logits in their order; says how many these are. */
+  private async draw(rows: readonly number[], logits: () => Tensor2D): Promise<number> {
     const next = await nextTokens(
       this.model,
       rows.map((r) => this.rows[r] ?? null),
       logits,
     )
+    return this.take(rows, next)
+  }
+
+  /** Gives active ones of some rows their next tokens, in their order. Lets go of those that end with it. */
+  private take(rows: readonly number[], next: ArrayLike<number>): number {
+    const active = rows.flatMap((r, i) => (this.rows[r] ? [{ r, i, row: this.rows[r]! }] : []))
     const { before } = this.cache
     this.options.onTokens?.(active.length)
     for (const { r, i, row } of active) {
       const { item, ids, end } = row
+      if (next[i]! < 0) assertNumber(Number.NaN)
       ids.push(next[i]!)
       this.cache.setLength(r, item.prompt.length - before + ids.length - 1)
       const stopped = this.eos.has(ids.at(-1)!) || (item.done?.(ids) ?? false)
@@ -208,24 +225,31 @@ export class DecodingBatch {
       this.cache.setLength(r, 0)
       end({ ids, finish: stopped ? "stop" : "length" })
     }
+    return active.length
   }
 }
 
-/** The next token of each row, from logits [B, V] that `make` gives; those of free rows mean nothing. */
+/** How a row draws its next token, or the one so many later; for a free row, anything. */
+function drawOf(row: ActiveRow | null, later = 0): Draw {
+  if (!row) return { temperature: 0, topP: 1, topK: 0, u: 0 }
+  const { temperature, topP = 1, topK = 0, seed } = row.item
+  return { temperature, topP, topK, u: uniformAt(seed, row.ids.length + later) }
+}
+
+/**
+ * The next token of each row, from logits [B, V] that `make` gives, -1 where they are not numbers; those of free rows
+ * mean nothing.
+ */
 async function nextTokens(
   { config }: Bound,
   rows: readonly (ActiveRow | null)[],
   make: () => Tensor2D,
-): Promise<readonly number[]> {
-  const draws = rows.map((row): Draw => {
-    if (!row) return { temperature: 0, topP: 1, topK: 0, u: 0 }
-    const { temperature, topP = 1, topK = 0, seed } = row.item
-    return { temperature, topP, topK, u: uniformAt(seed, row.ids.length) }
-  })
+): Promise<ArrayLike<number>> {
+  const draws = rows.map((row) => drawOf(row))
   const byKernel = drawingKernel()
-  if (byKernel) return numbersOnly(await valuesOf(() => byKernel(make(), draws)), rows)
+  if (byKernel) return valuesOf(() => byKernel(make(), draws))
   // Logits of a large vocabulary take longer to be read than to be compared where they are.
-  if (isWide(config) && draws.every(isGreedy)) return numbersOnly(await valuesOf(() => likeliest(make())), rows)
+  if (isWide(config) && draws.every(isGreedy)) return valuesOf(() => likeliest(make()))
   let V = 0
   const logits = await valuesOf(() => {
     const logits = make()
@@ -239,14 +263,6 @@ async function nextTokens(
 function likeliest(logits: Tensor2D): Tensor1D {
   const isNumber = tf.isFinite(tf.max(logits, 1))
   return tf.where(isNumber, tf.argMax(logits, 1), tf.scalar(-1, "int32")) as Tensor1D
-}
-
-/** Tokens of rows as they are. @throws MuscError where one is -1, as the largest logit of its row is not a number */
-function numbersOnly(tokens: ArrayLike<number>, rows: readonly (ActiveRow | null)[]): number[] {
-  return Array.from(tokens, (token, b) => {
-    if (rows[b] && token < 0) assertNumber(Number.NaN)
-    return token
-  })
 }
 
 /**

@@ -1,6 +1,7 @@
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core"
 import { tf } from "../device/tf"
-import { type CompiledGraph, GraphBuilder, type GraphNode } from "../ops/builder"
+import { type CompiledGraph, GraphBuilder, type GraphNode, type GraphType } from "../ops/builder"
+import { choicesOf, type Draw } from "../ops/draw"
 import { type Frozen, inBf16, isFrozen } from "../ops/frozen"
 import { productOp } from "../ops/matmul"
 import type { KVCache } from "./cache"
@@ -12,10 +13,21 @@ import type { Bound } from "./transformer"
 
 const T = "float32"
 
+/** What a graph does: a pass over prompts, or so many steps of one new token a row each. */
+type Part = "prompts" | number
+
+/** Where the tokens of a pass or a step stand. */
+interface At {
+  /** cos and sin for each kind of rope, [M, H / 2] each */
+  turns: readonly (readonly [GraphNode, GraphNode])[]
+  /** where the keys of a step go, [B] */
+  columns?: GraphNode
+}
+
 /**
- * Generation as graphs: what `forward` does for a pass over prompts, or for one new token a row, in one call instead of
- * some thirty a layer. Weights, caches and places are inputs, so a graph serves every model and adapter of one
- * configuration. `part` says which of the two it is.
+ * Generation as graphs: what `forward` does for a pass over prompts, or with the head and the drawing for new tokens,
+ * in one call instead of some thirty a layer. Weights, caches and places are inputs, so a graph serves every model and
+ * adapter of one configuration.
  *
  * Letters as in transformer.ts; M tokens, one a row in a step.
  */
@@ -32,19 +44,47 @@ class GenerationBuilder {
     private readonly plan: Plan,
     private readonly forms: Forms,
     private readonly shared: boolean,
-    private readonly part: GenerationPart,
+    private readonly part: Part,
   ) {
     this.eps = this.g.number(config.normEps)
     this.scale = this.g.number(config.queryScale)
     this.kinds = ropeKinds(config)
   }
 
-  /** Gives logits [B, V] of a step, and of prompts the states [B, D] behind their last tokens. */
   build(): CompiledGraph {
-    let x = this.embedded()
-    for (let i = 0; i < this.config.layers; i++) x = this.layer(x, i)
-    const output = this.part === "step" ? this.capped(this.logits(x)) : this.norm(x, this.g.input("norm"))
+    const output = this.part === "prompts" ? this.prompts() : this.steps(this.part)
     return this.g.compile([output], { oneThread: true })
+  }
+
+  /** States behind the last token of each prompt, after the last norm: [B, D]. */
+  private prompts(): GraphNode {
+    const { g } = this
+    const turns = this.kinds.map((_, kind) => [g.input(`cos.${kind}`), g.input(`sin.${kind}`)] as const)
+    return this.norm(this.layers(this.embedded(g.input("ids", "int32")), { turns }), g.input("norm"))
+  }
+
+  /** Tokens of some steps one after another: [steps, B]. */
+  private steps(count: number): GraphNode {
+    const { g } = this
+    const apart = (name: string, type: GraphType) =>
+      g.outputs("Unpack", [g.input(name, type)], { T: type, num: count, axis: 0 }, count)
+    const [columns, choices] = [apart("columns", "int32"), apart("choices", "int32")]
+    const turns = this.kinds.map((_, kind) => [apart(`cos.${kind}`, T), apart(`sin.${kind}`, T)] as const)
+    let ids = g.input("ids", "int32")
+    const drawn = columns.map((column, s) => {
+      const at: At = { turns: turns.map(([cos, sin]) => [cos[s]!, sin[s]!]), columns: column }
+      const logits = this.capped(this.logits(this.layers(this.embedded(ids), at)))
+      const tokens = this.ours("MuscDraw", [logits, choices[s]!], 0)
+      // -1, where logits are no numbers, is for the caller to see.
+      ids = g.op("Maximum", [tokens, g.ints(0)], { T: "int32" })
+      return tokens
+    })
+    return g.op("Pack", drawn, { T: "int32", N: count, axis: 0 })
+  }
+
+  private layers(x: GraphNode, at: At): GraphNode {
+    for (let i = 0; i < this.config.layers; i++) x = this.layer(x, i, at)
+    return x
   }
 
   private op(type: "Mul" | "AddV2" | "RealDiv", a: GraphNode, b: GraphNode): GraphNode {
@@ -141,9 +181,8 @@ class GenerationBuilder {
   }
 
   /** [M, D] */
-  private embedded(): GraphNode {
+  private embedded(ids: GraphNode): GraphNode {
     const { g, config } = this
-    const ids = g.input("ids", "int32")
     const x = this.forms.frozenTables
       ? this.ours("MuscFrozenRows", [g.input("embed", "int32"), ids], config.dim, config.vocabSize)
       : this.rows(g.input("embed"), ids)
@@ -151,21 +190,20 @@ class GenerationBuilder {
   }
 
   /** [M, N H] */
-  private attention(x: GraphNode, i: number): GraphNode {
+  private attention(x: GraphNode, i: number, { turns, columns }: At): GraphNode {
     const { g, config } = this
     const { heads: N, kvHeads: K } = config
     const [projected, v] = this.normedProjections(x, i, "norm1", ["qk", "v"], config.attentionBias)
     const qk = config.qkNorm ? this.norm(projected!, this.weight(i, "qkNorm")) : projected!
-    const kind = this.kinds.indexOf(ropeKind(config, i))
-    const turns = [g.input(`cos.${kind}`), g.input(`sin.${kind}`), this.scale]
+    const turn = [...turns[this.kinds.indexOf(ropeKind(config, i))]!, this.scale]
     const cached = [g.input(`k.${i}`), g.input(`v.${i}`)]
     const shared = this.shared ? [g.input(`sharedK.${i}`), g.input(`sharedV.${i}`)] : []
     const settings = [N, K, config.window[i] ?? 0]
-    if (this.part === "step") {
+    if (columns) {
       const before = this.shared ? shared : Array(2).fill(g.input("none"))
-      return this.ours("MuscDecode", [qk, v!, ...turns, ...cached, g.input("columns", "int32"), ...before], ...settings)
+      return this.ours("MuscDecode", [qk, v!, ...turn, ...cached, columns, ...before], ...settings)
     }
-    const turned = this.ours("MuscRotate", [qk, ...turns], N, 0)
+    const turned = this.ours("MuscRotate", [qk, ...turn], N, 0)
     const at = g.input("at", "int32")
     const written = [turned, v!].map((rows, n) => `^${this.ours("MuscWriteRows", [cached[n]!, at, rows], K)}`)
     const places = g.input("places", "int32")
@@ -184,12 +222,12 @@ class GenerationBuilder {
     return this.ours("MuscGated", this.normedProjections(x, i, "norm2", ["gate", "up"], mlpBias), gelu)
   }
 
-  private layer(x: GraphNode, i: number): GraphNode {
+  private layer(x: GraphNode, i: number, at: At): GraphNode {
     const { outputBias, mlpBias, layers } = this.config
     // Of a prompt, the last layer continues with the last token alone.
     const some = (all: GraphNode) =>
       this.part === "prompts" && i === layers - 1 ? this.rows(all, this.g.input("last", "int32")) : all
-    const y = this.added(some(x), some(this.attention(x, i)), i, "o", { biased: outputBias, norm: "postNorm1" })
+    const y = this.added(some(x), some(this.attention(x, i, at)), i, "o", { biased: outputBias, norm: "postNorm1" })
     return this.added(y, this.gated(y, i), i, "down", { biased: mlpBias, norm: "postNorm2" })
   }
 
@@ -240,8 +278,6 @@ const graphs = new Map<string, CompiledGraph>()
 /** Whether a vocabulary is so large that its logits take most of a decoding step. */
 export const isWide = (config: ModelConfig): boolean => config.vocabSize > 2 ** 15
 
-export type GenerationPart = "prompts" | "step"
-
 /** Prompts of new rows, their tokens end to end. */
 export interface PromptTokens {
   /** [M] */
@@ -253,54 +289,86 @@ export interface PromptTokens {
   at: Int32Array
 }
 
+/** The newest token of each row, and how those that follow are drawn. */
+export interface NewestTokens {
+  /** [B] each; `columns` of the cache, which has made room for all steps, -1 for a free row */
+  ids: Int32Array
+  positions: Int32Array
+  columns: Int32Array
+  /** for each step and row */
+  draws: readonly (readonly Draw[])[]
+}
+
 /** Generation with one batch by graphs. */
 export interface GenerationGraphs {
   /** States [B, D] behind the last token of each prompt, after the last norm; null where the plan has no such graph. */
   prompts: ((tokens: PromptTokens, cache: KVCache) => Tensor2D) | null
-  /**
-   * Logits [B, V] behind token `ids[b]` at `positions[b]` of each row; the cache has made room in `columns[b]`, -1 for
-   * a free row.
-   */
-  step(ids: Int32Array, positions: Int32Array, columns: Int32Array, cache: KVCache): Tensor2D
+  /** The next tokens of each row, [steps, B], for one step or `severalSteps`; -1 where logits are not numbers. */
+  steps(tokens: NewestTokens, cache: KVCache): Tensor2D
 }
+
+/** Steps that one call does where nobody waits for a row that has ended: calls cost an eighth of a step of one row. */
+export const severalSteps = 4
 
 /** The graphs of a bound model, for rows that share their first keys or do not; null where the plan has none. */
 export function generationGraphs(model: Bound, shared: boolean): GenerationGraphs | null {
   const { config, plan } = model
   if (plan.step === "eager") return null
-  const turns = ropeKinds(config).map((rope) => new Turns(ropeFrequencies(JSON.parse(rope), config.headDim)))
-  const runOf = (part: GenerationPart) => {
+  const kinds = ropeKinds(config).map((rope) => new Turns(ropeFrequencies(JSON.parse(rope), config.headDim)))
+  /** Runs a part with cos and sin of positions, [...shape, H / 2]. */
+  const runOf = (part: Part) => {
     const run = partOf(model, shared, part)
-    return (inputs: Record<string, Tensor>, positions: Int32Array, cache: KVCache) => {
-      for (const [kind, known] of turns.entries()) {
-        const { cos, sin } = known.at(positions)
-        inputs[`cos.${kind}`] = cos
-        inputs[`sin.${kind}`] = sin
-      }
+    return (inputs: Record<string, Tensor>, positions: Int32Array, shape: readonly number[], cache: KVCache) => {
+      for (const [kind, turns] of kinds.entries())
+        for (const [name, values] of Object.entries(turns.at(positions)))
+          inputs[`${name}.${kind}`] = tf.tensor(values, [...shape, config.headDim / 2])
       const output = run(inputs, cache)
       tf.dispose(inputs)
       return output as Tensor2D
     }
   }
-  const step = runOf("step")
+  const [one, several] = [runOf(1), runOf(severalSteps)]
   const prompts = plan.prompts === "graph" ? runOf("prompts") : null
   return {
-    step: (ids, positions, columns, cache) =>
-      step({ ids: tf.tensor1d(ids), columns: tf.tensor1d(columns) }, positions, cache),
     prompts:
       prompts &&
       (({ ids, positions, bounds, at }, cache) => {
-        const places = new Int32Array(2 * positions.length)
+        const M = positions.length
+        const places = new Int32Array(2 * M)
         places.set(positions)
         const inputs = { ids: tf.tensor1d(ids), bounds: tf.tensor1d(bounds), at: tf.tensor1d(at) }
         const last = tf.tensor1d(bounds.subarray(1).map((end) => end - 1))
-        return prompts({ ...inputs, last, places: tf.tensor3d(places, [2, 1, positions.length]) }, positions, cache)
+        return prompts({ ...inputs, last, places: tf.tensor3d(places, [2, 1, M]) }, positions, [M], cache)
       }),
+    steps({ ids, positions, columns, draws }, cache) {
+      const shape: [number, number] = [draws.length, ids.length]
+      const each = (values: Int32Array, next: (value: number, s: number) => number) => {
+        const all = new Int32Array(shape[0] * shape[1])
+        for (let s = 0; s < shape[0]; s++)
+          for (const [b, value] of values.entries()) all[s * shape[1] + b] = next(value, s)
+        return all
+      }
+      const inputs = {
+        ids: tf.tensor1d(ids),
+        columns: tf.tensor2d(
+          each(columns, (column, s) => (column < 0 ? column : column + s)),
+          shape,
+        ),
+        choices: tf.tensor3d(choicesOf(draws.flat()), [...shape, 8]),
+      }
+      const run = draws.length > 1 ? several : one
+      return run(
+        inputs,
+        each(positions, (position, s) => position + s),
+        shape,
+        cache,
+      )
+    },
   }
 }
 
 /** A graph with the weights of a model. Tensors of the cache are looked up when they have changed. */
-function partOf(model: Bound, shared: boolean, part: GenerationPart) {
+function partOf(model: Bound, shared: boolean, part: Part) {
   const { config, plan } = model
   const forms = formsOf(model)
   const key = JSON.stringify([config, plan.precision, forms, shared, part])

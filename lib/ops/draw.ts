@@ -11,6 +11,13 @@ export interface Draw {
   u: number
 }
 
+/** Draws for the kernel: four doubles each, as eight int32. */
+export function choicesOf(draws: readonly Draw[]): Int32Array {
+  const doubles = new Float64Array(4 * draws.length)
+  for (const [b, { temperature, topP, topK, u }] of draws.entries()) doubles.set([temperature, topP, topK, u], 4 * b)
+  return new Int32Array(doubles.buffer)
+}
+
 /** Draws a token for each row of logits [B, V] -> ids [B], -1 where the largest logit is not a number. */
 type DrawTokens = (logits: Tensor2D, draws: readonly Draw[]) => Tensor1D
 
@@ -19,11 +26,7 @@ type DrawTokens = (logits: Tensor2D, draws: readonly Draw[]) => Tensor1D
  * and logits stay where they are.
  */
 export const drawingKernel = operation<() => DrawTokens | null>(({ kernels }) => {
-  const byKernel: DrawTokens = (logits, draws) => {
-    const doubles = new Float64Array(4 * draws.length)
-    for (const [b, { temperature, topP, topK, u }] of draws.entries()) doubles.set([temperature, topP, topK, u], 4 * b)
-    const choices = tf.tensor2d(new Int32Array(doubles.buffer), [draws.length, 8])
-    return kernel("MuscDraw", [0], [logits, choices]) as Tensor1D
-  }
+  const byKernel: DrawTokens = (logits, draws) =>
+    kernel("MuscDraw", [0], [logits, tf.tensor2d(choicesOf(draws), [draws.length, 8])]) as Tensor1D
   return () => (kernels === "none" ? null : byKernel)
 })
