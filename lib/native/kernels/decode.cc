@@ -20,7 +20,7 @@ struct Decode {
   const float *keys, *values, *sharedKeys, *sharedValues;
   const int32_t* columns;
   int64_t width;  // of a line of scores
-  std::vector<float> rotated, scores;
+  float *rotated, *scores;
 
   /** Position of the first key that a row sees, and keys of the shared ones and of its own. */
   int64_t first(int64_t b) const { return window ? std::max<int64_t>(0, P + columns[b] - window + 1) : 0; }
@@ -39,19 +39,35 @@ INLINE V foldLanes(V* lanes) {
   return lanes[0];
 }
 
-/** Scores of sixteen (W) shared keys from `key` on for one query, by the lanes of `sum` over load(q) · load(key). */
-INLINE V sharedScores(const float* q, const float* keys, int64_t padded, int64_t H) {
-  V lanes[W] = {};
-  for (int64_t h = 0; h < H; h += W) {
-    const int n = std::min<int64_t>(W, H - h);
-    if (n == W) {
-#pragma GCC unroll 16
-      for (int l = 0; l < W; l++) lanes[l] += all(q[h + l]) * load(keys + (h + l) * padded);
-    } else {
-      for (int l = 0; l < n; l++) lanes[l] += all(q[h + l]) * load(keys + (h + l) * padded);
-    }
+/** Queries that a shared key is read for at once. */
+constexpr int together = 6;
+
+/** Scores of sixteen (W) shared keys for some queries [H, together], by the lanes of `sum` over load(q) · load(key). */
+INLINE void sharedScores(const float* queries, const float* keys, int64_t padded, int64_t H, V* scores) {
+  constexpr int L = accumulators >= 24 ? 4 : 2;  // lanes of each query whose sums fit into the registers
+  V lanes[together][W];
+#pragma GCC unroll 8
+  for (int from = 0; from < W; from += L) {
+    V sums[together][L] = {};
+    const auto add = [&](int64_t h, int l) __attribute__((always_inline)) {
+      const V key = load(keys + h * padded);
+#pragma GCC unroll 6
+      for (int i = 0; i < together; i++) sums[i][l] += all(queries[h * together + i]) * key;
+    };
+    int64_t h = from;
+    for (; h + L <= H; h += W)
+#pragma GCC unroll 4
+      for (int l = 0; l < L; l++) add(h + l, l);
+#pragma GCC unroll 4
+    for (int l = 0; l < L; l++)
+      if (h + l < H) add(h + l, l);
+#pragma GCC unroll 6
+    for (int i = 0; i < together; i++)
+#pragma GCC unroll 4
+      for (int l = 0; l < L; l++) lanes[i][from + l] = sums[i][l];
   }
-  return foldLanes(lanes);
+#pragma GCC unroll 6
+  for (int i = 0; i < together; i++) scores[i] = foldLanes(lanes[i]);
 }
 
 /** Scores of sixteen (W) keys one below the other, as many of them as there are, by the same lanes. */
@@ -97,8 +113,11 @@ static void decode(Call& call) {
   }
   if (longest < 0) return void(std::fill_n(out, B * N * H, 0.f));
   d.width = d.padded + longest + 1 + 2 * W;
-  d.rotated.resize(B * N * H);
-  d.scores.resize(B * N * d.width);
+  // Kept from call to call: what a call has written is not read by the next.
+  static thread_local std::vector<float> rotated, scores;
+  if (rotated.size() < static_cast<size_t>(B * N * H)) rotated.resize(B * N * H);
+  if (scores.size() < static_cast<size_t>(B * N * d.width)) scores.resize(B * N * d.width);
+  d.rotated = rotated.data(), d.scores = scores.data();
 
   const auto rotate = [&](int64_t b) {
     std::vector<float> key(H);
@@ -129,9 +148,10 @@ static void decode(Call& call) {
           store(d.line(b, g * G + j) + before + s, ownScores(q + j * H, k + s * H, own - s, H));
       for (int64_t j = 0; j < G; j++) {
         float* row = d.line(b, g * G + j);
-        const float top = *std::max_element(row, row + count);
         std::fill_n(row + count, W, -std::numeric_limits<float>::infinity());
-        V odds = {};
+        V tops = load(row), odds = {};
+        for (int64_t s = W; s < count; s += W) tops = greater(load(row + s), tops);
+        const float top = most(tops);
         for (int64_t s = 0; s < count; s += W) {
           const V odd = exp(load(row + s) - top);
           odds += odd;
@@ -164,19 +184,42 @@ static void decode(Call& call) {
   parallel(B, 8 * N * H, [&](int64_t b) {
     if (!idle(b)) rotate(b);
   });
-  // All rows' queries while some of the shared keys are in the first cache.
-  const int64_t blocks = d.padded / W;
-  parallel(K * blocks, 2 * B * G * H * W, [&](int64_t i) {
-    const int64_t g = i / blocks, from = i % blocks * W;
-    for (int64_t b = 0; b < B; b++) {
-      const int64_t skipped = d.P - d.shared(b);  // by the window
-      const int64_t low = std::max(from, skipped), high = std::min(from + W, d.P);
-      if (d.columns[b] < 0 || low >= high) continue;
-      for (int64_t n = g * G; n < (g + 1) * G; n++) {
-        const V found = sharedScores(&d.rotated[(b * N + n) * H], d.sharedKeys + g * H * d.padded + from, d.padded, H);
-        float lanes[W];
-        store(lanes, found);
-        std::copy_n(lanes + low - from, high - low, d.line(b, n) + low - skipped);
+  // Queries of active rows, some together: [K, groups, H, together].
+  struct Line {
+    int64_t at, skipped;  // line of the first group's head, and shared keys that the window hides
+  };
+  std::vector<Line> lines;
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t j = 0; d.columns[b] >= 0 && j < G; j++) lines.push_back({b * N + j, d.P - d.shared(b)});
+  const int64_t count = lines.size(), groups = (count + together - 1) / together, blocks = d.padded / W;
+  static thread_local std::vector<float> packed;
+  packed.assign(K * groups * H * together, 0);
+  float* const queries = packed.data();
+  parallel(K * groups, 8 * H * together, [&](int64_t group) {
+    const int64_t g = group / groups, first = group % groups * together;
+    for (int64_t i = 0; i < std::min<int64_t>(together, count - first); i++)
+      for (int64_t h = 0; h < H; h++)
+        queries[(group * H + h) * together + i] = d.rotated[(lines[first + i].at + g * G) * H + h];
+  });
+  // All of them while some of the shared keys are in the first cache.
+  parallel(K * blocks, 2 * groups * together * H * W, [&](int64_t task) {
+    const int64_t g = task / blocks, from = task % blocks * W;
+    const float* keys = d.sharedKeys + g * H * d.padded + from;
+    for (int64_t h = 0; h < H; h++) __builtin_prefetch(keys + h * d.padded + W, 0, 3);
+    for (int64_t group = 0; group < groups; group++) {
+      V found[together];
+      sharedScores(queries + (g * groups + group) * H * together, keys, d.padded, H, found);
+      for (int64_t i = 0; i < std::min<int64_t>(together, count - group * together); i++) {
+        const auto [at, skipped] = lines[group * together + i];
+        const int64_t low = std::max(from, skipped), high = std::min(from + W, d.P);
+        float* to = d.scores + (at + g * G) * d.width - skipped;
+        if (high - low == W) {
+          store(to + from, found[i]);
+        } else if (low < high) {
+          float some[W];
+          store(some, found[i]);
+          std::copy_n(some + low - from, high - low, to + low);
+        }
       }
     }
   });
