@@ -3,7 +3,15 @@ import { tf, useBackend } from "../../lib/device/tf"
 import { StoppedError } from "../../lib/errors"
 import type { ModelConfig } from "../../lib/model/config"
 import { contexts } from "../../lib/model/context"
-import { type GenerateItem, type GenerateOptions, generate, readPrefix } from "../../lib/model/generate"
+import {
+  DecodingBatch,
+  type Generated,
+  type GenerateItem,
+  type GenerateOptions,
+  generate,
+  readPrefix,
+} from "../../lib/model/generate"
+import { severalSteps } from "../../lib/model/generation-graph"
 import { pack } from "../../lib/model/logprobs"
 import { bind } from "../../lib/model/lora"
 import { drawToken } from "../../lib/model/sampler"
@@ -164,6 +172,68 @@ describe("an answer ends", () => {
     const [got] = await generate(plain, [item(1, { done })], noEnd)
     expect([got!.ids.length, got!.finish]).toEqual([5, "stop"])
     expect(seen).toEqual([1, 2, 3, 4, 5])
+  })
+})
+
+describe("steps", () => {
+  /** Answers to some items, and the steps and tokens of each call that takes up to `most` steps. */
+  async function written(model: Bound, items: readonly GenerateItem[], most: number, options = noEnd) {
+    const answers: Generated[] = []
+    const calls: { steps: number; tokens: number }[] = []
+    const batch = new DecodingBatch(model, options)
+    const rows = items.map((item, i) => ({
+      item,
+      end: (answer: Generated) => {
+        answers[i] = answer
+      },
+    }))
+    await batch.join(rows)
+    while (batch.active) calls.push(await batch.step(most))
+    batch.dispose()
+    return { answers, calls }
+  }
+
+  it("several in a call draw what single ones draw, whichever row ends between them", async () => {
+    const items = [2, 5, 6, 13, 30].map((maxTokens, i) => item(i, { maxTokens, temperature: i % 2 ? 0.8 : 0 }))
+    for (const model of [plainByGraphs, windowedByGraphs, plain]) {
+      const [free] = await idsOf(model, [items[4]!])
+      const options = { eosIds: [free![17]!] }
+      const [single, several] = [await written(model, items, 1, options), await written(model, items, 99, options)]
+      expect(several.answers).toEqual(single.answers)
+      expect(single.calls.every(({ steps }) => steps === 1)).toBe(true)
+      const tokens = several.answers.reduce((n, { ids }) => n + ids.length, 0)
+      expect(several.calls.reduce((n, call) => n + call.tokens, 0)).toBe(tokens - items.length)
+      const atOnce = new Set(several.calls.map(({ steps }) => steps))
+      expect(atOnce.has(severalSteps)).toBe(model.plan.step === "graph")
+    }
+  })
+
+  it("are no more than a row may still take", async () => {
+    for (const maxTokens of [2, severalSteps, severalSteps + 1, 2 * severalSteps + 2]) {
+      const { calls } = await written(plainByGraphs, [item(1, { maxTokens })], 99)
+      expect(calls.reduce((n, { steps }) => n + steps, 0)).toBe(maxTokens - 1)
+      expect(calls.every(({ steps, tokens }) => steps === tokens)).toBe(true)
+    }
+  })
+})
+
+describe("prompts", () => {
+  it("read by one graph of all layers have the answers of prompts that layers read", async ({ skip }) => {
+    const plan = scoring()
+    if (plan.prompts === "layers") return skip()
+    for (const changes of [{}, { window: [5, null], qkNorm: true, tiedHead: false, postNorms: true, embedScale: 2 }]) {
+      const model = initModel(tinyConfig(changes), 11, 0.4)
+      const [graph, layers] = [bind(model, { plan }), bind(model, { plan: { ...plan, prompts: "layers" } })]
+      const shared = randomIds(9, "shared")
+      const items = Array.from({ length: 6 }, (_, i) => item(i, { temperature: i % 2 ? 0.8 : 0, maxTokens: 12 }))
+      const behind = items.map((one) => ({ ...one, prompt: [...shared, ...one.prompt] }))
+      const answers = await idsOf(layers, items)
+      expect(await idsOf(graph, items)).toEqual(answers)
+      const prefix = readPrefix(graph, shared)
+      expect(await idsOf(graph, behind, { ...noEnd, prefix })).toEqual(await idsOf(layers, behind))
+      expect(await idsOf(layers, behind, { ...noEnd, prefix })).toEqual(await idsOf(layers, behind))
+      prefix.dispose()
+    }
   })
 })
 
