@@ -114,6 +114,9 @@ describe("a plan", () => {
     expect(describePlan(plan(devices.wasm, 1.8e6, works.write))).toBe(
       "layers one operation at a time, decoding one operation at a time",
     )
+    expect(describePlan(plan(devices["a CPU"], 1e9, works.write))).toBe(
+      "layers by graph, prompts and decoding by graph, matrices kept in bf16, no padding",
+    )
     expect(describePlan(plan(devices["CUDA with XLA"], 1e9, works["a long training"]))).toBe(
       "layers by graph, compiled by XLA, matrices kept in bf16",
     )
