@@ -153,7 +153,8 @@ export class DecodingBatch {
     const draws = Array.from({ length: steps }, (_, s) => rows.map((row) => drawOf(row, s)))
     const drawn = await valuesOf(() => graphs.steps({ ids, positions, columns, draws }, cache))
     let tokens = 0
-    for (let s = 0; s < steps; s++) tokens += this.take(every, drawn.subarray(s * rows.length, (s + 1) * rows.length))
+    for (let s = 0; s < steps && this.active; s++)
+      tokens += this.take(every, drawn.subarray(s * rows.length, (s + 1) * rows.length))
     return { steps, tokens }
   }
 
@@ -199,7 +200,7 @@ export class DecodingBatch {
     }
   }
 
-  /** Draws a token for the active ones of some rows, from logits in their order; says how many these are. */
+  /** Draws a token for the active ones of some rows, from logits in their order, and says how many these are. */
   private async draw(rows: readonly number[], logits: () => Tensor2D): Promise<number> {
     const next = await nextTokens(
       this.model,
@@ -209,7 +210,7 @@ export class DecodingBatch {
     return this.take(rows, next)
   }
 
-  /** Gives active ones of some rows their next tokens, in their order. Lets go of those that end with it. */
+  /** Gives the active ones of some rows their next tokens, and says how many these are. Rows that end with it leave. */
   private take(rows: readonly number[], next: ArrayLike<number>): number {
     const active = rows.flatMap((r, i) => (this.rows[r] ? [{ r, i, row: this.rows[r]! }] : []))
     const { before } = this.cache
@@ -285,8 +286,8 @@ function prefill(
   prompts: readonly (readonly number[])[],
   rows: readonly number[],
   cache: KVCache,
-  prefix?: Prefix,
-  graphs: GenerationGraphs | null = null,
+  prefix: Prefix | undefined,
+  graphs: GenerationGraphs | null,
 ): () => Tensor2D {
   const P = prefix?.length ?? 0
   const lengths = prompts.map(({ length }) => length - P)

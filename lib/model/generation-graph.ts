@@ -307,7 +307,7 @@ export interface GenerationGraphs {
   steps(tokens: NewestTokens, cache: KVCache): Tensor2D
 }
 
-/** Steps that one call does where nobody waits for a row that has ended: calls cost an eighth of a step of one row. */
+/** Steps of one call, where no row waits for a slot: a call itself takes an eighth of a step of SmolLM2-135M's size. */
 export const severalSteps = 4
 
 /** The graphs of a bound model, for rows that share their first keys or do not; null where the plan has none. */
@@ -378,7 +378,7 @@ function partOf(model: Bound, shared: boolean, part: Part) {
     { embed: tensorOf(model.embed), head: tensorOf(model.head), norm: model.norm },
     ...model.layers.map(layerInputs),
   )
-  let cached: Record<string, Tensor> | null = null
+  let cached: Readonly<Record<string, Tensor>> = {}
   let run = graph.with(weights)
   return (inputs: Record<string, Tensor>, cache: KVCache): Tensor => {
     if (cache.inputs !== cached) {
